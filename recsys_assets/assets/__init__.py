@@ -1,0 +1,17 @@
+"""The asset graph, one module per stage. A body takes tables and models, calls `recommender`, returns the result."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from recsys_assets.assets import clusters, cold_start, evaluation, ingest, models, serving, splitting
+
+ASSETS: Sequence[dg.AssetsDefinition] = [
+    *ingest.ASSETS,
+    *splitting.ASSETS,
+    *clusters.ASSETS,
+    *cold_start.ASSETS,
+    *models.ASSETS,
+    *evaluation.ASSETS,
+    *serving.ASSETS,
+]

@@ -1,0 +1,72 @@
+"""Clusters: users grouped by their attributes."""
+
+import dagster as dg
+import narwhals as nw
+
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.recommender import clusters
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.report import charts
+
+SKLEARN_TABLE = TABLE_KINDS | {"scikitlearn"}
+
+
+@pipeline_asset(group="clusters", kinds=TABLE_KINDS)
+def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.LazyFrame:
+    """Users' attributes as numbers: numbers scaled, categories one-hot, zip codes by their first digit.
+
+    Case study A scaled zip codes and user ids as quantities; here the id is left out and the zip code is a region.
+    """
+    features = clusters.user_features(users)
+    if features.width == 1:
+        context.log.warning("The users have no attributes: all of them form one cluster.")
+    context.add_output_metadata({"features": features.width - 1})
+    return lazy(features)
+
+
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE)
+def cluster_sweep(
+    context: dg.AssetExecutionContext, user_features: nw.LazyFrame, settings: SettingsParam
+) -> nw.LazyFrame:
+    """SSE and silhouette of K-means over K: SSE for 1 to k_max, silhouette for 2 to k_max - 1."""
+    knobs = settings.clusters
+    sweep = clusters.sweep(
+        user_features,
+        k_values=range(1, knobs.k_max + 1),
+        silhouette_sample=knobs.silhouette_sample,
+        n_init=knobs.n_init,
+        seed=knobs.seed,
+        log=context.log.debug,
+    )
+    choice = clusters.silhouette_choice(sweep)
+    context.add_output_metadata(
+        {
+            "K in use": knobs.k,
+            "K of highest silhouette": "none: one cluster" if choice is None else choice,
+            "SSE and silhouette": picture(charts.cluster_sweep(lazy(sweep), knobs.k)),
+        }
+    )
+    return lazy(sweep)
+
+
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE)
+def user_clusters(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    settings: SettingsParam,
+) -> nw.LazyFrame:
+    """Each user's K-means cluster, the largest first; one cluster where the users have no attributes."""
+    assigned = clusters.assign(user_features, k=settings.clusters.k, seed=settings.clusters.seed)
+    n_clusters = int(assigned["cluster"].n_unique())
+    pictures = {}
+    if n_clusters > 1:
+        pictures = {
+            "clusters in pairs of features": picture(charts.cluster_pairs(user_features, lazy(assigned))),
+            "cluster profiles": picture(charts.cluster_profiles(users, lazy(assigned))),
+        }
+    context.add_output_metadata({"clusters": n_clusters, **pictures})
+    return lazy(assigned)
+
+
+ASSETS = [user_features, cluster_sweep, user_clusters]

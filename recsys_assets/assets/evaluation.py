@@ -1,0 +1,106 @@
+"""Evaluation: every model's scores on the same rows, and the page people read."""
+
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.models import predictions_key
+from recsys_assets.recommender.evaluation.latest_rating import latest_rating_scores
+from recsys_assets.recommender.evaluation.time_cut import time_cut_scores
+from recsys_assets.recommender.evaluation.top_n import top_n_scores
+from recsys_assets.recommender.frames import lazy, row_count
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.report import charts
+
+_SPLITS = (
+    "train_ratings",
+    "test_ratings",
+    "train_histories",
+    "train_responses",
+    "test_histories",
+    "test_responses",
+)
+
+
+def _input_name(task: str, model: str) -> str:
+    return f"{task}__{model}"
+
+
+def _predictions(inputs: dict[str, nw.LazyFrame], task: str) -> dict[str, nw.LazyFrame]:
+    return {entry.name: inputs[_input_name(task, entry.name)] for entry in ENTRIES if entry.task == task}
+
+
+@pipeline_asset(
+    group="evaluation",
+    kinds=TABLE_KINDS,
+    ins={
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *_SPLITS)},
+        **{
+            _input_name(entry.task, entry.name): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame)
+            for entry in ENTRIES
+        },
+    },
+    dagster_type=nw.LazyFrame,
+)
+def evaluation_scores(
+    context: dg.AssetExecutionContext, settings: SettingsParam, **inputs: nw.LazyFrame
+) -> nw.LazyFrame:
+    """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
+    knobs = settings.evaluation
+    n_movies = row_count(inputs["movies"])
+    common: dict[str, Any] = {"seed": knobs.seed, "n_resamples": knobs.n_resamples}
+    scores = pl.concat(
+        [
+            time_cut_scores(
+                inputs["train_ratings"],
+                inputs["test_ratings"],
+                _predictions(inputs, "time_cut"),
+                selected=knobs.selected_rating_model,
+                **common,
+            ),
+            top_n_scores(
+                inputs["train_ratings"],
+                inputs["test_ratings"],
+                _predictions(inputs, "top_n"),
+                n_movies=n_movies,
+                selected=knobs.selected_ranking_model,
+                **common,
+            ),
+            latest_rating_scores(
+                {"train_users": inputs["train_responses"], "test_users": inputs["test_responses"]},
+                _predictions(inputs, "latest_rating"),
+                _predictions(inputs, "next_movie"),
+                histories={"train_users": inputs["train_histories"], "test_users": inputs["test_histories"]},
+                selected=knobs.selected_response_model,
+                selected_ranking=knobs.selected_next_movie_model,
+                n_movies=n_movies,
+                **common,
+            ),
+        ]
+    )
+    context.add_output_metadata(headline(scores))
+    return lazy(scores)
+
+
+def headline(scores: pl.DataFrame) -> dict[str, Any]:
+    """The numbers that the UI plots over materializations, and the picture of the scores."""
+    chosen = scores.filter(pl.col("model") == "selected", pl.col("population").is_in(["all", "test_users"]))
+    numbers = {
+        f"{row['protocol']} {row['metric']} ({row['population']})": float(row["value"])
+        for row in chosen.iter_rows(named=True)
+        if row["metric"] in ("top5_rating", "rmse", "ndcg_10", "r2", "next_movie_hit_10")
+    }
+    pictures = {
+        "rating of the top 5 %": ("time_cut", "top5_rating"),
+        "NDCG at 10": ("top_n", "ndcg_10"),
+        "R² of the latest rating": ("latest_rating", "r2"),
+    }
+    return numbers | {
+        title: picture(charts.scores(lazy(scores), protocol, metric)) for title, (protocol, metric) in pictures.items()
+    }
+
+
+ASSETS = [evaluation_scores]

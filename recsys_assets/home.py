@@ -1,0 +1,114 @@
+"""Where everything of one catalogue lies: landed data, assets, settings, run history, report.
+
+Paths only. What is in a folder, and in which form, is the business of the module that writes it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ENVIRONMENT_VARIABLE = "RECSYS_HOME"
+_REPO_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Home:
+    """One home holds one catalogue; two homes never share a batch, an asset or a run."""
+
+    path: Path
+
+    @classmethod
+    def resolve(cls, path: Path | str | None = None) -> "Home":
+        """The home given, else that of RECSYS_HOME, else `.recsys` in the checkout (in the working folder without one)."""
+        if chosen := path or os.environ.get(ENVIRONMENT_VARIABLE):
+            return cls(Path(chosen).expanduser().resolve())
+        in_checkout = (_REPO_ROOT / "workspace.yaml").exists()
+        return cls((_REPO_ROOT if in_checkout else Path.cwd()) / ".recsys")
+
+    @property
+    def landing(self) -> Path:
+        """What arrived: one folder, zip or file per batch."""
+        return self.path / "landing"
+
+    @property
+    def assets(self) -> Path:
+        """What the assets hold; the layout is the IO manager's."""
+        return self.path / "assets"
+
+    @property
+    def settings_file(self) -> Path:
+        """What the user sets."""
+        return self.path / "settings.toml"
+
+    @property
+    def dagster(self) -> Path:
+        """Run history and known batches: the DAGSTER_HOME of this home."""
+        return self.path / "dagster"
+
+    @property
+    def report(self) -> Path:
+        """The rendered report."""
+        return self.path / "report" / "index.html"
+
+    @property
+    def rejected(self) -> Path:
+        """Lists of refused rows, one file per batch."""
+        return self.path / "rejected"
+
+    @property
+    def scratch(self) -> Path:
+        """Temporary files of running steps; safe to delete when nothing runs."""
+        return self.path / "scratch"
+
+    def batch(self, name: str) -> Path:
+        """The landed source of a batch.
+
+        Raises:
+            FileNotFoundError: nothing has landed under that name.
+        """
+        exact = self.landing / name
+        if exact.exists():
+            return exact
+        raise FileNotFoundError(f"batch {name!r}: nothing lies at {exact}. Put it back, or remove the batch.")
+
+    def landed_batches(self) -> list[str]:
+        """Names of what has landed, in the order of their names; hidden and unfinished files are no batches."""
+        if not self.landing.is_dir():
+            return []
+        return sorted(entry.name for entry in self.landing.iterdir() if not entry.name.startswith((".", "_")))
+
+    def prepare(self) -> None:
+        """Make the folders, and the Dagster instance's configuration where there is none."""
+        for folder in (self.landing, self.assets, self.dagster, self.scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+        configuration = self.dagster / "dagster.yaml"
+        if not configuration.exists():
+            configuration.write_text(yaml.safe_dump(instance_configuration(self.dagster), sort_keys=False))
+
+
+def instance_configuration(storage: Path) -> dict[str, object]:
+    """Content of a dagster.yaml that keeps everything below `storage`. The repo root's own file says the same."""
+    return {
+        "storage": {"sqlite": {"base_dir": str(storage)}},
+        "local_artifact_storage": {
+            "module": "dagster._core.storage.root",
+            "class": "LocalArtifactStorage",
+            "config": {"base_dir": str(storage)},
+        },
+        "compute_logs": {
+            "module": "dagster._core.storage.local_compute_log_manager",
+            "class": "LocalComputeLogManager",
+            "config": {"base_dir": str(storage / "compute_logs")},
+        },
+        "telemetry": {"enabled": False},
+        "concurrency": {"runs": {"max_concurrent_runs": 1}},
+        "run_queue": {"dequeue_interval_seconds": 1},
+        "run_monitoring": {"enabled": True, "poll_interval_seconds": 5},
+        "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
+        "retention": {
+            "schedule": {"purge_after_days": 90},
+            "sensor": {"purge_after_days": {"skipped": 7, "failure": 30, "success": 30}},
+        },
+    }

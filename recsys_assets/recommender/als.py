@@ -1,0 +1,167 @@
+"""Alternating least squares: Spark fits, and what is kept are the two factor tables as plain arrays.
+
+Scoring, top N and reports work on `ALSModel` and need no JVM. Nothing of pyspark is imported before a fit.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_PAIRS_PER_BLOCK = 1_000_000
+
+
+@dataclass(frozen=True)
+class ALSModel:
+    """Factors of users and movies by dense index.
+
+    Attributes:
+        user_factors: shape (n_users, rank), float32; zeros where the user had no training rating.
+        movie_factors: shape (n_movies, rank), float32; zeros where the movie had none.
+        user_known: shape (n_users,), whether the user has factors.
+        movie_known: shape (n_movies,), whether the movie has factors.
+        params: the parameters of the fit.
+        index: fingerprint of the dense index it was fitted with.
+    """
+
+    user_factors: np.ndarray
+    movie_factors: np.ndarray
+    user_known: np.ndarray
+    movie_known: np.ndarray
+    params: Mapping[str, Any]
+    index: str
+
+    @property
+    def rank(self) -> int:
+        """Number of factors."""
+        return self.user_factors.shape[1]
+
+    def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
+        """Predictions for the rows (user, movie) of `pairs`; null where the user or the movie has no factors."""
+        rows = to_polars(pairs, "user", "movie")
+        user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+        predicted = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _PAIRS_PER_BLOCK):
+            block = slice(start, start + _PAIRS_PER_BLOCK)
+            predicted[block] = np.einsum("ij,ij->i", self.user_factors[user[block]], self.movie_factors[movie[block]])
+        known = self.user_known[user] & self.movie_known[movie]
+        return rows.with_columns(prediction=pl.when(pl.Series(known)).then(pl.Series(predicted)))
+
+    def save(self, folder: Path) -> None:
+        """Write user_factors.parquet, movie_factors.parquet (only ids that have factors) and model.json."""
+        for side in ("user", "movie"):
+            factors, known = getattr(self, f"{side}_factors"), getattr(self, f"{side}_known")
+            ids = np.flatnonzero(known).astype(np.int32)
+            columns = {side: ids, "factors": pl.Series(factors[ids], dtype=pl.Array(pl.Float32, self.rank))}
+            pl.DataFrame(columns).write_parquet(folder / f"{side}_factors.parquet")
+        facts = {
+            "n_users": len(self.user_known),
+            "n_movies": len(self.movie_known),
+            "params": dict(self.params),
+            "index": self.index,
+        }
+        (folder / "model.json").write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ALSModel":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / "model.json").read_text())
+        user = _dense(pl.read_parquet(folder / "user_factors.parquet"), "user", facts["n_users"])
+        movie = _dense(pl.read_parquet(folder / "movie_factors.parquet"), "movie", facts["n_movies"])
+        return cls(user[0], movie[0], user[1], movie[1], params=facts["params"], index=facts["index"])
+
+
+def fit(
+    ratings: nw.LazyFrame,
+    *,
+    spark: "SparkSession",
+    scratch: Path,
+    index: Index,
+    user_column: str = "user",
+    n_rows_of_users: int | None = None,
+    rank: int = 10,
+    reg_param: float = 0.1,
+    max_iter: int = 10,
+    implicit_prefs: bool = False,
+    alpha: float = 1.0,
+    n_blocks: int = 4,
+    seed: int = 0,
+) -> ALSModel:
+    """Fit `pyspark.ml.recommendation.ALS`.
+
+    Args:
+        ratings: user, movie (int32), rating.
+        spark: the session.
+        scratch: folder that the driver and the executors can reach; what is written there is removed again.
+        index: the dense index the ids come from.
+        user_column: the column that stands for the user, `cluster` when clusters are fitted instead of users.
+        n_rows_of_users: number of distinct ids of that column, by default the index's number of users.
+        rank: number of factors.
+        reg_param: regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
+        max_iter: iterations.
+        implicit_prefs: fit preferences with the rating as confidence (Hu, Koren and Volinsky 2008).
+        alpha: weight of the confidence; only with `implicit_prefs`.
+        n_blocks: blocks of users and of movies. Spark's 10 cost half as much time again on small data.
+        seed: of the starting factors.
+    """
+    params = {
+        "rank": rank,
+        "regParam": reg_param,
+        "maxIter": max_iter,
+        "implicitPrefs": implicit_prefs,
+        "alpha": alpha,
+        "seed": seed,
+    }
+    folder = Path(tempfile.mkdtemp(prefix="als-", dir=scratch))
+    try:
+        # Through a sorted file, not a plan: ALS repeats its input when a task is retried, and another row order would
+        # give other factors.
+        rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
+        rows.sort("user", "movie").sink_parquet(folder / "ratings.parquet")
+        user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    user = _dense(user_factors, "id", n_rows_of_users or index.n_users)
+    movie = _dense(movie_factors, "id", index.n_movies)
+    return ALSModel(user[0], movie[0], user[1], movie[1], params=params, index=index.fingerprint)
+
+
+def _fit_in_spark(
+    spark: "SparkSession", folder: Path, params: Mapping[str, Any], n_blocks: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    from pyspark.ml.recommendation import ALS  # costs two seconds in every process that imports it
+
+    als = ALS(
+        userCol="user",
+        itemCol="movie",
+        ratingCol="rating",
+        numUserBlocks=n_blocks,
+        numItemBlocks=n_blocks,
+        **params,
+    )
+    fitted = als.fit(spark.read.parquet(str(folder / "ratings.parquet")))
+    fitted.userFactors.write.parquet(str(folder / "user"))
+    fitted.itemFactors.write.parquet(str(folder / "movie"))
+    return pl.read_parquet(folder / "user" / "*.parquet"), pl.read_parquet(folder / "movie" / "*.parquet")
+
+
+def _dense(factors: pl.DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = factors[key].to_numpy()
+    values = np.stack([np.asarray(row, np.float32) for row in factors[factors.columns[1]]])
+    dense = np.zeros((size, values.shape[1]), np.float32)
+    known = np.zeros(size, bool)
+    dense[ids], known[ids] = values, True
+    return dense, known

@@ -1,0 +1,125 @@
+"""Users clustered by their attributes: scaled features, K-means over a range of K, the chosen clustering.
+
+Attributes of users are small (one row per user), so scikit-learn does it on every engine and gives the same clusters
+on each.
+"""
+
+from collections.abc import Callable, Sequence
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from sklearn.cluster import KMeans
+from sklearn.metrics import silhouette_score
+
+from recsys_assets.recommender.frames import pseudo_random, to_polars
+
+ZIP_CODE = "zip_code"
+
+
+def user_features(users: nw.LazyFrame) -> pl.DataFrame:
+    """Attributes as numbers: the table `user_features`, one row per user.
+
+    Args:
+        users: user, user_id and any attribute columns. Numbers are scaled to mean 0 and variance 1 (a missing one
+            becomes the mean), everything else is one-hot encoded (a missing value is all zeros), `zip_code` by its first
+            digit, the postal region. A column with a single value tells nothing and is left out.
+
+    Case study A scaled the whole zip code and the user id as if they were quantities. Neither is one: distances
+    between them are arbitrary and drown the rest, so the id is left out and the zip code is taken as a region.
+    """
+    table = to_polars(users.drop("user_id")).sort("user")
+    attributes = [name for name in table.columns if name != "user"]
+    numbers = [name for name in attributes if table[name].dtype.is_numeric() and name != ZIP_CODE]
+    categories = [name for name in attributes if name not in numbers]
+    scaled = [_scaled(name) for name in numbers if table[name].drop_nulls().n_unique() > 1]
+    texts = [
+        (pl.col(name).cast(pl.String).str.slice(0, 1) if name == ZIP_CODE else pl.col(name).cast(pl.String))
+        for name in categories
+    ]
+    one_hot = _one_hot(table.select(texts)) if texts else pl.DataFrame()
+    return pl.concat([table.select("user", *scaled), one_hot], how="horizontal")
+
+
+def _scaled(name: str) -> pl.Expr:
+    value = pl.col(name).cast(pl.Float64)
+    return ((value - value.mean()) / value.std(ddof=0)).fill_null(0.0)
+
+
+def _one_hot(texts: pl.DataFrame) -> pl.DataFrame:
+    columns = [
+        (texts[name] == value).fill_null(False).cast(pl.Float64).alias(f"{name}={value}")
+        for name in texts.columns
+        for value in (texts[name].drop_nulls().unique().sort() if texts[name].drop_nulls().n_unique() > 1 else [])
+    ]
+    return pl.DataFrame(columns)
+
+
+def sweep(
+    features: nw.LazyFrame,
+    *,
+    k_values: Sequence[int],
+    silhouette_sample: int = 10_000,
+    n_init: int = 3,
+    seed: int = 0,
+    log: Callable[[str], None] = lambda _: None,
+) -> pl.DataFrame:
+    """SSE and silhouette of K-means for each K: the table `cluster_sweep`.
+
+    Args:
+        features: user and feature columns.
+        k_values: numbers of clusters; those above the number of distinct users' features are left out.
+        silhouette_sample: users the silhouette is computed on (its cost grows with their square).
+        n_init: K-means starts per K, the best kept.
+    """
+    matrix, users = _matrix(features)
+    distinct = len(np.unique(matrix, axis=0)) if matrix.shape[1] else 1
+    sample = _sample(users, silhouette_sample, seed)
+    rows = []
+    for k in (k for k in k_values if k <= distinct):
+        log(f"K-means with {k} clusters")
+        fitted = _k_means(matrix, k, n_init, seed)
+        labels = fitted.labels_[sample]
+        comparable = 1 < len(np.unique(labels)) < len(labels)
+        silhouette = float(silhouette_score(matrix[sample], labels)) if comparable else None
+        rows.append({"k": k, "sse": float(fitted.inertia_), "silhouette": silhouette})
+    schema = {"k": pl.Int32, "sse": pl.Float64, "silhouette": pl.Float64}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def silhouette_choice(cluster_sweep: pl.DataFrame) -> int | None:
+    """The K of highest silhouette; None where no K has one."""
+    known = cluster_sweep.drop_nulls("silhouette").sort("silhouette", "k", descending=[True, False])
+    return int(known["k"][0]) if len(known) else None
+
+
+def assign(features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, seed: int = 0) -> pl.DataFrame:
+    """Each user's K-means cluster: the table `user_clusters`. Without any feature, one cluster holds everybody.
+
+    Clusters are numbered by size, the largest first, so that their numbers do not depend on how K-means started.
+    """
+    matrix, users = _matrix(features)
+    distinct = len(np.unique(matrix, axis=0)) if matrix.shape[1] else 1
+    labels = _k_means(matrix, min(k, distinct), n_init, seed).labels_ if distinct > 1 else np.zeros(len(users), int)
+    first_seen = [int(np.argmax(labels == label)) for label in range(labels.max(initial=0) + 1)]
+    by_size = np.lexsort((first_seen, -np.bincount(labels)))
+    number = np.empty(len(by_size), np.int32)
+    number[by_size] = np.arange(len(by_size), dtype=np.int32)
+    return pl.DataFrame({"user": users, "cluster": number[labels]})
+
+
+def _matrix(features: nw.LazyFrame) -> tuple[np.ndarray, np.ndarray]:
+    table = to_polars(features).sort("user")
+    return np.ascontiguousarray(table.drop("user").to_numpy().astype(np.float64)), table["user"].to_numpy()
+
+
+def _k_means(matrix: np.ndarray, k: int, n_init: int, seed: int) -> KMeans:
+    return KMeans(n_clusters=k, n_init=n_init, random_state=seed).fit(matrix)
+
+
+def _sample(users: np.ndarray, size: int, seed: int) -> np.ndarray:
+    if len(users) <= size:
+        return np.arange(len(users))
+    ids = nw.from_native(pl.DataFrame({"user": users}).lazy())
+    drawn = to_polars(ids.select(draw=pseudo_random(seed, ["user"])))["draw"].to_numpy()
+    return np.sort(np.argsort(drawn, kind="stable")[:size])

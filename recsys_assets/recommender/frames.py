@@ -1,0 +1,69 @@
+"""Small helpers on Narwhals lazy frames that several stages share.
+
+Only what is the same on both engines (Polars and PySpark) belongs here; what a table means is in `tables`.
+"""
+
+from collections.abc import Sequence
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender.tables import Table
+
+# Largest prime below 2**31: products of two residues stay below 2**62, so int64 never overflows (Spark raises, Polars
+# would wrap).
+_PRIME = 2**31 - 1
+_ROUND_CONSTANTS = (1_540_483_477, 668_265_263, 374_761_393)
+
+
+def to_polars(frame: nw.LazyFrame, *columns: str) -> pl.DataFrame:
+    """The frame (or only `columns` of it) in memory, whichever engine computes it."""
+    chosen = frame.select(*columns) if columns else frame
+    return chosen.collect(backend="polars").to_native()
+
+
+def lazy(frame: pl.DataFrame | pl.LazyFrame) -> nw.LazyFrame:
+    """A Polars frame as the type that tables travel in."""
+    return nw.from_native(frame.lazy())
+
+
+def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
+    """The frame with the declared columns first, in order and cast to their types.
+
+    Raises:
+        ValueError: a declared column is missing.
+    """
+    names = frame.collect_schema().names()
+    missing = [name for name in table.columns if name not in names]
+    if missing:
+        raise ValueError(f"columns missing: {', '.join(missing)}; found: {', '.join(names)}")
+    extra = [name for name in names if name not in table.columns] if table.open_ended else []
+    declared = [nw.col(name).cast(column.dtype) for name, column in table.columns.items()]
+    return frame.select(*declared, *extra)
+
+
+def pseudo_random(seed: int, columns: Sequence[str]) -> nw.Expr:
+    """An integer in [0, 2**31 - 1) that looks random but depends only on the seed and the rows' integer columns.
+
+    Row order, engine and number of threads do not matter. Each column goes through rounds of squaring and mixing modulo
+    a prime, so that neighbouring ids give unrelated values (a linear hash would draw the same lattice for every user).
+    """
+    state: nw.Expr = nw.lit(seed % _PRIME).cast(nw.Int64())
+    for column in columns:
+        state = (state + nw.col(column).cast(nw.Int64())) % _PRIME
+        for constant in _ROUND_CONSTANTS:
+            state = ((state * state) % _PRIME + (state * constant) % _PRIME + constant) % _PRIME
+    return state
+
+
+def same_engine(template: nw.LazyFrame, small: pl.DataFrame) -> nw.LazyFrame:
+    """A small in-memory table as a lazy frame of the engine that computes `template`, so that the two can be joined."""
+    if template.implementation.is_polars():
+        return lazy(small)
+    session = template.to_native().sparkSession
+    return nw.from_native(session.createDataFrame(small.to_arrow()))
+
+
+def row_count(frame: nw.LazyFrame) -> int:
+    """Number of rows; for a stored table read from its metadata, not from its rows."""
+    return int(to_polars(frame.select(nw.len().alias("n")))["n"][0])

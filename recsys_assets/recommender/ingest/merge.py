@@ -1,0 +1,85 @@
+"""Batches become one catalogue: dense ids for users and movies, and the latest rating per (user, movie).
+
+Everything here is relational and runs on both engines. How a batch is read is the business of `sources`.
+"""
+
+from collections.abc import Sequence
+
+import narwhals as nw
+
+from recsys_assets.recommender.tables import RATINGS
+
+Batches = Sequence[nw.LazyFrame]
+
+
+def index_users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
+    """Every user of any batch, numbered by first batch, then id: the table `users`.
+
+    Args:
+        raw_users: one frame (user_id, attributes) per batch, in order of arrival.
+        raw_ratings: one frame (user_id, …) per batch, in the same order.
+
+    The newest batch that describes a user gives all its attributes. Users who only rated have null attributes.
+    """
+    return _numbered("user", raw_users, raw_ratings)
+
+
+def index_movies(raw_movies: Batches, raw_ratings: Batches) -> nw.LazyFrame:
+    """Every movie of any batch, rated or not, numbered by first batch, then id: the table `movies`.
+
+    Args:
+        raw_movies: one frame (movie_id, title, year, genres) per batch, in order of arrival.
+        raw_ratings: one frame (movie_id, …) per batch, in the same order.
+    """
+    return _numbered("movie", raw_movies, raw_ratings)
+
+
+def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFrame) -> nw.LazyFrame:
+    """The latest rating per (user, movie): by timestamp, then batch, then row. The table `ratings`.
+
+    Args:
+        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival.
+        users: user, user_id.
+        movies: movie, movie_id.
+    """
+    return (
+        _stacked(raw_ratings)
+        .join(users.select("user", "user_id"), on="user_id")
+        .join(movies.select("movie", "movie_id"), on="movie_id")
+        .select(*RATINGS.columns)
+        .unique(["user", "movie"], keep="last", order_by=["timestamp", "batch", "row"])
+    )
+
+
+def _stacked(frames: Batches) -> nw.LazyFrame:
+    """All batches below each other with their sequence number as `batch`; a column missing in one is null there."""
+    types: dict[str, nw.dtypes.DType] = {}
+    for frame in frames:
+        for name, dtype in frame.collect_schema().items():
+            known = types.setdefault(name, dtype)
+            # One batch gives numbers, another text under the same name: text holds both.
+            types[name] = known if known == dtype else nw.String()
+
+    def completed(frame: nw.LazyFrame, batch: int) -> nw.LazyFrame:
+        present = frame.collect_schema().names()
+        columns = [
+            (nw.col(name) if name in present else nw.lit(None)).cast(dtype).alias(name)
+            for name, dtype in types.items()
+        ]
+        return frame.select(*columns, batch=nw.lit(batch).cast(nw.Int32()))
+
+    return nw.concat([completed(frame, batch) for batch, frame in enumerate(frames)])
+
+
+def _numbered(name: str, described: Batches, rated: Batches) -> nw.LazyFrame:
+    key = f"{name}_id"
+    facts = _stacked(described)
+    seen = nw.concat([facts.select(key, "batch"), _stacked([frame.select(key) for frame in rated])])
+    newest = facts.unique([key], keep="last", order_by=["batch"]).drop("batch")
+    return (
+        seen.group_by(key)
+        .agg(nw.col("batch").min())
+        .with_row_index(name, order_by=["batch", key])
+        .join(newest, on=key, how="left")
+        .select(nw.col(name).cast(nw.Int32()), key, *[c for c in newest.collect_schema().names() if c != key])
+    )

@@ -1,0 +1,58 @@
+"""The shrunk mean rating per movie: the baseline every other model stands beside, and the fallback behind them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+
+
+@dataclass(frozen=True)
+class ItemMeanModel:
+    """Shrunk mean rating of every movie.
+
+    Attributes:
+        means: shape (n_movies,), float64; the global mean where the movie has no training rating.
+        global_mean: mean of all training ratings.
+        index: fingerprint of the dense index.
+    """
+
+    means: np.ndarray
+    global_mean: float
+    index: str
+
+    def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
+        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction."""
+        rows = to_polars(pairs, "user", "movie")
+        return rows.with_columns(prediction=pl.Series(self.means[rows["movie"].to_numpy()], dtype=pl.Float32))
+
+    def save(self, folder: Path) -> None:
+        """Write means.parquet and model.json."""
+        pl.DataFrame({"mean": self.means}).write_parquet(folder / "means.parquet")
+        facts = {"global_mean": self.global_mean, "index": self.index}
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ItemMeanModel":
+        """Read what `save` wrote."""
+        means = pl.read_parquet(folder / "means.parquet")["mean"].to_numpy()
+        return cls(means=means, **json.loads((folder / "model.json").read_text()))
+
+
+def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> ItemMeanModel:
+    """Means of the ratings (movie, rating), shrunk to the global mean by `shrinkage` pseudo-ratings.
+
+    A movie with sum s of n ratings gets (s + shrinkage × global mean) / (n + shrinkage).
+    """
+    rating = nw.col("rating").cast(nw.Float64())
+    sums = to_polars(ratings.group_by("movie").agg(total=rating.sum(), n=nw.len()).sort("movie"))
+    global_mean = float(sums["total"].sum() / sums["n"].sum())
+    means = np.full(index.n_movies, global_mean)
+    shrunk = (sums["total"] + shrinkage * global_mean) / (sums["n"] + shrinkage)
+    means[sums["movie"].to_numpy()] = shrunk.to_numpy()
+    return ItemMeanModel(means=means, global_mean=global_mean, index=index.fingerprint)

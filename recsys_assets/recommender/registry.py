@@ -1,0 +1,178 @@
+"""The registry of models: each entry says what is fitted on what, and what is predicted from it.
+
+An entry becomes a model asset and a predictions asset, and stands in every score table. Functions name the assets they
+need by their parameters, as Dagster's own do. Adding a model means adding an entry here.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender import als, item_mean, rankings, serving
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.item_mean import ItemMeanModel
+
+Task = Literal["time_cut", "top_n", "latest_rating", "next_movie"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model asset is made.
+
+    Attributes:
+        asset: name of the model asset.
+        group: the stage it belongs to.
+        function: called with the table, `index=` and the section's settings, and with `spark=` and `scratch=` if
+            `needs_spark`; returns the model.
+        model_type: the type of the model, which saves and loads itself.
+        table: the asset with the training rows.
+        settings: section of the settings whose fields are the function's parameters.
+        description: what the model is, for the UI.
+        needs_spark: whether the function needs a Spark session.
+    """
+
+    asset: str
+    group: str
+    function: Callable[..., Any]
+    model_type: type
+    table: str
+    settings: str
+    description: str
+    needs_spark: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model in one task.
+
+    Attributes:
+        name: as in the score tables.
+        task: which rows it predicts; see `tables.PREDICTIONS`.
+        predict: from the assets its parameters name to the predictions table; models come as themselves, tables as
+            lazy frames.
+    """
+
+    name: str
+    task: Task
+    predict: Callable[..., pl.DataFrame | nw.LazyFrame]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The assets `predict` takes."""
+        return tuple(inspect.signature(self.predict).parameters)
+
+
+ITEM_MEAN = Fit(
+    asset="item_mean_model",
+    group="baselines",
+    function=item_mean.fit,
+    model_type=ItemMeanModel,
+    table="train_ratings",
+    settings="item_mean",
+    description="Mean rating of each movie, shrunk to the global mean: the baseline, and the fallback of other models.",
+)
+HISTORY_ITEM_MEAN = Fit(
+    asset="history_item_mean_model",
+    group="baselines",
+    function=item_mean.fit,
+    model_type=ItemMeanModel,
+    table="train_histories",
+    settings="item_mean",
+    description="The same from the train users' histories of case study B.",
+)
+ALS_UNADJUSTED = Fit(
+    asset="als_model_unadjusted",
+    group="als",
+    function=als.fit,
+    model_type=ALSModel,
+    table="train_ratings",
+    settings="als",
+    description="Explicit ALS on the training ratings as they are: it knows nothing of users without one.",
+    needs_spark=True,
+)
+ALS_ADJUSTED = Fit(
+    asset="als_model",
+    group="als",
+    function=als.fit,
+    model_type=ALSModel,
+    table="adjusted_train_ratings",
+    settings="als",
+    description="Explicit ALS on the adjusted training set: case study A's repair of the cold start.",
+    needs_spark=True,
+)
+RANKING = Fit(
+    asset="ranking_model",
+    group="als",
+    function=partial(als.fit, implicit_prefs=True),
+    model_type=ALSModel,
+    table="train_ratings",
+    settings="ranking",
+    description="ALS with implicit preferences: the model for top N, where rating models are the wrong tool.",
+    needs_spark=True,
+)
+SERVING = Fit(
+    asset="serving_model",
+    group="serving",
+    function=partial(als.fit, implicit_prefs=True),
+    model_type=ALSModel,
+    table="ratings",
+    settings="ranking",
+    description="The top-N configuration fitted on **all** ratings. It is never scored on the test rows.",
+    needs_spark=True,
+)
+FITS = (ITEM_MEAN, HISTORY_ITEM_MEAN, ALS_UNADJUSTED, ALS_ADJUSTED, RANKING, SERVING)
+
+
+def _item_mean(item_mean_model: ItemMeanModel, test_ratings: nw.LazyFrame) -> pl.DataFrame:
+    return item_mean_model.predict(test_ratings)
+
+
+def _als_unadjusted(als_model_unadjusted: ALSModel, test_ratings: nw.LazyFrame) -> pl.DataFrame:
+    return als_model_unadjusted.predict(test_ratings)
+
+
+def _als_adjusted(als_model: ALSModel, test_ratings: nw.LazyFrame) -> pl.DataFrame:
+    return als_model.predict(test_ratings)
+
+
+def _popularity_ranks(
+    users: nw.LazyFrame, movies: nw.LazyFrame, train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame
+) -> pl.DataFrame:
+    return rankings.by_popularity(users, movies, train_ratings, test_ratings)
+
+
+def _explicit_als_ranks(
+    als_model: ALSModel, user_clusters: nw.LazyFrame, train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame
+) -> pl.DataFrame:
+    return _als_ranks(als_model, user_clusters, train_ratings, test_ratings)
+
+
+def _implicit_als_ranks(
+    ranking_model: ALSModel,
+    user_clusters: nw.LazyFrame,
+    train_ratings: nw.LazyFrame,
+    test_ratings: nw.LazyFrame,
+) -> pl.DataFrame:
+    return _als_ranks(ranking_model, user_clusters, train_ratings, test_ratings)
+
+
+def _als_ranks(
+    model: ALSModel, user_clusters: nw.LazyFrame, train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame
+) -> pl.DataFrame:
+    factors = serving.warm_up(model, user_clusters)
+    return rankings.by_vectors(factors, model.movie_factors, train_ratings, test_ratings)
+
+
+ENTRIES = (
+    Entry("item_mean", "time_cut", _item_mean),
+    Entry("als_unadjusted", "time_cut", _als_unadjusted),
+    Entry("als_adjusted", "time_cut", _als_adjusted),
+    Entry("popularity", "top_n", _popularity_ranks),
+    Entry("als_adjusted", "top_n", _explicit_als_ranks),
+    Entry("implicit_als", "top_n", _implicit_als_ranks),
+)

@@ -1,0 +1,206 @@
+"""The declaration of every table: columns, types, meaning.
+
+One place says what a table holds. The IO manager casts to it, the UI shows it, the asset checks follow from it.
+How a table is computed belongs to the stage's own module.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import narwhals as nw
+
+ID = nw.String()
+INDEX = nw.Int32()
+COUNT = nw.Int32()
+REAL = nw.Float64()
+RATING = nw.Float32()
+TIME = nw.Datetime("us", "UTC")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Narwhals type, what it means with its unit, and whether null may occur."""
+
+    dtype: nw.dtypes.DType
+    meaning: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its columns, the columns that identify a row, and whether it has further, data-dependent columns.
+
+    `open_ended` tables (user attributes, scaled features) keep every column they come with, after the declared ones.
+    Tables `in_source_order` are written as they are read: sorting what is already in order would only cost memory.
+    `volatile` columns say where a row came from; the table counts as unchanged when only they change.
+    """
+
+    columns: Mapping[str, Column]
+    key: tuple[str, ...]
+    open_ended: bool = False
+    in_source_order: bool = False
+    volatile: tuple[str, ...] = ()
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The columns a stored table is sorted by, so that equal content gives equal files; none: as it came."""
+        return () if self.in_source_order else self.key
+
+
+_USER = Column(INDEX, "dense index of the user, 0 to number of users - 1")
+_MOVIE = Column(INDEX, "dense index of the movie, 0 to number of movies - 1")
+_USER_ID = Column(ID, "the user's id in the source")
+_MOVIE_ID = Column(ID, "the movie's id in the source")
+_RATING = Column(RATING, "the rating on the source's scale")
+_TIMESTAMP = Column(TIME, "when the rating was given, UTC")
+_ROW = Column(nw.Int64(), "position of the rating in its source, from 0")
+_TITLE = Column(nw.String(), "title")
+_SEGMENT = Column(COUNT, "number of the LDA segment, from 0")
+_CLUSTER = Column(COUNT, "number of the K-means cluster, from 0")
+
+_MOVIE_FACTS = {
+    "title": Column(nw.String(), "title without its year", nullable=True),
+    "year": Column(COUNT, "year of release", nullable=True),
+    "genres": Column(nw.List(nw.String()), "genres", nullable=True),
+}
+_RATINGS = {
+    "user": _USER,
+    "movie": _MOVIE,
+    "rating": _RATING,
+    "timestamp": _TIMESTAMP,
+    "batch": Column(COUNT, "position of the batch in the order of arrival, from 0"),
+    "row": _ROW,
+}
+
+RATINGS = Table(_RATINGS, key=("user", "movie"), volatile=("batch", "row"))
+RATING_PREDICTIONS = Table(
+    {
+        "user": _USER,
+        "movie": _MOVIE,
+        "prediction": Column(RATING, "predicted rating; null: none of its own", True),
+    },
+    key=("user", "movie"),
+)
+RANKING_PREDICTIONS = Table(
+    {
+        "user": _USER,
+        "movie": _MOVIE,
+        "rank": Column(COUNT, "place of this movie, from 1, among the movies the user has not rated in training", True),
+    },
+    key=("user", "movie"),
+)
+
+# The rows that are predicted, by task: ratings of the test rows, places of the test movies, the response's rating, its place.
+PREDICTIONS: Mapping[str, Table] = {
+    "time_cut": RATING_PREDICTIONS,
+    "top_n": RANKING_PREDICTIONS,
+    "latest_rating": RATING_PREDICTIONS,
+    "next_movie": RANKING_PREDICTIONS,
+}
+
+TABLES: Mapping[str, Table] = {
+    "raw_ratings": Table(
+        {"user_id": _USER_ID, "movie_id": _MOVIE_ID, "rating": _RATING, "timestamp": _TIMESTAMP, "row": _ROW},
+        key=("row",),
+        in_source_order=True,
+    ),
+    "raw_users": Table({"user_id": _USER_ID}, key=("user_id",), open_ended=True, in_source_order=True),
+    "raw_movies": Table({"movie_id": _MOVIE_ID, **_MOVIE_FACTS}, key=("movie_id",), in_source_order=True),
+    "rejected_rows": Table(
+        {
+            "file": Column(nw.String(), "file inside the batch"),
+            "line": Column(nw.Int64(), "line in that file, from 1"),
+            "reason": Column(nw.String(), "the rule that the line breaks"),
+            "text": Column(nw.String(), "the line as it stands in the file"),
+        },
+        key=("file", "line"),
+        in_source_order=True,
+    ),
+    "users": Table({"user": _USER, "user_id": _USER_ID}, key=("user",), open_ended=True),
+    "movies": Table({"movie": _MOVIE, "movie_id": _MOVIE_ID, **_MOVIE_FACTS}, key=("movie",)),
+    "ratings": RATINGS,
+    "train_ratings": RATINGS,
+    "test_ratings": RATINGS,
+    "user_partition": Table(
+        {"user": _USER, "partition": Column(nw.String(), "train or test")},
+        key=("user",),
+    ),
+    "train_histories": RATINGS,
+    "train_responses": RATINGS,
+    "test_histories": RATINGS,
+    "test_responses": RATINGS,
+    "user_features": Table({"user": _USER}, key=("user",), open_ended=True),
+    "cluster_sweep": Table(
+        {
+            "k": Column(COUNT, "number of clusters"),
+            "sse": Column(REAL, "sum of squared distances to the cluster centres"),
+            "silhouette": Column(REAL, "mean silhouette, -1 to 1; none for one cluster", nullable=True),
+        },
+        key=("k",),
+    ),
+    "user_clusters": Table({"user": _USER, "cluster": _CLUSTER}, key=("user",)),
+    "cluster_ratings": Table(
+        {"cluster": _CLUSTER, "movie": _MOVIE, "rating": Column(RATING, "rating predicted for the cluster")},
+        key=("cluster", "movie"),
+    ),
+    "adjusted_train_ratings": Table(
+        {
+            "user": _USER,
+            "movie": _MOVIE,
+            "rating": _RATING,
+            "is_fill": Column(nw.Boolean(), "drawn from the cluster's predictions, not given by the user"),
+        },
+        key=("user", "movie"),
+    ),
+    "segment_movies": Table(
+        {
+            "segment": _SEGMENT,
+            "rank": Column(COUNT, "place in the segment's list, from 1"),
+            "movie": _MOVIE,
+            "title": _TITLE,
+            "probability": Column(REAL, "probability of the movie in the segment"),
+        },
+        key=("segment", "rank"),
+    ),
+    "user_segments": Table(
+        {
+            "user": _USER,
+            "affinity": Column(nw.List(nw.Float32()), "share of each segment, summing to 1"),
+            "segment": Column(COUNT, "segment of highest affinity"),
+            "partition": Column(nw.String(), "train or test"),
+        },
+        key=("user",),
+    ),
+    "segment_ratings": Table(
+        {
+            "segment": _SEGMENT,
+            "movie": _MOVIE,
+            "count": Column(COUNT, "ratings of the movie by the segment's train users"),
+            "mean": Column(REAL, "their mean rating"),
+        },
+        key=("segment", "movie"),
+    ),
+    "evaluation_scores": Table(
+        {
+            "protocol": Column(nw.String(), "how train and test were cut"),
+            "model": Column(nw.String(), "what predicted"),
+            "population": Column(nw.String(), "whose rows are scored"),
+            "metric": Column(nw.String(), "what is measured"),
+            "value": Column(REAL, "the score"),
+            "n": Column(nw.Int64(), "rows the score rests on"),
+            "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users"),
+            "high": Column(REAL, "upper end of that interval"),
+        },
+        key=("protocol", "model", "population", "metric"),
+    ),
+    "recommendations": Table(
+        {
+            "user_id": _USER_ID,
+            "rank": Column(COUNT, "place, from 1"),
+            "movie_id": _MOVIE_ID,
+            "title": Column(nw.String(), "title", nullable=True),
+            "score": Column(REAL, "the model's score: comparable within a user only"),
+        },
+        key=("user_id", "rank"),
+    ),
+}

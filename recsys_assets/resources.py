@@ -1,0 +1,129 @@
+"""What runs need from outside: the settings, the home's folders, the Spark session.
+
+Storage of what assets return is `io_managers`.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_pyspark import LazyPySparkResource
+from pydantic import BaseModel, Field, PrivateAttr, create_model
+
+from recsys_assets.home import Home
+from recsys_assets.settings import Settings, SparkSettings
+
+MINIMUM_JAVA = 17
+
+
+class HomeResource(dg.ConfigurableResource):
+    """The home folder, and a scratch folder that lives as long as the process works on the run."""
+
+    path: str = Field(description="The home folder, absolute.")
+    _scratch: Path = PrivateAttr()
+
+    @property
+    def folders(self) -> Home:
+        """The paths below the home."""
+        return Home(Path(self.path))
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for temporary files; gone after the run, of which several processes may run steps."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        return self._scratch
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Choose the scratch folder."""
+        self._scratch = self.folders.scratch / f"{context.run_id or 'no-run'}-{os.getpid()}"
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Remove it."""
+        del context
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def settings_resource(settings: Settings) -> dg.ResourceDefinition:
+    """The settings of the home, each of which a launch may override in its run configuration."""
+
+    def overridden(context: dg.InitResourceContext) -> Settings:
+        return Settings.model_validate(context.resource_config)
+
+    return dg.ResourceDefinition(
+        overridden,
+        config_schema=_config_class(settings).to_config_schema(),
+        description="Settings of this home: built-in defaults, settings.toml, environment, then this configuration.",
+    )
+
+
+def _config_class(section: BaseModel) -> type[dg.Config]:
+    """A Dagster config class whose defaults are the section's present values, so that overriding one keeps the rest."""
+    fields: dict[str, Any] = {}
+    for name, knob in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            nested = _config_class(value)
+            fields[name] = (nested, Field(default_factory=nested, description=type(value).__doc__))
+        else:
+            fields[name] = (knob.annotation, Field(default=value, description=knob.description))
+    return create_model(type(section).__name__, __base__=dg.Config, **fields)
+
+
+def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
+    """The one Spark session of a process; the JVM starts when a step first asks for it."""
+    return LazyPySparkResource(
+        spark_config={
+            "spark.master": settings.master,
+            "spark.app.name": "recsys_assets",
+            "spark.driver.memory": settings.driver_memory,
+            "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+            # Times mean the same on both engines, and Parquet holds them as Polars reads them.
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+            "spark.sql.execution.arrow.pyspark.enabled": "true",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            # Driver and executors of a local session talk over the loopback interface only.
+            **({"spark.driver.host": "127.0.0.1"} if settings.master.startswith("local") else {}),
+            **settings.config,
+        }
+    )
+
+
+class JavaError(Exception):
+    """Java is missing or too old for Spark 4."""
+
+
+def check_java() -> int:
+    """The major version of the Java that Spark will use.
+
+    Raises:
+        JavaError: with what to install.
+    """
+    advice = (
+        f"Spark 4 needs Java {MINIMUM_JAVA} or later (a full JDK or JRE). Install it, for example "
+        f"`apt install openjdk-{MINIMUM_JAVA}-jre-headless`, `brew install openjdk@{MINIMUM_JAVA}` or "
+        "https://adoptium.net, or point JAVA_HOME at it."
+    )
+    java = _java()
+    if java is None:
+        raise JavaError(f"No Java found: neither JAVA_HOME nor PATH leads to one. {advice}")
+    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)(?:\.(\d+))?', printed)
+    if version is None:
+        raise JavaError(f"`{java} -version` printed no version: {printed.strip()[:200]!r}. {advice}")
+    # Java 8 still called itself 1.8.
+    major = int(version[2]) if version[1] == "1" and version[2] else int(version[1])
+    if major < MINIMUM_JAVA:
+        raise JavaError(f"{java} is Java {major}. {advice}")
+    return major
+
+
+def _java() -> str | None:
+    if home := os.environ.get("JAVA_HOME"):
+        return shutil.which("java", path=str(Path(home) / "bin"))
+    return shutil.which("java")

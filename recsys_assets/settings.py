@@ -1,0 +1,252 @@
+"""Every knob a user can turn, with its default, its meaning and where it may be set.
+
+Built-in defaults, then `settings.toml` of the home, then environment variables (RECSYS_ALS__RANK=20), then the run
+configuration of a launch (`resources: settings: config: als: rank: 20`). Fields bear the names of the `recommender`
+functions' parameters that they go to.
+"""
+
+import tomllib
+from typing import Literal
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from recsys_assets.home import Home
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names where it stands and what is allowed."""
+
+
+class Section(BaseModel):
+    """A table of settings.toml. Unknown names are refused, so that a typing error does not pass for a setting."""
+
+    # Numbers become text where both are allowed ("0.8", 0.8, "auto"): Dagster's run configuration has no such unions.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class DataSettings(Section):
+    """What may come in."""
+
+    max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
+
+
+class SplittingSettings(Section):
+    """Who saw what."""
+
+    cut: str = Field(
+        "auto",
+        description="Where training ends in time: a number of ratings ('800000'), a fraction ('0.8'), or 'auto': "
+        "800,000 for exactly MovieLens 1M, as in case study A, else 0.8.",
+    )
+    train_share: float = Field(0.7, gt=0, lt=1, description="Case study B: share of users whose histories train.")
+    seed: int = Field(1234, ge=0, description="Seed of the users' partition.")
+
+    @field_validator("cut")
+    @classmethod
+    def _cut_is_known(cls, cut: str) -> str:
+        if cut != "auto" and float(cut) <= 0:
+            raise ValueError("a number of ratings, a fraction or 'auto'")
+        return cut
+
+    @property
+    def parsed_cut(self) -> int | float | Literal["auto"]:
+        """The cut as the type that `recommender.splitting` takes."""
+        if self.cut == "auto":
+            return "auto"
+        return int(self.cut) if self.cut.isdigit() else float(self.cut)
+
+
+class ClusterSettings(Section):
+    """K-means on the users' attributes."""
+
+    k: int = Field(5, ge=1, description="Number of clusters; 5 as in case study A.")
+    k_max: int = Field(30, ge=2, description="The sweep shows SSE for 1 to this K, the silhouette for 2 to one less.")
+    silhouette_sample: int = Field(10_000, ge=10, description="Users on which the silhouette is computed.")
+    n_init: int = Field(3, ge=1, description="Starts of K-means per K of the sweep.")
+    seed: int = Field(0, ge=0, description="Seed of K-means.")
+
+
+class ColdStartSettings(Section):
+    """Case study A's fill for users without a training rating."""
+
+    fill_size: str = Field(
+        "median",
+        description="Ratings drawn per such user: a number, or 'median': as many as the median user has.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the draw.")
+
+
+class ALSSettings(Section):
+    """The rating model: explicit ALS."""
+
+    rank: int = Field(10, ge=1, description="Number of factors.")
+    reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
+    max_iter: int = Field(10, ge=1, description="Iterations.")
+    n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class RankingSettings(Section):
+    """The top-N model: ALS with implicit preferences."""
+
+    rank: int = Field(32, ge=1, description="Number of factors.")
+    reg_param: float = Field(0.1, ge=0, description="Regularisation.")
+    max_iter: int = Field(10, ge=1, description="Iterations.")
+    alpha: float = Field(1.0, gt=0, description="Weight of a rating as confidence.")
+    n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class ItemMeanSettings(Section):
+    """The baseline and fallback."""
+
+    shrinkage: float = Field(10.0, ge=0, description="Ratings of the global mean added to each movie's own.")
+
+
+class SegmentSettings(Section):
+    """LDA on the users' histories."""
+
+    n_segments: int = Field(20, ge=2, description="Number of segments; 20 as in case study B.")
+    passes: int = Field(5, ge=1, description="Passes over the histories.")
+    batch_size: int = Field(128, ge=1, description="Users per update of the topics.")
+    learning_offset: float = Field(50.0, gt=0, description="Slows the first updates down.")
+    learning_decay: float = Field(0.7, gt=0.5, le=1, description="How fast later updates weigh less.")
+    n_jobs: int = Field(1, ge=1, description="Processes; another number gives (slightly) other segments.")
+    seed: int = Field(0, ge=0, description="Seed of the topics.")
+
+
+class EvaluationSettings(Section):
+    """How scores are computed."""
+
+    selected_rating_model: str = Field("als_adjusted", description="The model shown as 'selected' for ratings.")
+    selected_ranking_model: str = Field("implicit_als", description="The model shown as 'selected' for top N.")
+    selected_response_model: str = Field(
+        "user_bias", description="The model shown as 'selected' for the latest rating (case study B)."
+    )
+    selected_next_movie_model: str = Field(
+        "segment_mixture", description="The model shown as 'selected' for the next movie (case study B)."
+    )
+    n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
+
+
+class ServingSettings(Section):
+    """What users get."""
+
+    n: int = Field(10, ge=1, description="Recommendations per user.")
+
+
+class SparkSettings(Section):
+    """The Spark session, which starts at first use."""
+
+    master: str = Field("local[*]", description="Spark master; 'spark://host:7077' for a cluster.")
+    driver_memory: str = Field("4g", description="Memory of the driver, which is all of Spark on one machine.")
+    shuffle_partitions: int = Field(4, ge=1, description="Partitions of a shuffle; Spark's 200 are for large clusters.")
+    config: dict[str, str] = Field(default_factory=dict, description="Any further Spark properties.")
+
+
+class RunSettings(Section):
+    """How runs execute."""
+
+    executor: Literal["in_process", "multiprocess"] = Field(
+        "in_process",
+        description="in_process: one process and one JVM for all steps; multiprocess: a process, and where needed a "
+        "JVM, per step.",
+    )
+
+
+class Settings(BaseSettings):
+    """All settings of a home."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECSYS_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    engine: Literal["polars", "spark"] = Field(
+        "polars", description="What computes the tables: polars on one machine, spark on a cluster."
+    )
+    data: DataSettings = DataSettings()
+    splitting: SplittingSettings = SplittingSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    cold_start: ColdStartSettings = ColdStartSettings()
+    item_mean: ItemMeanSettings = ItemMeanSettings()
+    als: ALSSettings = ALSSettings()
+    ranking: RankingSettings = RankingSettings()
+    segments: SegmentSettings = SegmentSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
+    spark: SparkSettings = SparkSettings()
+    run: RunSettings = RunSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed in beats the environment, which beats the file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, home: Home) -> "Settings":
+        """The settings of a home.
+
+        Raises:
+            SettingsError: the file is no TOML, or a value is unknown or not allowed.
+        """
+
+        class SettingsOfHome(cls):  # type: ignore[valid-type, misc]
+            model_config = SettingsConfigDict(toml_file=home.settings_file)
+
+        try:
+            return cls.model_validate(SettingsOfHome().model_dump())
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(
+                f"{home.settings_file}: {error}. Mend it, or start from `recsys-assets init`."
+            ) from None
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (found {fault['input']!r})"
+                for fault in error.errors()
+            )
+            raise SettingsError(
+                f"{home.settings_file} or the RECSYS_ environment: {faults}. `recsys-assets init` writes a file with "
+                "every setting and what it allows."
+            ) from None
+
+
+def template() -> str:
+    """A settings.toml with every setting at its default, commented out, with its meaning."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Settings of this home. Take a # away to change a default."))
+    document.add(tomlkit.comment("The environment goes before this file: RECSYS_ALS__RANK=20."))
+    lines = [document.as_string()]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, Section):
+            lines.append(f"\n# {type(default).__doc__}\n[{name}]\n")
+            for key, knob in type(default).model_fields.items():
+                lines.append(_commented(key, getattr(default, key), knob.description))
+        else:
+            lines.append("\n" + _commented(name, default, field.description))
+    return "".join(lines)
+
+
+def _commented(key: str, default: object, meaning: str | None) -> str:
+    value = tomlkit.item(default).as_string() if not isinstance(default, dict) else "{}"
+    return f"# {meaning}\n# {key} = {value}\n"
