@@ -21,7 +21,7 @@ class Home:
 
     @classmethod
     def resolve(cls, path: Path | str | None = None) -> "Home":
-        """The home given, else that of RECSYS_HOME, else `.recsys` in the checkout (in the working folder without one)."""
+        """The home given, else that of RECSYS_HOME, else `.recsys` in the checkout (without one: here)."""
         if chosen := path or os.environ.get(ENVIRONMENT_VARIABLE):
             return cls(Path(chosen).expanduser().resolve())
         in_checkout = (_REPO_ROOT / "workspace.yaml").exists()

@@ -1,17 +1,13 @@
-"""Storage of what assets hold: one folder of versions per asset, or per asset and batch, and a pointer to the present one.
+"""How Dagster stores what assets return: Parquet for Narwhals lazy frames, models save and load themselves.
 
-A write makes a new version beside the old ones and then switches the pointer in one step, so a reader never sees half
-an asset and keeps the version it began with. The annotated type decides the form: Narwhals lazy frames are Parquet,
-models save and load themselves, `dict` means one value per batch.
+The annotated type decides the form; `dict` means one value per batch. Each write records rows, bytes, place and data
+version. Where versions lie and how they are switched is `storage`'s business.
 """
 
 import hashlib
-import shutil
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, get_args, get_origin, runtime_checkable
-from urllib.parse import quote
+from typing import Any, get_args, get_origin
 
 import dagster as dg
 import narwhals as nw
@@ -20,25 +16,7 @@ from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.recommender.frames import conform
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
-
-_TABLE_FILE = "table.parquet"
-_VERSIONS_KEPT = 3
-
-
-@runtime_checkable
-class Model(Protocol):
-    """Anything that stores itself in a folder."""
-
-    def save(self, folder: Path) -> None:
-        """Write into an existing, empty folder."""
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-
-
-class AssetMissingError(Exception):
-    """An asset is needed that has never been materialized."""
+from recsys_assets.storage import TABLE_FILE, AssetStore, Model, scan
 
 
 def table_of(key: dg.AssetKey) -> Table | None:
@@ -46,57 +24,6 @@ def table_of(key: dg.AssetKey) -> Table | None:
     if key.path[0] == "predictions":
         return PREDICTIONS[key.path[1]]
     return TABLES.get(key.path[-1])
-
-
-class AssetStore:
-    """The folders below a home's `assets/`: where versions lie, how they are switched, read and pruned."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def folder(self, key: dg.AssetKey, partition: str | None = None) -> Path:
-        """Where the versions of an asset, or of one batch of it, lie."""
-        folder = self.root.joinpath(*key.path)
-        return folder if partition is None else folder / "batches" / quote(partition, safe="")
-
-    def current(self, key: dg.AssetKey, partition: str | None = None) -> Path:
-        """The present version. Resolved, so that who holds it keeps it when a newer one comes.
-
-        Raises:
-            AssetMissingError: there is none.
-        """
-        pointer = self.folder(key, partition) / "current"
-        if not pointer.exists():
-            name = key.to_user_string() + (f" of batch {partition}" if partition else "")
-            raise AssetMissingError(
-                f"{name} has not been materialized (nothing at {pointer}). "
-                f"Run `dg launch --assets '{key.to_user_string()}'`, or `recsys-assets run` for everything."
-            )
-        return pointer.resolve()
-
-    def new_version(self, key: dg.AssetKey, partition: str | None, run_id: str) -> Path:
-        """An empty folder to write the next version into; nobody reads it before `switch`."""
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        version = self.folder(key, partition) / "versions" / f"{now}-{run_id[:8]}"
-        version.mkdir(parents=True)
-        return version
-
-    def switch(self, version: Path) -> None:
-        """Make a written version the present one, in one step, and remove all but the newest few."""
-        folder = version.parent.parent
-        pointer = folder / f".current-{version.name}"
-        pointer.symlink_to(version.relative_to(folder))
-        pointer.replace(folder / "current")
-        for old in sorted(version.parent.iterdir())[:-_VERSIONS_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def scan(version: Path, engine: Literal["polars", "spark"], spark: LazyPySparkResource | None) -> nw.LazyFrame:
-    """A stored table as a lazy frame of the engine."""
-    path = version / _TABLE_FILE
-    if engine == "spark" and spark is not None:
-        return nw.from_native(spark.spark_session.read.parquet(str(path)))
-    return nw.from_native(pl.scan_parquet(path / "*.parquet" if path.is_dir() else path))
 
 
 def digest(version: Path, table: Table | None) -> str:
@@ -119,7 +46,7 @@ def digest(version: Path, table: Table | None) -> str:
 
 
 def _polars_scan(version: Path) -> pl.LazyFrame:
-    return scan(version, "polars", None).to_native()
+    return scan(version).to_native()
 
 
 class AssetIOManager(dg.ConfigurableIOManager):
@@ -151,13 +78,13 @@ class AssetIOManager(dg.ConfigurableIOManager):
         self._record(context, versions)
 
     def _write(self, context: dg.OutputContext, value: object, partition: str | None) -> Path:
-        version = self.store.new_version(context.asset_key, partition, context.run_id)
+        version = self.store.new_version(context.asset_key.path, partition, context.run_id)
         if isinstance(value, nw.LazyFrame):
             table = table_of(context.asset_key)
             if table is None:
                 raise TypeError(f"{context.asset_key.to_user_string()} has no declaration in recommender/tables.py")
             frame = conform(value, table)
-            (frame.sort(*table.order) if table.order else frame).sink_parquet(version / _TABLE_FILE)
+            (frame.sort(*table.order) if table.order else frame).sink_parquet(version / TABLE_FILE)
         elif isinstance(value, Model):
             value.save(version)
         else:
@@ -193,9 +120,9 @@ class AssetIOManager(dg.ConfigurableIOManager):
         return self._read(context.asset_key, None, wanted)
 
     def _read(self, key: dg.AssetKey, partition: str | None, wanted: Any) -> object:
-        version = self.store.current(key, partition)
+        version = self.store.current(key.path, partition)
         if wanted is nw.LazyFrame:
-            return scan(version, "spark" if self.engine == "spark" else "polars", self.spark)
+            return scan(version, self.spark.spark_session if self.engine == "spark" else None)
         if isinstance(wanted, type) and issubclass(wanted, Model):
             return wanted.load(version)
         raise TypeError(f"{key.to_user_string()}: annotate the input as nw.LazyFrame or a model type, not {wanted}")
@@ -220,7 +147,7 @@ def stored_schema(version: Path, table: Table) -> dg.TableSchema:
     """The schema of a stored table that has columns beyond the declared ones."""
     declared = column_schema(table).columns
     names = {column.name for column in declared}
-    found = scan(version, "polars", None).collect_schema().items()
+    found = scan(version).collect_schema().items()
     return dg.TableSchema(
         columns=[*declared, *(dg.TableColumn(name, str(dtype)) for name, dtype in found if name not in names)]
     )

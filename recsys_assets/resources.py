@@ -4,9 +4,7 @@ Storage of what assets return is `io_managers`.
 """
 
 import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,6 @@ from pydantic import BaseModel, Field, PrivateAttr, create_model
 
 from recsys_assets.home import Home
 from recsys_assets.settings import Settings, SparkSettings
-
-MINIMUM_JAVA = 17
 
 
 class HomeResource(dg.ConfigurableResource):
@@ -92,38 +88,3 @@ def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
             **settings.config,
         }
     )
-
-
-class JavaError(Exception):
-    """Java is missing or too old for Spark 4."""
-
-
-def check_java() -> int:
-    """The major version of the Java that Spark will use.
-
-    Raises:
-        JavaError: with what to install.
-    """
-    advice = (
-        f"Spark 4 needs Java {MINIMUM_JAVA} or later (a full JDK or JRE). Install it, for example "
-        f"`apt install openjdk-{MINIMUM_JAVA}-jre-headless`, `brew install openjdk@{MINIMUM_JAVA}` or "
-        "https://adoptium.net, or point JAVA_HOME at it."
-    )
-    java = _java()
-    if java is None:
-        raise JavaError(f"No Java found: neither JAVA_HOME nor PATH leads to one. {advice}")
-    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)(?:\.(\d+))?', printed)
-    if version is None:
-        raise JavaError(f"`{java} -version` printed no version: {printed.strip()[:200]!r}. {advice}")
-    # Java 8 still called itself 1.8.
-    major = int(version[2]) if version[1] == "1" and version[2] else int(version[1])
-    if major < MINIMUM_JAVA:
-        raise JavaError(f"{java} is Java {major}. {advice}")
-    return major
-
-
-def _java() -> str | None:
-    if home := os.environ.get("JAVA_HOME"):
-        return shutil.which("java", path=str(Path(home) / "bin"))
-    return shutil.which("java")

@@ -114,10 +114,10 @@ class SegmentSettings(Section):
     """LDA on the users' histories."""
 
     n_segments: int = Field(20, ge=2, description="Number of segments; 20 as in case study B.")
-    passes: int = Field(5, ge=1, description="Passes over the histories.")
-    batch_size: int = Field(128, ge=1, description="Users per update of the topics.")
-    learning_offset: float = Field(50.0, gt=0, description="Slows the first updates down.")
-    learning_decay: float = Field(0.7, gt=0.5, le=1, description="How fast later updates weigh less.")
+    passes: int = Field(3, ge=1, description="Passes over the histories.")
+    batch_size: int = Field(256, ge=1, description="Users per update of the topics.")
+    learning_offset: float = Field(5.0, gt=0, description="Slows the first updates down.")
+    learning_decay: float = Field(0.6, gt=0.5, le=1, description="How fast later updates weigh less.")
     n_jobs: int = Field(1, ge=1, description="Processes; another number gives (slightly) other segments.")
     seed: int = Field(0, ge=0, description="Seed of the topics.")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from recsys_assets.assets import clusters, cold_start, evaluation, ingest, models, serving, splitting
+from recsys_assets.assets import clusters, cold_start, evaluation, ingest, models, segments, serving, splitting
 
 ASSETS: Sequence[dg.AssetsDefinition] = [
     *ingest.ASSETS,
@@ -12,6 +12,7 @@ ASSETS: Sequence[dg.AssetsDefinition] = [
     *clusters.ASSETS,
     *cold_start.ASSETS,
     *models.ASSETS,
+    *segments.ASSETS,
     *evaluation.ASSETS,
     *serving.ASSETS,
 ]

@@ -4,8 +4,8 @@ import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import altair as alt
 import dagster as dg
+from altair.typing import ChartType
 
 from recsys_assets.io_managers import column_schema, table_of
 from recsys_assets.recommender.report.theme import to_png
@@ -45,7 +45,7 @@ def pipeline_asset(
     return decorate
 
 
-def picture(chart: alt.TopLevelMixin) -> dg.MarkdownMetadataValue:
+def picture(chart: ChartType) -> dg.MarkdownMetadataValue:
     """A chart as metadata: the UI shows it behind [Show Markdown]."""
     encoded = base64.b64encode(to_png(chart)).decode()
     return dg.MetadataValue.md(f"![chart](data:image/png;base64,{encoded})")

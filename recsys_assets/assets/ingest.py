@@ -52,7 +52,7 @@ def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource) -> Batc
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS)
 def users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
-    """Every user of any batch with a dense index, given out by first batch, then id; attributes from the newest batch."""
+    """Every user of any batch with a dense index, by first batch, then id; attributes from the newest batch."""
     return merge.index_users(list(raw_users.values()), list(raw_ratings.values()))
 
 

@@ -80,7 +80,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         group="predictions",
         kinds=TABLE_KINDS,
         description=f"What `{entry.name}` predicts in the task `{entry.task}`.",
-        ins={name: _input(name) for name in ("users", "movies", *entry.needs)},
+        ins={name: _input(name) for name in {"users", "movies", *entry.needs}},
         dagster_type=nw.LazyFrame,
     )(predicted)
 

@@ -130,7 +130,7 @@ def fit(
         # Through a sorted file, not a plan: ALS repeats its input when a task is retried, and another row order would
         # give other factors.
         rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
-        rows.sort("user", "movie").sink_parquet(folder / "ratings.parquet")
+        rows.sort("user", "movie").sink_parquet(str(folder / "ratings.parquet"))
         user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

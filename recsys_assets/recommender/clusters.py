@@ -22,7 +22,7 @@ def user_features(users: nw.LazyFrame) -> pl.DataFrame:
 
     Args:
         users: user, user_id and any attribute columns. Numbers are scaled to mean 0 and variance 1 (a missing one
-            becomes the mean), everything else is one-hot encoded (a missing value is all zeros), `zip_code` by its first
+            becomes the mean), all else is one-hot encoded (a missing value is all zeros), `zip_code` by its first
             digit, the postal region. A column with a single value tells nothing and is left out.
 
     Case study A scaled the whole zip code and the user id as if they were quantities. Neither is one: distances
@@ -73,7 +73,7 @@ def sweep(
         n_init: K-means starts per K, the best kept.
     """
     matrix, users = _matrix(features)
-    distinct = len(np.unique(matrix, axis=0)) if matrix.shape[1] else 1
+    distinct = len(np.unique(matrix, axis=0))
     sample = _sample(users, silhouette_sample, seed)
     rows = []
     for k in (k for k in k_values if k <= distinct):
@@ -99,9 +99,9 @@ def assign(features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, seed: int = 
     Clusters are numbered by size, the largest first, so that their numbers do not depend on how K-means started.
     """
     matrix, users = _matrix(features)
-    distinct = len(np.unique(matrix, axis=0)) if matrix.shape[1] else 1
-    labels = _k_means(matrix, min(k, distinct), n_init, seed).labels_ if distinct > 1 else np.zeros(len(users), int)
-    first_seen = [int(np.argmax(labels == label)) for label in range(labels.max(initial=0) + 1)]
+    distinct = len(np.unique(matrix, axis=0))
+    labels = _k_means(matrix, min(k, distinct), n_init, seed).labels_
+    first_seen = np.unique(labels, return_index=True)[1]
     by_size = np.lexsort((first_seen, -np.bincount(labels)))
     number = np.empty(len(by_size), np.int32)
     number[by_size] = np.arange(len(by_size), dtype=np.int32)
@@ -110,7 +110,9 @@ def assign(features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, seed: int = 
 
 def _matrix(features: nw.LazyFrame) -> tuple[np.ndarray, np.ndarray]:
     table = to_polars(features).sort("user")
-    return np.ascontiguousarray(table.drop("user").to_numpy().astype(np.float64)), table["user"].to_numpy()
+    # Without any feature everybody is alike: one constant column says so to K-means, which refuses none.
+    values = table.drop("user").to_numpy() if table.width > 1 else np.zeros((len(table), 1))
+    return np.ascontiguousarray(values, np.float64), table["user"].to_numpy()
 
 
 def _k_means(matrix: np.ndarray, k: int, n_init: int, seed: int) -> KMeans:

@@ -10,10 +10,10 @@ import polars as pl
 
 from recsys_assets.recommender.tables import Table
 
-# Largest prime below 2**31: products of two residues stay below 2**62, so int64 never overflows (Spark raises, Polars
+# Largest prime below 2**31: a product of two residues stays below 2**62, so int64 never overflows (Spark raises, Polars
 # would wrap).
 _PRIME = 2**31 - 1
-_ROUND_CONSTANTS = (1_540_483_477, 668_265_263, 374_761_393)
+_MULTIPLIERS = (1_540_483_477, 668_265_263)
 
 
 def to_polars(frame: nw.LazyFrame, *columns: str) -> pl.DataFrame:
@@ -45,14 +45,15 @@ def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
 def pseudo_random(seed: int, columns: Sequence[str]) -> nw.Expr:
     """An integer in [0, 2**31 - 1) that looks random but depends only on the seed and the rows' integer columns.
 
-    Row order, engine and number of threads do not matter. Each column goes through rounds of squaring and mixing modulo
-    a prime, so that neighbouring ids give unrelated values (a linear hash would draw the same lattice for every user).
+    Row order, engine and number of threads do not matter. Each column is mixed in by two rounds of multiplying and
+    squaring modulo a prime: linear rounds alone would draw one lattice for all users.
     """
     state: nw.Expr = nw.lit(seed % _PRIME).cast(nw.Int64())
     for column in columns:
-        state = (state + nw.col(column).cast(nw.Int64())) % _PRIME
-        for constant in _ROUND_CONSTANTS:
-            state = ((state * state) % _PRIME + (state * constant) % _PRIME + constant) % _PRIME
+        state = state + nw.col(column).cast(nw.Int64())
+        for multiplier in _MULTIPLIERS:
+            state = (state % _PRIME * multiplier + multiplier) % _PRIME
+            state = (state * state + multiplier) % _PRIME
     return state
 
 

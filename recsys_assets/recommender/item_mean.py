@@ -26,6 +26,11 @@ class ItemMeanModel:
     global_mean: float
     index: str
 
+    @property
+    def table(self) -> pl.DataFrame:
+        """The means as a table: movie, prediction."""
+        return pl.DataFrame({"movie": np.arange(len(self.means), dtype=np.int32), "prediction": self.means})
+
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
         """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction."""
         rows = to_polars(pairs, "user", "movie")
@@ -51,8 +56,8 @@ def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> Item
     """
     rating = nw.col("rating").cast(nw.Float64())
     sums = to_polars(ratings.group_by("movie").agg(total=rating.sum(), n=nw.len()).sort("movie"))
-    global_mean = float(sums["total"].sum() / sums["n"].sum())
+    total, n = sums["total"].to_numpy(), sums["n"].to_numpy()
+    global_mean = float(total.sum() / n.sum())
     means = np.full(index.n_movies, global_mean)
-    shrunk = (sums["total"] + shrinkage * global_mean) / (sums["n"] + shrinkage)
-    means[sums["movie"].to_numpy()] = shrunk.to_numpy()
+    means[sums["movie"].to_numpy()] = (total + shrinkage * global_mean) / (n + shrinkage)
     return ItemMeanModel(means=means, global_mean=global_mean, index=index.fingerprint)

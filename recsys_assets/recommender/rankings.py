@@ -8,41 +8,54 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.frames import row_count, to_polars
 from recsys_assets.recommender.matrices import user_movie_matrix
 
-# 512 users × 60,000 movies of float32 scores are 120 MB.
-_USERS_PER_BLOCK = 512
+# 16 MB of float32 scores at a time.
+_SCORES_PER_BLOCK = 4_000_000
 
 
 def by_vectors(
-    user_vectors: np.ndarray, movie_vectors: np.ndarray, rated: nw.LazyFrame, pairs: nw.LazyFrame
+    user_vectors: np.ndarray, movie_vectors: np.ndarray, pairs: nw.LazyFrame, *, rated: nw.LazyFrame
 ) -> pl.DataFrame:
-    """Ranks of the rows of `pairs` among the movies their users have not rated: user, movie, rank.
+    """The rank of each pair's movie among the movies its user has not rated: user, movie, rank.
 
     Args:
         user_vectors: shape (n_users, S), by dense index.
         movie_vectors: shape (n_movies, S); a user's score of a movie is the product of their vectors.
-        rated: user, movie, rating; left out of the ranking.
         pairs: user, movie; the movies whose place is asked for, none of them rated.
+        rated: user, movie, rating; left out of the ranking.
+
+    A movie whose vector is all zeros is unknown to the model and has no rank (null).
     """
     asked = to_polars(pairs, "user", "movie").sort("user", "movie")
     rated_users, matrix = user_movie_matrix(rated, n_movies=len(movie_vectors))
-    rows = np.zeros(len(user_vectors) + 1, np.int64)
-    rows[rated_users + 1] = np.diff(matrix.indptr)
-    seen = sparse.csr_array(
-        (matrix.data, matrix.indices, np.cumsum(rows)), shape=(len(user_vectors), len(movie_vectors))
-    )
+    counts = np.zeros(len(user_vectors), np.int64)
+    counts[rated_users] = np.diff(matrix.indptr)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    seen = sparse.csr_array((matrix.data, matrix.indices, starts), shape=(len(user_vectors), len(movie_vectors)))
     place = ranks(user_vectors, movie_vectors.T, seen, asked["user"].to_numpy(), asked["movie"].to_numpy())
-    return asked.with_columns(rank=pl.Series(place))
+    known = pl.Series(movie_vectors.any(axis=1))[asked["movie"]]
+    return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
 
 
-def by_popularity(users: nw.LazyFrame, movies: nw.LazyFrame, rated: nw.LazyFrame, pairs: nw.LazyFrame) -> pl.DataFrame:
-    """Ranks by number of ratings, the same list for everybody but for what each has rated: user, movie, rank."""
-    counts = to_polars(rated.group_by("movie").agg(n=nw.len()))
-    popularity = np.zeros((len(to_polars(movies, "movie")), 1), np.float32)
+def by_popularity(
+    users: nw.LazyFrame, movies: nw.LazyFrame, pairs: nw.LazyFrame, *, rated: nw.LazyFrame, counted: nw.LazyFrame
+) -> pl.DataFrame:
+    """Ranks by number of ratings, one list for everybody but for what each has rated: user, movie, rank.
+
+    Args:
+        users: user; everyone.
+        movies: movie; the whole catalogue.
+        pairs: user, movie; the movies whose place is asked for.
+        rated: user, movie, rating; left out of the user's ranking.
+        counted: movie; the ratings that make a movie popular.
+    """
+    counts = to_polars(counted.group_by("movie").agg(n=nw.len()))
+    popularity = np.zeros((row_count(movies), 1), np.float32)
     popularity[counts["movie"].to_numpy(), 0] = counts["n"].to_numpy()
-    return by_vectors(np.ones((len(to_polars(users, "user")), 1), np.float32), popularity, rated, pairs)
+    everyone = np.ones((row_count(users), 1), np.float32)
+    return by_vectors(everyone, popularity, pairs, rated=rated)
 
 
 def ranks(
@@ -54,6 +67,8 @@ def ranks(
 ) -> np.ndarray:
     """The rank, from 1, of each pair's movie among the movies its user has not seen.
 
+    Places are counted, not sorted: one pass over the scores, whatever the size of the catalogue.
+
     Args:
         user_weights: shape (U, S); a user's score of all movies is `user_weights @ list_scores`.
         list_scores: shape (S, M).
@@ -64,16 +79,18 @@ def ranks(
     Returns:
         Shape (P,), int32. Equal scores are ordered by the movie's index.
     """
+    n_movies = list_scores.shape[1]
+    size = max(1, _SCORES_PER_BLOCK // n_movies)
     result = np.empty(len(pair_row), np.int32)
-    rows = np.unique(pair_row)
-    for start in range(0, len(rows), _USERS_PER_BLOCK):
-        block = rows[start : start + _USERS_PER_BLOCK]
-        scores = user_weights[block] @ list_scores
-        rated = seen[block].tocoo()
+    for start in range(0, len(pair_row), size):
+        block = slice(start, start + size)
+        users, row = np.unique(pair_row[block], return_inverse=True)
+        scores = user_weights[users] @ list_scores
+        rated = seen[users].tocoo()
         scores[rated.row, rated.col] = -np.inf
-        pairs = slice(*np.searchsorted(pair_row, [block[0], block[-1] + 1]))
-        place = np.empty(scores.shape, np.int32)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        np.put_along_axis(place, order, np.arange(1, scores.shape[1] + 1, dtype=np.int32)[None, :], axis=1)
-        result[pairs] = place[np.searchsorted(block, pair_row[pairs]), pair_movie[pairs]]
+        movie = pair_movie[block, None]
+        scores = scores[row]
+        own = np.take_along_axis(scores, movie, axis=1)
+        ahead = (scores > own) | ((scores == own) & (np.arange(n_movies) < movie))
+        result[block] = 1 + ahead.sum(axis=1)
     return result

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender import als, item_mean, rankings, serving
+from recsys_assets.recommender import als, item_mean, rankings, segments, serving
 from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.frames import row_count, same_engine
 from recsys_assets.recommender.item_mean import ItemMeanModel
+from recsys_assets.recommender.segments import SegmentModel
 
 Task = Literal["time_cut", "top_n", "latest_rating", "next_movie"]
 
@@ -125,7 +127,18 @@ SERVING = Fit(
     description="The top-N configuration fitted on **all** ratings. It is never scored on the test rows.",
     needs_spark=True,
 )
-FITS = (ITEM_MEAN, HISTORY_ITEM_MEAN, ALS_UNADJUSTED, ALS_ADJUSTED, RANKING, SERVING)
+SEGMENTS = Fit(
+    asset="segment_model",
+    group="segments",
+    function=segments.fit,
+    model_type=SegmentModel,
+    table="train_histories",
+    settings="segments",
+    description="LDA on the train users' histories: segments of users as distributions over movies.",
+)
+
+
+FITS = (ITEM_MEAN, HISTORY_ITEM_MEAN, ALS_UNADJUSTED, ALS_ADJUSTED, RANKING, SERVING, SEGMENTS)
 
 
 def _item_mean(item_mean_model: ItemMeanModel, test_ratings: nw.LazyFrame) -> pl.DataFrame:
@@ -143,7 +156,7 @@ def _als_adjusted(als_model: ALSModel, test_ratings: nw.LazyFrame) -> pl.DataFra
 def _popularity_ranks(
     users: nw.LazyFrame, movies: nw.LazyFrame, train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame
 ) -> pl.DataFrame:
-    return rankings.by_popularity(users, movies, train_ratings, test_ratings)
+    return rankings.by_popularity(users, movies, test_ratings, rated=train_ratings, counted=train_ratings)
 
 
 def _explicit_als_ranks(
@@ -165,7 +178,94 @@ def _als_ranks(
     model: ALSModel, user_clusters: nw.LazyFrame, train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame
 ) -> pl.DataFrame:
     factors = serving.warm_up(model, user_clusters)
-    return rankings.by_vectors(factors, model.movie_factors, train_ratings, test_ratings)
+    return rankings.by_vectors(factors, model.movie_factors, test_ratings, rated=train_ratings)
+
+
+def _history_item_mean(
+    history_item_mean_model: ItemMeanModel, train_responses: nw.LazyFrame, test_responses: nw.LazyFrame
+) -> pl.DataFrame:
+    return history_item_mean_model.predict(_all_users(train_responses, test_responses))
+
+
+def _user_bias(
+    history_item_mean_model: ItemMeanModel,
+    train_responses: nw.LazyFrame,
+    test_responses: nw.LazyFrame,
+    train_histories: nw.LazyFrame,
+    test_histories: nw.LazyFrame,
+) -> nw.LazyFrame:
+    histories = _all_users(train_histories, test_histories)
+    return segments.user_bias_predictions(
+        _all_users(train_responses, test_responses),
+        histories,
+        same_engine(histories, history_item_mean_model.table),
+        global_mean=history_item_mean_model.global_mean,
+    )
+
+
+def _segment_mean(
+    train_responses: nw.LazyFrame,
+    test_responses: nw.LazyFrame,
+    user_segments: nw.LazyFrame,
+    segment_ratings: nw.LazyFrame,
+) -> nw.LazyFrame:
+    responses = _all_users(train_responses, test_responses)
+    return segments.segment_mean_predictions(responses, user_segments, segment_ratings)
+
+
+def _next_by_popularity(
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    train_responses: nw.LazyFrame,
+    test_responses: nw.LazyFrame,
+    train_histories: nw.LazyFrame,
+    test_histories: nw.LazyFrame,
+) -> pl.DataFrame:
+    return rankings.by_popularity(
+        users,
+        movies,
+        _all_users(train_responses, test_responses),
+        rated=_all_users(train_histories, test_histories),
+        counted=train_histories,
+    )
+
+
+def _next_by_segment_list(
+    users: nw.LazyFrame,
+    segment_model: SegmentModel,
+    user_segments: nw.LazyFrame,
+    train_responses: nw.LazyFrame,
+    test_responses: nw.LazyFrame,
+    train_histories: nw.LazyFrame,
+    test_histories: nw.LazyFrame,
+) -> pl.DataFrame:
+    return rankings.by_vectors(
+        segments.memberships(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments),
+        segment_model.movie_probabilities.T,
+        _all_users(train_responses, test_responses),
+        rated=_all_users(train_histories, test_histories),
+    )
+
+
+def _next_by_mixture(
+    users: nw.LazyFrame,
+    segment_model: SegmentModel,
+    user_segments: nw.LazyFrame,
+    train_responses: nw.LazyFrame,
+    test_responses: nw.LazyFrame,
+    train_histories: nw.LazyFrame,
+    test_histories: nw.LazyFrame,
+) -> pl.DataFrame:
+    return rankings.by_vectors(
+        segments.affinities(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments),
+        segment_model.movie_probabilities.T,
+        _all_users(train_responses, test_responses),
+        rated=_all_users(train_histories, test_histories),
+    )
+
+
+def _all_users(train: nw.LazyFrame, test: nw.LazyFrame) -> nw.LazyFrame:
+    return nw.concat([train, test])
 
 
 ENTRIES = (
@@ -175,4 +275,10 @@ ENTRIES = (
     Entry("popularity", "top_n", _popularity_ranks),
     Entry("als_adjusted", "top_n", _explicit_als_ranks),
     Entry("implicit_als", "top_n", _implicit_als_ranks),
+    Entry("item_mean", "latest_rating", _history_item_mean),
+    Entry("user_bias", "latest_rating", _user_bias),
+    Entry("segment_mean", "latest_rating", _segment_mean),
+    Entry("popularity", "next_movie", _next_by_popularity),
+    Entry("segment_list", "next_movie", _next_by_segment_list),
+    Entry("segment_mixture", "next_movie", _next_by_mixture),
 )

@@ -90,7 +90,7 @@ RANKING_PREDICTIONS = Table(
     key=("user", "movie"),
 )
 
-# The rows that are predicted, by task: ratings of the test rows, places of the test movies, the response's rating, its place.
+# What is predicted, by task: ratings of the test rows, places of the test movies, the response, its place.
 PREDICTIONS: Mapping[str, Table] = {
     "time_cut": RATING_PREDICTIONS,
     "top_n": RANKING_PREDICTIONS,

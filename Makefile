@@ -1,0 +1,48 @@
+# make run: set up, get MovieLens 100K, run the whole pipeline.  make test: set up, then everything that CI checks.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SHELL := /bin/bash
+
+.PHONY: run test ui setup lint clean help
+
+help:
+	@echo "make run   set up and run the whole pipeline on MovieLens 100K"
+	@echo "make test  set up, then linter, type checker, definition check and all tests"
+	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
+	@echo "make lint  linter and type checker only"
+	@echo "make clean remove the virtual environment (homes stay)"
+
+# Java is looked at before minutes are spent on installing.
+setup: check-java $(STAMP)
+
+.PHONY: check-java
+check-java:
+	@$(PYTHON) recsys_assets/java.py
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: setup
+	@$(BIN)/recsys-assets run
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/dg check defs
+	$(BIN)/dagster definitions validate -w workspace.yaml
+	$(BIN)/pytest
+
+ui: setup
+	@$(BIN)/recsys-assets serve
+
+clean:
+	rm -rf $(VENV)

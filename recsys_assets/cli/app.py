@@ -1,0 +1,55 @@
+"""The application: its commands in groups, and what happens to errors that a user can cause."""
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from recsys_assets.cli import landing, looks, results, run, scores
+from recsys_assets.cli.terminal import complain
+
+
+class _Commands(TyperGroup):
+    """Errors that a user can cause are one message and exit status 1, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not isinstance(error, _expected()):
+                raise
+            complain(str(error))
+            raise typer.Exit(1) from None
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from recsys_assets.cli.terminal import CommandError
+    from recsys_assets.java import JavaError
+    from recsys_assets.recommender.index import IndexMismatchError
+    from recsys_assets.recommender.ingest.errors import SourceError
+    from recsys_assets.settings import SettingsError
+    from recsys_assets.storage import AssetMissingError
+
+    return (CommandError, JavaError, IndexMismatchError, SourceError, SettingsError, AssetMissingError)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="""Ratings in, recommendations and honest scores out.
+
+Examples:
+
+- `recsys-assets run` does everything on MovieLens 100K.
+- `recsys-assets add my-ratings.zip`, then `recsys-assets run`, does it on your own ratings.
+- `recsys-assets recommend 42` shows what to recommend to user 42.
+
+All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
+""",
+)
+for module in (run, landing, scores, results, looks):
+    module.register(app)

@@ -1,0 +1,147 @@
+"""The commands that bring something into a home: data and settings. What lands appears whole or not at all."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from recsys_assets.cli.terminal import CommandError, HomeOption, console
+from recsys_assets.home import Home
+
+_PANEL = "Data and settings"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (fetch, add, init):
+        app.command(rich_help_panel=_PANEL)(command)
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(help="A MovieLens release, such as ml-100k.")], home: HomeOption = None
+) -> None:
+    """Get a MovieLens release and land it as a batch.
+
+    Example: `recsys-assets fetch ml-100k`
+    """
+    fetch_into(Home.resolve(home), name, console())
+
+
+def fetch_into(home: Home, name: str, out: Console) -> None:
+    """Land the release `name`, unless it lies there already.
+
+    Raises:
+        SourceError: it is unknown or cannot be had.
+    """
+    from recsys_assets.recommender.ingest.fetch import fetch as get
+
+    home.prepare()
+    target = home.landing / f"{name}.zip"
+    if target.exists():
+        out.print(f"{name} has landed already: {target}", soft_wrap=True)
+        return
+    if not out.is_terminal:
+        out.print(f"Fetching {name}")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        task = progress.add_task(f"Fetching {name}", total=None)
+        fetched = get(name, target, progress=lambda done, size: progress.update(task, completed=done, total=size))
+    out.print(f"{name} landed as {target}", soft_wrap=True)
+    out.print(f"Source: {fetched.source}", soft_wrap=True)
+    out.print(fetched.terms, style="dim", soft_wrap=True)
+
+
+def add(
+    path: Annotated[Path, typer.Argument(help="A folder, zip or file with ratings.", exists=True)],
+    batch: Annotated[str | None, typer.Option(help="Name of the batch.", show_default="the name of PATH")] = None,
+    home: HomeOption = None,
+) -> None:
+    """Land your own ratings as a batch; the next `run` reads it.
+
+    What can be seen to be unreadable at once is refused and lands nothing.
+
+    Example: `recsys-assets add ml-1m.zip && recsys-assets run`
+    """
+    here = Home.resolve(home)
+    here.prepare()
+    source, name = path.resolve(), checked_batch_name(batch or path.resolve().name)
+    target = here.landing / name
+    out = console()
+    if target.exists():
+        if source != target and _content(source) != _content(target):
+            raise CommandError(
+                f"Batch {name} exists with other content ({target}). A batch is never overwritten: choose another "
+                f"name, `recsys-assets add {path} --batch NAME`."
+            )
+        out.print(f"{name} has landed already, with the same content: {target}", soft_wrap=True)
+        return
+    form = _recognised(source, here)
+    _copy(source, target)
+    out.print(f"{name} landed ({form}): {target}\nNext: recsys-assets run", soft_wrap=True)
+
+
+def init(home: HomeOption = None) -> None:
+    """Write a `settings.toml` with every setting, its default and its meaning, if there is none.
+
+    Example: `recsys-assets init --home ~/my-ratings`
+    """
+    from recsys_assets.settings import template
+
+    here = Home.resolve(home)
+    here.prepare()
+    if here.settings_file.exists():
+        console().print(f"Settings are there already, and stay as they are: {here.settings_file}", soft_wrap=True)
+        return
+    here.settings_file.write_text(template())
+    console().print(f"Settings written: {here.settings_file}", soft_wrap=True)
+
+
+def checked_batch_name(name: str) -> str:
+    """The name, if a batch can have it.
+
+    Raises:
+        CommandError: Dagster, the landing folder or a reader of its list could not tell it from something else.
+    """
+    if name.startswith((".", "_")) or "..." in name or "/" in name or not name.isprintable():
+        raise CommandError(
+            f"{name!r} is no name for a batch: it may not begin with . or _, nor hold /, ... or invisible characters. "
+            "Choose another with --batch, or rename the file in landing/."
+        )
+    return name
+
+
+def _recognised(source: Path, home: Home) -> str:
+    """The format of a source whose beginning can be read."""
+    from recsys_assets.recommender.ingest.sources import read_source
+
+    with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
+        tables = read_source(source, scratch=Path(scratch))
+        for frame in (tables.ratings, tables.users, tables.movies):
+            frame.head(1).collect()
+        return tables.format
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy beside the target, then switch: who watches the landing folder sees all or nothing."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        copied = Path(folder) / target.name
+        if source.is_dir():
+            shutil.copytree(source, copied)
+        else:
+            shutil.copy2(source, copied)
+        copied.replace(target)
+
+
+def _content(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    hashed = hashlib.sha256()
+    for file in files:
+        inside = file.relative_to(path).as_posix() if path.is_dir() else ""
+        with file.open("rb") as stream:
+            hashed.update(f"{inside}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return hashed.hexdigest()

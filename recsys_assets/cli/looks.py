@@ -1,0 +1,224 @@
+"""The commands that look into the data: movies by title, one movie, one user, one segment."""
+
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from rich.text import Text
+
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.terminal import (
+    CommandError,
+    HomeOption,
+    bar,
+    console,
+    facts,
+    genre_text,
+    nearest,
+    table,
+    titled,
+)
+
+_PANEL = "Looks into the data"
+_LATEST = 5
+_TOP = 20
+_ATTRIBUTE_ROWS = 12
+# Below this a share is shown as 0 %.
+_SMALLEST_SHARE = 0.005
+_ZIP_CODE = "zip_code"
+# A numeric attribute with more values than this is compared by its mean.
+_FEW_VALUES = 10
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (movies, movie, user, segment):
+        app.command(rich_help_panel=_PANEL)(command)
+
+
+def movies(
+    regex: Annotated[str, typer.Argument(help="A regular expression; upper and lower case are the same.")],
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many movies at most.")] = 20,
+    home: HomeOption = None,
+) -> None:
+    """List the movies whose title matches, the most rated first.
+
+    Examples: `recsys-assets movies 'star (wars|trek)'`, `recsys-assets movies '^alien'`
+    """
+    reader = Reader.of(home)
+    catalogue = reader.table("movies").collect()
+    try:
+        found = catalogue.filter(pl.col("title").str.contains(f"(?i){regex}"))
+    except pl.exceptions.ComputeError as error:
+        # The parser's own last words; around them Polars shows the expression it was part of.
+        told = [line for line in str(error).splitlines() if line.startswith("error: ")]
+        raise CommandError(f"{regex!r} is no regular expression: {(told or [str(error)])[0]}") from None
+    if found.is_empty():
+        alike = nearest(regex, catalogue["title"].drop_nulls().unique().to_list())
+        hint = f" Titles like it: {', '.join(alike)}." if alike else ""
+        raise CommandError(f"No title matches {regex!r}.{hint}")
+    stats = _rating_stats(reader.table("ratings"), "movie")
+    rated = found.join(stats, on="movie", how="left").with_columns(pl.col("n").fill_null(0))
+    listed = table("Id", "Title", "Genres", "Ratings", "Mean", numbers=("Id", "Ratings", "Mean"))
+    for row in rated.sort("n", "movie", descending=[True, False]).head(limit).iter_rows(named=True):
+        mean = f"{row['mean']:.2f}" if row["n"] else "–"
+        listed.add_row(row["movie_id"], titled(row), genre_text(row), f"{row['n']:,}", mean)
+    out = console()
+    out.print(listed)
+    if len(found) > limit:
+        out.print(f"and {len(found) - limit:,} more; -n {len(found)} shows all", style="dim")
+
+
+def movie(
+    movie_id: Annotated[str, typer.Argument(help="The movie's id in your data.")], home: HomeOption = None
+) -> None:
+    """Show one movie: facts, and how each segment rates it.
+
+    Example: `recsys-assets movie 50`
+    """
+    reader = Reader.of(home)
+    shown = reader.movie(movie_id)
+    ratings = reader.table("ratings")
+    stats = _rating_stats(ratings.filter(pl.col("movie") == shown["movie"]), "movie")
+    low, high = ratings.select(low=pl.col("rating").min(), high=pl.col("rating").max()).collect().row(0)
+    by_segment = reader.table("segment_ratings").filter(pl.col("movie") == shown["movie"])
+    rows = by_segment.sort("mean", descending=True).collect()
+    names = _segment_names(reader)
+    out = console()
+    out.print(Text(titled(shown), "bold"))
+    rated = f"{stats['n'][0]:,}, mean {stats['mean'][0]:.2f}" if len(stats) else "none"
+    out.print(facts([("id", shown["movie_id"]), ("genres", genre_text(shown)), ("ratings", rated)]))
+    if rows.is_empty():
+        out.print("No train user has rated it, so there is no mean by segment.")
+        return
+    out.print(f"\nMean rating by segment of its train users; bars from {low:g} to {high:g}", style="bold")
+    chart = table("Segment", "", "Mean", "Ratings", "Segment's first movies", numbers=("Segment", "Mean", "Ratings"))
+    for row in rows.iter_rows(named=True):
+        number, mean = row["segment"], row["mean"]
+        chart.add_row(str(number), bar(mean, low, high), f"{mean:.2f}", f"{row['count']:,}", names.get(number, ""))
+    out.print(chart)
+
+
+def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data.")], home: HomeOption = None) -> None:
+    """Show one user: attributes, latest ratings, cluster, and affinity to each segment.
+
+    Example: `recsys-assets user 42`
+    """
+    reader = Reader.of(home)
+    shown = reader.user(user_id)
+    index = shown.pop("user")
+    mine = reader.table("ratings").filter(pl.col("user") == index).collect()
+    cluster = reader.table("user_clusters").filter(pl.col("user") == index).collect()["cluster"][0]
+    affinity = reader.table("user_segments").filter(pl.col("user") == index).collect()
+    names = _segment_names(reader)
+    mean = f", mean {mine['rating'].to_numpy().mean():.2f}" if len(mine) else ""
+    out = console()
+    out.print(Text(f"User {shown.pop('user_id')}", "bold"))
+    attributes = [(name, "–" if value is None else _plain(value)) for name, value in shown.items()]
+    out.print(facts([*attributes, ("cluster", cluster), ("ratings", f"{len(mine):,}{mean}")]))
+    latest = mine.sort("timestamp", "batch", "row", descending=True).head(_LATEST)
+    if len(latest):
+        out.print("\nLatest ratings", style="bold")
+        listed = table("Rating", "When", "Id", "Title", numbers=("Rating", "Id"))
+        joined = latest.join(reader.table("movies").collect(), on="movie", how="left", maintain_order="left")
+        for row in joined.iter_rows(named=True):
+            listed.add_row(f"{row['rating']:g}", f"{row['timestamp']:%Y-%m-%d}", row["movie_id"], titled(row))
+        out.print(listed)
+    _print_affinity(affinity, names)
+
+
+def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
+    out = console()
+    if found.is_empty():
+        out.print("\nNo segment: that takes at least two ratings.")
+        return
+    out.print(f"\nSegment affinity ({found['partition'][0]} user)", style="bold")
+    shares = sorted(enumerate(found["affinity"][0].to_list()), key=lambda item: -item[1])
+    chart = table("Segment", "", "Share", "Segment's first movies", numbers=("Segment", "Share"))
+    largest = shares[0][1]
+    for number, share in shares:
+        if share >= _SMALLEST_SHARE:
+            chart.add_row(str(number), bar(share, 0, largest), f"{share:.0%}", names.get(number, ""))
+    out.print(chart)
+
+
+def segment(
+    number: Annotated[int, typer.Argument(help="The segment's number, from 0.")], home: HomeOption = None
+) -> None:
+    """Show one segment: its size, its top movies, and who its users are compared with all users.
+
+    Example: `recsys-assets segment 3`
+    """
+    reader = Reader.of(home)
+    top = reader.table("segment_movies").collect()
+    numbers = top["segment"].unique().sort().to_list()
+    if number not in numbers:
+        raise CommandError(f"There is no segment {number}; segments are numbered {numbers[0]} to {numbers[-1]}.")
+    segments = reader.table("user_segments").select("user", "segment", "partition").collect()
+    members = segments.filter(pl.col("segment") == number)
+    by_partition = dict(members["partition"].value_counts().sort("partition").iter_rows())
+    out = console()
+    out.print(Text(f"Segment {number}", "bold"))
+    split = ", ".join(f"{count:,} {partition}" for partition, count in by_partition.items()) or "none"
+    out.print(facts([("users", f"{len(members):,} of {len(segments):,} ({split})")]))
+    _print_top_movies(reader, top.filter(pl.col("segment") == number).sort("rank").head(_TOP))
+    users = reader.table("users").collect()
+    _print_attributes(users, users.join(members.select("user"), on="user", how="semi"))
+
+
+def _print_top_movies(reader: Reader, top: pl.DataFrame) -> None:
+    out = console()
+    out.print("\nTop movies", style="bold")
+    catalogue = reader.table("movies").select("movie", "movie_id", "year", "genres").collect()
+    listed = table("", "Id", "Title", "Genres", "Probability", numbers=("", "Id", "Probability"))
+    for row in top.join(catalogue, on="movie", how="left", maintain_order="left").iter_rows(named=True):
+        listed.add_row(str(row["rank"]), row["movie_id"], titled(row), genre_text(row), f"{row['probability']:.2%}")
+    out.print(listed)
+
+
+def _print_attributes(everyone: pl.DataFrame, members: pl.DataFrame) -> None:
+    """Shares of attribute values among the members beside those among everyone, the largest differences first."""
+    out = console()
+    names = [name for name in everyone.columns if name not in ("user", "user_id")]
+    if not names or members.is_empty():
+        return
+    out.print("\nWho they are, compared with all users", style="bold")
+    numbers = [name for name in names if everyone[name].dtype.is_numeric() and everyone[name].n_unique() > _FEW_VALUES]
+    means = [users.select(pl.col(numbers).cast(pl.Float64).mean()).row(0, named=True) for users in (members, everyone)]
+    out.print(facts((f"mean {name}", f"{means[0][name]:.1f} (all users {means[1][name]:.1f})") for name in numbers))
+    compared = pl.concat(_shares(everyone, members, name) for name in names if name not in numbers)
+    rows = compared.sort((pl.col("here") - pl.col("all")).abs(), descending=True).head(_ATTRIBUTE_ROWS)
+    chart = table("", "Here", "All", "", numbers=("Here", "All"))
+    for row in rows.iter_rows(named=True):
+        style = "green" if row["here"] >= row["all"] else "yellow"
+        chart.add_row(row["value"], f"{row['here']:.0%}", f"{row['all']:.0%}", bar(row["here"], 0, 1, style))
+    out.print(chart)
+
+
+def _shares(everyone: pl.DataFrame, members: pl.DataFrame, name: str) -> pl.DataFrame:
+    text = pl.col(name).cast(pl.String)
+    # Zip codes are regions by their first digit, as in the features of the clusters.
+    value = text.str.slice(0, 1) if name == _ZIP_CODE else text
+    label = "zip code begins with" if name == _ZIP_CODE else name.replace("_", " ")
+
+    def shares(users: pl.DataFrame, column: str) -> pl.DataFrame:
+        counts = users.select(value=value).drop_nulls().group_by("value").len()
+        return counts.select("value", (pl.col("len") / max(counts["len"].sum(), 1)).alias(column))
+
+    both = shares(everyone, "all").join(shares(members, "here"), on="value", how="left")
+    return both.select(value=pl.lit(f"{label} ") + pl.col("value"), here=pl.col("here").fill_null(0.0), all="all")
+
+
+def _rating_stats(ratings: pl.LazyFrame, key: str) -> pl.DataFrame:
+    return ratings.group_by(key).agg(n=pl.len(), mean=pl.col("rating").cast(pl.Float64).mean()).collect()
+
+
+def _segment_names(reader: Reader, first: int = 2) -> dict[int, str]:
+    """The segments by the titles of their first movies."""
+    top = reader.table("segment_movies").filter(pl.col("rank") <= first).sort("segment", "rank")
+    named = top.group_by("segment", maintain_order=True).agg(pl.col("title").str.join(", ")).collect()
+    return dict(named.iter_rows())
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,126 @@
+"""The commands that hand results out: recommendations for one user, and whole tables as files."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, nearest, table, titled
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.tables import TABLES
+
+_PANEL = "Results"
+_LIST_SEPARATOR = "|"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (recommend, export):
+        app.command(rich_help_panel=_PANEL)(command)
+
+
+def recommend(
+    user_id: Annotated[str, typer.Argument(help="The user's id in your data.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many movies.")] = 10,
+    home: HomeOption = None,
+) -> None:
+    """Show the movies to recommend to one user, the best first, none that the user has rated.
+
+    Example: `recsys-assets recommend 42 -n 5`
+    """
+    from recsys_assets.recommender import serving
+    from recsys_assets.recommender.als import ALSModel
+    from recsys_assets.recommender.index import Index
+
+    reader = Reader.of(home)
+    user = pl.Series([reader.user(user_id)["user"]], dtype=pl.Int32)
+    movies = reader.table("movies")
+    model = reader.model("serving_model", ALSModel)
+    Index.of(lazy(reader.table("users")), lazy(movies)).require(model.index, "serving_model")
+    rated = reader.table("ratings").filter(pl.col("user") == user[0])
+    clusters = lazy(reader.table("user_clusters"))
+    best = serving.top_n(model, lazy(rated), clusters, n=n, users=user.to_numpy())
+    listed = table("", "Id", "Title", "Genres", "Score", numbers=("", "Id", "Score"))
+    for row in best.join(movies.collect(), on="movie", how="left").sort("rank").iter_rows(named=True):
+        listed.add_row(str(row["rank"]), row["movie_id"], titled(row), genre_text(row), f"{row['score']:.3f}")
+    console().print(listed)
+
+
+def export(
+    asset: Annotated[str, typer.Argument(help="A table, such as recommendations or predictions/time_cut/item_mean.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .parquet or .csv.", dir_okay=False)],
+    home: HomeOption = None,
+) -> None:
+    """Write a table as a Parquet or CSV file, with the ids of your data in place of the inner numbers.
+
+    In CSV the values of a list stand between |. A file that is there already is replaced, in one step.
+
+    Examples: `recsys-assets export recommendations top.csv`, `recsys-assets export ratings ratings.parquet`
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise CommandError(f"{out}: the name of the file has to end in .parquet or .csv.")
+    if not out.parent.is_dir():
+        raise CommandError(f"{out.parent}: no such folder. Make it first.")
+    _check_exportable(asset)
+    reader = Reader.of(home)
+    frame = _with_original_ids(_whole(reader, asset), reader)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+        written = Path(folder) / out.name
+        if out.suffix == ".csv":
+            _without_lists(frame).sink_csv(written)
+            rows = pl.scan_csv(written).select(pl.len())
+        else:
+            frame.sink_parquet(written)
+            rows = pl.scan_parquet(written).select(pl.len())
+        n_rows = rows.collect().item()
+        written.replace(out)
+    console().print(f"{asset}: {n_rows:,} rows written to {out}", soft_wrap=True)
+
+
+def _check_exportable(asset: str) -> None:
+    """Raise CommandError for what is no table, saying what is."""
+    from recsys_assets.recommender.registry import ENTRIES, FITS
+
+    tables = [*TABLES, *(f"predictions/{entry.task}/{entry.name}" for entry in ENTRIES)]
+    if asset in tables:
+        return
+    if asset in {fit.asset for fit in FITS}:
+        raise CommandError(f"{asset} is a model, not a table. Its predictions can be exported, and: {_joined(tables)}.")
+    alike = nearest(asset, tables, limit=3)
+    meant = f" Did you mean {' or '.join(alike)}?" if alike else ""
+    raise CommandError(f"There is no table {asset!r}.{meant} These can be exported: {_joined(tables)}.")
+
+
+def _joined(names: list[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _whole(reader: Reader, asset: str) -> pl.LazyFrame:
+    """The table; of one that is partitioned by batch, all batches, each row with the name of its batch."""
+    batches = reader.store.batches(asset.split("/"))
+    if not batches:
+        return reader.table(asset)
+    parts = [reader.table(asset, batch).with_columns(batch=pl.lit(batch)) for batch in batches]
+    return pl.concat(parts, how="diagonal_relaxed")
+
+
+def _with_original_ids(frame: pl.LazyFrame, reader: Reader) -> pl.LazyFrame:
+    names = frame.collect_schema().names()
+    for index, added in (("user", ["user_id"]), ("movie", ["movie_id", "title"])):
+        if index not in names:
+            continue
+        new = [name for name in added if name not in names]
+        if new:
+            facts = reader.table(f"{index}s").select(index, *new)
+            frame = frame.join(facts, on=index, how="left", maintain_order="left")
+        place = names.index(index)
+        names = [*names[:place], *new, *names[place + 1 :]]
+    return frame.select(names)
+
+
+def _without_lists(frame: pl.LazyFrame) -> pl.LazyFrame:
+    lists = [name for name, dtype in frame.collect_schema().items() if isinstance(dtype, pl.List)]
+    return frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(_LIST_SEPARATOR) for name in lists)

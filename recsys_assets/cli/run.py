@@ -1,0 +1,85 @@
+"""The command that does everything: fetch if the home is empty, ingest what landed, refresh, show the scores."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from recsys_assets.cli.landing import fetch_into
+from recsys_assets.cli.quiet import quiet
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.scores import summary
+from recsys_assets.cli.terminal import CommandError, HomeOption, console
+from recsys_assets.home import Home
+from recsys_assets.java import check_java
+from recsys_assets.storage import AssetStore
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(rich_help_panel="The pipeline")(run)
+
+
+def run(
+    dataset: Annotated[
+        str, typer.Option(help="The MovieLens release to fetch when nothing has landed yet.")
+    ] = "ml-100k",
+    home: HomeOption = None,
+) -> None:
+    """Do everything: fetch if nothing has landed, ingest new batches, refresh all models, scores and recommendations.
+
+    It is one process with one JVM, and the same jobs as in the UI. Exit status 0 means that all of it was done.
+
+    Examples: `recsys-assets run`, `recsys-assets run --home ~/my-ratings`
+    """
+    check_java()
+    here, out = Home.resolve(home), console()
+    here.prepare()
+    with locked(here):
+        if not here.landed_batches() and not AssetStore(here.assets).batches(["raw_ratings"]):
+            fetch_into(here, dataset, out)
+        _launch_all(here, out)
+    show_results(here, out)
+
+
+@contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Keep other runs of the same home out; the operating system gives the lock back when a process dies.
+
+    Raises:
+        CommandError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(home.path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CommandError(
+            f"Another run works on this home ({home.path}). Wait until it has ended, or end it, and run this again; "
+            "a run in another home (--home) does not have to wait."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _launch_all(home: Home, out: Console) -> None:
+    with quiet(home.dagster / "logs", out) as (terminal, log):
+        # Loading the definitions takes seconds: only when everything that can be refused has been.
+        from recsys_assets.cli.launch import execute
+
+        failures = execute(home, terminal, log)
+    if failures:
+        raise CommandError("\n".join(failures))
+
+
+def show_results(home: Home, out: Console) -> None:
+    """The table of scores and where the report lies."""
+    out.print()
+    out.print(summary(Reader(home).table("evaluation_scores").collect()))
+    out.print()
+    out.print(f"Report: {home.report}", soft_wrap=True)

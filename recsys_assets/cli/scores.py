@@ -1,0 +1,135 @@
+"""The scores on the terminal: a compact table for people, every row for who asks for it, JSON for programs."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
+from recsys_assets.recommender.report import labels
+
+# Shown beside the metrics that lead a protocol.
+_ALSO = {"time_cut": ("rmse",)}
+_ARROWS = {"higher": "↑", "lower": "↓"}
+_COLUMNS = {
+    "Random": (labels.RANDOM,),
+    "Baseline": labels.BASELINES,
+    "Selected": (labels.SELECTED,),
+    "Best possible": (labels.UPPER_BOUND,),
+}
+
+Filter = Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(rich_help_panel="Results")(scores)
+
+
+def scores(
+    as_json: Annotated[bool, typer.Option("--json", help="Every row, unrounded, as JSON.")] = False,
+    protocol: Filter = None,
+    metric: Filter = None,
+    population: Filter = None,
+    model: Filter = None,
+    home: HomeOption = None,
+) -> None:
+    """Show how good the models are: the selected one between its bounds, or any rows you ask for.
+
+    Examples: `recsys-assets scores`, `recsys-assets scores --protocol time_cut --metric rmse`,
+    `recsys-assets scores --json`
+    """
+    everything = Reader.of(home).table("evaluation_scores").collect()
+    wanted = {"protocol": protocol, "metric": metric, "population": population, "model": model}
+    asked = {column: values for column, values in wanted.items() if values}
+    rows = _filtered(everything, asked)
+    if as_json:
+        typer.echo(json.dumps(rows.to_dicts(), indent=1))
+    elif asked:
+        console().print(_listing(rows))
+    else:
+        console().print(summary(rows))
+
+
+def _filtered(scores: pl.DataFrame, asked: dict[str, list[str]]) -> pl.DataFrame:
+    """The rows with the values asked for.
+
+    Raises:
+        CommandError: a value occurs nowhere, or not together with the others.
+    """
+    for column, values in asked.items():
+        there = scores[column].unique().sort().to_list()
+        if unknown := [value for value in values if value not in there]:
+            raise CommandError(f"No scores with the {column} {', '.join(unknown)}; there are: {', '.join(there)}.")
+    rows = scores.filter(pl.lit(True), *(pl.col(column).is_in(values) for column, values in asked.items()))
+    if rows.is_empty():
+        raise CommandError("No scores with all of these together; leave one filter out.")
+    return rows
+
+
+def summary(scores: pl.DataFrame) -> Table:
+    """The metrics that answer each protocol's question: random, baseline, the selected model and the upper bound.
+
+    Args:
+        scores: table `evaluation_scores`.
+    """
+    compact = table("", *_COLUMNS, numbers=_COLUMNS)
+    for protocol in labels.ordered(scores["protocol"], labels.PROTOCOLS):
+        of_protocol = scores.filter(pl.col("protocol") == protocol)
+        compact.add_row(Text(labels.protocol(protocol).label, "bold cyan"))
+        for metric in (*labels.protocol(protocol).leads, *_ALSO.get(protocol, ())):
+            for cells in _metric_rows(of_protocol.filter(pl.col("metric") == metric), labels.metric(metric)):
+                compact.add_row(*cells)
+        compact.add_section()
+    compact.caption = (
+        "↑ higher is better, ↓ lower. Behind each population: rows scored. ± half of the 95 % interval, by bootstrap\n"
+        "over users. Baseline: item mean; for lists, popularity. More: recsys-assets scores --protocol time_cut, --json"
+    )
+    compact.caption_justify = "left"
+    return compact
+
+
+def _metric_rows(rows: pl.DataFrame, metric: labels.Metric) -> Iterator[tuple[Text, ...]]:
+    """A heading and one line per population."""
+    if rows.is_empty():
+        return
+    yield (Text(f"  {metric.label} {_ARROWS.get(metric.better or '', '')}"),)
+    for population in labels.ordered(rows["population"], labels.POPULATIONS):
+        of_population = rows.filter(pl.col("population") == population)
+        n = int(of_population["n"].to_numpy().max())
+        yield (
+            Text.assemble(f"    {population}", (f"  {n:,}", "dim")),
+            *(_cell(of_population, models, metric) for models in _COLUMNS.values()),
+        )
+
+
+def _cell(rows: pl.DataFrame, models: tuple[str, ...], metric: labels.Metric) -> Text:
+    found = rows.filter(pl.col("model").is_in(models))
+    if found.is_empty():
+        return Text("–", "dim")
+    row = found.row(0, named=True)
+    style = "bold" if labels.SELECTED in models else ""
+    half_width = metric.shown((row["high"] - row["low"]) / 2)
+    return Text.assemble((metric.shown(row["value"]), style), (f" ±{half_width}", "dim"))
+
+
+def _listing(rows: pl.DataFrame) -> Table:
+    """Every row as it is, the models of a metric below each other in the order of the report."""
+    ranks = {
+        "protocol": labels.ordered(rows["protocol"], labels.PROTOCOLS),
+        "metric": labels.metrics_in_order(rows["metric"]),
+        "population": labels.ordered(rows["population"], labels.POPULATIONS),
+        "model": labels.ordered(rows["model"], labels.MODELS),
+    }
+    keys = [pl.col(column).cast(pl.Enum(names)) for column, names in ranks.items()]
+    listing = table(*ranks, "value", "low", "high", "n", numbers=("value", "low", "high", "n"))
+    for row in rows.sort(keys).iter_rows(named=True):
+        shown = labels.metric(row["metric"]).shown
+        numbers = [shown(row[column]) for column in ("value", "low", "high")]
+        listing.add_row(*(row[column] for column in ranks), *numbers, f"{row['n']:,}")
+    return listing

@@ -1,0 +1,101 @@
+"""What all commands say the same way: consoles, errors, tables, bars, nearest names."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.bar import Bar
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Where there is no terminal there is no width to keep to; tables stay whole in files and pipes.
+_WIDTH_OF_FILES = 160
+_BAR_WIDTH = 30
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        help="The home to work on.",
+        show_default="RECSYS_HOME, else .recsys in the checkout",
+        file_okay=False,
+    ),
+]
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked for; the message says why and what to do."""
+
+
+def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
+    """A console that prints text as it is: titles may hold what Rich takes for markup."""
+    plain = Console(stderr=stderr, file=file, width=width, markup=False, highlight=False, emoji=False)
+    if not plain.is_terminal:
+        plain.width = max(plain.width, _WIDTH_OF_FILES)
+    return plain
+
+
+def complain(message: str) -> None:
+    """One error message on stderr."""
+    console(stderr=True).print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
+
+
+def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
+    """An empty table; the columns named in `numbers` are right-aligned."""
+    empty = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    right = set(numbers)
+    for column in columns:
+        empty.add_column(column, justify="right" if column in right else "left")
+    return empty
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> Table:
+    """Names and values, one per line."""
+    listed = table("", "")
+    listed.show_header = False
+    for name, value in rows:
+        listed.add_row(Text(name, "dim"), str(value))
+    return listed
+
+
+def bar(value: float, low: float, high: float, style: str = "cyan") -> Bar:
+    """A bar from `low`, as long as `value` stands between `low` and `high`."""
+    share = (value - low) / (high - low) if high > low else 1.0
+    return Bar(1.0, 0.0, min(max(share, 0.0), 1.0), width=_BAR_WIDTH, color=style)
+
+
+def nearest(wanted: str, names: Sequence[str], *, limit: int = 5, whole: bool = False) -> list[str]:
+    """The names most like the one asked for, the most alike first; none that have little in common with it.
+
+    Args:
+        wanted: what was typed.
+        names: what there is.
+        limit: how many at most.
+        whole: compare from end to end, as is right for ids; by default a part that fits well is enough.
+    """
+    from rapidfuzz import fuzz, process, utils
+
+    scorer = fuzz.ratio if whole else fuzz.WRatio
+    found = process.extract(wanted, names, scorer=scorer, processor=utils.default_process, limit=limit, score_cutoff=50)
+    return [name for name, _, _ in found]
+
+
+def seconds(duration: float) -> str:
+    """A duration for people: 0.4 s, 12 s, 3 min 05 s."""
+    if duration < 10:
+        return f"{duration:.1f} s"
+    minutes, rest = divmod(round(duration), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def titled(movie: Mapping[str, Any]) -> str:
+    """A movie's title with its year, its id where it has none."""
+    title = str(movie["title"] or f"movie {movie['movie_id']}")
+    return f"{title} ({movie['year']})" if movie.get("year") else title
+
+
+def genre_text(movie: Mapping[str, Any]) -> str:
+    """A movie's genres, separated by commas."""
+    return ", ".join(movie["genres"] or [])

@@ -1,0 +1,114 @@
+"""Protocol `latest_rating` (case study B): each user's latest rating predicted from its earlier ones.
+
+Which rating is the latest, and which users train the models, belongs to the splitting stage.
+"""
+
+from collections.abc import Mapping
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric
+from recsys_assets.recommender.evaluation.metrics import RatingMetrics, hit_at
+from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, ratings_per_user
+from recsys_assets.recommender.evaluation.score_table import (
+    BASELINE,
+    RANDOM,
+    SELECTED,
+    UPPER_BOUND,
+    check_models,
+    score_table,
+)
+from recsys_assets.recommender.frames import to_polars
+
+_LIST_LENGTHS = (1, 10)
+
+
+def latest_rating_scores(
+    responses: Mapping[str, nw.LazyFrame],
+    rating_predictions: Mapping[str, nw.LazyFrame],
+    rankings: Mapping[str, nw.LazyFrame],
+    *,
+    histories: Mapping[str, nw.LazyFrame],
+    selected: str,
+    selected_ranking: str | None = None,
+    n_movies: int,
+    protocol: str = "latest_rating",
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> pl.DataFrame:
+    """Scores of the predicted response and of the predicted next movie, for each partition of the users.
+
+    Metrics: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage` of the rating models;
+    `next_movie_hit_1` and `next_movie_hit_10` of the rankings. Added models: `random` (hits: exact
+    expectation over all orders of the movies not in the history), `upper_bound` (the truth), `selected`.
+
+    Args:
+        responses: by population (train_users, test_users), table ratings with one row per user.
+        rating_predictions: by model, table rating predictions for the responses of all populations. A row
+            that a model does not predict falls back to `item_mean`, which must be there and predict every
+            response.
+        rankings: by model, table ranking predictions: the rank of the response's movie among those not in the
+            history.
+        histories: by population, table ratings: the rows before the responses.
+        selected: the model whose rows are repeated as `selected`.
+        selected_ranking: the model whose hits are repeated as `selected`; None for `selected` itself, if it
+            ranks.
+        n_movies: size of the catalogue.
+        protocol: the name in the table.
+        seed: of the bootstrap.
+        n_resamples: number of bootstrap resamples.
+
+    Returns:
+        Table `evaluation_scores`.
+
+    Raises:
+        ValueError: a model's name is reserved, a selected model or `item_mean` is missing, predictions are
+            not usable, or a history leaves no movie of the catalogue unseen.
+    """
+    check_models({*rating_predictions, *rankings}, {selected})
+    check_models(rating_predictions, {BASELINE} if rating_predictions else ())
+    check_models(rankings, {selected_ranking} if selected_ranking else ())
+    response = pl.concat([to_polars(frame, "user", "movie", "rating") for frame in responses.values()])
+    rows = ScoredRows.of(response, seed=seed)
+    raters = _rater_metrics(rows, rating_predictions)
+    rankers = _ranker_metrics(rows, rankings, _unseen(rows, histories, n_movies))
+    raters[SELECTED] = raters.get(selected, [])
+    rankers[SELECTED] = rankers.get(selected_ranking or selected, [])
+    metrics = {model: [*raters.get(model, []), *rankers.get(model, [])] for model in {**raters, **rankers}}
+    populations = {name: np.isin(rows.users, to_polars(frame, "user")["user"]) for name, frame in responses.items()}
+    return score_table(protocol, metrics, populations, seed=seed, n_resamples=n_resamples)
+
+
+def _rater_metrics(rows: ScoredRows, predictions: Mapping[str, nw.LazyFrame]) -> dict[str, list[UserMetric]]:
+    """Errors and coverage by rating model, with the upper bound."""
+    measure = RatingMetrics(rows)
+    own = {model: rows.ratings_of(model, frame) for model, frame in predictions.items()}
+    own[UPPER_BOUND] = rows.rating
+    fallback = rows.complete_ratings_of(BASELINE, predictions[BASELINE]) if predictions else rows.rating
+    return {
+        model: [*measure.errors(np.where(np.isnan(values), fallback, values)), measure.coverage(values)]
+        for model, values in own.items()
+    }
+
+
+def _ranker_metrics(
+    rows: ScoredRows, rankings: Mapping[str, nw.LazyFrame], unseen: np.ndarray
+) -> dict[str, list[UserMetric]]:
+    """Hits by ranking, with the upper bound and a random order of the `unseen` movies, shape (rows,)."""
+    ranks = {model: rows.ranks_of(model, frame) for model, frame in rankings.items()}
+    ranks[UPPER_BOUND] = np.ones(len(rows.code))
+    hits = {model: [hit_at(k, rank <= k, rows) for k in _LIST_LENGTHS] for model, rank in ranks.items()}
+    hits[RANDOM] = [hit_at(k, np.minimum(k, unseen) / unseen, rows) for k in _LIST_LENGTHS]
+    return hits
+
+
+def _unseen(rows: ScoredRows, histories: Mapping[str, nw.LazyFrame], n_movies: int) -> np.ndarray:
+    """Movies of the catalogue that are not in the history of the row's user: shape (rows,)."""
+    per_user = pl.concat([ratings_per_user(frame) for frame in histories.values()])
+    unseen = n_movies - counts_of(rows.users, per_user)
+    if (unseen < 1).any():
+        user = rows.users[np.argmin(unseen)]
+        raise ValueError(f"the history of user {user} leaves no movie of {n_movies} unseen; n_movies is the catalogue")
+    return unseen[rows.code]

@@ -1,0 +1,78 @@
+"""From metrics by model to the tidy table `evaluation_scores`, with the rows of the selected model.
+
+What is measured belongs to the protocols.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.evaluation.bootstrap import Estimate, UserMetric, estimates
+from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.tables import TABLES
+
+_TABLE = TABLES["evaluation_scores"]
+BASELINE = "item_mean"
+# Rows that the protocols add themselves.
+RANDOM, UPPER_BOUND, SELECTED = "random", "upper_bound", "selected"
+
+
+def check_models(models: Iterable[str], needed: Iterable[str]) -> None:
+    """Refuse names that would make rows ambiguous, and missing models that rows depend on.
+
+    Raises:
+        ValueError: a model has a reserved name, or a needed one is not among the models.
+    """
+    names = set(models)
+    reserved = sorted(names & {RANDOM, UPPER_BOUND, SELECTED})
+    if reserved:
+        raise ValueError(f"models named {', '.join(reserved)}: these rows are computed here; rename the models")
+    missing = sorted(set(needed) - names)
+    if missing:
+        raise ValueError(f"no predictions of {', '.join(missing)}; there are: {', '.join(sorted(names)) or 'none'}")
+
+
+def score_table(
+    protocol: str,
+    metrics: Mapping[str, Sequence[UserMetric]],
+    populations: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    n_resamples: int,
+) -> pl.DataFrame:
+    """Every metric of every model over every population, with 95 % intervals: table `evaluation_scores`.
+
+    Args:
+        protocol: name of the protocol.
+        metrics: by model; all metrics have the same users.
+        populations: by name, boolean masks of shape (users,).
+        seed: of the bootstrap.
+        n_resamples: number of bootstrap resamples.
+    """
+    rows = [
+        (protocol, model, population, metric.name, *estimate)
+        for population, users in populations.items()
+        for (model, metric), estimate in _estimates(metrics, population, users, seed, n_resamples)
+        if estimate is not None
+    ]
+    frame = pl.DataFrame(rows, schema=list(_TABLE.columns), orient="row", infer_schema_length=None)
+    return to_polars(conform(lazy(frame), _TABLE)).sort(_TABLE.order)
+
+
+def _estimates(
+    metrics: Mapping[str, Sequence[UserMetric]],
+    population: str,
+    users: np.ndarray,
+    seed: int,
+    n_resamples: int,
+) -> Iterator[tuple[tuple[str, UserMetric], Estimate | None]]:
+    """Pairs of (model, metric) and its estimate, for the metrics given for this population."""
+    given = [
+        (model, metric)
+        for model, of_model in metrics.items()
+        for metric in of_model
+        if metric.populations is None or population in metric.populations
+    ]
+    drawn = estimates([metric for _, metric in given], users, seed=seed, n_resamples=n_resamples)
+    return zip(given, drawn, strict=True)

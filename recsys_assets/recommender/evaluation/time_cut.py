@@ -1,0 +1,95 @@
+"""Protocol `time_cut` (case study A): ratings after a moment predicted from the ratings before it.
+
+Any other cut into train and test rows is scored alike under another protocol name. Where the cut lies belongs
+to the splitting stage.
+"""
+
+from collections.abc import Collection, Mapping
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric
+from recsys_assets.recommender.evaluation.metrics import RatingMetrics
+from recsys_assets.recommender.evaluation.rows import (
+    ScoredRows,
+    counts_of,
+    populations_by_history,
+    ratings_per_user,
+)
+from recsys_assets.recommender.evaluation.score_table import (
+    BASELINE,
+    RANDOM,
+    SELECTED,
+    UPPER_BOUND,
+    check_models,
+    score_table,
+)
+from recsys_assets.recommender.frames import to_polars
+
+_SEEN = frozenset({"seen"})
+
+
+def time_cut_scores(
+    train_ratings: nw.LazyFrame,
+    test_ratings: nw.LazyFrame,
+    predictions: Mapping[str, nw.LazyFrame],
+    *,
+    selected: str,
+    unfilled: Collection[str] = ("als_unadjusted",),
+    protocol: str = "time_cut",
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> pl.DataFrame:
+    """Scores of predicted ratings on all test rows, for all, seen and unseen users.
+
+    Metrics: `top5_rating` (true ratings of each user's ceil(5 %) test rows of highest prediction, ties at
+    random, pooled), `top5_rating_published` (case study A's rule, on the models' own predictions, missing
+    ones as 1.0), `rmse`, `mae`, `r2`, `prediction_coverage`. Added models: `random` (exact expectation over
+    all orders), `upper_bound` (the true ratings as predictions), `selected`.
+
+    Args:
+        train_ratings: table ratings; a user with a row here is seen.
+        test_ratings: table ratings, the rows that are scored.
+        predictions: by model, table rating predictions. A row that a model does not predict falls back to
+            `item_mean`, which must be there and predict every test row.
+        selected: the model whose rows are repeated as `selected`.
+        unfilled: models without that fallback in `top5_rating`: what they do not predict comes last, in
+            random order. Their errors are given for seen users only.
+        protocol: the name in the table.
+        seed: of ties and bootstrap.
+        n_resamples: number of bootstrap resamples.
+
+    Returns:
+        Table `evaluation_scores`.
+
+    Raises:
+        ValueError: a model's name is reserved, `selected` or `item_mean` is missing, or predictions are not
+            usable.
+    """
+    check_models(predictions, {selected, BASELINE})
+    rows = ScoredRows.of(to_polars(test_ratings, "user", "movie", "rating"), seed=seed)
+    measure = RatingMetrics(rows)
+    fallback = rows.complete_ratings_of(BASELINE, predictions[BASELINE])
+    metrics = {
+        model: _metrics(measure, rows.ratings_of(model, frame), fallback, filled=model not in unfilled)
+        for model, frame in predictions.items()
+    }
+    metrics[RANDOM] = measure.random_order()
+    metrics[UPPER_BOUND] = _metrics(measure, rows.rating, fallback, filled=True)
+    metrics[SELECTED] = metrics[selected]
+    populations = populations_by_history(counts_of(rows.users, ratings_per_user(train_ratings)))
+    return score_table(protocol, metrics, populations, seed=seed, n_resamples=n_resamples)
+
+
+def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, filled: bool) -> list[UserMetric]:
+    """All metrics of a model from its own predictions, NaN where none, and the fallback: each (rows,)."""
+    missing = np.isnan(own)
+    complete = np.where(missing, fallback, own)
+    return [
+        measure.top5_rating(complete if filled else np.where(missing, -np.inf, own)),
+        measure.top5_rating_published(own),
+        *measure.errors(complete, populations=None if filled else _SEEN),
+        measure.coverage(own),
+    ]

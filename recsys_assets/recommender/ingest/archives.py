@@ -1,0 +1,208 @@
+"""A source as a set of named files, whether it is a folder, a zip or one file, gzipped or not.
+
+What the files mean belongs to the formats; here they are listed, checked for what no archive should hold, looked into
+and laid down where Polars can scan them.
+"""
+
+import errno
+import gzip
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from recsys_assets.recommender.ingest.errors import SourceError
+
+ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_UNPACKED_BYTES = 8 * 2**30
+_MAX_FILES = 10_000
+_BLOCK = 1 << 22
+_DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a source.
+
+    Attributes:
+        path: a folder, a zip or a single file.
+        scratch: folder for unpacked and converted copies; each is made once, when it is first needed.
+        max_unpacked_bytes: a source that unpacks to more is refused.
+    """
+
+    path: Path
+    scratch: Path
+    max_unpacked_bytes: int = MAX_UNPACKED_BYTES
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The files, as paths inside the source with `/`, sorted; hidden ones left out.
+
+        Raises:
+            SourceError: there is no such path, no file in it, or an archive that is not safe to unpack.
+        """
+        if not self.path.exists():
+            raise SourceError(f"{self.path}: no such file or folder; check the path.")
+        if self.path.is_file() and not self._is_zip:
+            return (self.path.name,)
+        found = self._zip_names() if self._is_zip else self._folder_names()
+        names = tuple(sorted(name for name in found if not _hidden(name)))
+        if not names:
+            raise SourceError(f"{self.path}: there are no files in it; expected a file of ratings.")
+        if len(names) > _MAX_FILES:
+            raise SourceError(f"{self.path}: {len(names)} files in it, {_MAX_FILES} are allowed; merge or split it.")
+        return names
+
+    def head(self, name: str, size: int = 1 << 16) -> bytes:
+        """The first `size` bytes of a file, unpacked."""
+        with self.open(name) as stream, self._refusing_damage(name):
+            return stream.read(size)
+
+    def file(self, name: str) -> Path:
+        """The file, unpacked, on disk; unpacking happens at the first call."""
+        if not self._is_zip and not self._is_gzip(name):
+            return self._plain(name)
+        return self.derived(name, "unpacked", lambda out: self._unpack(name, out))
+
+    def derived(self, name: str, kind: str, write: Callable[[IO[bytes]], None]) -> Path:
+        """A file made from `name`, in scratch; `write` fills it unless an earlier call already did.
+
+        Names inside an archive never become paths on disk, so none can leave the folder.
+        """
+        digest = hashlib.sha256(f"{self._identity(name)}|{name}|{kind}".encode("utf-8", "surrogatepass")).hexdigest()
+        target = self.scratch / digest[:32]
+        if not target.exists():
+            self.scratch.mkdir(parents=True, exist_ok=True)
+            with atomic_file(target) as out:
+                write(out)
+        return target
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """The file's bytes, unpacked, as a stream."""
+        with self._packed(name) as stream:
+            if not self._is_gzip(name):
+                yield stream
+                return
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                yield unpacked  # type: ignore[misc]
+
+    @contextmanager
+    def _packed(self, name: str) -> Iterator[IO[bytes]]:
+        if not self._is_zip:
+            with self._plain(name).open("rb") as stream:
+                yield stream
+            return
+        with self._refusing_damage(name), self._archive.open(name) as stream:
+            yield stream
+
+    @contextmanager
+    def _refusing_damage(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (*_DAMAGED, OSError) as error:
+            # A zip that says a member begins before the file does makes the system refuse the seek.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            where = f"{self.path.name}, {name} inside" if self._is_zip else name
+            raise SourceError(f"{where}: damaged or cut off ({error}); get or export it again.") from error
+
+    def _unpack(self, name: str, out: IO[bytes]) -> None:
+        size = 0
+        with self.open(name) as stream, self._refusing_damage(name):
+            while block := stream.read(_BLOCK):
+                size += len(block)
+                self._check_size(size, name)
+                out.write(block)
+
+    def _check_size(self, size: int, name: str) -> None:
+        if size > self.max_unpacked_bytes:
+            raise SourceError(
+                f"{name}: unpacks to more than {self.max_unpacked_bytes / 2**30:g} GiB, the limit for one source; "
+                "raise the limit (max_unpacked_bytes) if the source is to be trusted."
+            )
+
+    def _plain(self, name: str) -> Path:
+        return self.path / name if self.path.is_dir() else self.path
+
+    def _identity(self, name: str) -> str:
+        """Changes when the file or archive is replaced, so that a copy made from an older one is not used."""
+        path = self.path if self._is_zip else self._plain(name)
+        stat = path.stat()
+        return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+    @cached_property
+    def _is_zip(self) -> bool:
+        return self.path.is_file() and _starts_with(self.path, *ZIP_MAGIC)
+
+    def _is_gzip(self, name: str) -> bool:
+        with self._packed(name) as stream, self._refusing_damage(name):
+            return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+
+    @cached_property
+    def _archive(self) -> zipfile.ZipFile:
+        # Opened once: the list of members is read at every opening, and a source may have thousands.
+        try:
+            return zipfile.ZipFile(self.path)
+        except (*_DAMAGED, ValueError, OSError) as error:
+            raise SourceError(
+                f"{self.path.name}: the zip is truncated or damaged ({error}); get the archive again."
+            ) from error
+
+    def _zip_names(self) -> list[str]:
+        members = [info for info in self._archive.infolist() if not info.is_dir()]
+        self._check_members(members)
+        return [info.filename for info in members]
+
+    def _check_members(self, members: list[zipfile.ZipInfo]) -> None:
+        for info in members:
+            name = info.filename
+            if info.flag_bits & 0x1:
+                raise SourceError(f"{self.path.name}, {name} inside: encrypted; unpack it and add the folder.")
+            if _leaves(name):
+                raise SourceError(
+                    f"{self.path.name}: the path {name!r} leads out of the archive; do not trust this archive."
+                )
+            if name.lower().endswith(".zip"):
+                raise SourceError(f"{self.path.name}: a zip inside the zip ({name}); unpack it and add the inner one.")
+        if len({info.filename for info in members}) < len(members):
+            raise SourceError(f"{self.path.name}: the zip lists a file twice; pack it again.")
+        self._check_size(sum(info.file_size for info in members), self.path.name)
+
+    def _folder_names(self) -> list[str]:
+        return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()]
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file to write that appears under its name only when it is complete."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+        Path(name).replace(target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _starts_with(path: Path, *magics: bytes) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(max(map(len, magics))).startswith(magics)
+
+
+def _leaves(name: str) -> bool:
+    windows = PureWindowsPath(name)
+    return ".." in windows.parts or bool(windows.anchor)
+
+
+def _hidden(name: str) -> bool:
+    # Archives made on macOS carry resource forks beside every file.
+    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

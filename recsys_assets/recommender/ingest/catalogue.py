@@ -1,0 +1,101 @@
+"""Users and movies of any origin: attributes and their types, titles and their years, genres.
+
+How ratings are judged belongs to `validation`.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.validation import ADDED, identifier, judged, missing_id
+
+# Postal codes are names of places, whatever they are made of.
+_POSTAL_CODE = re.compile(r"zip|post(al)?_?code|^plz$")
+_LEADING_ZERO = r"^[+-]?0\d"
+NO_GENRES = "(no genres listed)"
+NO_USERS = pl.LazyFrame(schema={"user_id": pl.String})
+NO_MOVIES = pl.LazyFrame(
+    schema={"movie_id": pl.String, "title": pl.String, "year": pl.Int32, "genres": pl.List(pl.String)}
+)
+# "Toy Story (1995)", "Fawlty Towers (1975-1979)", "Land Before Time III (1995) (V)"
+_YEAR = r"\s*\((\d{4})(?:[-–]\d{0,4})?\)(\s*\([A-Z]+\))?\s*$"
+
+
+def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], texts: Collection[str]) -> pl.LazyFrame:
+    """Typed users, each with the reason why it is rejected, null for good ones.
+
+    Args:
+        rows: `user_id` and attributes, and the readers' columns.
+        file: name of the file inside the source.
+        numbers: attributes that must be numbers where they are not empty.
+        texts: attributes that are categories.
+    """
+    values = {name: pl.col(name).cast(pl.Float64, strict=False) for name in numbers}
+    rules = {"missing user id": missing_id("user_id")} | {
+        f"{name} is not a number": is_filled(name) & ~value.is_finite().fill_null(False)
+        for name, value in values.items()
+    }
+    kept = [pl.col(name).cast(pl.String).replace("", None) for name in texts]
+    types = rows.collect_schema()
+    typed = [identifier("user_id", types["user_id"]), *(value.alias(name) for name, value in values.items())]
+    attributes = [name for name in types.names() if name in {*numbers, *texts}]
+    return judged(rows, file, rules).with_columns(*typed, *kept).select("user_id", *attributes, *ADDED)
+
+
+def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
+    """Typed movies, each with the reason why it is rejected, null for good ones.
+
+    Args:
+        rows: `movie_id` and any of `title`, `year`, `genres`, and the readers' columns. Where there is no `year`, it is
+            taken out of titles such as "Toy Story (1995)".
+        file: name of the file inside the source.
+        genre_separator: stands between genres where they are text.
+    """
+    types = rows.collect_schema()
+    title = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
+    rules = {"missing movie id": missing_id("movie_id")}
+    if "year" in types:
+        year = pl.col("year").cast(pl.Int32, strict=False)
+        rules["year is not a whole number"] = is_filled("year") & year.is_null()
+    else:
+        year = title.str.extract(_YEAR, 1).cast(pl.Int32)
+        title = title.str.replace(_YEAR, "$2").str.strip_chars()
+    return judged(rows, file, rules).select(
+        identifier("movie_id", types["movie_id"]),
+        title.replace("", None).alias("title"),
+        year.alias("year"),
+        _genres(types, genre_separator).alias("genres"),
+        *ADDED,
+    )
+
+
+def is_filled(column: str) -> pl.Expr:
+    """Where a value is neither null nor empty."""
+    return (pl.col(column).cast(pl.String) != "").fill_null(False)
+
+
+def _genres(types: pl.Schema, separator: str) -> pl.Expr:
+    if "genres" not in types:
+        return pl.lit(None, pl.List(pl.String))
+    genres = pl.col("genres")
+    if not isinstance(types["genres"], pl.List):
+        genres = genres.cast(pl.String).str.split(separator)
+    return genres.list.eval(pl.element().cast(pl.String).str.strip_chars()).list.filter(
+        ~pl.element().is_in(["", NO_GENRES])
+    )
+
+
+def numeric_attributes(rows: pl.LazyFrame, names: Sequence[str]) -> set[str]:
+    """Those of the text attributes that count or measure: numbers throughout, and no codes with leading zeros."""
+
+    def is_numeric(name: str) -> pl.Expr:
+        values = pl.col(name).filter(is_filled(name))
+        are_numbers = values.cast(pl.Float64, strict=False).is_finite().fill_null(False).all()
+        return are_numbers & ~values.str.contains(_LEADING_ZERO).any() & (values.len() > 0)
+
+    candidates = [name for name in names if not _POSTAL_CODE.search(name)]
+    if not candidates:
+        return set()
+    found = rows.select(is_numeric(name).alias(name) for name in candidates).collect(engine="streaming")
+    return {name for name, numeric in found.row(0, named=True).items() if numeric}

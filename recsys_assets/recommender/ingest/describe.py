@@ -1,0 +1,72 @@
+"""What a source would give if it were read, for looking before landing anything."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.sources import read_source
+
+
+@dataclass(frozen=True)
+class SourceDescription:
+    """A source in numbers and examples.
+
+    Attributes:
+        format: how it is written.
+        ratings: rows of `raw_ratings`; `users`, `movies` and `rejected` alike.
+        rating_scale: lowest and highest rating, (nan, nan) where there are no ratings.
+        first: time of the earliest rating, None where there are no ratings; `last` alike.
+        head: the first rows of `raw_ratings`.
+        problems: the first rows of `rejected_rows`.
+    """
+
+    format: str
+    ratings: int
+    users: int
+    movies: int
+    rejected: int
+    rating_scale: tuple[float, float]
+    first: datetime | None
+    last: datetime | None
+    head: pl.DataFrame
+    problems: pl.DataFrame
+
+
+def describe_source(
+    path: Path, *, scratch: Path, rows: int = 5, problems: int = 20, **rules: Any
+) -> SourceDescription:
+    """Read a source through and say what is in it.
+
+    Args:
+        path: a folder, a zip or a single file.
+        scratch: folder for unpacked and converted copies.
+        rows: how many ratings to show.
+        problems: how many rejected rows to show.
+        rules: the other parameters of `read_source`.
+
+    Raises:
+        SourceError: the source cannot be read.
+    """
+    tables = read_source(path, scratch=scratch, **rules)
+    time = pl.col("timestamp")
+    span = tables.ratings.select(pl.len(), time.min().alias("first"), time.max().alias("last"))
+    count, first, last = span.collect(engine="streaming").row(0)
+    users, movies, rejected = (
+        frame.select(pl.len()).collect(engine="streaming").item()
+        for frame in (tables.users, tables.movies, tables.rejected)
+    )
+    return SourceDescription(
+        tables.format,
+        count,
+        users,
+        movies,
+        rejected,
+        tables.rating_scale,
+        first,
+        last,
+        tables.ratings.head(rows).collect(engine="streaming"),
+        tables.rejected.head(problems).collect(engine="streaming"),
+    )

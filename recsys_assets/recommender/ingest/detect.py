@@ -1,0 +1,101 @@
+"""What a file holds, told by its content; its name only says what its owner believes.
+
+How each kind of content is read belongs to the readers.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from recsys_assets.recommender.ingest.archives import ZIP_MAGIC, Source
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.text import first_lines
+
+PARQUET, JSON_LINES, DELIMITED = "Parquet", "JSON lines", "delimited text"
+_BY_SUFFIX = {
+    ".parquet": PARQUET,
+    ".pq": PARQUET,
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".json": JSON_LINES,
+    ".csv": DELIMITED,
+    ".tsv": DELIMITED,
+    ".zip": "zip",
+    ".gz": "gzip",
+}
+_DOCUMENTS = re.compile(r"(readme|license|licence|copying|citation|changelog|checksums?)\b.*", re.IGNORECASE)
+_DOCUMENT_SUFFIXES = (".md", ".rst", ".html", ".htm", ".pdf", ".md5", ".sha256", ".png", ".jpg")
+_MAGICS = {
+    b"PAR1": PARQUET,
+    b"\x1f\x8b": "gzip",
+    b"7z\xbc\xaf": "7z archive",
+    b"Rar!": "RAR archive",
+    b"%PDF": "PDF",
+    b"\xd0\xcf\x11\xe0": "old Excel workbook",
+    b"SQLite": "SQLite database",
+    **dict.fromkeys(ZIP_MAGIC, "zip"),
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds: one of `PARQUET`, `JSON_LINES`, `DELIMITED` or a word for what cannot be read here.
+
+    `lines` are its first lines, if it is text.
+    """
+
+    name: str
+    kind: str
+    lines: tuple[str, ...] = ()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether there is a reader for it."""
+        return self.kind in (PARQUET, JSON_LINES, DELIMITED)
+
+
+def is_document(name: str) -> bool:
+    """Whether a file is there to be read by people, so that no reader looks at it."""
+    path = PurePosixPath(name)
+    return bool(_DOCUMENTS.fullmatch(path.name)) or path.suffix.lower() in _DOCUMENT_SUFFIXES
+
+
+def content(source: Source, name: str, encoding: str | None = None) -> Content:
+    """What a file holds.
+
+    Raises:
+        SourceError: the file is empty, or its name promises something else.
+    """
+    head = source.head(name, 16)
+    kind = next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), "")
+    if kind:
+        return _as_named(Content(name, kind))
+    lines = tuple(first_lines(source, name, encoding))
+    return _as_named(Content(name, _text_kind(lines), lines))
+
+
+def _text_kind(lines: tuple[str, ...]) -> str:
+    first = lines[0].lstrip()
+    if any("\0" in line for line in lines):
+        return "binary data"
+    if first.startswith("{"):
+        return JSON_LINES
+    if first.startswith("["):
+        return "a JSON array"
+    if re.match(r"<(!doctype|html|\?xml)", first, re.IGNORECASE):
+        return "a web page or XML"
+    return DELIMITED
+
+
+def _as_named(found: Content) -> Content:
+    """Refuse what a name contradicts: the usual cause is a failed download or a mistaken export."""
+    path = PurePosixPath(found.name)
+    is_gzip_name = path.suffix.lower() == ".gz"
+    inner = path.with_suffix("") if is_gzip_name and path.stem else path
+    expected = _BY_SUFFIX.get(inner.suffix.lower())
+    if expected and expected != found.kind:
+        shown = f", beginning {found.lines[0][:60]!r}" if found.lines else ""
+        raise SourceError(
+            f"{found.name}: expected {expected} by its name, found {found.kind}{shown}; export it again or rename it."
+        )
+    return found

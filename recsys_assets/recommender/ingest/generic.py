@@ -1,0 +1,136 @@
+"""Everybody's own ratings: CSV with any delimiter, Parquet and JSON lines, in any number of files.
+
+MovieLens's CSV releases come this way too. How a file is looked into belongs to `sheets`.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users, numeric_attributes
+from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.sheets import (
+    MOVIE_COLUMNS,
+    RATING_COLUMNS,
+    READERS,
+    Sheet,
+    sheet_rows,
+)
+from recsys_assets.recommender.ingest.source_tables import SourceTables
+from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
+
+FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
+_MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
+_MOVIELENS_MOVIES = ("movieId", "title", "genres")
+_MOVIELENS_SCALE = (0.5, 5.0)
+
+
+def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> SourceTables:
+    """The tables of a source that consists of these files.
+
+    Raises:
+        SourceError: there are no ratings, ratings in two formats, or a file that means nothing here.
+    """
+    ratings, users, movies = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "movies"))
+    unknown = [file for file in sheets if file.role is None and not file.is_beside_movielens]
+    if unknown or not ratings:
+        raise _not_understood(source, unknown or sheets)
+    formats = sorted({FORMATS[file.content.kind] for file in ratings})
+    if len(formats) > 1:
+        raise two_formats(source, formats, [file.name for file in ratings])
+    is_movielens = _is_movielens(source, ratings, movies)
+    scale = rules.scale or (_MOVIELENS_SCALE if is_movielens else None)
+    return SourceTables(
+        format="ml-csv" if is_movielens else formats[0],
+        declared_scale=scale,
+        judged_ratings=lambda: pl.concat([_ratings(source, file, scale, rules) for file in ratings]),
+        judged_users=lambda: _users(source, users, rules) if users else None,
+        judged_movies=lambda: pl.concat([_movies(source, file, rules) for file in movies]) if movies else None,
+    )
+
+
+def two_formats(source: Source, formats: Sequence[str], names: Sequence[str]) -> SourceError:
+    """The refusal of ratings that are there in two formats, most often the same ratings twice."""
+    return SourceError(
+        f"{source.path}: ratings in two formats ({' and '.join(formats)}) in one source: {', '.join(names[:10])}; "
+        "add them one by one."
+    )
+
+
+def _not_understood(source: Source, files: Sequence[Sheet]) -> SourceError:
+    shown = "; ".join(f"{file.name} has the columns {', '.join(file.columns)[:200]}" for file in files[:5])
+    return SourceError(
+        f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)}, users with user_id, "
+        f"or movies with movie_id and any of {', '.join(MOVIE_COLUMNS)}; map other names under [data.columns], or take "
+        "the file out of the source."
+    )
+
+
+def _is_movielens(source: Source, ratings: Sequence[Sheet], movies: Sequence[Sheet]) -> bool:
+    def folders(files: Sequence[Sheet], columns: tuple[str, ...]) -> set[str]:
+        return {PurePosixPath(file.name).parent.as_posix() for file in files if file.columns == columns}
+
+    releases = folders(ratings, _MOVIELENS_RATINGS) & folders(movies, _MOVIELENS_MOVIES)
+    if len(releases) > 1:
+        raise SourceError(f"{source.path}: several releases ({', '.join(sorted(releases))}); add them one by one.")
+    return bool(releases)
+
+
+def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame:
+    rows = _standard_rows(source, file, RATING_COLUMNS, rules)
+    return judge_ratings(rows, file.name, scale=scale, times=file.times, now=rules.now)
+
+
+def _movies(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
+    present = [name for name in ("movie_id", *MOVIE_COLUMNS) if name in file.mapping]
+    return judge_movies(_standard_rows(source, file, present, rules), file.name, rules.genre_separator)
+
+
+def _standard_rows(source: Source, file: Sheet, names: Sequence[str], rules: Rules) -> pl.LazyFrame:
+    """The file's standard columns under their standard names."""
+    rows = sheet_rows(source, file, rules, [file.mapping[name] for name in names])
+    return rows.select(*(pl.col(file.mapping[name]).alias(name) for name in names), *READERS)
+
+
+def _users(source: Source, files: Sequence[Sheet], rules: Rules) -> pl.LazyFrame:
+    frames = [_attribute_rows(source, file, rules) for file in files]
+    attributes = [frozenset(frame.collect_schema()) - {"user_id", *READERS} for frame in frames]
+    numbers = [_numbers(frame, file) for frame, file in zip(frames, files, strict=True)]
+    # A column that is text in one file of the batch is text in all of them.
+    texts = {name for names, numeric in zip(attributes, numbers, strict=True) for name in names - numeric}
+    judged = [
+        judge_users(frame, file.name, numbers=names - texts, texts=names & texts)
+        for frame, file, names in zip(frames, files, attributes, strict=True)
+    ]
+    return pl.concat(judged, how="diagonal")
+
+
+def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
+    """User id and attributes, these under names that every engine takes: small letters, digits and underscores."""
+    rows = sheet_rows(source, file, rules)
+    own = [name for name in rows.collect_schema().names() if name not in READERS and name != file.mapping["user_id"]]
+    names = {name: re.sub(r"\W+", "_", name).strip("_").lower() for name in own}
+    kept = {name: new for name, new in names.items() if new}
+    clashing = [name for name, new in kept.items() if new in ("user", "user_id") or [*kept.values()].count(new) > 1]
+    if clashing:
+        raise SourceError(f"{file.name}: the column {clashing[0]!r} clashes with another one; rename it.")
+    return rows.select(
+        pl.col(file.mapping["user_id"]).alias("user_id"),
+        *(pl.col(name).alias(new) for name, new in kept.items()),
+        *READERS,
+    )
+
+
+def _numbers(rows: pl.LazyFrame, file: Sheet) -> set[str]:
+    """The numeric attributes: by their type where the file has types, else by their values."""
+    types = {name: dtype for name, dtype in rows.collect_schema().items() if name not in ("user_id", *READERS)}
+    wrong = [name for name, dtype in types.items() if dtype.is_nested() or dtype in (pl.Binary, pl.Object)]
+    if wrong:
+        raise SourceError(f"{file.name}: column {wrong[0]!r} holds {types[wrong[0]]}; expected numbers or text.")
+    if file.content.kind == PARQUET:
+        return {name for name, dtype in types.items() if dtype.is_numeric()}
+    return numeric_attributes(rows, list(types))

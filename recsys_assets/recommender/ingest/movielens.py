@@ -1,0 +1,219 @@
+"""GroupLens's releases without headers (100K, 1M, 10M): their files, their columns, and what their codes mean.
+
+The later releases are CSV files with headers and are read like everybody's own, in `generic`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users
+from recsys_assets.recommender.ingest.detect import DELIMITED, Content
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.source_tables import SourceTables
+from recsys_assets.recommender.ingest.text import scan_fields, utf8_or_latin1_text
+from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
+
+# README of ml-1m, "Occupation is chosen from the following choices".
+OCCUPATIONS_1M = (
+    "other",
+    "academic/educator",
+    "artist",
+    "clerical/admin",
+    "college/grad student",
+    "customer service",
+    "doctor/health care",
+    "executive/managerial",
+    "farmer",
+    "homemaker",
+    "K-12 student",
+    "lawyer",
+    "programmer",
+    "retired",
+    "sales/marketing",
+    "scientist",
+    "self-employed",
+    "technician/engineer",
+    "tradesman/craftsman",
+    "unemployed",
+    "writer",
+)
+# The files of a release; all but the users of the 1M layout, which 10M lacks, must be there.
+_ROLES = {"100k": ("ratings", "movies", "users", "genres"), "dat": ("ratings", "movies", "users")}
+_NEEDED = {"100k": 4, "dat": 2}
+_RATING_FIELDS = ("user_id", "movie_id", "rating", "timestamp")
+_ITEM_FIELDS = ("movie_id", "title", "release_date", "video_release_date", "imdb_url")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How one file of a release looks: its original name, the pattern of its lines and one of them."""
+
+    name: str
+    pattern: re.Pattern[str]
+    example: str
+
+
+_SHAPES: Mapping[tuple[str, str], Shape] = {
+    ("100k", "ratings"): Shape("u.data", re.compile(r"\d+\t\d+\t\d\t\d+$"), "196<tab>242<tab>3<tab>881250949"),
+    ("100k", "users"): Shape("u.user", re.compile(r"\d+\|\d+\|[MF]\|[^|]*\|[^|]*$"), "1|24|M|technician|85711"),
+    ("100k", "movies"): Shape(
+        "u.item",
+        re.compile(r"\d+\|[^|]*\|[^|]*\|[^|]*\|[^|]*(\|[01])+$"),
+        "1|Toy Story (1995)|01-Jan-1995||http://…|0|0|…",
+    ),
+    ("100k", "genres"): Shape("u.genre", re.compile(r"[^|]+\|\d+$"), "Action|1"),
+    ("dat", "ratings"): Shape("ratings.dat", re.compile(r"\d+::\d+::\d(\.\d)?::\d+$"), "1::1193::5::978300760"),
+    ("dat", "users"): Shape("users.dat", re.compile(r"\d+::[MF]::\d+::\d+::[^:]*$"), "1::F::1::10::48067"),
+    ("dat", "movies"): Shape(
+        "movies.dat", re.compile(r"\d+::.*\D.*::[^:]*$"), "1::Toy Story (1995)::Animation|Children's|Comedy"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file of a release: which, and what it holds there."""
+
+    name: str
+    family: str
+    role: str
+
+    @property
+    def is_original_name(self) -> bool:
+        """Whether it has the name it has in the release."""
+        return PurePosixPath(self.name).name == _SHAPES[self.family, self.role].name
+
+    @property
+    def folder(self) -> str:
+        """The folder inside the source."""
+        return PurePosixPath(self.name).parent.as_posix()
+
+
+def release_file(content: Content) -> Found | None:
+    """Which file of which release this is, told by its lines; None if it is none.
+
+    Raises:
+        SourceError: the file has the name of a release's file and other content.
+    """
+    base = PurePosixPath(content.name).name
+    named = next((key for key, shape in _SHAPES.items() if shape.name == base), None)
+    shaped = next((key for key, shape in _SHAPES.items() if _mostly(shape.pattern, content)), None)
+    if named and shaped != named:
+        shown = repr(content.lines[0][:80]) if content.lines else content.kind
+        raise SourceError(
+            f"{content.name}, line 1: found {shown}, expected lines such as {_SHAPES[named].example!r}; "
+            "rename the file if it is not MovieLens's."
+        )
+    return Found(content.name, *shaped) if shaped else None
+
+
+def read_release(source: Source, found: Sequence[Found], rules: Rules) -> SourceTables:
+    """The tables of a release, from its files.
+
+    Raises:
+        SourceError: a file of the release is missing, or there are two releases.
+    """
+    ratings = _chosen(source, [file for file in found if file.role == "ratings"])
+    beside = [file for file in found if file.folder == ratings.folder and file.family == ratings.family]
+    roles = _ROLES[ratings.family]
+    by_role = {role: [file for file in beside if file.role == role] for role in roles}
+    files = {role: _chosen(source, same).name for role, same in by_role.items() if same}
+    missing = [
+        _SHAPES[ratings.family, role].name
+        for role in roles
+        if role not in files and role in roles[: _NEEDED[ratings.family]]
+    ]
+    if missing:
+        raise SourceError(
+            f"{source.path}: {ratings.name} is there, {' and '.join(missing)} not; "
+            "a MovieLens release is read whole, from its zip or its folder."
+        )
+    return (_ml_100k if ratings.family == "100k" else _ml_dat)(source, files, rules)
+
+
+def _ml_100k(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTables:
+    scale = rules.scale or (1.0, 5.0)
+    return SourceTables(
+        format="ml-100k",
+        declared_scale=scale,
+        judged_ratings=lambda: _ratings(source, files["ratings"], "\t", scale, rules),
+        judged_users=lambda: _users_100k(source, files["users"]),
+        judged_movies=lambda: _movies_100k(source, files["movies"], files["genres"]),
+    )
+
+
+def _ml_dat(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTables:
+    # 1M and 10M are written alike and both may begin with whole stars: what tells them apart is the users file.
+    has_users = "users" in files
+    scale = rules.scale or (1.0 if has_users else 0.5, 5.0)
+    return SourceTables(
+        format="ml-1m" if has_users else "ml-10m",
+        declared_scale=scale,
+        judged_ratings=lambda: _ratings(source, files["ratings"], "::", scale, rules),
+        judged_users=lambda: _users_1m(source, files["users"]) if has_users else None,
+        judged_movies=lambda: _movies_dat(source, files["movies"]),
+    )
+
+
+def _ratings(source: Source, name: str, separator: str, scale: tuple[float, float], rules: Rules) -> pl.LazyFrame:
+    rows = scan_fields(utf8_or_latin1_text(source, name), separator, _RATING_FIELDS)
+    return judge_ratings(rows, name, scale=scale, times="seconds", now=rules.now)
+
+
+def _users_100k(source: Source, name: str) -> pl.LazyFrame:
+    fields = ("user_id", "age", "gender", "occupation", "zip_code")
+    rows = scan_fields(utf8_or_latin1_text(source, name), "|", fields)
+    return judge_users(rows, name, numbers=["age"], texts=["gender", "occupation", "zip_code"])
+
+
+def _users_1m(source: Source, name: str) -> pl.LazyFrame:
+    fields = ("user_id", "gender", "age", "occupation", "zip_code")
+    names = {str(code): occupation for code, occupation in enumerate(OCCUPATIONS_1M)}
+    rows = scan_fields(utf8_or_latin1_text(source, name), "::", fields)
+    named = rows.with_columns(pl.col("occupation").replace(names))
+    return judge_users(named, name, numbers=["age"], texts=["gender", "occupation", "zip_code"])
+
+
+def _movies_100k(source: Source, name: str, genres_name: str) -> pl.LazyFrame:
+    genres = _genres_100k(source, genres_name)
+    # The flag "unknown" says that no genre is known.
+    flagged = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in genres if genre != "unknown"]
+    rows = scan_fields(utf8_or_latin1_text(source, name), "|", (*_ITEM_FIELDS, *genres))
+    return judge_movies(rows.with_columns(pl.concat_list(flagged).list.drop_nulls().alias("genres")), name)
+
+
+def _genres_100k(source: Source, name: str) -> list[str]:
+    """The genres in the order of their flags."""
+    listed = scan_fields(utf8_or_latin1_text(source, name), "|", ("genre", "number"))
+    numbered = listed.select("genre", pl.col("number").cast(pl.Int64, strict=False)).collect().sort("number")
+    genres = numbered["genre"].to_list()
+    fields = [*_ITEM_FIELDS, *genres]
+    if numbered["number"].to_list() != list(range(len(genres))) or len({*fields}) < len(fields) or len(genres) < 2:
+        raise SourceError(f"{name}: expected one genre per line, numbered from 0, each once; get the release again.")
+    return genres
+
+
+def _movies_dat(source: Source, name: str) -> pl.LazyFrame:
+    rows = scan_fields(utf8_or_latin1_text(source, name), "::", ("movie_id", "title", "genres"))
+    return judge_movies(rows, name)
+
+
+def _mostly(pattern: re.Pattern[str], content: Content) -> bool:
+    """Whether at least half of the lines match: single bad rows do not hide what a file is."""
+    matching = sum(pattern.match(line) is not None for line in content.lines)
+    return content.kind == DELIMITED and 2 * matching >= len(content.lines)
+
+
+def _chosen(source: Source, same: Sequence[Found]) -> Found:
+    """The one file of a role: 100K has its ratings once more, cut into training and test sets."""
+    original = [file for file in same if file.is_original_name]
+    candidates = original or same
+    if len(candidates) > 1:
+        names = ", ".join(file.name for file in candidates[:5])
+        raise SourceError(f"{source.path}: several files of {same[0].role} ({names}); add them one by one.")
+    return candidates[0]

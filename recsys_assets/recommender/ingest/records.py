@@ -1,0 +1,161 @@
+"""Files that need a parser of their own: CSV with quotes, JSON lines and Parquet.
+
+CSV with quotes and JSON lines are parsed by Python's own modules, which stay right on malformed rows, and stored in
+scratch as Parquet in chunks, so that every later stage scans them; files without quotes never come here.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import IO, Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, open_text
+
+_CHUNK = 50_000
+_LARGEST_EXACT = 2**53
+
+# Line, text, problem, one value per field.
+Record = tuple[int, str, str | None, Sequence[str | None]]
+
+
+def scan_quoted(source: Source, name: str, text: Text, delimiter: str, fields: Sequence[str]) -> pl.LazyFrame:
+    """A CSV file with a header and quotes, in the layout of `text.scan_fields`."""
+    stored = source.derived(
+        name,
+        f"csv-{delimiter}-{fields}",
+        lambda out: _store(_csv_records(text, name, delimiter, len(fields)), fields, out),
+    )
+    return pl.scan_parquet(stored, glob=False)
+
+
+def scan_json_lines(source: Source, name: str, text: Text, fields: Sequence[str], joiner: str) -> pl.LazyFrame:
+    """A file of JSON objects, one per line, in the layout of `text.scan_fields`; lists are joined with `joiner`."""
+    stored = source.derived(
+        name, f"json-{joiner}-{fields}", lambda out: _store(_json_records(text, fields, joiner), fields, out)
+    )
+    return pl.scan_parquet(stored, glob=False)
+
+
+def json_keys(text: Text) -> tuple[str, ...]:
+    """All keys of the objects of a JSON lines file, in order of appearance."""
+    with open_text(text.path) as lines:
+        return tuple(dict.fromkeys(key for line in lines for key in (json_object(line) or ())))
+
+
+def json_object(line: str) -> dict[str, Any] | None:
+    """The object on a line, None if there is none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def parquet_schema(source: Source, name: str) -> dict[str, pl.DataType]:
+    """A Parquet file's columns and their types.
+
+    Raises:
+        SourceError: the file is damaged, or has no rows.
+    """
+    with _refusing_damage(name):
+        frame = pl.scan_parquet(source.file(name), glob=False)
+        schema = dict(frame.collect_schema())
+        rows = frame.select(pl.len()).collect().item()
+    if not rows:
+        raise SourceError(f"{name}: no rows in it; expected at least one.")
+    return schema
+
+
+def scan_parquet(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFrame:
+    """Columns of a Parquet file in their own types, with the columns that every reader adds.
+
+    All their pages are decoded once here: a damaged page must not surface in the middle of a later stage.
+
+    Raises:
+        SourceError: the file is damaged.
+    """
+    frame = pl.scan_parquet(source.file(name), glob=False).select(columns)
+    with _refusing_damage(name):
+        types = frame.collect_schema()
+        frame.select(pl.all().null_count()).collect(engine="streaming")
+    flat = [column for column in columns if not types[column].is_nested()]
+    shown = pl.concat_str(pl.col(flat).cast(pl.String), separator=",", ignore_nulls=True)
+    return (
+        frame.with_row_index(LINE, offset=1)
+        .with_columns(pl.col(LINE).cast(pl.Int64), pl.lit(None, pl.String).alias(PROBLEM))
+        .with_columns(shown.alias(TEXT))
+    )
+
+
+@contextmanager
+def _refusing_damage(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"{name}: damaged Parquet ({first}); write or export it again.") from error
+
+
+def _store(records: Iterable[Record], fields: Sequence[str], out: IO[bytes]) -> None:
+    schema = pa.schema([(LINE, pa.int64()), *((name, pa.large_string()) for name in (TEXT, PROBLEM, *fields))])
+    rows = iter(records)
+    with pq.ParquetWriter(out, schema) as writer:
+        while chunk := list(islice(rows, _CHUNK)):
+            lines, texts, problems, values = zip(*chunk, strict=True)
+            columns = [lines, texts, problems, *zip(*values, strict=True)]
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _csv_records(text: Text, name: str, delimiter: str, width: int) -> Iterator[Record]:
+    wrong, empty = f"wrong number of fields, expected {width}", [None] * width
+    raw: list[str] = []
+    with open_text(text.path) as stream:
+        lines = (raw.append(line) or line for line in stream)  # type: ignore[func-returns-value]
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        line, is_header = 1, True
+        try:
+            for values in reader:
+                shown = "".join(raw).rstrip("\n")
+                if values and not is_header:
+                    right = len(values) == width
+                    yield line, shown, None if right else wrong, [value.strip() for value in values] if right else empty
+                is_header = is_header and not values
+                line = reader.line_num + 1
+                raw.clear()
+        except csv.Error as error:
+            raise SourceError(
+                f"{name}, line {line}: {error}; a quote opened there is probably never closed."
+            ) from error
+
+
+def _json_records(text: Text, fields: Sequence[str], joiner: str) -> Iterator[Record]:
+    with open_text(text.path) as lines:
+        for line, content in enumerate(lines, 1):
+            shown = content.rstrip("\n")
+            if not shown.strip():
+                continue
+            found = json_object(shown)
+            problem = None if found is not None else "not a JSON object"
+            yield line, shown, problem, [_as_text((found or {}).get(field), joiner) for field in fields]
+
+
+def _as_text(value: Any, joiner: str) -> str | None:
+    match value:
+        case None | str():
+            # A lone surrogate is valid JSON but no text.
+            return value and value.strip().encode("utf-8", "replace").decode()
+        case float() if value.is_integer() and abs(value) < _LARGEST_EXACT:
+            return str(int(value))
+        case list():
+            return joiner.join(filter(None, (_as_text(item, joiner) for item in value)))
+        case _:
+            return json.dumps(value)

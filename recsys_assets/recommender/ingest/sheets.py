@@ -1,0 +1,202 @@
+"""Files that are tables with named columns: which columns they have, what these mean, and their rows.
+
+What becomes of the rows belongs to `generic`.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET, Content
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.records import (
+    json_keys,
+    json_object,
+    parquet_schema,
+    scan_json_lines,
+    scan_parquet,
+    scan_quoted,
+)
+from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, scan_fields, utf8_text
+from recsys_assets.recommender.ingest.validation import RESERVED, Rules, Times
+
+READERS = (LINE, TEXT, PROBLEM)
+RATING_COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
+MOVIE_COLUMNS = ("title", "year", "genres")
+STANDARD_COLUMNS = (*RATING_COLUMNS, *MOVIE_COLUMNS)
+# Names that need no mapping beside the standard ones: those of MovieLens's CSV releases.
+_ALIASES = {"user_id": "userId", "movie_id": "movieId"}
+_BESIDE_MOVIELENS = {
+    ("userId", "movieId", "tag", "timestamp"),
+    ("movieId", "imdbId", "tmdbId"),
+    ("movieId", "imdbId"),
+    ("movieId", "tagId", "relevance"),
+    ("tagId", "tag"),
+}
+_LIKELY_DELIMITERS = ("::", ",", "\t", ";", "|")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One file that is a table.
+
+    Attributes:
+        content: its name and first lines.
+        columns: its columns, in order, under their own names.
+        mapping: own name by standard name, for the standard columns that it has.
+        delimiter: between the fields, if it is delimited text.
+        times: how its times are written, where they are text or numbers.
+    """
+
+    content: Content
+    columns: tuple[str, ...]
+    mapping: Mapping[str, str]
+    delimiter: str = ""
+    times: Times = "number"
+
+    @property
+    def name(self) -> str:
+        """The file's path inside the source."""
+        return self.content.name
+
+    @property
+    def role(self) -> str | None:
+        """What it is good for: ratings, users or movies, told by its columns; None if for nothing."""
+        return _role(self.mapping)
+
+    @property
+    def is_beside_movielens(self) -> bool:
+        """Whether it is one of the files of MovieLens's CSV releases that hold no ratings, users or movies."""
+        return self.columns in _BESIDE_MOVIELENS
+
+
+def sheet(source: Source, content: Content, rules: Rules) -> Sheet:
+    """The file as a table, with what its columns mean.
+
+    Raises:
+        SourceError: it is damaged, has a header only, or the same column twice.
+    """
+    found = _SHEETS[content.kind](source, content, rules)
+    if found.role:
+        _check_columns(found)
+    return found
+
+
+def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str] | None = None) -> pl.LazyFrame:
+    """The rows under the file's own column names, with the readers' columns.
+
+    Args:
+        source: where the file lies.
+        file: which file.
+        rules: how it is written.
+        columns: the columns wanted; by default all, of JSON lines every key that occurs.
+    """
+    if file.content.kind == PARQUET:
+        return scan_parquet(source, file.name, columns or file.columns)
+    text = utf8_text(source, file.name, rules.encoding)
+    if file.content.kind == JSON_LINES:
+        return scan_json_lines(source, file.name, text, columns or json_keys(text), rules.genre_separator)
+    if text.has_quotes and len(file.delimiter) == 1:
+        return scan_quoted(source, file.name, text, file.delimiter, file.columns)
+    return scan_fields(text, file.delimiter, file.columns).slice(1)
+
+
+def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
+    header = content.lines[0]
+    delimiter = rules.delimiter or _delimiter(header, rules)
+    columns = tuple(_split(header, delimiter))
+    found = Sheet(content, columns, _mapping(columns, rules), delimiter)
+    if found.role and len(content.lines) == 1:
+        raise SourceError(f"{content.name}: a header only ({header[:80]!r}); expected a record in line 2.")
+    if found.role != "ratings":
+        return found
+    place = columns.index(found.mapping["timestamp"])
+    rows = (_split(line, delimiter) for line in content.lines[1:])
+    return replace(found, times=_times([row[place] for row in rows if len(row) > place]))
+
+
+def _json_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
+    objects = [found for line in content.lines if (found := json_object(line)) is not None]
+    columns = tuple(dict.fromkeys(key for found in objects for key in found))
+    mapping = _mapping(columns, rules)
+    sample = [str(found.get(mapping.get("timestamp", ""), "")) for found in objects]
+    return Sheet(content, columns, mapping, times=_times(sample))
+
+
+def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
+    types = parquet_schema(source, content.name)
+    columns = tuple(types)
+    found = Sheet(content, columns, _mapping(columns, rules))
+    wanted = [found.mapping[name] for name in found.mapping if name != "genres"] if found.role else []
+    for name in wanted:
+        if types[name].is_nested() or types[name] in (pl.Binary, pl.Object):
+            raise SourceError(f"{content.name}: column {name!r} holds {types[name]}; expected text, numbers or times.")
+    if found.role == "ratings" and types[found.mapping["timestamp"]] == pl.String:
+        times = scan_parquet(source, content.name, [found.mapping["timestamp"]]).select(found.mapping["timestamp"])
+        return replace(found, times=_times(times.head(100).collect().to_series().drop_nulls().to_list()))
+    return found
+
+
+_SHEETS: Mapping[str, Callable[[Source, Content, Rules], Sheet]] = {
+    DELIMITED: _delimited_sheet,
+    JSON_LINES: _json_sheet,
+    PARQUET: _parquet_sheet,
+}
+
+
+def _role(mapping: Mapping[str, str]) -> str | None:
+    has = mapping.keys()
+    if has >= set(RATING_COLUMNS):
+        return "ratings"
+    if "user_id" in has and "movie_id" not in has:
+        return "users"
+    if "movie_id" in has and "user_id" not in has and has & set(MOVIE_COLUMNS):
+        return "movies"
+    return None
+
+
+def _mapping(columns: Sequence[str], rules: Rules) -> dict[str, str]:
+    """Own name by standard name: the mapped one if the file has it, else the standard one or MovieLens's."""
+    candidates = {name: (rules.columns.get(name), name, _ALIASES.get(name)) for name in STANDARD_COLUMNS}
+    present = {name: [own for own in owns if own in columns] for name, owns in candidates.items()}
+    return {name: owns[0] for name, owns in present.items() if owns and owns[0] is not None}
+
+
+def _check_columns(found: Sheet) -> None:
+    named = [name for name in found.columns if name]
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise SourceError(f"{found.name}, line 1: column {twice[0]!r} occurs twice; rename one.")
+    if reserved := sorted({*named} & {*RESERVED}):
+        raise SourceError(f"{found.name}: the column name {reserved[0]!r} is taken; rename it.")
+
+
+def _delimiter(header: str, rules: Rules) -> str:
+    """The delimiter with which the header makes sense; if none does, the one that gives most columns."""
+    marks = dict.fromkeys(mark for mark in header if not _NO_DELIMITER.match(mark))
+    candidates = [mark for mark in (*_LIKELY_DELIMITERS, *marks, " ") if mark in header]
+    for mark in candidates:
+        if _role(_mapping(_split(header, mark), rules)):
+            return mark
+    return max(candidates, key=lambda mark: len(_split(header, mark)), default=",")
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    if len(delimiter) > 1:
+        return [value.strip() for value in line.split(delimiter)]
+    try:
+        return [value.strip() for value in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+    except csv.Error:
+        return [line]
+
+
+def _times(sample: Sequence[str]) -> Times:
+    """How times are written: as most of the first rows' are."""
+    numbers = sum(_NUMBER.fullmatch(value.strip()) is not None for value in sample)
+    return "number" if 2 * numbers >= len(sample) else "iso"

@@ -1,0 +1,176 @@
+"""Text files as Polars scans of lines and fields: encodings, line endings, separators.
+
+What a field means, and whether its value is allowed, belongs to the formats and to `validation`.
+"""
+
+import codecs
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.errors import SourceError
+
+# Columns that every reader adds: line in the file, the line as it stands, what is wrong with its shape.
+LINE, TEXT, PROBLEM = "__line", "__text", "__problem"
+_OVERFLOW, _FIELDS = "__overflow", "__fields"
+_BLOCK = 1 << 22
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text file in UTF-8 with line endings that Polars knows, and which characters it needs care for."""
+
+    path: Path
+    has_quotes: bool
+    has_spaces: bool
+
+
+def utf8_text(source: Source, name: str, encoding: str | None = None) -> Text:
+    """The file in UTF-8, converted where it is something else.
+
+    Args:
+        source: where the file lies.
+        name: which file.
+        encoding: how it is written; by default UTF-8, or UTF-16 where it begins with a byte order mark.
+
+    Raises:
+        SourceError: the encoding is unknown or not the file's.
+    """
+    codec = _codec(source.head(name, 4), encoding)
+    if codec != "utf-8":
+        path = source.derived(name, f"utf8-{codec}", lambda out: _convert(source, name, codec, out))
+        return _inspected(path, name)
+    path = source.file(name)
+    if _has_only_carriage_returns(path):
+        path = source.derived(name, "utf8-lines", lambda out: _convert(source, name, "utf-8", out))
+    return _inspected(path, name)
+
+
+def utf8_or_latin1_text(source: Source, name: str) -> Text:
+    """The file in UTF-8; one that is not is read as Latin-1, as GroupLens's early releases are.
+
+    Every sequence of bytes is valid Latin-1, so UTF-8 is tried first.
+    """
+    try:
+        return utf8_text(source, name)
+    except SourceError:
+        return utf8_text(source, name, "latin-1")
+
+
+def scan_fields(text: Text, separator: str, fields: Sequence[str]) -> pl.LazyFrame:
+    """The file's lines cut at `separator`, blank lines left out.
+
+    Returns:
+        One string column per field, `LINE` (from 1), `TEXT` (the line as it stands) and `PROBLEM` (null where the
+        number of fields is right).
+    """
+    names = [*fields, _OVERFLOW]
+    cut = pl.col(TEXT).str.splitn(separator, len(names)).struct.rename_fields(names)
+    wrong = pl.col(_OVERFLOW).is_not_null() | pl.col(fields[-1]).is_null()
+    rows = (
+        pl.scan_lines(text.path, name=TEXT, row_index_name=LINE, row_index_offset=1, glob=False)
+        .filter(pl.col(TEXT) != "")
+        .with_columns(pl.col(LINE).cast(pl.Int64), cut.alias(_FIELDS))
+        .unnest(_FIELDS)
+        .with_columns(pl.when(wrong).then(pl.lit(f"wrong number of fields, expected {len(fields)}")).alias(PROBLEM))
+        .drop(_OVERFLOW)
+    )
+    return rows.with_columns(pl.col(fields).str.strip_chars()) if text.has_spaces else rows
+
+
+def first_lines(source: Source, name: str, encoding: str | None = None, count: int = 100) -> list[str]:
+    """The first whole lines that are not blank, decoded leniently: for telling formats apart, not for reading them.
+
+    Raises:
+        SourceError: the file is empty, or its first line is too long for a table.
+    """
+    size = 1 << 16
+    head = source.head(name, size)
+    lines = [line for line in _lenient(head, encoding).splitlines() if line.strip("\ufeff \t")]
+    if not lines:
+        raise SourceError(f"{name}: the file is empty; expected one record per line.")
+    if len(head) == size and len(lines) == 1:
+        raise SourceError(f"{name}, line 1: longer than {size} bytes; expected one record per line.")
+    # The last line of a full block is cut somewhere.
+    whole = lines[:-1] if len(head) == size else lines
+    return [line.lstrip("\ufeff") for line in whole[:count]]
+
+
+def open_text(path: Path) -> IO[str]:
+    """A file of `Text` for reading line by line."""
+    return path.open(encoding="utf-8", newline=None)
+
+
+def _lenient(head: bytes, encoding: str | None) -> str:
+    codec = _codec(head, encoding)
+    try:
+        return head.decode(codec)
+    except UnicodeDecodeError:
+        return head.decode("utf-16", "replace") if codec == "utf-16" else head.decode("latin-1")
+
+
+def _codec(head: bytes, encoding: str | None) -> str:
+    if encoding is None:
+        encoding = "utf-16" if head.startswith(_UTF16_MARKS) else "utf-8"
+    try:
+        codec = codecs.lookup(encoding).name
+    except (LookupError, ValueError) as error:
+        raise SourceError(f"{encoding!r} is no known encoding; use a name such as utf-8 or latin-1.") from error
+    return "utf-8-sig" if codec == "utf-8" and head.startswith(codecs.BOM_UTF8) else codec
+
+
+def _convert(source: Source, name: str, codec: str, out: IO[bytes]) -> None:
+    with source.open(name) as stream:
+        reader = io.TextIOWrapper(stream, encoding=codec, newline=None)
+        try:
+            while block := reader.read(_BLOCK):
+                out.write(block.encode())
+        except UnicodeError as error:
+            raise SourceError(
+                f"{name}: cannot be read as {codec} ({error}); save it as UTF-8 or set the encoding it has."
+            ) from error
+        finally:
+            reader.detach()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            yield block
+
+
+def _has_only_carriage_returns(path: Path) -> bool:
+    first = next(_blocks(path), b"")
+    return b"\r" in first and b"\n" not in first
+
+
+def _inspected(path: Path, name: str) -> Text:
+    """One pass over the bytes: is it UTF-8 text, and does it hold quotes or spaces."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    has_quotes = has_spaces = False
+    line = 1
+    for block in _blocks(path):
+        if b"\0" in block:
+            line += block[: block.index(b"\0")].count(b"\n")
+            raise SourceError(f"{name}, line {line}: binary zeros; expected text, one record per line.")
+        try:
+            if not block.isascii() or decoder.getstate()[0]:
+                decoder.decode(block)
+        except UnicodeDecodeError as error:
+            raise _not_utf8(name, line + block[: error.start].count(b"\n")) from error
+        has_quotes = has_quotes or b'"' in block
+        has_spaces = has_spaces or b" " in block
+        line += block.count(b"\n")
+    if decoder.getstate()[0]:
+        raise _not_utf8(name, line)
+    return Text(path, has_quotes, has_spaces)
+
+
+def _not_utf8(name: str, line: int) -> SourceError:
+    return SourceError(f'{name}, line {line}: not UTF-8; save it as UTF-8 or set its encoding (often "latin-1").')

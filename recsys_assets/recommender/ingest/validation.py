@@ -1,0 +1,201 @@
+"""The rules that rows must keep, and the split of rows into good and rejected.
+
+Where the rows come from belongs to the formats.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT
+
+# Columns that judging adds, beside those of the readers.
+FILE, REASON = "__file", "__reason"
+ADDED = (FILE, LINE, TEXT, REASON)
+RESERVED = (*ADDED, PROBLEM)
+_SHOWN_ERRORS = 20
+_LONGEST_TEXT = 1000
+
+# How times are written: whole seconds since 1970 as in MovieLens; seconds or finer units, told apart by size; ISO 8601.
+Times = Literal["seconds", "number", "iso"]
+# From this size on a number counts the next finer unit. 1e11 seconds is the year 5138, 1e11 milliseconds is 1973.
+_MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
+_ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the caller of `read_source` said about a source; see there."""
+
+    columns: Mapping[str, str]
+    delimiter: str | None
+    encoding: str | None
+    scale: tuple[float, float] | None
+    genre_separator: str
+    now: datetime | None
+
+
+def judge_ratings(
+    rows: pl.LazyFrame,
+    file: str,
+    *,
+    scale: tuple[float, float] | None,
+    times: Times,
+    now: datetime | None = None,
+) -> pl.LazyFrame:
+    """Typed ratings, each with the reason why it is rejected, null for good ones.
+
+    Args:
+        rows: `user_id`, `movie_id`, `rating`, `timestamp` as text or in types of their own, and the readers' columns.
+        file: name of the file inside the source.
+        scale: lowest and highest rating allowed; None allows every finite number.
+        times: how times are written where they are text or numbers.
+        now: no rating may be later than a day after this; by default the clock's time.
+    """
+    types = rows.collect_schema()
+    typed = rows.with_columns(
+        identifier("user_id", types["user_id"]),
+        identifier("movie_id", types["movie_id"]),
+        pl.col("rating").cast(pl.Float32, strict=False),
+        _microseconds(types["timestamp"], times).alias("timestamp"),
+    )
+    rules = {**_id_rules("user", "movie"), **_rating_rules(scale), **_time_rules(times, now or datetime.now(UTC))}
+    time = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    return judged(typed, file, rules).with_columns(time)
+
+
+def judged(rows: pl.LazyFrame, file: str, rules: Mapping[str, pl.Expr]) -> pl.LazyFrame:
+    """The rows with the file's name and the first rule that is broken; each expression says where its rule is."""
+    broken = [pl.when(expression).then(pl.lit(rule)) for rule, expression in rules.items()]
+    reason = pl.coalesce(pl.col(PROBLEM), *broken)
+    return rows.with_columns(reason.alias(REASON), pl.lit(file).alias(FILE)).drop(PROBLEM)
+
+
+def missing_id(column: str) -> pl.Expr:
+    """Where an id is null or empty."""
+    return (pl.col(column).cast(pl.String) == "").fill_null(True)
+
+
+def good_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows that break no rule, without the columns that readers add."""
+    return rows.filter(pl.col(REASON).is_null()).drop(ADDED)
+
+
+def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The rows that break a rule, in the layout of `rejected_rows`.
+
+    A record that spans lines, as one with an unclosed quote does, counts once per line that it swallowed.
+    """
+    lines = pl.col("text").str.split("\n")
+    return (
+        rows.filter(pl.col(REASON).is_not_null())
+        .select(
+            pl.col(FILE).alias("file"),
+            pl.col(LINE).alias("line"),
+            pl.col(REASON).alias("reason"),
+            pl.col(TEXT).fill_null("").alias("text"),
+        )
+        .with_columns(lines, pl.int_ranges(lines.list.len()).alias("offset"))
+        .explode("text", "offset")
+        .select("file", pl.col("line") + pl.col("offset"), "reason", pl.col("text").str.head(_LONGEST_TEXT))
+    )
+
+
+def check_rejected(rejected: pl.DataFrame, rows: int, *, max_share: float = 0.01, listed_in: str = "") -> None:
+    """Refuse a source of which too much was rejected.
+
+    Args:
+        rejected: the table `rejected_rows`.
+        rows: number of all rows, good and rejected.
+        max_share: share of rejected rows that is still accepted.
+        listed_in: where the user finds the whole list, for the message.
+
+    Raises:
+        SourceError: the share is larger; the message shows the first 20 rows.
+    """
+    if rejected.height <= max_share * rows:
+        return
+    shown = "\n".join(
+        f"  {file}, line {line}: {reason}: {text}"
+        for file, line, reason, text in rejected.head(_SHOWN_ERRORS).iter_rows()
+    )
+    rest = f" The whole list is in {listed_in}." if listed_in else ""
+    raise SourceError(
+        f"{rejected.height:,} of {rows:,} rows are bad ({rejected.height / max(rows, 1):.1%}), "
+        f"{max_share:.1%} are allowed; mend them or raise the limit.{rest} The first:\n{shown}"
+    )
+
+
+def _id_rules(*kinds: str) -> dict[str, pl.Expr]:
+    return {f"missing {kind} id": missing_id(f"{kind}_id") for kind in kinds}
+
+
+def _rating_rules(scale: tuple[float, float] | None) -> dict[str, pl.Expr]:
+    rating = pl.col("rating")
+    rules = {"rating is not a number": rating.is_null() | rating.is_nan() | rating.is_infinite()}
+    if scale is not None:
+        rules[f"rating outside {scale[0]:g} to {scale[1]:g}"] = ~rating.is_between(*scale)
+    return rules
+
+
+def _time_rules(times: Times, now: datetime) -> dict[str, pl.Expr]:
+    expected = {"seconds": "a whole number of seconds", "number": "a number", "iso": "ISO 8601"}[times]
+    latest = int((now + timedelta(days=1)).timestamp() * 1e6)
+    return {
+        f"time is missing or not {expected}": pl.col("timestamp").is_null(),
+        "time before 1970": pl.col("timestamp") < 0,
+        "time in the future": pl.col("timestamp") > latest,
+    }
+
+
+def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
+    """An id as text; whole floats, which pandas makes of integers beside gaps, without their decimals."""
+    value = pl.col(column)
+    if not dtype.is_float():
+        return value.cast(pl.String)
+    whole = value.cast(pl.Int64, strict=False)
+    return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+
+
+def _microseconds(dtype: pl.DataType, times: Times) -> pl.Expr:
+    """The column `timestamp` as microseconds since 1970; null where it is no time."""
+    value = pl.col("timestamp")
+    if isinstance(dtype, pl.Datetime):
+        utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value.dt.replace_time_zone("UTC")
+        return utc.dt.epoch("us")
+    if dtype == pl.Date:
+        return value.cast(pl.Datetime("us")).dt.epoch("us")
+    if times == "iso":
+        return _iso_microseconds(value)
+    if times == "seconds":
+        seconds = value.cast(pl.Int64, strict=False)
+        # Kept from overflowing; the limits on times reject it anyway.
+        return seconds.clip(-_MILLISECONDS_FROM, _MILLISECONDS_FROM) * 1_000_000
+    number = value.cast(pl.Float64, strict=False)
+    size = number.abs()
+    per_unit = (
+        pl.when(size < _MILLISECONDS_FROM)
+        .then(1e6)
+        .when(size < _MICROSECONDS_FROM)
+        .then(1e3)
+        .when(size < _NANOSECONDS_FROM)
+        .then(1.0)
+        .otherwise(1e-3)
+    )
+    return (number * per_unit).round().cast(pl.Int64, strict=False)
+
+
+def _iso_microseconds(value: pl.Expr) -> pl.Expr:
+    """ISO 8601 dates and times; a time without an offset is UTC."""
+    parts = value.str.extract_groups(_ISO).struct
+
+    def part(number: int, default: str) -> pl.Expr:
+        return pl.coalesce(parts.field(str(number)).replace("", None), pl.lit(default))
+
+    zone = part(4, "+0000").str.replace("^[zZ]$", "+0000")
+    text = pl.concat_str([parts.field("1"), pl.lit(" "), part(2, "00:00"), part(3, ":00"), zone])
+    return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="us", strict=False).dt.epoch("us")

@@ -1,0 +1,226 @@
+"""Every picture of the pipeline, by one import: those of ratings and scores are drawn here.
+
+A chart aggregates with Narwhals on the table's own engine and collects only what it draws. Those of clusters and
+segments are in `cluster_charts` and `segment_charts`; how a chart looks is in `theme`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import altair as alt
+import narwhals as nw
+import numpy as np
+import polars as pl
+from altair.typing import ChartType
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.report import labels
+from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep
+from recsys_assets.recommender.report.segment_charts import (
+    example_affinities,
+    rating_by_segment,
+    segment_card,
+    segment_cards,
+    segment_sheets,
+    users_per_segment,
+)
+from recsys_assets.recommender.report.theme import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    VERMILLION,
+    WIDTH,
+    finished,
+    note,
+    to_png,
+    to_svg,
+)
+
+__all__ = [
+    "cluster_pairs",
+    "cluster_profiles",
+    "cluster_sweep",
+    "example_affinities",
+    "rating_by_segment",
+    "ratings_per_user",
+    "scores",
+    "segment_card",
+    "segment_cards",
+    "segment_sheets",
+    "to_png",
+    "to_svg",
+    "users_per_segment",
+]
+
+_BINS = 40
+# Where the models take less of the axis than this, a bound is left outside: their differences would not be seen.
+_LEAST_SHARE_OF_MODELS = 0.15
+# Role of a model: its name in the legend and its colour.
+_ROLES = {"model": ("model", BLUE), "selected": ("selected", VERMILLION), "baseline": ("simple baseline", ORANGE)}
+
+
+def ratings_per_user(ratings: nw.LazyFrame) -> ChartType:
+    """Histogram of the number of ratings per user on a logarithmic axis, mean and median marked.
+
+    Args:
+        ratings: user (further columns are not read); users without a rating are not counted.
+    """
+    title = "Ratings per user"
+    per_user = ratings.group_by("user").agg(nw.len().alias("ratings"))
+    counted = to_polars(per_user.group_by("ratings").agg(nw.len().alias("users")))
+    if not len(counted):
+        return note(title, "There are no ratings.")
+    each = np.repeat(counted["ratings"].to_numpy(), counted["users"].to_numpy())
+    mean, median = float(each.mean()), float(np.median(each))
+    edges = np.unique(np.geomspace(each.min(), each.max() + 1, _BINS + 1).round()).astype(int)
+    heights, _ = np.histogram(each, edges)
+    bins = pl.DataFrame({"from": edges[:-1], "to": edges[1:], "users": heights})
+    axis = alt.Axis(grid=False, format="~s", tickCount=8, labelOverlap=True)
+    scale = alt.Scale(type="log", domain=[int(edges[0]), int(edges[-1])], nice=False)
+    bars = (
+        alt.Chart(bins)
+        .mark_bar(color=BLUE, opacity=0.85, binSpacing=1)
+        .encode(
+            x=alt.X("from:Q", title="ratings per user (logarithmic)", scale=scale, axis=axis),
+            x2=alt.X2("to:Q"),
+            y=alt.Y("users:Q", title="users", axis=alt.Axis(tickMinStep=1)),
+            y2=alt.Y2Datum(0),
+        )
+    )
+    middle = alt.layer(
+        bars,
+        *_marked(median, f"median {median:,.1f}", to_the_right=median > mean),
+        *_marked(mean, f"mean {mean:,.1f}", to_the_right=median <= mean),
+    )
+    return finished(
+        middle.properties(width=WIDTH, height=240),
+        title,
+        f"{len(each):,} users with {each.sum():,} ratings, from {each.min():,} to {each.max():,} each.",
+    )
+
+
+def _marked(value: float, label: str, *, to_the_right: bool) -> list[alt.Chart]:
+    """A line with its label at the top, on the side away from the other line."""
+    at = alt.Chart(pl.DataFrame({"from": [value], "label": [label]})).encode(x=alt.X("from:Q"))
+    text = at.mark_text(align="left" if to_the_right else "right", dx=6 if to_the_right else -6, fontSize=12.5)
+    return [
+        at.mark_rule(color=INK, strokeWidth=1.5, strokeDash=[5, 3]),
+        text.encode(y=alt.YValue(-4), text=alt.Text("label:N")),
+    ]
+
+
+def scores(evaluation_scores: nw.LazyFrame | pl.DataFrame, protocol: str, metric: str) -> ChartType:
+    """One metric of one protocol: a point and its 95 % interval per model, one panel per population.
+
+    Random order and the true order are lines: what lies outside them is impossible or worse than chance.
+
+    Args:
+        evaluation_scores: the table `evaluation_scores`.
+        protocol: which of its protocols.
+        metric: which of its metrics.
+
+    Raises:
+        ValueError: there is no score of this metric under this protocol.
+    """
+    rows = nw.from_native(evaluation_scores).lazy()
+    table = to_polars(rows.filter(nw.col("protocol") == protocol, nw.col("metric") == metric))
+    if not len(table):
+        raise ValueError(f"evaluation_scores has no {metric} under {protocol}")
+    facts = labels.metric(metric)
+    table = table.with_columns(
+        role=pl.col("model").map_elements(labels.role, return_dtype=pl.String),
+        label=pl.col("model").map_elements(labels.model, return_dtype=pl.String),
+        text=pl.col("value").map_elements(facts.shown, return_dtype=pl.String),
+    )
+    populations = labels.ordered(table["population"], labels.POPULATIONS)
+    domain, color = _domain(table), _role_color(set(table["role"]))
+    panels = [
+        _score_panel(table.filter(pl.col("population") == name), domain, color, facts, last=name == populations[-1])
+        for name in populations
+    ]
+    return finished(
+        alt.vconcat(*panels, spacing=22).resolve_scale(color="shared"),
+        ": ".join(filter(None, (facts.label, facts.direction))),
+        f"{labels.protocol(protocol).label}. Point: score; bar: 95 % interval, bootstrap over users.",
+    )
+
+
+def _domain(table: pl.DataFrame) -> list[float]:
+    """From the least to the greatest value, with room for the number to the right of a model's point.
+
+    A bound so far away that the models would be squeezed together stays outside.
+    """
+    ends = table.select("role", low=pl.min_horizontal("low", "value"), high=pl.max_horizontal("high", "value"))
+    models = ends.filter(pl.col("role") != "bound")
+    shown = models if len(models) else ends
+    low, high = _ends(shown)
+    for bound_low, bound_high in ends.filter(pl.col("role") == "bound").select("low", "high").iter_rows():
+        wider = (min(low, bound_low), max(high, bound_high))
+        if (high - low) >= _LEAST_SHARE_OF_MODELS * (wider[1] - wider[0]):
+            low, high = wider
+    span = (high - low) or 1.0
+    return [low - 0.04 * span, high + (0.12 if high == _ends(shown)[1] else 0.04) * span]
+
+
+def _ends(table: pl.DataFrame) -> tuple[float, float]:
+    low, high = table.select(pl.col("low").min(), pl.col("high").max()).row(0)
+    return low, high
+
+
+def _score_panel(
+    table: pl.DataFrame, domain: list[float], color: alt.Color, facts: labels.Metric, *, last: bool
+) -> ChartType:
+    """The models of one population, the best at the top."""
+    models = (
+        table.filter(pl.col("role") != "bound")
+        .sort("value", "model", descending=[facts.better != "lower", False])
+        .with_columns(
+            right=pl.max_horizontal("high", "value"),
+            role_name=pl.col("role").replace({role: name for role, (name, _) in _ROLES.items()}),
+        )
+    )
+    x = partial(
+        alt.X,
+        title=facts.label if last else None,
+        scale=alt.Scale(domain=domain, nice=False, zero=False),
+        axis=alt.Axis(labels=last, ticks=last, tickCount=7),
+    )
+    own = alt.Chart(models).encode(y=alt.Y("label:N", title=None, sort=models["label"].to_list()), color=color)
+    layers = [
+        *_bound_lines(table.filter(pl.col("role") == "bound"), x, domain),
+        own.mark_rule(strokeWidth=4, opacity=0.4).encode(x=x("low:Q"), x2=alt.X2("high:Q")),
+        own.mark_circle(size=75, opacity=1).encode(x=x("value:Q")),
+        own.mark_text(align="left", dx=10).encode(x=x("right:Q"), text=alt.Text("text:N"), color=alt.ColorValue(INK)),
+    ]
+    heading = alt.TitleParams(labels.population(table["population"][0]), fontSize=13, offset=6)
+    return alt.layer(*layers).properties(width=WIDTH - 170, height=alt.Step(24), title=heading)
+
+
+def _role_color(present: set[str]) -> alt.Color:
+    names, colors = zip(*[_ROLES[role] for role in _ROLES if role in present] or [_ROLES["model"]], strict=True)
+    legend = alt.Legend(orient="bottom", symbolOpacity=1, symbolType="circle", symbolSize=75)
+    scale = alt.Scale(domain=names, range=colors)
+    return alt.Color("role_name:N", title=None, scale=scale, legend=legend if len(names) > 1 else None)
+
+
+def _bound_lines(bounds: pl.DataFrame, x: Callable[[str], alt.X], domain: list[float]) -> list[alt.Chart]:
+    """A dashed line per bound, its label reading inwards; of a bound outside the panel, the label with an arrow."""
+    low, high = domain
+    value, label = pl.col("value"), pl.format("{} {}", "label", "text")
+    to_the_left = value <= (low + high) / 2
+    arrow = pl.when(value < low).then(pl.format("← {}", label)).when(value > high).then(pl.format("{} →", label))
+    named = bounds.with_columns(text=arrow.otherwise(label), at=value.clip(low, high))
+    inside = alt.Chart(named.filter(value.is_between(low, high)))
+    return [
+        inside.mark_rule(color=GREEN, strokeDash=[4, 3], strokeWidth=1.5).encode(x=x("value:Q")),
+        _bound_labels(named.filter(to_the_left), "left", x),
+        _bound_labels(named.filter(~to_the_left), "right", x),
+    ]
+
+
+def _bound_labels(bounds: pl.DataFrame, align: Literal["left", "right"], x: Callable[[str], alt.X]) -> alt.Chart:
+    text = alt.Chart(bounds).mark_text(align=align, fontSize=11, color=MUTED)
+    return text.encode(x=x("at:Q"), y=alt.YValue(-8), text=alt.Text("text:N"))

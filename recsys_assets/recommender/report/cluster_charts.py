@@ -1,0 +1,269 @@
+"""Pictures of the clusters of users: the sweep over K, the clusters in pairs of features, their profiles.
+
+The clusters themselves come from `recommender/clusters.py`.
+"""
+
+from itertools import combinations
+
+import altair as alt
+import narwhals as nw
+import numpy as np
+import polars as pl
+from altair.typing import ChartType
+
+from recsys_assets.recommender.clusters import ZIP_CODE, silhouette_choice
+from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.report.theme import (
+    BLACK,
+    BLUE,
+    INK,
+    ORANGE,
+    WIDTH,
+    category_scale,
+    finished,
+    note,
+)
+
+# Enough to see a cloud's shape; more only makes the picture heavier.
+PAIRED_USERS = 300
+PAIRED_FEATURES = 4
+# More categories make the profile long and say little: rare ones differ by chance.
+PROFILE_CATEGORIES = 8
+_RARE = 0.005
+# A deviation beyond this is drawn as this, so that one rare category does not pale everything else.
+_STRONG = 1.5
+# Light enough at both ends for dark numbers on it.
+_BELOW_TO_ABOVE = ("#6aaad8", "#f4f2ee", "#f0a04b")
+
+
+def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
+    """SSE and silhouette over K, with the K in use and the one the silhouette would choose.
+
+    Args:
+        sweep: the table `cluster_sweep`.
+        chosen_k: the number of clusters in use.
+    """
+    table = to_polars(sweep, "k", "sse", "silhouette").sort("k")
+    best = silhouette_choice(table)
+    if not len(table):
+        return note("Number of clusters", "Nothing was tried: the users have nothing to be clustered by.")
+    verdict = "no K has a silhouette here" if best is None else f"the silhouette would choose K = {best}"
+    panels = alt.hconcat(
+        _over_k(table, "sse", "sum of squared distances (SSE)", chosen_k, best),
+        _over_k(table.drop_nulls("silhouette"), "silhouette", "mean silhouette (−1 to 1)", chosen_k, best),
+        spacing=36,
+    )
+    return finished(
+        panels,
+        "How many clusters?",
+        f"K = {chosen_k} is used (dashed line); {verdict}{'' if best is None else ' (orange point)'}.",
+    )
+
+
+def _over_k(table: pl.DataFrame, column: str, title: str, chosen_k: int, best: int | None) -> ChartType:
+    number = "~s" if column == "sse" else ".2f"
+    axis = alt.Axis(grid=False, tickMinStep=1, format="d")
+    k = alt.X("k:Q", title="number of clusters K", scale=alt.Scale(zero=False, padding=10), axis=axis)
+    value = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=number))
+    curve = alt.Chart(table).encode(x=k, y=value)
+    in_use = alt.Chart(pl.DataFrame({"k": [chosen_k], "label": [f"K = {chosen_k}"]})).encode(x=alt.X("k:Q"))
+    marked = table.filter(pl.col("k") == (-1 if best is None else best))
+    return alt.layer(
+        in_use.mark_rule(strokeDash=[4, 3], color=INK),
+        in_use.mark_text(align="left", dx=5, dy=4).encode(y=alt.YValue(4), text=alt.Text("label:N")),
+        curve.mark_line(color=BLUE, strokeWidth=2),
+        curve.mark_circle(color=BLUE, size=36, opacity=1),
+        alt.Chart(marked).mark_circle(color=ORANGE, size=130, opacity=1).encode(x=alt.X("k:Q"), y=alt.Y(f"{column}:Q")),
+    ).properties(width=WIDTH // 2 - 50, height=230)
+
+
+def cluster_pairs(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartType:
+    """Users as points in pairs of features, coloured by cluster.
+
+    Shown are the features that separate the clusters best: of each attribute the one with the largest share of its
+    variance between clusters, up to `PAIRED_FEATURES`. Of many users, `PAIRED_USERS` drawn by their index. Points of
+    equal value are spread a little, or thousands of users would be one point.
+
+    Args:
+        user_features: the table `user_features`.
+        user_clusters: the table `user_clusters`.
+    """
+    title = "The clusters in pairs of features"
+    names = separating_features(user_features, user_clusters)
+    if len(names) < 2:
+        return note(title, "The users have fewer than two attributes that tell them apart: there is no pair to show.")
+    points = _spread_sample(user_features, user_clusters, names)
+    clusters = points["cluster"].unique().sort().to_list()
+    color = alt.Color("cluster:N", title="cluster", scale=category_scale(clusters))
+    base = alt.Chart(points).mark_circle(size=20, opacity=0.8).encode(color=color).properties(width=200, height=170)
+    panels = [
+        base.encode(x=_feature_axis(alt.X, names, x), y=_feature_axis(alt.Y, names, y))
+        for x, y in combinations(range(len(names)), 2)
+    ]
+    shown = f"{len(points):,} users, equal values spread a little to be told apart; "
+    return finished(
+        alt.concat(*panels, columns=min(3, len(panels)), spacing=24),
+        title,
+        f"{shown}the features that separate the clusters best.",
+        "Numbers in standard deviations from the mean; a category is 1 for those who have it, else 0.",
+    )
+
+
+def _feature_axis(channel: type, names: list[str], position: int) -> alt.X | alt.Y:
+    axis = alt.Axis(values=[0, 1], format="d") if "=" in names[position] else alt.Axis(tickCount=4)
+    return channel(f"f{position}:Q", title=names[position], axis=axis, scale=alt.Scale(zero=False, padding=6))
+
+
+def separating_features(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> list[str]:
+    """The feature of each attribute with the largest share of variance between clusters, best first."""
+    names = [name for name in user_features.collect_schema().names() if name != "user"]
+    if not names:
+        return []
+    joined = user_features.join(user_clusters, on="user")
+    table = to_polars(
+        joined.group_by("cluster").agg(nw.len().alias("_users"), *[nw.col(name).mean() for name in names])
+    )
+    weights = table["_users"].to_numpy() / table["_users"].sum()
+    means = table.select(names).to_numpy()
+    squares = to_polars(user_features.select((nw.col(name) * nw.col(name)).mean() for name in names)).to_numpy()[0]
+    overall = weights @ means
+    variance = np.maximum(squares - overall**2, 0.0)
+    between = weights @ (means - overall) ** 2
+    # Features scaled to variance 1 differ from it by rounding only; anything this small is a constant.
+    share = np.divide(between, variance, out=np.zeros(len(names)), where=variance > 1e-9)
+    ranked = pl.DataFrame({"name": names, "share": share.round(9)}).filter(pl.Series(variance > 1e-9))
+    ranked = ranked.with_columns(attribute=pl.col("name").str.splitn("=", 2).struct[0])
+    ranked = ranked.sort("share", "name", descending=[True, False]).unique(
+        "attribute", keep="first", maintain_order=True
+    )
+    return ranked["name"].head(PAIRED_FEATURES).to_list()
+
+
+def _spread_sample(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame, names: list[str]) -> pl.DataFrame:
+    """Cluster and f0, f1, … of the sampled users; short names, since a feature's own may hold any character."""
+    columns = [nw.col(name).cast(nw.Float64()).alias(f"f{position}") for position, name in enumerate(names)]
+    drawn = user_features.select("user", *columns).with_columns(draw=pseudo_random(0, ["user"]))
+    sample = drawn.sort("draw", "user").head(PAIRED_USERS).join(user_clusters, on="user")
+    table = to_polars(sample).sort("draw", "user")
+    noise = to_polars(
+        lazy(table).select("user", *[pseudo_random(seed + 1, ["user"]).alias(f"f{seed}") for seed in range(len(names))])
+    ).select(pl.exclude("user") / 2**31 - 0.5)
+    spread = [(pl.col(name) + noise[name] * _gap(table[name])).round(3) for name in noise.columns]
+    return table.select("cluster", *spread)
+
+
+def _gap(values: pl.Series) -> float:
+    """How far apart points of equal value may be drawn: most of the smallest step, nothing for continuous values."""
+    distinct = values.unique().sort()
+    return 0.7 * float(distinct.diff().min() or 0.0) if 1 < len(distinct) <= 30 else 0.0  # type: ignore[arg-type]
+
+
+def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartType:
+    """Each cluster in the users' own attributes: size, mean of each number, share of each category.
+
+    Colour is the difference from all users in standard deviations, so that numbers and shares compare.
+
+    Args:
+        users: the table `users`, with the attributes as they came.
+        user_clusters: the table `user_clusters`.
+    """
+    title = "Who is in each cluster?"
+    joined = users.drop("user_id").join(user_clusters, on="user")
+    sizes = to_polars(joined.group_by("cluster").agg(nw.len().alias("users"))).sort("cluster")
+    cells = _profile(joined)
+    if not len(cells):
+        return note(
+            title,
+            f"The users come without attributes: one cluster holds all {sizes['users'].sum():,} of them.",
+        )
+    headings = sizes.select("cluster", heading=pl.format("{}|{}", "cluster", _with_commas("users")))
+    column = max(44, min(110, WIDTH // len(sizes)))
+    axis = alt.Axis(
+        orient="top",
+        labelExpr="split(datum.label, '|')",
+        labelAngle=0,
+        labelPadding=20,
+        ticks=False,
+        domain=False,
+        title="cluster, and its number of users",
+    )
+    extent = alt.Scale(range=list(_BELOW_TO_ABOVE), domain=[-_STRONG, 0, _STRONG], clamp=True, interpolate="rgb")
+    base = alt.Chart(cells.join(headings, on="cluster")).encode(
+        x=alt.X("heading:O", sort=headings["heading"].to_list(), axis=axis),
+        y=alt.Y("row:N", sort=cells["row"].unique(maintain_order=True).to_list(), title=None),
+    )
+    cell = base.mark_rect(stroke="white", strokeWidth=2).encode(
+        color=alt.Color(
+            "deviation:Q",
+            scale=extent,
+            legend=alt.Legend(title=["standard", "deviations"], gradientLength=120, tickCount=3),
+        )
+    )
+    heatmap = (cell + base.mark_text(color=BLACK).encode(text=alt.Text("text:N"))).properties(
+        width=column * len(sizes), height=alt.Step(22)
+    )
+    return finished(
+        heatmap,
+        title,
+        "Numbers: the cluster's mean. Categories: the share of its users, the most common categories only.",
+        "Colour: difference from all users in standard deviations (orange above, blue below).",
+    )
+
+
+def _profile(joined: nw.LazyFrame) -> pl.DataFrame:
+    """cluster, row (what is measured), text (its value), deviation (from all users, in standard deviations)."""
+    schema = joined.collect_schema()
+    attributes = [name for name in schema.names() if name not in ("user", "cluster")]
+    parts = [
+        _number_profile(joined, name)
+        if schema[name].is_numeric() and name != ZIP_CODE
+        else _category_profile(joined, name)
+        for name in attributes
+    ]
+    columns = {"cluster": pl.Int32, "row": pl.String, "text": pl.String, "deviation": pl.Float64}
+    return pl.concat([pl.DataFrame(schema=columns), *[part.select(*columns) for part in parts]])
+
+
+def _number_profile(joined: nw.LazyFrame, name: str) -> pl.DataFrame:
+    value = nw.col(name).cast(nw.Float64())
+    known = joined.filter(~nw.col(name).is_null())
+    summed = known.group_by("cluster").agg(
+        nw.len().alias("users"), value.sum().alias("total"), (value * value).sum().alias("squares")
+    )
+    mean = pl.col("total").sum() / pl.col("users").sum()
+    spread = (pl.col("squares").sum() / pl.col("users").sum() - mean**2).clip(lower_bound=0).sqrt()
+    own = pl.col("total") / pl.col("users")
+    return to_polars(summed).select(
+        pl.col("cluster").cast(pl.Int32),
+        row=pl.lit(f"{name}, mean"),
+        text=own.round(1).cast(pl.String),
+        deviation=pl.when(spread > 0).then((own - mean) / spread).otherwise(0.0),
+    )
+
+
+def _category_profile(joined: nw.LazyFrame, name: str) -> pl.DataFrame:
+    """Shares of the most common categories among those users whose value is known; zip codes by their first digit."""
+    text = nw.col(name).cast(nw.String())
+    category = text.str.slice(0, 1) if name == ZIP_CODE else text
+    counted = joined.filter(~nw.col(name).is_null()).select("cluster", category.alias("value"))
+    counts = to_polars(counted.group_by("cluster", "value").agg(nw.len().alias("users")))
+    common = counts.group_by("value").agg(overall=pl.col("users").sum() / counts["users"].sum())
+    common = common.filter(pl.col("overall") >= _RARE).sort("overall", "value", descending=[True, False])
+    per_cluster = counts.group_by("cluster").agg(known=pl.col("users").sum())
+    shares = (
+        per_cluster.join(common.head(PROFILE_CATEGORIES), how="cross")
+        .join(counts, on=["cluster", "value"], how="left")
+        .with_columns(share=pl.col("users").fill_null(0) / pl.col("known"))
+        .sort("overall", "value", "cluster", descending=[True, False, False])
+    )
+    spread = (pl.col("overall") * (1 - pl.col("overall"))).sqrt()
+    return shares.select(
+        pl.col("cluster").cast(pl.Int32),
+        row=pl.format("{}: {}", pl.lit(name), "value"),
+        text=pl.format("{} %", (100 * pl.col("share")).round(0).cast(pl.Int32)),
+        deviation=pl.when(spread > 0).then((pl.col("share") - pl.col("overall")) / spread).otherwise(0.0),
+    )
+
+
+def _with_commas(column: str) -> pl.Expr:
+    return pl.col(column).map_elements(lambda number: f"{number:,}", return_dtype=pl.String)

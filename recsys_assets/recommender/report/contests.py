@@ -1,0 +1,124 @@
+"""Who wins a metric for whom: the models scored on the same rows, the best first, with their bounds.
+
+What is said about it is in `headline`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from recsys_assets.recommender.report import labels
+
+APART, OVERLAP = "intervals apart", "intervals overlap"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One score of one model."""
+
+    model: str
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The models scored by one metric on one population, the best first; bounds apart."""
+
+    protocol: str
+    metric: str
+    population: str
+    models: tuple[Entry, ...]
+    random: Entry | None
+    upper_bound: Entry | None
+
+    @property
+    def winners(self) -> tuple[Entry, ...]:
+        """The best model, with those of the very same score (`selected` is often another one's twin)."""
+        return tuple(entry for entry in self.models if abs(entry.value - self.models[0].value) < 1e-12)
+
+    @property
+    def winner(self) -> str:
+        """Names of the winners, for people."""
+        return " = ".join(labels.model(entry.model) for entry in self.winners)
+
+    @property
+    def runner_up(self) -> Entry | None:
+        """The best of the others."""
+        return next(iter(self.models[len(self.winners) :]), None)
+
+    @property
+    def baseline(self) -> Entry | None:
+        """The best simple baseline, unless it is among the winners."""
+        won = {entry.model for entry in self.winners} & set(labels.BASELINES)
+        return None if won else next((entry for entry in self.models if entry.model in labels.BASELINES), None)
+
+    @property
+    def way(self) -> float | None:
+        """How far the winner gets from random order (0) to the true order (1)."""
+        if self.random is None or self.upper_bound is None or self.random.value == self.upper_bound.value:
+            return None
+        gained = self.models[0].value - self.random.value
+        return gained / (self.upper_bound.value - self.random.value)
+
+    def shown(self, entry: Entry) -> str:
+        """The entry's value for people."""
+        return labels.metric(self.metric).shown(entry.value)
+
+    def certainty(self, other: Entry | None) -> str:
+        """Whether the winner's interval and another's are apart; nothing without another."""
+        if other is None:
+            return ""
+        best = self.models[0]
+        return APART if best.low > other.high or best.high < other.low else OVERLAP
+
+
+def contests(scores: pl.DataFrame) -> tuple[Contest, ...]:
+    """The contests that answer each protocol's own question, populations in order."""
+    return tuple(
+        contest(scores, protocol, metric, population)
+        for protocol in labels.ordered(scores["protocol"], labels.PROTOCOLS)
+        for metric in lead_metrics(scores, protocol)
+        for population in _populations(scores, protocol, metric)
+    )
+
+
+def lead_metrics(scores: pl.DataFrame, protocol: str) -> list[str]:
+    """The metrics that answer a protocol's question; of an unknown protocol, the first one."""
+    present = labels.metrics_in_order(scores.filter(pl.col("protocol") == protocol)["metric"])
+    return [name for name in labels.protocol(protocol).leads if name in present] or present[:1]
+
+
+def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -> Contest:
+    """The scores of one metric on one population, the best first."""
+    rows = scores.filter(pl.col("protocol") == protocol, pl.col("metric") == metric, pl.col("population") == population)
+    order = {name: place for place, name in enumerate(labels.ordered(rows["model"], labels.MODELS))}
+    sign = 1 if labels.metric(metric).better == "lower" else -1
+    entries = sorted(_entries(rows), key=lambda entry: (sign * entry.value, order[entry.model]))
+    by_model = {entry.model: entry for entry in entries}
+    models = tuple(entry for entry in entries if entry.model not in labels.BOUNDS)
+    return Contest(protocol, metric, population, models, by_model.get(labels.RANDOM), by_model.get(labels.UPPER_BOUND))
+
+
+def _populations(scores: pl.DataFrame, protocol: str, metric: str) -> list[str]:
+    """Populations with a model to win; bounds alone are no contest."""
+    rows = scores.filter(pl.col("protocol") == protocol, pl.col("metric") == metric)
+    return labels.ordered(rows.filter(~pl.col("model").is_in(labels.BOUNDS))["population"], labels.POPULATIONS)
+
+
+def find(scores: pl.DataFrame, protocol: str, model: str, population: str, metric: str) -> Entry | None:
+    """The score of this row of `evaluation_scores`, if there is one."""
+    found = scores.filter(
+        pl.col("protocol") == protocol,
+        pl.col("model") == model,
+        pl.col("population") == population,
+        pl.col("metric") == metric,
+    )
+    return next(_entries(found), None)
+
+
+def _entries(rows: pl.DataFrame) -> Iterator[Entry]:
+    return (Entry(**row) for row in rows.select("model", "value", "low", "high", "n").iter_rows(named=True))

@@ -1,0 +1,201 @@
+"""The scores in words: what was compared, who wins for whom, how sure that is, what the case studies' numbers were.
+
+Every sentence is made from the scores at hand, so that none can outlive them. Tables and pictures are elsewhere.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from recsys_assets.recommender.report import labels
+from recsys_assets.recommender.report.contests import APART, Contest, contests, find
+from recsys_assets.recommender.report.published import (
+    CASE_STUDY_A,
+    CASE_STUDY_B,
+    SEGMENT_MEAN,
+    WITH_FILL,
+    WITHOUT_FILL,
+    Published,
+    Study,
+)
+
+_BOUND_MEANINGS = {
+    labels.RANDOM: "random order, which knows nothing,",
+    labels.UPPER_BOUND: "the true order, which nothing can beat",
+}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A question of the reader's and the answer's paragraphs."""
+
+    question: str
+    answer: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What the scores say.
+
+    Attributes:
+        scores: the table `evaluation_scores`.
+        users: number of users with a rating.
+        ratings: number of ratings.
+    """
+
+    scores: pl.DataFrame
+    users: int
+    ratings: int
+
+    @cached_property
+    def contests(self) -> tuple[Contest, ...]:
+        """The contests that answer each protocol's own question, populations in order."""
+        return contests(self.scores)
+
+    @cached_property
+    def questions(self) -> dict[tuple[str, str], list[Contest]]:
+        """The contests by protocol and metric."""
+        grouped: dict[tuple[str, str], list[Contest]] = {}
+        for each in self.contests:
+            grouped.setdefault((each.protocol, each.metric), []).append(each)
+        return grouped
+
+    def statements(self) -> list[Statement]:
+        """The reader's questions, answered; one that says so where there are no scores."""
+        if not len(self.scores):
+            return [Statement("What was compared?", ("There are no scores yet.",))]
+        answers = {
+            "What was compared?": [self._compared()],
+            "Who wins for whom?": self._winners(),
+            "How sure is that?": [self._sure()],
+            "What were the case studies' headlines made of?": [*self._case_study_a(), *self._case_study_b()],
+        }
+        return [Statement(question, tuple(answer)) for question, answer in answers.items() if answer]
+
+    def _compared(self) -> str:
+        models = [name for name in self.scores["model"].unique() if name not in labels.BOUNDS]
+        questions = [labels.protocol(name).label for name in labels.ordered(self.scores["protocol"], labels.PROTOCOLS)]
+        bounds = [_BOUND_MEANINGS[name] for name in labels.BOUNDS if name in set(self.scores["model"])]
+        beside = f" Beside them stand {_listed(bounds)}." if bounds else ""
+        return (
+            f"{_count(len(models), 'model')}, by {_count(len(questions), 'question')}: "
+            f"{_listed(f'“{question}”' for question in questions)}. "
+            f"Within a question every model is scored on the same rows.{beside}"
+        )
+
+    def _winners(self) -> list[str]:
+        return [_won(contests) for contests in self.questions.values()]
+
+    def _sure(self) -> str:
+        against = [
+            (name, [each.certainty(other) for each, other in pairs if other is not None])
+            for name, pairs in (
+                ("the runner-up's", [(each, each.runner_up) for each in self.contests]),
+                ("the best simple baseline's", [(each, each.baseline) for each in self.contests]),
+            )
+        ]
+        counted = [
+            f"in {verdicts.count(APART)} of {len(verdicts)} comparisons the winner's interval is apart from {name}"
+            for name, verdicts in against
+            if verdicts
+        ]
+        return (
+            f"Intervals hold 95\u00a0% of bootstrap samples of the users; {_listed(counted)}. "
+            "Where intervals overlap, the order may be chance."
+            if counted
+            else "There is nothing to compare the winners with."
+        )
+
+    def _case_study_a(self) -> list[str]:
+        without, filled = self._value(WITHOUT_FILL), self._value(WITH_FILL)
+        if without is None or filled is None:
+            return []
+        first = (
+            f"{_published(WITHOUT_FILL)} without and {WITH_FILL.value:.3f} with its fill of cold users"
+            f"{self._about(CASE_STUDY_A)}. By the same rule this data gives {without:.3f} and {filled:.3f}. "
+            "That rule takes the top 5 % of a user's test movies, but all of them where nothing is predicted: "
+            "without the fill, it mostly averages what such users happened to rate."
+        )
+        return [" ".join([first, *self._share_of_unseen(), *self._share_of_rise(without, filled)])]
+
+    def _share_of_unseen(self) -> list[str]:
+        rows = self.scores.filter(pl.col("protocol") == "time_cut", pl.col("metric") == "rmse")
+        rows = rows.filter(pl.col("model") == labels.ITEM_MEAN)
+        n = dict(rows.select("population", "n").iter_rows())
+        if not n.get("all") or "unseen" not in n:
+            return []
+        return [f"Here they have {_percent(n['unseen'] / n['all'])} of the test ratings."]
+
+    def _share_of_rise(self, without: float, filled: float) -> list[str]:
+        plain = find(self.scores, "time_cut", labels.ITEM_MEAN, "all", WITH_FILL.metric)
+        plain = plain or find(self.scores, "time_cut", labels.ITEM_MEAN, "all", "top5_rating")
+        chance = find(self.scores, "time_cut", labels.RANDOM, "all", "top5_rating")
+        if plain is None or filled <= without:
+            return []
+        share = (plain.value - without) / (filled - without)
+        beside = f" (random order: {chance.value:.3f})" if chance else ""
+        portion = "more than the whole rise" if share > 1 else f"{_percent(max(share, 0))} of the rise"
+        return [
+            f"The plain mean of each movie, one order for everybody, gets {plain.value:.3f}{beside}: that alone is "
+            f"{portion} from {without:.3f} to {filled:.3f}."
+        ]
+
+    def _case_study_b(self) -> list[str]:
+        train = self._value(SEGMENT_MEAN)
+        if train is None:
+            return []
+        test = find(self.scores, "latest_rating", "segment_mean", "test_users", "r2")
+        plain = find(self.scores, "latest_rating", labels.ITEM_MEAN, "test_users", "r2")
+        here = f"Here that gives {train:.3f}" + (f", and {test.value:.3f} for test users" if test else "")
+        verdict = (
+            f"; the plain mean of each movie, without any segment, gets {plain.value:.3f} for them: "
+            f"{'the segment tells more' if test.value > plain.value else 'the segment by itself is no gain'}"
+            if test and plain
+            else ""
+        )
+        return [
+            f"{_published(SEGMENT_MEAN, 'an R² of ')}{self._about(CASE_STUDY_B)}: each user's latest rating "
+            "predicted by the movie's mean in the user's segment, checked on the very users those means come from. "
+            f"{here}{verdict}."
+        ]
+
+    def _about(self, study: Study) -> str:
+        same = study.is_about(self.users, self.ratings)
+        return f", on {study.data}{', this same data' if same else ' (this report is about other data)'}"
+
+    def _value(self, published: Published) -> float | None:
+        found = find(self.scores, published.protocol, published.model, published.population, published.metric)
+        return found.value if found else None
+
+
+def _won(contests: Sequence[Contest]) -> str:
+    by_winner: dict[str, list[str]] = {}
+    for each in contests:
+        place = f"{labels.population(each.population).lower()} ({each.shown(each.models[0])})"
+        by_winner.setdefault(each.winner, []).append(place)
+    name = f"{labels.protocol(contests[0].protocol).label} ({_inside(labels.metric(contests[0].metric).label)})"
+    return f"{name}: {'; '.join(f'{winner} for {_listed(places)}' for winner, places in by_winner.items())}."
+
+
+def _published(published: Published, before: str = "") -> str:
+    return f"{published.study.name} reported {before}{published.value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _inside(text: str) -> str:
+    """A label inside a sentence: lower case unless it is an abbreviation."""
+    return text if text[1:2].isupper() or not text[1:2].isalpha() else text[:1].lower() + text[1:]
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = list(parts) or [""]
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,194 @@
+"""What protocols, models, populations and metrics are called on the page, and in which order they come.
+
+Names that are not listed here are shown too: after the listed ones, under the name they have in the scores.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
+BOUNDS = (RANDOM, UPPER_BOUND)
+# What a model has to beat to be worth its training.
+BASELINES = (ITEM_MEAN, "popularity")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How train and test were cut, and which metrics answer its question first."""
+
+    label: str
+    meaning: str = ""
+    leads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a score measures: its name, which way is better, its meaning, and the decimals worth showing.
+
+    `is_drawn` is False where a table says it all: shares near 1, and metrics that only repeat a leading one.
+    """
+
+    label: str
+    better: Literal["higher", "lower"] | None = None
+    meaning: str = ""
+    digits: int = 3
+    is_drawn: bool = True
+
+    @property
+    def direction(self) -> str:
+        """'higher is better', 'lower is better', or nothing where it is not known."""
+        return f"{self.better} is better" if self.better else ""
+
+    def shown(self, value: float) -> str:
+        """A value of this metric for people."""
+        return f"{value:.{self.digits}f}"
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "time_cut": Protocol(
+        "Rating what comes later",
+        "One cut in time over all ratings: models learn from what came before it and are scored on what came "
+        "after, also for users who had not rated anything yet.",
+        ("top5_rating",),
+    ),
+    "latest_rating": Protocol(
+        "Each user's latest rating",
+        "Users are split into train and test users. Each user's latest rating is predicted from the earlier ones; "
+        "models learn from the train users' earlier ratings only.",
+        ("r2", "next_movie_hit_10"),
+    ),
+    "top_n": Protocol(
+        "Finding the movies to show",
+        "After the same cut in time, all movies that a user has not rated before are ranked; those it rates later "
+        "should come first.",
+        ("ndcg_10",),
+    ),
+}
+MODELS: Mapping[str, str] = {
+    RANDOM: "Random order",
+    ITEM_MEAN: "Item mean",
+    "popularity": "Popularity",
+    "als_unadjusted": "ALS without fill",
+    "als_adjusted": "ALS, cold users filled in",
+    "implicit_als": "Implicit ALS",
+    "user_bias": "Item mean and user bias",
+    "segment_mean": "Segment mean",
+    "segment_bias": "Item mean, user and segment bias",
+    "segment_list": "Segment's top list",
+    "segment_mixture": "Mixture of segments",
+    SELECTED: "Selected model",
+    UPPER_BOUND: "True order (upper bound)",
+}
+POPULATIONS: Mapping[str, str] = {
+    "all": "All users",
+    "seen": "Users seen in training",
+    "unseen": "Users not seen in training",
+    "train_users": "Train users",
+    "test_users": "Test users",
+}
+METRICS: Mapping[str, Metric] = {
+    "top5_rating": Metric(
+        "Rating of the top 5 %",
+        "higher",
+        "Mean true rating of the 5 % of each user's test movies that were predicted highest.",
+    ),
+    "top5_rating_published": Metric(
+        "Rating of the top 5 %, by case study A's own rule",
+        "higher",
+        "A missing prediction counts as 1.0, and every test row at or above the user's 95th percentile is taken: "
+        "where nothing is predicted, that is all of the user's rows.",
+    ),
+    "rmse": Metric("RMSE", "lower", "Root mean squared error of the predicted rating, in rating points."),
+    "mae": Metric("MAE", "lower", "Mean absolute error of the predicted rating, in rating points.", is_drawn=False),
+    "r2": Metric("R²", "higher", "Share of the ratings' variance that is predicted; 0 is what their mean gets."),
+    "prediction_coverage": Metric(
+        "Prediction coverage",
+        None,
+        "Share of rows with a prediction of the model's own; the others fall back to the item mean.",
+        is_drawn=False,
+    ),
+    "catalog_coverage": Metric(
+        "Catalogue coverage", None, "Share of all movies that are shown to anybody.", is_drawn=False
+    ),
+}
+# Metrics of the first k of a list are named <this>_<k>.
+METRICS_AT_K: Mapping[str, Metric] = {
+    "ndcg": Metric(
+        "NDCG at {k}",
+        "higher",
+        "Quality of the first {k} movies shown, the first ones weighing most; 1 is the best possible list.",
+        4,
+    ),
+    "recall": Metric(
+        "Recall at {k}", "higher", "Share of the movies liked later that are among the first {k}.", 4, False
+    ),
+    "precision": Metric("Precision at {k}", "higher", "Share of the first {k} that are liked later.", 4, False),
+    "map": Metric("MAP at {k}", "higher", "Mean average precision of the first {k}.", 4, False),
+    "mrr": Metric("MRR at {k}", "higher", "Mean of 1 / place of the first movie that is liked later.", 4, False),
+    "hit_rate": Metric(
+        "Hit rate at {k}", "higher", "Share of users with a movie liked later among the first {k}.", 4, False
+    ),
+    "next_movie_hit": Metric(
+        "Next movie hit at {k}",
+        "higher",
+        "Share of users whose next movie is in the top {k} of those they have not seen.",
+        4,
+    ),
+}
+
+
+def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The distinct names: known ones first in their order, then the others by name, the upper bound last."""
+    order = {name: position for position, name in enumerate(known)}
+    return sorted(set(names), key=lambda name: (name == UPPER_BOUND, order.get(name, len(order)), name))
+
+
+def model(name: str) -> str:
+    """A model's name for people."""
+    return MODELS.get(name, _plain(name))
+
+
+def population(name: str) -> str:
+    """A population's name for people."""
+    return POPULATIONS.get(name, _plain(name))
+
+
+def metric(name: str) -> Metric:
+    """What is known of a metric; of an unknown one, its name."""
+    base, _, k = name.rpartition("_")
+    at_k = METRICS_AT_K.get(base)
+    if at_k and k.isdigit():
+        return replace(at_k, label=at_k.label.format(k=k), meaning=at_k.meaning.format(k=k))
+    return METRICS.get(name, Metric(_plain(name)))
+
+
+def metrics_in_order(names: Iterable[str]) -> list[str]:
+    """The distinct metrics, known ones first in their order."""
+    order = {name: place for place, name in enumerate((*METRICS, *METRICS_AT_K))}
+
+    def place(name: str) -> tuple[int, str, int]:
+        base, _, k = name.rpartition("_")
+        at_k = base in METRICS_AT_K and k.isdigit()
+        return (order.get(base if at_k else name, len(order)), base if at_k else name, int(k) if at_k else 0)
+
+    return sorted(set(names), key=place)
+
+
+def protocol(name: str) -> Protocol:
+    """What is known of a protocol; of an unknown one, its name."""
+    return PROTOCOLS.get(name, Protocol(_plain(name)))
+
+
+def role(name: str) -> Literal["bound", "baseline", "selected", "model"]:
+    """What a model is for the reader."""
+    if name in BOUNDS:
+        return "bound"
+    if name in BASELINES:
+        return "baseline"
+    return "selected" if name == SELECTED else "model"
+
+
+def _plain(name: str) -> str:
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]

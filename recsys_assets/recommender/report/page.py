@@ -1,0 +1,188 @@
+"""The evaluation report: one HTML file that opens offline, for somebody with five minutes and for one with an hour.
+
+What it says comes from `headline`, `summary` and `score_tables`, its pictures from `charts`; here they become a page.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+
+import altair as alt
+import narwhals as nw
+import polars as pl
+from altair.typing import ChartType
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.report import charts, labels
+from recsys_assets.recommender.report.headline import Headline
+from recsys_assets.recommender.report.published import PUBLISHED
+from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
+from recsys_assets.recommender.report.segment_charts import top_movies
+from recsys_assets.recommender.report.summary import data_summary
+
+# Beyond these, cards make the page long and heavy without making it more readable; the largest segments are shown.
+MAX_CARDS = 60
+
+_PACKAGE = "recsys_assets.recommender.report"
+_TEMPLATE = "template.html.j2"
+_SVG_IDS = re.compile(r'(\bid="|url\(#|href="#)')
+_NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """What the report shows.
+
+    Attributes:
+        ratings, users, movies, rejected_rows, user_features, cluster_sweep, user_clusters, segment_movies,
+            user_segments, segment_ratings: the tables of these names; a table without rows is fine.
+        evaluation_scores: the tidy scores.
+        settings: what the run was made with; mappings may be nested.
+        versions: library and version.
+        generated: when the report was made.
+        title: heading of the page.
+    """
+
+    ratings: nw.LazyFrame
+    users: nw.LazyFrame
+    movies: nw.LazyFrame
+    rejected_rows: nw.LazyFrame
+    user_features: nw.LazyFrame
+    cluster_sweep: nw.LazyFrame
+    user_clusters: nw.LazyFrame
+    segment_movies: nw.LazyFrame
+    user_segments: nw.LazyFrame
+    segment_ratings: nw.LazyFrame
+    evaluation_scores: nw.LazyFrame | pl.DataFrame
+    settings: Mapping[str, object]
+    versions: Mapping[str, str]
+    generated: datetime
+    title: str = "Recommender report"
+
+
+def render_page(inputs: ReportInputs) -> str:
+    """The report as one HTML document that loads nothing: style and pictures are inside.
+
+    Args:
+        inputs: the tables, scores, settings and versions to show.
+    """
+    scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
+    data = data_summary(inputs.ratings, inputs.users, inputs.movies, inputs.rejected_rows)
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(_TEMPLATE).render(
+        title=inputs.title,
+        generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
+        labels=labels,
+        data=data,
+        headline=Headline(scores, data.users, data.ratings),
+        protocols=_protocols(scores),
+        published=[(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED],
+        pictures=_pictures(inputs),
+        cards=_cards(inputs),
+        settings=list(_groups(inputs.settings)),
+        versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
+    )
+
+
+def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
+    """The chart as inline SVG, described by its title, its inner ids made unique on the page by `name`.
+
+    Args:
+        chart: any finished chart.
+        name: unique on the page.
+        titled: False where the page has the title already.
+    """
+    described = f'<svg role="img" aria-label="{escape(str(chart.title.text))}" '
+    shown = chart.copy(deep=False)
+    shown.title = chart.title if titled else alt.Undefined
+    svg = _SVG_IDS.sub(rf"\g<1>{name}-", _NAMESPACES.sub("", charts.to_svg(shown)))
+    return Markup(svg.replace("<svg ", described, 1))
+
+
+def _protocols(scores: pl.DataFrame) -> list[dict[str, object]]:
+    """Each protocol with its tables and the pictures of those worth one."""
+    return [
+        {
+            "name": name,
+            "facts": labels.protocol(name),
+            "tables": [(table, _score_figure(scores, table)) for table in score_tables(scores, name)],
+        }
+        for name in labels.ordered(scores["protocol"], labels.PROTOCOLS)
+    ]
+
+
+def _score_figure(scores: pl.DataFrame, table: ScoreTable) -> Markup | None:
+    if not table.facts.is_drawn:
+        return None
+    chart = charts.scores(scores, table.protocol, table.metric)
+    return figure(chart, f"{table.protocol}-{table.metric}", titled=False)
+
+
+def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
+    clusters = to_polars(inputs.user_clusters.select(nw.col("cluster").n_unique().alias("k")))["k"][0]
+    drawn = {
+        "ratings_per_user": charts.ratings_per_user(inputs.ratings),
+        "cluster_sweep": charts.cluster_sweep(inputs.cluster_sweep, int(clusters)),
+        "cluster_pairs": charts.cluster_pairs(inputs.user_features, inputs.user_clusters),
+        "cluster_profiles": charts.cluster_profiles(inputs.users, inputs.user_clusters),
+        "users_per_segment": charts.users_per_segment(inputs.user_segments),
+        "rating_by_segment": charts.rating_by_segment(inputs.segment_ratings, inputs.movies),
+        "example_affinities": charts.example_affinities(inputs.user_segments, inputs.users),
+    }
+    return {name: figure(chart, name) for name, chart in drawn.items()}
+
+
+def _cards(inputs: ReportInputs) -> list[dict[str, object]]:
+    """The largest segments with their size and top movies, in the order of their numbers."""
+    sizes = to_polars(inputs.user_segments.group_by("segment").agg(nw.len().alias("users")))
+    users = dict(sizes.iter_rows())
+    total = max(sum(users.values()), 1)
+    listed = top_movies(inputs.segment_movies).partition_by("segment", as_dict=True)
+    segments = sorted((segment for (segment,) in listed), key=lambda segment: (-users.get(segment, 0), segment))
+    return [
+        {
+            "segment": segment,
+            "users": users.get(segment, 0),
+            "share": users.get(segment, 0) / total,
+            "most": listed[(segment,)]["probability"].max(),
+            "movies": list(listed[(segment,)].iter_rows(named=True)),
+        }
+        for segment in sorted(segments[:MAX_CARDS])
+    ]
+
+
+def _groups(settings: Mapping[str, object]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Heading and entries of each group of settings: plain ones first, then each mapping, nested names dotted."""
+    plain = {name: _shown(value) for name, value in settings.items() if not isinstance(value, Mapping)}
+    if plain:
+        yield "general", plain
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield name, dict(_flat(value))
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _shown(value)
+
+
+def _shown(value: object) -> str:
+    """A setting as it would stand in settings.toml, quotes left out."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return "not set" if value is None else str(value)

@@ -1,0 +1,282 @@
+"""Pictures of the segments of taste: their sizes, their top movies, what they like, how users mix them.
+
+The segments themselves come from `recommender/segments.py`.
+"""
+
+from collections.abc import Sequence
+
+import altair as alt
+import narwhals as nw
+import polars as pl
+from altair.typing import ChartType
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
+
+CARD_MOVIES = 20
+# Titles take most of a PNG's bytes: this many fit into what `to_png` allows.
+SHEET_CARDS = 6
+_SHEET_ROWS = SHEET_CARDS * CARD_MOVIES
+_MAX_CARDS = 40
+EXAMPLE_MOVIES = 6
+# Case study B's example: a user whose segments differ by half of all affinity.
+CLEAR_SPREAD = 0.5
+# With more segments than these, numbers above the bars would overlap.
+_LABELLED_SEGMENTS = 25
+
+
+def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
+    """How many users have their highest affinity for each segment, train and test users apart.
+
+    Args:
+        user_segments: the table `user_segments`.
+    """
+    counts = to_polars(user_segments.group_by("segment", "partition").agg(nw.len().alias("users")))
+    totals = counts.group_by("segment").agg(pl.col("users").sum()).sort("segment")
+    x = alt.X("segment:O", title="segment", axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    partitions = alt.Color(
+        "partition:N",
+        title="users",
+        sort=["train", "test"],
+        scale=alt.Scale(domain=["train", "test"], range=[BLUE, ORANGE]),
+        legend=alt.Legend(orient="top", title=None),
+    )
+    bars = (
+        alt.Chart(counts.sort("segment", "partition"))
+        .mark_bar()
+        .encode(
+            x=x,
+            y=alt.Y("users:Q", title="users"),
+            color=partitions,
+            order=alt.Order("partition:N", sort="descending"),
+        )
+    )
+    labels = (
+        alt.Chart(totals)
+        .mark_text(dy=-7, fontSize=11)
+        .encode(x=x, y=alt.Y("users:Q"), text=alt.Text("users:Q", format=","))
+    )
+    chart = bars + labels if len(totals) <= _LABELLED_SEGMENTS else bars
+    return finished(
+        chart.properties(width=WIDTH, height=240),
+        "Users per segment",
+        f"{totals['users'].sum():,} users by their segment of highest affinity.",
+    )
+
+
+def top_movies(segment_movies: nw.LazyFrame, *segments: int) -> pl.DataFrame:
+    """segment, rank, title, probability: the first `CARD_MOVIES` of these segments, of all if none is named."""
+    listed = segment_movies.filter(nw.col("rank") <= CARD_MOVIES)
+    chosen = listed.filter(nw.col("segment").is_in(list(segments))) if segments else listed
+    return to_polars(chosen, "segment", "rank", "title", "probability").sort("segment", "rank")
+
+
+def segment_card(segment_movies: nw.LazyFrame, segment: int) -> ChartType:
+    """The top 20 movies of one segment by their probability in it.
+
+    Args:
+        segment_movies: the table `segment_movies`.
+        segment: number of the segment.
+
+    Raises:
+        ValueError: there is no such segment.
+    """
+    movies = top_movies(segment_movies, segment)
+    if not len(movies):
+        raise ValueError(f"segment {segment} has no movies in segment_movies")
+    return finished(
+        _card(movies, "probability in the segment", width=360, row=20),
+        f"Segment {segment}",
+        f"Its {len(movies)} most probable movies, {movies['probability'].sum():.1%} of the segment.",
+    )
+
+
+def segment_cards(segment_movies: nw.LazyFrame, *segments: int) -> ChartType:
+    """Cards of several segments side by side, with as many of their top movies as one picture can hold.
+
+    That is all 20 of up to `SHEET_CARDS` segments, the first few of more; `segment_sheets` has all of all.
+
+    Args:
+        segment_movies: the table `segment_movies`.
+        segments: numbers of the segments; the first 40 if none is named.
+    """
+    parts = top_movies(segment_movies, *segments).partition_by("segment", as_dict=True)
+    shown = dict(list(parts.items())[:_MAX_CARDS])
+    if not shown:
+        return note("Segments", "There are no segments.")
+    n_movies = min(CARD_MOVIES, _SHEET_ROWS // len(shown))
+    cards = [
+        _card(movies.head(n_movies), None, width=90, row=15, label=180).properties(
+            title=alt.TitleParams(f"Segment {segment}", fontSize=13, offset=6)
+        )
+        for (segment,), movies in shown.items()
+    ]
+    more = f" The first {len(shown)} of {len(parts)} segments." if len(parts) > len(shown) else ""
+    return finished(
+        alt.concat(*cards, columns=3, spacing=14).resolve_scale(x="shared"),
+        f"The top {n_movies} movies of each segment",
+        f"Bar: probability of the movie in the segment, in percent.{more}",
+    )
+
+
+def segment_sheets(segment_movies: nw.LazyFrame) -> list[ChartType]:
+    """The full cards of all segments, `SHEET_CARDS` to a picture: one of them all would be too large to store.
+
+    Args:
+        segment_movies: the table `segment_movies`.
+    """
+    segments = to_polars(segment_movies.select("segment").unique())["segment"].sort().to_list()
+    sheets = (segments[first : first + SHEET_CARDS] for first in range(0, len(segments), SHEET_CARDS))
+    return [segment_cards(segment_movies, *sheet) for sheet in sheets]
+
+
+def _card(movies: pl.DataFrame, x_title: str | None, *, width: int, row: int, label: int = 300) -> ChartType:
+    """One bar per movie, its title to the left. Ranks, not titles, are the rows: two movies may share a title."""
+    base = alt.Chart(movies).encode(y=alt.Y("rank:O", title=None, axis=None))
+    axis = alt.Axis(format=".1~%", tickCount=3)
+    bar = base.mark_bar(color=BLUE, height={"band": 0.7}).encode(x=alt.X("probability:Q", title=x_title, axis=axis))
+    numbered = base.transform_calculate(label="datum.rank + '. ' + datum.title")
+    title = numbered.mark_text(align="left", limit=label - 8, fontSize=11).encode(
+        x=alt.XValue(-label), text=alt.Text("label:N")
+    )
+    return alt.layer(bar, title).properties(width=width, height=alt.Step(row))
+
+
+def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_MOVIES) -> list[int]:
+    """The movies with the most ratings by segments' users, the most rated first."""
+    totals = segment_ratings.group_by("movie").agg(nw.col("count").cast(nw.Int64()).sum().alias("ratings"))
+    return to_polars(totals.sort("ratings", "movie", descending=[True, False]).head(n))["movie"].to_list()
+
+
+def rating_by_segment(
+    segment_ratings: nw.LazyFrame, movies: nw.LazyFrame, example_movies: Sequence[int] | None = None
+) -> ChartType:
+    """Mean rating of some movies by the users of each segment, with the number of ratings it rests on.
+
+    Args:
+        segment_ratings: the table `segment_ratings`.
+        movies: the table `movies`, for the titles.
+        example_movies: dense indices; the most rated ones if None.
+    """
+    title = "The same movie, segment by segment"
+    shown = list(most_rated(segment_ratings) if example_movies is None else example_movies)
+    means = segment_ratings.filter(nw.col("movie").is_in(shown), nw.col("count") > 0)
+    table = to_polars(means.join(movies.select("movie", "title"), on="movie", how="left"))
+    if not len(table):
+        return note(title, "None of these movies has a rating by a user with a segment.")
+    overall = (pl.col("mean") * pl.col("count")).sum() / pl.col("count").sum()
+    table = table.sort("movie", "segment").select(
+        "movie",
+        "segment",
+        "mean",
+        "count",
+        pl.col("title").fill_null("untitled"),
+        overall=overall.over("movie"),
+    )
+    parts = table.partition_by("movie", as_dict=True)
+    domain = list(table.select(pl.col("mean").min(), high=pl.col("mean").max()).row(0))
+    rows = [_movie_row(parts[(movie,)], domain, last=movie == shown[-1]) for movie in shown if (movie,) in parts]
+    return finished(
+        alt.vconcat(*rows, spacing=18).resolve_scale(size="shared", x="shared"),
+        title,
+        "Point: mean rating by the segment's train users, its area their number (also written below).",
+        "Line and number beside the title: mean over all segments.",
+    )
+
+
+def _movie_row(table: pl.DataFrame, domain: list[float], *, last: bool) -> ChartType:
+    labelled = table["segment"].n_unique() <= _LABELLED_SEGMENTS
+    title = "segment" if last else None
+    padding = 18 if labelled else 4
+    axis = alt.Axis(
+        labelAngle=0,
+        grid=False,
+        ticks=False,
+        labels=last,
+        title=title,
+        labelOverlap=True,
+        labelPadding=padding,
+    )
+    base = alt.Chart(table).encode(x=alt.X("segment:O", axis=axis))
+    mean = alt.Y(
+        "mean:Q",
+        title="mean rating",
+        axis=alt.Axis(tickCount=3),
+        scale=alt.Scale(zero=False, domain=domain, padding=14),
+    )
+    legend = None if labelled else alt.Legend(tickCount=3, orient="bottom")
+    size = alt.Size("count:Q", title="ratings", scale=alt.Scale(range=[12, 260]), legend=legend)
+    layers = [
+        alt.Chart(table.head(1)).mark_rule(color=ORANGE, strokeWidth=1.5).encode(y=alt.Y("overall:Q")),
+        base.mark_circle(color=BLUE, opacity=0.9).encode(y=mean, size=size),
+    ]
+    if labelled:
+        counts = base.mark_text(fontSize=9.5, color=MUTED).encode(
+            y=alt.YValue(92), text=alt.Text("count:Q", format=",")
+        )
+        layers.append(counts)
+    heading = f"{table['title'][0]}  ({table['overall'][0]:.2f})"
+    return alt.layer(*layers).properties(
+        width=WIDTH - 60, height=84, title=alt.TitleParams(heading, fontSize=13, offset=4)
+    )
+
+
+def example_users(user_segments: nw.LazyFrame) -> pl.DataFrame:
+    """user, example, affinity: the flattest, the nearest above a spread of 0.5 (if any is), and the first user.
+
+    The spread of a user is its highest minus its lowest affinity; equal spreads are decided by the lower index.
+    """
+    spread = nw.col("affinity").list.max() - nw.col("affinity").list.min()
+    users = user_segments.select("user", "affinity", spread.alias("spread"))
+    examples = {
+        "flattest": users.sort("spread", "user"),
+        f"nearest above a spread of {CLEAR_SPREAD}": users.filter(nw.col("spread") > CLEAR_SPREAD).sort(
+            "spread", "user"
+        ),
+        "first user": users.sort("user"),
+    }
+    return pl.concat(
+        to_polars(ordered.head(1)).with_columns(example=pl.lit(name), order=pl.lit(order, pl.Int32))
+        for order, (name, ordered) in enumerate(examples.items())
+    )
+
+
+def example_affinities(user_segments: nw.LazyFrame, users: nw.LazyFrame | None = None) -> ChartType:
+    """How three example users mix the segments: see `example_users`.
+
+    Args:
+        user_segments: the table `user_segments`.
+        users: the table `users`; with it the users are named by their own id, else by their index.
+    """
+    examples = example_users(user_segments)
+    if not len(examples):
+        return note("Three users", "There are no users with segments.")
+    names = {} if users is None else _ids(users, examples["user"].to_list())
+    panels = [
+        _affinity_panel(row, names.get(row["user"], f"index {row['user']}")) for row in examples.iter_rows(named=True)
+    ]
+    return finished(
+        alt.hconcat(*panels, spacing=28).resolve_scale(y="shared"),
+        "Three users, three mixtures of taste",
+        "Affinity: share of each segment in what the user rated; each user's sum to 1.",
+    )
+
+
+def _ids(users: nw.LazyFrame, wanted: Sequence[int]) -> dict[int, str]:
+    table = to_polars(users.filter(nw.col("user").is_in(list(wanted))), "user", "user_id")
+    return dict(table.iter_rows())
+
+
+def _affinity_panel(example: dict, name: str) -> alt.Chart:
+    affinity = pl.DataFrame({"affinity": example["affinity"]}).with_row_index("segment")
+    lines = [example["example"], f"spread {example['spread']:.3f}"]
+    heading = alt.TitleParams(f"User {name}", subtitle=lines, fontSize=13, subtitleFontSize=12, offset=8)
+    return (
+        alt.Chart(affinity)
+        .mark_bar(color=BLUE)
+        .encode(
+            x=alt.X("segment:O", title="segment", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            y=alt.Y("affinity:Q", title="affinity (share, 0 to 1)"),
+        )
+        .properties(width=190, height=170, title=heading)
+    )

@@ -1,0 +1,108 @@
+"""The data in numbers: users, movies, ratings, their span and scale, what was rejected, what is missing.
+
+Each number is one aggregate on the table's own engine; nothing larger than an answer is collected.
+"""
+
+from dataclasses import dataclass
+
+import narwhals as nw
+
+from recsys_assets.recommender.frames import to_polars
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A number about the data, what it counts, and a line of context."""
+
+    label: str
+    value: str
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What the data is.
+
+    Attributes:
+        users: number of users with a rating.
+        ratings: number of ratings.
+        facts: the numbers worth reading, users first.
+        rejections: reason and number of the rejected rows, the most frequent reason first.
+        has_demographics: whether any user has any attribute.
+    """
+
+    users: int
+    ratings: int
+    facts: tuple[Fact, ...]
+    rejections: tuple[tuple[str, int], ...]
+    has_demographics: bool
+
+
+def data_summary(
+    ratings: nw.LazyFrame, users: nw.LazyFrame, movies: nw.LazyFrame, rejected_rows: nw.LazyFrame
+) -> DataSummary:
+    """The summary of the tables of these names; each may be empty."""
+    rating = to_polars(
+        ratings.select(
+            nw.len().alias("ratings"),
+            nw.col("user").n_unique().alias("users"),
+            nw.col("movie").n_unique().alias("movies"),
+            nw.col("rating").min().alias("lowest"),
+            nw.col("rating").max().alias("highest"),
+            nw.col("rating").n_unique().alias("values"),
+            nw.col("rating").mean().alias("mean"),
+            nw.col("timestamp").min().alias("first"),
+            nw.col("timestamp").max().alias("last"),
+        )
+    ).row(0, named=True)
+    reasons = to_polars(rejected_rows.group_by("reason").agg(nw.len().alias("rows")))
+    rejections = tuple(reasons.sort("rows", "reason", descending=[True, False]).iter_rows())
+    all_users, all_movies, bare = _rows(users), _rows(movies), _without_attributes(users)
+    facts = [
+        Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
+        Fact("movies", f"{all_movies:,}", f"{rating['movies']:,} of them rated"),
+        Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
+        *(_rating_facts(rating, all_movies) if rating["ratings"] else ()),
+        Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), "reasons")),
+        Fact("users without demographics", f"{bare:,}", f"{bare / max(all_users, 1):.1%} of all"),
+    ]
+    return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
+
+
+def _rating_facts(rating: dict, all_movies: int) -> list[Fact]:
+    density = rating["ratings"] / (rating["users"] * all_movies) if all_movies else 0.0
+    return [
+        Fact(
+            "span",
+            _span(rating["first"].year, rating["last"].year),
+            f"{rating['first']:%Y-%m-%d} to {rating['last']:%Y-%m-%d}",
+        ),
+        Fact(
+            "scale",
+            f"{rating['lowest']:g} to {rating['highest']:g}",
+            f"{rating['values']} values, mean {rating['mean']:.2f}",
+        ),
+        Fact("density", f"{density:.2%}", "of all pairs of user and movie"),
+    ]
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} – {last}"
+
+
+def _per_user(rating: dict) -> str:
+    return f"{rating['ratings'] / rating['users']:,.0f} per user" if rating["users"] else ""
+
+
+def _beyond(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number > 0 else ""
+
+
+def _rows(table: nw.LazyFrame) -> int:
+    return int(to_polars(table.select(nw.len().alias("rows")))["rows"][0])
+
+
+def _without_attributes(users: nw.LazyFrame) -> int:
+    attributes = [name for name in users.collect_schema().names() if name not in ("user", "user_id")]
+    bare = users.filter(*[nw.col(name).is_null() for name in attributes]) if attributes else users
+    return _rows(bare)

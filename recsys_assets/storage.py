@@ -1,0 +1,93 @@
+"""How assets lie on disk: a folder of versions per asset, or per asset and batch, and a pointer to the present one.
+
+A write makes a new version beside the old ones and then switches the pointer in one step, so a reader never sees half
+an asset and keeps the version it began with. Knows nothing of Dagster: an asset is the path of its key.
+"""
+
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from urllib.parse import quote, unquote
+
+import narwhals as nw
+import polars as pl
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TABLE_FILE = "table.parquet"
+_VERSIONS_KEPT = 3
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Anything that stores itself in a folder."""
+
+    def save(self, folder: Path) -> None:
+        """Write into an existing, empty folder."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+
+
+class AssetMissingError(Exception):
+    """An asset is needed that has never been materialized."""
+
+
+class AssetStore:
+    """The folders below a home's `assets/`: where versions lie, how they are switched, read and pruned."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, asset: Sequence[str], partition: str | None = None) -> Path:
+        """Where the versions of an asset, or of one batch of it, lie."""
+        folder = self.root.joinpath(*asset)
+        return folder if partition is None else folder / "batches" / quote(partition, safe="")
+
+    def current(self, asset: Sequence[str], partition: str | None = None) -> Path:
+        """The present version. Resolved, so that who holds it keeps it when a newer one comes.
+
+        Raises:
+            AssetMissingError: there is none.
+        """
+        pointer = self.folder(asset, partition) / "current"
+        if not pointer.exists():
+            key = "/".join(asset)
+            name = key + (f" of batch {partition}" if partition else "")
+            raise AssetMissingError(
+                f"{name} has not been materialized (nothing at {pointer}). "
+                f"Run `dg launch --assets '{key}'`, or `recsys-assets run` for everything."
+            )
+        return pointer.resolve()
+
+    def batches(self, asset: Sequence[str]) -> list[str]:
+        """The batches of which a partitioned asset has a present version, by name."""
+        return sorted(unquote(pointer.parent.name) for pointer in self.folder(asset).glob("batches/*/current"))
+
+    def new_version(self, asset: Sequence[str], partition: str | None, run_id: str) -> Path:
+        """An empty folder to write the next version into; nobody reads it before `switch`."""
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        version = self.folder(asset, partition) / "versions" / f"{now}-{run_id[:8]}"
+        version.mkdir(parents=True)
+        return version
+
+    def switch(self, version: Path) -> None:
+        """Make a written version the present one, in one step, and remove all but the newest few."""
+        folder = version.parent.parent
+        pointer = folder / f".current-{version.name}"
+        pointer.symlink_to(version.relative_to(folder))
+        pointer.replace(folder / "current")
+        for old in sorted(version.parent.iterdir())[:-_VERSIONS_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
+    """A stored table as a lazy frame: of Spark where a session is given, else of Polars."""
+    path = version / TABLE_FILE
+    if spark is not None:
+        return nw.from_native(spark.read.parquet(str(path)))
+    return nw.from_native(pl.scan_parquet(path / "*.parquet" if path.is_dir() else path))

@@ -1,0 +1,73 @@
+"""What tests of several stages share: one home in which the whole pipeline has run once."""
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from recsys_assets.cli import app
+from recsys_assets.home import Home
+from recsys_assets_tests.made_up import MadeUp, made_up
+
+FAST_SETTINGS = """
+[clusters]
+k = 2
+k_max = 4
+
+[als]
+rank = 4
+max_iter = 3
+
+[ranking]
+rank = 4
+max_iter = 3
+
+[segments]
+n_segments = 2
+batch_size = 16
+
+[evaluation]
+n_resamples = 100
+
+[spark]
+master = "local[2]"
+driver_memory = "1g"
+shuffle_partitions = 1
+"""
+
+
+def invoke(*arguments: object) -> Result:
+    """The command line in this process; the environment is as before afterwards."""
+    with pytest.MonkeyPatch.context() as environment:
+        for variable in ("DAGSTER_HOME", "RECSYS_HOME"):
+            # Set and taken away again, so that what the command sets is undone as well.
+            environment.setenv(variable, "")
+            environment.delenv(variable)
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="session")
+def small_data() -> MadeUp:
+    """What the shared home was made from."""
+    return made_up()
+
+
+@pytest.fixture(scope="session")
+def first_run(small_data, tmp_path_factory) -> tuple[Home, Result]:
+    """A home with every asset, and what `recsys-assets run` printed: one run, one JVM, for all tests that need it.
+
+    Read only: a test that changes a home makes its own.
+    """
+    folder = tmp_path_factory.mktemp("shared")
+    home = Home(folder / "home")
+    home.prepare()
+    home.settings_file.write_text(FAST_SETTINGS)
+    added = invoke("add", small_data.write(folder / "small"), "--home", home.path)
+    assert added.exit_code == 0, added.output
+    ran = invoke("run", "--home", home.path)
+    assert ran.exit_code == 0, ran.output
+    return home, ran
+
+
+@pytest.fixture(scope="session")
+def materialized_home(first_run) -> Home:
+    """A home with every asset. Read only."""
+    return first_run[0]

@@ -1,0 +1,72 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_assets.recommender import clusters
+from recsys_assets.recommender.frames import lazy
+
+
+@pytest.fixture
+def people() -> pl.DataFrame:
+    """Three groups of users told apart by age, gender and region; one user without attributes."""
+    generator = np.random.default_rng(0)
+    group = np.repeat([0, 1, 2], [40, 30, 20])
+    table = pl.DataFrame(
+        {
+            "user": np.arange(90, dtype=np.int32),
+            "user_id": [f"id{n}" for n in range(90)],
+            "age": np.array([15.0, 40.0, 70.0])[group] + generator.normal(0, 0.5, 90),
+            "gender": np.array(["F", "M", "F"])[group],
+            "zip_code": np.array(["10001", "20002", "30003"])[group],
+            "planet": ["earth"] * 90,
+        }
+    )
+    nobody = pl.DataFrame({"user": [90], "user_id": ["id90"]}, schema_overrides={"user": pl.Int32})
+    return pl.concat([table, nobody], how="diagonal")
+
+
+def test_features_are_scaled_and_encoded(people):
+    """A zip code or an id would be taken for a quantity and drown everything else."""
+    features = clusters.user_features(lazy(people))
+    assert features.columns == ["user", "age", "gender=F", "gender=M", "zip_code=1", "zip_code=2", "zip_code=3"]
+    known = features.head(90)
+    assert known["age"].mean() == pytest.approx(0, abs=1e-9)
+    assert known["age"].std(ddof=0) == pytest.approx(1)
+    assert known.select("gender=F", "gender=M").sum_horizontal().to_list() == [1.0] * 90
+    assert features.row(90)[1:] == (0.0,) * 6
+
+
+def test_planted_groups_are_found(people):
+    """Users of a kind would not be in one cluster, and the fill for new users would be noise."""
+    features = lazy(clusters.user_features(lazy(people.head(90))))
+    sweep = clusters.sweep(features, k_values=range(1, 7))
+    assert clusters.silhouette_choice(sweep) == 3
+    assert sweep["sse"].is_sorted(descending=True)
+    assert sweep["silhouette"][0] is None
+    assigned = clusters.assign(features, k=3)["cluster"].to_list()
+    assert assigned == [0] * 40 + [1] * 30 + [2] * 20
+
+
+def test_clusters_do_not_depend_on_the_order_of_rows(people):
+    """The same users in another order would be grouped and numbered differently."""
+    features = clusters.user_features(lazy(people))
+    shuffled = features.sample(fraction=1, shuffle=True, seed=3)
+    assert clusters.assign(lazy(shuffled), k=4).equals(clusters.assign(lazy(features), k=4))
+
+
+def test_without_attributes_there_is_one_cluster():
+    """A catalogue without demographics could not be used at all."""
+    bare = lazy(pl.DataFrame({"user": [0, 1, 2], "user_id": ["a", "b", "c"]}))
+    features = lazy(clusters.user_features(bare))
+    assert clusters.assign(features, k=5)["cluster"].to_list() == [0, 0, 0]
+    sweep = clusters.sweep(features, k_values=range(1, 5))
+    assert sweep["k"].to_list() == [1]
+    assert clusters.silhouette_choice(sweep) is None
+
+
+def test_more_clusters_than_kinds_of_users(people):
+    """A small catalogue would fail in K-means."""
+    two = lazy(
+        clusters.user_features(lazy(people.filter(pl.col("gender").is_in(["F"])).select("user", "user_id", "zip_code")))
+    )
+    assert set(clusters.assign(two, k=5)["cluster"]) == {0, 1}

@@ -1,0 +1,134 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from recsys_assets.build import build_defs
+from recsys_assets.home import Home, instance_configuration
+from recsys_assets.recommender.tables import TABLES
+from recsys_assets.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+SNAPSHOT = Path(__file__).parent / "snapshots" / "assets.json"
+
+# The named exception to the rule below: it takes over the configuration that was scored and is never scored itself.
+FITTED_ON_EVERYTHING = "serving_model"
+# The table that each task's rows, and everything that may learn for it, come from.
+TRAINING_TABLES = {
+    "time_cut": {"train_ratings"},
+    "top_n": {"train_ratings"},
+    "latest_rating": {"train_histories"},
+    "next_movie": {"train_histories"},
+}
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Any:
+    """The asset graph of an empty home."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    return build_defs(home=home, settings=Settings()).get_repository_def().asset_graph
+
+
+def _contract(node: Any) -> dict[str, object]:
+    return {
+        "deps": sorted(key.to_user_string() for key in node.parent_keys),
+        "group": node.group_name,
+        "owners": sorted(node.owners),
+        "tags": dict(sorted(node.tags.items())),
+        "partitions": node.partitions_def.name if node.partitions_def else None,
+        "backfill": node.backfill_policy.policy_type.value if node.backfill_policy else None,
+        "automation": str(node.automation_condition) if node.automation_condition else None,
+    }
+
+
+def test_the_graph_is_the_one_agreed_on(graph):
+    """An asset would lose its lineage, group, owner or automation without anybody having meant it.
+
+    After a change that is meant: UPDATE_SNAPSHOTS=1 pytest recsys_assets_tests/test_definitions.py, then read the diff.
+    """
+    found = {node.key.to_user_string(): _contract(node) for node in graph.asset_nodes}
+    text = json.dumps(dict(sorted(found.items())), indent=1) + "\n"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOT.write_text(text)
+    assert text == SNAPSHOT.read_text()
+
+
+def test_every_asset_says_what_it_is(graph):
+    """A person in the UI would find an asset without meaning, owner or columns."""
+    for node in graph.asset_nodes:
+        assert node.description, node.key
+        assert node.owners == ["team:recsys"], node.key
+        assert node.kinds, node.key
+        assert node.backfill_policy == dg.BackfillPolicy.single_run(), node.key
+        if node.key.path[-1] in TABLES:
+            assert "dagster/column_schema" in node.metadata, node.key
+
+
+def test_every_declared_table_is_an_asset(graph):
+    """A table would be declared that nothing computes, or stored under a name nobody declared."""
+    assert set(TABLES) <= {node.key.path[-1] for node in graph.asset_nodes}
+
+
+def _paths_to_ratings(graph: Any, key: dg.AssetKey, stop: set[str], walked: tuple[str, ...] = ()):
+    """Paths from an asset up to `ratings` that pass through none of the assets named by `stop`."""
+    name = key.to_user_string()
+    if name in stop:
+        return
+    if name == "ratings":
+        yield (*walked, name)
+        return
+    for parent in sorted(graph.get(key).parent_keys):
+        yield from _paths_to_ratings(graph, parent, stop, (*walked, name))
+
+
+def test_no_scored_model_sees_what_it_is_scored_on(graph):
+    """Scores would be too good to be true, because a model had learnt from its own test."""
+    for node in graph.asset_nodes:
+        if node.key.path[0] != "predictions":
+            continue
+        task = node.key.path[1]
+        models = [key for key in node.parent_keys if "model" in graph.get(key).kinds]
+        assert FITTED_ON_EVERYTHING not in {key.to_user_string() for key in models}
+        for model in models:
+            leaks = list(_paths_to_ratings(graph, model, TRAINING_TABLES[task]))
+            assert not leaks, f"{node.key.to_user_string()}: {' <- '.join(leaks[0])}"
+
+
+def test_the_serving_model_is_never_scored(graph):
+    """The model fitted on all ratings would be praised for knowing the test rows."""
+    children = graph.get(dg.AssetKey(FITTED_ON_EVERYTHING)).child_keys
+    assert {key.to_user_string() for key in children} == {"recommendations"}
+
+
+def test_the_repo_root_serves_the_default_home():
+    """`dg dev` in the checkout would show another run history than the command line."""
+    found = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    assert found == instance_configuration(Path(".recsys/dagster"))
+    location = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"][0]["python_module"]
+    assert location["module_name"] == "recsys_assets.definitions"
+    assert location["location_name"] == "recsys_assets"
+
+
+def test_two_homes_hold_two_catalogues(tmp_path):
+    """Batches of one catalogue would appear in the other's UI."""
+    homes = [Home(tmp_path / name) for name in ("one", "two")]
+    for home in homes:
+        home.prepare()
+    with dg.DagsterInstance.from_config(str(homes[0].dagster)) as instance:
+        instance.add_dynamic_partitions("batches", ["only-here"])
+    with dg.DagsterInstance.from_config(str(homes[0].dagster)) as again:
+        assert again.get_dynamic_partitions("batches") == ["only-here"]
+    with dg.DagsterInstance.from_config(str(homes[1].dagster)) as other:
+        assert other.get_dynamic_partitions("batches") == []
+
+
+def test_the_executor_is_one_setting(tmp_path):
+    """Nobody could use more than one process without editing code."""
+    for name in ("in_process", "multiprocess"):
+        settings = Settings.model_validate({"run": {"executor": name}})
+        job = build_defs(home=Home(tmp_path), settings=settings).resolve_job_def("refresh")
+        assert job.executor_def.name == name

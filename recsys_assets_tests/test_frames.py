@@ -1,0 +1,57 @@
+import narwhals as nw
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import chisquare
+
+from recsys_assets.recommender.frames import conform, lazy, pseudo_random, to_polars
+from recsys_assets.recommender.tables import TABLES
+
+
+def _draws(seed: int, frame: pl.DataFrame, columns: list[str]) -> np.ndarray:
+    return to_polars(lazy(frame).select(draw=pseudo_random(seed, columns)))["draw"].to_numpy()
+
+
+PAIRS = pl.DataFrame({"user": np.arange(200)}).join(pl.DataFrame({"movie": np.arange(300)}), how="cross")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1234])
+def test_draws_are_uniform(seed):
+    """Splits and fills would prefer some users and movies."""
+    for draws in (_draws(seed, PAIRS, ["user", "movie"]), _draws(seed, PAIRS.unique("user"), ["user"])):
+        counts = np.bincount(draws * 16 // (2**31 - 1), minlength=16)
+        assert chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("seed", [0, 99])
+def test_neighbours_and_seeds_draw_independently(seed):
+    """Users with neighbouring ids would be given the same movies, and two seeds the same split."""
+    by_user = _draws(seed, PAIRS, ["user", "movie"]).reshape(200, 300)
+    correlations = np.corrcoef(by_user)[np.triu_indices(200, 1)]
+    assert abs(correlations.mean()) < 0.005
+    assert correlations.std() < 1.1 / np.sqrt(300)
+    assert np.abs(correlations).max() < 0.35
+    other = _draws(seed + 1, PAIRS, ["user", "movie"])
+    assert abs(np.corrcoef(by_user.ravel(), other)[0, 1]) < 0.02
+
+
+def test_draws_depend_on_the_row_only():
+    """The split would change when a file lists its rows in another order."""
+    shuffled = PAIRS.sample(fraction=1.0, shuffle=True, seed=1)
+    expected = PAIRS.with_columns(draw=pl.Series(_draws(5, PAIRS, ["user", "movie"])))
+    found = shuffled.with_columns(draw=pl.Series(_draws(5, shuffled, ["user", "movie"])))
+    assert found.sort("user", "movie").equals(expected.sort("user", "movie"))
+
+
+def test_conform_names_the_missing_columns():
+    """A broken table would be stored, and fail in some later stage."""
+    with pytest.raises(ValueError, match="columns missing: timestamp, row; found: user_id"):
+        conform(lazy(pl.DataFrame({"user_id": ["a"], "movie_id": ["b"], "rating": [1.0]})), TABLES["raw_ratings"])
+
+
+def test_conform_keeps_further_columns_of_open_tables_only():
+    """Users would lose their attributes, or closed tables would gain columns nobody declared."""
+    users = conform(lazy(pl.DataFrame({"age": [3.0], "user_id": ["a"], "user": [0]})), TABLES["users"])
+    assert users.collect_schema() == {"user": nw.Int32(), "user_id": nw.String(), "age": nw.Float64()}
+    clusters = conform(lazy(pl.DataFrame({"user": [0], "cluster": [1], "extra": [1]})), TABLES["user_clusters"])
+    assert clusters.collect_schema().names() == ["user", "cluster"]
