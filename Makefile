@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: run test ui setup lint clean help
+.PHONY: run test ui setup lint constraints clean help
 
 help:
 	@echo "make run   set up and run the whole pipeline on MovieLens 100K"
@@ -43,6 +43,11 @@ test: lint
 
 ui: setup
 	@$(BIN)/recsys-assets serve
+
+# The versions installed now, as the ones that everybody gets.
+constraints: setup
+	@{ echo "# The versions that CI uses. Made by: make constraints"; $(BIN)/pip freeze --exclude-editable; } > constraints.new
+	@mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV)

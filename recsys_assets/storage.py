@@ -4,6 +4,7 @@ A write makes a new version beside the old ones and then switches the pointer in
 an asset and keeps the version it began with. Knows nothing of Dagster: an asset is the path of its key.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -91,3 +92,11 @@ def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
     if spark is not None:
         return nw.from_native(spark.read.parquet(str(path)))
     return nw.from_native(pl.scan_parquet(path / "*.parquet" if path.is_dir() else path))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

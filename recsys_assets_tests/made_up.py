@@ -1,7 +1,8 @@
 """Small made-up data with a planted structure, in the layout of MovieLens 100K.
 
-Users have one of two tastes, which their occupation tells; each taste rates the movies of its own genre high and the
-others low. The last sixth of the users comes late, so that a cut in time at 0.8 leaves users without a training rating.
+Users have one of two tastes, which their occupation tells; each taste sees most movies of its own genre and rates them
+high, and sees few of the others and rates them low. The last sixth of the users comes late, so that a cut in time at
+0.8 leaves users without a training rating.
 """
 
 from dataclasses import dataclass
@@ -50,12 +51,16 @@ class MadeUp:
 
 
 def made_up(*, n_users: int = 60, n_movies: int = 40, first_user: int = 1, day: int = 0, seed: int = 0) -> MadeUp:
-    """Users `first_user` onwards, each with about half of the movies rated; ratings begin on `day`."""
+    """Users `first_user` onwards, each with about half of the movies rated; ratings begin on `day`.
+
+    Even users (0 first) like movies of the first genre, which are the ones with odd ids.
+    """
     generator = np.random.default_rng(seed)
     taste = np.arange(n_users) % 2
     genre = np.arange(n_movies) % 2
-    user, movie = np.nonzero(generator.random((n_users, n_movies)) < 0.5)
-    likes = taste[user] == genre[movie]
+    suits = taste[:, None] == genre
+    user, movie = np.nonzero(generator.random((n_users, n_movies)) < np.where(suits, 0.75, 0.25))
+    likes = suits[user, movie]
     rating = np.clip(np.where(likes, 4, 2) + generator.integers(-1, 2, len(user)), 1, 5)
     late = user >= n_users * 5 // 6
     when = _START + _DAY * (day + 100 * late) + generator.integers(0, 90 * _DAY, len(user))

@@ -263,6 +263,8 @@ def test_the_unfilled_model_orders_the_rest_at_random():
     assert {score(run, "als_unadjusted", "top5_rating", "seen") for run in runs} == {1.0}
     assert {score(run, "als_unadjusted", "top5_rating", "unseen") for run in runs} == {1.0, 5.0}
     assert score(runs[0], "als_unadjusted", "top5_rating_published", "unseen", "n") == 20
+    # The prediction of 0.5 is below the 1.0 that the published rule gives to missing ones.
+    assert score(runs[0], "als_unadjusted", "top5_rating_published", "seen", "n") == 19
     for metric in ("rmse", "mae", "r2"):
         given_for = set(runs[0].filter(model="als_unadjusted", metric=metric)["population"])
         assert given_for == {"seen"}
@@ -270,13 +272,14 @@ def test_the_unfilled_model_orders_the_rest_at_random():
 
 def test_r2_is_zero_for_the_mean_and_missing_without_spread():
     """R² would be measured from another zero than in the case study, or be infinite where all ratings are equal."""
-    test = ratings((0, 0, 5.0), (0, 1, 2.0), (0, 2, 2.0), (1, 0, 3.7), (1, 1, 3.7), (1, 2, 3.7))
-    flat = 9.0 + 3 * np.float64(np.float32(3.7))
-    guess = {"item_mean": predictions(*[(user, movie, flat / 6) for user in (0, 1) for movie in range(3)])}
-    scores = time_cut_scores(ratings((0, 9, 3.0)), test, guess, selected="item_mean", **FEW)
+    # For 38 ratings of 0.3 the spread comes out as 4e-16 in floats.
+    rows = [(0, 0, 5.0), (0, 1, 2.0), (0, 2, 2.0), *[(1, movie, 0.3) for movie in range(38)]]
+    average = np.mean([rating for _, _, rating in rows])
+    guess = {"item_mean": predictions(*[(user, movie, average) for user, movie, _ in rows])}
+    scores = time_cut_scores(ratings((0, 99, 3.0)), ratings(*rows), guess, selected="item_mean", **FEW)
     assert score(scores, "item_mean", "r2") == pytest.approx(0, abs=1e-6)
     assert score(scores, "item_mean", "r2", "unseen") is None
-    assert score(scores, "item_mean", "r2", "seen") == pytest.approx(r2_score([5, 2, 2], [flat / 6] * 3), abs=1e-5)
+    assert score(scores, "item_mean", "r2", "seen") == pytest.approx(r2_score([5, 2, 2], [average] * 3), abs=1e-5)
     assert score(scores, "upper_bound", "r2") == 1
 
 

@@ -52,7 +52,7 @@ ML_1M = {
 }
 ML_CSV = {
     "ratings.csv": b"userId,movieId,rating,timestamp\r\n1,2,3.5,964982703\r\n2,2,0.5,964982703\r\n",
-    "movies.csv": b'movieId,title,genres\r\n2,"President, The (1995)",Comedy|Drama\r\n3,"a ""b""",(no genres listed)\r\n',
+    "movies.csv": b'movieId,title,genres\r\n2,"President, The (1995)",Comedy\r\n3,"a ""b""",(no genres listed)\r\n',
     "tags.csv": b"userId,movieId,tag,timestamp\r\n1,2,fun,964982703\r\n",
 }
 CSV = b"user_id;movie_id;rating;timestamp\nu1;m1;4.5;2020-01-02T03:04:05Z\nu2;m2;3;2021-01-02\n"

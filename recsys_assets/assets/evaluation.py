@@ -1,5 +1,7 @@
 """Evaluation: every model's scores on the same rows, and the page people read."""
 
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
@@ -14,7 +16,11 @@ from recsys_assets.recommender.evaluation.top_n import top_n_scores
 from recsys_assets.recommender.frames import lazy, row_count
 from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.report import charts
+from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.resources import HomeResource
+from recsys_assets.storage import write_atomically
 
+_REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
 _SPLITS = (
     "train_ratings",
     "test_ratings",
@@ -103,4 +109,48 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-ASSETS = [evaluation_scores]
+@pipeline_asset(group="evaluation", kinds={"html"})
+def evaluation_report(
+    context: dg.AssetExecutionContext,
+    ratings: nw.LazyFrame,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    rejected_rows: dict[str, nw.LazyFrame],
+    user_features: nw.LazyFrame,
+    cluster_sweep: nw.LazyFrame,
+    user_clusters: nw.LazyFrame,
+    segment_movies: nw.LazyFrame,
+    user_segments: nw.LazyFrame,
+    segment_ratings: nw.LazyFrame,
+    evaluation_scores: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+) -> dg.MaterializeResult:
+    """The page people read: one HTML file that opens offline, at `report/index.html` of the home."""
+    page = render_page(
+        ReportInputs(
+            ratings=ratings,
+            users=users,
+            movies=movies,
+            rejected_rows=nw.concat(list(rejected_rows.values())),
+            user_features=user_features,
+            cluster_sweep=cluster_sweep,
+            user_clusters=user_clusters,
+            segment_movies=segment_movies,
+            user_segments=user_segments,
+            segment_ratings=segment_ratings,
+            evaluation_scores=evaluation_scores,
+            settings=settings.model_dump(),
+            versions={name: version(name) for name in _REPORTED_LIBRARIES},
+            generated=datetime.now(UTC),
+        )
+    )
+    path = home.folders.report
+    write_atomically(path, page.encode())
+    context.log.info(f"The report lies at {path}")
+    return dg.MaterializeResult(
+        metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri()), "bytes": len(page)}
+    )
+
+
+ASSETS = [evaluation_scores, evaluation_report]

@@ -17,7 +17,7 @@ from rich.text import Text
 from recsys_assets.cli.terminal import seconds
 
 _LONGEST_REASON = 1_500
-_NAME_WIDTH = 44
+_NAME_WIDTH = 40
 
 
 class RunProgress(logging.Handler):
@@ -39,7 +39,7 @@ class RunProgress(logging.Handler):
         self._notes: list[str] = []
         self._planned = self._begun = self._done = 0
         self._started = self._step_started = time.monotonic()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
         self._live = Progress(*columns, TimeElapsedColumn(), console=out, transient=True, disable=not out.is_terminal)
         self._task = self._live.add_task("loading", total=None)
 
@@ -100,7 +100,8 @@ class RunProgress(logging.Handler):
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._judge(event.asset_check_evaluation_data)
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not self.failures:
-            self.failures.append(f"The run failed: {event.message}")
+            # Outside of any step: resources, say.
+            self.failures.append(f"The run failed: {reason(event.job_failure_data.error)}")
 
     @property
     def _asset(self) -> str:
@@ -113,7 +114,7 @@ class RunProgress(logging.Handler):
     def _begin(self, step: str) -> None:
         self._running, self._notes, self._step_started = step, [], time.monotonic()
         self._begun += 1
-        self._live.update(self._task, description=self._asset)
+        self._live.update(self._task, description=f"{self._asset:<{_NAME_WIDTH}}")
         if not self._out.is_terminal:
             # The line is ended when the asset is: a log that is read meanwhile shows what runs.
             self._out.print(f"{self._position} {self._asset:<{_NAME_WIDTH}}", end="")

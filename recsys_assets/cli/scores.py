@@ -87,7 +87,7 @@ def summary(scores: pl.DataFrame) -> Table:
                 compact.add_row(*cells)
         compact.add_section()
     compact.caption = (
-        "↑ higher is better, ↓ lower. Behind each population: rows scored. ± half of the 95 % interval, by bootstrap\n"
+        "↑ higher is better, ↓ lower. Behind each population: rows scored. ± half of the 95 % interval, by bootstrap "
         "over users. Baseline: item mean; for lists, popularity. More: recsys-assets scores --protocol time_cut, --json"
     )
     compact.caption_justify = "left"

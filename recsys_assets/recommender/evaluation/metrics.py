@@ -9,7 +9,7 @@ from scipy.stats import hypergeom
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 
-# The top 5 % are one row in every 20: whole numbers, because 0.05 * n in floats rounds up too often.
+# The top 5 % are one row in every 20, counted in whole numbers: in floats (1 - 0.95) * 20 is above 1.
 _ROWS_PER_PICK = 20
 # Case study A gave this prediction to a row that its model could not predict.
 _PUBLISHED_MISSING = 1.0

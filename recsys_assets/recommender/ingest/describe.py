@@ -35,9 +35,7 @@ class SourceDescription:
     problems: pl.DataFrame
 
 
-def describe_source(
-    path: Path, *, scratch: Path, rows: int = 5, problems: int = 20, **rules: Any
-) -> SourceDescription:
+def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int = 20, **rules: Any) -> SourceDescription:
     """Read a source through and say what is in it.
 
     Args:

@@ -156,11 +156,13 @@ def _check(name: str, archive: Archive, url: str, part: PartialFile) -> None:
 def _check_content(name: str, archive: Archive, part: PartialFile) -> None:
     """The archive is whole and holds the release; 100K, which has two sources, holds exactly the same in both."""
     try:
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(dir=part.path.parent, prefix=".") as scratch:
             tables = read_source(part.path, scratch=Path(scratch))
             if tables.format != archive.format:
                 raise SourceError(f"{name}: expected a release of the kind {archive.format}, got {tables.format}.")
-            tables.ratings, tables.movies  # noqa: B018 asking for them unpacks and so checks them
+            # Asking for them unpacks them, and so checks them.
+            for table in (tables.ratings, tables.users, tables.movies):
+                table.collect_schema()
             found = content_hash(tables) if name == "ml-100k" else None
     except SourceError as error:
         part.discard()

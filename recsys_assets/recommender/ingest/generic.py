@@ -4,6 +4,7 @@ MovieLens's CSV releases come this way too. How a file is looked into belongs to
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -17,6 +18,7 @@ from recsys_assets.recommender.ingest.sheets import (
     MOVIE_COLUMNS,
     RATING_COLUMNS,
     READERS,
+    UNNAMED,
     Sheet,
     sheet_rows,
 )
@@ -27,6 +29,8 @@ FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_MOVIES = ("movieId", "title", "genres")
 _MOVIELENS_SCALE = (0.5, 5.0)
+# Types of columns that are taken as categories.
+_CATEGORIES = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 
 
 def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> SourceTables:
@@ -114,8 +118,9 @@ def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
     rows = sheet_rows(source, file, rules)
     own = [name for name in rows.collect_schema().names() if name not in READERS and name != file.mapping["user_id"]]
     names = {name: re.sub(r"\W+", "_", name).strip("_").lower() for name in own}
-    kept = {name: new for name, new in names.items() if new}
-    clashing = [name for name, new in kept.items() if new in ("user", "user_id") or [*kept.values()].count(new) > 1]
+    kept = {name: new for name, new in names.items() if new and not name.startswith(UNNAMED)}
+    counts = Counter(kept.values())
+    clashing = [name for name, new in kept.items() if new in ("user", "user_id") or counts[new] > 1]
     if clashing:
         raise SourceError(f"{file.name}: the column {clashing[0]!r} clashes with another one; rename it.")
     return rows.select(
@@ -128,7 +133,7 @@ def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
 def _numbers(rows: pl.LazyFrame, file: Sheet) -> set[str]:
     """The numeric attributes: by their type where the file has types, else by their values."""
     types = {name: dtype for name, dtype in rows.collect_schema().items() if name not in ("user_id", *READERS)}
-    wrong = [name for name, dtype in types.items() if dtype.is_nested() or dtype in (pl.Binary, pl.Object)]
+    wrong = [name for name, dtype in types.items() if not (dtype.is_numeric() or dtype in _CATEGORIES)]
     if wrong:
         raise SourceError(f"{file.name}: column {wrong[0]!r} holds {types[wrong[0]]}; expected numbers or text.")
     if file.content.kind == PARQUET:

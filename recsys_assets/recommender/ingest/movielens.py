@@ -42,9 +42,10 @@ OCCUPATIONS_1M = (
     "unemployed",
     "writer",
 )
-# The files of a release; all but the users of the 1M layout, which 10M lacks, must be there.
+# The files of a release, and those that must be there: 10M is written like 1M, but has no users.
 _ROLES = {"100k": ("ratings", "movies", "users", "genres"), "dat": ("ratings", "movies", "users")}
-_NEEDED = {"100k": 4, "dat": 2}
+_NEEDED = {"100k": _ROLES["100k"], "dat": ("ratings", "movies")}
+_MOST = 0.5
 _RATING_FIELDS = ("user_id", "movie_id", "rating", "timestamp")
 _ITEM_FIELDS = ("movie_id", "title", "release_date", "video_release_date", "imdb_url")
 
@@ -70,7 +71,9 @@ _SHAPES: Mapping[tuple[str, str], Shape] = {
     ("dat", "ratings"): Shape("ratings.dat", re.compile(r"\d+::\d+::\d(\.\d)?::\d+$"), "1::1193::5::978300760"),
     ("dat", "users"): Shape("users.dat", re.compile(r"\d+::[MF]::\d+::\d+::[^:]*$"), "1::F::1::10::48067"),
     ("dat", "movies"): Shape(
-        "movies.dat", re.compile(r"\d+::.*\D.*::[^:]*$"), "1::Toy Story (1995)::Animation|Children's|Comedy"
+        "movies.dat",
+        re.compile(r"\d+::((?!::).)+::((?!::).)*$"),
+        "1::Toy Story (1995)::Animation|Children's|Comedy",
     ),
 }
 
@@ -98,17 +101,19 @@ def release_file(content: Content) -> Found | None:
     """Which file of which release this is, told by its lines; None if it is none.
 
     Raises:
-        SourceError: the file has the name of a release's file and other content.
+        SourceError: the file has the name of a release's file, and not one line of it.
     """
+    shares = {key: _matching_share(shape.pattern, content) for key, shape in _SHAPES.items()}
     base = PurePosixPath(content.name).name
     named = next((key for key, shape in _SHAPES.items() if shape.name == base), None)
-    shaped = next((key for key, shape in _SHAPES.items() if _mostly(shape.pattern, content)), None)
-    if named and shaped != named:
+    if named and not shares[named]:
         shown = repr(content.lines[0][:80]) if content.lines else content.kind
         raise SourceError(
             f"{content.name}, line 1: found {shown}, expected lines such as {_SHAPES[named].example!r}; "
             "rename the file if it is not MovieLens's."
         )
+    # Single bad rows do not hide what a file is.
+    shaped = named or next((key for key, share in shares.items() if share >= _MOST), None)
     return Found(content.name, *shaped) if shaped else None
 
 
@@ -123,11 +128,7 @@ def read_release(source: Source, found: Sequence[Found], rules: Rules) -> Source
     roles = _ROLES[ratings.family]
     by_role = {role: [file for file in beside if file.role == role] for role in roles}
     files = {role: _chosen(source, same).name for role, same in by_role.items() if same}
-    missing = [
-        _SHAPES[ratings.family, role].name
-        for role in roles
-        if role not in files and role in roles[: _NEEDED[ratings.family]]
-    ]
+    missing = [_SHAPES[ratings.family, role].name for role in _NEEDED[ratings.family] if role not in files]
     if missing:
         raise SourceError(
             f"{source.path}: {ratings.name} is there, {' and '.join(missing)} not; "
@@ -203,10 +204,9 @@ def _movies_dat(source: Source, name: str) -> pl.LazyFrame:
     return judge_movies(rows, name)
 
 
-def _mostly(pattern: re.Pattern[str], content: Content) -> bool:
-    """Whether at least half of the lines match: single bad rows do not hide what a file is."""
+def _matching_share(pattern: re.Pattern[str], content: Content) -> float:
     matching = sum(pattern.match(line) is not None for line in content.lines)
-    return content.kind == DELIMITED and 2 * matching >= len(content.lines)
+    return matching / len(content.lines) if content.kind == DELIMITED else 0.0
 
 
 def _chosen(source: Source, same: Sequence[Found]) -> Found:

@@ -1,7 +1,7 @@
-"""Files that need a parser of their own: CSV with quotes, JSON lines and Parquet.
+"""Files that are copied before they are scanned: JSON lines, users and movies in CSV with quotes, and Parquet.
 
-CSV with quotes and JSON lines are parsed by Python's own modules, which stay right on malformed rows, and stored in
-scratch as Parquet in chunks, so that every later stage scans them; files without quotes never come here.
+Text is parsed by Python's own modules, which stay right on malformed rows, and stored in scratch as Parquet, chunk by
+chunk; CSV without quotes, and ratings in CSV, are scanned where they lie, by `text`.
 """
 
 import csv
@@ -12,6 +12,7 @@ from itertools import islice
 from typing import IO, Any
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,7 +31,7 @@ def scan_quoted(source: Source, name: str, text: Text, delimiter: str, fields: S
     """A CSV file with a header and quotes, in the layout of `text.scan_fields`."""
     stored = source.derived(
         name,
-        f"csv-{delimiter}-{fields}",
+        f"csv-{text.path}-{delimiter}-{fields}",
         lambda out: _store(_csv_records(text, name, delimiter, len(fields)), fields, out),
     )
     return pl.scan_parquet(stored, glob=False)
@@ -39,7 +40,9 @@ def scan_quoted(source: Source, name: str, text: Text, delimiter: str, fields: S
 def scan_json_lines(source: Source, name: str, text: Text, fields: Sequence[str], joiner: str) -> pl.LazyFrame:
     """A file of JSON objects, one per line, in the layout of `text.scan_fields`; lists are joined with `joiner`."""
     stored = source.derived(
-        name, f"json-{joiner}-{fields}", lambda out: _store(_json_records(text, fields, joiner), fields, out)
+        name,
+        f"json-{text.path}-{joiner}-{fields}",
+        lambda out: _store(_json_records(text, fields, joiner), fields, out),
     )
     return pl.scan_parquet(stored, glob=False)
 
@@ -59,33 +62,31 @@ def json_object(line: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def parquet_schema(source: Source, name: str) -> dict[str, pl.DataType]:
+def parquet_schema(source: Source, name: str) -> pl.Schema:
     """A Parquet file's columns and their types.
 
     Raises:
         SourceError: the file is damaged, or has no rows.
     """
-    with _refusing_damage(name):
-        frame = pl.scan_parquet(source.file(name), glob=False)
-        schema = dict(frame.collect_schema())
-        rows = frame.select(pl.len()).collect().item()
-    if not rows:
-        raise SourceError(f"{name}: no rows in it; expected at least one.")
-    return schema
+    with _refusing_damage(name), pq.ParquetFile(source.file(name)) as file:
+        if not file.metadata.num_rows:
+            raise SourceError(f"{name}: no rows in it; expected at least one.")
+        # Asking for the names decodes them, and raises on bytes that are no text; Polars would panic.
+        str(file.schema_arrow)
+        return _as_texts(pl.DataFrame(file.schema_arrow.empty_table()).lazy()).collect_schema()
 
 
 def scan_parquet(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFrame:
     """Columns of a Parquet file in their own types, with the columns that every reader adds.
 
-    All their pages are decoded once here: a damaged page must not surface in the middle of a later stage.
+    Polars ends the whole process on some damaged Parquet files, where Arrow raises: so it gets Arrow's copy.
 
     Raises:
         SourceError: the file is damaged.
     """
-    frame = pl.scan_parquet(source.file(name), glob=False).select(columns)
-    with _refusing_damage(name):
-        types = frame.collect_schema()
-        frame.select(pl.all().null_count()).collect(engine="streaming")
+    stored = source.derived(name, f"parquet-{columns}", lambda out: _copy_parquet(source, name, columns, out))
+    frame = _as_texts(pl.scan_parquet(stored, glob=False))
+    types = frame.collect_schema()
     flat = [column for column in columns if not types[column].is_nested()]
     shown = pl.concat_str(pl.col(flat).cast(pl.String), separator=",", ignore_nulls=True)
     return (
@@ -95,11 +96,34 @@ def scan_parquet(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFr
     )
 
 
+def _as_texts(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Categories as the texts they stand for: cast to a number they would give their codes."""
+    return frame.with_columns((cs.categorical() | cs.enum()).cast(pl.String))
+
+
+def _copy_parquet(source: Source, name: str, columns: Sequence[str], out: IO[bytes]) -> None:
+    path = source.file(name)
+    with _refusing_damage(name), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        batches = file.iter_batches(_CHUNK, columns=list(columns))
+        schema = pa.schema([file.schema_arrow.field(column) for column in columns])
+        with pq.ParquetWriter(out, schema) as writer:
+            for batch in batches:
+                batch.validate(full=True)
+                writer.write_batch(batch.select(columns))
+
+
 @contextmanager
 def _refusing_damage(name: str) -> Iterator[None]:
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except (
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SourceError(f"{name}: damaged Parquet ({first}); write or export it again.") from error
 
@@ -120,7 +144,7 @@ def _csv_records(text: Text, name: str, delimiter: str, width: int) -> Iterator[
     raw: list[str] = []
     with open_text(text.path) as stream:
         lines = (raw.append(line) or line for line in stream)  # type: ignore[func-returns-value]
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         line, is_header = 1, True
         try:
             for values in reader:
@@ -133,7 +157,7 @@ def _csv_records(text: Text, name: str, delimiter: str, width: int) -> Iterator[
                 raw.clear()
         except csv.Error as error:
             raise SourceError(
-                f"{name}, line {line}: {error}; a quote opened there is probably never closed."
+                f"{name}, line {line}: {error}; a quote there is never closed or not doubled, mend it."
             ) from error
 
 

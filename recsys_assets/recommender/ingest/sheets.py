@@ -5,6 +5,7 @@ What becomes of the rows belongs to `generic`.
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,10 +22,11 @@ from recsys_assets.recommender.ingest.records import (
     scan_parquet,
     scan_quoted,
 )
-from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, scan_fields, utf8_text
+from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, scan_fields, scan_quoted_fields, utf8_text
 from recsys_assets.recommender.ingest.validation import RESERVED, Rules, Times
 
 READERS = (LINE, TEXT, PROBLEM)
+UNNAMED = "__unnamed_"
 RATING_COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
 MOVIE_COLUMNS = ("title", "year", "genres")
 STANDARD_COLUMNS = (*RATING_COLUMNS, *MOVIE_COLUMNS)
@@ -37,6 +39,7 @@ _BESIDE_MOVIELENS = {
     ("movieId", "tagId", "relevance"),
     ("tagId", "tag"),
 }
+_TRIED_DELIMITERS = 16
 _LIKELY_DELIMITERS = ("::", ",", "\t", ";", "|")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
@@ -102,6 +105,8 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
     text = utf8_text(source, file.name, rules.encoding)
     if file.content.kind == JSON_LINES:
         return scan_json_lines(source, file.name, text, columns or json_keys(text), rules.genre_separator)
+    if text.has_quotes and len(file.delimiter) == 1 and file.role == "ratings":
+        return scan_quoted_fields(text, file.delimiter, file.columns).slice(1)
     if text.has_quotes and len(file.delimiter) == 1:
         return scan_quoted(source, file.name, text, file.delimiter, file.columns)
     return scan_fields(text, file.delimiter, file.columns).slice(1)
@@ -110,7 +115,8 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
 def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     header = content.lines[0]
     delimiter = rules.delimiter or _delimiter(header, rules)
-    columns = tuple(_split(header, delimiter))
+    # Row numbers that pandas wrote come under an empty name, and there may be several such columns.
+    columns = tuple(name or f"{UNNAMED}{place}" for place, name in enumerate(_split(header, delimiter)))
     found = Sheet(content, columns, _mapping(columns, rules), delimiter)
     if found.role and len(content.lines) == 1:
         raise SourceError(f"{content.name}: a header only ({header[:80]!r}); expected a record in line 2.")
@@ -133,10 +139,9 @@ def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     types = parquet_schema(source, content.name)
     columns = tuple(types)
     found = Sheet(content, columns, _mapping(columns, rules))
-    wanted = [found.mapping[name] for name in found.mapping if name != "genres"] if found.role else []
-    for name in wanted:
-        if types[name].is_nested() or types[name] in (pl.Binary, pl.Object):
-            raise SourceError(f"{content.name}: column {name!r} holds {types[name]}; expected text, numbers or times.")
+    for name, own in found.mapping.items() if found.role else ():
+        if not _fits(name, types[own]):
+            raise SourceError(f"{content.name}: column {own!r} holds {types[own]}, which cannot be a {name}.")
     if found.role == "ratings" and types[found.mapping["timestamp"]] == pl.String:
         times = scan_parquet(source, content.name, [found.mapping["timestamp"]]).select(found.mapping["timestamp"])
         return replace(found, times=_times(times.head(100).collect().to_series().drop_nulls().to_list()))
@@ -148,6 +153,15 @@ _SHEETS: Mapping[str, Callable[[Source, Content, Rules], Sheet]] = {
     JSON_LINES: _json_sheet,
     PARQUET: _parquet_sheet,
 }
+
+
+def _fits(name: str, dtype: pl.DataType) -> bool:
+    """Whether a column of this type can hold what its standard name says."""
+    if dtype == pl.String or dtype.is_numeric() or dtype == pl.Null:
+        return True
+    if name == "timestamp":
+        return dtype in (pl.Date, pl.Datetime)
+    return name == "genres" and isinstance(dtype, pl.List) and dtype.inner == pl.String
 
 
 def _role(mapping: Mapping[str, str]) -> str | None:
@@ -169,17 +183,17 @@ def _mapping(columns: Sequence[str], rules: Rules) -> dict[str, str]:
 
 
 def _check_columns(found: Sheet) -> None:
-    named = [name for name in found.columns if name]
-    twice = sorted({name for name in named if named.count(name) > 1})
+    twice = [name for name, count in Counter(found.columns).items() if count > 1]
     if twice:
         raise SourceError(f"{found.name}, line 1: column {twice[0]!r} occurs twice; rename one.")
-    if reserved := sorted({*named} & {*RESERVED}):
+    if reserved := sorted({*found.columns} & {*RESERVED}):
         raise SourceError(f"{found.name}: the column name {reserved[0]!r} is taken; rename it.")
 
 
 def _delimiter(header: str, rules: Rules) -> str:
     """The delimiter with which the header makes sense; if none does, the one that gives most columns."""
-    marks = dict.fromkeys(mark for mark in header if not _NO_DELIMITER.match(mark))
+    counts = Counter(mark for mark in header if not _NO_DELIMITER.match(mark))
+    marks = [mark for mark, _ in counts.most_common(_TRIED_DELIMITERS)]
     candidates = [mark for mark in (*_LIKELY_DELIMITERS, *marks, " ") if mark in header]
     for mark in candidates:
         if _role(_mapping(_split(header, mark), rules)):

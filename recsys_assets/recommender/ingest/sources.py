@@ -45,11 +45,19 @@ def read_source(
     Raises:
         SourceError: the source cannot be read; also when a table of the result is asked for.
     """
-    unknown = sorted(set(columns or ()) - set(STANDARD_COLUMNS))
+    rules = Rules(columns or {}, delimiter, encoding, rating_scale, genre_separator, now)
+    _check_rules(rules)
+    return _tables(Source(path, scratch, max_unpacked_bytes), rules)
+
+
+def _check_rules(rules: Rules) -> None:
+    unknown = sorted(set(rules.columns) - set(STANDARD_COLUMNS))
     if unknown:
         raise SourceError(f"[data.columns]: {unknown[0]!r} is no column; there are {', '.join(STANDARD_COLUMNS)}.")
-    source = Source(path, scratch, max_unpacked_bytes)
-    return _tables(source, Rules(columns or {}, delimiter, encoding, rating_scale, genre_separator, now))
+    if rules.delimiter is not None and (not rules.delimiter or set(rules.delimiter) & set('"\r\n')):
+        raise SourceError(f"delimiter {rules.delimiter!r}: expected characters other than quotes and line ends.")
+    if rules.scale is not None and not rules.scale[0] < rules.scale[1]:
+        raise SourceError(f"rating scale {rules.scale}: expected the lowest rating, then the highest.")
 
 
 def _tables(source: Source, rules: Rules) -> SourceTables:

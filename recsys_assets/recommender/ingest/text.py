@@ -5,6 +5,7 @@ What a field means, and whether its value is allowed, belongs to the formats and
 
 import codecs
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from recsys_assets.recommender.ingest.errors import SourceError
 # Columns that every reader adds: line in the file, the line as it stands, what is wrong with its shape.
 LINE, TEXT, PROBLEM = "__line", "__text", "__problem"
 _OVERFLOW, _FIELDS = "__overflow", "__fields"
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _BLOCK = 1 << 22
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -74,14 +76,32 @@ def scan_fields(text: Text, separator: str, fields: Sequence[str]) -> pl.LazyFra
     cut = pl.col(TEXT).str.splitn(separator, len(names)).struct.rename_fields(names)
     wrong = pl.col(_OVERFLOW).is_not_null() | pl.col(fields[-1]).is_null()
     rows = (
-        pl.scan_lines(text.path, name=TEXT, row_index_name=LINE, row_index_offset=1, glob=False)
-        .filter(pl.col(TEXT) != "")
-        .with_columns(pl.col(LINE).cast(pl.Int64), cut.alias(_FIELDS))
+        _scan_lines(text)
+        .with_columns(cut.alias(_FIELDS))
         .unnest(_FIELDS)
         .with_columns(pl.when(wrong).then(pl.lit(f"wrong number of fields, expected {len(fields)}")).alias(PROBLEM))
         .drop(_OVERFLOW)
     )
     return rows.with_columns(pl.col(fields).str.strip_chars()) if text.has_spaces else rows
+
+
+def scan_quoted_fields(text: Text, delimiter: str, fields: Sequence[str]) -> pl.LazyFrame:
+    """The same as `scan_fields` where fields may stand in quotes, and a quoted one ends on its own line.
+
+    A CSV parser would take everything up to the next quote, thousands of ratings perhaps, for one field of a line with
+    a stray quote; here that line alone is wrong.
+    """
+    mark = f"\\x{{{ord(delimiter):x}}}"
+    blank = "" if delimiter == " " else " *"
+    field = rf'{blank}("(?:[^"]|"")*"|[^"{mark}]*){blank}'
+    pattern = f"^{mark.join([field] * len(fields))}$"
+    wrong = pl.col(fields[0]).is_null()
+    rule = f"wrong number of fields, expected {len(fields)}, or a stray quote"
+    cut = pl.col(TEXT).str.extract_groups(pattern).struct.rename_fields(list(fields))
+    rows = _scan_lines(text).with_columns(cut.alias(_FIELDS)).unnest(_FIELDS)
+    inside = pl.col(fields).str.strip_prefix('"').str.strip_suffix('"').str.replace_all('""', '"', literal=True)
+    trimmed = inside.str.strip_chars() if text.has_spaces else inside
+    return rows.with_columns(trimmed, pl.when(wrong).then(pl.lit(rule)).alias(PROBLEM))
 
 
 def first_lines(source: Source, name: str, encoding: str | None = None, count: int = 100) -> list[str]:
@@ -92,7 +112,7 @@ def first_lines(source: Source, name: str, encoding: str | None = None, count: i
     """
     size = 1 << 16
     head = source.head(name, size)
-    lines = [line for line in _lenient(head, encoding).splitlines() if line.strip("\ufeff \t")]
+    lines = [line for line in _LINE_END.split(_lenient(head, encoding)) if line.strip("\ufeff \t")]
     if not lines:
         raise SourceError(f"{name}: the file is empty; expected one record per line.")
     if len(head) == size and len(lines) == 1:
@@ -105,6 +125,11 @@ def first_lines(source: Source, name: str, encoding: str | None = None, count: i
 def open_text(path: Path) -> IO[str]:
     """A file of `Text` for reading line by line."""
     return path.open(encoding="utf-8", newline=None)
+
+
+def _scan_lines(text: Text) -> pl.LazyFrame:
+    lines = pl.scan_lines(text.path, name=TEXT, row_index_name=LINE, row_index_offset=1, glob=False)
+    return lines.filter(pl.col(TEXT) != "").with_columns(pl.col(LINE).cast(pl.Int64))
 
 
 def _lenient(head: bytes, encoding: str | None) -> str:

@@ -63,7 +63,7 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
 def _over_k(table: pl.DataFrame, column: str, title: str, chosen_k: int, best: int | None) -> ChartType:
     number = "~s" if column == "sse" else ".2f"
     axis = alt.Axis(grid=False, tickMinStep=1, format="d")
-    k = alt.X("k:Q", title="number of clusters K", scale=alt.Scale(zero=False, padding=10), axis=axis)
+    k = alt.X("k:Q", title="number of clusters K", scale=alt.Scale(zero=False, nice=False, padding=10), axis=axis)
     value = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=number))
     curve = alt.Chart(table).encode(x=k, y=value)
     in_use = alt.Chart(pl.DataFrame({"k": [chosen_k], "label": [f"K = {chosen_k}"]})).encode(x=alt.X("k:Q"))
@@ -119,17 +119,16 @@ def separating_features(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame
     names = [name for name in user_features.collect_schema().names() if name != "user"]
     if not names:
         return []
+    means = [nw.col(name).mean().alias(f"mean {name}") for name in names]
+    squares = [(nw.col(name) * nw.col(name)).mean().alias(f"square {name}") for name in names]
     joined = user_features.join(user_clusters, on="user")
-    table = to_polars(
-        joined.group_by("cluster").agg(nw.len().alias("_users"), *[nw.col(name).mean() for name in names])
-    )
-    weights = table["_users"].to_numpy() / table["_users"].sum()
-    means = table.select(names).to_numpy()
-    squares = to_polars(user_features.select((nw.col(name) * nw.col(name)).mean() for name in names)).to_numpy()[0]
-    overall = weights @ means
-    variance = np.maximum(squares - overall**2, 0.0)
-    between = weights @ (means - overall) ** 2
-    # Features scaled to variance 1 differ from it by rounding only; anything this small is a constant.
+    table = to_polars(joined.group_by("cluster").agg(nw.len().alias("users"), *means, *squares)).sort("cluster")
+    weights = table["users"].to_numpy() / table["users"].sum()
+    per_cluster = table.select(f"mean {name}" for name in names).to_numpy()
+    overall = weights @ per_cluster
+    variance = np.maximum(weights @ table.select(f"square {name}" for name in names).to_numpy() - overall**2, 0.0)
+    between = weights @ (per_cluster - overall) ** 2
+    # A constant has no variance but for rounding, and separates nothing.
     share = np.divide(between, variance, out=np.zeros(len(names)), where=variance > 1e-9)
     ranked = pl.DataFrame({"name": names, "share": share.round(9)}).filter(pl.Series(variance > 1e-9))
     ranked = ranked.with_columns(attribute=pl.col("name").str.splitn("=", 2).struct[0])
@@ -233,11 +232,15 @@ def _number_profile(joined: nw.LazyFrame, name: str) -> pl.DataFrame:
     mean = pl.col("total").sum() / pl.col("users").sum()
     spread = (pl.col("squares").sum() / pl.col("users").sum() - mean**2).clip(lower_bound=0).sqrt()
     own = pl.col("total") / pl.col("users")
-    return to_polars(summed).select(
-        pl.col("cluster").cast(pl.Int32),
-        row=pl.lit(f"{name}, mean"),
-        text=own.round(1).cast(pl.String),
-        deviation=pl.when(spread > 0).then((own - mean) / spread).otherwise(0.0),
+    return (
+        to_polars(summed)
+        .sort("cluster")
+        .select(
+            pl.col("cluster").cast(pl.Int32),
+            row=pl.lit(f"{name}, mean"),
+            text=own.round(1).cast(pl.String),
+            deviation=pl.when(spread > 0).then((own - mean) / spread).otherwise(0.0),
+        )
     )
 
 

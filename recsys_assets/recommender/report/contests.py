@@ -87,8 +87,9 @@ def contests(scores: pl.DataFrame) -> tuple[Contest, ...]:
 
 
 def lead_metrics(scores: pl.DataFrame, protocol: str) -> list[str]:
-    """The metrics that answer a protocol's question; of an unknown protocol, the first one."""
-    present = labels.metrics_in_order(scores.filter(pl.col("protocol") == protocol)["metric"])
+    """The metrics that answer a protocol's question; of an unknown protocol, the first that can be won."""
+    metrics = labels.metrics_in_order(scores.filter(pl.col("protocol") == protocol)["metric"])
+    present = [name for name in metrics if labels.metric(name).better]
     return [name for name in labels.protocol(protocol).leads if name in present] or present[:1]
 
 

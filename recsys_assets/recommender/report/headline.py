@@ -86,7 +86,7 @@ class Headline:
         )
 
     def _winners(self) -> list[str]:
-        return [_won(contests) for contests in self.questions.values()]
+        return [_won(question) for question in self.questions.values()]
 
     def _sure(self) -> str:
         against = [
@@ -170,12 +170,12 @@ class Headline:
         return found.value if found else None
 
 
-def _won(contests: Sequence[Contest]) -> str:
+def _won(question: Sequence[Contest]) -> str:
     by_winner: dict[str, list[str]] = {}
-    for each in contests:
+    for each in question:
         place = f"{labels.population(each.population).lower()} ({each.shown(each.models[0])})"
         by_winner.setdefault(each.winner, []).append(place)
-    name = f"{labels.protocol(contests[0].protocol).label} ({_inside(labels.metric(contests[0].metric).label)})"
+    name = f"{labels.protocol(question[0].protocol).label} ({_inside(labels.metric(question[0].metric).label)})"
     return f"{name}: {'; '.join(f'{winner} for {_listed(places)}' for winner, places in by_winner.items())}."
 
 

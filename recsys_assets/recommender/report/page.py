@@ -29,7 +29,7 @@ MAX_CARDS = 60
 
 _PACKAGE = "recsys_assets.recommender.report"
 _TEMPLATE = "template.html.j2"
-_SVG_IDS = re.compile(r'(\bid="|url\(#|href="#)')
+_SVG_IDS = re.compile(r'\bid="([^"]+)"')
 _NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
 
 
@@ -105,8 +105,15 @@ def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
     described = f'<svg role="img" aria-label="{escape(str(chart.title.text))}" '
     shown = chart.copy(deep=False)
     shown.title = chart.title if titled else alt.Undefined
-    svg = _SVG_IDS.sub(rf"\g<1>{name}-", _NAMESPACES.sub("", charts.to_svg(shown)))
+    svg = _with_own_ids(_NAMESPACES.sub("", charts.to_svg(shown)), name)
     return Markup(svg.replace("<svg ", described, 1))
+
+
+def _with_own_ids(svg: str, name: str) -> str:
+    """The SVG with its ids numbered under `name`: Vega counts them on from one picture of the process to the next."""
+    own = {found: f"{name}-{place}" for place, found in enumerate(dict.fromkeys(_SVG_IDS.findall(svg)))}
+    references = re.compile(r'(\bid="|url\(#|href="#)(' + "|".join(map(re.escape, own)) + r')(?=["\)])')
+    return references.sub(lambda found: found[1] + own[found[2]], svg) if own else svg
 
 
 def _protocols(scores: pl.DataFrame) -> list[dict[str, object]]:

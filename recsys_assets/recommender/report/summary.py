@@ -64,7 +64,7 @@ def data_summary(
         Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
         *(_rating_facts(rating, all_movies) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), "reasons")),
-        Fact("users without demographics", f"{bare:,}", f"{bare / max(all_users, 1):.1%} of all"),
+        Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
     ]
     return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
 

@@ -1,0 +1,47 @@
+"""Runs of parts of the graph in a home of the test's own."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from recsys_assets.assets import ASSETS
+from recsys_assets.build import build_defs
+from recsys_assets.home import Home
+from recsys_assets.storage import TABLE_FILE, AssetStore
+
+
+def copied(home: Home, folder: Path) -> Home:
+    """The home again, in another folder, to change at will."""
+    shutil.copytree(home.path, folder, symlinks=True)
+    return Home(folder)
+
+
+def materialize(
+    home: Home, selection: str, run_config: Mapping[str, Any] | None = None
+) -> dg.ExecuteInProcessResult:
+    """Materialize a selection of assets in this process; what is upstream of it must be there."""
+    defs = build_defs(home=home)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("batches", AssetStore(home.assets).batches(["raw_ratings"]))
+        return dg.materialize(
+            ASSETS,
+            selection=dg.AssetSelection.from_string(selection),
+            resources=dict(defs.resources or {}),
+            instance=instance,
+            run_config=run_config,
+        )
+
+
+def table(home: Home, *asset: str) -> pl.DataFrame:
+    """What an asset holds."""
+    return pl.read_parquet(AssetStore(home.assets).current(asset) / TABLE_FILE)
+
+
+def files(home: Home, *asset: str) -> dict[str, bytes]:
+    """The files of an asset's present version, to the letter."""
+    version = AssetStore(home.assets).current(asset)
+    return {str(path.relative_to(version)): path.read_bytes() for path in version.rglob("*") if path.is_file()}

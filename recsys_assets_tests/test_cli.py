@@ -1,0 +1,550 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from filelock import FileLock
+
+from recsys_assets.build import build_defs
+from recsys_assets.cli.launch import pipeline_assets, plan
+from recsys_assets.cli.progress import reason
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.terminal import nearest, seconds
+from recsys_assets.home import Home
+from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.made_up import made_up
+
+RAW = ("raw_ratings", "raw_users", "raw_movies", "rejected_rows")
+MERGED = ("users", "movies", "ratings")
+
+
+@pytest.fixture
+def home(tmp_path) -> Home:
+    """A home in which nothing has happened."""
+    return Home(tmp_path / "home")
+
+
+def table(home: Home, asset: str) -> pl.DataFrame:
+    """A stored table."""
+    return Reader(home).table(asset).collect()
+
+
+# The run
+
+
+def test_run_names_every_asset_and_ends_with_scores_and_report(first_run):
+    """A user of `run` cannot see what it does, how far it is, or where the results are."""
+    home, ran = first_run
+    lines = ran.stdout.splitlines()
+    begun = [line.split()[1] for line in lines if "✓" in line]
+    keys = {asset.key.to_user_string() for asset in pipeline_assets(build_defs(home=home))}
+    assert keys <= set(begun)
+    assert f"{len(begun)}/{len(begun)} " in ran.stdout
+    assert "Rating of the top 5 %" in ran.stdout
+    assert lines[-1] == f"Report: {home.report}"
+    assert home.report.exists()
+
+
+def test_run_keeps_debug_logs_off_the_terminal_and_in_the_file(first_run):
+    """The terminal is flooded by Dagster's and Spark's logs, or they are lost."""
+    home, ran = first_run
+    (log,) = (home.dagster / "logs").glob("*.log")
+    assert "STEP_START" in log.read_text()
+    assert "STEP_START" not in ran.output and "WARN" not in ran.output
+
+
+def test_failing_batch_is_named_with_its_reason_and_the_log(home):
+    """A run that fails ends with a traceback, or with success, or hides which file is to blame."""
+    home.prepare()
+    (home.landing / "bad").mkdir()
+    (home.landing / "bad" / "ratings.dat").write_text("what is this?\n")
+    ran = invoke("run", "--home", home.path)
+    assert ran.exit_code == 1
+    assert "raw_ratings failed: " in ran.stderr and "ratings.dat" in ran.stderr
+    assert "Traceback" not in ran.output
+    log = Path(ran.stderr.strip().rpartition("The whole log: ")[2])
+    assert "SourceError" in log.read_text()
+    assert "not begun because of it" in ran.stdout
+
+
+def test_second_run_of_one_home_is_refused(home):
+    """Two runs write the same assets at the same time."""
+    home.prepare()
+    with FileLock(home.path / ".lock"):
+        ran = invoke("run", "--home", home.path)
+    assert ran.exit_code == 1
+    assert "Another run works on this home" in ran.stderr
+
+
+def test_lock_of_a_dead_process_does_not_hold(home):
+    """A run that was killed keeps its home locked for ever."""
+    home.prepare()
+    holds = f"from filelock import FileLock; import os; FileLock({str(home.path / '.lock')!r}).acquire(); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", holds], check=False).returncode == 9
+    with FileLock(home.path / ".lock", timeout=0):
+        pass
+
+
+def test_missing_java_is_told_before_anything_starts(home, monkeypatch, tmp_path):
+    """Without Java a user waits for minutes and is then shown Spark's traceback."""
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    ran = invoke("run", "--home", home.path)
+    assert ran.exit_code == 1
+    assert "Install it" in ran.stderr
+    assert not home.path.exists()
+
+
+def test_run_fetches_only_into_an_empty_home(home, monkeypatch):
+    """`run` puts MovieLens into a home that holds somebody's own ratings, or a fetch that fails goes unnoticed."""
+    from recsys_assets.recommender.ingest import fetch
+    from recsys_assets.recommender.ingest.errors import SourceError
+
+    def unreachable(name: str, _: Path, **__: object) -> None:
+        raise SourceError(f"{name} is out of reach; try again later.")
+
+    monkeypatch.setattr(fetch, "fetch", unreachable)
+    monkeypatch.setattr("recsys_assets.cli.run._launch_all", lambda *_: None)
+    monkeypatch.setattr("recsys_assets.cli.run.show_results", lambda *_: None)
+    assert "ml-100k is out of reach" in invoke("run", "--home", home.path).stderr
+    (home.landing / "mine.csv").write_text("")
+    assert invoke("run", "--home", home.path).exit_code == 0
+
+
+# What a run consists of
+
+
+@pytest.fixture
+def launches(home, monkeypatch):
+    """What would be launched after some batches have been materialized; landed batches are given by name."""
+    home.prepare()
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+    assets = pipeline_assets(build_defs(home=home))
+    with dg.DagsterInstance.get() as instance:
+
+        def materialize(keys, batch=None):
+            for key in keys:
+                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=batch))
+
+        def launched(*landed):
+            for batch in landed:
+                (home.landing / batch).touch()
+            found = plan(home, instance, assets)
+            return [
+                (item.job, list(item.batches), sorted(key.to_user_string() for key in item.assets)) for item in found
+            ]
+
+        yield materialize, launched
+
+
+def test_new_batches_are_one_range_in_the_order_of_their_names(launches):
+    """Several batches cost several processes, or their order depends on the file system."""
+    _, launched = launches
+    assert launched("b", "a", "c") == [("everything", ["a", "b", "c"], [])]
+
+
+def test_only_new_batches_are_ingested(launches):
+    """Every run reads everything again, however much there is."""
+    materialize, launched = launches
+    launched("a", "b")
+    for batch in ("a", "b"):
+        materialize(RAW, batch)
+    materialize(MERGED)
+    assert launched("c") == [("everything", ["c"], [])]
+
+
+def test_nothing_new_is_a_refresh(launches):
+    """A run without new data does nothing, or fails for want of a batch."""
+    materialize, launched = launches
+    launched("a")
+    materialize(RAW, "a")
+    materialize(MERGED)
+    assert launched() == [("refresh", [], [])]
+
+
+def test_a_half_read_batch_is_read_again(launches):
+    """A batch whose ingest broke off is taken for ingested and its movies are missing for good."""
+    materialize, launched = launches
+    launched("a")
+    materialize(RAW[:2], "a")
+    materialize(MERGED)
+    assert launched() == [("everything", ["a"], [])]
+
+
+def test_an_interrupted_merge_is_made_up_for(launches):
+    """A batch was read, the merge after it failed, and the next run trains on the ratings without it."""
+    materialize, launched = launches
+    launched("a")
+    materialize(MERGED)
+    materialize(RAW, "a")
+    ((job, batches, assets),) = launched()
+    assert (job, batches) == ("everything", [])
+    assert {"ratings", "evaluation_scores"} <= set(assets) and not set(RAW) & set(assets)
+
+
+def test_a_gap_between_new_batches_is_kept(launches):
+    """A range over a gap reads an ingested batch again, or the merge fails on a batch that is not read yet."""
+    materialize, launched = launches
+    launched("a", "b", "c")
+    materialize(RAW, "b")
+    materialize(MERGED)
+    assert launched() == [("everything", ["a"], sorted(RAW)), ("everything", ["c"], [])]
+
+
+def test_a_batch_that_was_taken_back_is_forgotten(launches, home):
+    """A bad file that the user has deleted from the landing folder stops every later run."""
+    _, launched = launches
+    launched("a", "bad")
+    (home.landing / "bad").unlink()
+    assert launched() == [("everything", ["a"], [])]
+
+
+def test_reason_is_the_assets_own_error():
+    """The terminal shows Dagster's wrapping instead of what went wrong."""
+
+    @dg.op
+    def fails():
+        raise ValueError("line 3: no rating")
+
+    @dg.job
+    def failing():
+        fails()
+
+    result = failing.execute_in_process(raise_on_error=False)
+    (failure,) = (event.step_failure_data for event in result.all_events if event.is_step_failure)
+    assert reason(failure.error) == "ValueError: line 3: no rating"
+
+
+# Landing
+
+
+def test_add_lands_a_copy_and_the_same_again_changes_nothing(home, tmp_path):
+    """`add` moves a user's file, leaves temporary files, or lands one thing twice."""
+    source = made_up(n_users=6, n_movies=6).write(tmp_path / "mine")
+    assert invoke("add", source, "--home", home.path).exit_code == 0
+    assert home.landed_batches() == ["mine"]
+    assert (home.landing / "mine" / "u.data").read_bytes() == (source / "u.data").read_bytes()
+    again = invoke("add", source, "--home", home.path)
+    assert again.exit_code == 0 and "already" in again.stdout
+    assert [entry.name for entry in home.landing.iterdir()] == ["mine"]
+
+
+def test_add_never_overwrites_a_batch(home, tmp_path):
+    """A second file of the same name replaces the ratings of the first."""
+    first = made_up(n_users=6, n_movies=6).write(tmp_path / "one" / "mine")
+    second = made_up(n_users=6, n_movies=6, seed=1).write(tmp_path / "two" / "mine")
+    assert invoke("add", first, "--home", home.path).exit_code == 0
+    refused = invoke("add", second, "--home", home.path)
+    assert refused.exit_code == 1 and "--batch" in refused.stderr
+    assert (home.landing / "mine" / "u.data").read_bytes() == (first / "u.data").read_bytes()
+    assert invoke("add", second, "--batch", "second", "--home", home.path).exit_code == 0
+    assert home.landed_batches() == ["mine", "second"]
+
+
+def test_add_refuses_what_is_no_ratings(home, tmp_path):
+    """A file that cannot be read lands and makes every later run fail."""
+    letter = tmp_path / "letter.txt"
+    letter.write_text("Dear all,\nplease find attached\n")
+    refused = invoke("add", letter, "--home", home.path)
+    assert refused.exit_code == 1 and "Traceback" not in refused.output
+    assert list(home.landing.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".hidden", "_begun", "a...b", "a/b", "a\tb"])
+def test_add_refuses_names_that_dagster_or_the_landing_folder_cannot_hold(home, tmp_path, name):
+    """A batch lands under a name that no run ever picks up."""
+    source = made_up(n_users=6, n_movies=6).write(tmp_path / "mine")
+    assert invoke("add", source, "--batch", name, "--home", home.path).exit_code == 1
+    assert list(home.landing.iterdir()) == []
+
+
+def test_fetch_says_source_and_terms(home, monkeypatch):
+    """A user does not learn where the data are from and under which terms."""
+    from recsys_assets.recommender.ingest import fetch
+
+    def fetched(_: str, target: Path, **__: object) -> fetch.FetchResult:
+        target.write_bytes(b"zip")
+        return fetch.FetchResult(target, "https://example.org/ml.zip", "for research")
+
+    monkeypatch.setattr(fetch, "fetch", fetched)
+    told = invoke("fetch", "ml-100k", "--home", home.path)
+    assert told.exit_code == 0
+    assert "https://example.org/ml.zip" in told.stdout and "for research" in told.stdout
+    assert home.landed_batches() == ["ml-100k.zip"]
+    assert "already" in invoke("fetch", "ml-100k", "--home", home.path).stdout
+
+
+def test_init_writes_settings_once(home):
+    """`init` writes nothing, or overwrites what the user has set."""
+    assert str(home.settings_file) in invoke("init", "--home", home.path).stdout
+    assert "[als]" in home.settings_file.read_text()
+    home.settings_file.write_text("[als]\nrank = 3\n")
+    assert invoke("init", "--home", home.path).exit_code == 0
+    assert home.settings_file.read_text() == "[als]\nrank = 3\n"
+
+
+# Results
+
+
+def test_scores_as_json_are_the_whole_table(materialized_home):
+    """A program that reads the scores gets rounded, missing or decorated ones."""
+    rows = json.loads(invoke("scores", "--json", "--home", materialized_home.path).stdout)
+    assert pl.DataFrame(rows, schema=table(materialized_home, "evaluation_scores").schema).equals(
+        table(materialized_home, "evaluation_scores")
+    )
+
+
+def test_scores_summary_has_the_selected_model_between_its_bounds(materialized_home):
+    """The selected model's score is shown without what it could be at worst and at best."""
+    shown = invoke("scores", "--home", materialized_home.path).stdout
+    scores = table(materialized_home, "evaluation_scores")
+    of_all = scores.filter(protocol="time_cut", metric="top5_rating", population="all")
+    values = {row["model"]: f"{row['value']:.3f}" for row in of_all.iter_rows(named=True)}
+    lines = iter(shown.splitlines())
+    next(line for line in lines if "Rating of the top 5 %" in line)
+    line = next(line for line in lines if line.split()[0] == "all")
+    assert line.split()[2::2] == [values[model] for model in ("random", "item_mean", "selected", "upper_bound")]
+
+
+def test_scores_can_be_filtered_and_unknown_filters_say_what_there_is(materialized_home):
+    """A typing error in a filter looks like a missing score."""
+    home = ("--home", materialized_home.path)
+    rows = json.loads(invoke("scores", "--json", "--metric", "rmse", "--model", "item_mean", *home).stdout)
+    assert {(row["metric"], row["model"]) for row in rows} == {("rmse", "item_mean")}
+    listed = invoke("scores", "--metric", "rmse", *home).stdout.splitlines()
+    assert all("rmse" in line for line in listed[1:])
+    unknown = invoke("scores", "--metric", "rsme", *home)
+    assert unknown.exit_code == 1 and "rmse" in unknown.stderr
+
+
+def test_recommend_shows_unrated_movies_of_the_users_taste(materialized_home, small_data):
+    """A user is recommended what it has rated, or what its like does not watch."""
+    shown = invoke("recommend", "1", "-n", "3", "--home", materialized_home.path).stdout.splitlines()[1:]
+    ids = {int(line.split()[1]) for line in shown}
+    rated = set(small_data.ratings.filter(user_id=1)["movie_id"])
+    assert len(shown) == 3 and not ids & rated
+    assert sum("Action Story" in line for line in shown) >= 2
+
+
+def test_recommend_agrees_with_the_recommendations(materialized_home):
+    """The command line and the table that the product serves say different things."""
+    stored = table(materialized_home, "recommendations").filter(user_id="17").sort("rank")
+    shown = invoke("recommend", "17", "--home", materialized_home.path).stdout.splitlines()[1:]
+    assert [line.split()[1] for line in shown] == stored["movie_id"].to_list()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_exported_ratings_are_the_users_own(materialized_home, small_data, tmp_path, suffix):
+    """Exported tables hold inner numbers that mean nothing outside, or lose rows."""
+    out = tmp_path / f"ratings.{suffix}"
+    assert invoke("export", "ratings", out, "--home", materialized_home.path).exit_code == 0
+    read = pl.read_csv(out) if suffix == "csv" else pl.read_parquet(out)
+    assert {"user", "movie"}.isdisjoint(read.columns)
+    exported = read.select(pl.col("user_id", "movie_id", "rating").cast(pl.Int64)).sort("user_id", "movie_id")
+    assert exported.equals(small_data.ratings.select(exported.columns).sort("user_id", "movie_id"))
+    assert read.filter(pl.col("movie_id").cast(pl.String) == "7")["title"].unique().to_list() == ["Action Story 7"]
+    assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
+
+
+def test_exported_lists_are_text_in_csv_and_lists_in_parquet(materialized_home, tmp_path):
+    """Genres and affinities break the CSV, or are lost."""
+    for suffix in ("csv", "parquet"):
+        invoke("export", "user_segments", tmp_path / f"segments.{suffix}", "--home", materialized_home.path)
+    texts = pl.read_csv(tmp_path / "segments.csv")["affinity"].str.split("|").cast(pl.List(pl.Float32))
+    lists = pl.read_parquet(tmp_path / "segments.parquet")["affinity"]
+    assert texts.to_list() == lists.to_list()
+    assert "user_id" in pl.read_csv(tmp_path / "segments.csv").columns
+
+
+def test_exported_raw_tables_name_their_batch(materialized_home, tmp_path):
+    """Rows of several batches cannot be told apart."""
+    invoke("export", "raw_ratings", tmp_path / "raw.csv", "--home", materialized_home.path)
+    assert pl.read_csv(tmp_path / "raw.csv")["batch"].unique().to_list() == ["small"]
+
+
+def test_predictions_can_be_exported(materialized_home, tmp_path):
+    """What the models predicted cannot be had outside."""
+    out = tmp_path / "item_mean.parquet"
+    assert invoke("export", "predictions/time_cut/item_mean", out, "--home", materialized_home.path).exit_code == 0
+    assert pl.read_parquet(out).columns == ["user_id", "movie_id", "title", "prediction"]
+
+
+@pytest.mark.parametrize(
+    ("asset", "file", "told"),
+    [
+        ("serving_model", "out.csv", "is a model"),
+        ("recomendations", "out.csv", "Did you mean recommendations"),
+        ("ratings", "out.xlsx", ".parquet or .csv"),
+        ("ratings", "nowhere/out.csv", "no such folder"),
+    ],
+)
+def test_export_says_what_it_cannot_do(materialized_home, tmp_path, asset, file, told):
+    """A mistyped export ends with a traceback or an empty file."""
+    refused = invoke("export", asset, tmp_path / file, "--home", materialized_home.path)
+    assert refused.exit_code == 1 and told in refused.stderr and "Traceback" not in refused.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_replaces_a_file_only_by_a_whole_one(materialized_home, tmp_path, monkeypatch):
+    """An export that breaks off leaves half a file in the place of the last good one."""
+    out = tmp_path / "ratings.csv"
+    out.write_text("the last good one")
+
+    def breaks_off(_: pl.LazyFrame, path: Path) -> None:
+        Path(path).write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pl.LazyFrame, "sink_csv", breaks_off)
+    assert invoke("export", "ratings", out, "--home", materialized_home.path).exit_code == 1
+    assert out.read_text() == "the last good one"
+    assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
+
+
+# Looks
+
+
+def test_movies_are_found_by_title_with_their_ratings(materialized_home, small_data):
+    """A movie cannot be found without knowing its id, or its numbers are wrong."""
+    shown = invoke("movies", "^action story 1$", "--home", materialized_home.path).stdout.splitlines()
+    ratings = small_data.ratings.filter(movie_id=1)["rating"]
+    assert len(shown) == 2
+    assert shown[1].split() == [
+        "1",
+        "Action",
+        "Story",
+        "1",
+        "(1950)",
+        "Action",
+        str(len(ratings)),
+        f"{ratings.mean():.2f}",
+    ]
+
+
+def test_movies_lists_the_most_rated_and_says_how_many_are_left(materialized_home):
+    """A broad search hides that there is more, or what matters."""
+    shown = invoke("movies", "story", "-n", "5", "--home", materialized_home.path).stdout.splitlines()
+    counts = [int(line.split()[-2]) for line in shown[1:-1]]
+    assert len(counts) == 5 and counts == sorted(counts, reverse=True)
+    assert "35 more" in shown[-1]
+
+
+@pytest.mark.parametrize(("regex", "told"), [("(", "no regular expression"), ("romance stori 2", "Romance Story 2")])
+def test_movies_says_why_nothing_was_found(materialized_home, regex, told):
+    """A search that finds nothing ends without a hint."""
+    refused = invoke("movies", regex, "--home", materialized_home.path)
+    assert refused.exit_code == 1 and told in refused.stderr
+
+
+def test_movie_shows_what_each_segment_thinks_of_it(materialized_home):
+    """The chart of a movie's mean by segment does not agree with the table behind it."""
+    shown = invoke("movie", "1", "--home", materialized_home.path).stdout
+    movie = table(materialized_home, "movies").filter(movie_id="1")["movie"][0]
+    rows = table(materialized_home, "segment_ratings").filter(movie=movie)
+    assert "Action Story 1 (1950)" in shown
+    for row in rows.iter_rows(named=True):
+        (line,) = (line for line in shown.splitlines() if line.split()[:1] == [str(row["segment"])])
+        assert {f"{row['mean']:.2f}", str(row["count"])} <= set(line.split())
+
+
+def test_user_shows_attributes_ratings_cluster_and_affinity(materialized_home, small_data):
+    """What the pipeline knows of a user cannot be seen."""
+    shown = invoke("user", "3", "--home", materialized_home.path).stdout
+    user = table(materialized_home, "users").filter(user_id="3")["user"][0]
+    affinity = table(materialized_home, "user_segments").filter(user=user)["affinity"][0]
+    assert "engineer" in shown
+    assert f"{len(small_data.ratings.filter(user_id=3))}, mean" in shown
+    assert f"{max(affinity):.0%}" in shown
+
+
+def test_segment_shows_size_top_movies_and_who_its_users_are(materialized_home):
+    """A segment is a number without a face."""
+    shown = invoke("segment", "0", "--home", materialized_home.path).stdout
+    size = len(table(materialized_home, "user_segments").filter(segment=0))
+    first = table(materialized_home, "segment_movies").filter(segment=0, rank=1)["title"][0]
+    assert f"{size} of 60" in shown and first in shown
+    assert "occupation" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("user", "99"), "Nearest: "),
+        (("recommend", "99"), "Nearest: "),
+        (("movie", "100"), "10 Romance Story 10"),
+        (("movie", "action stori 3"), "3 Action Story 3"),
+        (("segment", "7"), "numbered 0 to 1"),
+    ],
+)
+def test_unknown_ids_get_the_nearest_ones(materialized_home, command, told):
+    """A mistyped id ends without a hint."""
+    refused = invoke(*command, "--home", materialized_home.path)
+    assert refused.exit_code == 1 and told in refused.stderr and refused.stdout == ""
+
+
+def test_nearest_ids_are_compared_as_a_whole():
+    """For a long mistyped id the single digits in it are suggested."""
+    assert nearest("1234", ["1", "2", "123", "1243"], whole=True)[0] in ("1243", "123")
+    assert "1" not in nearest("1234", ["1", "2", "123", "1243"], whole=True)
+
+
+# What holds for all commands
+
+READING = [
+    ("scores",),
+    ("recommend", "1"),
+    ("export", "ratings", "out.csv"),
+    ("movies", "a"),
+    ("movie", "1"),
+    ("user", "1"),
+    ("segment", "0"),
+]
+
+
+@pytest.mark.parametrize("command", READING, ids=lambda command: command[0])
+def test_what_is_not_there_yet_is_said_with_what_to_run(home, command, monkeypatch, tmp_path):
+    """On a new home every look ends with a traceback."""
+    monkeypatch.chdir(tmp_path)
+    refused = invoke(*command, "--home", home.path)
+    assert refused.exit_code == 1
+    assert "recsys-assets run" in refused.stderr and "Traceback" not in refused.output
+
+
+def test_unusable_settings_are_one_message(home):
+    """A typing error in settings.toml ends with a traceback."""
+    home.prepare()
+    home.settings_file.write_text("[als]\nranks = 3\n")
+    (home.landing / "mine").mkdir()
+    refused = invoke("run", "--home", home.path)
+    assert refused.exit_code == 1
+    assert "als.ranks" in refused.stderr and "Traceback" not in refused.output
+
+
+@pytest.mark.parametrize("command", ["run", "fetch", "add", "init", *(words[0] for words in READING)])
+def test_every_command_explains_itself_with_an_example(command):
+    """The help of a command does not say how to use it."""
+    told = invoke(command, "--help")
+    assert told.exit_code == 0
+    assert "Example" in told.stdout and f"recsys-assets {command}" in told.stdout and "--home" in told.stdout
+
+
+@pytest.mark.parametrize("command", [("--help",), ("scores",), ("recommend", "1"), ("user", "1")])
+def test_looks_load_neither_dagster_nor_spark(materialized_home, command):
+    """A look into the results takes seconds for code that it does not use."""
+    at_home = command if command[0] == "--help" else (*command, "--home", str(materialized_home.path))
+    script = (
+        "import sys\n"
+        "from recsys_assets.cli import app\n"
+        f"app({list(at_home)!r}, standalone_mode=False)\n"
+        "sys.exit(','.join({'dagster', 'pyspark', 'sklearn'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("duration", "text"), [(0.04, "0.0 s"), (12.4, "12 s"), (185, "3 min 05 s")])
+def test_durations_are_for_people(duration, text):
+    """Times are shown in a unit that nobody can compare."""
+    assert seconds(duration) == text

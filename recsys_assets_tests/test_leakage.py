@@ -1,0 +1,67 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_assets.home import Home
+from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets_tests.running import copied, files, materialize, table
+
+CASE_A = (
+    'key:train_ratings or key:adjusted_train_ratings or key:cluster_ratings '
+    "or key:item_mean_model or key:als_model or key:als_model_unadjusted or key:ranking_model"
+)
+CASE_B = "key:train_histories or key:segment_model or key:history_item_mean_model"
+MODELS_A = ("item_mean_model", "als_model", "als_model_unadjusted", "ranking_model")
+MODELS_B = ("segment_model", "history_item_mean_model")
+
+
+def _with_noise(home: Home, *hidden: str) -> int:
+    """Replace the ratings of the rows of these tables in `ratings` by noise; returns how many changed."""
+    ratings = table(home, "ratings")
+    rows = pl.concat([table(home, name).select("user", "movie") for name in hidden])
+    noise = pl.Series(np.random.default_rng(1).integers(1, 6, len(ratings)), dtype=pl.Float32)
+    is_hidden = ratings.join(rows.with_columns(hidden=True), on=["user", "movie"], how="left", maintain_order="left")
+    replaced = pl.when(is_hidden["hidden"].fill_null(False)).then(noise).otherwise(ratings["rating"])
+    changed = ratings.with_columns(rating=replaced)
+    changed.write_parquet(AssetStore(home.assets).current(["ratings"]) / TABLE_FILE)
+    return int((changed["rating"] != ratings["rating"]).sum())
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("hidden", "selection", "models"),
+    [
+        (("test_ratings",), CASE_A, MODELS_A),
+        (("train_responses", "test_responses", "test_histories"), CASE_B, MODELS_B),
+    ],
+    ids=["case A", "case B"],
+)
+def test_models_do_not_depend_on_what_they_are_scored_on(materialized_home, tmp_path, hidden, selection, models):
+    """Scores would be too good to be true, because some stage had let the test ratings through to a model."""
+    home = copied(materialized_home, tmp_path / "home")
+    before = {model: files(home, model) for model in models}
+    versions = {model: AssetStore(home.assets).current([model]) for model in models}
+    assert _with_noise(home, *hidden) > 100
+    materialize(home, selection)
+    for model in models:
+        assert AssetStore(home.assets).current([model]) != versions[model]
+        assert files(home, model) == before[model], model
+
+
+@pytest.mark.spark
+def test_noise_in_the_training_rows_does_change_the_models(materialized_home, tmp_path):
+    """The test above could not fail, because nothing ever reaches the models it compares."""
+    home = copied(materialized_home, tmp_path / "home")
+    _with_noise(home, "train_ratings")
+    before = files(home, "item_mean_model")
+    materialize(home, "key:train_ratings or key:item_mean_model")
+    assert files(home, "item_mean_model") != before
+
+
+def test_inference_leaves_every_stored_model_as_it_was(materialized_home, tmp_path):
+    """Case study B's model was destroyed by asking it for one user's segment."""
+    home = copied(materialized_home, tmp_path / "home")
+    models = (*MODELS_A, *MODELS_B, "serving_model")
+    before = {model: files(home, model) for model in models}
+    materialize(home, 'key:"predictions/*" or key:segment_movies or key:user_segments or key:recommendations')
+    assert {model: files(home, model) for model in models} == before

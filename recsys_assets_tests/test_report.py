@@ -1,0 +1,666 @@
+import dataclasses
+import datetime as dt
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.report import charts, labels, theme
+from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
+from recsys_assets.recommender.report.contests import APART, OVERLAP, contest
+from recsys_assets.recommender.report.headline import Headline
+from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
+from recsys_assets.recommender.report.published import PUBLISHED
+from recsys_assets.recommender.report.summary import data_summary
+from recsys_assets.resources import spark_resource
+from recsys_assets.settings import SparkSettings
+
+TIME = pl.Datetime("us", "UTC")
+NASTY_TITLE = "<script>alert('x')</script> & \"Co\" http://example.org/a.js"
+SCORES_SCHEMA = ["protocol", "model", "population", "metric", "value", "n", "low", "high"]
+
+
+def _ratings(per_user: list[int]) -> pl.DataFrame:
+    """One user per number, with that many ratings of 1 to 5 in turn, one per hour from 2000-01-01 on."""
+    user = np.repeat(np.arange(len(per_user)), per_user)
+    movie = np.concatenate([np.arange(n) for n in per_user] or [np.arange(0)])
+    start = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+    return pl.DataFrame(
+        {
+            "user": user.astype(np.int32),
+            "movie": movie.astype(np.int32),
+            "rating": (np.arange(len(user)) % 5 + 1).astype(np.float32),
+            "timestamp": pl.Series([start + dt.timedelta(hours=i) for i in range(len(user))], dtype=TIME),
+            "batch": np.zeros(len(user), np.int32),
+            "row": np.arange(len(user)),
+        }
+    )
+
+
+def _movies(n: int) -> pl.DataFrame:
+    titles = [NASTY_TITLE, *(f"Movie {i}" for i in range(1, n))]
+    return pl.DataFrame(
+        {
+            "movie": np.arange(n, dtype=np.int32),
+            "movie_id": [f"m{i}" for i in range(n)],
+            "title": titles,
+            "year": np.full(n, 1990, np.int32),
+            "genres": [["Drama"]] * n,
+        }
+    )
+
+
+def _segment_movies(n_segments: int, n_movies: int) -> pl.DataFrame:
+    """Segment s begins with movie s; probabilities fall by half from rank to rank."""
+    titles = _movies(n_movies)["title"].to_list()
+    order = [[(segment + rank) % n_movies for rank in range(n_movies)] for segment in range(n_segments)]
+    return pl.DataFrame(
+        {
+            "segment": np.repeat(np.arange(n_segments), n_movies).astype(np.int32),
+            "rank": np.tile(np.arange(1, n_movies + 1), n_segments).astype(np.int32),
+            "movie": np.ravel(order).astype(np.int32),
+            "title": [titles[movie] for movies in order for movie in movies],
+            "probability": np.tile(0.5 ** np.arange(1, n_movies + 1), n_segments),
+        }
+    )
+
+
+def _user_segments(affinities: list[list[float]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "user": np.arange(len(affinities), dtype=np.int32),
+            "affinity": pl.Series(affinities, dtype=pl.List(pl.Float32)),
+            "segment": [int(np.argmax(affinity)) for affinity in affinities],
+            "partition": ["test" if user % 3 == 2 else "train" for user in range(len(affinities))],
+        },
+        schema_overrides={"segment": pl.Int32, "user": pl.Int32},
+    )
+
+
+def _scores() -> pl.DataFrame:
+    """Planted: ALS wins for seen users, the item mean for unseen ones; a protocol and metric nobody knows."""
+    time_cut = {
+        "random": (3.55, 3.50, 3.60),
+        "item_mean": (4.28, 4.20, 4.40),
+        "als_adjusted": (4.33, 4.35, 4.31),
+        "selected": (4.33, 4.35, 4.31),
+        "upper_bound": (4.94, 4.90, 4.98),
+    }
+    rows = [
+        ("time_cut", model, population, "top5_rating", value, 1_000, value - 0.02, value + 0.02)
+        for model, values in time_cut.items()
+        for population, value in zip(("all", "seen", "unseen"), values, strict=True)
+    ]
+    rows += [
+        ("time_cut", "item_mean", population, "rmse", 0.97, n, 0.96, 0.98)
+        for population, n in (("all", 2_000), ("seen", 1_200), ("unseen", 800))
+    ]
+    rows += [
+        ("time_cut", "als_adjusted", "all", "rmse", 0.95, 2_000, 0.94, 0.955),
+        ("time_cut", "upper_bound", "all", "rmse", 0.0, 2_000, 0.0, 0.0),
+        ("time_cut", "als_unadjusted", "all", "top5_rating_published", 3.68, 9_000, 3.66, 3.70),
+        ("time_cut", "als_adjusted", "all", "top5_rating_published", 4.33, 1_000, 4.31, 4.35),
+        ("time_cut", "als_adjusted", "all", "prediction_coverage", 0.985, 2_000, 0.985, 0.985),
+        ("latest_rating", "segment_mean", "train_users", "r2", 0.226, 70, 0.2, 0.25),
+        ("latest_rating", "segment_mean", "test_users", "r2", 0.210, 30, 0.19, 0.23),
+        ("latest_rating", "item_mean", "test_users", "r2", 0.249, 30, 0.22, 0.27),
+        ("backtest", "night_model", "night_owls", "surprise_5", 0.1234, 17, 0.1, 0.15),
+    ]
+    return pl.DataFrame(rows, schema=SCORES_SCHEMA, orient="row")
+
+
+def _tables(n_users: int = 60, n_movies: int = 30, n_segments: int = 4) -> dict[str, pl.DataFrame]:
+    """A small whole: two clusters told apart by age and gender, users of many kinds, one reason of rejection."""
+    generator = np.random.default_rng(3)
+    ratings = _ratings([int(n) for n in generator.integers(5, n_movies, n_users)])
+    cluster = np.arange(n_users) % 2
+    users = pl.DataFrame(
+        {
+            "user": np.arange(n_users, dtype=np.int32),
+            "user_id": [f"u{i}" for i in range(n_users)],
+            "age": 20 + 30 * cluster + np.arange(n_users) % 7,
+            "gender": ["F" if i % 2 else "M" for i in range(n_users)],
+            "zip_code": [f"{i % 3}{i:04d}" for i in range(n_users)],
+        }
+    ).with_columns(pl.when(pl.col("user") >= 2).then(pl.col("age", "gender", "zip_code")))
+    affinity = generator.dirichlet(np.full(n_segments, 0.3), n_users)
+    segments = _user_segments(affinity.tolist())
+    return {
+        "ratings": ratings,
+        "users": users,
+        "movies": _movies(n_movies),
+        "rejected_rows": pl.DataFrame(
+            {
+                "file": ["r.csv"] * 3,
+                "line": [1, 2, 3],
+                "reason": ["<b>bad</b>", "<b>bad</b>", "short"],
+                "text": [""] * 3,
+            }
+        ),
+        "user_features": pl.DataFrame(
+            {
+                "user": np.arange(n_users, dtype=np.int32),
+                "noise": generator.normal(size=n_users),
+                "age": cluster * 2.0 - 1 + generator.normal(size=n_users) / 10,
+                "gender=F": cluster.astype(float),
+                "gender=M": 1.0 - cluster,
+            }
+        ),
+        "cluster_sweep": pl.DataFrame(
+            {"k": [1, 2, 3], "sse": [90.0, 40.0, 30.0], "silhouette": [None, 0.3, 0.4]},
+            schema_overrides={"k": pl.Int32},
+        ),
+        "user_clusters": pl.DataFrame({"user": np.arange(n_users), "cluster": cluster}).cast(pl.Int32),
+        "segment_movies": _segment_movies(n_segments, n_movies),
+        "user_segments": segments,
+        "segment_ratings": ratings.join(segments.select("user", "segment"), on="user")
+        .group_by("segment", "movie")
+        .agg(count=pl.len().cast(pl.Int32), mean=pl.col("rating").cast(pl.Float64).mean())
+        .sort("segment", "movie"),
+    }
+
+
+def _inputs(tables: dict[str, pl.DataFrame], scores: pl.DataFrame, **other: object) -> ReportInputs:
+    rest: dict = {
+        "settings": {"engine": "polars", "als": {"rank": 10, "deep": {"flag": True, "none": None}}},
+        "versions": {"polars": "2.1.0"},
+        "generated": dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC),
+    } | other
+    return ReportInputs(**{name: lazy(table) for name, table in tables.items()}, evaluation_scores=scores, **rest)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The report of the small whole."""
+    return render_page(_inputs(_tables(), _scores(), title="Report <i>of</i> tests"))
+
+
+def _rows(chart: theme.ChartType) -> Iterator[dict]:
+    """Every row of data that a chart draws from."""
+    return (row for rows in chart.to_dict()["datasets"].values() for row in rows)
+
+
+def _column(chart: theme.ChartType, name: str) -> list:
+    return [row[name] for row in _rows(chart) if name in row]
+
+
+class _Page(HTMLParser):
+    """What a page contains: every tag with its attributes, the text, and the text of style elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.style = ""
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = "" if tag == self._inside else self._inside
+
+    def handle_data(self, data):
+        if self._inside == "style":
+            self.style += data
+        else:
+            self.text += data
+
+
+# Ratings per user
+
+
+def test_histogram_counts_every_user_once_and_marks_mean_and_median():
+    """A histogram that loses the heaviest users would hide the long tail that the median rule of the fill is for."""
+    per_user = [1, 1, 2, 3, 20, 300]
+    chart = charts.ratings_per_user(lazy(_ratings(per_user)))
+    assert sum(_column(chart, "users")) == len(per_user)
+    assert {"mean 54.5", "median 2.5"} <= set(_column(chart, "label"))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_histogram_has_a_bin_for_any_numbers_of_ratings(per_user):
+    """A data set where all users have equally many ratings must get its picture too."""
+    chart = charts.ratings_per_user(lazy(_ratings(per_user)))
+    assert sum(_column(chart, "users")) == len(per_user)
+
+
+# Clusters
+
+
+def test_sweep_tells_the_used_k_and_the_silhouettes_choice():
+    """A reader could not see that the K in use is not the one the silhouette would choose."""
+    chart = charts.cluster_sweep(lazy(_tables()["cluster_sweep"]), 2)
+    subtitle = chart.to_dict()["title"]["subtitle"][0]
+    assert "K = 2 is used" in subtitle
+    assert "choose K = 3" in subtitle
+
+
+def test_sweep_without_any_silhouette_is_still_drawn():
+    """Three users have no silhouette for any K; the run must not end there."""
+    sweep = pl.DataFrame({"k": [1], "sse": [0.0], "silhouette": [None]}, schema_overrides={"silhouette": pl.Float64})
+    assert "no K has a silhouette" in charts.to_svg(charts.cluster_sweep(lazy(sweep), 1))
+
+
+def test_pairs_show_the_features_that_separate_the_clusters():
+    """Pairs of noise would make good clusters look like none."""
+    tables = _tables()
+    names = separating_features(lazy(tables["user_features"]), lazy(tables["user_clusters"]))
+    assert names == ["gender=F", "age", "noise"]
+
+
+def test_pairs_are_a_bounded_sample_that_does_not_depend_on_row_order():
+    """The picture of a million users must stay small, and be the same at every run."""
+    n = 3 * PAIRED_USERS
+    generator = np.random.default_rng(0)
+    features = pl.DataFrame({"user": np.arange(n), "a": generator.normal(size=n), "b": generator.normal(size=n)})
+    clusters = pl.DataFrame({"user": np.arange(n), "cluster": np.arange(n) % 3})
+    chart = charts.cluster_pairs(lazy(features), lazy(clusters))
+    shuffled = charts.cluster_pairs(lazy(features.sample(n, shuffle=True, seed=1)), lazy(clusters.reverse()))
+    assert len(list(_rows(chart))) == PAIRED_USERS
+    assert chart.to_dict()["datasets"] == shuffled.to_dict()["datasets"]
+
+
+@pytest.mark.parametrize("columns", [[], ["age"]])
+def test_pairs_without_two_features_say_so(columns):
+    """Users without demographics must lead to a sentence, not to an error."""
+    tables = _tables()
+    chart = charts.cluster_pairs(lazy(tables["user_features"].select("user", *columns)), lazy(tables["user_clusters"]))
+    assert "no pair to show" in charts.to_svg(chart)
+
+
+def test_profiles_give_sizes_means_and_shares_in_original_attributes():
+    """Profiles in scaled features would say nothing to a person; unknown values must not count as a category."""
+    tables = _tables()
+    chart = charts.cluster_profiles(lazy(tables["users"]), lazy(tables["user_clusters"]))
+    cells = {(row["cluster"], row["row"]): row["text"] for row in _rows(chart)}
+    known = tables["users"].filter(pl.col("user") >= 2).with_columns(cluster=pl.col("user") % 2)
+    mean = known.filter(cluster=1)["age"].mean()
+    assert cells[1, "age, mean"] == f"{mean:.1f}"
+    assert cells[1, "gender: F"] == "100 %"
+    assert cells[0, "gender: F"] == "0 %"
+    assert {row for _, row in cells if row.startswith("zip_code")} == {"zip_code: 0", "zip_code: 1", "zip_code: 2"}
+    assert set(_column(chart, "heading")) == {"0|30", "1|30"}
+
+
+# Segments
+
+
+def test_users_per_segment_count_train_and_test_users():
+    """Counts of train users only would make segments look smaller than they are."""
+    tables = _tables()
+    chart = charts.users_per_segment(lazy(tables["user_segments"]))
+    counted = sum(row["users"] for row in _rows(chart) if "partition" in row)
+    assert counted == len(tables["user_segments"])
+
+
+def test_segment_card_lists_the_20_most_probable_movies_in_order():
+    """A card in another order, or longer, would not show what the segment is about."""
+    chart = charts.segment_card(lazy(_segment_movies(3, 25)), 1)
+    assert _column(chart, "rank") == list(range(1, 21))
+    assert _column(chart, "title")[0] == "Movie 1"
+
+
+def test_segment_card_of_an_unknown_segment_is_refused():
+    """An empty picture would look like a segment without movies."""
+    with pytest.raises(ValueError, match="segment 7"):
+        charts.segment_card(lazy(_segment_movies(3, 25)), 7)
+
+
+def test_segment_sheets_show_20_movies_of_every_segment():
+    """A segment or a movie would be missing from the pictures."""
+    sheets = charts.segment_sheets(lazy(_segment_movies(8, 25)))
+    drawn = {(row["segment"], row["rank"]) for sheet in sheets for row in _rows(sheet)}
+    assert drawn == {(segment, rank) for segment in range(8) for rank in range(1, 21)}
+
+
+def test_rating_by_segment_shows_the_most_rated_movies_with_counts_and_their_weighted_mean():
+    """A mean of means would let a segment of two users count as much as one of a thousand."""
+    table = pl.DataFrame(
+        {
+            "segment": [0, 1, 0, 1],
+            "movie": [5, 5, 2, 2],
+            "count": [90, 10, 1, 1],
+            "mean": [4.0, 2.0, 1.0, 5.0],
+        },
+        schema_overrides={"segment": pl.Int32, "movie": pl.Int32, "count": pl.Int32},
+    )
+    chart = charts.rating_by_segment(lazy(table), lazy(_movies(6)))
+    titles = [row["title"]["text"] for row in chart.to_dict()["vconcat"]]
+    assert titles == ["Movie 5  (3.80)", "Movie 2  (3.00)"]
+    assert {row["count"] for row in _rows(chart) if row["movie"] == 5} == {90, 10}
+
+
+def test_rating_by_segment_shows_the_movies_asked_for():
+    """Somebody who asks for a movie would be shown another one."""
+    tables = _tables()
+    chart = charts.rating_by_segment(lazy(tables["segment_ratings"]), lazy(tables["movies"]), [4])
+    assert {row["movie"] for row in _rows(chart)} == {4}
+
+
+def test_example_users_are_the_flattest_the_nearest_above_half_and_the_first():
+    """The three users would not be those of the case study."""
+    affinities = [[0.7, 0.2, 0.1], [0.9, 0.05, 0.05], [0.72, 0.18, 0.1], [0.34, 0.33, 0.33], [0.74, 0.21, 0.05]]
+    users = pl.DataFrame({"user": range(5), "user_id": list("abcde")}, schema_overrides={"user": pl.Int32})
+    chart = charts.example_affinities(lazy(_user_segments(affinities)), lazy(users))
+    titles = [panel["title"] for panel in chart.to_dict()["hconcat"]]
+    assert [title["text"] for title in titles] == ["User d", "User a", "User a"]
+    assert [title["subtitle"][0] for title in titles] == ["flattest", "nearest above a spread of 0.5", "first user"]
+
+
+def test_example_users_without_a_clear_one_are_two():
+    """Data in which all users are flat must not end the run."""
+    chart = charts.example_affinities(lazy(_user_segments([[0.5, 0.5], [0.6, 0.4]])))
+    titles = [panel["title"]["text"] for panel in chart.to_dict()["hconcat"]]
+    assert titles == ["User index 0", "User index 0"]
+
+
+# Scores
+
+
+def _panels(chart: theme.ChartType) -> dict[str, list[list[dict]]]:
+    """By population: the rows of each layer."""
+    spec = chart.to_dict()
+    return {
+        panel["title"]["text"]: [spec["datasets"][layer["data"]["name"]] for layer in panel["layer"] if layer["data"]]
+        for panel in spec["vconcat"]
+    }
+
+
+def test_scores_draw_each_population_with_its_bounds_apart_from_the_models():
+    """Random order and the upper bound would look like models, or a population would be missing."""
+    panels = _panels(charts.scores(_scores(), "time_cut", "top5_rating"))
+    assert list(panels) == ["All users", "Users seen in training", "Users not seen in training"]
+    models = {row["model"]: row for row in panels["All users"][-1]}
+    assert set(models) == {"item_mean", "als_adjusted", "selected"}
+    assert models["item_mean"]["low"] == pytest.approx(4.26)
+    bounds = {row["model"] for row in panels["All users"][0]}
+    assert bounds == {"random", "upper_bound"}
+
+
+def test_scores_put_the_best_model_first_whichever_way_is_better():
+    """The worst model by RMSE would stand at the top."""
+    orders = {
+        metric: next(_y_orders(charts.scores(_scores(), "time_cut", metric))) for metric in ("rmse", "top5_rating")
+    }
+    assert orders["rmse"][0] == "ALS, cold users filled in"
+    assert orders["top5_rating"][-1] == "Item mean"
+
+
+def _y_orders(chart: theme.ChartType) -> Iterator[list[str]]:
+    for panel in chart.to_dict()["vconcat"]:
+        yield next(
+            layer["encoding"]["y"]["sort"] for layer in panel["layer"] if "sort" in layer["encoding"].get("y", {})
+        )
+
+
+def test_a_bound_far_away_is_named_without_squeezing_the_models_together():
+    """Beside a perfect RMSE of 0 on the axis, nobody could tell 0.95 from 0.97."""
+    chart = charts.scores(_scores(), "time_cut", "rmse")
+    domain = chart.to_dict()["vconcat"][0]["layer"][-1]["encoding"]["x"]["scale"]["domain"]
+    assert domain[0] > 0.9
+    assert "← True order (upper bound) 0.000" in charts.to_svg(chart)
+
+
+def test_scores_take_lazy_frames_and_unknown_names():
+    """A new protocol, model or metric would need a change of the report."""
+    svg = charts.to_svg(charts.scores(lazy(_scores()), "backtest", "surprise_5"))
+    assert all(text in svg for text in ("Night model", "Night owls", "Surprise 5", "0.123"))
+
+
+def test_scores_that_do_not_exist_are_refused():
+    """A mistyped metric would give an empty picture."""
+    with pytest.raises(ValueError, match="no rsme under time_cut"):
+        charts.scores(_scores(), "time_cut", "rsme")
+
+
+# Files
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG whose pixels are all there."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", png[16:24])
+    length = struct.unpack(">I", png[png.index(b"IDAT") - 4 : png.index(b"IDAT")])[0]
+    pixels = zlib.decompress(png[png.index(b"IDAT") + 4 :][:length])
+    assert len(pixels) == height * (4 * width + 1)
+    return width, height
+
+
+def test_pictures_fit_into_the_event_log_and_stay_readable():
+    """A picture above 200 kB slows the run history; one scaled below a pixel per unit cannot be read."""
+    generator = np.random.default_rng(1)
+    n, segments = 2_000, 25
+    movies = _segment_movies(segments, 30).with_columns(title=pl.col("title") + " and The Long Way Home of a Sequel")
+    features = pl.DataFrame({"user": range(n)} | {f"f{i}": generator.normal(size=n) for i in range(6)})
+    clusters = pl.DataFrame({"user": np.arange(n), "cluster": np.arange(n) % 12})
+    users = pl.DataFrame(
+        {"user": np.arange(n), "user_id": [str(i) for i in range(n)]}
+        | {f"attribute {i}": [f"value {j % 30}" for j in range(n)] for i in range(4)}
+    )
+    rated = pl.DataFrame({"segment": np.repeat(np.arange(segments), 6), "movie": np.tile(np.arange(6), segments)})
+    rated = rated.with_columns(count=1_000 + pl.col("segment"), mean=3 + pl.col("segment") / 30)
+    drawn = [
+        charts.cluster_pairs(lazy(features), lazy(clusters)),
+        charts.cluster_profiles(lazy(users), lazy(clusters)),
+        charts.rating_by_segment(lazy(rated), lazy(_movies(6))),
+        charts.segment_sheets(lazy(movies))[0],
+    ]
+    for chart in drawn:
+        png = charts.to_png(chart)
+        assert len(png) <= theme.MAX_PNG_BYTES
+        assert _size(png)[0] >= 600
+
+
+def test_a_picture_that_cannot_fit_is_refused_with_a_way_out(monkeypatch):
+    """A silent, unreadable or oversized picture would end up in the event log."""
+    monkeypatch.setattr(theme, "MAX_PNG_BYTES", 1_000)
+    with pytest.raises(ValueError, match="draw fewer rows of it, or use to_svg"):
+        charts.to_png(charts.ratings_per_user(lazy(_ratings([1, 2, 3]))))
+
+
+def test_svg_numbers_are_shortened_in_positions_only():
+    """A score of 4.123 would be shown as 4.12, a different score."""
+    scores = _scores().with_columns(value=pl.col("value") + 0.003)
+    svg = charts.to_svg(charts.scores(scores, "time_cut", "top5_rating"))
+    assert "4.333" in svg
+    assert not re.search(r'transform="[^"]*\.\d{3}', svg)
+
+
+# The words
+
+
+def test_headline_says_who_wins_for_whom_and_how_sure_that_is():
+    """Readers with five minutes would take home the wrong winner."""
+    headline = Headline(_scores(), users=100, ratings=2_000)
+    seen, unseen = (contest(_scores(), "time_cut", "top5_rating", name) for name in ("seen", "unseen"))
+    assert seen.winner == "ALS, cold users filled in = Selected model"
+    assert seen.certainty(seen.baseline) == APART
+    assert unseen.winner == "Item mean"
+    assert unseen.baseline is None
+    assert contest(_scores(), "time_cut", "rmse", "all").winner == "ALS, cold users filled in"
+    winners = next(each.answer for each in headline.statements() if each.question == "Who wins for whom?")
+    assert "Item mean for users not seen in training (4.400)" in winners[0]
+
+
+def test_headline_takes_the_case_studies_numbers_apart():
+    """The published rise would be taken for what the fill achieves, though an item mean makes most of it."""
+    statements = Headline(_scores(), users=6_040, ratings=1_000_209).statements()
+    case_a, case_b = statements[-1].answer
+    assert "3.650 without and 4.293 with" in case_a
+    assert "MovieLens 1M, this same data" in case_a
+    # (4.28 - 3.68) / (4.33 - 3.68) of the rise; 800 of 2,000 test ratings.
+    assert "92\u00a0% of the rise" in case_a
+    assert "40\u00a0% of the test ratings" in case_a
+    assert "0.127" in case_b
+    assert "other data" in case_b
+    assert "the segment by itself is no gain" in case_b
+
+
+scores_of_models = st.dictionaries(
+    st.sampled_from([*labels.MODELS, "another"]), st.floats(-5, 5, allow_nan=False), min_size=1
+)
+
+
+@settings(deadline=None)
+@given(scores_of_models, st.sampled_from(["rmse", "top5_rating"]))
+def test_no_model_beats_the_winner(values, metric):
+    """A winner would be announced that another model beats, or a bound would win."""
+    scores = pl.DataFrame(
+        [("time_cut", model, "all", metric, value, 1, value, value) for model, value in values.items()],
+        schema=SCORES_SCHEMA,
+        orient="row",
+    )
+    result = contest(scores, "time_cut", metric, "all")
+    sign = -1 if metric == "rmse" else 1
+    models = {model: value for model, value in values.items() if model not in labels.BOUNDS}
+    assert {entry.model for entry in result.models} == set(models)
+    if models:
+        best = max(sign * value for value in models.values())
+        assert all(abs(sign * entry.value - best) < 1e-12 for entry in result.winners)
+        assert result.runner_up is None or result.certainty(result.runner_up) in (APART, OVERLAP)
+
+
+def test_summary_counts_what_is_there_and_what_is_missing():
+    """The data section would contradict the tables."""
+    tables = _tables()
+    summary = data_summary(*(lazy(tables[name]) for name in ("ratings", "users", "movies", "rejected_rows")))
+    facts = {fact.label: fact for fact in summary.facts}
+    n = len(tables["ratings"])
+    assert facts["ratings"].value == f"{n:,}"
+    assert facts["scale"].value == "1 to 5"
+    assert facts["span"].value == "2000"
+    assert facts["density"].value == f"{n / (60 * 30):.2%}"
+    assert facts["users without demographics"].value == "2"
+    assert summary.rejections == (("<b>bad</b>", 2), ("short", 1))
+
+
+# The page
+
+
+def test_page_loads_nothing(page):
+    """Opened on a train, or from an archive in ten years, a part of the report would be missing."""
+    parsed = _Page(page)
+    names = {tag for tag, _ in parsed.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "audio", "video"}
+    loaded = [
+        value
+        for _, attributes in parsed.tags
+        for name, value in attributes.items()
+        if name in ("src", "srcset", "href", "xlink:href", "data", "poster", "action") and value
+    ]
+    assert all(value.startswith(("#", "data:")) for value in loaded)
+    styles = parsed.style + "".join(attributes.get("style") or "" for _, attributes in parsed.tags)
+    assert "@import" not in styles
+    assert not re.search(r"url\((?!#|'#|\"#)", page)
+
+
+def test_page_shows_every_score(page):
+    """A score of a protocol, model or metric that the report does not know would vanish."""
+    scores = _scores()
+    text = _Page(page).text
+    for row in scores.iter_rows(named=True):
+        assert row["model"] in text
+        assert row["protocol"] in text
+        assert row["metric"] in text
+        assert labels.metric(row["metric"]).shown(row["value"]) in text
+    assert len(re.findall(r"<small>n [\d,]+</small>", page)) == len(scores)
+
+
+def test_page_shows_published_values_with_the_data_they_are_of(page):
+    """Numbers from MovieLens 1M would be read as numbers of this data."""
+    text = _Page(page).text
+    assert all(str(published.value) in text for published in PUBLISHED)
+    assert all(published.study.data in text for published in PUBLISHED)
+    assert "not the data of this report" in text
+
+
+def test_page_escapes_what_the_data_says(page):
+    """A movie title, a rejected line's reason or a page title could run code in the reader's browser."""
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(" in page
+    assert "<b>bad" not in page
+    assert "<i>of</i>" not in page
+
+
+def test_page_has_all_pictures_cards_settings_and_versions(page):
+    """A section of the report would be empty without anybody noticing."""
+    parsed = _Page(page)
+    pictures = [attributes["aria-label"] for tag, attributes in parsed.tags if tag == "svg"]
+    expected = [
+        "Ratings per user",
+        "How many clusters?",
+        "The clusters in pairs of features",
+        "Who is in each cluster?",
+        "Users per segment",
+        "The same movie, segment by segment",
+        "Three users, three mixtures of taste",
+        "Rating of the top 5 %: higher is better",
+    ]
+    assert set(expected) <= set(pictures)
+    assert [attributes.get("class") for tag, attributes in parsed.tags].count("card") == 4
+    assert "deep.flag" in parsed.text
+    assert "not set" in parsed.text
+    assert "2.1.0" in parsed.text
+    assert "2026-01-02 03:04 UTC" in parsed.text
+
+
+def test_ids_are_unique_on_the_page(page):
+    """One picture's clipping would be applied to another, and cut it off."""
+    ids = [attributes["id"] for _, attributes in _Page(page).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_page_of_next_to_nothing_says_so():
+    """Three users without demographics, rejected rows or scores must get a report, not an error."""
+    tables = _tables(n_users=3, n_movies=8, n_segments=2)
+    tables["users"] = tables["users"].select("user", "user_id")
+    tables["user_features"] = tables["user_features"].select("user")
+    tables["user_clusters"] = tables["user_clusters"].with_columns(cluster=pl.lit(0, pl.Int32))
+    tables["cluster_sweep"] = tables["cluster_sweep"].head(1)
+    tables["rejected_rows"] = tables["rejected_rows"].clear()
+    text = _Page(render_page(_inputs(tables, _scores().clear()))).text
+    assert "there are no demographics, so one cluster holds everybody" in text
+    assert "No row was rejected." in text
+    assert "There are no scores yet." in text
+
+
+def test_page_of_empty_tables_is_still_a_page():
+    """A home in which nothing has arrived yet must not make the report fail."""
+    tables = {name: table.clear() for name, table in _tables().items()}
+    assert "There are no ratings." in render_page(_inputs(tables, _scores().clear()))
+
+
+def test_page_of_many_segments_stays_small():
+    """A report of tens of megabytes opens slowly and cannot be sent to anybody."""
+    tables = _tables(n_users=1_500, n_movies=300, n_segments=150)
+    html = render_page(_inputs(tables, _scores()))
+    assert len(html.encode()) < 5_000_000
+    assert html.count('class="card"') == MAX_CARDS
+
+
+@pytest.mark.spark
+def test_report_from_spark_tables_is_the_report_from_polars_tables(tmp_path):
+    """With engine = "spark" the report would fail, or tell other numbers."""
+    spark = spark_resource(SparkSettings(master="local[2]", driver_memory="1g", shuffle_partitions=1)).spark_session
+    tables = _tables()
+
+    def on_spark(name: str):
+        tables[name].write_parquet(tmp_path / name)
+        return nw.from_native(spark.read.parquet(str(tmp_path / name)))
+
+    local = _inputs(tables, _scores())
+    distributed = dataclasses.replace(local, **{name: on_spark(name) for name in tables})
+    assert render_page(distributed) == render_page(local)
