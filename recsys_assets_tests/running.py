@@ -20,9 +20,7 @@ def copied(home: Home, folder: Path) -> Home:
     return Home(folder)
 
 
-def materialize(
-    home: Home, selection: str, run_config: Mapping[str, Any] | None = None
-) -> dg.ExecuteInProcessResult:
+def materialize(home: Home, selection: str, run_config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
     """Materialize a selection of assets in this process; what is upstream of it must be there."""
     defs = build_defs(home=home)
     with dg.DagsterInstance.ephemeral() as instance:

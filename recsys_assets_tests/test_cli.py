@@ -36,13 +36,12 @@ def table(home: Home, asset: str) -> pl.DataFrame:
 # The run
 
 
-def test_run_names_every_asset_and_ends_with_scores_and_report(first_run):
+def test_run_names_every_asset_and_ends_with_scores_and_report(first_run, assets):
     """A user of `run` cannot see what it does, how far it is, or where the results are."""
     home, ran = first_run
     lines = ran.stdout.splitlines()
     begun = [line.split()[1] for line in lines if "✓" in line]
-    keys = {asset.key.to_user_string() for asset in pipeline_assets(build_defs(home=home))}
-    assert keys <= set(begun)
+    assert {asset.key.to_user_string() for asset in assets} <= set(begun)
     assert f"{len(begun)}/{len(begun)} " in ran.stdout
     assert "Rating of the top 5 %" in ran.stdout
     assert lines[-1] == f"Report: {home.report}"
@@ -112,17 +111,23 @@ def test_run_fetches_only_into_an_empty_home(home, monkeypatch):
     assert "ml-100k is out of reach" in invoke("run", "--home", home.path).stderr
     (home.landing / "mine.csv").write_text("")
     assert invoke("run", "--home", home.path).exit_code == 0
+    assert "ml-1m is not fetched" in invoke("run", "--dataset", "ml-1m", "--home", home.path).stdout
 
 
 # What a run consists of
 
 
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory):
+    """The assets of the pipeline."""
+    return pipeline_assets(build_defs(home=Home(tmp_path_factory.mktemp("none"))))
+
+
 @pytest.fixture
-def launches(home, monkeypatch):
+def launches(home, assets, monkeypatch):
     """What would be launched after some batches have been materialized; landed batches are given by name."""
     home.prepare()
     monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
-    assets = pipeline_assets(build_defs(home=home))
     with dg.DagsterInstance.get() as instance:
 
         def materialize(keys, batch=None):

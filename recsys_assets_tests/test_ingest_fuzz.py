@@ -125,17 +125,17 @@ def _mutated(content: bytes, edits: list[tuple[str, int, int, bytes]]) -> bytes:
 
 def _read_through(path: Path, scratch: Path) -> None:
     tables = read_source(path, scratch=scratch)
-    ratings = tables.ratings.collect(engine="streaming")
+    ratings, users, movies, rejected = pl.collect_all(
+        [tables.ratings, tables.users, tables.movies, tables.rejected], engine="streaming"
+    )
     low, high = tables.rating_scale
-    assert ratings.null_count().sum_horizontal().item() == 0
     assert ratings["rating"].is_between(low, high).all()
     assert not ratings.select(pl.any_horizontal(pl.col("user_id", "movie_id") == "").any()).item()
-    for frame, key in ((tables.users, "user_id"), (tables.movies, "movie_id")):
-        ids = frame.collect(engine="streaming")[key]
-        assert ids.is_unique().all()
-        assert ids.null_count() == 0
-    rejected = tables.rejected.collect(engine="streaming")
-    assert rejected.null_count().sum_horizontal().item() == 0
+    for frame, key in ((users, "user_id"), (movies, "movie_id")):
+        assert frame[key].is_unique().all()
+        assert frame[key].null_count() == 0
+    for frame in (ratings, rejected):
+        assert frame.null_count().sum_horizontal().item() == 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -7,7 +7,7 @@ from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.running import copied, files, materialize, table
 
 CASE_A = (
-    'key:train_ratings or key:adjusted_train_ratings or key:cluster_ratings '
+    "key:train_ratings or key:adjusted_train_ratings or key:cluster_ratings "
     "or key:item_mean_model or key:als_model or key:als_model_unadjusted or key:ranking_model"
 )
 CASE_B = "key:train_histories or key:segment_model or key:history_item_mean_model"

@@ -10,18 +10,15 @@ import polars as pl
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.assets.models import predictions_key
-from recsys_assets.recommender.evaluation.latest_rating import latest_rating_scores
-from recsys_assets.recommender.evaluation.time_cut import time_cut_scores
-from recsys_assets.recommender.evaluation.top_n import top_n_scores
-from recsys_assets.recommender.frames import lazy, row_count
-from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.registry import ENTRIES, Entry, all_scores
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.resources import HomeResource
 from recsys_assets.storage import write_atomically
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
-_SPLITS = (
+SPLITS = (
     "train_ratings",
     "test_ratings",
     "train_histories",
@@ -31,23 +28,16 @@ _SPLITS = (
 )
 
 
-def _input_name(task: str, model: str) -> str:
-    return f"{task}__{model}"
-
-
-def _predictions(inputs: dict[str, nw.LazyFrame], task: str) -> dict[str, nw.LazyFrame]:
-    return {entry.name: inputs[_input_name(task, entry.name)] for entry in ENTRIES if entry.task == task}
+def _input_name(entry: Entry) -> str:
+    return f"{entry.task}__{entry.name}"
 
 
 @pipeline_asset(
     group="evaluation",
     kinds=TABLE_KINDS,
     ins={
-        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *_SPLITS)},
-        **{
-            _input_name(entry.task, entry.name): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame)
-            for entry in ENTRIES
-        },
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *SPLITS)},
+        **{_input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
     },
     dagster_type=nw.LazyFrame,
 )
@@ -55,38 +45,8 @@ def evaluation_scores(
     context: dg.AssetExecutionContext, settings: SettingsParam, **inputs: nw.LazyFrame
 ) -> nw.LazyFrame:
     """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
-    knobs = settings.evaluation
-    n_movies = row_count(inputs["movies"])
-    common: dict[str, Any] = {"seed": knobs.seed, "n_resamples": knobs.n_resamples}
-    scores = pl.concat(
-        [
-            time_cut_scores(
-                inputs["train_ratings"],
-                inputs["test_ratings"],
-                _predictions(inputs, "time_cut"),
-                selected=knobs.selected_rating_model,
-                **common,
-            ),
-            top_n_scores(
-                inputs["train_ratings"],
-                inputs["test_ratings"],
-                _predictions(inputs, "top_n"),
-                n_movies=n_movies,
-                selected=knobs.selected_ranking_model,
-                **common,
-            ),
-            latest_rating_scores(
-                {"train_users": inputs["train_responses"], "test_users": inputs["test_responses"]},
-                _predictions(inputs, "latest_rating"),
-                _predictions(inputs, "next_movie"),
-                histories={"train_users": inputs["train_histories"], "test_users": inputs["test_histories"]},
-                selected=knobs.selected_response_model,
-                selected_ranking=knobs.selected_next_movie_model,
-                n_movies=n_movies,
-                **common,
-            ),
-        ]
-    )
+    predictions = {entry: inputs[_input_name(entry)] for entry in ENTRIES}
+    scores = all_scores(inputs, predictions, **settings.evaluation.model_dump())
     context.add_output_metadata(headline(scores))
     return lazy(scores)
 

@@ -21,7 +21,8 @@ def segment_movies(
     """The movies of highest probability in each segment."""
     Index.of(users, movies).require(segment_model.index, "segment_model")
     listed = segments.top_movies(segment_model, movies)
-    context.add_output_metadata({"segment cards": picture(segment_charts.segment_cards(lazy(listed)))})
+    sheets = segment_charts.segment_sheets(lazy(listed))
+    context.add_output_metadata({f"segment cards {page}": picture(sheet) for page, sheet in enumerate(sheets, 1)})
     return lazy(listed)
 
 
@@ -40,7 +41,7 @@ def user_segments(
     context.add_output_metadata(
         {
             "users per segment": picture(segment_charts.users_per_segment(assigned)),
-            "three example users": picture(segment_charts.example_affinities(assigned)),
+            "three example users": picture(segment_charts.example_affinities(assigned, users)),
         }
     )
     return assigned

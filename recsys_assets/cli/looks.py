@@ -23,6 +23,8 @@ _PANEL = "Looks into the data"
 _LATEST = 5
 _TOP = 20
 _ATTRIBUTE_ROWS = 12
+# A mean of fewer ratings says little.
+_ENOUGH = 10
 # Below this a share is shown as 0 %.
 _SMALLEST_SHARE = 0.005
 _ZIP_CODE = "zip_code"
@@ -82,7 +84,8 @@ def movie(
     stats = _rating_stats(ratings.filter(pl.col("movie") == shown["movie"]), "movie")
     low, high = ratings.select(low=pl.col("rating").min(), high=pl.col("rating").max()).collect().row(0)
     by_segment = reader.table("segment_ratings").filter(pl.col("movie") == shown["movie"])
-    rows = by_segment.sort("mean", descending=True).collect()
+    enough = pl.col("count") >= _ENOUGH
+    rows = by_segment.sort(enough, "mean", descending=True).collect()
     names = _segment_names(reader)
     out = console()
     out.print(Text(titled(shown), "bold"))
@@ -91,11 +94,14 @@ def movie(
     if rows.is_empty():
         out.print("No train user has rated it, so there is no mean by segment.")
         return
-    out.print(f"\nMean rating by segment of its train users; bars from {low:g} to {high:g}", style="bold")
+    out.print("\nMean rating by segment", style="bold")
+    legend = f"Train users only. Bars from {low:g} to {high:g}; segments with fewer than {_ENOUGH} ratings last."
+    out.print(legend, style="dim")
     chart = table("Segment", "", "Mean", "Ratings", "Segment's first movies", numbers=("Segment", "Mean", "Ratings"))
     for row in rows.iter_rows(named=True):
         number, mean = row["segment"], row["mean"]
-        chart.add_row(str(number), bar(mean, low, high), f"{mean:.2f}", f"{row['count']:,}", names.get(number, ""))
+        cells = (str(number), bar(mean, low, high), f"{mean:.2f}", f"{row['count']:,}", names.get(number, ""))
+        chart.add_row(*cells, style="" if row["count"] >= _ENOUGH else "dim")
     out.print(chart)
 
 
@@ -216,7 +222,7 @@ def _rating_stats(ratings: pl.LazyFrame, key: str) -> pl.DataFrame:
 def _segment_names(reader: Reader, first: int = 2) -> dict[int, str]:
     """The segments by the titles of their first movies."""
     top = reader.table("segment_movies").filter(pl.col("rank") <= first).sort("segment", "rank")
-    named = top.group_by("segment", maintain_order=True).agg(pl.col("title").str.join(", ")).collect()
+    named = top.group_by("segment", maintain_order=True).agg(pl.col("title").str.join(" · ")).collect()
     return dict(named.iter_rows())
 
 

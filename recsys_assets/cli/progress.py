@@ -147,6 +147,8 @@ def reason(error: "dg.SerializableErrorInfo | None") -> str:
     """
     if error is None:
         return "no reason given"
+    if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return "it was interrupted"
     while error.cause and str(error.cls_name).startswith("Dagster"):
         error = error.cause
     qualified, _, text = error.message.strip().partition(": ")

@@ -16,6 +16,8 @@ from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.storage import AssetStore
 
+DATASET = "ml-100k"
+
 
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
@@ -24,8 +26,9 @@ def register(app: typer.Typer) -> None:
 
 def run(
     dataset: Annotated[
-        str, typer.Option(help="The MovieLens release to fetch when nothing has landed yet.")
-    ] = "ml-100k",
+        str | None,
+        typer.Option(help="The MovieLens release to fetch when nothing has landed yet.", show_default=DATASET),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Do everything: fetch if nothing has landed, ingest new batches, refresh all models, scores and recommendations.
@@ -38,10 +41,22 @@ def run(
     here, out = Home.resolve(home), console()
     here.prepare()
     with locked(here):
-        if not here.landed_batches() and not AssetStore(here.assets).batches(["raw_ratings"]):
-            fetch_into(here, dataset, out)
+        _fetch_if_empty(here, dataset, out)
         _launch_all(here, out)
     show_results(here, out)
+
+
+def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:
+    # What has been ingested counts too: its source may have been cleared away since.
+    there = home.landed_batches() or AssetStore(home.assets).batches(["raw_ratings"])
+    if not there:
+        fetch_into(home, dataset or DATASET, out)
+    elif dataset and not any(batch.startswith(dataset) for batch in there):
+        out.print(
+            f"{dataset} is not fetched: this home holds {', '.join(there)}. Take another --home for other data.",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 @contextmanager

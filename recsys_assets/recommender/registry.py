@@ -5,7 +5,7 @@ need by their parameters, as Dagster's own do. Adding a model means adding an en
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,6 +15,9 @@ import polars as pl
 
 from recsys_assets.recommender import als, item_mean, rankings, segments, serving
 from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.evaluation.latest_rating import latest_rating_scores
+from recsys_assets.recommender.evaluation.time_cut import time_cut_scores
+from recsys_assets.recommender.evaluation.top_n import top_n_scores
 from recsys_assets.recommender.frames import row_count, same_engine
 from recsys_assets.recommender.item_mean import ItemMeanModel
 from recsys_assets.recommender.segments import SegmentModel
@@ -282,3 +285,60 @@ ENTRIES = (
     Entry("segment_list", "next_movie", _next_by_segment_list),
     Entry("segment_mixture", "next_movie", _next_by_mixture),
 )
+
+
+def all_scores(
+    tables: Mapping[str, nw.LazyFrame],
+    predictions: Mapping[Entry, nw.LazyFrame],
+    *,
+    selected_rating_model: str,
+    selected_ranking_model: str,
+    selected_response_model: str,
+    selected_next_movie_model: str,
+    n_resamples: int,
+    seed: int,
+) -> pl.DataFrame:
+    """The scores of every entry under its protocol: the table `evaluation_scores`.
+
+    Args:
+        tables: `movies` and the tables of both splits, by name.
+        predictions: the predictions table of each entry.
+        selected_rating_model: the model repeated as `selected` in `time_cut`; likewise `selected_ranking_model` in
+            `top_n`, and the other two for the rating and the movie of `latest_rating`.
+        n_resamples: bootstrap resamples behind each interval.
+        seed: of the bootstrap and of the order of ties.
+    """
+
+    def of(task: Task) -> dict[str, nw.LazyFrame]:
+        return {entry.name: frame for entry, frame in predictions.items() if entry.task == task}
+
+    n_movies = row_count(tables["movies"])
+    time_cut = time_cut_scores(
+        tables["train_ratings"],
+        tables["test_ratings"],
+        of("time_cut"),
+        selected=selected_rating_model,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    top_n = top_n_scores(
+        tables["train_ratings"],
+        tables["test_ratings"],
+        of("top_n"),
+        n_movies=n_movies,
+        selected=selected_ranking_model,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    latest_rating = latest_rating_scores(
+        {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
+        of("latest_rating"),
+        of("next_movie"),
+        histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
+        selected=selected_response_model,
+        selected_ranking=selected_next_movie_model,
+        n_movies=n_movies,
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    return pl.concat([time_cut, top_n, latest_rating])

@@ -1,0 +1,163 @@
+"""The whole pipeline as one plain script: the same `recommender` calls in the same order, the same files, no Dagster.
+
+What `orchestration.py` holds the Dagster run against. Usage: python benchmarks/plain.py ARCHIVE FOLDER
+"""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+from pyspark.sql import SparkSession
+
+from recsys_assets.home import Home
+from recsys_assets.recommender import als, clusters, cold_start, segments, serving, splitting
+from recsys_assets.recommender.frames import conform, lazy
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.ingest import merge
+from recsys_assets.recommender.ingest.sources import read_source
+from recsys_assets.recommender.registry import ENTRIES, FITS, all_scores
+from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
+from recsys_assets.resources import spark_resource
+from recsys_assets.settings import Settings
+
+
+class Folder:
+    """Writes tables and models, and hands them on as they were stored."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.made: dict[str, object] = {}
+
+    def table(self, name: str, frame: nw.LazyFrame | pl.DataFrame, declared: Table | None = None) -> nw.LazyFrame:
+        """Store a table as declared and scan it."""
+        table = declared or TABLES[name]
+        rows = conform(lazy(frame) if isinstance(frame, pl.DataFrame) else frame, table)
+        path = self.path / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (rows.sort(*table.order) if table.order else rows).sink_parquet(str(path))
+        self.made[name] = nw.from_native(pl.scan_parquet(path))
+        return self.made[name]
+
+    def model(self, name: str, model: object) -> object:
+        """Store a model and load it."""
+        folder = self.path / name
+        folder.mkdir()
+        model.save(folder)
+        self.made[name] = type(model).load(folder)
+        return self.made[name]
+
+
+def run(archive: Path, folder: Path, settings: Settings) -> None:
+    """Everything, from the archive to the report."""
+    folder.mkdir(parents=True)
+    out = Folder(folder)
+    spark = spark_resource(settings.spark)
+    _ingest(out, archive, folder)
+    _split(out, settings)
+    index = Index.of(out.made["users"], out.made["movies"])
+    _cluster(out, settings)
+    for fit in FITS:
+        if fit.table == "adjusted_train_ratings":
+            _fill(out, settings, index, spark.spark_session, folder)
+        outside = {"spark": spark.spark_session, "scratch": folder} if fit.needs_spark else {}
+        section = getattr(settings, fit.settings).model_dump()
+        out.model(fit.asset, fit.function(out.made[fit.table], index=index, **outside, **section))
+    _segment(out)
+    for entry in ENTRIES:
+        rows = entry.predict(**{name: out.made[name] for name in entry.needs})
+        out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])
+    made = out.made
+    best = serving.top_n(made["serving_model"], made["ratings"], made["user_clusters"], n=settings.serving.n)
+    out.table("recommendations", serving.recommendations(best, made["users"], made["movies"]))
+    predictions = {entry: made[f"predictions/{entry.task}/{entry.name}"] for entry in ENTRIES}
+    out.table("evaluation_scores", all_scores(made, predictions, **settings.evaluation.model_dump()))
+    _report(out, settings)
+
+
+def _ingest(out: Folder, archive: Path, folder: Path) -> None:
+    source = read_source(archive, scratch=folder / "scratch")
+    raw = {name: [out.table(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "movies")}
+    out.table("rejected_rows", lazy(source.rejected))
+    users = out.table("users", merge.index_users(raw["users"], raw["ratings"]))
+    movies = out.table("movies", merge.index_movies(raw["movies"], raw["ratings"]))
+    out.table("ratings", merge.merge_ratings(raw["ratings"], users, movies))
+
+
+def _split(out: Folder, settings: Settings) -> None:
+    ratings, users = out.made["ratings"], out.made["users"]
+    knobs = settings.splitting
+    for side in ("train", "test"):
+        out.table(f"{side}_ratings", splitting.cut_in_time(ratings, side, cut=knobs.parsed_cut))
+    partition = out.table(
+        "user_partition", splitting.partition_users(users, train_share=knobs.train_share, seed=knobs.seed)
+    )
+    for side in ("train", "test"):
+        out.table(f"{side}_histories", splitting.histories(ratings, partition, side))
+        out.table(f"{side}_responses", splitting.responses(ratings, partition, side))
+
+
+def _cluster(out: Folder, settings: Settings) -> None:
+    knobs = settings.clusters
+    features = out.table("user_features", clusters.user_features(out.made["users"]))
+    out.table(
+        "cluster_sweep",
+        clusters.sweep(
+            features,
+            k_values=range(1, knobs.k_max + 1),
+            silhouette_sample=knobs.silhouette_sample,
+            n_init=knobs.n_init,
+            seed=knobs.seed,
+        ),
+    )
+    out.table("user_clusters", clusters.assign(features, k=knobs.k, seed=knobs.seed))
+
+
+def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, folder: Path) -> None:
+    made, knobs = out.made, settings.cold_start
+    model = als.fit(
+        cold_start.ratings_of_clusters(made["train_ratings"], made["user_clusters"]),
+        spark=spark,
+        scratch=folder,
+        index=index,
+        user_column="cluster",
+        **settings.als.model_dump(),
+    )
+    predicted = out.table("cluster_ratings", cold_start.predict_clusters(model))
+    adjusted = cold_start.fill_cold_users(
+        made["train_ratings"],
+        made["users"],
+        made["user_clusters"],
+        predicted,
+        fill_size=knobs.fill_size,
+        seed=knobs.seed,
+    )
+    out.table("adjusted_train_ratings", adjusted)
+
+
+def _segment(out: Folder) -> None:
+    made = out.made
+    out.table("segment_movies", segments.top_movies(made["segment_model"], made["movies"]))
+    assigned = segments.assign(made["segment_model"], made["train_histories"], made["test_histories"])
+    user_segments = out.table("user_segments", assigned)
+    out.table("segment_ratings", segments.ratings_by_segment(made["train_histories"], user_segments))
+
+
+def _report(out: Folder, settings: Settings) -> None:
+    names = [name for name in ReportInputs.__dataclass_fields__ if name in TABLES]
+    page = render_page(
+        ReportInputs(
+            **{name: out.made[name] for name in names},
+            settings=settings.model_dump(),
+            versions={},
+            generated=datetime.now(UTC),
+        )
+    )
+    (out.path / "report.html").write_text(page)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[2])
+    run(Path(sys.argv[1]), target, Settings.load(Home(target)))
