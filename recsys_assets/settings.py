@@ -68,7 +68,7 @@ class ClusterSettings(Section):
 
     k: int = Field(5, ge=1, description="Number of clusters; 5 as in case study A.")
     k_max: int = Field(30, ge=2, description="The sweep shows SSE for 1 to this K, the silhouette for 2 to one less.")
-    silhouette_sample: int = Field(10_000, ge=10, description="Users on which the silhouette is computed.")
+    silhouette_sample: int = Field(8_000, ge=10, description="Users on which the silhouette is computed.")
     n_init: int = Field(3, ge=1, description="Starts of K-means per K of the sweep.")
     seed: int = Field(0, ge=0, description="Seed of K-means.")
 

@@ -403,7 +403,8 @@ def test_export_replaces_a_file_only_by_a_whole_one(materialized_home, tmp_path,
         raise OSError("disk full")
 
     monkeypatch.setattr(pl.LazyFrame, "sink_csv", breaks_off)
-    assert invoke("export", "ratings", out, "--home", materialized_home.path).exit_code == 1
+    refused = invoke("export", "ratings", out, "--home", materialized_home.path)
+    assert refused.exit_code == 1 and "disk full" in refused.stderr
     assert out.read_text() == "the last good one"
     assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
 

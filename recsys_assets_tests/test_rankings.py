@@ -14,8 +14,8 @@ def _table(columns: str, *rows: tuple) -> pl.DataFrame:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 6), st.integers(1, 4), st.integers(2, 8), st.integers(0, 2**32 - 1))
-def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, seed):
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(2, 8), st.integers(0, 2**32 - 1), st.integers(0, 8))
+def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, seed, few):
     """Hits and NDCG would be wrong; with tied scores they would change from run to run."""
     random = np.random.default_rng(seed)
     weights = random.integers(0, 3, (n_users, n_lists)).astype(float)
@@ -24,6 +24,7 @@ def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, 
     rows, movies = np.nonzero(~seen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rankings, "_SCORES_PER_BLOCK", 3 * n_movies)
+        patch.setattr(rankings, "_FEW", few)
         ranks = rankings.ranks(weights, scores, sparse.csr_array(seen.astype(np.float32)), rows, movies)
     total = weights @ scores
     for row, movie, rank in zip(rows, movies, ranks, strict=True):

@@ -17,7 +17,8 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if not isinstance(error, _expected()):
+            # Click itself ends quietly when the reader of a pipe has gone.
+            if isinstance(error, BrokenPipeError) or not isinstance(error, _expected()):
                 raise
             complain(str(error))
             raise typer.Exit(1) from None
@@ -31,7 +32,8 @@ def _expected() -> tuple[type[Exception], ...]:
     from recsys_assets.settings import SettingsError
     from recsys_assets.storage import AssetMissingError
 
-    return (CommandError, JavaError, IndexMismatchError, SourceError, SettingsError, AssetMissingError)
+    # The operating system's errors name the file: a full disk, a folder that may not be written.
+    return (CommandError, JavaError, IndexMismatchError, SourceError, SettingsError, AssetMissingError, OSError)
 
 
 app = typer.Typer(

@@ -19,6 +19,8 @@ from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
 from recsys_assets.jobs import everything, refresh
 from recsys_assets.partitions import BATCHES
 
+# More batches than this are counted, not listed.
+_NAMED = 5
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -60,6 +62,7 @@ def execute(home: Home, terminal: Console, log: Path) -> list[str]:
                 raise_on_error=False,
             )
             if not result.success:
+                progress.failures = progress.failures or ["The run ended early."]
                 break
     return progress.failures
 
@@ -82,8 +85,8 @@ def plan(home: Home, instance: dg.DagsterInstance, assets: Sequence[dg.AssetsDef
     pieces = _contiguous(known, ingested)
     if pieces:
         # Only the last piece may go on to the merge: before it, some batch is still missing.
-        first = [Launch(everything.name, f"Ingesting {', '.join(piece)}", piece, raw) for piece in pieces[:-1]]
-        rest = Launch(everything.name, f"Ingesting {', '.join(pieces[-1])}, then everything else", pieces[-1])
+        first = [Launch(everything.name, f"Ingesting {_named(piece)}", piece, raw) for piece in pieces[:-1]]
+        rest = Launch(everything.name, f"Ingesting {_named(pieces[-1])}, then everything else", pieces[-1])
         return [*first, rest]
     if min(_last_written(instance, merged)) < max(_last_written(instance, raw)):
         unmerged = [asset.key for asset in assets if asset.key not in raw]
@@ -108,6 +111,11 @@ def _contiguous(known: Sequence[str], ingested: Collection[str]) -> list[list[st
     """The batches that are not ingested, in runs of neighbours: what one range of partitions can say."""
     runs = groupby(known, lambda batch: batch in ingested)
     return [list(batches) for is_ingested, batches in runs if not is_ingested]
+
+
+def _named(batches: Sequence[str]) -> str:
+    few = len(batches) <= _NAMED
+    return ", ".join(batches) if few else f"{len(batches)} batches, {batches[0]} to {batches[-1]}"
 
 
 def _last_written(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> list[int]:

@@ -10,7 +10,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import pairwise_distances, silhouette_score
 
 from recsys_assets.recommender.frames import pseudo_random, to_polars
 
@@ -59,7 +59,7 @@ def sweep(
     features: nw.LazyFrame,
     *,
     k_values: Sequence[int],
-    silhouette_sample: int = 10_000,
+    silhouette_sample: int = 8_000,
     n_init: int = 3,
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
@@ -69,19 +69,22 @@ def sweep(
     Args:
         features: user and feature columns.
         k_values: numbers of clusters; those above the number of distinct users' features are left out.
-        silhouette_sample: users the silhouette is computed on (its cost grows with their square).
+        silhouette_sample: users the silhouette is computed on; time and memory grow with their square (8,000: 256 MB).
         n_init: K-means starts per K, the best kept.
     """
     matrix, users = _matrix(features)
     distinct = len(np.unique(matrix, axis=0))
     sample = _sample(users, silhouette_sample, seed)
+    # Once for all K: they are the costly part of a silhouette.
+    distances = pairwise_distances(matrix[sample].astype(np.float32))
+    np.fill_diagonal(distances, 0)
     rows = []
     for k in (k for k in k_values if k <= distinct):
         log(f"K-means with {k} clusters")
         fitted = _k_means(matrix, k, n_init, seed)
         labels = fitted.labels_[sample]
         comparable = 1 < len(np.unique(labels)) < len(labels)
-        silhouette = float(silhouette_score(matrix[sample], labels)) if comparable else None
+        silhouette = float(silhouette_score(distances, labels, metric="precomputed")) if comparable else None
         rows.append({"k": k, "sse": float(fitted.inertia_), "silhouette": silhouette})
     schema = {"k": pl.Int32, "sse": pl.Float64, "silhouette": pl.Float64}
     return pl.DataFrame(rows, schema=schema)

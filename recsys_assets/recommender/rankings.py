@@ -13,6 +13,8 @@ from recsys_assets.recommender.matrices import user_movie_matrix
 
 # 16 MB of float32 scores at a time.
 _SCORES_PER_BLOCK = 4_000_000
+# Up to this many places of one user are counted, each in one pass over the scores; for more it pays to sort them.
+_FEW = 8
 
 
 def by_vectors(
@@ -67,8 +69,6 @@ def ranks(
 ) -> np.ndarray:
     """The rank, from 1, of each pair's movie among the movies its user has not seen.
 
-    Places are counted, not sorted: one pass over the scores, whatever the size of the catalogue.
-
     Args:
         user_weights: shape (U, S); a user's score of all movies is `user_weights @ list_scores`.
         list_scores: shape (S, M).
@@ -79,18 +79,25 @@ def ranks(
     Returns:
         Shape (P,), int32. Equal scores are ordered by the movie's index.
     """
-    n_movies = list_scores.shape[1]
-    size = max(1, _SCORES_PER_BLOCK // n_movies)
     result = np.empty(len(pair_row), np.int32)
-    for start in range(0, len(pair_row), size):
-        block = slice(start, start + size)
-        users, row = np.unique(pair_row[block], return_inverse=True)
-        scores = user_weights[users] @ list_scores
-        rated = seen[users].tocoo()
+    users, starts = np.unique(pair_row, return_index=True)
+    ends = np.append(starts[1:], len(pair_row))
+    size = max(1, _SCORES_PER_BLOCK // list_scores.shape[1])
+    for block in (slice(start, start + size) for start in range(0, len(users), size)):
+        scores = user_weights[users[block]] @ list_scores
+        rated = seen[users[block]].tocoo()
         scores[rated.row, rated.col] = -np.inf
-        movie = pair_movie[block, None]
-        scores = scores[row]
-        own = np.take_along_axis(scores, movie, axis=1)
-        ahead = (scores > own) | ((scores == own) & (np.arange(n_movies) < movie))
-        result[block] = 1 + ahead.sum(axis=1)
+        for row, start, end in zip(scores, starts[block], ends[block], strict=True):
+            result[start:end] = _places(row, pair_movie[start:end])
     return result
+
+
+def _places(scores: np.ndarray, movies: np.ndarray) -> np.ndarray:
+    """The place, from 1, of some movies by descending score; equal scores by the movie's index."""
+    if len(movies) > _FEW:
+        places = np.empty(len(scores), np.int32)
+        places[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+        return places[movies]
+    own = scores[movies, None]
+    ahead = (scores > own) | ((scores == own) & (np.arange(len(scores)) < movies[:, None]))
+    return 1 + ahead.sum(axis=1)
