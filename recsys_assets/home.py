@@ -103,6 +103,7 @@ def instance_configuration(storage: Path) -> dict[str, object]:
             "config": {"base_dir": str(storage / "compute_logs")},
         },
         "telemetry": {"enabled": False},
+        "nux": {"enabled": False},
         "concurrency": {"runs": {"max_concurrent_runs": 1}},
         "run_queue": {"dequeue_interval_seconds": 1},
         "run_monitoring": {"enabled": True, "poll_interval_seconds": 5},

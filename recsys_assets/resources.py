@@ -35,7 +35,8 @@ class HomeResource(dg.ConfigurableResource):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Choose the scratch folder."""
-        self._scratch = self.folders.scratch / f"{context.run_id or 'no-run'}-{os.getpid()}"
+        run = context.run.run_id if context.run else "no-run"
+        self._scratch = self.folders.scratch / f"{run}-{os.getpid()}"
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Remove it."""

@@ -1,6 +1,7 @@
 """What every asset has: owners, a declared schema, a backfill policy; and the small helpers of their metadata."""
 
 import base64
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,17 +31,19 @@ def pipeline_asset(
         asset_key = dg.AssetKey.from_coercible(key or function.__name__)
         table = table_of(asset_key)
         schema = {"dagster/column_schema": column_schema(table)} if table else {}
-        return dg.asset(
-            key=asset_key,
-            group_name=group,
-            kinds=kinds,
-            owners=OWNERS,
-            tags={"stage": group},
-            metadata=schema,
-            # A range of batches, and what follows from it, is one run: one process, one JVM.
-            backfill_policy=dg.BackfillPolicy.single_run(),
-            **options,
-        )(function)
+        with warnings.catch_warnings():
+            # Beta, and meant: a range of batches, and what follows from it, is one run, one process, one JVM.
+            warnings.simplefilter("ignore", dg.BetaWarning)
+            return dg.asset(
+                key=asset_key,
+                group_name=group,
+                kinds=kinds,
+                owners=OWNERS,
+                tags={"stage": group},
+                metadata=schema,
+                backfill_policy=dg.BackfillPolicy.single_run(),
+                **options,
+            )(function)
 
     return decorate
 
