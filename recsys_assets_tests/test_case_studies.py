@@ -23,7 +23,7 @@ def catalogue(tmp_path_factory):
 
 def test_case_study_a_counts(catalogue):
     """Nobody could believe a comparison with case study A whose training set is another one."""
-    users, _, ratings = catalogue
+    _, _, ratings = catalogue
     train, test = (splitting.cut_in_time(ratings, side) for side in ("train", "test"))
     assert (row_count(train), row_count(test)) == (800_000, 200_209)
     assert cold_start.ratings_per_user(train) == (5_399, pytest.approx(148.17558807186515, abs=1e-12), 86.0)

@@ -48,7 +48,7 @@ def test_a_failed_write_leaves_the_version_before(home):
     _run(home, _clusters_asset(lazy(CLUSTERS)))
     before = AssetStore(home.assets).current(["user_clusters"])
 
-    def fail(frame: pl.DataFrame) -> pl.DataFrame:
+    def fail(_: pl.DataFrame) -> pl.DataFrame:
         raise RuntimeError("disk full")
 
     broken = nw.from_native(CLUSTERS.lazy().map_batches(fail, schema=CLUSTERS.schema))
