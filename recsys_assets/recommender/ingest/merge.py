@@ -63,8 +63,7 @@ def _stacked(frames: Batches) -> nw.LazyFrame:
     def completed(frame: nw.LazyFrame, batch: int) -> nw.LazyFrame:
         present = frame.collect_schema().names()
         columns = [
-            (nw.col(name) if name in present else nw.lit(None)).cast(dtype).alias(name)
-            for name, dtype in types.items()
+            (nw.col(name) if name in present else nw.lit(None)).cast(dtype).alias(name) for name, dtype in types.items()
         ]
         return frame.select(*columns, batch=nw.lit(batch).cast(nw.Int32()))
 
