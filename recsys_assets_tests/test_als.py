@@ -1,0 +1,71 @@
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_assets.recommender import als
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.index import Index, IndexMismatchError
+from recsys_assets.resources import spark_resource
+from recsys_assets.settings import SparkSettings
+
+MODEL = ALSModel(
+    user_factors=np.array([[1, 0], [0, 0], [0.5, 2]], np.float32),
+    movie_factors=np.array([[2, 1], [0, 0], [1, 1]], np.float32),
+    user_known=np.array([True, False, True]),
+    movie_known=np.array([True, False, True]),
+    params={"rank": 2},
+    index="abc",
+)
+PAIRS = pl.DataFrame({"user": [0, 0, 1, 2], "movie": [2, 1, 0, 0]}, schema={"user": pl.Int32, "movie": pl.Int32})
+
+
+def test_predictions_are_products_and_unknown_stays_unknown():
+    """A user or movie that the model has never seen would get a confident 0."""
+    assert MODEL.predict(lazy(PAIRS))["prediction"].to_list() == [1.0, None, None, 3.0]
+
+
+def test_a_stored_model_comes_back_as_it_was(tmp_path):
+    """Scores would change by storing a model, or it would forget which index it belongs to."""
+    MODEL.save(tmp_path)
+    loaded = ALSModel.load(tmp_path)
+    for name in ("user_factors", "movie_factors", "user_known", "movie_known"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(MODEL, name))
+    assert (loaded.params, loaded.index) == (MODEL.params, MODEL.index)
+
+
+@pytest.mark.parametrize("change", ["renamed", "added", "swapped"])
+def test_another_index_is_refused_with_what_to_run(change):
+    """After new users arrived, an old model would silently speak about the wrong people."""
+    users = pl.DataFrame({"user": [0, 1], "user_id": ["a", "b"]})
+    movies = pl.DataFrame({"movie": [0, 1], "movie_id": ["x", "y"]})
+    fitted_with = Index.of(lazy(users), lazy(movies)).fingerprint
+    changed = {
+        "renamed": users.with_columns(user_id=pl.Series(["a", "c"])),
+        "added": pl.concat([users, pl.DataFrame({"user": [2], "user_id": ["c"]})]),
+        "swapped": users.with_columns(user_id=pl.Series(["b", "a"])),
+    }[change]
+    Index.of(lazy(users.reverse()), lazy(movies)).require(fitted_with, "als_model")
+    with pytest.raises(IndexMismatchError, match=r"dg launch --assets 'als_model\+'"):
+        Index.of(lazy(changed), lazy(movies)).require(fitted_with, "als_model")
+
+
+@pytest.mark.spark
+def test_planted_tastes_are_learnt(tmp_path):
+    """The model would predict no better than the mean, or mix up users and movies."""
+    generator = np.random.default_rng(0)
+    user, movie = np.nonzero(generator.random((40, 30)) < 0.6)
+    rating = np.where(user % 2 == movie % 2, 5.0, 1.0)
+    train = pl.DataFrame({"user": user, "movie": movie, "rating": rating}).cast(
+        {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32}
+    )
+    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    index = Index(n_users=42, n_movies=31, fingerprint="planted")
+    model = als.fit(lazy(train), spark=spark, scratch=tmp_path, index=index, rank=2, max_iter=8, reg_param=0.02)
+    everything = pl.DataFrame({"user": range(40)}).join(pl.DataFrame({"movie": range(30)}), how="cross")
+    predicted = model.predict(lazy(everything.cast(pl.Int32)))
+    alike = predicted["user"] % 2 == predicted["movie"] % 2
+    assert predicted.filter(alike)["prediction"].min() > predicted.filter(~alike)["prediction"].max() + 2
+    assert (model.user_known.sum(), model.movie_known.sum()) == (40, 30)
+    assert model.user_factors.shape == (42, 2)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,77 @@
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.ingest import merge
+from recsys_assets.recommender.tables import TABLES
+
+# Every row at a time of its own; a pair may be rated several times.
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(1, 5)), min_size=1, max_size=30)
+
+
+def _raw(rows: list[tuple[int, int, int, int]]) -> pl.DataFrame:
+    """Raw ratings from (user, movie, rating, second), in this order."""
+    return pl.DataFrame(
+        {
+            "user_id": [f"u{row[0]}" for row in rows],
+            "movie_id": [f"m{row[1]}" for row in rows],
+            "rating": pl.Series([row[2] for row in rows], dtype=pl.Float32),
+            "timestamp": pl.Series([row[3] * 1_000_000 for row in rows], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+            "row": pl.Series(range(len(rows)), dtype=pl.Int64),
+        }
+    )
+
+
+def _merged(*batches: pl.DataFrame) -> pl.DataFrame:
+    """The merged ratings with original ids."""
+    raw = [lazy(batch) for batch in batches]
+    nothing = lazy(pl.DataFrame(schema={"user_id": pl.String}))
+    no_movies = lazy(pl.DataFrame(schema={"movie_id": pl.String, "title": pl.String}))
+    users = lazy(to_polars(merge.index_users([nothing] * len(raw), raw)))
+    movies = lazy(to_polars(merge.index_movies([no_movies] * len(raw), raw)))
+    ratings = to_polars(conform(merge.merge_ratings(raw, users, movies), TABLES["ratings"]))
+    named = ratings.join(to_polars(users), on="user").join(to_polars(movies), on="movie")
+    return named.sort("user_id", "movie_id").select("user_id", "movie_id", "rating", "timestamp")
+
+
+@given(ROWS, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_any_order_and_any_split_into_batches_give_the_same_ratings(rows, random, n_batches):
+    """Late, repeated or re-cut deliveries would change the catalogue."""
+    timed = [(*row, second) for second, row in enumerate(rows)]
+    shuffled = random.sample(timed, len(timed)) + random.choices(timed, k=3)
+    batches = [[row for row in shuffled if random.random() < 0.5] for _ in range(n_batches - 1)]
+    batches.append(shuffled)
+    assert _merged(*map(_raw, batches)).equals(_merged(_raw(timed)))
+
+
+@given(ROWS, st.integers(1, 29))
+def test_where_times_tie_the_later_batch_and_then_the_later_row_count(rows, cut):
+    """A correction in a later delivery would be overruled by what it corrects."""
+    tied = [(*row, 7) for row in rows]
+    expected = {(f"u{user}", f"m{movie}"): rating for user, movie, rating, _ in tied}
+    merged = _merged(_raw(tied[:cut]), _raw(tied[cut:]))
+    assert {(user, movie): rating for user, movie, rating, _ in merged.rows()} == expected
+
+
+def test_ids_are_given_out_by_batch_then_id():
+    """Old indices would change with every delivery, or with the order of rows in a file."""
+    first, second = _raw([(3, 1, 5, 0), (1, 2, 5, 1)]), _raw([(0, 0, 5, 2), (1, 2, 4, 3), (2, 9, 4, 4)])
+    users = lazy(pl.DataFrame({"user_id": ["u7"]}))
+    raw = [lazy(first), lazy(second)]
+    indexed = to_polars(merge.index_users([users, users.head(0)], raw)).sort("user")
+    assert indexed["user_id"].to_list() == ["u1", "u3", "u7", "u0", "u2"]
+    again = to_polars(merge.index_users([users, users.head(0)], [lazy(first.reverse()), lazy(second.reverse())]))
+    assert again.sort("user").equals(indexed)
+
+
+def test_attributes_come_from_the_newest_description():
+    """A user who moved would keep the old zip code, or lose all attributes when rating again."""
+    described = [
+        pl.DataFrame({"user_id": ["u0", "u1"], "age": [30.0, 40.0]}),
+        pl.DataFrame({"user_id": ["u0"], "age": [31.0], "plan": ["gold"]}),
+        pl.DataFrame(schema={"user_id": pl.String}),
+    ]
+    raw = [lazy(_raw([(user, 0, 5, user)])) for user in (0, 1, 1)]
+    users = to_polars(merge.index_users([lazy(table) for table in described], raw)).sort("user")
+    assert users.select("user_id", "age", "plan").rows() == [("u0", 31.0, "gold"), ("u1", 40.0, None)]

@@ -1,0 +1,111 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from recsys_assets import java
+from recsys_assets.home import Home
+from recsys_assets.resources import settings_resource
+from recsys_assets.settings import Settings, SettingsError, template
+
+
+@pytest.fixture
+def home(tmp_path) -> Home:
+    """A home whose settings file is still to be written."""
+    return Home(tmp_path)
+
+
+def test_the_file_beats_defaults_and_the_environment_beats_the_file(home, monkeypatch):
+    """A deployment could not override what the file of the home says, or a file would be ignored."""
+    home.settings_file.write_text('engine = "spark"\n[als]\nrank = 20\nmax_iter = 7\n[splitting]\ncut = 0.7\n')
+    monkeypatch.setenv("RECSYS_ALS__RANK", "33")
+    settings = Settings.load(home)
+    assert (settings.engine, settings.als.rank, settings.als.max_iter) == ("spark", 33, 7)
+    assert settings.als.reg_param == Settings().als.reg_param
+    assert settings.splitting.parsed_cut == 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[als]\nrnk = 20\n", "als.rnk: Extra inputs are not permitted"),
+        ("[als]\nrank = 0\n", "als.rank: Input should be greater than or equal to 1"),
+        ('engine = "duckdb"\n', "engine: Input should be 'polars' or 'spark'"),
+        ("[als\n", "line 1"),
+        ('[splitting]\ncut = "soon"\n', "splitting.cut"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_place(home, text, message):
+    """A typing error would pass for a setting, or end in a stack of errors somewhere in a run."""
+    home.settings_file.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        Settings.load(home)
+    assert message in str(error.value)
+    assert str(home.settings_file) in str(error.value)
+
+
+def test_the_template_shows_every_setting_and_changes_none(home):
+    """`init` would hide settings from its readers, or switch something by being written."""
+    home.settings_file.write_text(template())
+    assert Settings.load(home) == Settings()
+    uncommented = "\n".join(
+        line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in template().splitlines()
+    )
+    for section, field in Settings.model_fields.items():
+        for name in getattr(field.annotation, "model_fields", {section: None}):
+            assert f"\n{name} = " in uncommented
+
+
+def test_a_launch_can_override_one_setting_and_keeps_the_others():
+    """Changing the rank in the launchpad would silently put the rest of the section back to built-in defaults."""
+    seen: list[Settings] = []
+
+    @dg.asset
+    def looked(settings: dg.ResourceParam[Settings]) -> None:
+        seen.append(settings)
+
+    configured = Settings.model_validate({"als": {"max_iter": 3, "reg_param": 0.5}})
+    dg.materialize(
+        [looked],
+        resources={"settings": settings_resource(configured)},
+        run_config={"resources": {"settings": {"config": {"als": {"max_iter": 4}}}}},
+    )
+    assert (seen[0].als.max_iter, seen[0].als.reg_param) == (4, 0.5)
+    assert seen[0].splitting == configured.splitting
+
+
+def _fake_java(folder: Path, text: str) -> None:
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "java"
+    program.write_text(f"#!/bin/sh\necho '{text}' >&2\n")
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("printed", "found"),
+    [('openjdk version "1.8.0_392"', "Java 8"), ('openjdk version "11.0.2"', "Java 11"), ("what?", "tells no version")],
+)
+def test_an_old_java_is_found_before_anything_starts(tmp_path, monkeypatch, printed, found):
+    """Spark would fail minutes later, with a message about class file versions."""
+    _fake_java(tmp_path, printed)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(java.JavaError, match=found) as error:
+        java.check_java()
+    assert "openjdk-17" in str(error.value)
+
+
+def test_a_missing_java_is_found_by_make_without_any_package(tmp_path):
+    """`make run` would install for minutes and only then say that Java is missing."""
+    command = [sys.executable, "-S", "-I", java.__file__]
+    result = subprocess.run(command, env={"JAVA_HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("No Java found")
+
+
+def test_a_new_enough_java_passes(tmp_path, monkeypatch):
+    """Nobody with the next Java could run the pipeline."""
+    _fake_java(tmp_path, 'openjdk version "25" 2025-09-16')
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert java.check_java() == 25
