@@ -158,7 +158,7 @@ class Source:
             ) from error
 
     def _zip_names(self) -> list[str]:
-        members = [info for info in self._archive.infolist() if not info.is_dir()]
+        members = [info for info in self._archive.infolist() if not info.filename.endswith("/")]
         self._check_members(members)
         return [info.filename for info in members]
 
@@ -167,6 +167,8 @@ class Source:
             name = info.filename
             if info.flag_bits & 0x1:
                 raise SourceError(f"{self.path.name}, {name} inside: encrypted; unpack it and add the folder.")
+            if not name:
+                raise SourceError(f"{self.path.name}: the zip is damaged, a file in it has no name; get it again.")
             if _leaves(name):
                 raise SourceError(
                     f"{self.path.name}: the path {name!r} leads out of the archive; do not trust this archive."
