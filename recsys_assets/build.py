@@ -1,4 +1,4 @@
-"""Assembles assets, checks, jobs and resources into Dagster definitions."""
+"""Assembles assets, checks, jobs, sensors, schedules and resources into Dagster definitions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,16 @@ from typing import Any
 import dagster as dg
 
 from recsys_assets.assets import ASSETS
+from recsys_assets.assets.common import with_code_version
 from recsys_assets.checks import CHECKS
 from recsys_assets.home import Home
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.jobs import JOBS
+from recsys_assets.locking import locked_executor
+from recsys_assets.policies import with_policies
 from recsys_assets.resources import HomeResource, settings_resource, spark_resource
+from recsys_assets.schedules import build_schedules
+from recsys_assets.sensors import build_sensors
 from recsys_assets.settings import Settings
 
 _EXECUTORS = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
@@ -43,9 +48,11 @@ def build_defs(
         **(resource_overrides or {}),
     }
     return dg.Definitions(
-        assets=ASSETS,
+        assets=with_policies([with_code_version(asset, settings) for asset in ASSETS]),
         asset_checks=CHECKS,
         jobs=JOBS,
+        sensors=build_sensors(home, settings.automation),
+        schedules=build_schedules(settings.automation),
         resources=resources,
-        executor=_EXECUTORS[settings.run.executor],
+        executor=locked_executor(_EXECUTORS[settings.run.executor], home),
     )

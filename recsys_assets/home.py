@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
+# Names that programs give to what they are still writing.
+_UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
 _REPO_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -58,6 +60,36 @@ class Home:
         return self.path / "rejected"
 
     @property
+    def forgotten(self) -> Path:
+        """The ids of users who are to be forgotten."""
+        return self.path / "forgotten"
+
+    @property
+    def removed(self) -> Path:
+        """Landed sources of batches that were removed, until the next `compact`."""
+        return self.path / "removed"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the run that works on this home; there is never another."""
+        return self.path / ".lock"
+
+    @property
+    def served_at(self) -> Path:
+        """Holds the address of the UI while the home is served."""
+        return self.dagster / "served_at"
+
+    @property
+    def failures(self) -> Path:
+        """One line per failed run."""
+        return self.path / "failures.log"
+
+    @property
+    def promotions(self) -> Path:
+        """The record of promotions, one file per decision."""
+        return self.path / "promotions"
+
+    @property
     def scratch(self) -> Path:
         """Temporary files of running steps; safe to delete when nothing runs."""
         return self.path / "scratch"
@@ -77,7 +109,10 @@ class Home:
         """Names of what has landed, in the order of their names; hidden and unfinished files are no batches."""
         if not self.landing.is_dir():
             return []
-        return sorted(entry.name for entry in self.landing.iterdir() if not entry.name.startswith((".", "_")))
+        names = (entry.name for entry in self.landing.iterdir())
+        return sorted(
+            name for name in names if not name.startswith((".", "_")) and not name.endswith(_UNFINISHED_SUFFIXES)
+        )
 
     def prepare(self) -> None:
         """Make the folders, and the Dagster instance's configuration where there is none."""
@@ -106,7 +141,13 @@ def instance_configuration(storage: Path) -> dict[str, object]:
         "nux": {"enabled": False},
         "concurrency": {"runs": {"max_concurrent_runs": 1}},
         "run_queue": {"dequeue_interval_seconds": 1},
-        "run_monitoring": {"enabled": True, "poll_interval_seconds": 5},
+        "run_launcher": {"module": "recsys_assets.launcher", "class": "ProcessCheckingRunLauncher"},
+        "run_monitoring": {
+            "enabled": True,
+            "poll_interval_seconds": 5,
+            "start_timeout_seconds": 60,
+            "cancel_timeout_seconds": 60,
+        },
         "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
         "retention": {
             "schedule": {"purge_after_days": 90},

@@ -84,7 +84,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
             if table is None:
                 raise TypeError(f"{context.asset_key.to_user_string()} has no declaration in recommender/tables.py")
             frame = conform(value, table)
-            (frame.sort(*table.order) if table.order else frame).sink_parquet(version / TABLE_FILE)
+            (frame.sort(*table.order) if table.order else frame).sink_parquet(str(version / TABLE_FILE))
         elif isinstance(value, Model):
             value.save(version)
         else:

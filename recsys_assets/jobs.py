@@ -3,6 +3,9 @@
 import dagster as dg
 
 _INGEST = dg.AssetSelection.groups("ingest")
+# Partitioned by cut-off: a run has one partitions definition, and that of the others is the batches.
+_BACKTEST = dg.AssetSelection.groups("backtest")
+_PIPELINE = dg.AssetSelection.all() - _BACKTEST
 
 ingest = dg.define_asset_job(
     "ingest",
@@ -12,13 +15,19 @@ ingest = dg.define_asset_job(
 )
 refresh = dg.define_asset_job(
     "refresh",
-    selection=dg.AssetSelection.all() - _INGEST,
+    selection=_PIPELINE - _INGEST,
     description="Everything after `ratings`: splits, models, scores, report, recommendations. Needs no batch.",
 )
 everything = dg.define_asset_job(
     "everything",
-    selection=dg.AssetSelection.all(),
+    selection=_PIPELINE,
     description="Both, for a batch or a range of batches; without either Dagster starts a run that fails.",
 )
+backtest = dg.define_asset_job(
+    "backtest",
+    selection=_BACKTEST,
+    description="Scores every rating model at the chosen cut-offs. All of them in one run: start a backfill of "
+    "`backtest_scores`, or launch this job with the range 0.5 to 0.9.",
+)
 
-JOBS = [ingest, refresh, everything]
+JOBS = [ingest, refresh, everything, backtest]

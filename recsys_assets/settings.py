@@ -6,7 +6,8 @@ functions' parameters that they go to.
 """
 
 import tomllib
-from typing import Literal
+from typing import Any, Literal
+from zoneinfo import available_timezones
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -31,10 +32,49 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
-class DataSettings(Section):
-    """What may come in."""
+class SampleSettings(Section):
+    """For development: only some of the users. Every score then says so."""
 
+    share: float = Field(1.0, gt=0, le=1, description="Share of the users that is kept, by a hash; 1 keeps all.")
+    seed: int = Field(0, ge=0, description="Seed of the hash: another one keeps other users.")
+
+
+class DataSettings(Section):
+    """What may come in, and how it is written."""
+
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Your column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).",
+    )
+    delimiter: str = Field("", description="Between the fields of delimited text; empty: told from the header.")
+    encoding: str = Field("", description="Of text, such as latin-1; empty: UTF-8, or UTF-16 where a mark says so.")
+    rating_scale: list[float] = Field(
+        default_factory=list,
+        description="Lowest and highest rating, such as [1, 5]; empty: the release's own, else what the data hold.",
+    )
+    genre_separator: str = Field("|", min_length=1, description="Between the genres of a movie.")
+    max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
+    sample: SampleSettings = SampleSettings()
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _scale_ascends(cls, scale: list[float]) -> list[float]:
+        if scale and (len(scale) != 2 or not scale[0] < scale[1]):
+            raise ValueError("the lowest rating, then the highest")
+        return scale
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The parameters of `recommender.ingest.sources.read_source` that are settings."""
+        return {
+            "columns": self.columns,
+            "delimiter": self.delimiter or None,
+            "encoding": self.encoding or None,
+            "rating_scale": tuple(self.rating_scale) or None,
+            "genre_separator": self.genre_separator,
+            "max_unpacked_bytes": self.max_unpacked_bytes,
+        }
 
 
 class SplittingSettings(Section):
@@ -162,6 +202,45 @@ class RunSettings(Section):
     )
 
 
+class CheckSettings(Section):
+    """How far tables may be from the last good ones. To accept a change that is meant, raise the limit for one run."""
+
+    max_row_drop: float = Field(
+        0.5, ge=0, le=1, description="Share of the rows of users, movies or ratings that may be lost; more is an error."
+    )
+    max_distribution_shift: float = Field(
+        0.1, ge=0, le=1, description="Share of ratings with another value than before, above which a check warns."
+    )
+
+
+class AutomationSettings(Section):
+    """What runs by itself while `recsys-assets serve` is up. A change counts after the next start."""
+
+    sensors: bool = Field(True, description="Watch landing/ for new data, and refresh when the ratings have changed.")
+    schedule: bool = Field(True, description="Refresh at the times of `cron`.")
+    tick_seconds: int = Field(5, ge=1, description="How often the sensors look.")
+    quiet_seconds: float = Field(5, ge=0, description="What lands is read when it has not changed for this long.")
+    cron: str = Field("0 3 * * 0", description="When to refresh, changed data or not: Sundays at 3.")
+    time_zone: str = Field("UTC", description="Time zone of `cron`, such as Europe/Berlin.")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_is_one(cls, cron: str) -> str:
+        # Here, because most commands of the command line never load Dagster.
+        from dagster._utils.schedules import is_valid_cron_string
+
+        if not is_valid_cron_string(cron):
+            raise ValueError("five fields: minute, hour, day of the month, month, day of the week")
+        return cron
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_exists(cls, time_zone: str) -> str:
+        if time_zone not in available_timezones():
+            raise ValueError("a name such as UTC or Europe/Berlin")
+        return time_zone
+
+
 class Settings(BaseSettings):
     """All settings of a home."""
 
@@ -188,6 +267,8 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     spark: SparkSettings = SparkSettings()
     run: RunSettings = RunSettings()
+    checks: CheckSettings = CheckSettings()
+    automation: AutomationSettings = AutomationSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -235,16 +316,29 @@ def template() -> str:
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of this home. Take a # away to change a default."))
     document.add(tomlkit.comment("The environment goes before this file: RECSYS_ALS__RANK=20."))
-    lines = [document.as_string()]
-    for name, field in Settings.model_fields.items():
-        default = field.default
-        if isinstance(default, Section):
-            lines.append(f"\n# {type(default).__doc__}\n[{name}]\n")
-            for key, knob in type(default).model_fields.items():
-                lines.append(_commented(key, getattr(default, key), knob.description))
-        else:
-            lines.append("\n" + _commented(name, default, field.description))
-    return "".join(lines)
+    knobs = [
+        "\n" + _commented(name, field.default, field.description)
+        for name, field in Settings.model_fields.items()
+        if not isinstance(field.default, Section)
+    ]
+    sections = [
+        _section(name, field.default)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.default, Section)
+    ]
+    return "".join([document.as_string(), *knobs, *sections])
+
+
+def _section(name: str, section: Section) -> str:
+    """A table of the file, the tables inside it after its own settings."""
+    values = {key: (getattr(section, key), knob) for key, knob in type(section).model_fields.items()}
+    own = [
+        _commented(key, value, knob.description)
+        for key, (value, knob) in values.items()
+        if not isinstance(value, Section)
+    ]
+    inner = [_section(f"{name}.{key}", value) for key, (value, _) in values.items() if isinstance(value, Section)]
+    return "".join([f"\n# {type(section).__doc__}\n[{name}]\n", *own, *inner])
 
 
 def _commented(key: str, default: object, meaning: str | None) -> str:

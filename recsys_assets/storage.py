@@ -7,7 +7,7 @@ an asset and keeps the version it began with. Knows nothing of Dagster: an asset
 import os
 import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 from urllib.parse import quote, unquote
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TABLE_FILE = "table.parquet"
 _VERSIONS_KEPT = 3
+_STAMP = "%Y%m%dT%H%M%S%f"
 
 
 @runtime_checkable
@@ -71,8 +72,12 @@ class AssetStore:
 
     def new_version(self, asset: Sequence[str], partition: str | None, run_id: str) -> Path:
         """An empty folder to write the next version into; nobody reads it before `switch`."""
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        version = self.folder(asset, partition) / "versions" / f"{now}-{run_id[:8]}"
+        versions = self.folder(asset, partition) / "versions"
+        now = datetime.now(UTC)
+        if versions.is_dir() and (stamps := [path.name.partition("-")[0] for path in versions.iterdir()]):
+            # Versions are pruned by name: where the clock was set back, the newest must not look like the oldest.
+            now = max(now, datetime.strptime(f"{max(stamps)}+0000", f"{_STAMP}%z") + timedelta(microseconds=1))
+        version = versions / f"{now.strftime(_STAMP)}-{run_id[:8]}"
         version.mkdir(parents=True)
         return version
 
@@ -84,6 +89,19 @@ class AssetStore:
         pointer.replace(folder / "current")
         for old in sorted(version.parent.iterdir())[:-_VERSIONS_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def remove(self, asset: Sequence[str], partition: str) -> None:
+        """Delete all versions of one batch of an asset."""
+        shutil.rmtree(self.folder(asset, partition), ignore_errors=True)
+
+    def keep_only_current(self) -> int:
+        """Delete every version that is not the present one of its asset or batch; how many there were."""
+        present = {pointer.resolve() for pointer in self.root.rglob("current") if pointer.is_symlink()}
+        versions = [version for folder in self.root.rglob("versions") for version in folder.iterdir()]
+        old = [version for version in versions if version.resolve() not in present]
+        for version in old:
+            shutil.rmtree(version)
+        return len(old)
 
 
 def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:

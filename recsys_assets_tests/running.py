@@ -11,7 +11,7 @@ import polars as pl
 from recsys_assets.assets import ASSETS
 from recsys_assets.build import build_defs
 from recsys_assets.home import Home
-from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets.storage import AssetStore, scan
 
 
 def copied(home: Home, folder: Path) -> Home:
@@ -36,7 +36,7 @@ def materialize(home: Home, selection: str, run_config: Mapping[str, Any] | None
 
 def table(home: Home, *asset: str) -> pl.DataFrame:
     """What an asset holds."""
-    return pl.read_parquet(AssetStore(home.assets).current(asset) / TABLE_FILE)
+    return scan(AssetStore(home.assets).current(asset)).collect().to_native()
 
 
 def files(home: Home, *asset: str) -> dict[str, bytes]:

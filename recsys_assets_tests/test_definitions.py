@@ -39,9 +39,10 @@ def _contract(node: Any) -> dict[str, object]:
         "group": node.group_name,
         "owners": sorted(node.owners),
         "tags": dict(sorted(node.tags.items())),
-        "partitions": node.partitions_def.name if node.partitions_def else None,
+        "partitions": str(getattr(node.partitions_def, "name", node.partitions_def)) if node.partitions_def else None,
         "backfill": node.backfill_policy.policy_type.value if node.backfill_policy else None,
         "automation": str(node.automation_condition) if node.automation_condition else None,
+        "freshness": str(node.freshness_policy) if node.freshness_policy else None,
     }
 
 

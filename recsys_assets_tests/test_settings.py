@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pydantic import BaseModel
 
 from recsys_assets import java
 from recsys_assets.home import Home
@@ -35,6 +36,8 @@ def test_the_file_beats_defaults_and_the_environment_beats_the_file(home, monkey
         ('engine = "duckdb"\n', "engine: Input should be 'polars' or 'spark'"),
         ("[als\n", "line 1"),
         ('[splitting]\ncut = "soon"\n', "splitting.cut"),
+        ("[data]\nrating_scale = [5, 1]\n", "data.rating_scale"),
+        ("[data.sample]\nshare = 0\n", "data.sample.share"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(home, text, message):
@@ -53,9 +56,16 @@ def test_the_template_shows_every_setting_and_changes_none(home):
     uncommented = "\n".join(
         line.removeprefix("# ") if " = " in line and line.startswith("# ") else line for line in template().splitlines()
     )
-    for section, field in Settings.model_fields.items():
-        for name in getattr(field.annotation, "model_fields", {section: None}):
-            assert f"\n{name} = " in uncommented
+    for name in _names(Settings):
+        assert f"\n{name} = " in uncommented
+
+
+def _names(section: type[BaseModel]) -> list[str]:
+    """The settings of a section and of the sections in it."""
+    inner = {name: getattr(field.annotation, "model_fields", None) for name, field in section.model_fields.items()}
+    own = [name for name, fields in inner.items() if fields is None]
+    nested = [_names(section.model_fields[name].annotation) for name, fields in inner.items() if fields is not None]
+    return [*own, *(name for names in nested for name in names)]
 
 
 def test_a_launch_can_override_one_setting_and_keeps_the_others():
@@ -74,6 +84,29 @@ def test_a_launch_can_override_one_setting_and_keeps_the_others():
     )
     assert (seen[0].als.max_iter, seen[0].als.reg_param) == (4, 0.5)
     assert seen[0].splitting == configured.splitting
+
+
+def test_a_launch_can_override_how_data_are_read():
+    """Optional, nested and free-form settings would be lost on their way through the launchpad."""
+    seen: list[Settings] = []
+
+    @dg.asset
+    def looked(settings: dg.ResourceParam[Settings]) -> None:
+        seen.append(settings)
+
+    configured = Settings.model_validate({"data": {"columns": {"user_id": "who"}, "sample": {"seed": 3}}})
+    data = {"rating_scale": [1, 10], "delimiter": ";", "sample": {"share": 0.5}}
+    for config in ({}, {"data": data}, {"data": {"columns": {"rating": "stars"}}}):
+        dg.materialize(
+            [looked],
+            resources={"settings": settings_resource(configured)},
+            run_config={"resources": {"settings": {"config": config}}},
+        )
+    assert seen[0] == configured
+    assert seen[1].data.reading["rating_scale"] == (1, 10) and seen[1].data.delimiter == ";"
+    assert (seen[1].data.sample.share, seen[1].data.sample.seed) == (0.5, 3)
+    assert seen[1].data.columns == {"user_id": "who"}
+    assert seen[2].data.columns == {"rating": "stars"}
 
 
 def _fake_java(folder: Path, text: str) -> None:

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from recsys_assets.assets import clusters, cold_start, evaluation, ingest, models, segments, serving, splitting
+from recsys_assets.assets import (
+    backtest,
+    clusters,
+    cold_start,
+    evaluation,
+    ingest,
+    models,
+    promotion,
+    segments,
+    serving,
+    splitting,
+)
 
 ASSETS: Sequence[dg.AssetsDefinition] = [
     *ingest.ASSETS,
@@ -14,5 +25,7 @@ ASSETS: Sequence[dg.AssetsDefinition] = [
     *models.ASSETS,
     *segments.ASSETS,
     *evaluation.ASSETS,
+    *promotion.ASSETS,
     *serving.ASSETS,
+    *backtest.ASSETS,
 ]

@@ -5,7 +5,7 @@ import narwhals as nw
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.recommender import clusters
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.report import charts
 
 SKLEARN_TABLE = TABLE_KINDS | {"scikitlearn"}
@@ -61,9 +61,10 @@ def user_clusters(
     n_clusters = int(assigned["cluster"].n_unique())
     pictures = {}
     if n_clusters > 1:
+        members = same_engine(users, assigned)
         pictures = {
-            "clusters in pairs of features": picture(charts.cluster_pairs(user_features, lazy(assigned))),
-            "cluster profiles": picture(charts.cluster_profiles(users, lazy(assigned))),
+            "clusters in pairs of features": picture(charts.cluster_pairs(user_features, members)),
+            "cluster profiles": picture(charts.cluster_profiles(users, members)),
         }
     context.add_output_metadata({"clusters": n_clusters, **pictures})
     return lazy(assigned)

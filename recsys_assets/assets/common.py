@@ -1,8 +1,10 @@
 """What every asset has: owners, a declared schema, a backfill policy; and the small helpers of their metadata."""
 
 import base64
+import hashlib
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
@@ -10,12 +12,24 @@ from altair.typing import ChartType
 
 from recsys_assets.io_managers import column_schema, table_of
 from recsys_assets.recommender.report.theme import to_png
+from recsys_assets.retries import decide_on_retry
 from recsys_assets.settings import Settings
 
 SettingsParam = dg.ResourceParam[Settings]
 OWNERS = ["team:recsys"]
 TABLE_KINDS = {"table", "parquet"}
 MODEL_KINDS = {"model"}
+_SETTINGS_OF_STAGE = {
+    "ingest": ("data",),
+    "splitting": ("splitting",),
+    "clusters": ("clusters",),
+    "cold_start": ("cold_start", "als"),
+    "als": ("als", "ranking"),
+    "segments": ("segments",),
+    "baselines": ("item_mean",),
+    "evaluation": ("evaluation",),
+    "serving": ("ranking", "serving"),
+}
 
 
 def pipeline_asset(
@@ -42,10 +56,26 @@ def pipeline_asset(
                 tags={"stage": group},
                 metadata=schema,
                 backfill_policy=dg.BackfillPolicy.single_run(),
+                hooks={decide_on_retry},
                 **options,
             )(function)
 
     return decorate
+
+
+def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    """The asset with a code version that changes with the package's version and the settings of the asset's stage.
+
+    So the UI shows what was computed by other code, or with other settings, than the present ones.
+    """
+
+    def versioned(spec: dg.AssetSpec) -> dg.AssetSpec:
+        sections = _SETTINGS_OF_STAGE.get(spec.group_name or "", ())
+        used = [settings.engine, *(getattr(settings, section).model_dump_json() for section in sections)]
+        digest = hashlib.sha256("\n".join(used).encode()).hexdigest()[:8]
+        return spec.replace_attributes(code_version=f"{version('recsys_assets')}-{digest}")
+
+    return asset.map_asset_specs(versioned)
 
 
 def picture(chart: ChartType) -> dg.MarkdownMetadataValue:

@@ -10,10 +10,12 @@ import polars as pl
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.assets.models import predictions_key
+from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.registry import ENTRIES, Entry, all_scores
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.tables import SAMPLE_SHARE
 from recsys_assets.resources import HomeResource
 from recsys_assets.storage import write_atomically
 
@@ -46,7 +48,9 @@ def evaluation_scores(
 ) -> nw.LazyFrame:
     """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
     predictions = {entry: inputs[_input_name(entry)] for entry in ENTRIES}
-    scores = all_scores(inputs, predictions, **settings.evaluation.model_dump())
+    scores = marked(
+        all_scores(inputs, predictions, **settings.evaluation.model_dump()), sample_share=settings.data.sample.share
+    )
     context.add_output_metadata(headline(scores))
     return lazy(scores)
 
@@ -64,12 +68,19 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
         "NDCG at 10": ("top_n", "ndcg_10"),
         "R² of the latest rating": ("latest_rating", "r2"),
     }
-    return numbers | {
-        title: picture(charts.scores(lazy(scores), protocol, metric)) for title, (protocol, metric) in pictures.items()
-    }
+    sample = {SAMPLE_SHARE: float(scores[SAMPLE_SHARE][0])} if SAMPLE_SHARE in scores.columns else {}
+    return (
+        sample
+        | numbers
+        | {
+            title: picture(charts.scores(lazy(scores), protocol, metric))
+            for title, (protocol, metric) in pictures.items()
+        }
+    )
 
 
-@pipeline_asset(group="evaluation", kinds={"html"})
+# Its pictures take seconds: whatever else can be done is done first, so that new recommendations do not wait for them.
+@pipeline_asset(group="evaluation", kinds={"html"}, op_tags={"dagster/priority": "-1"})
 def evaluation_report(
     context: dg.AssetExecutionContext,
     ratings: nw.LazyFrame,

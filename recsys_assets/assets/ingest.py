@@ -1,75 +1,143 @@
 """Ingest: what landed, batch by batch, and the one catalogue it merges into."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 import narwhals as nw
-import polars as pl
 
-from recsys_assets.assets.common import TABLE_KINDS, pipeline_asset
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.batches import Accepted, Batch
+from recsys_assets.forgotten import forgotten_users
+from recsys_assets.home import Home
 from recsys_assets.partitions import BATCHES
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.ingest import merge
-from recsys_assets.recommender.ingest.sources import SourceTables, read_source
+from recsys_assets.recommender.ingest.leaving_out import sample_users, without_users
 from recsys_assets.resources import HomeResource
+from recsys_assets.settings import Settings
 
 Batches = dict[str, nw.LazyFrame]
+# By this the automation knows whether what lies in landing/ is what was ingested.
+SOURCE_FINGERPRINT = "source fingerprint"
+# By this a run knows whether `ratings` holds what it should: the batches, who was left out, the sample.
+MERGED_FROM = "merged from"
+_RELEASE = "MovieLens release"
+# A range of batches in order of arrival is read in one go, so a later one must be held against those before it.
+_Known = list[tuple[str, str | None]]
 
 
-def _read(
-    context: dg.AssetExecutionContext, home: HomeResource, table: Callable[[SourceTables], pl.LazyFrame]
-) -> Batches:
-    """One table of every batch of the run, in their order of arrival."""
+def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Settings) -> Batches:
+    """One table of every batch of the run; none if one of them is refused."""
+    table, known = context.asset_key.path[-1], _Known(_ingested(context))
+    read = {}
+    for name in context.partition_keys:
+        batch = Batch.open(home.folders, name, settings.data, home.scratch)
+        accepted = batch.accept(known, settings.data.max_rejected_share)
+        known.append((name, accepted.release))
+        context.add_asset_metadata(_facts(accepted), asset_key=context.asset_key, partition_key=name)
+        read[name] = lazy(batch.table(table))
+    return read
+
+
+def _facts(accepted: Accepted) -> Mapping[str, str | int]:
+    facts: dict[str, str | int] = {
+        SOURCE_FINGERPRINT: accepted.fingerprint,
+        "format": accepted.format,
+        "rating scale": f"{accepted.low:g} to {accepted.high:g}",
+        "rejected rows": accepted.rejected,
+    }
+    return facts | ({_RELEASE: accepted.release} if accepted.release else {})
+
+
+def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | None]]:
+    """Name and MovieLens release of the batches that are there and not read in this run."""
+    here = set(context.partition_keys)
+    for name in context.instance.get_dynamic_partitions(str(BATCHES.name)):
+        if name in here:
+            continue
+        records = context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=rejected_rows.key, asset_partitions=[name]), limit=1
+        ).records
+        materialization = records[0].asset_materialization if records else None
+        recorded = materialization.metadata.get(_RELEASE) if materialization else None
+        yield name, str(recorded.value) if recorded else None
+
+
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES)
+def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
+    """The rows of each batch that break a rule, with file, line, reason and text.
+
+    First of the raw tables: a batch with too many of them is refused before anything of it is stored.
+    """
+    return _read(context, home, settings)
+
+
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows])
+def raw_ratings(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
+    """The ratings of each batch as they stand in its source, with original ids; bad rows are in `rejected_rows`."""
+    return _read(context, home, settings)
+
+
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows])
+def raw_users(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
+    """The users each batch describes, with whatever attributes it gives; no rows where it describes none."""
+    return _read(context, home, settings)
+
+
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows])
+def raw_movies(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
+    """The movies each batch describes: title, year, genres."""
+    return _read(context, home, settings)
+
+
+def _of_others(batches: Batches, home: HomeResource) -> list[nw.LazyFrame]:
+    """Of every batch, the rows of users who are not to be forgotten."""
+    forgotten = forgotten_users(home.folders)
+    return [without_users(rows, forgotten) for rows in batches.values()]
+
+
+def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[str, object]:
+    """What `ratings` rests on, as its metadata says: the batches in order, who was left out, the sample."""
     return {
-        name: lazy(table(read_source(home.folders.batch(name), scratch=home.scratch / name)))
-        for name in context.partition_keys
+        "batches": list(batches),
+        "forgotten": len(forgotten_users(home)),
+        "sample": settings.data.sample.model_dump(),
     }
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES)
-def raw_ratings(context: dg.AssetExecutionContext, home: HomeResource) -> Batches:
-    """The ratings of each batch as they stand in its source, with original ids; bad rows are in `rejected_rows`."""
-    return _read(context, home, lambda source: source.ratings)
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS)
+def users(raw_users: Batches, raw_ratings: Batches, home: HomeResource, settings: SettingsParam) -> nw.LazyFrame:
+    """Every user of any batch with a dense index, by first batch, then id; attributes from the newest batch.
 
-
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES)
-def raw_users(context: dg.AssetExecutionContext, home: HomeResource) -> Batches:
-    """The users each batch describes, with whatever attributes it gives; no rows where it describes none."""
-    return _read(context, home, lambda source: source.users)
-
-
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES)
-def raw_movies(context: dg.AssetExecutionContext, home: HomeResource) -> Batches:
-    """The movies each batch describes: title, year, genres."""
-    return _read(context, home, lambda source: source.movies)
-
-
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES)
-def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource) -> Batches:
-    """The rows of each batch that break a rule, with file, line, reason and text."""
-    return _read(context, home, lambda source: source.rejected)
+    With `[data.sample]` only a share of them, chosen by a hash.
+    """
+    everybody = merge.index_users(_of_others(raw_users, home), _of_others(raw_ratings, home))
+    return sample_users(everybody, **settings.data.sample.model_dump())
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS)
-def users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
-    """Every user of any batch with a dense index, by first batch, then id; attributes from the newest batch."""
-    return merge.index_users(list(raw_users.values()), list(raw_ratings.values()))
-
-
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS)
-def movies(raw_movies: Batches, raw_ratings: Batches) -> nw.LazyFrame:
+def movies(raw_movies: Batches, raw_ratings: Batches, home: HomeResource) -> nw.LazyFrame:
     """The whole catalogue, rated or not, with a dense index, given out by first batch, then id."""
-    return merge.index_movies(list(raw_movies.values()), list(raw_ratings.values()))
+    return merge.index_movies(list(raw_movies.values()), _of_others(raw_ratings, home))
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS)
-def ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFrame) -> nw.LazyFrame:
+def ratings(
+    context: dg.AssetExecutionContext,
+    raw_ratings: Batches,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    home: HomeResource,
+    settings: SettingsParam,
+) -> nw.LazyFrame:
     """The latest rating per (user, movie) over all batches: by timestamp, then batch, then row.
 
     Its data version covers ids, ratings and timestamps but not the order of rows, so that a batch that is sent again
     in another order changes nothing.
     """
+    rests_on = merged_from(raw_ratings, home.folders, settings)
+    context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})
     return merge.merge_ratings(list(raw_ratings.values()), users, movies)
 
 
-ASSETS = [raw_ratings, raw_users, raw_movies, rejected_rows, users, movies, ratings]
+ASSETS = [rejected_rows, raw_ratings, raw_users, raw_movies, users, movies, ratings]

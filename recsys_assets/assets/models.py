@@ -10,15 +10,20 @@ from dagster_pyspark import LazyPySparkResource
 from recsys_assets.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.promotion import Configuration
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit
 from recsys_assets.resources import HomeResource
 from recsys_assets.settings import Settings
 
-_MODEL_TYPES = {fit.asset: fit.model_type for fit in FITS}
+MODEL_TYPES = {fit.asset: fit.model_type for fit in FITS}
+
+
+PROMOTED = "promoted_configuration"
 
 
 def _input(name: str) -> dg.AssetIn:
-    return dg.AssetIn(name, dagster_type=_MODEL_TYPES.get(name, nw.LazyFrame))
+    types = {PROMOTED: Configuration, **MODEL_TYPES}
+    return dg.AssetIn(name, dagster_type=types.get(name, nw.LazyFrame))
 
 
 def model_asset(fit: Fit) -> dg.AssetsDefinition:
@@ -41,7 +46,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         group=fit.group,
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
         description=fit.description,
-        ins={name: _input(name) for name in ("users", "movies", fit.table)},
+        ins={name: _input(name) for name in ("users", "movies", fit.table, *([PROMOTED] if fit.promoted else []))},
         dagster_type=fit.model_type,
     )(fitted_in_spark if fit.needs_spark else fitted)
 
@@ -50,11 +55,13 @@ def _fit(
     fit: Fit,
     context: dg.AssetExecutionContext,
     settings: Settings,
-    tables: dict[str, nw.LazyFrame],
+    tables: dict[str, Any],
     **outside: Any,
 ) -> Any:
     index = Index.of(tables["users"], tables["movies"])
-    parameters = getattr(settings, fit.settings).model_dump()
+    promoted: Configuration | None = tables.get(PROMOTED)
+    sections = promoted.ranking.settings if promoted else {fit.settings: getattr(settings, fit.settings).model_dump()}
+    parameters = dict(sections[fit.settings])
     context.add_output_metadata({"settings": parameters, "index": index.fingerprint})
     return fit.function(tables[fit.table], index=index, **outside, **parameters)
 
@@ -66,7 +73,7 @@ def predictions_key(entry: Entry) -> dg.AssetKey:
 
 def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
     """The asset with an entry's predictions for the rows of its task."""
-    models = [name for name in entry.needs if name in _MODEL_TYPES]
+    models = [name for name in entry.needs if name in MODEL_TYPES]
 
     def predicted(**inputs: Any) -> nw.LazyFrame:
         index = Index.of(inputs["users"], inputs["movies"])

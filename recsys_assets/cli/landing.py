@@ -1,10 +1,10 @@
 """The commands that bring something into a home: data and settings. What lands appears whole or not at all."""
 
-import hashlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,6 +12,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home import Home
+from recsys_assets.landed import fingerprint, is_batch_name
+
+if TYPE_CHECKING:
+    from recsys_assets.settings import DataSettings
 
 _PANEL = "Data and settings"
 
@@ -36,15 +40,20 @@ def fetch_into(home: Home, name: str, out: Console) -> None:
     """Land the release `name`, unless it lies there already.
 
     Raises:
-        SourceError: it is unknown or cannot be had.
+        SourceError: it is unknown, cannot be had, or another release is here.
     """
+    from recsys_assets.recommender.ingest.fetch import ARCHIVES
     from recsys_assets.recommender.ingest.fetch import fetch as get
+    from recsys_assets.recommender.ingest.releases import check_release
+    from recsys_assets.settings import Settings
 
     home.prepare()
     target = home.landing / f"{name}.zip"
     if target.exists():
         out.print(f"{name} has landed already: {target}", soft_wrap=True)
         return
+    if name in ARCHIVES:
+        check_release(name, landed_releases(home, Settings.load(home).data))
     if not out.is_terminal:
         out.print(f"Fetching {name}")
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -59,28 +68,40 @@ def fetch_into(home: Home, name: str, out: Console) -> None:
 def add(
     path: Annotated[Path, typer.Argument(help="A folder, zip or file with ratings.", exists=True)],
     batch: Annotated[str | None, typer.Option(help="Name of the batch.", show_default="the name of PATH")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only read it through and say what would happen; nothing lands.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Land your own ratings as a batch; the next `run` reads it.
 
-    What can be seen to be unreadable at once is refused and lands nothing.
+    What can be seen to be unreadable at once is refused and lands nothing. How your files are written (names of
+    columns, delimiter, rating scale …) is set in `[data]` of settings.toml.
 
-    Example: `recsys-assets add ml-1m.zip && recsys-assets run`
+    Examples: `recsys-assets add ml-1m.zip && recsys-assets run`, `recsys-assets add --check watched.csv`
     """
+    from recsys_assets.settings import Settings
+
     here = Home.resolve(home)
+    data = Settings.load(here).data
+    if check:
+        from recsys_assets.cli.check import show
+
+        show(path.resolve(), here, data, console())
+        return
     here.prepare()
     source, name = path.resolve(), checked_batch_name(batch or path.resolve().name)
     target = here.landing / name
     out = console()
     if target.exists():
-        if source != target and _content(source) != _content(target):
+        if source != target and fingerprint(source) != fingerprint(target):
             raise CommandError(
                 f"Batch {name} exists with other content ({target}). A batch is never overwritten: choose another "
                 f"name, `recsys-assets add {path} --batch NAME`."
             )
         out.print(f"{name} has landed already, with the same content: {target}", soft_wrap=True)
         return
-    form = _recognised(source, here)
+    form = _recognised(source, here, data)
     _copy(source, target)
     out.print(f"{name} landed ({form}): {target}\nNext: recsys-assets run", soft_wrap=True)
 
@@ -107,7 +128,7 @@ def checked_batch_name(name: str) -> str:
     Raises:
         CommandError: Dagster, the landing folder or a reader of its list could not tell it from something else.
     """
-    if name.startswith((".", "_")) or "..." in name or "/" in name or not name.isprintable():
+    if not is_batch_name(name):
         raise CommandError(
             f"{name!r} is no name for a batch: it may not begin with . or _, nor hold /, ... or invisible characters. "
             "Choose another with --batch, or rename the file in landing/."
@@ -115,15 +136,37 @@ def checked_batch_name(name: str) -> str:
     return name
 
 
-def _recognised(source: Path, home: Home) -> str:
-    """The format of a source whose beginning can be read."""
+def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
+    """The format of a source whose beginning can be read, and which may stand beside what has landed.
+
+    Raises:
+        SourceError: it cannot, or may not.
+    """
+    from recsys_assets.recommender.ingest.releases import check_release, release
     from recsys_assets.recommender.ingest.sources import read_source
 
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
-        tables = read_source(source, scratch=Path(scratch))
+        tables = read_source(source, scratch=Path(scratch), **data.reading)
+        check_release(release(source, tables.format, Path(scratch)), landed_releases(home, data))
         for frame in (tables.ratings, tables.users, tables.movies):
             frame.head(1).collect()
         return tables.format
+
+
+def landed_releases(home: Home, data: "DataSettings") -> Iterator[tuple[str, str | None]]:
+    """Name and MovieLens release of each batch in the landing folder that can be read."""
+    from recsys_assets.recommender.ingest.errors import SourceError
+    from recsys_assets.recommender.ingest.releases import release
+    from recsys_assets.recommender.ingest.sources import read_source
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in home.landed_batches():
+            try:
+                form = read_source(home.landing / name, scratch=Path(scratch), **data.reading).format
+                yield name, release(home.landing / name, form, Path(scratch))
+            except SourceError:
+                # It says so itself when it is read.
+                continue
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -135,13 +178,3 @@ def _copy(source: Path, target: Path) -> None:
         else:
             shutil.copy2(source, copied)
         copied.replace(target)
-
-
-def _content(path: Path) -> str:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    hashed = hashlib.sha256()
-    for file in files:
-        inside = file.relative_to(path).as_posix() if path.is_dir() else ""
-        with file.open("rb") as stream:
-            hashed.update(f"{inside}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return hashed.hexdigest()

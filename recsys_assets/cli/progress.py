@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from recsys_assets.cli.terminal import seconds
+from recsys_assets.failures import reason
 
-_LONGEST_REASON = 1_500
 _NAME_WIDTH = 40
 
 
@@ -138,19 +138,3 @@ class RunProgress(logging.Handler):
         if check.severity == dg.AssetCheckSeverity.ERROR:
             self.failures.append(told)
         self._notes.append(told)
-
-
-def reason(error: "dg.SerializableErrorInfo | None") -> str:
-    """Why a step failed, in one paragraph: the error that the asset raised, without Dagster's wrapping.
-
-    The project's own errors are written for people and stand alone; any other has its class before it.
-    """
-    if error is None:
-        return "no reason given"
-    if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-        return "it was interrupted"
-    while error.cause and str(error.cls_name).startswith("Dagster"):
-        error = error.cause
-    qualified, _, text = error.message.strip().partition(": ")
-    told = text if qualified.startswith("recsys_assets.") else f"{error.cls_name}: {text or qualified}"
-    return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"

@@ -1,8 +1,8 @@
 """The command that does everything: fetch if the home is empty, ingest what landed, refresh, show the scores."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,7 +16,14 @@ from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.storage import AssetStore
 
+if TYPE_CHECKING:
+    from recsys_assets.cli.launch import Launch
+
 DATASET = "ml-100k"
+
+
+class BatchesRefusedError(CommandError):
+    """Everything was done, without the batches that the message names."""
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +40,8 @@ def run(
 ) -> None:
     """Do everything: fetch if nothing has landed, ingest new batches, refresh all models, scores and recommendations.
 
-    It is one process with one JVM, and the same jobs as in the UI. Exit status 0 means that all of it was done.
+    It is one process with one JVM, and the same jobs as in the UI. Exit status 0 means that all of it was done. A batch
+    that is refused does not keep the others out: the rest is done, and the exit status is 1.
 
     Examples: `recsys-assets run`, `recsys-assets run --home ~/my-ratings`
     """
@@ -42,7 +50,11 @@ def run(
     here.prepare()
     with locked(here):
         _fetch_if_empty(here, dataset, out)
-        _launch_all(here, out)
+        try:
+            launch(here, out)
+        except BatchesRefusedError:
+            show_results(here, out)
+            raise
     show_results(here, out)
 
 
@@ -68,7 +80,7 @@ def locked(home: Home) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(home.path / ".lock")
+    lock = FileLock(home.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -82,14 +94,20 @@ def locked(home: Home) -> Iterator[None]:
         lock.release()
 
 
-def _launch_all(home: Home, out: Console) -> None:
+def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = ()) -> None:
+    """Run what was chosen, by default everything that is to be done; the home's lock is held.
+
+    Raises:
+        BatchesRefusedError: everything was done but for batches that cannot come in.
+        CommandError: something else failed; the message says what.
+    """
     with quiet(home.dagster / "logs", out) as (terminal, log):
         # Loading the definitions takes seconds: only when everything that can be refused has been.
         from recsys_assets.cli.launch import execute
 
-        failures = execute(home, terminal, log)
-    if failures:
-        raise CommandError("\n".join(failures))
+        outcome = execute(home, terminal, log, chosen)
+    if outcome.failures:
+        raise (BatchesRefusedError if outcome.went_on else CommandError)("\n".join(outcome.failures))
 
 
 def show_results(home: Home, out: Console) -> None:

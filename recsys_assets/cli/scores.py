@@ -12,6 +12,7 @@ from rich.text import Text
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
 from recsys_assets.recommender.report import labels
+from recsys_assets.recommender.tables import SAMPLE_SHARE
 
 # Shown beside the metrics that lead a protocol.
 _ALSO = {"time_cut": ("rmse",)}
@@ -86,6 +87,8 @@ def summary(scores: pl.DataFrame) -> Table:
             for cells in _metric_rows(of_protocol.filter(pl.col("metric") == metric), labels.metric(metric)):
                 compact.add_row(*cells)
         compact.add_section()
+    compact.title = labels.sample_notice(scores) or None
+    compact.title_style, compact.title_justify = "bold yellow", "left"
     compact.caption = (
         "↑ higher is better, ↓ lower. Behind each population: rows scored. ± half of the 95 % interval, by bootstrap "
         "over users. Baseline: item mean; for lists, popularity. More: recsys-assets scores --protocol time_cut, --json"
@@ -127,9 +130,12 @@ def _listing(rows: pl.DataFrame) -> Table:
         "model": labels.ordered(rows["model"], labels.MODELS),
     }
     keys = [pl.col(column).cast(pl.Enum(names)) for column, names in ranks.items()]
-    listing = table(*ranks, "value", "low", "high", "n", numbers=("value", "low", "high", "n"))
+    sample = [SAMPLE_SHARE] if SAMPLE_SHARE in rows.columns else []
+    listing = table(*ranks, "value", "low", "high", "n", *sample, numbers=("value", "low", "high", "n", *sample))
     for row in rows.sort(keys).iter_rows(named=True):
         shown = labels.metric(row["metric"]).shown
         numbers = [shown(row[column]) for column in ("value", "low", "high")]
-        listing.add_row(*(row[column] for column in ranks), *numbers, f"{row['n']:,}")
+        listing.add_row(
+            *(row[column] for column in ranks), *numbers, f"{row['n']:,}", *(f"{row[name]:g}" for name in sample)
+        )
     return listing

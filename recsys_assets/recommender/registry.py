@@ -39,6 +39,7 @@ class Fit:
         settings: section of the settings whose fields are the function's parameters.
         description: what the model is, for the UI.
         needs_spark: whether the function needs a Spark session.
+        promoted: whether its settings are those of the promoted configuration instead of the present ones.
     """
 
     asset: str
@@ -49,6 +50,7 @@ class Fit:
     settings: str
     description: str
     needs_spark: bool = False
+    promoted: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ SERVING = Fit(
     model_type=ALSModel,
     table="ratings",
     settings="ranking",
-    description="The top-N configuration fitted on **all** ratings. It is never scored on the test rows.",
+    description="The promoted top-N configuration fitted on **all** ratings. It is never scored on the test rows.",
     needs_spark=True,
+    promoted=True,
 )
 SEGMENTS = Fit(
     asset="segment_model",
@@ -142,6 +145,8 @@ SEGMENTS = Fit(
 
 
 FITS = (ITEM_MEAN, HISTORY_ITEM_MEAN, ALS_UNADJUSTED, ALS_ADJUSTED, RANKING, SERVING, SEGMENTS)
+# The entry of the task `top_n` that is scored with what `SERVING` is fitted with.
+SERVED = "implicit_als"
 
 
 def _item_mean(item_mean_model: ItemMeanModel, test_ratings: nw.LazyFrame) -> pl.DataFrame:

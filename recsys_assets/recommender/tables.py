@@ -15,15 +15,29 @@ COUNT = nw.Int32()
 REAL = nw.Float64()
 RATING = nw.Float32()
 TIME = nw.Datetime("us", "UTC")
+# A further column of scores of a sample for development: the share of the users that they rest on.
+SAMPLE_SHARE = "sample_share"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its Narwhals type, what it means with its unit, and whether null may occur."""
+    """One column.
+
+    Attributes:
+        dtype: its Narwhals type.
+        meaning: what it means, with its unit.
+        nullable: whether null may occur.
+        low: the least value that makes sense; None: any.
+        high: the greatest; None: any.
+        refers_to: the table of which it is a dense index, 0 to number of its rows - 1.
+    """
 
     dtype: nw.dtypes.DType
     meaning: str
     nullable: bool = False
+    low: float | None = None
+    high: float | None = None
+    refers_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,16 +61,16 @@ class Table:
         return () if self.in_source_order else self.key
 
 
-_USER = Column(INDEX, "dense index of the user, 0 to number of users - 1")
-_MOVIE = Column(INDEX, "dense index of the movie, 0 to number of movies - 1")
+_USER = Column(INDEX, "dense index of the user, 0 to number of users - 1", refers_to="users")
+_MOVIE = Column(INDEX, "dense index of the movie, 0 to number of movies - 1", refers_to="movies")
 _USER_ID = Column(ID, "the user's id in the source")
 _MOVIE_ID = Column(ID, "the movie's id in the source")
 _RATING = Column(RATING, "the rating on the source's scale")
 _TIMESTAMP = Column(TIME, "when the rating was given, UTC")
-_ROW = Column(nw.Int64(), "position of the rating in its source, from 0")
+_ROW = Column(nw.Int64(), "position of the rating in its source, from 0", low=0)
 _TITLE = Column(nw.String(), "title")
-_SEGMENT = Column(COUNT, "number of the LDA segment, from 0")
-_CLUSTER = Column(COUNT, "number of the K-means cluster, from 0")
+_SEGMENT = Column(COUNT, "number of the LDA segment, from 0", low=0)
+_CLUSTER = Column(COUNT, "number of the K-means cluster, from 0", low=0)
 
 _MOVIE_FACTS = {
     "title": Column(nw.String(), "title without its year", nullable=True),
@@ -68,8 +82,18 @@ _RATINGS = {
     "movie": _MOVIE,
     "rating": _RATING,
     "timestamp": _TIMESTAMP,
-    "batch": Column(COUNT, "position of the batch in the order of arrival, from 0"),
+    "batch": Column(COUNT, "position of the batch in the order of arrival, from 0", low=0),
     "row": _ROW,
+}
+_SCORES = {
+    "protocol": Column(nw.String(), "how train and test were cut"),
+    "model": Column(nw.String(), "what predicted"),
+    "population": Column(nw.String(), "whose rows are scored"),
+    "metric": Column(nw.String(), "what is measured"),
+    "value": Column(REAL, "the score"),
+    "n": Column(nw.Int64(), "rows the score rests on", low=0),
+    "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users"),
+    "high": Column(REAL, "upper end of that interval"),
 }
 
 RATINGS = Table(_RATINGS, key=("user", "movie"), volatile=("batch", "row"))
@@ -85,7 +109,9 @@ RANKING_PREDICTIONS = Table(
     {
         "user": _USER,
         "movie": _MOVIE,
-        "rank": Column(COUNT, "place of this movie, from 1, among the movies the user has not rated in training", True),
+        "rank": Column(
+            COUNT, "place of this movie, from 1, among the movies the user has not rated in training", True, low=1
+        ),
     },
     key=("user", "movie"),
 )
@@ -109,7 +135,7 @@ TABLES: Mapping[str, Table] = {
     "rejected_rows": Table(
         {
             "file": Column(nw.String(), "file inside the batch"),
-            "line": Column(nw.Int64(), "line in that file, from 1"),
+            "line": Column(nw.Int64(), "line in that file, from 1", low=1),
             "reason": Column(nw.String(), "the rule that the line breaks"),
             "text": Column(nw.String(), "the line as it stands in the file"),
         },
@@ -132,9 +158,9 @@ TABLES: Mapping[str, Table] = {
     "user_features": Table({"user": _USER}, key=("user",), open_ended=True),
     "cluster_sweep": Table(
         {
-            "k": Column(COUNT, "number of clusters"),
-            "sse": Column(REAL, "sum of squared distances to the cluster centres"),
-            "silhouette": Column(REAL, "mean silhouette, -1 to 1; none for one cluster", nullable=True),
+            "k": Column(COUNT, "number of clusters", low=1),
+            "sse": Column(REAL, "sum of squared distances to the cluster centres", low=0),
+            "silhouette": Column(REAL, "mean silhouette, -1 to 1; none for one cluster", nullable=True, low=-1, high=1),
         },
         key=("k",),
     ),
@@ -155,10 +181,10 @@ TABLES: Mapping[str, Table] = {
     "segment_movies": Table(
         {
             "segment": _SEGMENT,
-            "rank": Column(COUNT, "place in the segment's list, from 1"),
+            "rank": Column(COUNT, "place in the segment's list, from 1", low=1),
             "movie": _MOVIE,
             "title": _TITLE,
-            "probability": Column(REAL, "probability of the movie in the segment"),
+            "probability": Column(REAL, "probability of the movie in the segment", low=0, high=1),
         },
         key=("segment", "rank"),
     ),
@@ -166,7 +192,7 @@ TABLES: Mapping[str, Table] = {
         {
             "user": _USER,
             "affinity": Column(nw.List(nw.Float32()), "share of each segment, summing to 1"),
-            "segment": Column(COUNT, "segment of highest affinity"),
+            "segment": Column(COUNT, "segment of highest affinity", low=0),
             "partition": Column(nw.String(), "train or test"),
         },
         key=("user",),
@@ -175,28 +201,21 @@ TABLES: Mapping[str, Table] = {
         {
             "segment": _SEGMENT,
             "movie": _MOVIE,
-            "count": Column(COUNT, "ratings of the movie by the segment's train users"),
+            "count": Column(COUNT, "ratings of the movie by the segment's train users", low=1),
             "mean": Column(REAL, "their mean rating"),
         },
         key=("segment", "movie"),
     ),
-    "evaluation_scores": Table(
-        {
-            "protocol": Column(nw.String(), "how train and test were cut"),
-            "model": Column(nw.String(), "what predicted"),
-            "population": Column(nw.String(), "whose rows are scored"),
-            "metric": Column(nw.String(), "what is measured"),
-            "value": Column(REAL, "the score"),
-            "n": Column(nw.Int64(), "rows the score rests on"),
-            "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users"),
-            "high": Column(REAL, "upper end of that interval"),
-        },
-        key=("protocol", "model", "population", "metric"),
+    "evaluation_scores": Table(_SCORES, key=("protocol", "model", "population", "metric"), open_ended=True),
+    "backtest_scores": Table(
+        {"cut_off": Column(REAL, "share of the ratings, in time, that trained", low=0, high=1), **_SCORES},
+        key=("cut_off", "protocol", "model", "population", "metric"),
+        open_ended=True,
     ),
     "recommendations": Table(
         {
             "user_id": _USER_ID,
-            "rank": Column(COUNT, "place, from 1"),
+            "rank": Column(COUNT, "place, from 1", low=1),
             "movie_id": _MOVIE_ID,
             "title": Column(nw.String(), "title", nullable=True),
             "score": Column(REAL, "the model's score: comparable within a user only"),

@@ -10,12 +10,17 @@ import polars as pl
 
 from recsys_assets.recommender.evaluation.bootstrap import Estimate, UserMetric, estimates
 from recsys_assets.recommender.frames import conform, lazy, to_polars
-from recsys_assets.recommender.tables import TABLES
+from recsys_assets.recommender.tables import SAMPLE_SHARE, TABLES
 
 _TABLE = TABLES["evaluation_scores"]
 BASELINE = "item_mean"
 # Rows that the protocols add themselves.
 RANDOM, UPPER_BOUND, SELECTED = "random", "upper_bound", "selected"
+
+
+def marked(scores: pl.DataFrame, *, sample_share: float) -> pl.DataFrame:
+    """The scores, each with the share of the users that it rests on where that is not all of them."""
+    return scores.with_columns(pl.lit(sample_share).alias(SAMPLE_SHARE)) if sample_share < 1 else scores
 
 
 def check_models(models: Iterable[str], needed: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ FILE, REASON = "__file", "__reason"
 ADDED = (FILE, LINE, TEXT, REASON)
 RESERVED = (*ADDED, PROBLEM)
 _SHOWN_ERRORS = 20
+_SHOWN_TEXT = 100
 _LONGEST_TEXT = 1000
 
 # How times are written: whole seconds since 1970 as in MovieLens; seconds or finer units, told apart by size; ISO 8601.
@@ -105,27 +106,31 @@ def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def check_rejected(rejected: pl.DataFrame, rows: int, *, max_share: float = 0.01, listed_in: str = "") -> None:
+def check_rejected(
+    rejected: pl.DataFrame, rows: int, *, count: int | None = None, max_share: float = 0.01, listed_in: str = ""
+) -> None:
     """Refuse a source of which too much was rejected.
 
     Args:
-        rejected: the table `rejected_rows`.
+        rejected: the table `rejected_rows`, or its first rows.
         rows: number of all rows, good and rejected.
+        count: number of the rejected ones, where not all of them are given.
         max_share: share of rejected rows that is still accepted.
         listed_in: where the user finds the whole list, for the message.
 
     Raises:
         SourceError: the share is larger; the message shows the first 20 rows.
     """
-    if rejected.height <= max_share * rows:
+    count = rejected.height if count is None else count
+    if count <= max_share * rows:
         return
     shown = "\n".join(
-        f"  {file}, line {line}: {reason}: {text}"
+        f"  {file}, line {line}: {reason}: {text[:_SHOWN_TEXT]}"
         for file, line, reason, text in rejected.head(_SHOWN_ERRORS).iter_rows()
     )
     rest = f" The whole list is in {listed_in}." if listed_in else ""
     raise SourceError(
-        f"{rejected.height:,} of {rows:,} rows are bad ({rejected.height / max(rows, 1):.1%}), "
+        f"{count:,} of {rows:,} rows are bad ({count / max(rows, 1):.1%}), "
         f"{max_share:.1%} are allowed; mend them or raise the limit.{rest} The first:\n{shown}"
     )
 

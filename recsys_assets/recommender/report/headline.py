@@ -67,7 +67,7 @@ class Headline:
         if not len(self.scores):
             return [Statement("What was compared?", ("There are no scores yet.",))]
         answers = {
-            "What was compared?": [self._compared()],
+            "What was compared?": [*filter(None, [labels.sample_notice(self.scores)]), self._compared()],
             "Who wins for whom?": self._winners(),
             "How sure is that?": [self._sure()],
             "What were the case studies' headlines made of?": [*self._case_study_a(), *self._case_study_b()],

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import polars as pl
+
+from recsys_assets.recommender.tables import SAMPLE_SHARE
+
 RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
 BOUNDS = (RANDOM, UPPER_BOUND)
 # What a model has to beat to be worth its training.
@@ -136,6 +140,16 @@ METRICS_AT_K: Mapping[str, Metric] = {
         4,
     ),
 }
+
+
+def sample_notice(scores: pl.DataFrame) -> str:
+    """What readers of `evaluation_scores` must know first; nothing where these rest on all users."""
+    if SAMPLE_SHARE not in scores.columns or scores.is_empty():
+        return ""
+    return (
+        f"A sample for development: {100 * scores[SAMPLE_SHARE][0]:.3g} % of the users ([data.sample]). "
+        "With all of them the scores are others."
+    )
 
 
 def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:

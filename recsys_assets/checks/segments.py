@@ -1,4 +1,4 @@
-"""Asset checks: what must hold of a materialized asset. Each result says what was found and what was expected."""
+"""What must hold of segments beyond their declared tables: affinities are shares, and every rating is counted once."""
 
 import dagster as dg
 import narwhals as nw

@@ -1,0 +1,120 @@
+"""Reading a large CSV of ratings into `ratings`, against `pandas.read_csv` of the same file: seconds and peak memory.
+
+Each runs in a process of its own, one after the other. Usage: python benchmarks/read_csv.py [--rows 27000000] [--keep]
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+_BLOCK = 1_000_000
+_USERS, _MOVIES = 280_000, 58_000
+_LIMIT_GIB = 4.0
+
+
+def write_csv(path: Path, rows: int, seed: int = 0) -> None:
+    """Ratings in the layout of MovieLens's CSV releases, block by block; hardly a pair occurs twice."""
+    generator = np.random.default_rng(seed)
+    with path.open("wb") as out:
+        for begin in range(0, rows, _BLOCK):
+            n = min(_BLOCK, rows - begin)
+            block = pl.DataFrame(
+                {
+                    "userId": (begin + np.arange(n)) * _USERS // max(rows, 1),
+                    "movieId": (_MOVIES * generator.random(n) ** 3).astype(np.int64),
+                    "rating": generator.integers(1, 11, n) / 2,
+                    "timestamp": generator.integers(789_652_009, 1_537_945_149, n),
+                }
+            )
+            block.write_csv(out, include_header=begin == 0)
+
+
+def read_here(path: Path, folder: Path) -> None:
+    """As the assets do: raw tables are written, then merged from what was written."""
+    import narwhals as nw
+
+    from recsys_assets.recommender.frames import conform, lazy
+    from recsys_assets.recommender.ingest import merge
+    from recsys_assets.recommender.ingest.sources import read_source
+    from recsys_assets.recommender.tables import TABLES
+
+    def stored(name: str, frame: nw.LazyFrame) -> nw.LazyFrame:
+        table = TABLES[name]
+        rows = conform(frame, table)
+        (rows.sort(*table.order) if table.order else rows).sink_parquet(folder / f"{name}.parquet")
+        return nw.from_native(pl.scan_parquet(folder / f"{name}.parquet"))
+
+    source = read_source(path, scratch=folder)
+    raw = {name: [stored(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "movies")}
+    users = stored("users", merge.index_users(raw["users"], raw["ratings"]))
+    movies = stored("movies", merge.index_movies(raw["movies"], raw["ratings"]))
+    stored("ratings", merge.merge_ratings(raw["ratings"], users, movies))
+
+
+def read_with_pandas(path: Path, folder: Path) -> None:
+    """The whole file into one frame, nothing checked, nothing written."""
+    del folder
+    import pandas as pd
+
+    pd.read_csv(path)
+
+
+_READERS: dict[str, Callable[[Path, Path], None]] = {"recsys_assets": read_here, "pandas.read_csv": read_with_pandas}
+
+
+def measured(reader: str, path: Path) -> tuple[float, float]:
+    """Seconds, imports left out, and peak memory in GiB of a process that reads the file."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        command = [sys.executable, __file__, "--reader", reader, "--file", str(path), "--folder", folder]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(told[0]), float(told[1])
+
+
+def _measure_here(reader: str, path: Path, folder: Path) -> None:
+    # What both would import anyway is not reading.
+    import pandas  # noqa: F401
+
+    import recsys_assets.recommender.ingest.sources  # noqa: F401
+
+    begun = time.perf_counter()
+    _READERS[reader](path, folder)
+    took = time.perf_counter() - begun
+    # Linux counts in KiB.
+    print(took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+
+
+def main() -> None:
+    """Generate, measure each reader, print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=27_000_000)
+    parser.add_argument("--keep", action="store_true", help="keep the file and use it again")
+    parser.add_argument("--reader", help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.reader:
+        _measure_here(asked.reader, asked.file, asked.folder)
+        return
+    path = Path(tempfile.gettempdir()) / f"ratings-{asked.rows}.csv"
+    if not path.exists():
+        write_csv(path, asked.rows)
+    print(f"{asked.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB")
+    results = {reader: measured(reader, path) for reader in _READERS}
+    for reader, (took, peak) in results.items():
+        print(f"{reader:<16} {took:7.1f} s   {peak:5.2f} GiB")
+    ratio = results["recsys_assets"][0] / results["pandas.read_csv"][0]
+    print(f"ratio {ratio:.2f} (aim: at most 1), peak {results['recsys_assets'][1]:.2f} GiB (aim: below {_LIMIT_GIB:g})")
+    if not asked.keep:
+        path.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Promotion: which configuration `serving_model` uses from now on. The gate itself is `recommender.promotion`."""
+
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+from dagster_pyspark import LazyPySparkResource
+from pydantic import Field
+
+from recsys_assets.assets.common import SettingsParam, pipeline_asset
+from recsys_assets.assets.models import PROMOTED, predictions_key
+from recsys_assets.promotions import Promotion, Promotions
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.promotion import BASELINES, Configuration, Contest, Decision, gate
+from recsys_assets.recommender.refit import Refit
+from recsys_assets.recommender.registry import ENTRIES, Entry
+from recsys_assets.resources import HomeResource
+
+_TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings", "evaluation_scores")
+_COMPARED = [entry for entry in ENTRIES if entry.task in ("time_cut", "top_n")]
+_RECORDED_METRICS = ("top5_rating", "rmse", "ndcg_10")
+_VERSIONED = ("ratings", "train_ratings", "test_ratings")
+
+
+class PromotionConfig(dg.Config):
+    """Whether the gate decides, or a person."""
+
+    rollback_to: int | None = Field(
+        default=None,
+        description="Number of the promotion to go back to, whatever the scores; by default the gate decides.",
+    )
+
+
+def _input_name(entry: Entry) -> str:
+    return f"{entry.task}__{entry.name}"
+
+
+@pipeline_asset(
+    key=PROMOTED,
+    group="serving",
+    kinds={"json"},
+    ins={
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
+        **{_input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in _COMPARED},
+    },
+    dagster_type=Configuration,
+)
+def promoted_configuration(
+    context: dg.AssetExecutionContext,
+    config: PromotionConfig,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    **inputs: nw.LazyFrame,
+) -> Configuration:
+    """The models and settings in use: the newly trained ones if they passed the gate, else those before.
+
+    The gate: better than item mean (ratings) and popularity (lists), and not worse than the configuration in use, which
+    is fitted again on the same training rows; paired bootstrap over users on the same test rows. Every decision is kept
+    with its reason; `recsys-assets promotions` lists them, `recsys-assets rollback` goes back to an earlier one.
+    """
+    record = Promotions(home.folders.promotions)
+    in_use = record.current()
+    if config.rollback_to is not None:
+        chosen = record.earlier(config.rollback_to)
+        candidate = chosen.configuration
+        decision = Decision("rolled back", f"Somebody went back to promotion {chosen.number}.")
+        contests: list[Contest] = []
+    else:
+        evaluation = settings.evaluation
+        candidate = Configuration.of(settings.model_dump(), rating_model=evaluation.selected_rating_model)
+        decision, contests = gate(
+            candidate,
+            in_use.configuration if in_use else None,
+            {entry: inputs[_input_name(entry)] for entry in _COMPARED},
+            inputs["test_ratings"],
+            refit=lambda current: Refit(
+                inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
+            ),
+            withdrawn=record.withdrawn(),
+            seed=evaluation.seed,
+            n_resamples=evaluation.n_resamples,
+        )
+    added = record.add(
+        candidate,
+        decision,
+        contests=contests,
+        scores=_scores(inputs["evaluation_scores"], candidate) if contests else (),
+        data_versions=_data_versions(context.instance),
+        run_id=context.run.run_id,
+    )
+    context.log.info(f"Configuration {candidate.name} {decision.verdict}. {decision.reason}")
+    now = record.current() or added
+    context.add_output_metadata(_metadata(added, now))
+    return now.configuration
+
+
+def _scores(evaluation_scores: nw.LazyFrame, candidate: Configuration) -> list[dict[str, Any]]:
+    """The rows of the candidate's models and of their baselines."""
+    models = [(entry.task, entry.name) for entry in (*candidate.entries, *BASELINES)]
+    rows = to_polars(evaluation_scores.filter(nw.col("metric").is_in(_RECORDED_METRICS)))
+    wanted = pl.DataFrame(models, schema=["protocol", "model"], orient="row")
+    return rows.join(wanted, on=["protocol", "model"], how="semi").to_dicts()
+
+
+def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Of the tables that were trained and scored on, as far as this instance materialized them."""
+    events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in _VERSIONED}
+    found = {name: event.asset_materialization for name, event in events.items() if event}
+    return {name: (seen.tags or {})["dagster/data_version"] for name, seen in found.items() if seen}
+
+
+def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
+    baselines = {entry.name for entry in BASELINES}
+    # The same names each time, so that the UI plots them.
+    leads = {
+        f"{contest.metric} above {contest.opponent}": contest.difference
+        for contest in added.contests
+        if contest.opponent in baselines
+    }
+    contests = [dg.TableRecord(asdict(contest)) for contest in added.contests]
+    return {
+        "verdict": added.verdict,
+        "reason": added.reason,
+        "decision": added.number,
+        "in use": now.configuration.name,
+        "in use since": now.when,
+        "configuration in use": dg.MetadataValue.json(now.configuration.content),
+        **leads,
+        **({"contests": dg.MetadataValue.table(contests)} if contests else {}),
+    }
+
+
+ASSETS = [promoted_configuration]

@@ -1,0 +1,190 @@
+"""Whether every stored table and model is as declared: a factory makes the checks from the declarations.
+
+One step checks several assets, because a step costs more than most checks do. Such assets must not depend on each
+other: the step comes before whatever depends on any of them. Stored tables are read with Polars on either engine, for
+a check should not wait for a cluster.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import dagster as dg
+import narwhals as nw
+import numpy as np
+
+from recsys_assets.assets.common import SettingsParam
+from recsys_assets.assets.models import MODEL_TYPES, predictions_key
+from recsys_assets.checks.results import check_result, last_good_facts
+from recsys_assets.io_managers import AssetIOManager, table_of
+from recsys_assets.recommender import quality
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.frames import row_count, to_polars
+from recsys_assets.recommender.item_mean import ItemMeanModel
+from recsys_assets.recommender.quality import Finding
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.segments import SegmentModel
+from recsys_assets.recommender.tables import Table
+from recsys_assets.settings import Settings
+from recsys_assets.storage import AssetStore, Model, scan
+
+NAME = "sound"
+_INDEXED = ("users", "movies")
+# A table that loses rows takes everything after it along, so only the first ones are compared with the last good state.
+_ARE_NOT_TO_SHRINK = {"users", "movies", "ratings"}
+_RAW = ("raw_ratings", "raw_users", "raw_movies")
+
+
+# What was found, and what later checks are compared with.
+Found = tuple[list[Finding], dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the checks of one step read."""
+
+    store: AssetStore
+    settings: Settings
+
+    def table(self, name: str, batch: str | None = None) -> nw.LazyFrame:
+        """A stored table."""
+        return scan(self.store.current(name.split("/"), batch))
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of users and of movies."""
+        return {name: row_count(self.table(name)) for name in _INDEXED}
+
+    def rejected(self) -> tuple[dict[str, int], dict[str, int]]:
+        """By batch, the rejected rows where there are any, and the accepted rows of all tables of those batches."""
+        rejected = {
+            batch: row_count(self.table("rejected_rows", batch)) for batch in self.store.batches(["rejected_rows"])
+        }
+        some = {batch: n for batch, n in rejected.items() if n}
+        return some, {batch: sum(row_count(self.table(name, batch)) for name in _RAW) for batch in some}
+
+
+def _declared_findings(stored: Stored, key: dg.AssetKey, table: Table, before: Mapping[str, object]) -> Found:
+    name = key.to_user_string()
+    frame = stored.table(name)
+    refers = any(column.refers_to for column in table.columns.values())
+    rows, findings = quality.schema_findings(frame, table, stored.sizes if refers else {})
+    facts: dict[str, object] = {"rows": rows}
+    if name in _ARE_NOT_TO_SHRINK:
+        rows_before = before.get("rows")
+        known = rows_before if isinstance(rows_before, int) else None
+        findings += quality.drop_finding(rows, known, max_drop=stored.settings.checks.max_row_drop)
+    # Of a table with other columns than declared, nothing more can be said.
+    if findings[0].passed and name in _FURTHER:
+        more, further = _FURTHER[name](stored, before)
+        findings, facts = findings + more, facts | further
+    return findings, facts
+
+
+def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
+    limits, shares = stored.settings.checks, quality.rating_shares(stored.table("ratings"))
+    known = before.get("shares")
+    findings = [
+        *quality.shift_finding(
+            shares, known if isinstance(known, Mapping) else None, max_shift=limits.max_distribution_shift
+        ),
+        quality.rejected_finding(*stored.rejected(), max_share=stored.settings.data.max_rejected_share),
+    ]
+    return findings, {"shares": shares}
+
+
+def _of_test_ratings(stored: Stored, _: Mapping[str, object]) -> Found:
+    train, test = stored.table("train_ratings"), stored.table("test_ratings")
+    return quality.cut_findings(train, test, row_count(stored.table("ratings"))), {}
+
+
+def _of_scores(stored: Stored, _: Mapping[str, object]) -> Found:
+    return quality.score_findings(to_polars(stored.table("evaluation_scores"))), {}
+
+
+def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
+    shown, users, movies, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
+    return quality.recommendation_findings(shown, users, movies, ratings, n=stored.settings.serving.n), {}
+
+
+_FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
+    "ratings": _of_ratings,
+    "test_ratings": _of_test_ratings,
+    "evaluation_scores": _of_scores,
+    "recommendations": _of_recommendations,
+}
+
+
+def _parameters(model: object) -> dict[str, np.ndarray]:
+    """The arrays that a model consists of."""
+    match model:
+        case ALSModel():
+            return {"user factors": model.user_factors, "movie factors": model.movie_factors}
+        case ItemMeanModel():
+            return {"means": model.means}
+        case SegmentModel():
+            return {"topics": model.lda.components_}
+    raise TypeError(f"it is not known what a {type(model).__name__} consists of; say so in checks/declared.py")
+
+
+def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) -> Found:
+    table = table_of(key)
+    if table:
+        return _declared_findings(stored, key, table, before)
+    model_type: type[Model] = MODEL_TYPES[key.to_user_string()]
+    return [quality.finite_finding(_parameters(model_type.load(stored.store.current(key.path))))], {}
+
+
+def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefinition:
+    """The check `sound` of each of these assets, in one step; none of them depends on another."""
+    keys = [dg.AssetKey.from_coercible(asset) for asset in assets]
+
+    @dg.multi_asset_check(
+        name=f"{step}_sound",
+        specs=[dg.AssetCheckSpec(NAME, asset=key, description=_meaning(key), blocking=True) for key in keys],
+        can_subset=True,
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, settings: SettingsParam, io_manager: dg.ResourceParam[AssetIOManager]
+    ) -> Iterator[dg.AssetCheckResult]:
+        stored = Stored(io_manager.store, settings)
+        for check_key in sorted(context.selected_asset_check_keys):
+            before = last_good_facts(context.instance, check_key)
+            yield check_result(check_key, *_findings(stored, check_key.asset_key, before))
+
+    return check
+
+
+def _meaning(key: dg.AssetKey) -> str:
+    if table_of(key) is None:
+        return "All parameters of the model are finite numbers."
+    more = " Further rules are listed with the result." if key.to_user_string() in _FURTHER else ""
+    return f"Columns, nulls, numbers, ranges, indices and key are as `recommender/tables.py` declares them.{more}"
+
+
+CHECKS = [
+    sound("catalogue", ["users", "movies"]),
+    sound("ratings", ["ratings"]),
+    sound("users", ["user_partition", "user_features"]),
+    sound("clusters", ["cluster_sweep", "user_clusters"]),
+    sound(
+        "split",
+        [
+            "train_ratings",
+            "test_ratings",
+            "train_histories",
+            "train_responses",
+            "test_histories",
+            "test_responses",
+        ],
+    ),
+    sound("cluster_ratings", ["cluster_ratings"]),
+    sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
+    sound("models", [name for name in MODEL_TYPES if name != "serving_model"]),
+    sound("segments", ["segment_movies", "user_segments"]),
+    sound("segment_ratings", ["segment_ratings"]),
+    sound("predictions", [predictions_key(entry) for entry in ENTRIES]),
+    sound("evaluation_scores", ["evaluation_scores"]),
+    sound("serving_model", ["serving_model"]),
+    sound("recommendations", ["recommendations"]),
+]

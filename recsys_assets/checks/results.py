@@ -1,0 +1,77 @@
+"""From findings to the results of asset checks, and the last good state that later ones are compared with."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from recsys_assets.recommender.quality import Finding
+
+_FACTS = "facts"
+# Bad states since the last good one; more than this in a row, and there is nothing to compare with.
+_LOOKED_BACK = 50
+
+
+def check_result(key: dg.AssetCheckKey, findings: Sequence[Finding], facts: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """One result for all rules of an asset: ERROR if a severe one is broken, WARN if only others are.
+
+    Args:
+        key: the check.
+        findings: at least one.
+        facts: what later checks are compared with; JSON values.
+    """
+    broken = [finding for finding in findings if not finding.passed]
+    severe = any(finding.severe for finding in broken)
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=not broken,
+        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(_told, broken)) or None,
+        metadata={
+            "actual: broken rules": len(broken),
+            "expected": 0,
+            "threshold": 0,
+            "rules": dg.MetadataValue.table([_record(finding) for finding in findings]),
+            _FACTS: dg.MetadataValue.json(dict(facts)),
+        },
+    )
+
+
+def _told(finding: Finding) -> str:
+    found = f"{finding.rule}: found {_shown(finding.actual)}, allowed {_shown(finding.threshold)}"
+    return f"{found} ({finding.detail})" if finding.detail else found
+
+
+def _record(finding: Finding) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "rule": finding.rule,
+            "actual": _shown(finding.actual),
+            "expected": _shown(finding.expected),
+            "threshold": _shown(finding.threshold),
+            "severity": "ERROR" if finding.severe else "WARN",
+            "passed": finding.passed,
+            "detail": finding.detail,
+        }
+    )
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapping[str, Any]:
+    """The facts of the newest result of a check that broke no severe rule; empty where there is none.
+
+    The newest materialization would not do: after a bad one, the next bad one would look unchanged.
+    """
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=_LOOKED_BACK):
+        event = record.event.dagster_event if record.event else None
+        if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            continue
+        evaluation = event.asset_check_evaluation_data
+        if evaluation.passed or evaluation.severity == dg.AssetCheckSeverity.WARN:
+            facts = evaluation.metadata.get(_FACTS)
+            return facts.value if isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) else {}
+    return {}

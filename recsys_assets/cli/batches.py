@@ -1,0 +1,222 @@
+"""The commands on batches that are there: list them, take one out, forget a user, erase what is not needed any more."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.console import Console
+
+from recsys_assets.batches import RAW_TABLES, read_batches
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.run import launch, locked, show_results
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, nearest, table
+from recsys_assets.home import Home
+from recsys_assets.java import check_java
+from recsys_assets.storage import AssetStore
+
+_PANEL = "Data and settings"
+_LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (batches, remove, forget, compact):
+        app.command(rich_help_panel=_PANEL)(command)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One batch: name, when it was read (else landed), good ratings, rejected rows, state in words."""
+
+    name: str
+    when: datetime
+    rows: int | None
+    rejected: int | None
+    state: str
+
+
+def batches(home: HomeOption = None) -> None:
+    """List the batches: name, when, ratings, rejected rows, state.
+
+    Example: `recsys-assets batches`
+    """
+    here, out = Home.resolve(home), console()
+    found = listed(here)
+    if not found:
+        out.print("No batch has landed. Next: recsys-assets add PATH, or recsys-assets run")
+        return
+    shown = table("Batch", "When", "Ratings", "Rejected", "State", numbers=("Ratings", "Rejected"))
+    for batch in found:
+        numbers = ("–" if count is None else f"{count:,}" for count in (batch.rows, batch.rejected))
+        shown.add_row(batch.name, f"{batch.when:%Y-%m-%d %H:%M}", *numbers, batch.state)
+    out.print(shown)
+
+
+def remove(
+    batch: Annotated[str, typer.Argument(help="The batch, by the name that `batches` shows.")],
+    home: HomeOption = None,
+) -> None:
+    """Take a batch out: everything is merged and computed again without it.
+
+    What landed is moved to `removed/` in the home, and deleted by the next `compact`.
+
+    Example: `recsys-assets remove 2024-05.csv`
+    """
+    check_java()
+    here, out = Home.resolve(home), console()
+    names = [each.name for each in listed(here)]
+    if batch not in names:
+        alike = nearest(batch, names, whole=True)
+        raise CommandError(f"There is no batch {batch!r}." + (f" Nearest: {', '.join(alike)}." if alike else ""))
+    is_read = batch in read_batches(here)
+    if is_read and len(read_batches(here)) == 1:
+        raise CommandError(
+            f"{batch} is the only batch that was read; without it there is nothing to compute. Add another one first, "
+            f"or delete the home ({here.path})."
+        )
+    with locked(here):
+        _take_out(here, [batch])
+        out.print(f"{batch} is taken out; what landed lies in {here.removed}", soft_wrap=True)
+        if is_read:
+            _launch(here, out)
+    if is_read:
+        show_results(here, out)
+
+
+def forget(
+    user_id: Annotated[str, typer.Argument(help="The user's id in your data.")], home: HomeOption = None
+) -> None:
+    """Forget a user: left out of everything from now on, whatever is read or computed again, and computed again now.
+
+    The id is kept in the file `forgotten` of the home, so that no batch brings the user back. Landed files, raw tables
+    and old versions still hold the user until the next `compact`.
+
+    Example: `recsys-assets forget 42 && recsys-assets compact`
+    """
+    from recsys_assets import forgotten
+    from recsys_assets.compacting import is_known_user
+
+    check_java()
+    here, out = Home.resolve(home), console()
+    if user_id in forgotten.forgotten_users(here):
+        out.print(f"{user_id} is forgotten already. Next: recsys-assets run, if the run after that was broken off")
+        return
+    if not is_known_user(here, user_id):
+        ids = Reader(here).table("users").select("user_id").collect()["user_id"].to_list()
+        alike = nearest(user_id, ids, whole=True)
+        hint = f" Nearest: {', '.join(alike)}." if alike else ""
+        raise CommandError(f"No batch that was read names a user {user_id!r}.{hint}")
+    with locked(here):
+        forgotten.forget(here, user_id)
+        _launch(here, out)
+    out.print(
+        f"{user_id} is left out of everything that is computed. Landed files, raw tables and old versions still hold "
+        "the user: recsys-assets compact",
+        soft_wrap=True,
+    )
+
+
+def compact(home: HomeOption = None) -> None:
+    """Erase for good: forgotten users from landed files and raw tables, removed batches, versions that are not in use.
+
+    A landed source that names a forgotten user is replaced by Parquet files of its good rows without them, and read
+    again. There is no going back to earlier versions afterwards.
+
+    Example: `recsys-assets compact`
+    """
+    from recsys_assets.compacting import rewrite_landed, rewrite_stored
+    from recsys_assets.forgotten import forgotten_users
+    from recsys_assets.settings import Settings
+
+    here, out = Home.resolve(home), console()
+    if not here.assets.is_dir():
+        raise CommandError(f"There is nothing in {here.path}.")
+    gone, store = forgotten_users(here), AssetStore(here.assets)
+    with locked(here):
+        rewritten, emptied = rewrite_landed(here, gone, Settings.load(here).data) if gone else ([], [])
+        _take_out(here, emptied)
+        for asset in RAW_TABLES:
+            for name in rewritten:
+                # Without their raw tables these batches count as not read: the next run reads them, this one or later.
+                store.remove([asset], name)
+        rewrite_stored(here, gone)
+        if rewritten or emptied:
+            _tell_rewritten(rewritten, emptied, out)
+            check_java()
+            _launch(here, out)
+        for folder in (here.removed, here.rejected):
+            shutil.rmtree(folder, ignore_errors=True)
+        deleted = store.keep_only_current()
+    out.print(f"{deleted:,} old versions deleted; removed batches and lists of rejected rows are gone", soft_wrap=True)
+
+
+def listed(home: Home) -> list[Listed]:
+    """The batches, those that were read first, by time."""
+    read, landed = read_batches(home), set(home.landed_batches())
+    found = [_listed(home, name, name in read, name in landed) for name in {*read, *landed}]
+    return sorted(found, key=lambda batch: (batch.rows is None, batch.when, batch.name))
+
+
+def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
+    if not is_read:
+        landed = datetime.fromtimestamp(home.batch(name).stat().st_mtime, UTC)
+        refused = home.rejected / f"{name}.csv"
+        return Listed(name, landed, None, None, f"refused, see {refused}" if refused.exists() else "not read yet")
+    reader = Reader(home)
+    rows, rejected = (
+        int(reader.table(asset, name).select(pl.len()).collect().item()) for asset in ("raw_ratings", "rejected_rows")
+    )
+    when = datetime.fromtimestamp(reader.store.current(["raw_ratings"], name).stat().st_mtime, UTC)
+    return Listed(name, when, rows, rejected, "read" if is_landed else "read; what landed is gone")
+
+
+def _take_out(home: Home, names: Sequence[str]) -> None:
+    """Move what landed aside, make Dagster forget the batches, delete their raw tables; in this order, so that what is
+    interrupted can be done again.
+    """
+    if not names:
+        return
+    import dagster as dg
+
+    from recsys_assets.partitions import BATCHES
+
+    for name in names:
+        if name in home.landed_batches():
+            home.removed.mkdir(exist_ok=True)
+            home.batch(name).rename(_free(home.removed / name))
+        (home.rejected / f"{name}.csv").unlink(missing_ok=True)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        for name in set(names) & set(instance.get_dynamic_partitions(str(BATCHES.name))):
+            instance.delete_dynamic_partition(str(BATCHES.name), name)
+    for name in names:
+        for asset in RAW_TABLES:
+            AssetStore(home.assets).remove([asset], name)
+
+
+def _launch(home: Home, out: Console) -> None:
+    """Run what is to be done. That there are fewer rows than before is meant, so no check stops it."""
+    before = os.environ.get(_LIMIT)
+    os.environ[_LIMIT] = "1"
+    try:
+        launch(home, out)
+    finally:
+        os.environ.pop(_LIMIT) if before is None else os.environ.update({_LIMIT: before})
+
+
+def _free(path: Path) -> Path:
+    """The path, numbered if it is taken."""
+    taken = (path.with_name(f"{path.name}-{number}") for number in range(2, 10_000))
+    return path if not path.exists() else next(candidate for candidate in taken if not candidate.exists())
+
+
+def _tell_rewritten(rewritten: Sequence[str], emptied: Sequence[str], out: Console) -> None:
+    if rewritten:
+        out.print(f"Rewritten without forgotten users: {', '.join(rewritten)}", soft_wrap=True)
+    if emptied:
+        out.print(f"Taken out, because nothing else was in them: {', '.join(emptied)}", soft_wrap=True)

@@ -1,0 +1,63 @@
+"""A look at a source before anything lands: what it is, what is in it, what is wrong with it, and what would happen."""
+
+import tempfile
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.text import Text
+
+from recsys_assets.cli.landing import landed_releases
+from recsys_assets.cli.terminal import facts, table
+from recsys_assets.home import Home
+from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.releases import check_release, release
+from recsys_assets.recommender.ingest.validation import check_rejected
+from recsys_assets.settings import DataSettings
+
+
+def show(source: Path, home: Home, data: DataSettings, out: Console) -> None:
+    """Describe a source, and say whether it would be taken. Nothing is written outside of a temporary folder.
+
+    Raises:
+        SourceError: it would be refused; the message says why.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        found = describe_source(source, scratch=Path(scratch), **data.reading)
+        out.print(facts(_facts(source, found, data)))
+        _rows("First ratings", found.head, out)
+        if found.rejected:
+            _rows("First problems", found.problems, out)
+        check_release(release(source, found.format, Path(scratch)), landed_releases(home, data))
+    rows = found.ratings + found.users + found.movies + found.rejected
+    try:
+        check_rejected(found.problems, rows, count=found.rejected, max_share=data.max_rejected_share)
+    except SourceError as error:
+        raise SourceError(f"It would be refused: {error}") from None
+    out.print(f"\nIt would be taken: recsys-assets add {source.name}", soft_wrap=True)
+
+
+def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:
+    low, high = found.rating_scale
+    span = f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC" if found.first and found.last else "–"
+    of_release = "the release's" if found.format.startswith("ml-") else "what the ratings hold"
+    told = "as [data] rating_scale says" if data.rating_scale else of_release
+    return [
+        ("source", source),
+        ("format", found.format),
+        ("ratings", f"{found.ratings:,}"),
+        ("users described", f"{found.users:,}"),
+        ("movies described", f"{found.movies:,}"),
+        ("rejected rows", f"{found.rejected:,}"),
+        ("rating scale", f"{low:g} to {high:g} ({told})"),
+        ("span", span),
+    ]
+
+
+def _rows(title: str, rows: pl.DataFrame, out: Console) -> None:
+    out.print(Text(f"\n{title}", "bold"))
+    listed = table(*rows.columns)
+    for row in rows.iter_rows():
+        listed.add_row(*(Text(str(value)) for value in row))
+    out.print(listed)

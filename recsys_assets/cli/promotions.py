@@ -1,0 +1,122 @@
+"""The commands about what users are shown: which configurations were promoted, and going back to an earlier one.
+
+What reads the record loads scikit-learn, so it is imported by the commands that need it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from recsys_assets.cli.run import launch, locked
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
+from recsys_assets.home import Home
+from recsys_assets.java import check_java
+from recsys_assets.recommender.report import labels
+
+if TYPE_CHECKING:
+    from recsys_assets.promotions import Promotion
+
+_PANEL = "The pipeline"
+_SHOWN_SCORES = {"top5_rating": "Top 5 %", "ndcg_10": "NDCG at 10"}
+_VERDICT_STYLES = {"promoted": "green", "kept": "yellow", "rolled back": "magenta"}
+# What follows from the promoted configuration, itself included.
+_FOLLOWING = ("promoted_configuration", "serving_model", "recommendations")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (promotions, rollback):
+        app.command(rich_help_panel=_PANEL)(command)
+
+
+def promotions(home: HomeOption = None) -> None:
+    """List every decision about what users are shown: configuration, scores, verdict and reason; ● is in use.
+
+    Example: `recsys-assets promotions`
+    """
+    from recsys_assets.promotions import Promotions
+
+    here = Home.resolve(home)
+    record = Promotions(here.promotions)
+    known = record.all()
+    if not known:
+        raise CommandError(f"Nothing has been promoted in {here.path} yet; `recsys-assets run` does it.")
+    current = record.current()
+    out = console()
+    out.print(_listing(known, current.number if current else None))
+    out.print(
+        "kept: the configuration before it stayed in use. `recsys-assets rollback NUMBER` goes back to an earlier one.",
+        style="dim",
+        soft_wrap=True,
+    )
+
+
+def rollback(
+    number: Annotated[
+        int | None,
+        typer.Argument(help="The promotion to go back to.", show_default="the last one of another configuration"),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Use an earlier configuration again, and make the recommendations that it gives.
+
+    The configuration that is left is not promoted again until you roll back to it or change the settings.
+
+    Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
+    """
+    check_java()
+    from recsys_assets.promotions import PromotionError, Promotions
+
+    here, out = Home.resolve(home), console()
+    with locked(here):
+        try:
+            chosen = Promotions(here.promotions).earlier(number)
+        except PromotionError as error:
+            raise CommandError(str(error)) from None
+        # Loading Dagster takes seconds: only when everything that can be refused has been.
+        import dagster as dg
+
+        from recsys_assets.cli.launch import Launch
+        from recsys_assets.jobs import refresh
+
+        following = Launch(
+            refresh.name,
+            f"Going back to configuration {chosen.configuration.name} of promotion {chosen.number}",
+            assets=[dg.AssetKey(name) for name in _FOLLOWING],
+            config={"ops": {_FOLLOWING[0]: {"config": {"rollback_to": chosen.number}}}},
+        )
+        launch(here, out, [following])
+    out.print(f"Configuration {chosen.configuration.name} is in use; recommendations are made with it.")
+
+
+def _listing(known: "Sequence[Promotion]", in_use: int | None) -> Table:
+    listing = table("", "No.", "When", "Configuration", *_SHOWN_SCORES.values(), "Verdict", "Reason", numbers=("No.",))
+    for promotion in known:
+        listing.add_row(
+            Text("●" if promotion.number == in_use else "", "green"),
+            str(promotion.number),
+            promotion.when[:16].replace("T", " "),
+            f"{promotion.configuration.name} ({promotion.configuration.rating.model}, "
+            f"{promotion.configuration.ranking.model})",
+            *(_score(promotion, metric) for metric in _SHOWN_SCORES),
+            Text(promotion.verdict, _VERDICT_STYLES[promotion.verdict]),
+            promotion.reason,
+        )
+    return listing
+
+
+def _score(promotion: "Promotion", metric: str) -> str:
+    """The score of the configuration's own model over all users, with half of its interval."""
+    own = {"time_cut": promotion.configuration.rating.model, "top_n": promotion.configuration.ranking.model}
+    shown = labels.metric(metric).shown
+
+    def is_own(row: Mapping[str, Any]) -> bool:
+        return row["metric"] == metric and row["population"] == "all" and row["model"] == own.get(row["protocol"])
+
+    return next(
+        (f"{shown(row['value'])} ±{shown((row['high'] - row['low']) / 2)}" for row in promotion.scores if is_own(row)),
+        "–",
+    )

@@ -1,0 +1,27 @@
+"""The users who are to be forgotten: the list `<home>/forgotten`, one id per line, each as a JSON string.
+
+Who is on it is left out of everything that is read or merged. The list itself has to stay, else a batch that is sent
+again would bring them back.
+"""
+
+import json
+
+from recsys_assets.home import Home
+from recsys_assets.storage import write_atomically
+
+
+def forgotten_users(home: Home) -> frozenset[str]:
+    """Their ids."""
+    if not home.forgotten.exists():
+        return frozenset()
+    return frozenset(json.loads(line) for line in home.forgotten.read_text(encoding="utf-8").splitlines())
+
+
+def forget(home: Home, user_id: str) -> bool:
+    """Put a user on the list; False if it was there already."""
+    known = forgotten_users(home)
+    if user_id in known:
+        return False
+    lines = [json.dumps(name) for name in sorted({*known, user_id})]
+    write_atomically(home.forgotten, "".join(f"{line}\n" for line in lines).encode())
+    return True

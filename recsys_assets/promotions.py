@@ -1,0 +1,120 @@
+"""The record of a home's promotions: one JSON file per decision, numbered, never changed.
+
+The newest decision for a configuration says which one is in use. How it is decided is `recommender.promotion`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from recsys_assets.recommender.promotion import Configuration, Contest, Decision, Verdict
+from recsys_assets.storage import write_atomically
+
+
+class PromotionError(Exception):
+    """There is no such promotion to go back to; the message says what there is."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One decision about a configuration.
+
+    Attributes:
+        number: from 1.
+        when: ISO 8601, UTC.
+        verdict: `promoted`, `kept` (the one before stays) or `rolled back`.
+        reason: in words.
+        configuration: the one it was about.
+        contests: what it was compared with.
+        scores: rows of `evaluation_scores` of its models.
+        data_versions: of the tables that it was trained and scored on.
+        run_id: the Dagster run.
+    """
+
+    number: int
+    when: str
+    verdict: Verdict
+    reason: str
+    configuration: Configuration
+    contests: Sequence[Contest] = ()
+    scores: Sequence[Mapping[str, Any]] = ()
+    data_versions: Mapping[str, str] | None = None
+    run_id: str = ""
+
+    @property
+    def in_use_from_here(self) -> bool:
+        """Whether the configuration was used from this decision on."""
+        return self.verdict != "kept"
+
+
+class Promotions:
+    """The decisions kept in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def all(self) -> list[Promotion]:
+        """All decisions, the oldest first."""
+        return [_read(path) for path in sorted(self._folder.glob("*.json"))]
+
+    def current(self) -> Promotion | None:
+        """The decision by which the configuration in use came into use."""
+        return next((promotion for promotion in reversed(self.all()) if promotion.in_use_from_here), None)
+
+    def withdrawn(self) -> set[str]:
+        """Names of the configurations that somebody rolled back from, and not to again."""
+        names: set[str] = set()
+        in_use = None
+        for promotion in self.all():
+            if not promotion.in_use_from_here:
+                continue
+            if promotion.verdict == "rolled back" and in_use:
+                names.add(in_use)
+            in_use = promotion.configuration.name
+            names.discard(in_use)
+        return names
+
+    def earlier(self, number: int | None = None) -> Promotion:
+        """The promotion to go back to: the given one, or the last one of another configuration than that in use.
+
+        Raises:
+            PromotionError: there is none, or its configuration is in use or never was.
+        """
+        used = [promotion for promotion in self.all() if promotion.in_use_from_here]
+        if not used:
+            raise PromotionError("Nothing has been promoted yet; `recsys-assets run` does it.")
+        in_use = used[-1].configuration
+        others = {promotion.number: promotion for promotion in used if promotion.configuration != in_use}
+        if number is None and others:
+            return others[max(others)]
+        if number in others:
+            return others[number]
+        there = f"there are: {', '.join(map(str, others))}" if others else "there is no other one"
+        asked = "" if number is None else f"{number} is not an earlier promotion of another configuration; "
+        raise PromotionError(f"Nothing to go back to: {asked}{there}. `recsys-assets promotions` lists them.")
+
+    def add(self, configuration: Configuration, decision: Decision, **facts: Any) -> Promotion:
+        """Keep a decision.
+
+        Args:
+            configuration: what it was about.
+            decision: the verdict.
+            facts: further fields of `Promotion`.
+        """
+        known = self.all()
+        number = known[-1].number + 1 if known else 1
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        promotion = Promotion(number, when, decision.verdict, decision.reason, configuration, **facts)
+        content = json.dumps(asdict(promotion), indent=1, sort_keys=True)
+        write_atomically(self._folder / f"{number:06}.json", content.encode())
+        return promotion
+
+
+def _read(path: Path) -> Promotion:
+    content = json.loads(path.read_text())
+    content["configuration"] = Configuration.from_dict(content["configuration"])
+    content["contests"] = tuple(Contest(**contest) for contest in content["contests"])
+    return Promotion(**content)

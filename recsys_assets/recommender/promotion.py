@@ -1,0 +1,280 @@
+"""The gate before what users are shown: whether a newly trained configuration replaces the one in use.
+
+Configurations, contests between models on the same test rows, and the verdict. Where earlier promotions are kept, and
+what is fitted again because of them, is not known here.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
+from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
+from recsys_assets.recommender.evaluation.rows import ScoredRows
+from recsys_assets.recommender.evaluation.score_table import BASELINE
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.refit import Refit, entry, parameters_of
+from recsys_assets.recommender.registry import SERVED, Entry, Task
+
+Verdict = Literal["promoted", "kept", "rolled back"]
+_FILE = "configuration.json"
+BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
+_RELEVANT_FROM = 4.0
+_LIST_LENGTH = 10
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model of a configuration, with everything that its predictions depend on beside the data.
+
+    Attributes:
+        model: as in the score tables.
+        settings: parameters by section, seeds included.
+    """
+
+    model: str
+    settings: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is trained: a model that rates and a model that ranks, which is the one that is served.
+
+    Attributes:
+        rating: scored under `time_cut`.
+        ranking: scored under `top_n`.
+    """
+
+    rating: Part
+    ranking: Part
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Mapping[str, Any]], *, rating_model: str) -> "Configuration":
+        """The configuration of these parameters, by section, with the rating model of that name."""
+        models = (entry("time_cut", rating_model), entry("top_n", SERVED))
+        rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
+        return cls(rating, ranking)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Configuration":
+        """From what `asdict` gave."""
+        return cls(Part(**content["rating"]), Part(**content["ranking"]))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @property
+    def entries(self) -> tuple[Entry, Entry]:
+        """The registry's entries of both models.
+
+        Raises:
+            ValueError: the registry knows one of them no more.
+        """
+        return entry("time_cut", self.rating.model), entry("top_n", self.ranking.model)
+
+    @property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """The settings of both parts, by section."""
+        return {**self.rating.settings, **self.ranking.settings}
+
+    @property
+    def name(self) -> str:
+        """Eight hexadecimal digits, the same for the same models and settings."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:8]
+
+    def save(self, folder: Path) -> None:
+        """Write configuration.json."""
+        (folder / _FILE).write_text(json.dumps(self.content, indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Configuration":
+        """Read what `save` wrote."""
+        return cls.from_dict(json.loads((folder / _FILE).read_text()))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two models on the same rows, resampled alike.
+
+    Attributes:
+        metric: higher is better.
+        model: the challenger.
+        score: its score.
+        opponent: the baseline, or the configuration in use.
+        opponent_score: its score.
+        difference: score - opponent_score.
+        low: lower end of the 95 % interval of the difference, paired bootstrap over users.
+        high: its upper end.
+    """
+
+    metric: str
+    model: str
+    score: float
+    opponent: str
+    opponent_score: float
+    difference: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        numbers = f"{self.score:.4f} against {self.opponent_score:.4f}"
+        return f"{self.metric} {numbers} of {self.opponent} (difference {self.low:+.4f} to {self.high:+.4f})"
+
+
+# The models of one configuration, or the baselines: name and per-user scores by task.
+Scored = Mapping[Task, tuple[str, UserMetric]]
+
+
+class Contests:
+    """Contests on the test rows: of rating models by the rating of the top 5 %, of ranking models by NDCG at 10.
+
+    Args:
+        test_ratings: table ratings.
+        item_mean: predictions of the item mean, the fallback where a rating model has none of its own.
+        seed: of ties and bootstrap.
+        n_resamples: bootstrap resamples.
+    """
+
+    def __init__(self, test_ratings: nw.LazyFrame, item_mean: nw.LazyFrame, *, seed: int, n_resamples: int) -> None:
+        self._seed, self._n_resamples = seed, n_resamples
+        rows = to_polars(test_ratings, "user", "movie", "rating")
+        self._rated = ScoredRows.of(rows, seed=seed)
+        self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= _RELEVANT_FROM), seed=seed)
+        self._fallback = self._rated.complete_ratings_of(BASELINE, item_mean)
+
+    def scored(self, predictions: Mapping[Entry, nw.LazyFrame]) -> Scored:
+        """Per-user scores of these models, one per task."""
+        measure = {"time_cut": self._rating, "top_n": self._ranking}
+        return {entry.task: (entry.name, measure[entry.task](entry.name, rows)) for entry, rows in predictions.items()}
+
+    def _rating(self, model: str, predictions: nw.LazyFrame) -> UserMetric:
+        own = self._rated.ratings_of(model, predictions)
+        return RatingMetrics(self._rated).top5_rating(np.where(np.isnan(own), self._fallback, own))
+
+    def _ranking(self, model: str, ranks: nw.LazyFrame) -> UserMetric:
+        scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
+        return next(score for score in scores if score.name.startswith("ndcg"))
+
+    def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Contest]:
+        """One contest per task.
+
+        Args:
+            challengers: the new models.
+            opponents: baselines, or the models in use.
+            configuration: name of the configuration that the opponents are of.
+
+        Raises:
+            ValueError: a score is not defined on these rows.
+        """
+        return [
+            self._contest(model, metric, f"{opponents[task][0]} {configuration}".strip(), opponents[task][1])
+            for task, (model, metric) in challengers.items()
+        ]
+
+    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Contest:
+        split = len(metric.parts)
+
+        def difference(*parts: np.ndarray) -> np.ndarray:
+            return metric.formula(*parts[:split]) - other.formula(*parts[split:])
+
+        paired = UserMetric("difference", difference, (*metric.parts, *other.parts))
+        everyone = np.ones(len(metric.parts[0]), dtype=bool)
+        scores = estimates([metric, other, paired], everyone, seed=self._seed, n_resamples=self._n_resamples)
+        own, theirs, gap = scores
+        if own is None or theirs is None or gap is None:
+            raise ValueError(f"{metric.name} is not defined on the test ratings, so nothing can be compared by it")
+        return Contest(metric.name, model, own.value, opponent, theirs.value, gap.value, gap.low, gap.high)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which configuration is used from now on, and why.
+
+    Attributes:
+        verdict: `promoted`: the candidate; `kept`: the one before; `rolled back`: one that a person chose.
+        reason: in words.
+    """
+
+    verdict: Verdict
+    reason: str
+
+
+def decide(
+    candidate: Configuration,
+    current: Configuration | None,
+    *,
+    baseline: Sequence[Contest],
+    champion: Sequence[Contest],
+    withdrawn: Collection[str] = (),
+) -> Decision:
+    """Whether the candidate replaces the configuration in use.
+
+    It does if it beats its baselines, and is not worse than the current one: of no contest does the whole interval of
+    the difference lie below zero. The first one is used whatever its scores: without it there would be nothing to show.
+
+    Args:
+        candidate: the newly trained configuration.
+        current: the one in use, None where there is none.
+        baseline: against item mean and popularity.
+        champion: against the current one.
+        withdrawn: names of configurations that a person rolled back from.
+    """
+    lost = [str(contest) for contest in baseline if contest.difference <= 0]
+    worse = [str(contest) for contest in champion if contest.high < 0]
+    but = f", but they do not beat the baseline: {'; '.join(lost)}." if lost else ", and they beat the baselines."
+    if current is None:
+        return Decision("promoted", f"These are the first settings{but}")
+    if candidate == current:
+        return Decision("kept", f"The settings are those in use{but}")
+    if candidate.name in withdrawn:
+        return Decision("kept", "Somebody rolled back from these settings; to use them again, roll back to them.")
+    if lost:
+        return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
+    if worse:
+        return Decision("kept", f"The new settings are worse than those in use: {'; '.join(worse)}.")
+    won = "; ".join(map(str, champion))
+    return Decision("promoted", f"The new settings beat the baselines and are not worse than those in use: {won}.")
+
+
+def gate(
+    candidate: Configuration,
+    current: Configuration | None,
+    predictions: Mapping[Entry, nw.LazyFrame],
+    test_ratings: nw.LazyFrame,
+    *,
+    refit: Callable[[Configuration], Refit],
+    withdrawn: Collection[str],
+    seed: int,
+    n_resamples: int,
+) -> tuple[Decision, list[Contest]]:
+    """Let the candidate compete with its baselines and with the configuration in use, and decide.
+
+    Args:
+        candidate: the newly trained configuration.
+        current: the one in use, None where there is none.
+        predictions: of the candidate's models and of the baselines, for the test ratings.
+        test_ratings: table ratings.
+        refit: how the current one is fitted again on the present training ratings. Its old predictions would be of
+            other rows as soon as there are new ratings; so it is only called when the settings differ.
+        withdrawn: names of configurations that a person rolled back from.
+        seed: of ties and bootstrap.
+        n_resamples: bootstrap resamples.
+    """
+    contests = Contests(test_ratings, predictions[BASELINES[0]], seed=seed, n_resamples=n_resamples)
+    challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
+    baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
+    champion: list[Contest] = []
+    if current and candidate != current and candidate.name not in withdrawn:
+        fitted = refit(current)
+        opponents = contests.scored({entry: fitted.predictions(entry) for entry in current.entries})
+        champion = contests.between(challengers, opponents, current.name)
+    decision = decide(candidate, current, baseline=baseline, champion=champion, withdrawn=withdrawn)
+    return decision, [*baseline, *champion]

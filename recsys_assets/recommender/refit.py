@@ -1,0 +1,119 @@
+"""Models fitted again outside the asset graph: on another cut in time, or with another configuration.
+
+The same fits and predictions as in the registry, made on demand from one training set. What they are compared with
+belongs to `backtest` and `promotion`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender import als, clusters, cold_start
+from recsys_assets.recommender.frames import lazy, same_engine
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Task
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Parameters of the functions of the stages, by section: what `Settings.model_dump()` holds, or a part of it.
+Parameters = Mapping[str, Mapping[str, Any]]
+
+_FITS = {fit.asset: fit for fit in FITS if not fit.promoted}
+# The sections that go into the tables that are made from the training ratings.
+_SECTIONS_OF_TABLES = {
+    "user_clusters": ("clusters",),
+    "cluster_ratings": ("clusters", "als"),
+    "adjusted_train_ratings": ("clusters", "als", "cold_start"),
+}
+# Knobs of these sections that change how long something takes or what is drawn, never a model.
+_WITHOUT_EFFECT = {"clusters": ("k_max", "silhouette_sample", "n_init")}
+
+
+def entry(task: Task, name: str) -> Entry:
+    """The registry's entry of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    found = {known.name: known for known in ENTRIES if known.task == task}
+    if name not in found:
+        raise ValueError(f"no model {name!r} in the task {task}; there are: {', '.join(found)}")
+    return found[name]
+
+
+def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
+    """The part of the parameters that the model's predictions depend on."""
+    sections: set[str] = set()
+    for name in model.needs:
+        if fit := _FITS.get(name):
+            sections |= {fit.settings, *_SECTIONS_OF_TABLES.get(fit.table, ())}
+        sections |= set(_SECTIONS_OF_TABLES.get(name, ()))
+    return {
+        section: {
+            knob: value for knob, value in parameters[section].items() if knob not in _WITHOUT_EFFECT.get(section, ())
+        }
+        for section in sorted(sections)
+    }
+
+
+class Refit:
+    """Everything that is fitted on one training set, each part once and only when it is asked for.
+
+    Args:
+        tables: users, movies, user_features, train_ratings and test_ratings.
+        parameters: by section; see `parameters_of`.
+        spark: gives the Spark session; called when a model first needs one.
+        scratch: folder for temporary files that the driver and the executors can reach.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, nw.LazyFrame],
+        parameters: Parameters,
+        *,
+        spark: "Callable[[], SparkSession]",
+        scratch: Path,
+    ) -> None:
+        self._made: dict[str, Any] = dict(tables)
+        self._parameters = parameters
+        self._spark, self._scratch = spark, scratch
+        self._index = Index.of(tables["users"], tables["movies"])
+
+    def predictions(self, model: Entry) -> nw.LazyFrame:
+        """What the model predicts for the test rows."""
+        rows = model.predict(**{name: self._get(name) for name in model.needs})
+        return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
+
+    def _get(self, name: str) -> Any:
+        if name not in self._made:
+            self._made[name] = self._fit(_FITS[name]) if name in _FITS else self._table(name)
+        return self._made[name]
+
+    def _fit(self, fit: Fit) -> Any:
+        outside = {"spark": self._spark(), "scratch": self._scratch} if fit.needs_spark else {}
+        return fit.function(self._get(fit.table), index=self._index, **outside, **self._parameters[fit.settings])
+
+    def _table(self, name: str) -> nw.LazyFrame:
+        match name:
+            case "user_clusters":
+                knobs = self._parameters["clusters"]
+                assigned = clusters.assign(self._get("user_features"), k=knobs["k"], seed=knobs["seed"])
+                return same_engine(self._get("train_ratings"), assigned)
+            case "cluster_ratings":
+                model = als.fit(
+                    cold_start.ratings_of_clusters(self._get("train_ratings"), self._get("user_clusters")),
+                    spark=self._spark(),
+                    scratch=self._scratch,
+                    index=self._index,
+                    user_column="cluster",
+                    **self._parameters["als"],
+                )
+                return same_engine(self._get("train_ratings"), cold_start.predict_clusters(model))
+            case "adjusted_train_ratings":
+                inputs = ("train_ratings", "users", "user_clusters", "cluster_ratings")
+                return cold_start.fill_cold_users(*map(self._get, inputs), **self._parameters["cold_start"])
+        raise KeyError(f"{name} is neither given nor made from the training ratings")

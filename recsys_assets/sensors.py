@@ -1,0 +1,148 @@
+"""When things run because something has changed: new data in landing/, new content of the ratings, a failed run.
+
+The sensors ask; what runs is in `jobs`, what `landing_sensor` remembers and decides in `landing_watch`, which failures
+are tried again in `retries`. docs/operations.md gives the reasons.
+"""
+
+import hashlib
+import time
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from recsys_assets.failures import one_line
+from recsys_assets.home import Home
+from recsys_assets.jobs import ingest, refresh
+from recsys_assets.landing_watch import Cursor, choose, look, request, settle
+from recsys_assets.settings import AutomationSettings
+
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+# What `refresh` rests on. New users and movies count as well: they are recommended, and to, before any rating.
+_MERGED = ("ratings", "users", "movies")
+# Depends on all of them, so its materialization tells which content the last refresh saw.
+_LAST = dg.AssetKey("recommendations")
+_NOTES_SHOWN = 10
+
+
+def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDefinition]:
+    """The sensors of a home, on or off as its settings say."""
+    status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
+    tick = settings.tick_seconds
+
+    @dg.sensor(job=ingest, minimum_interval_seconds=tick, default_status=status)
+    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Asks one ingest run for everything that has landed, stopped growing and not been ingested yet."""
+        return watch_landing(context, home, settings.quiet_seconds)
+
+    @dg.sensor(job=refresh, minimum_interval_seconds=tick, default_status=status)
+    def retrain_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        """Asks for one refresh when the content of `ratings`, `users` or `movies` has changed."""
+        return watch_ratings(context)
+
+    @dg.run_failure_sensor(
+        name="failure_log",
+        monitor_all_code_locations=True,
+        minimum_interval_seconds=tick,
+        default_status=status,
+        description="Writes one line per failed run into failures.log of the home.",
+    )
+    def failure_log(context: dg.RunFailureSensorContext) -> None:
+        record_failure(context, home)
+
+    return [landing_sensor, retrain_sensor, failure_log]
+
+
+def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds: float) -> dg.SensorResult:
+    """One tick of `landing_sensor`."""
+    found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=time.time())
+    cursor, wanted = found.cursor, list[str]()
+    if unfinished(context.instance):
+        # It may be ingesting what lies here. What arrives meanwhile is asked for together, after it.
+        found.waiting.append("a run is at work")
+    else:
+        found.news += settle(context.instance, cursor)
+        wanted = choose(context.instance, cursor)
+    for line in found.news:
+        context.log.warning(line)
+    if wanted:
+        return request(context.instance, cursor, wanted)
+    notes = [*found.news, *found.waiting] or ["nothing new in landing/"]
+    shown = "; ".join(notes[:_NOTES_SHOWN]) + (f"; and {len(notes) - _NOTES_SHOWN} more" * (len(notes) > _NOTES_SHOWN))
+    return dg.SensorResult(skip_reason=dg.SkipReason(shown), cursor=cursor.model_dump_json())
+
+
+def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """One tick of `retrain_sensor`."""
+    instance = context.instance
+    versions = {name: _data_version(instance, name) for name in _MERGED}
+    if None in versions.values():
+        return dg.SkipReason("nothing has been ingested yet")
+    state = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:32]
+    if context.cursor == state:
+        return dg.SkipReason("the ratings are those of the last refresh that was asked for")
+    if unfinished(instance):
+        return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
+    if refused := unsound(instance):
+        return dg.SkipReason(refused)
+    if versions == _refreshed_from(instance):
+        context.update_cursor(state)
+        return dg.SkipReason("the last refresh has seen these ratings")
+    context.update_cursor(state)
+    # The same content may come back: the event, not the content alone, makes the key.
+    newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
+    return dg.RunRequest(run_key=f"{state}-{max(record.storage_id for record in newest if record)}")
+
+
+def unsound(instance: dg.DagsterInstance) -> str:
+    """Why nothing should be trained on the present ratings by itself; nothing if the run that made them succeeded.
+
+    A failed check stops what follows in its own run only; without this the next run would go on from there.
+    """
+    record = _newest(instance, dg.AssetKey("ratings"))
+    if record is None:
+        return "nothing has been ingested yet"
+    _, group = instance.get_run_group(record.run_id) or ("", [])
+    if not group or any(run.status == dg.DagsterRunStatus.SUCCESS for run in group):
+        return ""
+    return f"the run that made the ratings failed ({record.run_id}); mend it, or launch `refresh` by hand"
+
+
+def unfinished(instance: dg.DagsterInstance) -> bool:
+    """Whether any run of this home is under way or waits for its turn."""
+    return bool(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1))
+
+
+def record_failure(context: dg.RunFailureSensorContext, home: Home) -> None:
+    """One line into failures.log, and into the log of the sensor."""
+    line = one_line(context.instance, context.dagster_run, context.failure_event.message or "")
+    stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
+    with home.failures.open("a", encoding="utf-8") as log:
+        log.write(stamped)
+    context.log.error(line)
+
+
+def _newest(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.EventLogRecord | None:
+    records = instance.fetch_materializations(key, limit=1).records
+    return records[0] if records else None
+
+
+def _tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    record = _newest(instance, key)
+    materialization = record.asset_materialization if record else None
+    return dict(materialization.tags or {}) if materialization else {}
+
+
+def _data_version(instance: dg.DagsterInstance, name: str) -> str | None:
+    return _tags(instance, dg.AssetKey(name)).get("dagster/data_version")
+
+
+def _refreshed_from(instance: dg.DagsterInstance) -> dict[str, str | None]:
+    """The content of the merged tables from which the present recommendations were made."""
+    seen = _tags(instance, _LAST)
+    return {name: seen.get(f"dagster/input_data_version/{name}") for name in _MERGED}

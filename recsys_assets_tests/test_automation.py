@@ -1,0 +1,186 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import psutil
+import pytest
+
+from recsys_assets.cli.serve import served_at
+from recsys_assets.home import Home
+from recsys_assets.storage import AssetStore
+from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.running import copied, table
+from recsys_assets_tests.served import Served, served, wait_for, worker_of
+
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+AUTOMATION = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
+CHEAP = ["user_features", "user_clusters"]
+
+pytestmark = [pytest.mark.spark, pytest.mark.processes]
+
+
+def _served_home(home: Home, folder: Path, settings: str = "") -> Home:
+    """A copy of a home, with an instance of its own: the run history and its paths."""
+    copy = copied(home, folder)
+    (copy.dagster / "dagster.yaml").unlink()
+    copy.prepare()
+    copy.settings_file.write_text(FAST_SETTINGS + settings)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def quiet(materialized_home, tmp_path_factory) -> Iterator[Served]:
+    """A served home in which nothing runs by itself, but for a schedule that is switched on by a test."""
+    settings = '\n[automation]\nsensors = false\nschedule = false\ncron = "* * * * *"\n'
+    home = _served_home(materialized_home, tmp_path_factory.mktemp("quiet") / "home", settings)
+    for number in range(3):
+        made_up(n_users=6, n_movies=8, first_user=1000 + 10 * number).write(home.landing / f"batch-{number}")
+    with served(home) as running:
+        yield running
+
+
+def test_a_dropped_file_becomes_recommendations(materialized_home, tmp_path, capsys):
+    """New users would wait for a person to type a command, or be recommended what they have rated."""
+    home = _served_home(materialized_home, tmp_path / "home", AUTOMATION)
+    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+    ids = [str(user) for user in new.users["user_id"]]
+
+    def recommended() -> list[dict[str, object]]:
+        return table(home, "recommendations").filter(pl.col("user_id").is_in(ids)).to_dicts()
+
+    with served(home):
+        dropped = time.monotonic()
+        new.write(home.path / "arriving").rename(home.landing / "new")
+        found = pl.DataFrame(wait_for("a recommendation for a new user", recommended, 600))
+        with capsys.disabled():
+            print(f"\nfrom dropped file to recommendations: {time.monotonic() - dropped:.0f} s")
+    assert set(found["user_id"]) == set(ids)
+    rated = new.ratings.select(pl.col("user_id", "movie_id").cast(pl.String))
+    assert found.join(rated, on=["user_id", "movie_id"]).is_empty()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        jobs = [run.job_name for run in instance.get_runs() if run.tags.get("dagster/sensor_name")]
+    assert jobs == ["refresh", "ingest"]
+
+
+# What a person does in the UI
+
+
+def test_everything_for_a_batch_is_one_launch(quiet):
+    """The whole pipeline could not be started from the UI."""
+    run = quiet.launch("everything", **dict.fromkeys(RANGE, "small"))
+    assert quiet.ended(run) == "SUCCESS"
+    assert {"ratings", "recommendations", "evaluation_report"} <= quiet.steps(run)
+
+
+def test_one_asset_and_its_descendants(quiet):
+    """After a change of one stage everything would have to be run again."""
+    run = quiet.launch("refresh", CHEAP)
+    assert quiet.ended(run) == "SUCCESS"
+    assert set(CHEAP) <= quiet.steps(run) and "als_model" not in quiet.steps(run)
+
+
+def test_three_batches_are_backfilled_by_one_run(quiet):
+    """Each batch of a backfill would start a process and a JVM of its own."""
+    before = _runs(quiet.home)
+    program = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
+    names = [f"batch-{number}" for number in range(3)]
+    command = [*program, "backfill", *names, "--home", str(quiet.home.path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (run,) = _runs(quiet.home) - before
+    assert f"{quiet.address}/runs/{run}" in printed
+    assert quiet.ended(run) == "SUCCESS"
+    assert "1000" in set(table(quiet.home, "users")["user_id"])
+    assert AssetStore(quiet.home.assets).batches(["raw_ratings"]) == [*names, "small"]
+
+
+def test_reexecution_runs_only_what_is_missing(quiet):
+    """After a failure everything would have to be run again from the start."""
+    store = AssetStore(quiet.home.assets)
+    model = store.current(["serving_model"])
+    shutil.move(model, quiet.home.path / "aside")
+    failed = quiet.launch("refresh", [*CHEAP, "recommendations"])
+    assert quiet.ended(failed) == "FAILURE"
+    shutil.move(quiet.home.path / "aside", model)
+    again = quiet.reexecute(failed)
+    assert quiet.ended(again) == "SUCCESS"
+    assert "recommendations" in quiet.steps(again) and not set(CHEAP) & quiet.steps(again)
+
+
+def test_a_tick_of_the_schedule_makes_a_run(quiet):
+    """The weekly refresh would be a line in the UI and nothing else."""
+    start = """mutation($s: ScheduleSelector!) { startSchedule(scheduleSelector: $s) { __typename } }"""
+    stop = """mutation($id: String!) { stopRunningSchedule(id: $id) { __typename } }"""
+    state = """query($s: ScheduleSelector!) { scheduleOrError(scheduleSelector: $s) {
+        ... on Schedule { id scheduleState { id } } } }"""
+    before = _runs(quiet.home)
+    selector = {
+        "repositoryLocationName": "recsys_assets",
+        "repositoryName": "__repository__",
+        "scheduleName": "weekly_refresh",
+    }
+    assert quiet.query(start, s=selector)["startSchedule"]["__typename"] == "ScheduleStateResult"
+    (run,) = wait_for("a run by the schedule", lambda: _runs(quiet.home) - before)
+    found = quiet.query(state, s=selector)["scheduleOrError"]
+    quiet.query(stop, id=found["scheduleState"]["id"])
+    wait_for("the first steps", lambda: quiet.steps(run))
+    end = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
+    quiet.query(end, id=run)
+    assert quiet.ended(run) == "CANCELED"
+
+
+def test_a_killed_worker_is_taken_up_by_another_run(quiet):
+    """A worker that is killed would leave a run that never ends, or start from the beginning."""
+    before = _runs(quiet.home)
+    run = quiet.launch("refresh")
+    worker = worker_of(quiet.home, run)
+    wait_for("the first steps", lambda: len(quiet.steps(run)) >= 3)
+    os.kill(worker, signal.SIGKILL)
+    assert quiet.ended(run) == "FAILURE"
+    (again,) = wait_for("the retried run", lambda: _runs(quiet.home) - before - {run})
+    assert quiet.ended(again) == "SUCCESS"
+    assert not quiet.steps(run) & quiet.steps(again)
+
+
+def _runs(home: Home) -> set[str]:
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        return {run.run_id for run in instance.get_runs()}
+
+
+# The processes
+
+
+def test_serve_listens_on_this_machine_only_and_once(quiet):
+    """Anybody in the network could start runs, or two daemons would do everything twice."""
+    listening = [
+        connection.laddr.ip
+        for process in quiet.family()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening and set(listening) == {"127.0.0.1"}
+    program = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
+    again = subprocess.run(
+        [*program, "serve", "--home", str(quiet.home.path)], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 1 and "served already" in again.stderr and quiet.address in again.stderr
+
+
+def test_serve_ends_with_all_its_processes(tmp_path):
+    """After Ctrl-C a daemon would go on in the background, and a second `serve` would be refused."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    with served(home) as running:
+        family = running.family()
+        assert len(family) >= 3
+        running.process.send_signal(signal.SIGINT)
+        running.process.wait(timeout=60)
+        assert not psutil.wait_procs(family, timeout=15)[1]
+        assert served_at(home) is None

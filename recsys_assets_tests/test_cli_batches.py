@@ -1,0 +1,268 @@
+import os
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from recsys_assets.cli import launch as launching
+from recsys_assets.cli.reader import Reader
+from recsys_assets.home import Home
+from recsys_assets.jobs import ingest
+from recsys_assets.storage import AssetStore
+from recsys_assets_tests.conftest import invoke
+
+HEADER = "user_id,movie_id,rating,timestamp\n"
+BAD = "nobody,nothing,many,978300760\n"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    """A home in which `run` ends with the merge: what follows needs a JVM and is tested elsewhere."""
+    pipeline, plan = launching.pipeline_assets, launching.plan
+    monkeypatch.setattr(launching, "everything", ingest)
+    monkeypatch.setattr(
+        launching,
+        "pipeline_assets",
+        lambda defs: [asset for asset in pipeline(defs) if "ingest" in asset.group_names_by_key.values()],
+    )
+    monkeypatch.setattr(
+        launching, "plan", lambda *parts, **how: [item for item in plan(*parts, **how) if item.job == ingest.name]
+    )
+    for module in ("run", "batches"):
+        monkeypatch.setattr(f"recsys_assets.cli.{module}.show_results", lambda *_: None)
+    home = Home(tmp_path / "home")
+    home.prepare()
+    return home
+
+
+def land(home: Home, name: str, *users: str, movie: str = "m", rating: float = 3, bad: int = 0) -> None:
+    """A batch with one good row per user, and bad rows."""
+    rows = "".join(f"{user},{movie},{rating:g},{978300760 + number}\n" for number, user in enumerate(users))
+    (home.landing / name).write_text(HEADER + rows + BAD * bad)
+
+
+def users_of(home: Home, asset: str = "ratings") -> list[str]:
+    """The original ids of those who rated, as merged."""
+    reader = Reader(home)
+    named = reader.table(asset).join(reader.table("users").select("user", "user_id"), on="user")
+    return sorted(named.collect()["user_id"])
+
+
+def run(home: Home):
+    """The command."""
+    return invoke("run", "--home", home.path)
+
+
+def raw(home: Home, batch: str) -> dict[str, bytes]:
+    """All stored files of a batch, to the letter."""
+    store = AssetStore(home.assets)
+    folders = [store.folder([name], batch) for name in ("rejected_rows", "raw_ratings", "raw_users", "raw_movies")]
+    return {str(file): file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
+# Batches that are refused
+
+
+def test_run_goes_on_without_the_batches_that_are_refused(home):
+    """One bad file of many keeps all the others out, or nobody is told which one it was."""
+    land(home, "a.csv", "ana")
+    land(home, "b.csv", "ben", bad=3)
+    land(home, "c.csv", "cleo")
+    (home.landing / "d.csv").write_text("what,is,this\n1,2,3\n")
+    ran = run(home)
+    assert ran.exit_code == 1
+    assert users_of(home) == ["ana", "cleo"]
+    assert "Batch b.csv: 3 of 4 rows are bad (75.0%)" in ran.stderr
+    assert "Batch d.csv: " in ran.stderr and "what, is, this" in ran.stderr
+    assert "Batch a.csv" not in ran.stderr and "Traceback" not in ran.output
+    assert not raw(home, "b.csv") and not raw(home, "d.csv")
+
+
+def test_a_refused_batch_comes_in_once_it_is_mended(home):
+    """A batch that was bad once is never looked at again."""
+    land(home, "a.csv", "ana")
+    land(home, "b.csv", "ben", bad=3)
+    assert run(home).exit_code == 1
+    assert (home.rejected / "b.csv.csv").exists()
+    land(home, "b.csv", "ben")
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["ana", "ben"]
+    assert not (home.rejected / "b.csv.csv").exists()
+
+
+def test_the_message_shows_the_first_twenty_and_the_list_has_all(home):
+    """The owner of a bad file mends one row after the other, a run each."""
+    land(home, "a.csv", *(f"u{number}" for number in range(9)), bad=30)
+    ran = run(home)
+    assert ran.exit_code == 1
+    assert "line 30: rating is not a number" in ran.stderr and "line 31:" not in ran.stderr
+    listed = pl.read_csv(home.rejected / "a.csv.csv")
+    assert listed.columns == ["file", "line", "reason", "text"]
+    assert listed["line"].to_list() == list(range(11, 41))
+    assert str(home.rejected / "a.csv.csv") in ran.stderr
+
+
+def test_a_refused_new_content_leaves_what_was_read_before(home):
+    """A batch that is sent again, damaged, takes its good version with it."""
+    land(home, "a.csv", "ana")
+    assert (done := run(home)).exit_code == 0, done.output
+    before, ratings = raw(home, "a.csv"), users_of(home)
+    land(home, "a.csv", "ana", "ben", bad=3)
+    again = invoke("backfill", "a.csv", "--home", home.path)
+    assert again.exit_code == 1 and "Batch a.csv: 3 of 5 rows are bad" in again.stderr
+    assert raw(home, "a.csv") == before and users_of(home) == ratings
+
+
+def test_the_allowed_share_is_a_setting(home):
+    """Who knows that data are bad cannot use them."""
+    home.settings_file.write_text("[data]\nmax_rejected_share = 0.9\n")
+    land(home, "b.csv", "ben", bad=3)
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["ben"]
+    assert Reader(home).table("rejected_rows", "b.csv").collect()["line"].to_list() == [3, 4, 5]
+
+
+def test_a_named_release_is_not_merged_with_another_one_in_ingest(home):
+    """Users of two releases, who have the same numbers, become one person."""
+    ml_1m = {
+        "ratings.dat": "1::2::3::978300760\n",
+        "movies.dat": "2::A (1971)::Drama\n",
+        "users.dat": "1::F::1::10::1\n",
+    }
+    ml_100k = {
+        "u.data": "196\t242\t3\t881250949\n",
+        "u.user": "196|49|M|writer|55105\n",
+        "u.item": "242|Kolya (1996)|24-Jan-1997||http://x|0|1\n",
+        "u.genre": "unknown|0\nComedy|1\n",
+    }
+    for name, files in {"a": ml_1m, "b": ml_100k}.items():
+        (home.landing / name).mkdir()
+        for file, text in files.items():
+            (home.landing / name / file).write_text(text)
+    land(home, "c.csv", "ana")
+    ran = run(home)
+    assert ran.exit_code == 1
+    assert "Batch b: it is the MovieLens release ml-100k, and this home holds ml-1m (batch a)" in ran.stderr
+    assert users_of(home) == ["1", "ana"]
+
+
+# Commands on batches
+
+
+def test_batches_are_listed_with_their_state(home):
+    """Nobody can tell what a home was made from."""
+    land(home, "a.csv", "ana", "ben")
+    land(home, "b.csv", "ben", bad=3)
+    assert run(home).exit_code == 1
+    land(home, "c.csv", "cleo")
+    (home.landing / "a.csv").unlink()
+    lines = invoke("batches", "--home", home.path).stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["a.csv", "b.csv", "c.csv"]
+    assert lines[1].split()[3:5] == ["2", "0"] and "gone" in lines[1]
+    assert "refused" in lines[2] and "not read yet" in lines[3]
+
+
+def test_a_removed_batch_is_out_of_the_merge_and_may_come_again(home):
+    """Ratings that should not be there stay in the models, or their batch can never be added again."""
+    land(home, "a.csv", "ana")
+    land(home, "b.csv", "ben")
+    assert (done := run(home)).exit_code == 0, done.output
+    removed = invoke("remove", "b.csv", "--home", home.path)
+    assert removed.exit_code == 0, removed.output
+    assert users_of(home) == ["ana"] and not raw(home, "b.csv")
+    assert home.landed_batches() == ["a.csv"]
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert list(instance.get_dynamic_partitions("batches")) == ["a.csv"]
+    (home.removed / "b.csv").rename(home.landing / "b.csv")
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["ana", "ben"]
+
+
+def test_remove_refuses_what_is_not_there_and_what_is_all_there_is(home):
+    """A typing error removes nothing without saying so, or a home is left with models of no data."""
+    land(home, "a.csv", "ana")
+    assert (done := run(home)).exit_code == 0, done.output
+    wrong = invoke("remove", "b.csv", "--home", home.path)
+    assert wrong.exit_code == 1 and "Nearest: a.csv" in wrong.stderr
+    only = invoke("remove", "a.csv", "--home", home.path)
+    assert only.exit_code == 1 and "only batch" in only.stderr
+    assert home.landed_batches() == ["a.csv"]
+
+
+def test_a_removal_that_was_broken_off_is_made_up_for(home, monkeypatch):
+    """The ratings still hold a batch that is gone."""
+    land(home, "a.csv", "ana")
+    land(home, "b.csv", "ben")
+    assert (done := run(home)).exit_code == 0, done.output
+    monkeypatch.setattr("recsys_assets.cli.batches.launch", lambda *_: os.devnull)
+    assert invoke("remove", "b.csv", "--home", home.path).exit_code == 0
+    assert users_of(home) == ["ana", "ben"]
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["ana"]
+
+
+def named_in(folder: Path, word: str) -> list[str]:
+    """Files below a folder in which a word can be read, Parquet files unpacked."""
+    found = []
+    for file in folder.rglob("*"):
+        if file.is_file() and "dagster" not in file.relative_to(folder).parts:
+            text = (
+                pl.read_parquet(file).write_json() if file.suffix == ".parquet" else file.read_bytes().decode("latin-1")
+            )
+            if word in text:
+                found.append(str(file.relative_to(folder)))
+    return found
+
+
+def test_a_forgotten_user_is_left_out_at_once_and_erased_by_compact(home):
+    """Somebody who asked to be forgotten is still in the models, comes back with the next batch, or stays in files."""
+    land(home, "a.csv", "ana", "Zebulon")
+    land(home, "b.csv", "ben")
+    (home.landing / "c").mkdir()
+    (home.landing / "c" / "ratings.csv").write_text(HEADER + "cleo,m,4,978300760\n")
+    (home.landing / "c" / "users.csv").write_text("user_id,town\nZebulon,Ulm\ncleo,Ulm\n")
+    assert (done := run(home)).exit_code == 0, done.output
+    forgotten = invoke("forget", "Zebulon", "--home", home.path)
+    assert forgotten.exit_code == 0, forgotten.output
+    assert users_of(home) == ["ana", "ben", "cleo"]
+    assert "Zebulon" not in Reader(home).table("users").collect()["user_id"]
+    land(home, "d.csv", "Zebulon", "dora")
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["ana", "ben", "cleo", "dora"]
+    untouched = (home.landing / "b.csv").read_bytes()
+    compacted = invoke("compact", "--home", home.path)
+    assert compacted.exit_code == 0, compacted.output
+    assert named_in(home.path, "Zebulon") == ["forgotten"]
+    assert users_of(home) == ["ana", "ben", "cleo", "dora"]
+    assert (home.landing / "b.csv").read_bytes() == untouched
+    assert Reader(home).table("users").filter(user_id="cleo").collect()["town"].to_list() == ["Ulm"]
+    assert invoke("run", "--home", home.path).exit_code == 0
+
+
+def test_forgetting_nobody_is_refused(home):
+    """A mistyped id is taken for forgotten, and the user stays."""
+    land(home, "a.csv", "ana")
+    assert (done := run(home)).exit_code == 0, done.output
+    wrong = invoke("forget", "anna", "--home", home.path)
+    assert wrong.exit_code == 1 and "Nearest: ana" in wrong.stderr
+    assert not home.forgotten.exists()
+
+
+# Samples for development
+
+
+def test_a_sample_keeps_a_share_of_the_users_and_the_same_ones_when_more_come(home):
+    """A sample is no sample, leaves gaps in the numbering, or is another one after each batch."""
+    land(home, "a.csv", *(f"u{number:03}" for number in range(200)))
+    home.settings_file.write_text("[data.sample]\nshare = 0.3\n")
+    assert (done := run(home)).exit_code == 0, done.output
+    kept = users_of(home)
+    assert 30 < len(kept) < 90
+    assert Reader(home).table("users").collect()["user"].to_list() == list(range(len(kept)))
+    land(home, "b.csv", *(f"v{number:03}" for number in range(200)))
+    assert (done := run(home)).exit_code == 0, done.output
+    assert [user for user in users_of(home) if user.startswith("u")] == kept
+    home.settings_file.write_text("")
+    assert (done := run(home)).exit_code == 0, done.output
+    assert len(users_of(home)) == 400

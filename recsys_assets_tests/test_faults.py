@@ -1,0 +1,268 @@
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._core.events import EngineEventData
+from filelock import FileLock
+
+from recsys_assets import storage
+from recsys_assets.assets.models import MODEL_TYPES
+from recsys_assets.build import build_defs
+from recsys_assets.home import Home
+from recsys_assets.launcher import fail_dead_runs, worker_health
+from recsys_assets.locking import locked_executor
+from recsys_assets.recommender.index import IndexMismatchError
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.tables import TABLES
+from recsys_assets.retries import decide_on_retry, is_lost_jvm, is_permanent
+from recsys_assets.settings import SettingsError
+from recsys_assets.storage import AssetMissingError, AssetStore
+from recsys_assets_tests import killed
+from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.running import table
+
+pytestmark = pytest.mark.processes
+
+
+def _home(folder: Path, small_data) -> Home:
+    home = Home(folder)
+    home.prepare()
+    home.settings_file.write_text(FAST_SETTINGS)
+    small_data.write(home.landing / killed.BATCH)
+    return home
+
+
+def _work(home: Home, *deadly_stages: str) -> int:
+    command = [sys.executable, "-m", "recsys_assets_tests.killed", str(home.path), *deadly_stages]
+    with (home.path / "worker.log").open("ab") as log:
+        return subprocess.run(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent, check=False).returncode
+
+
+def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """Steps of a run whose end is recorded."""
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
+    return [str(event.step_key) for event in events]
+
+
+@pytest.mark.spark
+def test_a_worker_killed_at_every_stage_loses_nothing_and_repeats_nothing(materialized_home, small_data, tmp_path):
+    """After a crash the tables would differ from those of an undisturbed run, or hours of work be done again.
+
+    One home, whose worker is killed once in each stage and each time takes up what was left.
+    """
+    home = _home(tmp_path / "home", small_data)
+    graph = build_defs(home=home).get_repository_def().asset_graph
+    keys = build_defs(home=home).resolve_job_def(killed.JOB).asset_layer.selected_asset_keys
+    group_of = {key.to_user_string(): graph.get(key).group_name for key in keys}
+    stages = {str(group) for group in group_of.values()}
+    killed_at = []
+    while stages:
+        assert _work(home, *sorted(stages)) == -9, (home.path / "worker.log").read_text()[-3000:]
+        killed_at.append((home.path / "killed_at").read_text())
+        stages.remove(str(group_of[killed_at[-1]]))
+        if group_of[killed_at[-1]] != "ingest":
+            unswitched = home.assets / killed_at[-1]
+            assert list((unswitched / "versions").iterdir()) and not (unswitched / "current").exists()
+    assert _work(home) == 0, (home.path / "worker.log").read_text()[-3000:]
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        done = [step for run in instance.get_runs() for step in _done(instance, run.run_id)]
+        steps = build_defs(home=home).resolve_job_def(killed.JOB).nodes
+        statuses = [run.status.value for run in instance.get_runs()]
+    assert sorted(done) == sorted({*done}), "a step that was done was done again"
+    assert len(done) == len(steps)
+    assert statuses == ["SUCCESS", *["FAILURE"] * len(killed_at)]
+    for key in group_of:
+        if key in TABLES and not graph.get(dg.AssetKey(key)).partitions_def:
+            assert table(home, key).equals(table(materialized_home, key)), key
+
+
+# Dead runs
+
+
+def _started_run(home: Home, instance: dg.DagsterInstance, pid: int) -> dg.DagsterRun:
+    """A run that says it is executed by the process `pid`."""
+    run = instance.create_run_for_job(
+        build_defs(home=home).resolve_job_def("refresh"), status=dg.DagsterRunStatus.STARTED
+    )
+    instance.report_engine_event("Started", run, EngineEventData.in_process(pid))
+    return run
+
+
+def test_a_run_whose_process_is_gone_is_failed(tmp_path):
+    """A run that died with everything else would stay STARTED and block the queue for ever."""
+    home = Home(tmp_path)
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    with dg.DagsterInstance.ephemeral() as instance:
+        alive, dead = (_started_run(home, instance, pid) for pid in (os.getpid(), gone.pid))
+        assert [run.run_id for run in fail_dead_runs(instance)] == [dead.run_id]
+        assert worker_health(instance, alive).status.value == "RUNNING"
+
+
+def test_a_process_number_given_to_another_process_is_seen(tmp_path, monkeypatch):
+    """After a reboot some other program has the number of the dead worker, and its run would never end."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = _started_run(Home(tmp_path), instance, os.getpid())
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3_600)
+        assert worker_health(instance, run).status.value == "FAILED"
+
+
+def test_every_home_checks_its_workers(tmp_path):
+    """Run monitoring would look at runs and have nobody to ask whether they live."""
+    home = Home(tmp_path)
+    home.prepare()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert instance.run_launcher.supports_check_run_worker_health
+        assert instance.run_monitoring_enabled and instance.run_retries_max_retries == 1
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+
+
+def test_a_clock_that_is_set_back_keeps_the_newest_version(tmp_path, monkeypatch):
+    """After the clock is corrected, the version just written would be taken for the oldest and be deleted."""
+    store = AssetStore(tmp_path)
+    for number in range(6):
+        then = datetime.now(UTC) - timedelta(days=number)
+        clock = SimpleNamespace(now=lambda _, then=then: then, strptime=datetime.strptime)
+        monkeypatch.setattr(storage, "datetime", clock)
+        version = store.new_version(["table"], None, f"run{number}")
+        (version / "number").write_text(str(number))
+        store.switch(version)
+        assert (store.current(["table"]) / "number").read_text() == str(number)
+
+
+# One run at a time
+
+
+@dg.op
+def _nothing() -> None:
+    """Does nothing."""
+
+
+def trivial_job() -> dg.JobDefinition:
+    """A job of one step behind the lock of the home that the environment names."""
+
+    @dg.job(executor_def=locked_executor(dg.in_process_executor, Home.resolve()))
+    def trivial() -> None:
+        _nothing()
+
+    return trivial
+
+
+def test_a_run_waits_for_another_of_the_same_home(tmp_path, monkeypatch):
+    """The command line and the daemon would write the same assets at the same time."""
+    home = Home(tmp_path)
+    home.prepare()
+    monkeypatch.setenv("RECSYS_HOME", str(home.path))
+    ended: list[float] = []
+
+    def run() -> None:
+        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+            with dg.execute_job(dg.reconstructable(trivial_job), instance=instance) as result:
+                assert result.success
+            ended.append(time.monotonic())
+
+    with FileLock(home.lock):
+        worker = threading.Thread(target=run)
+        worker.start()
+        worker.join(timeout=4)
+        assert worker.is_alive() and not ended
+        released = time.monotonic()
+    worker.join(timeout=60)
+    assert ended and ended[0] > released
+
+
+# What is tried again
+
+
+class Py4JNetworkError(Exception):
+    """As Py4J names it."""
+
+
+@pytest.mark.parametrize(
+    "error", [SourceError("bad"), SettingsError("bad"), IndexMismatchError("old"), AssetMissingError("none")]
+)
+def test_what_a_person_must_mend_is_never_tried_again(error):
+    """A bad file would be read again and again, by one mechanism or another."""
+    run = _fail_with(error)
+    assert is_permanent(error) and not is_lost_jvm(error)
+    assert run.tags["dagster/max_retries"] == "0"
+    assert run.tags["dagster/will_retry"] == "false"
+
+
+@pytest.mark.parametrize("error", [Py4JNetworkError("gone"), ConnectionRefusedError(111, "refused")])
+def test_a_dead_jvm_means_another_run(error):
+    """A retried step would meet the same dead JVM; a run that is not retried would wait for a person."""
+    run = _fail_with(error)
+    assert run.tags["dagster/retry_on_asset_or_op_failure"] == "true"
+    assert run.tags["dagster/will_retry"] == "true"
+
+
+def test_an_error_nobody_foresaw_is_not_tried_again():
+    """A mistake in the code would be run twice."""
+    assert _fail_with(ZeroDivisionError()).tags["dagster/will_retry"] == "false"
+
+
+def _fail_with(error: Exception) -> dg.DagsterRun:
+    @dg.asset(hooks={decide_on_retry})
+    def failing() -> None:
+        raise RuntimeError("wrapped") from error
+
+    retries = {"run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False}}
+    with dg.instance_for_test(overrides=retries) as instance:
+        result = dg.materialize([failing], instance=instance, raise_on_error=False)
+        run = instance.get_run_by_id(result.run_id)
+        assert run is not None
+        return run
+
+
+def test_every_asset_decides_about_its_failures():
+    """The JVM's death under an asset without the hook would wait for a person."""
+    from recsys_assets.assets import ASSETS
+
+    assert all(decide_on_retry in asset.hook_defs for asset in ASSETS)
+
+
+# What must never be run
+
+
+class _Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("asset", sorted(MODEL_TYPES))
+def test_a_planted_pickle_is_refused(materialized_home, tmp_path, asset):
+    """Whoever can write into `assets/` could run any code in the pipeline."""
+    version = AssetStore(materialized_home.assets).current([asset])
+    names = [path.relative_to(version) for path in version.rglob("*") if path.is_file()]
+    assert names
+    for number, name in enumerate(names):
+        marker, folder = tmp_path / f"trapped-{number}", tmp_path / str(number)
+        shutil.copytree(version, folder)
+        (folder / name).write_bytes(pickle.dumps(_Trap(marker)))
+        with pytest.raises(Exception):  # noqa: B017 - each format has its own error
+            MODEL_TYPES[asset].load(folder)
+        assert not marker.exists()
+
+
+def test_no_module_reads_pickles_or_starts_a_shell():
+    """A file name or a stored file could be run as a command."""
+    modules = Path(storage.__file__).parent.rglob("*.py")
+    forbidden = re.compile(r"import (pickle|joblib|cloudpickle|dill)|shell=True|os\.system|os\.popen|allow_pickle=True")
+    assert not [module for module in modules if forbidden.search(module.read_text())]

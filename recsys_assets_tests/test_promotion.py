@@ -1,0 +1,293 @@
+from dataclasses import replace
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from recsys_assets.home import Home
+from recsys_assets.promotions import PromotionError, Promotions
+from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.promotion import Configuration, Contest, Contests, Decision, Part, decide
+from recsys_assets.recommender.refit import Refit, entry
+from recsys_assets.resources import spark_resource
+from recsys_assets.settings import Settings
+from recsys_assets.storage import AssetStore, scan
+from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
+from recsys_assets_tests.running import copied, files, materialize, table
+
+# What a change of the ranking model's settings leads to.
+AFTER_A_CHANGE = (
+    'key:ranking_model or key:"predictions/top_n/implicit_als" or key:evaluation_scores '
+    "or key:promoted_configuration or key:serving_model or key:recommendations"
+)
+OTHER = "rank = 2\nmax_iter = 10"
+# One factor under so much regularisation says nothing.
+USELESS = "rank = 1\nmax_iter = 1\nreg_param = 1e6"
+
+
+def configuration(rank: int = 10) -> Configuration:
+    """One that differs from others in its rank."""
+    return Configuration(Part("als_adjusted", {"als": {"rank": 10}}), Part("implicit_als", {"ranking": {"rank": rank}}))
+
+
+def contest(difference: float, half: float = 0.1) -> Contest:
+    """Won or lost by this much."""
+    score = 0.5 + difference
+    return Contest("ndcg_10", "implicit_als", score, "other", 0.5, difference, difference - half, difference + half)
+
+
+# The verdict
+
+
+@pytest.mark.parametrize(
+    ("baseline", "champion", "verdict", "told"),
+    [
+        (0.2, 0.2, "promoted", "not worse"),
+        (0.2, 0.0, "promoted", "not worse"),
+        (0.2, -0.09, "promoted", "not worse"),
+        (0.2, -0.2, "kept", "worse than those in use"),
+        (0.0, 0.2, "kept", "do not beat the baseline"),
+        (-0.2, 0.2, "kept", "do not beat the baseline"),
+    ],
+)
+def test_only_what_beats_the_baseline_and_is_not_worse_replaces_what_is_in_use(baseline, champion, verdict, told):
+    """Users would be shown the lists of a worse model because it is the newest."""
+    decision = decide(
+        configuration(20), configuration(10), baseline=[contest(1), contest(baseline)], champion=[contest(champion)]
+    )
+    assert decision.verdict == verdict
+    assert told in decision.reason
+
+
+def test_the_first_configuration_is_used_with_a_warning():
+    """On data where nothing beats the baseline nobody would ever be shown anything, or nobody would be told."""
+    good = decide(configuration(), None, baseline=[contest(0.1)], champion=[])
+    bad = decide(configuration(), None, baseline=[contest(-0.1)], champion=[])
+    assert good.verdict == bad.verdict == "promoted"
+    assert "not beat" in bad.reason and "not beat" not in good.reason
+
+
+def test_settings_in_use_are_kept_with_a_warning():
+    """New ratings would push what is in use below its baseline, and nobody would be told."""
+    good = decide(configuration(), configuration(), baseline=[contest(0.1)], champion=[])
+    bad = decide(configuration(), configuration(), baseline=[contest(-0.1)], champion=[])
+    assert good.verdict == bad.verdict == "kept"
+    assert "not beat" in bad.reason and "not beat" not in good.reason
+
+
+def test_what_somebody_rolled_back_from_stays_out():
+    """The next scheduled refresh would undo a rollback."""
+    new, old = configuration(20), configuration(10)
+    won = {"baseline": [contest(0.2)], "champion": [contest(0.2)]}
+    assert decide(new, old, **won, withdrawn={new.name}).verdict == "kept"
+    assert decide(new, old, **won, withdrawn={configuration(30).name}).verdict == "promoted"
+
+
+def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
+    """A knob of the report would count as a new model, or a new seed would not."""
+
+    def of(**changes: dict[str, float]) -> Configuration:
+        return Configuration.of(Settings.model_validate(changes).model_dump(), rating_model="als_adjusted")
+
+    assert of().name == of(segments={"n_segments": 7}).name == of(clusters={"k_max": 9}).name
+    for changed in ({"als": {"seed": 1}}, {"ranking": {"alpha": 2.0}}, {"cold_start": {"fill_size": "5"}}):
+        assert of(**changed).name != of().name, changed
+    assert of().ranking.settings["ranking"] == Settings().ranking.model_dump()
+
+
+def test_a_configuration_comes_back_as_it_was_stored(tmp_path):
+    """The serving model would be fitted with other settings than those that were promoted."""
+    stored = Configuration.of(Settings().model_dump(), rating_model="item_mean")
+    stored.save(tmp_path)
+    assert Configuration.load(tmp_path) == stored
+
+
+# Contests
+
+
+def test_contests_are_paired_over_users():
+    """Two nearly equal models would be told apart by luck, or two different ones not at all."""
+    users, per_user = 60, 20
+    generator = np.random.default_rng(0)
+    true = pl.DataFrame(
+        {
+            "user": np.repeat(np.arange(users, dtype=np.int32), per_user),
+            "movie": np.tile(np.arange(per_user, dtype=np.int32), users),
+            "rating": generator.integers(1, 6, users * per_user).astype(np.float32),
+        }
+    )
+
+    def rated(noise: float) -> nw.LazyFrame:
+        drawn = np.random.default_rng(1).normal(0, noise, len(true))
+        return lazy(true.select("user", "movie", prediction=pl.col("rating") + pl.Series(drawn, dtype=pl.Float32)))
+
+    contests = Contests(lazy(true), rated(9.0), seed=0, n_resamples=200)
+    model = entry("time_cut", "als_adjusted")
+    good, better, bad = (contests.scored({model: rated(noise)}) for noise in (1.01, 1.0, 3.0))
+    (close,) = contests.between(good, better, "c0ffee")
+    (apart,) = contests.between(bad, good)
+    (same,) = contests.between(good, good)
+    assert close.low <= close.difference <= close.high and close.high >= 0
+    assert apart.high < 0
+    assert (same.low, same.difference, same.high) == (0, 0, 0)
+    assert close.opponent == "als_adjusted c0ffee"
+    assert close.difference == pytest.approx(close.score - close.opponent_score)
+
+
+@pytest.mark.spark
+def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_home, tmp_path):
+    """The configuration in use would be compared as something else than what it is, or not at all on a cluster."""
+    home, settings = materialized_home, Settings.load(materialized_home)
+    session = spark_resource(settings.spark).spark_session
+    versions = {
+        name: AssetStore(home.assets).current([name])
+        for name in ("users", "movies", "user_features", "train_ratings", "test_ratings")
+    }
+    for engine in (None, session):
+        tables = {name: scan(version, engine) for name, version in versions.items()}
+        refit = Refit(tables, settings.model_dump(), spark=lambda: session, scratch=tmp_path)
+        for task, name in (("time_cut", "als_adjusted"), ("top_n", "implicit_als")):
+            found = to_polars(refit.predictions(entry(task, name))).sort("user", "movie")
+            stored = table(home, "predictions", task, name)
+            assert_frame_equal(found.select(stored.columns), stored, check_dtypes=False, abs_tol=0.002)
+
+
+# The record
+
+
+def promoted(record: Promotions, rank: int, verdict: str = "promoted") -> int:
+    """Another decision, about the configuration of that rank."""
+    return record.add(configuration(rank), Decision(verdict, "because")).number  # type: ignore[arg-type]
+
+
+def test_the_record_says_what_is_in_use_and_what_was(tmp_path):
+    """A rollback would go back to what was refused, to what is in use, or nowhere."""
+    record = Promotions(tmp_path)
+    assert record.current() is None
+    with pytest.raises(PromotionError, match="Nothing has been promoted"):
+        record.earlier()
+    assert [promoted(record, 10), promoted(record, 20), promoted(record, 30, "kept")] == [1, 2, 3]
+    assert record.current().number == 2
+    assert record.earlier().number == record.earlier(1).number == 1
+    for number in (2, 3, 9):
+        with pytest.raises(PromotionError, match=f"{number} is not an earlier promotion.*there are: 1"):
+            record.earlier(number)
+    assert [found.number for found in record.all()] == [1, 2, 3]
+
+
+def test_the_record_knows_what_was_withdrawn_until_it_is_wanted_again(tmp_path):
+    """A configuration once rolled back from could never be used again, or would come back by itself."""
+    record = Promotions(tmp_path)
+    promoted(record, 10)
+    promoted(record, 20)
+    assert record.withdrawn() == set()
+    promoted(record, 10, "rolled back")
+    assert record.withdrawn() == {configuration(20).name}
+    promoted(record, 20, "rolled back")
+    assert record.withdrawn() == {configuration(10).name}
+
+
+# Real runs
+
+
+def recommended(home: Home) -> pl.DataFrame:
+    """What users are shown."""
+    return table(home, "recommendations")
+
+
+def change(home: Home, ranking: str) -> None:
+    """Refresh what depends on the ranking model with these settings."""
+    settings = FAST_SETTINGS.replace("[ranking]\nrank = 4\nmax_iter = 3", f"[ranking]\n{ranking}")
+    assert settings != FAST_SETTINGS
+    home.settings_file.write_text(settings)
+    assert materialize(home, AFTER_A_CHANGE).success
+
+
+@pytest.mark.spark
+def test_recommendations_change_only_with_a_promotion_or_a_rollback(materialized_home, tmp_path: Path):
+    """Users would be shown the lists of a refused model, or a promotion or rollback would change nothing for them."""
+    home = copied(materialized_home, tmp_path / "home")
+    record = Promotions(home.promotions)
+    first, at_first = record.current(), recommended(home)
+
+    change(home, USELESS)
+    assert [found.verdict for found in record.all()] == ["promoted", "kept"]
+    assert "worse than those in use" in record.all()[-1].reason
+    assert record.current() == first
+    assert recommended(home).equals(at_first)
+
+    change(home, OTHER)
+    accepted = record.all()[-1]
+    assert accepted.verdict == "promoted", accepted.reason
+    assert record.current() == accepted
+    assert accepted.configuration.ranking.settings["ranking"]["rank"] == 2
+    opponents = [found.opponent for found in accepted.contests]
+    assert opponents == [
+        "item_mean",
+        "popularity",
+        *(f"{m} {first.configuration.name}" for m in ("als_adjusted", "implicit_als")),
+    ]
+    accepted_lists = recommended(home)
+    assert not accepted_lists.equals(at_first)
+
+    listed = invoke("promotions", "--home", home.path)
+    assert listed.exit_code == 0, listed.output
+    (current,) = [line for line in listed.stdout.splitlines() if "●" in line]
+    assert accepted.configuration.name in current and "promoted" in current
+
+    back = invoke("rollback", "--home", home.path)
+    assert back.exit_code == 0, back.output
+    assert record.current().configuration == first.configuration
+    assert record.current().verdict == "rolled back"
+    assert recommended(home).equals(at_first)
+
+    # The settings are still those that were rolled back from; a refresh does not bring them back.
+    assert materialize(home, "key:promoted_configuration or key:serving_model or key:recommendations").success
+    assert (record.all()[-1].verdict, record.current().verdict) == ("kept", "rolled back")
+    assert "rolled back from" in record.all()[-1].reason
+    assert recommended(home).equals(at_first)
+
+    again = invoke("rollback", str(accepted.number), "--home", home.path)
+    assert again.exit_code == 0, again.output
+    assert recommended(home).equals(accepted_lists)
+
+
+@pytest.mark.spark
+def test_the_same_settings_are_kept_without_another_fit(materialized_home, tmp_path):
+    """Every weekly refresh would fit every model twice, and look like a change of what is served."""
+    home = copied(materialized_home, tmp_path / "home")
+    before = files(home, "promoted_configuration")
+    # Without Spark a model could not be fitted.
+    home.settings_file.write_text(FAST_SETTINGS.replace("local[2]", "nowhere"))
+    assert materialize(home, "key:promoted_configuration").success
+    latest = Promotions(home.promotions).all()[-1]
+    assert (latest.verdict, latest.reason) == ("kept", "The settings are those in use, and they beat the baselines.")
+    assert files(home, "promoted_configuration") == before
+
+
+def test_each_promotion_says_what_it_rests_on(materialized_home):
+    """Nobody could tell later with which data, settings, seed and scores something was promoted."""
+    (first,) = Promotions(materialized_home.promotions).all()
+    assert set(first.data_versions) == {"ratings", "train_ratings", "test_ratings"}
+    assert first.configuration.rating.settings["als"]["seed"] == 0
+    assert {(row["model"], row["metric"]) for row in first.scores} >= {
+        ("als_adjusted", "top5_rating"),
+        ("item_mean", "top5_rating"),
+        ("implicit_als", "ndcg_10"),
+        ("popularity", "ndcg_10"),
+    }
+    assert replace(first, number=2) != first
+    assert first.run_id
+
+
+def test_rollback_with_nothing_to_go_back_to_says_so(materialized_home, tmp_path):
+    """A person who wants the old lists back would be shown a traceback, or wait for a run that changes nothing."""
+    for home in (materialized_home.path, tmp_path / "empty"):
+        answer = invoke("rollback", "--home", home)
+        assert answer.exit_code == 1
+        assert "Error: Nothing" in answer.stderr
+    empty = invoke("promotions", "--home", tmp_path / "empty")
+    assert empty.exit_code == 1 and "recsys-assets run" in empty.stderr

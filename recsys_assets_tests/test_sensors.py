@@ -1,0 +1,482 @@
+import os
+import socket
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from recsys_assets import sensors
+from recsys_assets.build import build_defs
+from recsys_assets.home import Home
+from recsys_assets.landing_watch import RAW
+from recsys_assets.settings import AutomationSettings, Settings, SettingsError
+from recsys_assets.storage import AssetStore
+from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.made_up import made_up
+
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+BAD = "what is this?\n"
+
+
+class Ticker:
+    """A home with its instance, its sensors ticked by hand, and a clock of its own that moves with each tick."""
+
+    def __init__(self, home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+        home.prepare()
+        self.home, self.instance = home, instance
+        self.now, self.cursor = 1_000_000.0, ""
+        self._defs = build_defs(home=home, settings=Settings())
+        self.asked: list[dg.RunRequest] = []
+        monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: self.now))
+
+    def land(self, name: str, *, first_user: int = 1, seed: int = 0) -> Path:
+        """A batch of made-up ratings."""
+        return made_up(n_users=6, n_movies=8, first_user=first_user, seed=seed).write(self.home.landing / name)
+
+    def spoil(self, name: str) -> None:
+        """A batch that cannot be read."""
+        folder = self.home.landing / name
+        folder.mkdir(exist_ok=True)
+        (folder / "u.data").write_text(BAD)
+
+    def tick(self) -> dg.SensorResult:
+        """One tick of the landing sensor, ten seconds after the last; what it asks for is kept, not run."""
+        self.now += 10
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
+        result = sensors.watch_landing(context, self.home, 5.0)
+        self.cursor = result.cursor or self.cursor
+        for change in result.dynamic_partitions_requests or []:
+            if isinstance(change, dg.AddDynamicPartitionsRequest):
+                self.instance.add_dynamic_partitions("batches", list(change.partition_keys))
+            else:
+                for name in change.partition_keys:
+                    self.instance.delete_dynamic_partition("batches", name)
+        self.asked = list(result.run_requests or [])
+        return result
+
+    def run(self) -> list[bool]:
+        """Run what was asked for; a run key that was run before is not, as in the daemon."""
+        return [self._run(asked) for asked in self.asked if not self._has_run(str(asked.run_key))]
+
+    def job(self, name: str) -> dg.JobDefinition:
+        """A job of the home."""
+        return self._defs.resolve_job_def(name)
+
+    def _has_run(self, key: str) -> bool:
+        return bool(self.instance.get_runs(dg.RunsFilter(tags={"dagster/run_key": key})))
+
+    def _run(self, asked: dg.RunRequest) -> bool:
+        tags = {**asked.tags, "dagster/run_key": str(asked.run_key)}
+        selection = list(asked.asset_selection or []) or None
+        return (
+            self.job("ingest")
+            .execute_in_process(instance=self.instance, tags=tags, asset_selection=selection, raise_on_error=False)
+            .success
+        )
+
+    def settle(self) -> None:
+        """Tick and run until nothing is asked for any more."""
+        for _ in range(30):
+            result = self.tick()
+            if not self.run() and result.skip_reason and "waiting" not in str(result.skip_reason.skip_message):
+                return
+        raise AssertionError("the sensor never comes to rest")
+
+    def ranges(self) -> list[tuple[str, ...]]:
+        """First and last batch of each run that was asked for."""
+        return [tuple(asked.tags[tag] for tag in RANGE) for asked in self.asked]
+
+    def batches(self) -> list[str]:
+        """The batches that are known."""
+        return list(self.instance.get_dynamic_partitions("batches"))
+
+    def ingested(self) -> set[str]:
+        """The batches of which every raw table is there."""
+        return set.intersection(*(set(self.instance.get_materialized_partitions(key)) for key in RAW))
+
+    def users(self) -> int:
+        """Users in the merged table."""
+        event = self.instance.get_latest_materialization_event(dg.AssetKey("users"))
+        assert event and event.asset_materialization
+        return int(str(event.asset_materialization.metadata["dagster/row_count"].value))
+
+
+@pytest.fixture
+def ticker(tmp_path, monkeypatch) -> Iterator[Ticker]:
+    """An empty home whose sensors are ticked by hand."""
+    home = Home(tmp_path / "home")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Ticker(home, instance, monkeypatch)
+
+
+# What is ready
+
+
+def test_a_growing_file_is_not_read(ticker):
+    """Half of a file that is being copied would be taken for the whole."""
+    file = ticker.home.landing / "ratings.csv"
+    file.write_text("user_id,movie_id,rating,timestamp\n")
+    for user in range(4):
+        ticker.tick()
+        assert not ticker.asked
+        with file.open("a") as stream:
+            stream.write(f"{user},1,3,88000000{user}\n")
+    ticker.tick()
+    assert not ticker.asked
+    ticker.tick()
+    assert ticker.ranges() == [("ratings.csv", "ratings.csv")]
+
+
+def test_an_archive_without_its_end_is_waited_for_and_then_told(ticker):
+    """An upload that stalls would be read as a damaged archive, or a damaged archive never be spoken of."""
+    whole = ticker.home.path / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("ratings.csv", "user_id,movie_id,rating,timestamp\n1,1,3,880000000\n" * 100)
+    (ticker.home.landing / "cut.zip").write_bytes(whole.read_bytes()[:100])
+    ticker.tick()
+    assert "lacks its end" in str(ticker.tick().skip_reason.skip_message)
+    for _ in range(6):
+        if not ticker.asked:
+            ticker.tick()
+    assert ticker.ranges() == [("cut.zip", "cut.zip")]
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden", "_unfinished", "ratings.csv.part", "ratings.csv.crdownload", "ratings.csv~"]
+)
+def test_what_names_itself_unfinished_is_no_batch(ticker, name):
+    """Temporary files of browsers and copy programs would become batches."""
+    (ticker.home.landing / name).write_text("user_id,movie_id,rating,timestamp\n1,1,3,880000000\n")
+    for _ in range(3):
+        ticker.tick()
+    assert not ticker.asked and not ticker.batches()
+
+
+def test_a_clock_that_is_set_back_loses_nothing(ticker):
+    """After the clock is corrected, what had landed before would wait for ever, or be read while it grows."""
+    ticker.land("batch")
+    ticker.tick()
+    ticker.now -= 86_400
+    ticker.tick()
+    assert not ticker.asked
+    ticker.tick()
+    assert ticker.ranges() == [("batch", "batch")]
+
+
+def test_a_name_that_dagster_cannot_hold_is_told_and_harms_nobody(ticker):
+    """One oddly named file would stop the sensor for all others."""
+    ticker.land("a...b")
+    ticker.land("good")
+    ticker.tick()
+    ticker.tick()
+    assert ticker.ranges() == [("good", "good")]
+
+
+@pytest.mark.parametrize("name", ["a b.csv", "ü.csv", "$(touch pwned).csv", "'; rm -rf .csv", "-rf.csv"])
+def test_names_are_only_names(ticker, name):
+    """A file name would be run as a command, or a batch with an unusual name be lost."""
+    (ticker.home.landing / name).write_text("user_id,movie_id,rating,timestamp\n1,1,3,880000000\n2,1,4,880000001\n")
+    ticker.settle()
+    assert ticker.ingested() == {name}
+    assert not list(ticker.home.path.rglob("pwned"))
+
+
+# What is asked for
+
+
+def test_all_that_is_ready_is_one_run(ticker):
+    """Every file would cost a run, a process and a JVM of its own."""
+    for number in range(300):
+        (ticker.home.landing / f"day-{number:03}.csv").write_text(
+            f"user_id,movie_id,rating,timestamp\n{number},1,3,880000000\n"
+        )
+    ticker.tick()
+    ticker.tick()
+    assert ticker.ranges() == [("day-000.csv", "day-299.csv")]
+    assert len(ticker.batches()) == 300
+
+
+def test_what_was_ingested_is_not_asked_for_again(ticker):
+    """The same files would be ingested at every tick."""
+    ticker.land("one")
+    ticker.settle()
+    assert ticker.ingested() == {"one"}
+    ticker.tick()
+    assert not ticker.asked
+
+
+def test_touching_or_rewriting_with_the_same_content_asks_for_nothing(ticker):
+    """A backup program that touches files would retrain everything."""
+    folder = ticker.land("one")
+    ticker.settle()
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+    for _ in range(3):
+        ticker.tick()
+        assert not ticker.asked
+
+
+def test_changed_content_is_ingested_again_and_back_again(ticker):
+    """A corrected file would be ignored; or going back to an earlier state would, because it was seen once."""
+    folder = ticker.land("one")
+    first = (folder / "u.data").read_text()
+    second = "".join(first.splitlines(keepends=True)[:-1])
+    ticker.settle()
+    for content in (second, first, second):
+        (folder / "u.data").write_text(content)
+        runs = ticker.instance.get_runs_count()
+        ticker.settle()
+        assert ticker.instance.get_runs_count() == runs + 1
+
+
+def test_a_batch_that_run_ingested_is_known(ticker):
+    """What the command line has done would be done again by the automation."""
+    ticker.land("one")
+    ticker.instance.add_dynamic_partitions("batches", ["one"])
+    job = ticker.job("ingest")
+    assert job.execute_in_process(instance=ticker.instance, tags=dict(zip(RANGE, ["one", "one"], strict=True))).success
+    for _ in range(3):
+        ticker.tick()
+        assert not ticker.asked
+
+
+@pytest.mark.parametrize("garbage", ["", "no json", "[]", '{"batches": 3}', '{"batches": {"one": {}}}', "null"])
+def test_a_garbage_cursor_loses_and_repeats_nothing(ticker, garbage):
+    """A cursor of another version would stop the sensor, or start everything anew."""
+    ticker.land("one")
+    ticker.settle()
+    ticker.cursor = garbage
+    ticker.land("two", first_user=50)
+    ticker.settle()
+    assert ticker.ingested() == {"one", "two"}
+    assert ticker.instance.get_runs_count() == 2
+
+
+def test_a_removed_batch_is_told_once_and_stays(ticker):
+    """Nobody would notice that a source has gone, or its ratings would vanish with it."""
+    folder = ticker.land("one")
+    ticker.settle()
+    folder.rename(ticker.home.path / "elsewhere")
+    assert "one is gone from landing/" in str(ticker.tick().skip_reason.skip_message)
+    assert "gone" not in str(ticker.tick().skip_reason.skip_message)
+    assert ticker.batches() == ["one"]
+
+
+def test_batches_that_are_no_neighbours_are_ranges_of_their_own(ticker):
+    """A range over changed batches would read those between them again, or fail."""
+    folders = [ticker.land(f"batch-{number}", first_user=10 * number) for number in range(4)]
+    ticker.settle()
+    for number in (0, 1, 3):
+        (folders[number] / "u.data").write_text("1\t1\t3\t880000000\n2\t1\t4\t880000001\n")
+    ticker.land("batch-9", first_user=90)
+    ticker.tick()
+    ticker.tick()
+    assert ticker.ranges() == [("batch-0", "batch-1"), ("batch-3", "batch-9")]
+    assert [bool(asked.asset_selection) for asked in ticker.asked] == [True, False]
+    assert ticker.run() == [True, True]
+
+
+def test_nothing_is_asked_for_while_a_run_is_at_work(ticker):
+    """A batch that a run is just ingesting would be asked for a second time."""
+    ticker.land("one")
+    ticker.tick()
+    job = ticker.job("refresh")
+    run = ticker.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert "a run is at work" in str(ticker.tick().skip_reason.skip_message)
+    ticker.instance.report_run_canceled(run)
+    ticker.tick()
+    assert ticker.ranges() == [("one", "one")]
+
+
+# What fails
+
+
+def test_a_failed_ingest_is_tried_again_only_when_its_content_changes(ticker):
+    """A bad file would be read in a loop, or stay unread after it was mended."""
+    ticker.spoil("one")
+    ticker.settle()
+    assert ticker.instance.get_runs_count() == 1
+    for _ in range(5):
+        ticker.tick()
+        assert not ticker.asked
+    ticker.cursor = ""
+    ticker.settle()
+    assert ticker.instance.get_runs_count() == 1
+    (ticker.home.landing / "one" / "u.data").unlink()
+    made_up(n_users=6, n_movies=8).write(ticker.home.path / "mended")
+    for file in (ticker.home.path / "mended").iterdir():
+        file.rename(ticker.home.landing / "one" / file.name)
+    ticker.settle()
+    assert ticker.ingested() == {"one"}
+
+
+def test_one_bad_batch_does_not_keep_its_companions_out(ticker):
+    """One unreadable file among many would keep all of them from being ingested."""
+    for number in range(5):
+        ticker.land(f"batch-{number}", first_user=10 * number)
+    ticker.spoil("batch-2a")
+    ticker.settle()
+    assert ticker.ingested() == {f"batch-{number}" for number in range(5)}
+    assert ticker.users() == 30
+    ticker.land("later", first_user=500)
+    ticker.settle()
+    assert ticker.users() == 36 and "batch-2a" not in ticker.batches()
+
+
+# The refresh
+
+
+def _retrain(ticker: Ticker, cursor: str | None) -> tuple[dg.RunRequest | dg.SkipReason, str | None]:
+    context = dg.build_sensor_context(instance=ticker.instance, cursor=cursor)
+    return sensors.watch_ratings(context), context.cursor
+
+
+def test_a_refresh_is_asked_for_once_per_content(ticker):
+    """Recommendations would stay old, or everything would be retrained at every tick."""
+    assert isinstance(_retrain(ticker, None)[0], dg.SkipReason)
+    ticker.land("one")
+    ticker.land("two", first_user=50)
+    ticker.settle()
+    first, cursor = _retrain(ticker, None)
+    assert isinstance(first, dg.RunRequest)
+    assert isinstance(_retrain(ticker, cursor)[0], dg.SkipReason)
+    ticker.land("three", first_user=90)
+    ticker.settle()
+    second, _ = _retrain(ticker, cursor)
+    assert isinstance(second, dg.RunRequest) and second.run_key != first.run_key
+
+
+def test_rows_in_another_order_ask_for_no_refresh(ticker):
+    """A batch that is sent again, sorted differently, would retrain everything for nothing."""
+    folder = ticker.land("one")
+    ticker.settle()
+    _, cursor = _retrain(ticker, None)
+    for name in ("u.data", "u.user", "u.item"):
+        rows = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(reversed(rows)))
+    runs = ticker.instance.get_runs_count()
+    ticker.settle()
+    assert ticker.instance.get_runs_count() == runs + 1
+    assert isinstance(_retrain(ticker, cursor)[0], dg.SkipReason)
+
+
+def test_no_second_refresh_while_a_run_is_at_work(ticker):
+    """Two refreshes of one home would write the same assets at the same time."""
+    ticker.land("one")
+    ticker.settle()
+    job = ticker.job("refresh")
+    run = ticker.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    waiting, cursor = _retrain(ticker, None)
+    assert isinstance(waiting, dg.SkipReason)
+    ticker.instance.report_run_canceled(run)
+    assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
+
+
+def test_ratings_of_a_failed_run_are_not_trained_on(ticker, monkeypatch):
+    """What a check refused would be trained on by the next run."""
+    ticker.land("one")
+    ticker.settle()
+    get_run_group = ticker.instance.get_run_group
+
+    def failed(run_id: str) -> Any:
+        root, runs = get_run_group(run_id)
+        return root, [run._replace(status=dg.DagsterRunStatus.FAILURE) for run in runs]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ticker.instance, "get_run_group", failed)
+        asked, cursor = _retrain(ticker, None)
+    assert "failed" in str(asked)
+    assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
+
+
+def test_a_refresh_by_the_command_line_counts(first_run):
+    """After `run` the automation would retrain what has just been trained."""
+    home, _ = first_run
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        context = dg.build_sensor_context(instance=instance)
+        assert "has seen these ratings" in str(sensors.watch_ratings(context))
+
+
+# Failures and times
+
+
+def test_a_failure_is_one_clear_line(ticker):
+    """Whoever operates this would have to read Dagster's event log to learn what failed."""
+    ticker.spoil("one")
+    ticker.settle()
+    (run,) = ticker.instance.get_runs()
+    entry = ticker.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)[0]
+    context = dg.build_run_status_sensor_context(
+        "failure_log", dagster_event=entry.dagster_event, dagster_run=run, dagster_instance=ticker.instance
+    ).for_run_failure()
+    sensors.record_failure(context, ticker.home)
+    (line,) = ticker.home.failures.read_text().splitlines()
+    assert "ingest of one failed, not tried again by itself: " in line and "u.data" in line
+    assert run.run_id in line
+
+
+def test_automation_is_one_switch(tmp_path):
+    """Nobody could keep a home still, or change the times, without editing code."""
+    home = Home(tmp_path)
+    for is_on in (True, False):
+        settings = AutomationSettings(sensors=is_on, schedule=is_on, cron="30 4 * * 1", time_zone="Europe/Berlin")
+        defs = build_defs(home=home, settings=Settings(automation=settings)).get_repository_def()
+        assert {sensor.name: sensor.default_status.value for sensor in defs.sensor_defs} == dict.fromkeys(
+            ("landing_sensor", "retrain_sensor", "failure_log"), "RUNNING" if is_on else "STOPPED"
+        )
+        (schedule,) = defs.schedule_defs
+        assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 4 * * 1", "Europe/Berlin")
+        assert schedule.default_status.value == ("RUNNING" if is_on else "STOPPED")
+
+
+@pytest.mark.parametrize("line", ['cron = "every sunday"', 'time_zone = "Mars"', "tick_seconds = 0"])
+def test_times_that_cannot_be_are_refused(tmp_path, line):
+    """A typing error in the cron line would mean that nothing ever runs."""
+    (tmp_path / "settings.toml").write_text(f"[automation]\n{line}\n")
+    with pytest.raises(SettingsError, match=line.split()[0]):
+        Settings.load(Home(tmp_path))
+
+
+def test_every_asset_has_a_code_version_that_follows_its_settings(tmp_path):
+    """The UI could not show which models were made with other settings than the present ones."""
+
+    def versions(settings: Settings) -> dict[str, str | None]:
+        graph = build_defs(home=Home(tmp_path), settings=settings).get_repository_def().asset_graph
+        return {node.key.to_user_string(): node.code_version for node in graph.asset_nodes}
+
+    before, after = versions(Settings()), versions(Settings.model_validate({"als": {"rank": 3}}))
+    assert all(before.values())
+    changed = {key for key in before if before[key] != after[key]}
+    assert "als_model" in changed and not changed & {"ratings", "segment_model", "train_ratings"}
+
+
+# What a person asks for
+
+
+def test_backfill_reads_the_named_batches_in_one_run(tmp_path):
+    """Whoever has mended three files could only ingest everything, or one after the other."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    for number in range(4):
+        made_up(n_users=6, n_movies=8, first_user=10 * number).write(home.landing / f"batch-{number}")
+    ran = invoke("backfill", "batch-0", "batch-1", "batch-2", "--home", home.path)
+    assert ran.exit_code == 0, ran.output
+    assert AssetStore(home.assets).batches(["raw_ratings"]) == ["batch-0", "batch-1", "batch-2"]
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        (run,) = instance.get_runs()
+    assert (run.job_name, run.tags[RANGE[0]], run.tags[RANGE[1]]) == ("ingest", "batch-0", "batch-2")
+    ran = invoke("backfill", "batch-7", "--home", home.path)
+    assert ran.exit_code == 1 and "No batch 'batch-7' lies in" in ran.stderr and "batch-3" in ran.stderr
+
+
+def test_a_port_in_use_is_told(tmp_path):
+    """`serve` would start, fail in the log, and look as if it ran."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ran = invoke("serve", "--port", taken.getsockname()[1], "--home", tmp_path / "home")
+    assert ran.exit_code == 1 and "choose another --port" in ran.stderr
