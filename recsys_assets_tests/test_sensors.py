@@ -17,6 +17,7 @@ from recsys_assets.settings import AutomationSettings, Settings, SettingsError
 from recsys_assets.storage import AssetStore
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.running import table
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 BAD = "what is this?\n"
@@ -471,6 +472,40 @@ def test_backfill_reads_the_named_batches_in_one_run(tmp_path):
     assert (run.job_name, run.tags[RANGE[0]], run.tags[RANGE[1]]) == ("ingest", "batch-0", "batch-2")
     ran = invoke("backfill", "batch-7", "--home", home.path)
     assert ran.exit_code == 1 and "No batch 'batch-7' lies in" in ran.stderr and "batch-3" in ran.stderr
+
+
+@pytest.mark.parametrize("names", [("batch-0", "batch-1", "batch-2"), ("batch-1",), ("batch-1", "batch-2")])
+def test_a_refused_batch_does_not_end_a_backfill(tmp_path, names):
+    """One unreadable file among many would keep all of them from being read again, or pass unnoticed in a script."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    for number in range(3):
+        made_up(n_users=6, n_movies=8, first_user=10 * number).write(home.landing / f"batch-{number}")
+    (home.landing / "batch-1" / "u.data").write_text(BAD)
+    ran = invoke("backfill", *names, "--home", home.path)
+    assert ran.exit_code == 1, ran.output
+    assert "Batch batch-1: " in ran.stderr and "Batch batch-0" not in ran.stderr
+    good = [name for name in names if name != "batch-1"]
+    store = AssetStore(home.assets)
+    assert store.batches(["raw_ratings"]) == good
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert list(instance.get_dynamic_partitions("batches")) == good
+    if good:
+        assert len(table(home, "users")) == 6 * len(good)
+
+
+def test_a_batch_that_is_refused_now_keeps_what_was_read_of_it(tmp_path):
+    """A file that was spoiled later would take the good ratings with it that were read from it before."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    for number in range(2):
+        made_up(n_users=6, n_movies=8, first_user=10 * number).write(home.landing / f"batch-{number}")
+    assert invoke("backfill", "batch-0", "batch-1", "--home", home.path).exit_code == 0
+    before = table(home, "ratings")
+    (home.landing / "batch-1" / "u.data").write_text(BAD)
+    ran = invoke("backfill", "batch-0", "batch-1", "--home", home.path)
+    assert ran.exit_code == 1 and "Batch batch-1: " in ran.stderr
+    assert table(home, "ratings").equals(before)
 
 
 def test_a_port_in_use_is_told(tmp_path):

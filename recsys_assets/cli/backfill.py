@@ -1,6 +1,7 @@
 """The command that reads batches again: in the running instance where the home is served, else in this process."""
 
 import json
+import time
 import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from recsys_assets.cli.run import launch, locked
+from recsys_assets.batches import read_batches
+from recsys_assets.cli.run import BatchesRefusedError, launch, locked
 from recsys_assets.cli.serve import served_at
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, nearest
 from recsys_assets.home import Home
@@ -16,8 +18,8 @@ from recsys_assets.home import Home
 if TYPE_CHECKING:
     import dagster as dg
 
-# Neighbouring batches, and the assets to run for them; None for all of the job.
-_Piece = tuple[list[str], "list[dg.AssetKey] | None"]
+    from recsys_assets.cli.launch import Launch
+
 _LAUNCH = """
 mutation Backfill($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -31,6 +33,7 @@ mutation Backfill($params: ExecutionParams!) {
 # The code location as workspace.yaml names it, and the name that Dagster gives the repository in it.
 _LOCATION = {"repositoryLocationName": "recsys_assets", "repositoryName": "__repository__"}
 _TIMEOUT_SECONDS = 60
+_POLL_SECONDS = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -44,28 +47,34 @@ def backfill(
 ) -> None:
     """Read batches again and merge them, as one run of the job `ingest` if they are neighbours.
 
-    Where `recsys-assets serve` runs, the run is launched there, and what depends on the ratings follows by itself if
-    they have changed. Else it runs here; `recsys-assets run` refreshes the rest.
+    Where `recsys-assets serve` runs, the run is launched there and waited for (Ctrl-C ends the waiting only), and what
+    depends on the ratings follows by itself if they have changed. Else it runs here; `recsys-assets run` refreshes the
+    rest. A batch that is refused does not keep the others out: they are read and merged, and the exit status is 1.
 
     Examples: `recsys-assets backfill 2024-05.csv`, `recsys-assets backfill may june july`
     """
     import dagster as dg
 
-    from recsys_assets.cli.launch import Launch
-    from recsys_assets.jobs import ingest
-
-    here = Home.resolve(home)
+    here, out = Home.resolve(home), console()
     here.prepare()
     _require_landed(here, batches)
     with dg.DagsterInstance.from_config(str(here.dagster)) as instance:
-        pieces = _pieces(instance, batches)
-    if address := served_at(here):
-        _launch_there(address, pieces, console())
-        return
-    with locked(here):
-        titles = [Launch(ingest.name, f"Ingesting {', '.join(piece)}", piece, keys or ()) for piece, keys in pieces]
-        launch(here, console(), titles)
-    console().print("Next: recsys-assets run", soft_wrap=True)
+        if address := served_at(here):
+            _make_known(here, instance, batches)
+            _read_there(here, address, instance, batches, out)
+            return
+        with locked(here):
+            _make_known(here, instance, batches)
+            try:
+                launch(here, out, again=batches)
+            except BatchesRefusedError:
+                _tell_next(out)
+                raise
+    _tell_next(out)
+
+
+def _tell_next(out: Console) -> None:
+    out.print("Next: recsys-assets run", soft_wrap=True)
 
 
 def _require_landed(home: Home, batches: Sequence[str]) -> None:
@@ -77,30 +86,86 @@ def _require_landed(home: Home, batches: Sequence[str]) -> None:
             raise CommandError(f"No batch {name!r} lies in {home.landing}.{hint}")
 
 
-def _pieces(instance: "dg.DagsterInstance", batches: Sequence[str]) -> list[_Piece]:
-    """The batches in runs of neighbours, each with the assets to run, after those that are new have become known."""
-    from recsys_assets.landing_watch import contiguous, selections
+def _make_known(home: Home, instance: "dg.DagsterInstance", batches: Sequence[str]) -> None:
+    """Make batches known that are new, together and by name, and forget what was never read: a merge would fail at it.
+
+    What is forgotten lies in `landing/` and becomes known again by the next `run` or by the sensor, when it changes.
+    """
     from recsys_assets.partitions import BATCHES
+    from recsys_assets.sensors import unfinished
 
     name = str(BATCHES.name)
-    instance.add_dynamic_partitions(name, sorted(set(batches) - set(instance.get_dynamic_partitions(name))))
-    pieces = contiguous(instance.get_dynamic_partitions(name), batches)
-    return list(zip(pieces, selections(pieces), strict=True))
+    known = set(instance.get_dynamic_partitions(name))
+    # A run that is under way may be about to read it.
+    unread = set() if unfinished(instance) else known - read_batches(home) - set(batches)
+    for batch in unread:
+        instance.delete_dynamic_partition(name, batch)
+    instance.add_dynamic_partitions(name, sorted(set(batches) - known))
 
 
-def _launch_there(address: str, pieces: Sequence[_Piece], out: Console) -> None:
-    from recsys_assets.landing_watch import range_tags
+def _read_there(home: Home, address: str, instance: "dg.DagsterInstance", batches: Sequence[str], out: Console) -> None:
+    """Read batches again in the instance that serves the home.
 
-    for piece, selection in pieces:
-        selector: dict[str, Any] = {**_LOCATION, "jobName": "ingest"}
-        if selection:
-            selector["assetSelection"] = [{"path": list(key.path)} for key in selection]
-        tags = [{"key": key, "value": value} for key, value in range_tags(piece).items()]
-        params = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
-        answer = graphql(address, _LAUNCH, {"params": params})["launchRun"]
-        if answer["__typename"] != "LaunchRunSuccess":
-            raise CommandError(f"{address} did not launch the run: {json.dumps(answer)}")
-        out.print(f"Launched: {address}/runs/{answer['run']['runId']}", soft_wrap=True)
+    Raises:
+        BatchesRefusedError: some were refused; the others are read and merged.
+        CommandError: a run failed otherwise.
+    """
+    from recsys_assets.cli.launch import Ended, Launch, carry_out, one_by_one, reading_again, refusal
+    from recsys_assets.failures import reason, step_failures
+
+    def attempt(wanted: Launch) -> Ended:
+        run_id = _launched(address, wanted)
+        out.print(f"{wanted.title}: {address}/runs/{run_id}", soft_wrap=True)
+        ended = _ended(home, instance, run_id)
+        if ended.is_success:
+            return Ended(True)
+        failures = [f"{step} failed: {reason(error)}" for step, error in step_failures(instance, ended.run_id)]
+        told = failures or [f"The run ended as {ended.status.value}: {address}/runs/{ended.run_id}"]
+        return Ended(False, refusal(instance, ended.run_id), told)
+
+    refused, failures = carry_out(
+        reading_again(instance, batches),
+        lambda read, refused: one_by_one(home, instance, batches, read=read, refused=refused),
+        attempt,
+    )
+    if refused or failures:
+        raise (CommandError if failures else BatchesRefusedError)("\n".join([*refused.values(), *failures]))
+    out.print("Done")
+
+
+def _launched(address: str, wanted: "Launch") -> str:
+    """The id of a run that was launched."""
+    selector: dict[str, Any] = {**_LOCATION, "jobName": wanted.job}
+    if wanted.assets:
+        selector["assetSelection"] = [{"path": list(key.path)} for key in wanted.assets]
+    tags = [{"key": key, "value": value} for key, value in wanted.tags.items()]
+    params = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
+    answer = graphql(address, _LAUNCH, {"params": params})["launchRun"]
+    if answer["__typename"] != "LaunchRunSuccess":
+        raise CommandError(f"{address} did not launch the run: {json.dumps(answer)}")
+    return str(answer["run"]["runId"])
+
+
+def _ended(home: Home, instance: "dg.DagsterInstance", run_id: str) -> "dg.DagsterRun":
+    """The run when it has ended, or the one that took it up after its worker died.
+
+    Raises:
+        CommandError: the home is served no more; or somebody has deleted the run.
+    """
+    from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+
+    while True:
+        run = instance.get_run_by_id(run_id)
+        if run is None:
+            raise CommandError(f"Run {run_id} is gone.")
+        if run.is_finished and run.tags.get(WILL_RETRY_TAG) != "true":
+            return run
+        run_id = run.tags.get(AUTO_RETRY_RUN_ID_TAG, run_id)
+        if served_at(home) is None:
+            raise CommandError(
+                f"The home is served no more; run {run_id} is taken up by the next `recsys-assets serve`."
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def graphql(address: str, query: str, variables: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ What is shown meanwhile belongs to `progress`.
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Any
 import dagster as dg
 from rich.console import Console
 
+from recsys_assets.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.assets.ingest import MERGED_FROM, merged_from, ratings
 from recsys_assets.batches import read_batches
 from recsys_assets.build import build_defs
 from recsys_assets.cli.landing import checked_batch_name
 from recsys_assets.cli.progress import RunProgress
-from recsys_assets.failures import reason
+from recsys_assets.cli.resume import is_to_be_tried_again, resume
+from recsys_assets.failures import reason, step_failures
 from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
-from recsys_assets.jobs import everything, refresh
+from recsys_assets.jobs import everything, ingest, refresh
+from recsys_assets.landing_watch import RAW, contiguous, selections
 from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.partitions import BATCHES
 from recsys_assets.retries import was_bad_source
@@ -60,17 +63,32 @@ class Outcome:
     went_on: bool = False
 
 
-def execute(home: Home, terminal: Console, log: Path, chosen: Sequence[Launch] = ()) -> Outcome:
-    """Run what was chosen, with progress on the terminal and everything in the log file.
+@dataclass(frozen=True)
+class Ended:
+    """How one run ended.
 
-    A batch that is refused fails the run of all that are read with it. By default they are then read one by one, and
-    the rest is done without the refused ones, which are tried again by the next run. What was chosen is run as it is.
+    Attributes:
+        success: whether all of it was done.
+        refusal: why a batch was refused, if the run failed of nothing else.
+        failures: what else failed, in words.
+    """
+
+    success: bool
+    refusal: str | None = None
+    failures: Sequence[str] = ()
+
+
+def execute(
+    home: Home, terminal: Console, log: Path, chosen: Sequence[Launch] = (), again: Collection[str] = ()
+) -> Outcome:
+    """Run what was chosen, with progress on the terminal and everything in the log file.
 
     Args:
         home: the home to work on.
         terminal: where progress is shown.
         log: the file for everything.
         chosen: what to run; by default what is pending is ingested and the rest is refreshed.
+        again: batches to read again and to merge, instead of either.
     """
     os.environ |= {"DAGSTER_HOME": str(home.dagster), ENVIRONMENT_VARIABLE: str(home.path)}
     progress = RunProgress(terminal, log)
@@ -82,35 +100,104 @@ def execute(home: Home, terminal: Console, log: Path, chosen: Sequence[Launch] =
         fail_dead_runs(instance)
         assets = pipeline_assets(defs)
         progress.assets = {asset.op.name: asset.key.to_user_string() for asset in assets}
-        refused: dict[str, str] = {}
-        pending = list(chosen) or plan(home, instance, assets)
-        while pending:
-            launch = pending.pop(0)
-            progress.announce(launch.title)
-            result = defs.resolve_job_def(launch.job).execute_in_process(
-                instance=instance,
-                tags=launch.tags,
-                asset_selection=list(launch.assets),
-                run_config={"loggers": {progress.logger_name: {}}, **launch.config},
-                raise_on_error=False,
-            )
-            if result.success:
-                continue
-            if chosen or not launch.batches or not (refusal := _refusal(result)):
-                progress.failures = progress.failures or ["The run ended early."]
-                return Outcome(progress.failures)
-            progress.failures.clear()
+
+        def rest(read: Collection[str], refused: Collection[str]) -> list[Launch]:
+            if again:
+                return one_by_one(home, instance, again, read=read, refused=refused)
+            return plan(home, instance, assets, refused=refused, one_by_one=True)
+
+        first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
+        refused, failures = carry_out(first, rest, lambda launch: _attempt(launch, defs, instance, progress))
+        progress.failures = [*refused.values(), *failures]
+        return Outcome(progress.failures, went_on=bool(refused) and not failures and bool(read_batches(home)))
+
+
+def carry_out(
+    first: Sequence[Launch],
+    rest: Callable[[Collection[str], Collection[str]], list[Launch]],
+    attempt: Callable[[Launch], Ended],
+) -> tuple[Mapping[str, str], Sequence[str]]:
+    """Run one launch after the other; a batch that is refused does not keep the others out.
+
+    It fails the run of all that are read with it. They are then read one by one, and the rest is done without it.
+
+    Args:
+        first: what is to be run.
+        rest: what is to be run after a refusal, each batch by itself, given those that were read and those refused.
+        attempt: runs one launch.
+
+    Returns:
+        Why, by batch that was refused; and what else failed, which ended it.
+    """
+    pending, read, refused = list(first), list[str](), dict[str, str]()
+    while pending:
+        launch = pending.pop(0)
+        ended = attempt(launch)
+        if ended.success:
+            read += launch.batches
+        elif ended.refusal is None or not launch.batches:
+            return refused, ended.failures or ["The run ended early."]
+        else:
             if len(launch.batches) == 1:
-                refused[launch.batches[0]] = refusal
-            pending = plan(home, instance, assets, refused=refused, one_by_one=True)
-        progress.failures += refused.values()
-        return Outcome(progress.failures, went_on=bool(refused) and bool(read_batches(home)))
+                refused[launch.batches[0]] = ended.refusal
+            pending = rest(read, refused)
+    return refused, []
 
 
-def _refusal(result: dg.ExecuteInProcessResult) -> str | None:
+def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance, progress: RunProgress) -> Ended:
+    """One run in this process; and, where the rules of retries say so, what it left undone in another."""
+    progress.announce(launch.title)
+    result = defs.resolve_job_def(launch.job).execute_in_process(
+        instance=instance,
+        tags=launch.tags,
+        asset_selection=list(launch.assets),
+        run_config={"loggers": {progress.logger_name: {}}, **launch.config},
+        raise_on_error=False,
+    )
+    if result.success:
+        return Ended(True)
+    if is_to_be_tried_again(instance, result.run_id):
+        told = "; ".join(progress.failures)
+        progress.begin_again(f"{told}\nThat may pass: once more, in a new process, what is not done")
+        return Ended(resume(instance, result.run_id, progress.take), failures=progress.failures)
+    ended = Ended(False, refusal(instance, result.run_id), progress.failures.copy())
+    progress.failures.clear()
+    return ended
+
+
+def refusal(instance: dg.DagsterInstance, run_id: str) -> str | None:
     """Why a batch was refused, if a run failed of nothing else."""
-    errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    errors = [error for _, error in step_failures(instance, run_id)]
     return reason(errors[0]) if errors and all(map(was_bad_source, errors)) else None
+
+
+def reading_again(instance: dg.DagsterInstance, batches: Collection[str]) -> list[Launch]:
+    """Reading batches that are known and merging all: one run if they are neighbours."""
+    pieces = contiguous(instance.get_dynamic_partitions(str(BATCHES.name)), batches)
+    titled = [(f"Ingesting {_named(piece)}", piece) for piece in pieces]
+    return [
+        Launch(ingest.name, title, piece, keys or ())
+        for (title, piece), keys in zip(titled, selections(pieces), strict=True)
+    ]
+
+
+def one_by_one(
+    home: Home,
+    instance: dg.DagsterInstance,
+    batches: Collection[str],
+    *,
+    read: Collection[str],
+    refused: Collection[str],
+) -> list[Launch]:
+    """What is left of reading batches again after a refusal; a merge would fail at those that were never read."""
+    name = str(BATCHES.name)
+    for batch in set(refused) - read_batches(home):
+        instance.delete_dynamic_partition(name, batch)
+    left = [batch for batch in instance.get_dynamic_partitions(name) if batch in {*batches} - {*read, *refused}]
+    singly = [Launch(ingest.name, f"Ingesting {batch}", [batch], RAW) for batch in left]
+    merged = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is None]
+    is_anything = bool(left) or bool(read_batches(home))
+    return [*singly, Launch(ingest.name, "Merging", assets=merged)] if is_anything else []
 
 
 def pipeline_assets(defs: dg.Definitions) -> list[dg.AssetsDefinition]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 import dagster as dg
+from dagster._core.events import JobFailureData
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -82,11 +83,15 @@ class RunProgress(logging.Handler):
         """One record of Dagster's log."""
         facts = record.dagster_meta  # type: ignore[attr-defined]
         event: dg.DagsterEvent | None = facts["dagster_event"]
-        if event is None:
-            # Steps that cannot begin are logged as errors of their own; the failure before them says it all.
-            if record.levelno >= logging.WARNING and facts["step_key"] == self._running:
-                self._notes.append(facts["orig_message"])
-        elif event.event_type == dg.DagsterEventType.LOGS_CAPTURED:
+        if event is not None:
+            self.take(event)
+        # Steps that cannot begin are logged as errors of their own; the failure before them says it all.
+        elif record.levelno >= logging.WARNING and facts["step_key"] == self._running:
+            self._notes.append(facts["orig_message"])
+
+    def take(self, event: dg.DagsterEvent) -> None:
+        """One event of a run, of this process or of another."""
+        if event.event_type == dg.DagsterEventType.LOGS_CAPTURED:
             self._planned += len(event.logs_captured_data.step_keys or [])
             self._live.update(self._task, total=self._planned)
         elif event.event_type == dg.DagsterEventType.STEP_START:
@@ -101,7 +106,15 @@ class RunProgress(logging.Handler):
             self._judge(event.asset_check_evaluation_data)
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not self.failures:
             # Outside of any step: resources, say.
-            self.failures.append(f"The run failed: {reason(event.job_failure_data.error)}")
+            failure = event.event_specific_data
+            error = failure.error if isinstance(failure, JobFailureData) else None
+            self.failures.append(f"The run failed: {reason(error)}")
+
+    def begin_again(self, title: str) -> None:
+        """What failed is tried again, with what could not begin because of it."""
+        self.failures.clear()
+        self._planned = self._begun = self._done
+        self.announce(title)
 
     @property
     def _asset(self) -> str:

@@ -1,6 +1,6 @@
 """The command that does everything: fetch if the home is empty, ingest what landed, refresh, show the scores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,8 +94,8 @@ def locked(home: Home) -> Iterator[None]:
         lock.release()
 
 
-def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = ()) -> None:
-    """Run what was chosen, by default everything that is to be done; the home's lock is held.
+def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Collection[str] = ()) -> None:
+    """Run what was chosen, or read batches again, by default everything that is to be done; the home's lock is held.
 
     Raises:
         BatchesRefusedError: everything was done but for batches that cannot come in.
@@ -105,7 +105,7 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = ()) -> None:
         # Loading the definitions takes seconds: only when everything that can be refused has been.
         from recsys_assets.cli.launch import execute
 
-        outcome = execute(home, terminal, log, chosen)
+        outcome = execute(home, terminal, log, chosen, again)
     if outcome.failures:
         raise (BatchesRefusedError if outcome.went_on else CommandError)("\n".join(outcome.failures))
 

@@ -1,0 +1,73 @@
+"""Takes a failed run of the command line up again, from failure and in a new process, where `retries` says so.
+
+Where a daemon runs it does the same for its runs. A process whose JVM died cannot: it keeps a dead gateway.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import dagster as dg
+from dagster._core.storage.tags import WILL_RETRY_TAG
+
+from recsys_assets.build import build_defs
+
+_POLL_SECONDS = 0.5
+
+
+def is_to_be_tried_again(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the run failed in a way that another process may get over."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.tags.get(WILL_RETRY_TAG) == "true"
+
+
+def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.DagsterEvent], None]) -> bool:
+    """Run what the failed run has left undone; the caller holds the home's lock meanwhile.
+
+    Args:
+        instance: of the home that the environment names.
+        run_id: of the failed run.
+        watch: told of each event.
+
+    Returns:
+        Whether all of it was done.
+    """
+    child = subprocess.Popen([sys.executable, "-W", "ignore", "-m", __name__, run_id])
+    again: dg.DagsterRun | None = None
+    seen = 0
+    is_running = True
+    while is_running:
+        is_running = child.poll() is None
+        again = again or next(iter(instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))), None)
+        events = [entry.dagster_event for entry in instance.all_logs(again.run_id)] if again else []
+        for event in filter(None, events[seen:]):
+            watch(event)
+        seen = len(events)
+        time.sleep(_POLL_SECONDS * is_running)
+    return child.returncode == 0
+
+
+def job_again(name: str) -> dg.JobDefinition:
+    """A job of the home that the environment names, for a process whose parent holds the home's lock."""
+    return build_defs().resolve_job_def(name).with_executor_def(dg.in_process_executor)
+
+
+def _main(run_id: str) -> int:
+    with dg.DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        job = dg.build_reconstructable_job(__spec__.name, job_again.__name__, reconstructable_args=(run.job_name,))
+        # The parent's logger writes to its own terminal.
+        config = {section: values for section, values in run.run_config.items() if section != "loggers"}
+        # Without the parent's range of batches, raw tables would not know what to read.
+        tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
+        options = dg.ReexecutionOptions.from_failure(run_id, instance)
+        with dg.execute_job(
+            job, instance=instance, run_config=config, tags=tags, reexecution_options=options
+        ) as result:
+            return int(not result.success)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1]))
