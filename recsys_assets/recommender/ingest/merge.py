@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import narwhals as nw
 
+from recsys_assets.recommender.frames import last_rows
 from recsys_assets.recommender.tables import RATINGS
 
 Batches = Sequence[nw.LazyFrame]
@@ -42,13 +43,13 @@ def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFram
         users: user, user_id.
         movies: movie, movie_id.
     """
-    return (
+    indexed = (
         _stacked(raw_ratings)
         .join(users.select("user", "user_id"), on="user_id")
         .join(movies.select("movie", "movie_id"), on="movie_id")
         .select(*RATINGS.columns)
-        .unique(["user", "movie"], keep="last", order_by=["timestamp", "batch", "row"])
     )
+    return last_rows(indexed, RATINGS.key, order_by=["timestamp", "batch", "row"])
 
 
 def _stacked(frames: Batches) -> nw.LazyFrame:
@@ -74,7 +75,7 @@ def _numbered(name: str, described: Batches, rated: Batches) -> nw.LazyFrame:
     key = f"{name}_id"
     facts = _stacked(described)
     seen = nw.concat([facts.select(key, "batch"), _stacked([frame.select(key) for frame in rated])])
-    newest = facts.unique([key], keep="last", order_by=["batch"]).drop("batch")
+    newest = last_rows(facts, [key], order_by=["batch"]).drop("batch")
     return (
         seen.group_by(key)
         .agg(nw.col("batch").min())
