@@ -13,25 +13,11 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_assets.recommender.tables import TABLES
+from recsys_assets.recommender.tables import RELATIONAL, TABLES
 from recsys_assets.storage import TABLE_FILE, AssetStore, scan
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT.parent / "shared" / "data" / "ml-100k.zip"
-# What the relational stages compute; models and what follows from them are compared by their scores.
-RELATIONAL = (
-    "users",
-    "movies",
-    "ratings",
-    "train_ratings",
-    "test_ratings",
-    "user_partition",
-    "train_histories",
-    "train_responses",
-    "test_histories",
-    "test_responses",
-    "segment_ratings",
-)
 
 
 def run(engine: str, archive: Path, home: Path) -> float:

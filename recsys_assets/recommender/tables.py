@@ -223,3 +223,19 @@ TABLES: Mapping[str, Table] = {
         key=("user_id", "rank"),
     ),
 }
+
+# What the relational stages compute: equal on both engines, row by row. Of models and what follows from them, the
+# scores agree.
+RELATIONAL = (
+    "users",
+    "movies",
+    "ratings",
+    "train_ratings",
+    "test_ratings",
+    "user_partition",
+    "train_histories",
+    "train_responses",
+    "test_histories",
+    "test_responses",
+    "segment_ratings",
+)
