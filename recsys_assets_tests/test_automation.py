@@ -22,6 +22,7 @@ from recsys_assets_tests.served import Served, served, wait_for, worker_of
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 AUTOMATION = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
+STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 CHEAP = ["user_features", "user_clusters"]
 
 pytestmark = [pytest.mark.spark, pytest.mark.processes]
@@ -149,9 +150,11 @@ def test_a_killed_worker_is_taken_up_by_another_run(quiet):
     assert not quiet.steps(run) & quiet.steps(again)
 
 
-def _runs(home: Home) -> set[str]:
+def _runs(home: Home, parent: str | None = None) -> set[str]:
+    """The runs there have been, or those that took up another."""
+    tags = {"dagster/parent_run_id": parent} if parent else {}
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        return {run.run_id for run in instance.get_runs()}
+        return {run.run_id for run in instance.get_runs(dg.RunsFilter(tags=tags))}
 
 
 # The processes
@@ -173,14 +176,25 @@ def test_serve_listens_on_this_machine_only_and_once(quiet):
     assert again.returncode == 1 and "served already" in again.stderr and quiet.address in again.stderr
 
 
-def test_serve_ends_with_all_its_processes(tmp_path):
-    """After Ctrl-C a daemon would go on in the background, and a second `serve` would be refused."""
-    home = Home(tmp_path / "home")
-    home.prepare()
+def test_serve_ends_with_all_its_processes_and_takes_up_what_it_left(materialized_home, tmp_path):
+    """After Ctrl-C a worker would go on in the background, or a refresh be lost because the machine was restarted."""
+    home = _served_home(materialized_home, tmp_path / "home", STILL)
     with served(home) as running:
-        family = running.family()
-        assert len(family) >= 3
-        running.process.send_signal(signal.SIGINT)
-        running.process.wait(timeout=60)
-        assert not psutil.wait_procs(family, timeout=15)[1]
+        run = running.launch("refresh")
+        wait_for("the first steps", lambda: len(running.steps(run)) >= 3)
+        _end(running, signal.SIGTERM)
         assert served_at(home) is None
+    with served(home) as running:
+        assert running.ended(run) == "FAILURE"
+        (again,) = wait_for("the retried run", lambda: _runs(home, parent=run))
+        wait_for("its first steps", lambda: running.steps(again))
+        assert not running.steps(run) & running.steps(again)
+        _end(running, signal.SIGINT)
+
+
+def _end(running: Served, sign: signal.Signals) -> None:
+    family = running.family()
+    assert len(family) >= 6
+    running.process.send_signal(sign)
+    assert running.process.wait(timeout=60) == 0
+    assert not psutil.wait_procs(family, timeout=1)[1]

@@ -1,11 +1,15 @@
 """The command that keeps the pipeline running: webserver and daemon of a home, with its automation."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 import yaml
 from filelock import FileLock, Timeout
@@ -18,6 +22,8 @@ from recsys_assets.storage import write_atomically
 
 # Nobody but this machine's users reaches the UI, which has no passwords, unless a person says so.
 LOCALHOST = "127.0.0.1"
+# Web server and daemon end within two or three seconds where they can.
+_GRACE_SECONDS = 15
 
 
 def register(app: typer.Typer) -> None:
@@ -53,21 +59,68 @@ def serve(
     log = here.dagster / "logs" / "serve.log"
     out.print(f"Landing: {here.landing}, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True)
     os.environ |= {"DAGSTER_HOME": str(here.dagster), ENVIRONMENT_VARIABLE: str(here.path)}
-    command = ["-m", "dagster", "dev", "-w", str(_workspace(here)), "--host", host, "--port", str(port)]
-    assert held.is_locked
-    # Dagster takes this process over, so that a signal to it reaches who starts and ends the others.
-    os.chdir(here.dagster)
-    _print_into(log)
-    os.execv(sys.executable, [sys.executable, "-W", "ignore", *command, "--log-level", "warning"])
+    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(_workspace(here))]
+    listening = ["--host", host, "--port", str(port), "--log-level", "warning"]
+    if status := _supervise([*command, *listening], here, log, held):
+        raise CommandError(f"Dagster has ended by itself with status {status}; {log} says why.")
 
 
-def _print_into(log: Path) -> None:
-    """Send what this process and its children print into a file; all runs' debug logs are part of it."""
+def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int:
+    """Run Dagster until it ends or this process is told to, and end with it whatever it has started.
+
+    Dagster itself would leave the code server and the worker of a run behind, until the run has ended.
+
+    Returns:
+        0 if this process was told to end, else Dagster's exit status.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
-        stream.flush()
-        with log.open("ab") as sink:
-            os.dup2(sink.fileno(), descriptor)
+    descriptor = held._context.lock_file_fd
+    assert descriptor is not None
+    # As long as Dagster lives the home is served, even where this process was killed.
+    os.set_inheritable(descriptor, True)
+    with log.open("ab") as sink:
+        # In a session of its own, so that Ctrl-C in the terminal comes here alone.
+        dagster = subprocess.Popen(
+            command, stdout=sink, stderr=sink, cwd=home.dagster, pass_fds=[descriptor], start_new_session=True
+        )
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        # A shell that starts a program in the background may have had it ignore one of them.
+        signal.signal(sign, signal.default_int_handler)
+    try:
+        return dagster.wait() or 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, signal.SIG_IGN)
+        _end(dagster)
+
+
+def _end(dagster: "subprocess.Popen[bytes]") -> None:
+    """End Dagster, then kill what it leaves behind.
+
+    A worker is killed, not interrupted: an interrupted run counts as cancelled by a person, and nothing would take it
+    up. One that was killed is failed at the next start, and done from where it was.
+    """
+    dagster.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        dagster.wait(_GRACE_SECONDS)
+    while left := _of_session(dagster.pid):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=1)
+        dagster.poll()
+
+
+def _of_session(leader: int) -> list[psutil.Process]:
+    """The living processes of a session: all that its leader has started, and they in turn, whoever is left of them."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _require_free(host: str, port: int) -> None:
@@ -80,9 +133,7 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _keep_others_out(home: Home) -> FileLock:
-    """A lock that is held for as long as this process lives, also as the program that it turns into.
-
-    It must be kept: filelock gives back what nobody refers to.
+    """A lock that must be kept: filelock gives back what nobody refers to.
 
     Raises:
         CommandError: the home is served already: two daemons would ask for everything twice.
@@ -92,9 +143,6 @@ def _keep_others_out(home: Home) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout:
         raise CommandError(f"This home is served already: {served_at(home)} ({home.path}).") from None
-    descriptor = lock._context.lock_file_fd
-    assert descriptor is not None
-    os.set_inheritable(descriptor, True)
     return lock
 
 
