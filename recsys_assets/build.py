@@ -1,9 +1,11 @@
 """Assembles assets, checks, jobs, sensors, schedules and resources into Dagster definitions."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import dagster as dg
+from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets import ASSETS
 from recsys_assets.assets.common import with_code_version
@@ -13,7 +15,7 @@ from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.jobs import JOBS
 from recsys_assets.locking import locked_executor
 from recsys_assets.policies import with_policies
-from recsys_assets.resources import HomeResource, settings_resource, spark_resource
+from recsys_assets.resources import HomeResource, settings_resource, spark_resource, start_early
 from recsys_assets.schedules import build_schedules
 from recsys_assets.sensors import build_sensors
 from recsys_assets.settings import Settings
@@ -54,5 +56,13 @@ def build_defs(
         sensors=build_sensors(home, settings.automation),
         schedules=build_schedules(settings.automation),
         resources=resources,
-        executor=locked_executor(_EXECUTORS[settings.run.executor], home),
+        executor=_executor(settings, home, spark),
     )
+
+
+def _executor(settings: Settings, home: Home, spark: LazyPySparkResource) -> dg.ExecutorDefinition:
+    chosen = _EXECUTORS[settings.run.executor]
+    if settings.run.executor == "in_process":
+        return locked_executor(chosen, home, partial(start_early, spark))
+    # Its steps have processes, and sessions, of their own.
+    return locked_executor(chosen, home)

@@ -4,7 +4,7 @@ The command line takes the same lock (`cli/run.py`); runs in its own process do 
 operating system gives the lock back when its holder dies, so a dead run never keeps a home.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -22,11 +22,15 @@ from recsys_assets.home import Home
 _POLL_SECONDS = 1.0
 
 
+# Told of the ops of a run when it begins to work.
+Begin = Callable[[Iterable[dg.OpDefinition]], None]
+
+
 class LockedExecutor(dg.Executor):
     """An executor that works only while it holds the home's lock; until then it waits."""
 
-    def __init__(self, inner: dg.Executor, lock: Path) -> None:
-        self._inner, self._lock = inner, lock
+    def __init__(self, inner: dg.Executor, lock: Path, begin: Begin) -> None:
+        self._inner, self._lock, self._begin = inner, lock, begin
 
     @property
     def retries(self) -> RetryMode:
@@ -49,9 +53,16 @@ class LockedExecutor(dg.Executor):
                 while not _acquired(lock, _POLL_SECONDS):
                     pass
         try:
+            self._begin(_ops(plan_context, execution_plan))
             yield from self._inner.execute(plan_context, execution_plan)
         finally:
             lock.release()
+
+
+def _ops(plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[dg.OpDefinition]:
+    job = plan_context.reconstructable_job.get_definition()
+    for step in execution_plan.get_steps_to_execute_in_topo_order():
+        yield job.get_op(step.node_handle).definition
 
 
 def _acquired(lock: FileLock, timeout: float = 0) -> bool:
@@ -62,13 +73,13 @@ def _acquired(lock: FileLock, timeout: float = 0) -> bool:
     return True
 
 
-def locked_executor(inner: dg.ExecutorDefinition, home: Home) -> dg.ExecutorDefinition:
-    """The same executor, name and configuration, behind the home's lock."""
+def locked_executor(inner: dg.ExecutorDefinition, home: Home, begin: Begin = lambda _: None) -> dg.ExecutorDefinition:
+    """The same executor, name and configuration, behind the home's lock; `begin` is called when it has it."""
 
     @dg.executor(name=inner.name, config_schema=inner.config_schema.as_field(), requirements=inner.get_requirements({}))
     def locked(context: dg.InitExecutorContext) -> LockedExecutor:
         create = inner.executor_creation_fn
         assert create is not None
-        return LockedExecutor(create(context), home.lock)
+        return LockedExecutor(create(context), home.lock, begin)
 
     return locked

@@ -5,6 +5,9 @@ Storage of what assets return is `io_managers`.
 
 import os
 import shutil
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,16 @@ def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
             **settings.config,
         }
     )
+
+
+def start_early(spark: LazyPySparkResource, ops: Iterable[dg.OpDefinition]) -> None:
+    """Start the session beside the first steps of a run that will need it: a JVM takes seconds to start."""
+    if not any("spark" in op.required_resource_keys for op in ops):
+        return
+
+    def start() -> None:
+        # The step that needs the session meets the same error, and tells it.
+        with suppress(Exception):
+            _ = spark.spark_session
+
+    threading.Thread(target=start, daemon=True).start()

@@ -1,16 +1,21 @@
-"""A run worker that dies in the middle: run as a program, it works on a home and kills itself at one asset.
+"""Run workers that die in the middle: as a program, it works on a home until it has died at each of some places.
 
-Usage: python -m recsys_assets_tests.killed HOME [STAGE or ASSET …]. The first of these assets that is written kills the
-process, when its new version is on disk and not yet switched in. What a killed run left is taken up from there.
+Usage: python -m recsys_assets_tests.killed HOME [STAGE or ASSET …]. A worker is killed at the first of these assets
+that it writes, when its new version is on disk and not yet switched in; the next takes up, from failure, what it left.
+Workers are forked from this process, which has imported everything and done nothing.
 """
 
+import json
+import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import dagster as dg
 
+from recsys_assets.assets import evaluation
 from recsys_assets.build import build_defs
 from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
 from recsys_assets.launcher import fail_dead_runs
@@ -26,10 +31,42 @@ def job() -> dg.JobDefinition:
     return build_defs().resolve_job_def(JOB)
 
 
-def work(home: Home, names: list[str]) -> bool:
-    """Run everything, or what the run before this one has left undone; True if all of it was done."""
-    os.environ |= {ENVIRONMENT_VARIABLE: str(home.path), "DAGSTER_HOME": str(home.dagster)}
-    kill_at(home, names)
+def stages(home: Home) -> dict[str, str]:
+    """The stage of each asset of the job."""
+    graph = build_defs(home=home).get_repository_def().asset_graph
+    keys = build_defs(home=home).resolve_job_def(JOB).asset_layer.selected_asset_keys
+    return {key.to_user_string(): str(graph.get(key).group_name) for key in keys}
+
+
+def die_at(home: Home, names: Collection[str]) -> list[str]:
+    """Kill a worker at each of these assets, or at the first asset of each of these stages; then let one finish.
+
+    Returns:
+        The assets at which workers died, in order.
+
+    Raises:
+        AssertionError: a worker ended in another way.
+    """
+    left, stage_of, deaths = set(names), stages(home), list[str]()
+    while left:
+        status = _worker(home, [asset for asset, stage in stage_of.items() if {asset, stage} & left])
+        assert status == -signal.SIGKILL, f"status {status} with {left} left"
+        deaths.append((home.path / "killed_at").read_text())
+        left -= {deaths[-1], stage_of[deaths[-1]]}
+    assert _worker(home, []) == 0
+    return deaths
+
+
+def _worker(home: Home, deadly: Collection[str]) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(home, deadly))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _work(home: Home, deadly: Collection[str]) -> None:
+    """Run everything, or what the run before this one has left undone."""
+    _kill_at(home, deadly)
     with dg.DagsterInstance.get() as instance:
         fail_dead_runs(instance)
         instance.add_dynamic_partitions("batches", [BATCH])
@@ -39,27 +76,34 @@ def work(home: Home, names: list[str]) -> bool:
         with dg.execute_job(
             dg.reconstructable(job), instance=instance, tags=tags, reexecution_options=options
         ) as result:
-            return result.success
+            sys.exit(not result.success)
 
 
-def kill_at(home: Home, names: list[str]) -> None:
-    """Make the switch of any of these assets, or of an asset of these stages, the end of this process."""
-    graph = build_defs(home=home).get_repository_def().asset_graph
-    keys = graph.get_all_asset_keys()
-    deadly = {key for key in keys if {graph.get(key).group_name, key.to_user_string()} & {*names}}
-    switch = AssetStore.switch
+def _kill_at(home: Home, deadly: Collection[str]) -> None:
+    """Make the switch of any of these assets the end of this process, or the writing of the report, which has none."""
+    switch, write = AssetStore.switch, evaluation.write_atomically
+
+    def die(asset: str) -> None:
+        if asset in deadly:
+            (home.path / "killed_at").write_text(asset)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def die_before(self: AssetStore, version: Path) -> None:
         parts = version.relative_to(self.root).parts
-        key = dg.AssetKey(parts[: parts.index("batches" if "batches" in parts else "versions")])
-        if key in deadly:
-            # What stands here is read by the test: which asset was cut off.
-            (home.path / "killed_at").write_text(key.to_user_string())
-            os.kill(os.getpid(), signal.SIGKILL)
+        asset = "/".join(parts[: parts.index("batches" if "batches" in parts else "versions")])
+        die(asset)
         switch(self, version)
 
+    def die_before_writing(path: Path, content: bytes) -> None:
+        die("evaluation_report")
+        write(path, content)
+
     AssetStore.switch = die_before  # type: ignore[method-assign]
+    evaluation.write_atomically = die_before_writing
 
 
 if __name__ == "__main__":
-    sys.exit(not work(Home(Path(sys.argv[1])), sys.argv[2:]))
+    where = Home(Path(sys.argv[1]))
+    os.environ |= {ENVIRONMENT_VARIABLE: str(where.path), "DAGSTER_HOME": str(where.dagster)}
+    died = die_at(where, sys.argv[2:])
+    (where.path / "deaths.json").write_text(json.dumps(died))

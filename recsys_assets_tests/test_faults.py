@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import re
@@ -20,6 +21,7 @@ from recsys_assets import storage
 from recsys_assets.assets.models import MODEL_TYPES
 from recsys_assets.build import build_defs
 from recsys_assets.home import Home
+from recsys_assets.landing_watch import RAW
 from recsys_assets.launcher import fail_dead_runs, worker_health
 from recsys_assets.locking import locked_executor
 from recsys_assets.recommender.index import IndexMismatchError
@@ -32,8 +34,6 @@ from recsys_assets_tests import killed
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.running import table
 
-pytestmark = pytest.mark.processes
-
 
 def _home(folder: Path, small_data) -> Home:
     home = Home(folder)
@@ -41,12 +41,6 @@ def _home(folder: Path, small_data) -> Home:
     home.settings_file.write_text(FAST_SETTINGS)
     small_data.write(home.landing / killed.BATCH)
     return home
-
-
-def _work(home: Home, *deadly_stages: str) -> int:
-    command = [sys.executable, "-m", "recsys_assets_tests.killed", str(home.path), *deadly_stages]
-    with (home.path / "worker.log").open("ab") as log:
-        return subprocess.run(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent, check=False).returncode
 
 
 def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
@@ -62,29 +56,21 @@ def test_a_worker_killed_at_every_stage_loses_nothing_and_repeats_nothing(materi
     One home, whose worker is killed once in each stage and each time takes up what was left.
     """
     home = _home(tmp_path / "home", small_data)
-    graph = build_defs(home=home).get_repository_def().asset_graph
-    keys = build_defs(home=home).resolve_job_def(killed.JOB).asset_layer.selected_asset_keys
-    group_of = {key.to_user_string(): graph.get(key).group_name for key in keys}
-    stages = {str(group) for group in group_of.values()}
-    killed_at = []
-    while stages:
-        assert _work(home, *sorted(stages)) == -9, (home.path / "worker.log").read_text()[-3000:]
-        killed_at.append((home.path / "killed_at").read_text())
-        stages.remove(str(group_of[killed_at[-1]]))
-        if group_of[killed_at[-1]] != "ingest":
-            unswitched = home.assets / killed_at[-1]
-            assert list((unswitched / "versions").iterdir()) and not (unswitched / "current").exists()
-    assert _work(home) == 0, (home.path / "worker.log").read_text()[-3000:]
+    stage_of = killed.stages(home)
+    command = [sys.executable, "-m", "recsys_assets_tests.killed", str(home.path), *{*stage_of.values()}]
+    with (home.path / "workers.log").open("wb") as log:
+        ran = subprocess.run(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent, check=False)
+    assert ran.returncode == 0, (home.path / "workers.log").read_text()[-3000:]
+    deaths = json.loads((home.path / "deaths.json").read_text())
+    assert sorted(stage_of[asset] for asset in deaths) == sorted({*stage_of.values()})
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         done = [step for run in instance.get_runs() for step in _done(instance, run.run_id)]
-        steps = build_defs(home=home).resolve_job_def(killed.JOB).nodes
         statuses = [run.status.value for run in instance.get_runs()]
     assert sorted(done) == sorted({*done}), "a step that was done was done again"
-    assert len(done) == len(steps)
-    assert statuses == ["SUCCESS", *["FAILURE"] * len(killed_at)]
-    for key in group_of:
-        if key in TABLES and not graph.get(dg.AssetKey(key)).partitions_def:
-            assert table(home, key).equals(table(materialized_home, key)), key
+    assert len(done) == len(build_defs(home=home).resolve_job_def(killed.JOB).nodes)
+    assert statuses == ["SUCCESS", *["FAILURE"] * len(deaths)]
+    for asset in sorted({*stage_of} & {*TABLES} - {key.path[-1] for key in RAW}):
+        assert table(home, asset).equals(table(materialized_home, asset)), asset
 
 
 # Dead runs

@@ -26,6 +26,7 @@ from recsys_assets.jobs import everything, ingest, refresh
 from recsys_assets.landing_watch import RAW, contiguous, selections
 from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.partitions import BATCHES
+from recsys_assets.resources import start_early
 from recsys_assets.retries import was_bad_source
 from recsys_assets.settings import Settings
 
@@ -147,7 +148,10 @@ def carry_out(
 def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance, progress: RunProgress) -> Ended:
     """One run in this process; and, where the rules of retries say so, what it left undone in another."""
     progress.announce(launch.title)
-    result = defs.resolve_job_def(launch.job).execute_in_process(
+    job = defs.resolve_job_def(launch.job)
+    selected = job.get_subset(asset_selection=set(launch.assets)) if launch.assets else job
+    start_early((defs.resources or {})["spark"], _ops(selected))
+    result = job.execute_in_process(
         instance=instance,
         tags=launch.tags,
         asset_selection=list(launch.assets),
@@ -163,6 +167,10 @@ def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance,
     ended = Ended(False, refusal(instance, result.run_id), progress.failures.copy())
     progress.failures.clear()
     return ended
+
+
+def _ops(job: dg.JobDefinition) -> list[dg.OpDefinition]:
+    return [node for node in job.all_node_defs if isinstance(node, dg.OpDefinition)]
 
 
 def refusal(instance: dg.DagsterInstance, run_id: str) -> str | None:
