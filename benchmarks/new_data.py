@@ -4,12 +4,15 @@ Most of the archive is there and recommended from; the ratings of the last users
 Usage: python benchmarks/new_data.py [ARCHIVE]
 """
 
+import os
 import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,15 +41,42 @@ def main() -> None:
         if ran.exit_code:
             sys.exit(ran.output)
         with served(home):
-            begun = time.perf_counter()
+            print(f"load before: {_load()}")
+            begun = time.time()
             dropped.rename(home.landing / dropped.name)
-            seconds = {
-                asset: wait_for(
-                    asset, lambda asset=asset: _knows(home, asset, new) and time.perf_counter() - begun, 900
-                )
-                for asset in ("users", "recommendations")
-            }
-    print(f"ingested after {seconds['users']:.0f} s, recommended after {seconds['recommendations']:.0f} s")
+            wait_for("recommendations", lambda: _knows(home, "recommendations", new), 900)
+            seconds = time.time() - begun
+            print(f"load after: {_load()}")
+            told = "\n".join(_stages(home, begun))
+    print(f"{told}\nrecommended {seconds:.0f} s after the file was dropped, to {len(new)} new users")
+
+
+def _load() -> str:
+    return ", ".join(f"{load:.1f}" for load in os.getloadavg()) + f" on {os.cpu_count()} cores"
+
+
+def _stages(home: Home, begun: float) -> Iterator[str]:
+    """When each run was asked for, began to work, and wrote what follows rests on; seconds since the drop."""
+    of_type = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS}
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        for record in reversed(instance.get_run_records()):
+            run = record.dagster_run
+            if (asked := record.create_timestamp.timestamp() - begun) < 0:
+                continue
+            events = [(event.timestamp - begun, event) for event in instance.all_logs(run.run_id, of_type=of_type)]
+            steps = _step_seconds(events)
+            longest = sorted(steps, key=lambda step: -steps[step])[:8]
+            yield f"{run.job_name}: asked for at {asked:.0f} s, first step at {events[0][0]:.0f} s"
+            yield "  " + ", ".join(f"{step} {steps[step]:.1f} s" for step in longest)
+
+
+def _step_seconds(events: Sequence[tuple[float, dg.EventLogEntry]]) -> dict[str, float]:
+    begun: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    for when, event in events:
+        is_end = event.dagster_event_type == dg.DagsterEventType.STEP_SUCCESS
+        (ended if is_end else begun)[str(event.step_key)] = when
+    return {step: ended[step] - begun[step] for step in ended}
 
 
 def _knows(home: Home, asset: str, users: set[str]) -> bool:

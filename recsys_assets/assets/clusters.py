@@ -3,7 +3,7 @@
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.recommender import clusters
 from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.report import charts
@@ -24,7 +24,7 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
     return lazy(features)
 
 
-@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE)
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE, op_tags=LAST)
 def cluster_sweep(
     context: dg.AssetExecutionContext, user_features: nw.LazyFrame, settings: SettingsParam
 ) -> nw.LazyFrame:

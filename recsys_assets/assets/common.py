@@ -19,6 +19,9 @@ SettingsParam = dg.ResourceParam[Settings]
 OWNERS = ["team:recsys"]
 TABLE_KINDS = {"table", "parquet"}
 MODEL_KINDS = {"model"}
+# What people look at and nothing that is recommended rests on, pictures above all, takes seconds: whatever else can be
+# done is done first, so that new recommendations do not wait for it.
+LAST = {"dagster/priority": "-1"}
 _SETTINGS_OF_STAGE = {
     "ingest": ("data",),
     "splitting": ("splitting",),

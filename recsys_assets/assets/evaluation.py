@@ -8,7 +8,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.assets.models import predictions_key
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import lazy
@@ -79,8 +79,7 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     )
 
 
-# Its pictures take seconds: whatever else can be done is done first, so that new recommendations do not wait for them.
-@pipeline_asset(group="evaluation", kinds={"html"}, op_tags={"dagster/priority": "-1"})
+@pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST)
 def evaluation_report(
     context: dg.AssetExecutionContext,
     ratings: nw.LazyFrame,

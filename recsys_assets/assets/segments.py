@@ -3,7 +3,7 @@
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.assets.common import TABLE_KINDS, picture, pipeline_asset
+from recsys_assets.assets.common import LAST, TABLE_KINDS, picture, pipeline_asset
 from recsys_assets.recommender import segments
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
@@ -11,7 +11,7 @@ from recsys_assets.recommender.report import segment_charts
 from recsys_assets.recommender.segments import SegmentModel
 
 
-@pipeline_asset(group="segments", kinds=TABLE_KINDS)
+@pipeline_asset(group="segments", kinds=TABLE_KINDS, op_tags=LAST)
 def segment_movies(
     context: dg.AssetExecutionContext,
     segment_model: SegmentModel,

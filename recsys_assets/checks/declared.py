@@ -166,7 +166,7 @@ CHECKS = [
     sound("catalogue", ["users", "movies"]),
     sound("ratings", ["ratings"]),
     sound("users", ["user_partition", "user_features"]),
-    sound("clusters", ["cluster_sweep", "user_clusters"]),
+    sound("user_clusters", ["user_clusters"]),
     sound(
         "split",
         [
@@ -181,10 +181,12 @@ CHECKS = [
     sound("cluster_ratings", ["cluster_ratings"]),
     sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
     sound("models", [name for name in MODEL_TYPES if name != "serving_model"]),
-    sound("segments", ["segment_movies", "user_segments"]),
+    sound("user_segments", ["user_segments"]),
     sound("segment_ratings", ["segment_ratings"]),
     sound("predictions", [predictions_key(entry) for entry in ENTRIES]),
     sound("evaluation_scores", ["evaluation_scores"]),
     sound("serving_model", ["serving_model"]),
     sound("recommendations", ["recommendations"]),
+    # Made last, and only looked at: nothing that is recommended waits for them.
+    sound("overviews", ["cluster_sweep", "segment_movies"]),
 ]
