@@ -11,8 +11,9 @@ import polars as pl
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.assets.models import predictions_key
 from recsys_assets.recommender.evaluation.score_table import marked
+from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.registry import ENTRIES, Entry, all_scores
+from recsys_assets.recommender.registry import ENTRIES, Entry
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.tables import SAMPLE_SHARE

@@ -47,17 +47,21 @@ def entry(task: Task, name: str) -> Entry:
 
 def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
     """The part of the parameters that the model's predictions depend on."""
-    sections: set[str] = set()
-    for name in model.needs:
-        if fit := _FITS.get(name):
-            sections |= {fit.settings, *_SECTIONS_OF_TABLES.get(fit.table, ())}
-        sections |= set(_SECTIONS_OF_TABLES.get(name, ()))
+    sections = {section for name in model.needs for section in _sections_of(name)}
     return {
         section: {
             knob: value for knob, value in parameters[section].items() if knob not in _WITHOUT_EFFECT.get(section, ())
         }
         for section in sorted(sections)
     }
+
+
+def _sections_of(name: str) -> set[str]:
+    """The sections behind a model or a table, those of what it is made from included."""
+    sections = set(_SECTIONS_OF_TABLES.get(name, ()))
+    if fit := _FITS.get(name):
+        sections |= {fit.settings}.union(*map(_sections_of, (fit.table, *fit.others)))
+    return sections
 
 
 class Refit:
@@ -95,7 +99,9 @@ class Refit:
 
     def _fit(self, fit: Fit) -> Any:
         outside = {"spark": self._spark(), "scratch": self._scratch} if fit.needs_spark else {}
-        return fit.function(self._get(fit.table), index=self._index, **outside, **self._parameters[fit.settings])
+        others = {name: self._get(name) for name in fit.others}
+        knobs = self._parameters[fit.settings]
+        return fit.function(self._get(fit.table), index=self._index, **others, **outside, **knobs)
 
     def _table(self, name: str) -> nw.LazyFrame:
         match name:
