@@ -6,15 +6,19 @@ study's business.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender import splitting
-from recsys_assets.recommender.evaluation.latest_rating import latest_rating_scores
-from recsys_assets.recommender.evaluation.time_cut import time_cut_scores
-from recsys_assets.recommender.evaluation.top_n import top_n_scores
+from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
+from recsys_assets.recommender.evaluation.lists import Ranked, random_ranks, top_lists
+from recsys_assets.recommender.evaluation.measured import Measured
+from recsys_assets.recommender.evaluation.score_table import RANDOM
+from recsys_assets.recommender.evaluation.time_cut import measure_ratings
+from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.splitting import Cut
 
@@ -107,40 +111,87 @@ def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
     }
 
 
-def scores(
+def lists(
+    tables: Tables, ranked: "Mapping[Entry, Ranked]", *, relevant_from: float = 4.0, k: int = 10, seed: int = 0
+) -> dict[str, nw.LazyFrame]:
+    """What each model would show the users that `top_n` scores, by name; with lists drawn at random as `random`.
+
+    Args:
+        tables: what `split("top_n", ...)` gave.
+        ranked: by entry, its predictions for any pairs: `lambda pairs: refit.predictions(entry, pairs)`.
+        relevant_from: as in the scores.
+        k: length of the lists.
+        seed: of the random lists.
+    """
+    relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from)
+    users = to_polars(relevant.select("user").unique())["user"].sort().to_numpy()
+    functions = {RANDOM: partial(random_ranks, seed=seed)} | {entry.name: of for entry, of in ranked.items()}
+    return {
+        name: top_lists(of, users, tables["movies"], rated=tables["train_ratings"], k=k)
+        for name, of in functions.items()
+    }
+
+
+def measured(
     name: str,
     tables: Tables,
     predictions: "Mapping[Entry, nw.LazyFrame]",
     *,
     selected: "Mapping[Task, str]",
+    lists: Tables | None = None,
     seed: int = 0,
-    n_resamples: int = 1000,
-) -> pl.DataFrame:
-    """The scores of these models under a protocol: table `evaluation_scores`.
+) -> Measured:
+    """What these models reach under a protocol; its `scores`, `user_scores` and `paired_tests` are tables.
 
     Args:
         name: as for `split`.
         tables: what `split` gave.
         predictions: of each entry of the protocol's tasks, for the test rows.
         selected: by task, the model repeated as `selected`.
-        seed: of ties and bootstrap.
-        n_resamples: bootstrap resamples.
+        lists: what `lists` gave; None leaves out what is measured of lists.
+        seed: of ties.
     """
     of = {task: {entry.name: rows for entry, rows in predictions.items() if entry.task == task} for task in tasks(name)}
-    drawn = {"seed": seed, "n_resamples": n_resamples}
+    users, movies = tables["users"], tables["movies"]
     if name == "latest_rating":
-        return latest_rating_scores(
+        return measure_latest_rating(
             {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
             of["latest_rating"],
             of["next_movie"],
             histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
             selected=selected["latest_rating"],
             selected_ranking=selected["next_movie"],
-            n_movies=row_count(tables["movies"]),
-            **drawn,
+            n_movies=row_count(movies),
+            users=users,
+            seed=seed,
         )
     train, test = tables["train_ratings"], tables["test_ratings"]
     if name == "top_n":
-        n_movies = row_count(tables["movies"])
-        return top_n_scores(train, test, of["top_n"], n_movies=n_movies, selected=selected["top_n"], **drawn)
-    return time_cut_scores(train, test, of["time_cut"], selected=selected["time_cut"], protocol=name, **drawn)
+        return measure_top_n(
+            train,
+            test,
+            of["top_n"],
+            n_movies=row_count(movies),
+            selected=selected["top_n"],
+            lists=lists,
+            movies=movies,
+            users=users,
+            seed=seed,
+        )
+    ratings = of["time_cut"]
+    return measure_ratings(train, test, ratings, selected=selected["time_cut"], users=users, protocol=name, seed=seed)
+
+
+def scores(
+    name: str,
+    tables: Tables,
+    predictions: "Mapping[Entry, nw.LazyFrame]",
+    *,
+    selected: "Mapping[Task, str]",
+    lists: Tables | None = None,
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> pl.DataFrame:
+    """`measured` as the table `evaluation_scores`; `n_resamples` are those of the bootstrap, with the same seed."""
+    found = measured(name, tables, predictions, selected=selected, lists=lists, seed=seed)
+    return found.scores(seed=seed, n_resamples=n_resamples)
