@@ -140,8 +140,84 @@ class RankingSettings(Section):
     reg_param: float = Field(0.1, ge=0, description="Regularisation.")
     max_iter: int = Field(10, ge=1, description="Iterations.")
     alpha: float = Field(1.0, gt=0, description="Weight of a rating as confidence.")
+    neutral_offset: float = Field(
+        -0.5,
+        description="Standard deviations from the mean rating to the one below which a rating speaks against a movie.",
+    )
     n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
     seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class EASESettings(Section):
+    """EASE for top N."""
+
+    reg: float = Field(3000.0, gt=0, description="Regularisation of the weights between movies.")
+    neutral_offset: float = Field(
+        -0.5, description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    )
+    max_movies: int = Field(6_000, ge=1, description="The most rated movies that it knows; time grows with the cube.")
+
+
+class LikingSettings(Section):
+    """What users like by their attributes: what new users are shown."""
+
+    reg: float = Field(300.0, ge=0, description="Regularisation of the attributes; a large one leaves popularity.")
+    half_life: float = Field(0.15, gt=0, description="Share of the ratings after which a user weighs half as much.")
+    relevant_from: float = Field(4.0, description="Lowest rating of a liked movie.")
+
+
+class BlendSettings(Section):
+    """The blend of EASE, implicit ALS and the liking by attributes."""
+
+    ease_weight: float = Field(0.7, ge=0, le=1, description="Share of EASE beside implicit ALS.")
+    prior_ratings: float = Field(60.0, ge=0, description="Ratings of a user that weigh as much as its attributes.")
+
+
+class NextRankingSettings(RankingSettings):
+    """Implicit ALS for the next movie (case study B)."""
+
+
+class NextEASESettings(EASESettings):
+    """EASE for the next movie (case study B): to have rated a movie counts for it, however low."""
+
+    reg: float = Field(8000.0, gt=0, description="Regularisation of the weights between movies.")
+    neutral_offset: float = Field(
+        -4.0, description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    )
+
+
+class TransitionSettings(Section):
+    """What is rated soon after what (case study B)."""
+
+    window: int = Field(10, ge=1, description="How many ratings later still count.")
+    decay: float = Field(0.9, gt=0, le=1, description="Weight of one step further.")
+    backwards: float = Field(0.5, ge=0, le=1, description="Weight of the opposite order.")
+    popularity_exponent: float = Field(0.3, ge=0, le=1, description="How much a movie's frequency counts against it.")
+    shrinkage: float = Field(10.0, ge=0, description="Transitions to nowhere added to each movie's own.")
+    half_life: float = Field(1.5, gt=0, description="Ratings of the user after which one weighs half as much.")
+
+
+class ItemNeighboursSettings(Section):
+    """Ratings by how the user rated similar movies (case study B)."""
+
+    movie_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each movie's own.")
+    user_shrinkage: float = Field(5.0, ge=0, description="The same for users.")
+    pair_shrinkage: float = Field(50.0, ge=0, description="Common users without agreement added to each pair's own.")
+    sum_shrinkage: float = Field(0.3, ge=0, description="Similarity to movies without a residual added to the user's.")
+    exponent: float = Field(2.0, gt=0, description="Power of the similarities: a higher one leaves fewer neighbours.")
+    max_movies: int = Field(6_000, ge=1, description="The most rated movies, which have neighbours.")
+
+
+class SegmentResidualSettings(Section):
+    """Residuals per segment and movie (case study B)."""
+
+    shrinkage: float = Field(20.0, ge=0, description="Ratings without a residual added to each pair's own.")
+
+
+class ResponseStackSettings(Section):
+    """The stack that predicts the latest rating (case study B)."""
+
+    reg: float = Field(30.0, ge=0, description="Regularisation of the standardised features.")
 
 
 class ItemMeanSettings(Section):
@@ -262,7 +338,16 @@ class Settings(BaseSettings):
     item_mean: ItemMeanSettings = ItemMeanSettings()
     als: ALSSettings = ALSSettings()
     ranking: RankingSettings = RankingSettings()
+    ease: EASESettings = EASESettings()
+    liking: LikingSettings = LikingSettings()
+    blend: BlendSettings = BlendSettings()
     segments: SegmentSettings = SegmentSettings()
+    item_neighbours: ItemNeighboursSettings = ItemNeighboursSettings()
+    segment_residuals: SegmentResidualSettings = SegmentResidualSettings()
+    response_stack: ResponseStackSettings = ResponseStackSettings()
+    next_ranking: NextRankingSettings = NextRankingSettings()
+    next_ease: NextEASESettings = NextEASESettings()
+    transitions: TransitionSettings = TransitionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving: ServingSettings = ServingSettings()
     spark: SparkSettings = SparkSettings()
