@@ -1,12 +1,13 @@
 """Every knob a user can turn, with its default, its meaning and where it may be set.
 
-Built-in defaults, then `settings.toml` of the home, then environment variables (RECSYS_ALS__RANK=20), then the run
-configuration of a launch (`resources: settings: config: als: rank: 20`). Fields bear the names of the `recommender`
-functions' parameters that they go to.
+Built-in defaults, then `studied.toml` of the home, which the study writes, then `settings.toml`, then environment
+variables (RECSYS_ALS__RANK=20), then the run configuration of a launch (`resources: settings: config: als: rank: 20`).
+Fields bear the names of the `recommender` functions' parameters that they go to.
 """
 
 import tomllib
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 import tomlkit
@@ -169,7 +170,7 @@ class LikingSettings(Section):
 class BlendSettings(Section):
     """The blend of EASE, implicit ALS and the liking by attributes."""
 
-    ease_weight: float = Field(0.7, ge=0, le=1, description="Share of EASE beside implicit ALS.")
+    ease_weight: float = Field(1.0, ge=0, le=1, description="Share of EASE beside implicit ALS.")
     prior_ratings: float = Field(60.0, ge=0, description="Ratings of a user that weigh as much as its attributes.")
 
 
@@ -253,6 +254,16 @@ class EvaluationSettings(Section):
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
 
 
+class StudySettings(Section):
+    """What `recsys-assets study` tries before it chooses settings and models by validation."""
+
+    budget: int = Field(8, ge=1, description="Candidates tried per search; the first are the built-in defaults.")
+    searches: list[str] = Field(
+        default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
+    )
+    seed: int = Field(0, ge=0, description="Seed of validation slices and of the order of candidates.")
+
+
 class ServingSettings(Section):
     """What users get."""
 
@@ -328,6 +339,9 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
+    # Where settings are read from, the first before the others; none by themselves, for tests and other homes.
+    files: ClassVar[tuple[Path, ...]] = ()
+
     engine: Literal["polars", "spark"] = Field(
         "polars", description="What computes the tables: polars on one machine, spark on a cluster."
     )
@@ -349,6 +363,7 @@ class Settings(BaseSettings):
     next_ease: NextEASESettings = NextEASESettings()
     transitions: TransitionSettings = TransitionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    study: StudySettings = StudySettings()
     serving: ServingSettings = ServingSettings()
     spark: SparkSettings = SparkSettings()
     run: RunSettings = RunSettings()
@@ -364,9 +379,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is passed in beats the environment, which beats the file."""
+        """What is passed in beats the environment, which beats the user's file, which beats what the study chose."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        # One source per file: of several files in one source, the first would lose its whole section to the second.
+        files = (TomlConfigSettingsSource(settings_cls, path) for path in cls.files)
+        return init_settings, env_settings, *files
 
     @classmethod
     def load(cls, home: Home) -> "Settings":
@@ -377,23 +394,31 @@ class Settings(BaseSettings):
         """
 
         class SettingsOfHome(cls):  # type: ignore[valid-type, misc]
-            model_config = SettingsConfigDict(toml_file=home.settings_file)
+            files = (home.settings_file, home.studied_file)
 
         try:
             return cls.model_validate(SettingsOfHome().model_dump())
         except tomllib.TOMLDecodeError as error:
-            raise SettingsError(
-                f"{home.settings_file}: {error}. Mend it, or start from `recsys-assets init`."
-            ) from None
+            raise SettingsError(f"{_broken(home)}: {error}. Mend it, or start from `recsys-assets init`.") from None
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (found {fault['input']!r})"
                 for fault in error.errors()
             )
+            studied = f", {home.studied_file} (`recsys-assets study` writes it)" if home.studied_file.exists() else ""
             raise SettingsError(
-                f"{home.settings_file} or the RECSYS_ environment: {faults}. `recsys-assets init` writes a file with "
-                "every setting and what it allows."
+                f"{home.settings_file}{studied} or the RECSYS_ environment: {faults}. `recsys-assets init` writes a "
+                "file with every setting and what it allows."
             ) from None
+
+
+def _broken(home: Home) -> Path:
+    """The file of the home that is no TOML."""
+    try:
+        tomllib.loads(home.studied_file.read_text() if home.studied_file.exists() else "")
+    except tomllib.TOMLDecodeError:
+        return home.studied_file
+    return home.settings_file
 
 
 def template() -> str:

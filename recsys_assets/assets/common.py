@@ -32,6 +32,7 @@ _SETTINGS_OF_STAGE = {
     "next_movie": ("next_ranking", "next_ease", "transitions"),
     "evaluation": ("evaluation",),
     "serving": ("ranking", "serving"),
+    "study": ("study", "evaluation"),
 }
 
 

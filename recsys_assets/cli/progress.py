@@ -18,6 +18,7 @@ from recsys_assets.cli.terminal import seconds
 from recsys_assets.failures import reason
 
 _NAME_WIDTH = 40
+_LIVE_WIDTH = 100
 
 
 class RunProgress(logging.Handler):
@@ -84,8 +85,13 @@ class RunProgress(logging.Handler):
         event: dg.DagsterEvent | None = facts["dagster_event"]
         if event is None:
             # Steps that cannot begin are logged as errors of their own; the failure before them says it all.
-            if record.levelno >= logging.WARNING and facts["step_key"] == self._running:
+            if facts["step_key"] != self._running:
+                return
+            if record.levelno >= logging.WARNING:
                 self._notes.append(facts["orig_message"])
+            elif record.levelno == logging.INFO:
+                # Shown until the next line or the end of the step; the log keeps it.
+                self._live.update(self._task, description=facts["orig_message"][:_LIVE_WIDTH])
         elif event.event_type == dg.DagsterEventType.LOGS_CAPTURED:
             self._planned += len(event.logs_captured_data.step_keys or [])
             self._live.update(self._task, total=self._planned)

@@ -68,6 +68,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
         "should come first.",
         ("ndcg_10",),
     ),
+    **{
+        f"time_cut_0.{tenths}": Protocol(f"Rating what comes later, trained on the first {tenths}0 %")
+        for tenths in (6, 7, 9)
+    },
+    "random_90_10": Protocol("Random tenth of the ratings"),
+    "random_80_20": Protocol("Random fifth of the ratings"),
+    **{f"u{fold}": Protocol(f"Published fold {fold}") for fold in range(1, 6)},
+    "new_users_0": Protocol("New users, nothing known"),
+    "new_users_1": Protocol("New users, one rating known"),
+    **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
+    "last_out": Protocol("Everybody's last rating"),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
