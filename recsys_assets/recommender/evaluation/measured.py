@@ -47,7 +47,7 @@ class Measured:
     def scores(self, *, seed: int, n_resamples: int) -> pl.DataFrame:
         """Table `evaluation_scores`, with two kinds of derived metrics beside the leading ones.
 
-        `<metric>_gain`: (model - random) / (upper bound - random), so 0 for random order and 1 for the truth.
+        `<metric>_gain`: (model - random) / (upper bound - random), so 0 is what random order has and 1 the truth.
         `<metric>_gap` of a group: its score minus the score of all users that are not in it.
 
         Args:
@@ -56,7 +56,8 @@ class Measured:
         """
         everyone = np.ones(len(self.users), dtype=bool)
         drawn = {"seed": seed, "n_resamples": n_resamples}
-        complete = {model: [*metrics, *self._gains(model)] for model, metrics in self.metrics.items()}
+        gains = {model: list(self._gains(model)) for model in self.metrics if model not in (RANDOM, UPPER_BOUND)}
+        complete = {model: [*metrics, *gains.get(model, ())] for model, metrics in self.metrics.items()}
         gaps = {model: list(self._gaps(metrics)) for model, metrics in self.metrics.items()}
         tables = [
             score_table(self.protocol, complete, {**self.populations, **self.groups}, **drawn),

@@ -30,8 +30,9 @@ Tables = Mapping[str, nw.LazyFrame]
 REVEALED = (0, 1, 2, 5, 10, 20)
 NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
-# The same models under these three: what a split that looks into the future flatters them by.
+# The same models under these, the cut in time first: by how much a split that looks into the future flatters them.
 LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
+TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
 _SHARED = ("users", "movies", "user_features")
 _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, last_out, top_n, "
@@ -41,12 +42,13 @@ _FORMS = (
 
 def tasks(name: str) -> "tuple[Task, ...]":
     """The registry's tasks whose entries are scored under the protocol."""
-    match name:
-        case "top_n":
-            return ("top_n",)
-        case "latest_rating":
-            return ("latest_rating", "next_movie")
-    return ("time_cut",)
+    if name == "latest_rating":
+        return ("latest_rating", "next_movie")
+    return ("top_n",) if _is_top_n(name) else ("time_cut",)
+
+
+def _is_top_n(name: str) -> bool:
+    return name.startswith("top_n")
 
 
 def split(
@@ -56,7 +58,8 @@ def split(
 
     Args:
         name: time_cut (at `cut`), time_cut_0.6 (any share), random_90_10, random_80_20, u1 to u5, new_users_0 (to 20
-            ratings revealed), last_out, top_n (the rows of time_cut), latest_rating.
+            ratings revealed), last_out, top_n (the rows of time_cut), top_n_last_out (the rows of any other protocol),
+            latest_rating.
         tables: users, movies, user_features, ratings; for u1 to u5 also published_folds.
         seed: of what is drawn: random rows, new users, the partition of case study B.
         cut: where time_cut and top_n cut.
@@ -80,6 +83,7 @@ def split(
 
 def _side(name: str, tables: Tables, side: splitting.Side, seed: int, cut: Cut) -> nw.LazyFrame:
     ratings = tables["ratings"]
+    name = name.removeprefix("top_n_")
     if name in ("time_cut", "top_n"):
         return splitting.cut_in_time(ratings, side, cut=cut)
     if found := re.fullmatch(r"time_cut_(0\.\d+)", name):
@@ -166,7 +170,7 @@ def measured(
             seed=seed,
         )
     train, test = tables["train_ratings"], tables["test_ratings"]
-    if name == "top_n":
+    if _is_top_n(name):
         return measure_top_n(
             train,
             test,
@@ -176,6 +180,7 @@ def measured(
             lists=lists,
             movies=movies,
             users=users,
+            protocol=name,
             seed=seed,
         )
     ratings = of["time_cut"]

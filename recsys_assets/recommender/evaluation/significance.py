@@ -23,7 +23,7 @@ from recsys_assets.recommender.tables import TABLES
 
 LOWER_IS_BETTER = ("rmse", "mae")
 # What is compared with, in every protocol where it has a score: nothing learned about users, and case study A's repair.
-BASELINES = (BASELINE, "als_adjusted", POPULARITY)
+BASELINES = (POPULARITY, BASELINE, "als_adjusted")
 _TABLE = TABLES["paired_tests"]
 # Swaps held at a time: 64 MiB as float64.
 _CELLS = 2**23
@@ -63,7 +63,7 @@ def paired_tests(
 
     Args:
         measured: what a protocol measured.
-        baselines: models to compare with, those that have no score left out.
+        baselines: models to compare with, those that have no score left out; each is compared with those before it.
         seed: of the resamples and swaps.
         n_resamples: resamples behind each interval.
         n_swaps: random swaps behind each p-value.
@@ -77,15 +77,15 @@ def paired_tests(
     ]
     names = [name for name in _TABLE.columns if name != "p_holm"]
     table = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
-    corrected = table.with_columns(p_holm=pl.col("p").map_batches(_holm, return_dtype=pl.Float64).over("metric"))
+    corrected = table.with_columns(p_holm=pl.col("p").map_batches(holm, return_dtype=pl.Float64).over("metric"))
     return to_polars(conform(lazy(_with_selected(corrected, measured.metrics)), _TABLE)).sort(_TABLE.order)
 
 
 def _pairs(metrics: Mapping[str, Sequence[UserMetric]], baselines: Sequence[str]) -> Iterator[_Pair]:
-    for baseline in baselines:
+    for place, baseline in enumerate(baselines):
         others = {metric.name: metric for metric in metrics.get(baseline, ())}
         for model, of_model in metrics.items():
-            if model in (baseline, RANDOM, UPPER_BOUND, SELECTED) or model == POPULARITY:
+            if model in (RANDOM, UPPER_BOUND, SELECTED, *baselines[: place + 1]):
                 continue
             for metric in of_model:
                 if is_leading(metric.name) and metric.name in others:
@@ -137,7 +137,7 @@ def _differences(pairs: Sequence[_Pair], own: np.ndarray, other: np.ndarray) -> 
         return np.column_stack([pair.own.formula(*a.T) - pair.other.formula(*b.T) for pair, a, b in sides])
 
 
-def _holm(p_values: pl.Series) -> pl.Series:
+def holm(p_values: pl.Series) -> pl.Series:
     """Holm's step-down correction of one family."""
     p = p_values.to_numpy()
     order = np.argsort(p, kind="stable")
