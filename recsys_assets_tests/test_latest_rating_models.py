@@ -1,5 +1,6 @@
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from recsys_assets.recommender import item_neighbours, response_stack, transitions
 from recsys_assets.recommender.frames import lazy
@@ -53,6 +54,15 @@ MOVIES = pl.DataFrame(
 )
 
 
+class _SegmentModel:
+    """Knows the taste of the train users, who are the rows of what it is given."""
+
+    n_segments = 2
+
+    def transform(self, matrix: sparse.csr_array) -> np.ndarray:
+        return np.array(SEGMENTS["affinity"][: matrix.shape[0]].to_list(), np.float32)
+
+
 def _neighbours() -> ItemNeighboursModel:
     return item_neighbours.fit(lazy(HISTORIES.filter(TRAIN)), index=INDEX, pair_shrinkage=1.0)
 
@@ -67,7 +77,7 @@ def _segment_residuals(model: ItemNeighboursModel) -> SegmentResidualModel:
     return fit_residuals(
         lazy(HISTORIES.filter(TRAIN)),
         index=INDEX,
-        user_segments=lazy(SEGMENTS),
+        segment_model=_SegmentModel(),
         item_neighbours_model=model,
         shrinkage=1.0,
     )
@@ -103,13 +113,12 @@ def _stack(responses: pl.DataFrame) -> tuple[ResponseStack, pl.DataFrame]:
     model = _neighbours()
     known = {
         "movies": lazy(MOVIES),
-        "user_segments": lazy(SEGMENTS),
         "item_neighbours_model": model,
         "segment_residual_model": _segment_residuals(model),
     }
     histories = lazy(HISTORIES.filter(TRAIN))
     fitted = response_stack.fit(lazy(responses.filter(TRAIN)), index=INDEX, train_histories=histories, reg=0.1, **known)
-    return fitted, response_stack.features(lazy(RESPONSES), lazy(HISTORIES), **known)
+    return fitted, response_stack.features(lazy(RESPONSES), lazy(HISTORIES), user_segments=lazy(SEGMENTS), **known)
 
 
 def test_the_stack_is_better_than_what_it_is_made_of():

@@ -70,7 +70,6 @@ def fit(
     index: Index,
     train_histories: nw.LazyFrame,
     movies: nw.LazyFrame,
-    user_segments: nw.LazyFrame,
     item_neighbours_model: ItemNeighboursModel,
     segment_residual_model: SegmentResidualModel,
     reg: float = 30.0,
@@ -82,16 +81,15 @@ def fit(
         index: the dense index the ids come from.
         train_histories: table ratings.
         movies: table movies.
-        user_segments: table user_segments.
         item_neighbours_model: has biases and weights between movies.
-        segment_residual_model: has residuals of segments.
+        segment_residual_model: has residuals of segments, and the train users' affinities.
         reg: L2 regularisation of the standardised features.
     """
     rows = features(
         responses,
         train_histories,
         movies=movies,
-        user_segments=user_segments,
+        user_segments=lazy(segment_residual_model.train_segments),
         item_neighbours_model=item_neighbours_model,
         segment_residual_model=segment_residual_model,
     )

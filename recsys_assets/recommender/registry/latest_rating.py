@@ -47,7 +47,7 @@ SEGMENT_RESIDUALS = Fit(
     table="train_histories",
     settings="segment_residuals",
     description="How far above all biases a segment rates each movie, shrunk.",
-    others=("user_segments", "item_neighbours_model"),
+    others=("segment_model", "item_neighbours_model"),
 )
 RESPONSE_STACK = Fit(
     asset="response_stack_model",
@@ -57,7 +57,7 @@ RESPONSE_STACK = Fit(
     table="train_responses",
     settings="response_stack",
     description="Ridge regression of the train users' responses on what the simpler models say of them.",
-    others=("train_histories", "movies", "user_segments", "item_neighbours_model", "segment_residual_model"),
+    others=("train_histories", "movies", "item_neighbours_model", "segment_residual_model"),
 )
 FITS = (HISTORY_ITEM_MEAN, SEGMENTS, ITEM_NEIGHBOURS, SEGMENT_RESIDUALS, RESPONSE_STACK)
 

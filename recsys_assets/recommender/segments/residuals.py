@@ -16,6 +16,7 @@ from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.segments.model import SegmentModel
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,25 @@ class SegmentResidualModel:
 
     Attributes:
         residuals: shape (n_segments, n_movies), float32: how far above all biases the segment rates the movie.
+        train_segments: columns user, affinity: of the users it was fitted with.
         index: fingerprint of the dense index.
     """
 
     residuals: np.ndarray
+    train_segments: pl.DataFrame
     index: str
 
     def parts(self, user: np.ndarray, movie: np.ndarray, user_segments: nw.LazyFrame) -> np.ndarray:
         """What the segments add to the ratings of these pairs, shape (P,): 0 for users without an affinity."""
         users, affinity = _affinities(user_segments, len(self.residuals))
-        weights = _of_users(user, users, affinity)
+        at = np.searchsorted(users, user)
+        found = np.append(users, -1)[at] == user
+        weights = np.where(found[:, None], np.vstack([affinity, np.zeros_like(affinity[:1])])[at], 0)
         return np.einsum("ps,ps->p", weights, self.residuals.T[movie])
 
     def save(self, folder: Path) -> None:
-        """Write residuals.parquet (one row per segment) and model.json."""
+        """Write residuals.parquet (one row per segment), users.parquet and model.json."""
+        self.train_segments.write_parquet(folder / "users.parquet")
         width = pl.Array(pl.Float32, self.residuals.shape[1])
         pl.DataFrame({"residuals": pl.Series(self.residuals, dtype=width)}).write_parquet(folder / "residuals.parquet")
         (folder / "model.json").write_text(json.dumps({"index": self.index}))
@@ -46,14 +52,15 @@ class SegmentResidualModel:
     def load(cls, folder: Path) -> "SegmentResidualModel":
         """Read what `save` wrote."""
         residuals = pl.read_parquet(folder / "residuals.parquet")["residuals"].to_numpy()
-        return cls(residuals, **json.loads((folder / "model.json").read_text()))
+        facts = json.loads((folder / "model.json").read_text())
+        return cls(residuals, pl.read_parquet(folder / "users.parquet"), facts["index"])
 
 
 def fit_residuals(
     histories: nw.LazyFrame,
     *,
     index: Index,
-    user_segments: nw.LazyFrame,
+    segment_model: SegmentModel,
     item_neighbours_model: ItemNeighboursModel,
     shrinkage: float = 20.0,
 ) -> SegmentResidualModel:
@@ -62,18 +69,18 @@ def fit_residuals(
     Args:
         histories: user, movie, rating: of the train users.
         index: the dense index the ids come from.
-        user_segments: table user_segments.
+        segment_model: says the affinities of these users. Not `user_segments`, which knows the test users too.
         item_neighbours_model: has the biases.
         shrinkage: ratings without a residual added to each pair's own.
     """
-    rated_users, rated = user_movie_matrix(histories, n_movies=index.n_movies)
+    users, rated = user_movie_matrix(histories, n_movies=index.n_movies)
     _, residual = item_neighbours_model.residuals(rated)
-    n_segments = len(to_polars(user_segments.select("affinity").head(1))["affinity"][0])
-    users, affinity = _affinities(user_segments, n_segments)
-    weights = _of_users(rated_users, users, affinity)
+    affinity = segment_model.transform(rated)
     given = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
-    summed, weight = (residual.T @ weights).T, (given.T @ weights).T
-    return SegmentResidualModel((summed / np.maximum(weight + shrinkage, 1e-9)).astype(np.float32), index.fingerprint)
+    summed, weight = (residual.T @ affinity).T, (given.T @ affinity).T
+    residuals = (summed / np.maximum(weight + shrinkage, 1e-9)).astype(np.float32)
+    affinities = pl.Series(affinity, dtype=pl.Array(pl.Float32, segment_model.n_segments)).arr.to_list()
+    return SegmentResidualModel(residuals, pl.DataFrame({"user": users, "affinity": affinities}), index.fingerprint)
 
 
 def _affinities(user_segments: nw.LazyFrame, n_segments: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,9 +88,3 @@ def _affinities(user_segments: nw.LazyFrame, n_segments: int) -> tuple[np.ndarra
     table = to_polars(user_segments, "user", "affinity").sort("user")
     affinity = table["affinity"].cast(pl.List(pl.Float32)).list.to_array(n_segments).to_numpy()
     return table["user"].to_numpy(), affinity
-
-
-def _of_users(wanted: np.ndarray, users: np.ndarray, affinity: np.ndarray) -> np.ndarray:
-    at = np.searchsorted(users, wanted)
-    found = np.append(users, -1)[at] == wanted
-    return np.where(found[:, None], np.vstack([affinity, np.zeros_like(affinity[:1])])[at], 0)
