@@ -114,9 +114,10 @@ def main() -> None:
 def _tables(archive: Path, scratch: Path) -> tuple[dict[str, nw.LazyFrame], dict[str, nw.LazyFrame]]:
     """The tables of the cut in time, and those with the last fifth of its training ratings in the test rows' place."""
     source = read_source(archive, scratch=scratch)
-    users = merge.index_users([source.users], [source.ratings])
-    movies = merge.index_movies([source.movies], [source.ratings])
-    ratings = lazy(to_polars(merge.merge_ratings([source.ratings], users, movies)))
+    raw = {name: [lazy(getattr(source, name))] for name in ("ratings", "users", "movies")}
+    users = lazy(to_polars(merge.index_users(raw["users"], raw["ratings"])))
+    movies = lazy(to_polars(merge.index_movies(raw["movies"], raw["ratings"])))
+    ratings = lazy(to_polars(merge.merge_ratings(raw["ratings"], users, movies)))
     known = {"users": users, "movies": movies, "user_features": lazy(clusters.user_features(users))}
     train, test = (lazy(to_polars(cut_in_time(ratings, side))) for side in ("train", "test"))
     earlier, later = (lazy(to_polars(cut_in_time(train, side, cut=0.8))) for side in ("train", "test"))
