@@ -47,7 +47,7 @@ def theirs(tables: dict[str, nw.LazyFrame], knobs: Candidate) -> pl.DataFrame:
     n_movies, train = row_count(tables["movies"]), tables["train_ratings"]
     users, rated = user_movie_matrix(train, n_movies=n_movies)
     if knobs["counts"]:
-        rated.data[:] = 1
+        rated.data = np.ones_like(rated.data)
     names = ("regularization", "factors", "alpha")
     model = AlternatingLeastSquares(iterations=15, random_state=0, **{name: knobs[name] for name in names})
     model.fit(sparse.csr_matrix(rated), show_progress=False)
