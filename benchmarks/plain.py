@@ -13,11 +13,12 @@ from pyspark.sql import SparkSession
 
 from recsys_assets.home import Home
 from recsys_assets.recommender import als, clusters, cold_start, segments, serving, splitting
+from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
-from recsys_assets.recommender.registry import ENTRIES, FITS, all_scores
+from recsys_assets.recommender.registry import ENTRIES, FITS
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
 from recsys_assets.resources import spark_resource
@@ -63,9 +64,11 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
         if fit.table == "adjusted_train_ratings":
             _fill(out, settings, index, spark.spark_session, folder)
         outside = {"spark": spark.spark_session, "scratch": folder} if fit.needs_spark else {}
+        others = {name: out.made[name] for name in fit.others}
         section = getattr(settings, fit.settings).model_dump()
-        out.model(fit.asset, fit.function(out.made[fit.table], index=index, **outside, **section))
-    _segment(out)
+        out.model(fit.asset, fit.function(out.made[fit.table], index=index, **others, **outside, **section))
+        if fit.asset == "segment_model":
+            _segment(out)
     for entry in ENTRIES:
         rows = entry.predict(**{name: out.made[name] for name in entry.needs})
         out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])

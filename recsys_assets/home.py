@@ -45,6 +45,16 @@ class Home:
         return self.path / "settings.toml"
 
     @property
+    def studied_file(self) -> Path:
+        """What the study chose: settings below those of the user."""
+        return self.path / "studied.toml"
+
+    @property
+    def study(self) -> Path:
+        """Every trial of the study, and the scores of what it chose."""
+        return self.path / "study"
+
+    @property
     def dagster(self) -> Path:
         """Run history and known batches: the DAGSTER_HOME of this home."""
         return self.path / "dagster"

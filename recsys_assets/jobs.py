@@ -3,9 +3,10 @@
 import dagster as dg
 
 _INGEST = dg.AssetSelection.groups("ingest")
-# Partitioned by cut-off: a run has one partitions definition, and that of the others is the batches.
+# Partitioned by cut-off, and by protocol: a run has one partitions definition, and that of the others is the batches.
 _BACKTEST = dg.AssetSelection.groups("backtest")
-_PIPELINE = dg.AssetSelection.all() - _BACKTEST
+_STUDY = dg.AssetSelection.groups("study")
+_PIPELINE = dg.AssetSelection.all() - _BACKTEST - _STUDY
 
 ingest = dg.define_asset_job(
     "ingest",
@@ -30,4 +31,12 @@ backtest = dg.define_asset_job(
     "`backtest_scores`, or launch this job with the range 0.5 to 0.9.",
 )
 
-JOBS = [ingest, refresh, everything, backtest]
+study = dg.define_asset_job(
+    "study",
+    selection=_STUDY,
+    description="Chooses settings and models by validation, and scores every model under the chosen protocols. All of "
+    "them in one run: launch it with the range of all partitions, or run `recsys-assets study`. What was tried is "
+    "kept, so a run that was stopped goes on where it was.",
+)
+
+JOBS = [ingest, refresh, everything, backtest, study]

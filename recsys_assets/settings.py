@@ -1,12 +1,13 @@
 """Every knob a user can turn, with its default, its meaning and where it may be set.
 
-Built-in defaults, then `settings.toml` of the home, then environment variables (RECSYS_ALS__RANK=20), then the run
-configuration of a launch (`resources: settings: config: als: rank: 20`). Fields bear the names of the `recommender`
-functions' parameters that they go to.
+Built-in defaults, then `studied.toml` of the home, which the study writes, then `settings.toml`, then environment
+variables (RECSYS_ALS__RANK=20), then the run configuration of a launch (`resources: settings: config: als: rank: 20`).
+Fields bear the names of the `recommender` functions' parameters that they go to.
 """
 
 import tomllib
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 import tomlkit
@@ -140,8 +141,84 @@ class RankingSettings(Section):
     reg_param: float = Field(0.1, ge=0, description="Regularisation.")
     max_iter: int = Field(10, ge=1, description="Iterations.")
     alpha: float = Field(1.0, gt=0, description="Weight of a rating as confidence.")
+    neutral_offset: float = Field(
+        -0.5,
+        description="Standard deviations from the mean rating to the one below which a rating speaks against a movie.",
+    )
     n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
     seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class EASESettings(Section):
+    """EASE for top N."""
+
+    reg: float = Field(3000.0, gt=0, description="Regularisation of the weights between movies.")
+    neutral_offset: float = Field(
+        -0.5, description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    )
+    max_movies: int = Field(6_000, ge=1, description="The most rated movies that it knows; time grows with the cube.")
+
+
+class LikingSettings(Section):
+    """What users like by their attributes: what new users are shown."""
+
+    reg: float = Field(300.0, ge=0, description="Regularisation of the attributes; a large one leaves popularity.")
+    half_life: float = Field(0.15, gt=0, description="Share of the ratings after which a user weighs half as much.")
+    relevant_from: float = Field(4.0, description="Lowest rating of a liked movie.")
+
+
+class BlendSettings(Section):
+    """The blend of EASE, implicit ALS and the liking by attributes."""
+
+    ease_weight: float = Field(1.0, ge=0, le=1, description="Share of EASE beside implicit ALS.")
+    prior_ratings: float = Field(60.0, ge=0, description="Ratings of a user that weigh as much as its attributes.")
+
+
+class NextRankingSettings(RankingSettings):
+    """Implicit ALS for the next movie (case study B)."""
+
+
+class NextEASESettings(EASESettings):
+    """EASE for the next movie (case study B): to have rated a movie counts for it, however low."""
+
+    reg: float = Field(8000.0, gt=0, description="Regularisation of the weights between movies.")
+    neutral_offset: float = Field(
+        -4.0, description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    )
+
+
+class TransitionSettings(Section):
+    """What is rated soon after what (case study B)."""
+
+    window: int = Field(10, ge=1, description="How many ratings later still count.")
+    decay: float = Field(0.9, gt=0, le=1, description="Weight of one step further.")
+    backwards: float = Field(0.5, ge=0, le=1, description="Weight of the opposite order.")
+    popularity_exponent: float = Field(0.3, ge=0, le=1, description="How much a movie's frequency counts against it.")
+    shrinkage: float = Field(10.0, ge=0, description="Transitions to nowhere added to each movie's own.")
+    half_life: float = Field(1.5, gt=0, description="Ratings of the user after which one weighs half as much.")
+
+
+class ItemNeighboursSettings(Section):
+    """Ratings by how the user rated similar movies (case study B)."""
+
+    movie_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each movie's own.")
+    user_shrinkage: float = Field(5.0, ge=0, description="The same for users.")
+    pair_shrinkage: float = Field(50.0, ge=0, description="Common users without agreement added to each pair's own.")
+    sum_shrinkage: float = Field(0.3, ge=0, description="Similarity to movies without a residual added to the user's.")
+    exponent: float = Field(2.0, gt=0, description="Power of the similarities: a higher one leaves fewer neighbours.")
+    max_movies: int = Field(6_000, ge=1, description="The most rated movies, which have neighbours.")
+
+
+class SegmentResidualSettings(Section):
+    """Residuals per segment and movie (case study B)."""
+
+    shrinkage: float = Field(20.0, ge=0, description="Ratings without a residual added to each pair's own.")
+
+
+class ResponseStackSettings(Section):
+    """The stack that predicts the latest rating (case study B)."""
+
+    reg: float = Field(30.0, ge=0, description="Regularisation of the standardised features.")
 
 
 class ItemMeanSettings(Section):
@@ -175,6 +252,16 @@ class EvaluationSettings(Section):
     )
     n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
+
+
+class StudySettings(Section):
+    """What `recsys-assets study` tries before it chooses settings and models by validation."""
+
+    budget: int = Field(8, ge=1, description="Candidates tried per search; the first are the built-in defaults.")
+    searches: list[str] = Field(
+        default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
+    )
+    seed: int = Field(0, ge=0, description="Seed of validation slices and of the order of candidates.")
 
 
 class ServingSettings(Section):
@@ -252,6 +339,9 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
+    # Where settings are read from, the first before the others; none by themselves, for tests and other homes.
+    files: ClassVar[tuple[Path, ...]] = ()
+
     engine: Literal["polars", "spark"] = Field(
         "polars", description="What computes the tables: polars on one machine, spark on a cluster."
     )
@@ -262,8 +352,18 @@ class Settings(BaseSettings):
     item_mean: ItemMeanSettings = ItemMeanSettings()
     als: ALSSettings = ALSSettings()
     ranking: RankingSettings = RankingSettings()
+    ease: EASESettings = EASESettings()
+    liking: LikingSettings = LikingSettings()
+    blend: BlendSettings = BlendSettings()
     segments: SegmentSettings = SegmentSettings()
+    item_neighbours: ItemNeighboursSettings = ItemNeighboursSettings()
+    segment_residuals: SegmentResidualSettings = SegmentResidualSettings()
+    response_stack: ResponseStackSettings = ResponseStackSettings()
+    next_ranking: NextRankingSettings = NextRankingSettings()
+    next_ease: NextEASESettings = NextEASESettings()
+    transitions: TransitionSettings = TransitionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    study: StudySettings = StudySettings()
     serving: ServingSettings = ServingSettings()
     spark: SparkSettings = SparkSettings()
     run: RunSettings = RunSettings()
@@ -279,9 +379,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is passed in beats the environment, which beats the file."""
+        """What is passed in beats the environment, which beats the user's file, which beats what the study chose."""
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        # One source per file: of several files in one source, the first would lose its whole section to the second.
+        files = (TomlConfigSettingsSource(settings_cls, path) for path in cls.files)
+        return init_settings, env_settings, *files
 
     @classmethod
     def load(cls, home: Home) -> "Settings":
@@ -292,23 +394,31 @@ class Settings(BaseSettings):
         """
 
         class SettingsOfHome(cls):  # type: ignore[valid-type, misc]
-            model_config = SettingsConfigDict(toml_file=home.settings_file)
+            files = (home.settings_file, home.studied_file)
 
         try:
             return cls.model_validate(SettingsOfHome().model_dump())
         except tomllib.TOMLDecodeError as error:
-            raise SettingsError(
-                f"{home.settings_file}: {error}. Mend it, or start from `recsys-assets init`."
-            ) from None
+            raise SettingsError(f"{_broken(home)}: {error}. Mend it, or start from `recsys-assets init`.") from None
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (found {fault['input']!r})"
                 for fault in error.errors()
             )
+            studied = f", {home.studied_file} (`recsys-assets study` writes it)" if home.studied_file.exists() else ""
             raise SettingsError(
-                f"{home.settings_file} or the RECSYS_ environment: {faults}. `recsys-assets init` writes a file with "
-                "every setting and what it allows."
+                f"{home.settings_file}{studied} or the RECSYS_ environment: {faults}. `recsys-assets init` writes a "
+                "file with every setting and what it allows."
             ) from None
+
+
+def _broken(home: Home) -> Path:
+    """The file of the home that is no TOML."""
+    try:
+        tomllib.loads(home.studied_file.read_text() if home.studied_file.exists() else "")
+    except tomllib.TOMLDecodeError:
+        return home.studied_file
+    return home.settings_file
 
 
 def template() -> str:

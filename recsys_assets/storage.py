@@ -66,6 +66,10 @@ class AssetStore:
             )
         return pointer.resolve()
 
+    def has(self, asset: Sequence[str], partition: str | None = None) -> bool:
+        """Whether there is a present version."""
+        return (self.folder(asset, partition) / "current").exists()
+
     def batches(self, asset: Sequence[str]) -> list[str]:
         """The batches of which a partitioned asset has a present version, by name."""
         return sorted(unquote(pointer.parent.name) for pointer in self.folder(asset).glob("batches/*/current"))

@@ -6,6 +6,7 @@ from recsys_assets.recommender import als
 from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index, IndexMismatchError
+from recsys_assets.recommender.matrices import user_movie_matrix
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import SparkSettings
 
@@ -69,3 +70,21 @@ def test_planted_tastes_are_learnt(tmp_path):
     assert (model.user_known.sum(), model.movie_known.sum()) == (40, 30)
     assert model.user_factors.shape == (42, 2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    "knobs", [{}, {"implicit_prefs": True, "alpha": 3.0}, {"implicit_prefs": True, "neutral_offset": -0.5}]
+)
+def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, knobs):
+    """Users who came later would be recommended by other factors than those who were there."""
+    generator = np.random.default_rng(0)
+    user, movie = np.nonzero(generator.random((20, 15)) < 0.5)
+    rating = generator.integers(1, 6, len(user))
+    columns = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32}
+    train = lazy(pl.DataFrame({"user": user, "movie": movie, "rating": rating}).cast(columns))
+    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    index = Index(n_users=20, n_movies=16, fingerprint="planted")
+    model = als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=3, max_iter=5, **knobs)
+    users, rated = user_movie_matrix(train, n_movies=16)
+    np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-4)

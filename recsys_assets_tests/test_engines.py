@@ -84,7 +84,18 @@ def _relational_tables(batches, scan) -> dict[str, pl.DataFrame]:
         "test_responses": splitting.responses(ratings, partition, "test"),
         "adjusted_train_ratings": cold_start.fill_cold_users(train, users, clusters, predicted),
     }
-    return {name: to_polars(conform(frame, TABLES[name])).sort(*TABLES[name].key) for name, frame in tables.items()}
+    # Splits of the study: all of them tables of ratings.
+    tables |= {
+        f"{name}/ratings": frame
+        for side in ("train", "test")
+        for name, frame in {
+            f"random_rows/{side}": splitting.random_rows(ratings, side, test_share=0.2, seed=4),
+            f"new_user_rows/{side}": splitting.new_user_rows(ratings, side, n_revealed=2, share=0.5, seed=4),
+            f"last_out/{side}": splitting.last_out(ratings, side),
+        }.items()
+    }
+    declared = {name: TABLES[name.rpartition("/")[2]] for name in tables}
+    return {name: to_polars(conform(frame, declared[name])).sort(*declared[name].key) for name, frame in tables.items()}
 
 
 @pytest.fixture(scope="module")

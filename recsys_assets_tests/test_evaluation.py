@@ -106,7 +106,7 @@ def test_a_population_without_users_has_no_rows():
     test = ratings((0, 0, 4.0), (0, 1, 2.0))
     guess = {"item_mean": predictions((0, 0, 3.0), (0, 1, 3.0))}
     scores = time_cut_scores(ratings((0, 5, 3.0)), test, guess, selected="item_mean", **FEW)
-    assert set(scores["population"]) == {"all", "seen"}
+    assert set(scores["population"]) == {"all", "seen", "few_ratings"}
     nobody = time_cut_scores(ratings((0, 5, 3.0)), ratings(), guess, selected="item_mean", **FEW)
     assert nobody.is_empty()
     assert nobody.schema == scores.schema
@@ -267,7 +267,7 @@ def test_the_unfilled_model_orders_the_rest_at_random():
     assert score(runs[0], "als_unadjusted", "top5_rating_published", "seen", "n") == 19
     for metric in ("rmse", "mae", "r2"):
         given_for = set(runs[0].filter(model="als_unadjusted", metric=metric)["population"])
-        assert given_for == {"seen"}
+        assert given_for == {"seen", "few_ratings"}
 
 
 def test_r2_is_zero_for_the_mean_and_missing_without_spread():

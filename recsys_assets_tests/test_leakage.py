@@ -6,13 +6,26 @@ from recsys_assets.home import Home
 from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.running import copied, files, materialize, table
 
-CASE_A = (
-    "key:train_ratings or key:adjusted_train_ratings or key:cluster_ratings "
-    "or key:item_mean_model or key:als_model or key:als_model_unadjusted or key:ranking_model"
+MODELS_A = ("item_mean_model", "als_model", "als_model_unadjusted", "ranking_model", "ease_model", "liking_model")
+MODELS_B = (
+    "segment_model",
+    "history_item_mean_model",
+    "item_neighbours_model",
+    "segment_residual_model",
+    "history_ranking_model",
+    "history_ease_model",
+    "transition_model",
 )
-CASE_B = "key:train_histories or key:segment_model or key:history_item_mean_model"
-MODELS_A = ("item_mean_model", "als_model", "als_model_unadjusted", "ranking_model")
-MODELS_B = ("segment_model", "history_item_mean_model")
+RESPONSES = ("response_stack_model",)
+
+
+def _keys(*assets: str) -> str:
+    return " or ".join(f"key:{asset}" for asset in assets)
+
+
+CASE_A = _keys("train_ratings", "adjusted_train_ratings", "cluster_ratings", *MODELS_A)
+CASE_B = _keys("train_histories", *MODELS_B)
+CASE_B_RESPONSES = _keys("train_histories", "train_responses", *MODELS_B, *RESPONSES)
 
 
 def _with_noise(home: Home, *hidden: str) -> int:
@@ -33,8 +46,9 @@ def _with_noise(home: Home, *hidden: str) -> int:
     [
         (("test_ratings",), CASE_A, MODELS_A),
         (("train_responses", "test_responses", "test_histories"), CASE_B, MODELS_B),
+        (("test_responses", "test_histories"), CASE_B_RESPONSES, RESPONSES),
     ],
-    ids=["case A", "case B"],
+    ids=["case A", "case B", "case B, models of responses"],
 )
 def test_models_do_not_depend_on_what_they_are_scored_on(materialized_home, tmp_path, hidden, selection, models):
     """Scores would be too good to be true, because some stage had let the test ratings through to a model."""
@@ -61,7 +75,7 @@ def test_noise_in_the_training_rows_does_change_the_models(materialized_home, tm
 def test_inference_leaves_every_stored_model_as_it_was(materialized_home, tmp_path):
     """Case study B's model was destroyed by asking it for one user's segment."""
     home = copied(materialized_home, tmp_path / "home")
-    models = (*MODELS_A, *MODELS_B, "serving_model")
+    models = (*MODELS_A, *MODELS_B, *RESPONSES, "serving_model")
     before = {model: files(home, model) for model in models}
     materialize(home, 'key:"predictions/*" or key:segment_movies or key:user_segments or key:recommendations')
     assert {model: files(home, model) for model in models} == before

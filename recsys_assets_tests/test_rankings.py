@@ -22,11 +22,11 @@ def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, 
     scores = random.integers(0, 3, (n_lists, n_movies)).astype(float)
     seen = random.random((n_users, n_movies)) < 0.5
     rows, movies = np.nonzero(~seen)
+    total = weights @ scores
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rankings, "_SCORES_PER_BLOCK", 3 * n_movies)
         patch.setattr(rankings, "_FEW", few)
-        ranks = rankings.ranks(weights, scores, sparse.csr_array(seen.astype(np.float32)), rows, movies)
-    total = weights @ scores
+        ranks = rankings.ranks(lambda of: total[of], sparse.csr_array(seen.astype(np.float32)), rows, movies)
     for row, movie, rank in zip(rows, movies, ranks, strict=True):
         best_first = sorted(np.flatnonzero(~seen[row]), key=lambda other, row=row: (-total[row, other], other))
         assert rank == 1 + best_first.index(movie)

@@ -28,6 +28,37 @@ def test_the_file_beats_defaults_and_the_environment_beats_the_file(home, monkey
     assert settings.splitting.parsed_cut == 0.7
 
 
+def test_what_a_study_chose_beats_defaults_and_nothing_else(home, monkeypatch):
+    """A study would change nothing, or override what the user has set on purpose."""
+    home.studied_file.write_text("[als]\nrank = 50\nmax_iter = 15\nreg_param = 0.05\n[clusters]\nk = 9\n")
+    studied = Settings.load(home)
+    assert (studied.als.rank, studied.als.max_iter, studied.als.reg_param, studied.clusters.k) == (50, 15, 0.05, 9)
+    assert studied.als.n_blocks == Settings().als.n_blocks
+    home.settings_file.write_text("[als]\nmax_iter = 7\n")
+    monkeypatch.setenv("RECSYS_ALS__REG_PARAM", "0.5")
+    both = Settings.load(home)
+    assert (both.als.rank, both.als.max_iter, both.als.reg_param, both.clusters.k) == (50, 7, 0.5, 9)
+    seen: list[Settings] = []
+
+    @dg.asset
+    def looked(settings: dg.ResourceParam[Settings]) -> None:
+        seen.append(settings)
+
+    run_config = {"resources": {"settings": {"config": {"als": {"rank": 3}}}}}
+    dg.materialize([looked], resources={"settings": settings_resource(both)}, run_config=run_config)
+    assert (seen[0].als.rank, seen[0].als.max_iter, seen[0].clusters.k) == (3, 7, 9)
+
+
+@pytest.mark.parametrize("text", ["[als]\nrnk = 20\n", "[als\n"])
+def test_a_broken_file_of_a_study_is_named(home, text):
+    """Somebody would look for the fault in the settings they wrote themselves."""
+    home.settings_file.write_text("[als]\nrank = 20\n")
+    home.studied_file.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        Settings.load(home)
+    assert str(home.studied_file) in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

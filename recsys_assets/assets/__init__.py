@@ -15,6 +15,7 @@ from recsys_assets.assets import (
     segments,
     serving,
     splitting,
+    study,
 )
 
 ASSETS: Sequence[dg.AssetsDefinition] = [
@@ -28,4 +29,5 @@ ASSETS: Sequence[dg.AssetsDefinition] = [
     *promotion.ASSETS,
     *serving.ASSETS,
     *backtest.ASSETS,
+    *study.ASSETS,
 ]

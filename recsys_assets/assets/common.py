@@ -30,8 +30,12 @@ _SETTINGS_OF_STAGE = {
     "als": ("als", "ranking"),
     "segments": ("segments",),
     "baselines": ("item_mean",),
+    "ranking": ("ease", "liking", "blend"),
+    "responses": ("item_neighbours", "segment_residuals", "response_stack"),
+    "next_movie": ("next_ranking", "next_ease", "transitions"),
     "evaluation": ("evaluation",),
     "serving": ("ranking", "serving"),
+    "study": ("study", "evaluation"),
 }
 
 

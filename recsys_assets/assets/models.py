@@ -26,6 +26,10 @@ def _input(name: str) -> dg.AssetIn:
     return dg.AssetIn(name, dagster_type=types.get(name, nw.LazyFrame))
 
 
+def _inputs(fit: Fit) -> set[str]:
+    return {"users", "movies", fit.table, *fit.others, *([PROMOTED] if fit.promoted else [])}
+
+
 def model_asset(fit: Fit) -> dg.AssetsDefinition:
     """The asset that fits a model and stores it."""
 
@@ -46,7 +50,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         group=fit.group,
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
         description=fit.description,
-        ins={name: _input(name) for name in ("users", "movies", fit.table, *([PROMOTED] if fit.promoted else []))},
+        ins={name: _input(name) for name in _inputs(fit)},
         dagster_type=fit.model_type,
     )(fitted_in_spark if fit.needs_spark else fitted)
 
@@ -63,7 +67,10 @@ def _fit(
     sections = promoted.ranking.settings if promoted else {fit.settings: getattr(settings, fit.settings).model_dump()}
     parameters = dict(sections[fit.settings])
     context.add_output_metadata({"settings": parameters, "index": index.fingerprint})
-    return fit.function(tables[fit.table], index=index, **outside, **parameters)
+    others = {name: tables[name] for name in fit.others}
+    for name in others.keys() & MODEL_TYPES.keys():
+        index.require(others[name].index, name)
+    return fit.function(tables[fit.table], index=index, **others, **outside, **parameters)
 
 
 def predictions_key(entry: Entry) -> dg.AssetKey:

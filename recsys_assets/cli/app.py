@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from recsys_assets.cli import backfill, batches, landing, looks, promotions, results, run, scores, serve
+from recsys_assets.cli import backfill, batches, landing, looks, promotions, results, run, scores, serve, study
 from recsys_assets.cli.terminal import complain
 
 
@@ -53,5 +53,5 @@ Examples:
 All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
 """,
 )
-for module in (run, serve, backfill, landing, batches, scores, results, looks, promotions):
+for module in (run, serve, study, backfill, landing, batches, scores, results, looks, promotions):
     module.register(app)

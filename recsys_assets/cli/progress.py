@@ -19,6 +19,7 @@ from recsys_assets.cli.terminal import seconds
 from recsys_assets.failures import reason
 
 _NAME_WIDTH = 40
+_LIVE_WIDTH = 100
 
 
 class RunProgress(logging.Handler):
@@ -86,8 +87,15 @@ class RunProgress(logging.Handler):
         if event is not None:
             self.take(event)
         # Steps that cannot begin are logged as errors of their own; the failure before them says it all.
-        elif record.levelno >= logging.WARNING and facts["step_key"] == self._running:
-            self._notes.append(facts["orig_message"])
+        elif facts["step_key"] == self._running:
+            self._note(record.levelno, facts["orig_message"])
+
+    def _note(self, level: int, message: str) -> None:
+        if level >= logging.WARNING:
+            self._notes.append(message)
+        elif level == logging.INFO:
+            # Shown until the next line or the end of the step; the log keeps it.
+            self._live.update(self._task, description=message[:_LIVE_WIDTH])
 
     def take(self, event: dg.DagsterEvent) -> None:
         """One event of a run, of this process or of another."""

@@ -8,15 +8,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.preferences import Preference
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,6 +63,62 @@ class ALSModel:
         known = self.user_known[user] & self.movie_known[movie]
         return rows.with_columns(prediction=pl.when(pl.Series(known)).then(pl.Series(predicted)))
 
+    def fold_in(self, rated: sparse.csr_array) -> np.ndarray:
+        """Factors of users from their ratings alone, as the last half-iteration of the fit solves for them.
+
+        A user whom the model was fitted with gets the factors that it has; any other those it would have had.
+
+        Args:
+            rated: users by movies, shape (U, n_movies).
+
+        Returns:
+            Shape (U, rank), float32; zeros for a user without a rating of a movie that the model knows.
+        """
+        own = _of_known(rated, self.movie_known)
+        gram = self._gram()
+        factors = np.zeros((rated.shape[0], self.rank), np.float32)
+        for user, (start, end) in enumerate(pairwise(own.indptr)):
+            system, weighed = self._equations(gram, own.indices[start:end], own.data[start:end])
+            if weighed.any():
+                factors[user] = np.linalg.solve(system, weighed.sum(axis=0))
+        return factors
+
+    def contributions(self, rated: sparse.csr_array, movies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What each of one user's ratings adds to its scores of some movies: exact, the sums are the scores.
+
+        The factors that `fold_in` solves for are linear in what the ratings say, so a score is a sum over them (Hu,
+        Koren and Volinsky 2008, section 5).
+
+        Args:
+            rated: shape (1, n_movies).
+            movies: shape (P,), int.
+
+        Returns:
+            The rated movies that the model knows, shape (R,), and the contributions, shape (R, P).
+        """
+        own = _of_known(rated, self.movie_known)
+        system, weighed = self._equations(self._gram(), own.indices, own.data)
+        if not weighed.any():
+            return own.indices, np.zeros((own.nnz, len(movies)))
+        return own.indices, weighed @ np.linalg.solve(system, self.movie_factors[movies].T.astype(np.float64))
+
+    def _gram(self) -> np.ndarray:
+        """What the movies that a user has not rated say of it; nothing in explicit models."""
+        movies = self.movie_factors[self.movie_known].astype(np.float64)
+        return movies.T @ movies if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
+
+    def _equations(self, gram: np.ndarray, movies: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A user's normal equations, as Spark sets them up: the system, and each rating's part of its right side."""
+        vectors = self.movie_factors[movies].astype(np.float64)
+        values = ratings - self.params.get("neutral", 0.0)
+        implicit = self.params["implicitPrefs"]
+        confidence = self.params["alpha"] * np.abs(values) if implicit else np.ones(len(values))
+        target = np.where(values > 0, 1 + confidence, 0) if implicit else values
+        system = gram + (vectors * confidence[:, None]).T @ vectors
+        n_regularised = (values > 0).sum() if implicit else len(values)
+        system[np.diag_indices_from(system)] += self.params["regParam"] * n_regularised
+        return system, vectors * target[:, None]
+
     def save(self, folder: Path) -> None:
         """Write user_factors.parquet, movie_factors.parquet (only ids that have factors) and model.json."""
         for side in ("user", "movie"):
@@ -97,6 +156,7 @@ def fit(
     max_iter: int = 10,
     implicit_prefs: bool = False,
     alpha: float = 1.0,
+    neutral_offset: float | None = None,
     n_blocks: int = 4,
     seed: int = 0,
 ) -> ALSModel:
@@ -114,6 +174,8 @@ def fit(
         max_iter: iterations.
         implicit_prefs: fit preferences with the rating as confidence (Hu, Koren and Volinsky 2008).
         alpha: weight of the confidence; only with `implicit_prefs`.
+        neutral_offset: standard deviations from the mean rating to the one below which a rating speaks against the
+            movie; by default every rating speaks for it. Only with `implicit_prefs`.
         n_blocks: blocks of users and of movies. Spark's 10 cost half as much time again on small data.
         seed: of the starting factors.
     """
@@ -125,6 +187,12 @@ def fit(
         "alpha": alpha,
         "seed": seed,
     }
+    if neutral_offset is not None:
+        neutral = Preference.of(ratings, neutral_offset=neutral_offset).neutral
+        ratings = ratings.with_columns(rating=(nw.col("rating") - neutral).cast(nw.Float32()))
+        facts = params | {"neutral": neutral}
+    else:
+        facts = params
     folder = Path(tempfile.mkdtemp(prefix="als-", dir=scratch))
     try:
         # Through a sorted file, not a plan: ALS repeats its input when a task is retried, and another row order would
@@ -136,7 +204,7 @@ def fit(
         shutil.rmtree(folder, ignore_errors=True)
     user = _dense(user_factors, "id", n_rows_of_users or index.n_users)
     movie = _dense(movie_factors, "id", index.n_movies)
-    return ALSModel(user[0], movie[0], user[1], movie[1], params=params, index=index.fingerprint)
+    return ALSModel(user[0], movie[0], user[1], movie[1], params=facts, index=index.fingerprint)
 
 
 def _fit_in_spark(
@@ -156,6 +224,13 @@ def _fit_in_spark(
     fitted.userFactors.write.parquet(str(folder / "user"))
     fitted.itemFactors.write.parquet(str(folder / "movie"))
     return pl.read_parquet(folder / "user" / "*.parquet"), pl.read_parquet(folder / "movie" / "*.parquet")
+
+
+def _of_known(rated: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
+    """The ratings of movies that the model knows, in the same shape."""
+    cells = rated.tocoo()
+    keep = known[cells.col]
+    return sparse.csr_array((cells.data[keep], (cells.row[keep], cells.col[keep])), shape=rated.shape)
 
 
 def _dense(factors: pl.DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,9 @@
 """The place of given movies among all that a user has not rated: what top-N scores are computed from.
 
-Models that rank differ only in the vectors they have for users and movies; everything else is here.
+Models that rank differ only in how they score the movies for a user; everything else is here.
 """
+
+from collections.abc import Callable
 
 import narwhals as nw
 import numpy as np
@@ -11,6 +13,8 @@ from scipy import sparse
 from recsys_assets.recommender.frames import row_count, to_polars
 from recsys_assets.recommender.matrices import user_movie_matrix
 
+# From users, shape (B,), and the ratings of each, shape (B, n_movies), to scores of all movies, shape (B, n_movies).
+Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
 # 16 MB of float32 scores at a time.
 _SCORES_PER_BLOCK = 4_000_000
 # Up to this many places of one user are counted, each in one pass over the scores; for more it pays to sort them.
@@ -30,15 +34,44 @@ def by_vectors(
 
     A movie whose vector is all zeros is unknown to the model and has no rank (null).
     """
+
+    def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
+        return user_vectors[users] @ movie_vectors.T
+
+    return by_scores(scores, np.asarray(movie_vectors.any(axis=1)), pairs, rated=rated)
+
+
+def by_scores(scores: Scorer, movie_known: np.ndarray, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:
+    """The rank of each pair's movie among the movies its user has not rated: user, movie, rank.
+
+    Args:
+        scores: from users and their ratings to their scores of all movies.
+        movie_known: shape (n_movies,); other movies have no rank (null).
+        pairs: user, movie; the movies whose place is asked for, none of them rated.
+        rated: user, movie, rating; what the scores are computed from, and left out of the ranking.
+    """
     asked = to_polars(pairs, "user", "movie").sort("user", "movie")
-    rated_users, matrix = user_movie_matrix(rated, n_movies=len(movie_vectors))
-    counts = np.zeros(len(user_vectors), np.int64)
-    counts[rated_users] = np.diff(matrix.indptr)
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    seen = sparse.csr_array((matrix.data, matrix.indices, starts), shape=(len(user_vectors), len(movie_vectors)))
-    place = ranks(user_vectors, movie_vectors.T, seen, asked["user"].to_numpy(), asked["movie"].to_numpy())
-    known = pl.Series(movie_vectors.any(axis=1))[asked["movie"]]
+    rated_users, matrix = user_movie_matrix(rated, n_movies=len(movie_known))
+    users = asked["user"].unique().sort().to_numpy()
+    seen = rows_of(users, rated_users, matrix)
+    row = np.searchsorted(users, asked["user"].to_numpy())
+
+    def of_rows(rows: np.ndarray) -> np.ndarray:
+        return scores(users[rows], seen[rows])
+
+    place = ranks(of_rows, seen, row, asked["movie"].to_numpy())
+    known = pl.Series(movie_known)[asked["movie"]]
     return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
+
+
+def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array) -> sparse.csr_array:
+    """The rows of these users, empty where one is not among `rated_users`, whose rows the matrix has."""
+    padded = sparse.csr_array(
+        (matrix.data, matrix.indices, np.append(matrix.indptr, matrix.indptr[-1])),
+        shape=(matrix.shape[0] + 1, matrix.shape[1]),
+    )
+    at = np.searchsorted(rated_users, users)
+    return padded[np.where(np.append(rated_users, -1)[at] == users, at, matrix.shape[0])]
 
 
 def by_popularity(
@@ -61,20 +94,15 @@ def by_popularity(
 
 
 def ranks(
-    user_weights: np.ndarray,
-    list_scores: np.ndarray,
-    seen: sparse.csr_array,
-    pair_row: np.ndarray,
-    pair_movie: np.ndarray,
+    scores: Callable[[np.ndarray], np.ndarray], seen: sparse.csr_array, pair_row: np.ndarray, pair_movie: np.ndarray
 ) -> np.ndarray:
     """The rank, from 1, of each pair's movie among the movies its user has not seen.
 
     Args:
-        user_weights: shape (U, S); a user's score of all movies is `user_weights @ list_scores`.
-        list_scores: shape (S, M).
+        scores: from B rows of `seen` to their scores of all M movies, shape (B, M).
         seen: shape (U, M); stored cells are movies left out of the ranking.
-        pair_row: shape (P,), rows of `user_weights`, ascending.
-        pair_movie: shape (P,), columns of `list_scores`, none of them seen.
+        pair_row: shape (P,), rows of `seen`, ascending.
+        pair_movie: shape (P,), columns of `seen`, none of them seen.
 
     Returns:
         Shape (P,), int32. Equal scores are ordered by the movie's index.
@@ -82,12 +110,12 @@ def ranks(
     result = np.empty(len(pair_row), np.int32)
     users, starts = np.unique(pair_row, return_index=True)
     ends = np.append(starts[1:], len(pair_row))
-    size = max(1, _SCORES_PER_BLOCK // list_scores.shape[1])
+    size = max(1, _SCORES_PER_BLOCK // seen.shape[1])
     for block in (slice(start, start + size) for start in range(0, len(users), size)):
-        scores = user_weights[users[block]] @ list_scores
+        scored = scores(users[block])
         rated = seen[users[block]].tocoo()
-        scores[rated.row, rated.col] = -np.inf
-        for row, start, end in zip(scores, starts[block], ends[block], strict=True):
+        scored[rated.row, rated.col] = -np.inf
+        for row, start, end in zip(scored, starts[block], ends[block], strict=True):
             result[start:end] = _places(row, pair_movie[start:end])
     return result
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender import als, clusters, cold_start
+from recsys_assets.recommender import als, clusters, cold_start, segments
 from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Task
@@ -28,6 +28,8 @@ _SECTIONS_OF_TABLES = {
     "user_clusters": ("clusters",),
     "cluster_ratings": ("clusters", "als"),
     "adjusted_train_ratings": ("clusters", "als", "cold_start"),
+    "user_segments": ("segments",),
+    "segment_ratings": ("segments",),
 }
 # Knobs of these sections that change how long something takes or what is drawn, never a model.
 _WITHOUT_EFFECT = {"clusters": ("k_max", "silhouette_sample", "n_init")}
@@ -47,11 +49,7 @@ def entry(task: Task, name: str) -> Entry:
 
 def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
     """The part of the parameters that the model's predictions depend on."""
-    sections: set[str] = set()
-    for name in model.needs:
-        if fit := _FITS.get(name):
-            sections |= {fit.settings, *_SECTIONS_OF_TABLES.get(fit.table, ())}
-        sections |= set(_SECTIONS_OF_TABLES.get(name, ()))
+    sections = {section for name in model.needs for section in _sections_of(name)}
     return {
         section: {
             knob: value for knob, value in parameters[section].items() if knob not in _WITHOUT_EFFECT.get(section, ())
@@ -60,11 +58,20 @@ def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, A
     }
 
 
+def _sections_of(name: str) -> set[str]:
+    """The sections behind a model or a table, those of what it is made from included."""
+    sections = set(_SECTIONS_OF_TABLES.get(name, ()))
+    if fit := _FITS.get(name):
+        sections |= {fit.settings}.union(*map(_sections_of, (fit.table, *fit.others)))
+    return sections
+
+
 class Refit:
     """Everything that is fitted on one training set, each part once and only when it is asked for.
 
     Args:
-        tables: users, movies, user_features, train_ratings and test_ratings.
+        tables: users, movies, user_features, and the tables of a split: train_ratings and test_ratings, or those of
+            case study B.
         parameters: by section; see `parameters_of`.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
@@ -78,14 +85,23 @@ class Refit:
         spark: "Callable[[], SparkSession]",
         scratch: Path,
     ) -> None:
+        self._tables = tables
         self._made: dict[str, Any] = dict(tables)
         self._parameters = parameters
         self._spark, self._scratch = spark, scratch
         self._index = Index.of(tables["users"], tables["movies"])
 
-    def predictions(self, model: Entry) -> nw.LazyFrame:
-        """What the model predicts for the test rows."""
-        rows = model.predict(**{name: self._get(name) for name in model.needs})
+    def with_parameters(self, parameters: Parameters) -> "Refit":
+        """The same training set with other parameters. What depends on none that differ is not fitted again."""
+        other = Refit(self._tables, parameters, spark=self._spark, scratch=self._scratch)
+        alike = {section for section in parameters if parameters[section] == self._parameters.get(section)}
+        other._made |= {name: made for name, made in self._made.items() if _sections_of(name) <= alike}
+        return other
+
+    def predictions(self, model: Entry, pairs: nw.LazyFrame | None = None) -> nw.LazyFrame:
+        """What the model predicts for the test rows, or for other pairs (user, movie) in place of `test_ratings`."""
+        instead = {} if pairs is None else {"test_ratings": pairs}
+        rows = model.predict(**{name: instead[name] if name in instead else self._get(name) for name in model.needs})
         return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
 
     def _get(self, name: str) -> Any:
@@ -95,7 +111,9 @@ class Refit:
 
     def _fit(self, fit: Fit) -> Any:
         outside = {"spark": self._spark(), "scratch": self._scratch} if fit.needs_spark else {}
-        return fit.function(self._get(fit.table), index=self._index, **outside, **self._parameters[fit.settings])
+        others = {name: self._get(name) for name in fit.others}
+        knobs = self._parameters[fit.settings]
+        return fit.function(self._get(fit.table), index=self._index, **others, **outside, **knobs)
 
     def _table(self, name: str) -> nw.LazyFrame:
         match name:
@@ -116,4 +134,10 @@ class Refit:
             case "adjusted_train_ratings":
                 inputs = ("train_ratings", "users", "user_clusters", "cluster_ratings")
                 return cold_start.fill_cold_users(*map(self._get, inputs), **self._parameters["cold_start"])
+            case "user_segments":
+                histories = self._get("train_histories")
+                assigned = segments.assign(self._get("segment_model"), histories, self._get("test_histories"))
+                return same_engine(histories, assigned)
+            case "segment_ratings":
+                return segments.ratings_by_segment(self._get("train_histories"), self._get("user_segments"))
         raise KeyError(f"{name} is neither given nor made from the training ratings")

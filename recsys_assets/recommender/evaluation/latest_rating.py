@@ -4,21 +4,23 @@ Which rating is the latest, and which users train the models, belongs to the spl
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
+from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics, hit_at
-from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, ratings_per_user
+from recsys_assets.recommender.evaluation.populations import by_demographics
+from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, distribution, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import (
     BASELINE,
     RANDOM,
     SELECTED,
     UPPER_BOUND,
     check_models,
-    score_table,
 )
 from recsys_assets.recommender.frames import to_polars
 
@@ -30,19 +32,34 @@ def latest_rating_scores(
     rating_predictions: Mapping[str, nw.LazyFrame],
     rankings: Mapping[str, nw.LazyFrame],
     *,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    **others: Any,
+) -> pl.DataFrame:
+    """What `measure_latest_rating` gives as table `evaluation_scores`; `n_resamples` are those of the bootstrap."""
+    measured = measure_latest_rating(responses, rating_predictions, rankings, seed=seed, **others)
+    return measured.scores(seed=seed, n_resamples=n_resamples)
+
+
+def measure_latest_rating(
+    responses: Mapping[str, nw.LazyFrame],
+    rating_predictions: Mapping[str, nw.LazyFrame],
+    rankings: Mapping[str, nw.LazyFrame],
+    *,
     histories: Mapping[str, nw.LazyFrame],
     selected: str,
     selected_ranking: str | None = None,
     n_movies: int,
+    users: nw.LazyFrame | None = None,
     protocol: str = "latest_rating",
     seed: int = 0,
-    n_resamples: int = 1000,
-) -> pl.DataFrame:
-    """Scores of the predicted response and of the predicted next movie, for each partition of the users.
+) -> Measured:
+    """The predicted response and the predicted next movie, for each partition of the users.
 
     Metrics: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage` of the rating models;
     `next_movie_hit_1` and `next_movie_hit_10` of the rankings. Added models: `random` (hits: exact
-    expectation over all orders of the movies not in the history), `upper_bound` (the truth), `selected`.
+    expectation over all orders of the movies not in the history; errors: over predictions drawn from the ratings of
+    the histories), `upper_bound` (the truth), `selected`.
 
     Args:
         responses: by population (train_users, test_users), table ratings with one row per user.
@@ -56,12 +73,9 @@ def latest_rating_scores(
         selected_ranking: the model whose hits are repeated as `selected`; None for `selected` itself, if it
             ranks.
         n_movies: size of the catalogue.
+        users: table users, for scores by gender and age of all of them; None for none.
         protocol: the name in the table.
-        seed: of the bootstrap.
-        n_resamples: number of bootstrap resamples.
-
-    Returns:
-        Table `evaluation_scores`.
+        seed: of ties.
 
     Raises:
         ValueError: a model's name is reserved, a selected model or `item_mean` is missing, predictions are
@@ -72,25 +86,32 @@ def latest_rating_scores(
     check_models(rankings, {selected_ranking} if selected_ranking else ())
     response = pl.concat([to_polars(frame, "user", "movie", "rating") for frame in responses.values()])
     rows = ScoredRows.of(response, seed=seed)
-    raters = _rater_metrics(rows, rating_predictions)
+    raters = _rater_metrics(rows, rating_predictions, distribution(nw.concat(list(histories.values()))))
     rankers = _ranker_metrics(rows, rankings, _unseen(rows, histories, n_movies))
     raters[SELECTED] = raters.get(selected, [])
     rankers[SELECTED] = rankers.get(selected_ranking or selected, [])
-    metrics = {model: [*raters.get(model, []), *rankers.get(model, [])] for model in {**raters, **rankers}}
-    populations = {name: np.isin(rows.users, to_polars(frame, "user")["user"]) for name, frame in responses.items()}
-    return score_table(protocol, metrics, populations, seed=seed, n_resamples=n_resamples)
+    return Measured(
+        protocol,
+        rows.users,
+        {model: [*raters.get(model, []), *rankers.get(model, [])] for model in {**raters, **rankers}},
+        {name: np.isin(rows.users, to_polars(frame, "user")["user"]) for name, frame in responses.items()},
+        by_demographics(users, rows.users) if users is not None else {},
+    )
 
 
-def _rater_metrics(rows: ScoredRows, predictions: Mapping[str, nw.LazyFrame]) -> dict[str, list[UserMetric]]:
-    """Errors and coverage by rating model, with the upper bound."""
+def _rater_metrics(
+    rows: ScoredRows, predictions: Mapping[str, nw.LazyFrame], known: tuple[np.ndarray, np.ndarray]
+) -> dict[str, list[UserMetric]]:
+    """Errors and coverage by rating model, with the upper bound and ratings drawn from the `known` ones."""
     measure = RatingMetrics(rows)
     own = {model: rows.ratings_of(model, frame) for model, frame in predictions.items()}
     own[UPPER_BOUND] = rows.rating
     fallback = rows.complete_ratings_of(BASELINE, predictions[BASELINE]) if predictions else rows.rating
-    return {
+    raters = {
         model: [*measure.errors(np.where(np.isnan(values), fallback, values)), measure.coverage(values)]
         for model, values in own.items()
     }
+    return {**raters, RANDOM: measure.random_ratings(*known)}
 
 
 def _ranker_metrics(

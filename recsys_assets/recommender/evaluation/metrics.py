@@ -50,8 +50,9 @@ class RatingMetrics:
     def errors(self, prediction: np.ndarray, populations: frozenset[str] | None = None) -> list[UserMetric]:
         """RMSE, MAE and R² of complete predictions, shape (rows,), for these populations or all (None)."""
         error = prediction - self.rows.rating
-        sse = self.rows.per_user(error**2)
-        absolute = self.rows.per_user(np.abs(error))
+        return self._errors(self.rows.per_user(error**2), self.rows.per_user(np.abs(error)), populations)
+
+    def _errors(self, sse: np.ndarray, absolute: np.ndarray, populations: frozenset[str] | None) -> list[UserMetric]:
         return [
             UserMetric("rmse", root_mean, (sse, self.count), populations),
             UserMetric("mae", mean, (absolute, self.count), populations),
@@ -93,6 +94,22 @@ class RatingMetrics:
         """Exact expectation over all orders without ties, where both rules take the same number of rows."""
         parts = (self.picks * self.total / self.count, self.picks)
         return [UserMetric(name, mean, parts) for name in ("top5_rating", "top5_rating_published")]
+
+    def random_ratings(self, values: np.ndarray, weights: np.ndarray) -> list[UserMetric]:
+        """RMSE, MAE and R² of predictions drawn from a distribution of ratings: exact expectations of the errors.
+
+        Args:
+            values: the ratings that are drawn, ascending, distinct.
+            weights: their shares, summing to 1.
+        """
+        first, second = weights @ values, weights @ values**2
+        rating = self.rows.rating
+        # E|X - r| from the sums over the values up to r: two look-ups per row, however many values there are.
+        below = np.searchsorted(values, rating, side="right")
+        share, part = (np.concatenate([[0], np.cumsum(terms)])[below] for terms in (weights, weights * values))
+        absolute = rating * share - part + (first - part) - rating * (1 - share)
+        sse = self.rows.per_user(second - 2 * rating * first + rating**2)
+        return self._errors(sse, self.rows.per_user(absolute), None)
 
 
 class RankingMetrics:

@@ -140,6 +140,13 @@ def ratings_per_user(ratings: nw.LazyFrame) -> pl.DataFrame:
     return to_polars(ratings.group_by("user").agg(count=nw.len()))
 
 
+def distribution(ratings: nw.LazyFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct ratings, ascending, and the share of each: two arrays of shape (values,)."""
+    counts = to_polars(ratings.group_by("rating").agg(count=nw.len())).sort("rating")
+    n = counts["count"].to_numpy()
+    return counts["rating"].cast(pl.Float64).to_numpy(), n / max(n.sum(), 1)
+
+
 def counts_of(users: np.ndarray, per_user: pl.DataFrame) -> np.ndarray:
     """The counts of `ratings_per_user` for these users, 0 where a user has none: shape (users,)."""
     wanted = pl.DataFrame({"user": users})

@@ -14,6 +14,7 @@ from recsys_assets.recommender.tables import SAMPLE_SHARE, TABLES
 
 _TABLE = TABLES["evaluation_scores"]
 BASELINE = "item_mean"
+POPULARITY = "popularity"
 # Rows that the protocols add themselves.
 RANDOM, UPPER_BOUND, SELECTED = "random", "upper_bound", "selected"
 

@@ -5,30 +5,28 @@ to the splitting stage.
 """
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
+from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics
-from recsys_assets.recommender.evaluation.rows import (
-    ScoredRows,
-    counts_of,
-    populations_by_history,
-    ratings_per_user,
-)
+from recsys_assets.recommender.evaluation.populations import by_demographics, by_experience
+from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, distribution, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import (
     BASELINE,
+    POPULARITY,
     RANDOM,
     SELECTED,
     UPPER_BOUND,
     check_models,
-    score_table,
 )
 from recsys_assets.recommender.frames import to_polars
 
-_SEEN = frozenset({"seen"})
+_SEEN = frozenset({"seen", "few_ratings"})
 
 
 def time_cut_scores(
@@ -36,18 +34,33 @@ def time_cut_scores(
     test_ratings: nw.LazyFrame,
     predictions: Mapping[str, nw.LazyFrame],
     *,
-    selected: str,
-    unfilled: Collection[str] = ("als_unadjusted",),
-    protocol: str = "time_cut",
     seed: int = 0,
     n_resamples: int = 1000,
+    **others: Any,
 ) -> pl.DataFrame:
-    """Scores of predicted ratings on all test rows, for all, seen and unseen users.
+    """What `measure_ratings` gives, as the table `evaluation_scores`; `n_resamples` are those of the bootstrap."""
+    measured = measure_ratings(train_ratings, test_ratings, predictions, seed=seed, **others)
+    return measured.scores(seed=seed, n_resamples=n_resamples)
+
+
+def measure_ratings(
+    train_ratings: nw.LazyFrame,
+    test_ratings: nw.LazyFrame,
+    predictions: Mapping[str, nw.LazyFrame],
+    *,
+    selected: str,
+    unfilled: Collection[str] = ("als_unadjusted",),
+    users: nw.LazyFrame | None = None,
+    protocol: str = "time_cut",
+    seed: int = 0,
+) -> Measured:
+    """Predicted ratings against all test rows, for all, seen and unseen users and those with few ratings.
 
     Metrics: `top5_rating` (true ratings of each user's ceil(5 %) test rows of highest prediction, ties at
     random, pooled), `top5_rating_published` (case study A's rule, on the models' own predictions, missing
     ones as 1.0), `rmse`, `mae`, `r2`, `prediction_coverage`. Added models: `random` (exact expectation over
-    all orders), `upper_bound` (the true ratings as predictions), `selected`.
+    all orders; for errors, over predictions drawn from the training ratings), `popularity` (an order by number of
+    training ratings, no ratings), `upper_bound` (the true ratings as predictions), `selected`.
 
     Args:
         train_ratings: table ratings; a user with a row here is seen.
@@ -57,12 +70,9 @@ def time_cut_scores(
         selected: the model whose rows are repeated as `selected`.
         unfilled: models without that fallback in `top5_rating`: what they do not predict comes last, in
             random order. Their errors are given for seen users only.
+        users: table users, for scores by gender and age; None for none.
         protocol: the name in the table.
-        seed: of ties and bootstrap.
-        n_resamples: number of bootstrap resamples.
-
-    Returns:
-        Table `evaluation_scores`.
+        seed: of ties.
 
     Raises:
         ValueError: a model's name is reserved, `selected` or `item_mean` is missing, or predictions are not
@@ -76,11 +86,17 @@ def time_cut_scores(
         model: _metrics(measure, rows.ratings_of(model, frame), fallback, filled=model not in unfilled)
         for model, frame in predictions.items()
     }
-    metrics[RANDOM] = measure.random_order()
+    metrics[RANDOM] = [*measure.random_order(), *measure.random_ratings(*distribution(train_ratings))]
     metrics[UPPER_BOUND] = _metrics(measure, rows.rating, fallback, filled=True)
     metrics[SELECTED] = metrics[selected]
-    populations = populations_by_history(counts_of(rows.users, ratings_per_user(train_ratings)))
-    return score_table(protocol, metrics, populations, seed=seed, n_resamples=n_resamples)
+    metrics.setdefault(POPULARITY, _order(measure, _popularity(rows, train_ratings)))
+    return Measured(
+        protocol,
+        rows.users,
+        metrics,
+        by_experience(counts_of(rows.users, ratings_per_user(train_ratings))),
+        by_demographics(users, rows.users) if users is not None else {},
+    )
 
 
 def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, filled: bool) -> list[UserMetric]:
@@ -93,3 +109,15 @@ def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, f
         *measure.errors(complete, populations=None if filled else _SEEN),
         measure.coverage(own),
     ]
+
+
+def _order(measure: RatingMetrics, values: np.ndarray) -> list[UserMetric]:
+    """The metrics of an order of the rows, shape (rows,), whose values are no ratings."""
+    return [measure.top5_rating(values), measure.top5_rating_published(values)]
+
+
+def _popularity(rows: ScoredRows, train_ratings: nw.LazyFrame) -> np.ndarray:
+    """Number of training ratings of each row's movie: shape (rows,)."""
+    counts = to_polars(train_ratings.group_by("movie").agg(count=nw.len()))
+    found = rows.frame.join(counts, on="movie", how="left", maintain_order="left")["count"]
+    return found.fill_null(0).cast(pl.Float64).to_numpy()

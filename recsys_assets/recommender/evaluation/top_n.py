@@ -5,25 +5,18 @@ movies are ranked belongs to the models.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.evaluation.lists import ListMetrics
+from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics
-from recsys_assets.recommender.evaluation.rows import (
-    ScoredRows,
-    counts_of,
-    populations_by_history,
-    ratings_per_user,
-)
-from recsys_assets.recommender.evaluation.score_table import (
-    RANDOM,
-    SELECTED,
-    UPPER_BOUND,
-    check_models,
-    score_table,
-)
+from recsys_assets.recommender.evaluation.populations import by_demographics, by_experience
+from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, ratings_per_user
+from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, check_models
 from recsys_assets.recommender.frames import to_polars
 
 
@@ -32,19 +25,35 @@ def top_n_scores(
     test_ratings: nw.LazyFrame,
     rankings: Mapping[str, nw.LazyFrame],
     *,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    **others: Any,
+) -> pl.DataFrame:
+    """What `measure_top_n` gives, as the table `evaluation_scores`; `n_resamples` are those of the bootstrap."""
+    measured = measure_top_n(train_ratings, test_ratings, rankings, seed=seed, **others)
+    return measured.scores(seed=seed, n_resamples=n_resamples)
+
+
+def measure_top_n(
+    train_ratings: nw.LazyFrame,
+    test_ratings: nw.LazyFrame,
+    rankings: Mapping[str, nw.LazyFrame],
+    *,
     n_movies: int,
     selected: str,
+    lists: Mapping[str, nw.LazyFrame] | None = None,
+    movies: nw.LazyFrame | None = None,
+    users: nw.LazyFrame | None = None,
     relevant_from: float = 4.0,
     k: int = 10,
     protocol: str = "top_n",
     seed: int = 0,
-    n_resamples: int = 1000,
-) -> pl.DataFrame:
-    """Scores of ranked movies for the users with a relevant test movie: all, seen and unseen ones.
+) -> Measured:
+    """Ranked movies for the users with a relevant test movie: all, seen and unseen ones and those with few ratings.
 
     Metrics, for k = 10: `ndcg_10`, `recall_10`, `precision_10`, `map_10`, `mrr_10`, `hit_rate_10`, each the
-    mean over users. Added models: `random` (exact expectation over all orders; without MAP and MRR),
-    `upper_bound` (the relevant movies first), `selected`.
+    mean over users; where lists are given, those of `ListMetrics`. Added models: `random` (exact expectation over all
+    orders; without MAP and MRR), `upper_bound` (the relevant movies first), `selected`.
 
     Args:
         train_ratings: table ratings; a user with a row here is seen, and the rated movies are no candidates.
@@ -53,14 +62,13 @@ def top_n_scores(
             candidates. A movie without a row or without a rank is not in the list.
         n_movies: size of the catalogue.
         selected: the model whose rows are repeated as `selected`.
+        lists: by model, what `lists.top_lists` gave for the users with a relevant test movie; `random` too.
+        movies: table movies; needed with lists.
+        users: table users, for scores by gender and age; None for none.
         relevant_from: lowest rating of a relevant movie.
         k: length of the list that is looked at.
         protocol: the name in the table.
-        seed: of the bootstrap.
-        n_resamples: number of bootstrap resamples.
-
-    Returns:
-        Table `evaluation_scores`.
+        seed: of the order of the rows.
 
     Raises:
         ValueError: a model's name is reserved, `selected` is missing, rankings are not usable, or a user has
@@ -74,8 +82,14 @@ def top_n_scores(
     metrics = {model: measure.of_ranks(rows.ranks_of(model, frame)) for model, frame in rankings.items()}
     metrics[RANDOM] = measure.random_order(_candidates(rows, n_train, n_movies))
     metrics[UPPER_BOUND] = measure.perfect()
+    populations = by_experience(n_train)
+    if lists and movies is not None:
+        described = ListMetrics(rows, train_ratings, movies, populations, k)
+        for model, shown in lists.items():
+            metrics[model] = [*metrics[model], *described.of_lists(shown)]
     metrics[SELECTED] = metrics[selected]
-    return score_table(protocol, metrics, populations_by_history(n_train), seed=seed, n_resamples=n_resamples)
+    groups = by_demographics(users, rows.users) if users is not None else {}
+    return Measured(protocol, rows.users, metrics, populations, groups)
 
 
 def _candidates(rows: ScoredRows, n_train: np.ndarray, n_movies: int) -> np.ndarray:

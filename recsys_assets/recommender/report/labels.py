@@ -68,6 +68,17 @@ PROTOCOLS: Mapping[str, Protocol] = {
         "should come first.",
         ("ndcg_10",),
     ),
+    **{
+        f"time_cut_0.{tenths}": Protocol(f"Rating what comes later, trained on the first {tenths}0 %")
+        for tenths in (6, 7, 9)
+    },
+    "random_90_10": Protocol("Random tenth of the ratings"),
+    "random_80_20": Protocol("Random fifth of the ratings"),
+    **{f"u{fold}": Protocol(f"Published fold {fold}") for fold in range(1, 6)},
+    "new_users_0": Protocol("New users, nothing known"),
+    "new_users_1": Protocol("New users, one rating known"),
+    **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
+    "last_out": Protocol("Everybody's last rating"),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
@@ -87,6 +98,7 @@ MODELS: Mapping[str, str] = {
 POPULATIONS: Mapping[str, str] = {
     "all": "All users",
     "seen": "Users seen in training",
+    "few_ratings": "Users with 1 to 20 training ratings",
     "unseen": "Users not seen in training",
     "train_users": "Train users",
     "test_users": "Test users",
@@ -139,6 +151,32 @@ METRICS_AT_K: Mapping[str, Metric] = {
         "Share of users whose next movie is in the top {k} of those they have not seen.",
         4,
     ),
+    "novelty": Metric(
+        "Novelty at {k}", None, "Mean -log2 of the share of training users who rated the first {k}, in bits.", 2, False
+    ),
+    "popularity": Metric("Popularity at {k}", None, "Mean share of training users who rated the first {k}.", 3, False),
+    "popularity_bias": Metric(
+        "Popularity bias at {k}",
+        None,
+        "By how much the first {k} are more popular than the movies that the user likes later.",
+        3,
+        False,
+    ),
+    "genre_diversity": Metric(
+        "Diversity by genre at {k}", None, "Mean Jaccard distance of the genres of two of the first {k}.", 3, False
+    ),
+}
+# What is told of another metric is named <metric><this>.
+DERIVED: Mapping[str, Metric] = {
+    "_gain": Metric(
+        "{label}: gain",
+        "higher",
+        "Share of the way from random to the best possible: (model - random) / (upper bound - random).",
+        is_drawn=False,
+    ),
+    "_gap": Metric(
+        "{label}: gap", None, "Score of the group minus the score of all users that are not in it.", 3, False
+    ),
 }
 
 
@@ -170,6 +208,9 @@ def population(name: str) -> str:
 
 def metric(name: str) -> Metric:
     """What is known of a metric; of an unknown one, its name."""
+    for ending, derived in DERIVED.items():
+        if name.endswith(ending):
+            return replace(derived, label=derived.label.format(label=metric(name.removesuffix(ending)).label))
     base, _, k = name.rpartition("_")
     at_k = METRICS_AT_K.get(base)
     if at_k and k.isdigit():

@@ -17,11 +17,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.report import charts, labels
+from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.headline import Headline
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
 from recsys_assets.recommender.report.segment_charts import top_movies
+from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 
 # Beyond these, cards make the page long and heavy without making it more readable; the largest segments are shown.
@@ -45,6 +46,7 @@ class ReportInputs:
         versions: library and version.
         generated: when the report was made.
         title: heading of the page.
+        study: the tables of a study; None where there was none.
     """
 
     ratings: nw.LazyFrame
@@ -62,6 +64,7 @@ class ReportInputs:
     versions: Mapping[str, str]
     generated: datetime
     title: str = "Recommender report"
+    study: StudyTables | None = None
 
 
 def render_page(inputs: ReportInputs) -> str:
@@ -87,6 +90,8 @@ def render_page(inputs: ReportInputs) -> str:
         headline=Headline(scores, data.users, data.ratings),
         protocols=_protocols(scores),
         published=[(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED],
+        study=StudySection(inputs.study) if inputs.study else None,
+        study_pictures=_study_pictures(inputs.study) if inputs.study else [],
         pictures=_pictures(inputs),
         cards=_cards(inputs),
         settings=list(_groups(inputs.settings)),
@@ -147,6 +152,11 @@ def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
         "example_affinities": charts.example_affinities(inputs.user_segments, inputs.users),
     }
     return {name: figure(chart, name) for name, chart in drawn.items()}
+
+
+def _study_pictures(study: StudyTables) -> list[Markup]:
+    drawn = {"cold-to-warm": study_charts.cold_to_warm(study.scores), "optimism": study_charts.optimism(study.scores)}
+    return [figure(chart, name) for name, chart in drawn.items() if chart]
 
 
 def _cards(inputs: ReportInputs) -> list[dict[str, object]]:

@@ -15,14 +15,17 @@ from recsys_assets.recommender.segments.profiles import (
     top_movies,
 )
 from recsys_assets.recommender.segments.ratings import segment_mean_predictions, user_bias_predictions
+from recsys_assets.recommender.segments.residuals import SegmentResidualModel, fit_residuals
 
 __all__ = [
     "SegmentModel",
+    "SegmentResidualModel",
     "affinities",
     "assign",
     "counted_ratings",
     "empty_cells",
     "fit",
+    "fit_residuals",
     "largest_affinity_error",
     "memberships",
     "ratings_by_segment",

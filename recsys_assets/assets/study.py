@@ -1,0 +1,216 @@
+"""The study: what validation chooses, and every model under every protocol. No part of `refresh`: somebody asks for it.
+
+Everything that was tried is kept in the home's folder `study`, beside what the assets hold, so that a run that was
+stopped goes on where it was. What is chosen and how is `recommender.study`.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.home import Home
+from recsys_assets.partitions import PROTOCOLS
+from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT
+from recsys_assets.recommender.evaluation.score_table import marked
+from recsys_assets.recommender.frames import conform, lazy
+from recsys_assets.recommender.ingest import folds
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.study.scoring import KeptScores, Scoring
+from recsys_assets.recommender.study.study import OF_THE_PIPELINE, Splits, Study, choices_table, trials_table
+from recsys_assets.recommender.study.tuning import chosen
+from recsys_assets.recommender.tables import TABLES
+from recsys_assets.resources import HomeResource
+from recsys_assets.settings import Settings
+from recsys_assets.studied import overruled, write_studied
+
+_Tables = dict[str, nw.LazyFrame]
+
+
+def _study(
+    context: dg.AssetExecutionContext,
+    tables: Mapping[str, nw.LazyFrame],
+    settings: Settings,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> Study:
+    split, scored = settings.splitting, settings.evaluation
+    return Study(
+        tables,
+        settings.model_dump(),
+        _defaults(),
+        home.folders.study,
+        code=version("recsys_assets"),
+        spark=lambda: spark.spark_session,
+        scratch=home.scratch,
+        splits=Splits(split.parsed_cut, split.train_share, split.seed),
+        scoring=Scoring(scored.seed, scored.n_resamples),
+        budget=settings.study.budget,
+        seed=settings.study.seed,
+        log=context.log.info,
+    )
+
+
+def _defaults() -> dict[str, Any]:
+    """The built-in settings by section, whatever files and environment say."""
+    fields = Settings.model_fields.items()
+    return {name: field.default.model_dump() for name, field in fields if hasattr(field.default, "model_dump")}
+
+
+def _empty(name: str) -> nw.LazyFrame:
+    return conform(lazy(pl.DataFrame(schema=list(TABLES[name].columns))), TABLES[name])
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS)
+def published_folds(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+) -> nw.LazyFrame:
+    """The splits that came with the data, such as u1 to u5 of MovieLens 100K; no rows where there are none."""
+    limit = settings.data.max_unpacked_bytes
+    for batch in home.folders.landed_batches():
+        source = Source(home.folders.batch(batch), home.scratch / f"folds-{batch}", limit)
+        if (found := folds.published_folds(source, users, movies)) is not None:
+            context.log.info(f"Folds of {batch}")
+            return lazy(found)
+    return _empty("published_folds")
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS)
+def study_trials(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    published_folds: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> _Tables:
+    """For each protocol, the settings and models that were tried on a validation slice of its training rows.
+
+    Each trial is kept in the home's folder `study` as soon as it is made, and never made again for the same rows,
+    settings and code. Test rows are in no slice.
+    """
+    tables = {"users": users, "movies": movies, "user_features": user_features, "ratings": ratings}
+    study = _study(context, tables | {"published_folds": published_folds}, settings, home, spark)
+    made = {}
+    for protocol in context.partition_keys:
+        possible = study.is_possible(protocol)
+        found = study.found(protocol, settings.study.searches or None) if possible else []
+        made[protocol] = lazy(trials_table(found))
+        facts: dict[str, Any] = {knob: str(value) for knob, value in chosen(found).items()}
+        context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=protocol)
+    return made
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_trials])
+def studied_settings(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    published_folds: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> nw.LazyFrame:
+    """The settings that the trials of the pipeline's own splits choose, written to `studied.toml` of the home.
+
+    From then on `refresh` trains with them; your own settings.toml goes before them. What is served changes only if
+    the new configuration passes the gate of `promoted_configuration`.
+    """
+    tables = {"users": users, "movies": movies, "user_features": user_features, "ratings": ratings}
+    study = _study(context, tables | {"published_folds": published_folds}, settings, home, spark)
+    found = [each for protocol in OF_THE_PIPELINE for each in study.found(protocol, ())]
+    knobs = chosen(found)
+    changed = write_studied(home.folders, knobs)
+    for knob, value in overruled(knobs, Settings.load(home.folders)).items():
+        context.log.warning(f"{knob}: your own settings say {value}, which goes before {knobs[knob]} of the study.")
+    context.add_output_metadata(
+        {
+            "file": dg.MetadataValue.path(home.folders.studied_file),
+            "changed": len(changed),
+            "changes": dg.MetadataValue.md(_listed(changed)),
+        }
+    )
+    return lazy(choices_table(found, _defaults()))
+
+
+def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    rows = [f"| {knob} | {'built-in' if old is None else old} | {new} |" for knob, (old, new) in changed.items()]
+    return "\n".join(["| setting | before | now |", "|---|---|---|", *rows])
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS, deps=[study_trials])
+def study_scores(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    published_folds: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> _Tables:
+    """Every model under each protocol, with the settings that its own validation slice chose.
+
+    `selected` is the model that won on that slice. A protocol that the data do not allow, such as published folds that
+    did not come with them, has no rows.
+    """
+    tables = {"users": users, "movies": movies, "user_features": user_features, "ratings": ratings}
+    study = _study(context, tables | {"published_folds": published_folds}, settings, home, spark)
+    share = settings.data.sample.share
+    made = {}
+    for protocol in context.partition_keys:
+        if study.is_possible(protocol):
+            made[protocol] = lazy(marked(study.scores(protocol).scores, sample_share=share))
+        else:
+            context.log.info(f"{protocol}: the data came without it")
+            made[protocol] = _empty("study_scores")
+    return made
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
+def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
+    """Every metric of every model for each user on the user's own rows, under each protocol."""
+    return _kept(context, home.folders, "user_scores")
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
+def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
+    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests."""
+    return _kept(context, home.folders, "paired_tests")
+
+
+def _kept(context: dg.AssetExecutionContext, home: Home, table: str) -> _Tables:
+    """A table that was computed with `study_scores`."""
+    kept = KeptScores(home.study / "scores")
+    there = {protocol: kept.newest(protocol) for protocol in context.partition_keys}
+    return {protocol: lazy(getattr(scores, table)) if scores else _empty(table) for protocol, scores in there.items()}
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_scores])
+def leakage_audit(home: HomeResource) -> nw.LazyFrame:
+    """By how much random and last-out splits make the same models look better than the cut in time.
+
+    Of the protocols that have been scored; without the cut in time there are no rows.
+    """
+    kept = KeptScores(home.folders.study / "scores")
+    scored = [scores.scores for protocol in LEAKAGE_AUDIT if (scores := kept.newest(protocol))]
+    return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
+
+
+ASSETS = [published_folds, study_trials, studied_settings, study_scores, user_scores, paired_tests, leakage_audit]

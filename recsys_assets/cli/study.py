@@ -1,0 +1,96 @@
+"""The command that tunes and compares: searches on validation slices, every model under every protocol, the choice."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recsys_assets.cli.run import launch, locked
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, nearest
+from recsys_assets.home import Home
+from recsys_assets.java import check_java
+from recsys_assets.storage import AssetStore
+
+if TYPE_CHECKING:
+    from recsys_assets.cli.launch import Launch
+
+_NEEDED = ("ratings", "users", "movies", "user_features")
+_OF_A_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
+_OF_ALL = ("studied_settings", "leakage_audit")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(rich_help_panel="The pipeline")(study)
+
+
+def study(
+    searches: Annotated[
+        list[str] | None, typer.Option(help="Only these searches; for the others, earlier trials decide.")
+    ] = None,
+    protocols: Annotated[list[str] | None, typer.Option(help="Only under these protocols.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Candidates per search.", show_default="[study] budget of the settings")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Try settings and models on validation slices, score all models under all protocols, write what was chosen.
+
+    What was chosen is in `studied.toml` of the home, which the next `run` trains with; your own settings.toml goes
+    before it. Every trial is kept at once: stop the command whenever you like, and the same command goes on from there.
+    Lists are separated by commas, or the option is given several times.
+
+    Examples: `recsys-assets study`, `recsys-assets study --protocols time_cut,top_n --searches als --budget 20`
+    """
+    check_java()
+    from recsys_assets.recommender.study.searches import SEARCHES
+    from recsys_assets.recommender.study.slices import PROTOCOLS
+
+    here, out = Home.resolve(home), console()
+    wanted = _known("search", searches, [search.name for search in SEARCHES])
+    under = _known("protocol", protocols, PROTOCOLS) or PROTOCOLS
+    store = AssetStore(here.assets)
+    for asset in _NEEDED:
+        store.current([asset])
+    with locked(here):
+        launch(here, out, _launches(under, wanted, budget))
+    out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
+    out.print(f"Report: {here.report}", soft_wrap=True)
+    out.print("Next: recsys-assets run", soft_wrap=True)
+
+
+def _known(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The names that were given, in their usual order.
+
+    Raises:
+        CommandError: there is no such name.
+    """
+    names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            alike = nearest(name, known)
+            raise CommandError(f"No {kind} {name!r}. {'Nearest' if alike else 'Known'}: {', '.join(alike or known)}.")
+    return [name for name in known if name in names]
+
+
+def _launches(protocols: Sequence[str], searches: Sequence[str], budget: int | None) -> "list[Launch]":
+    """A run per protocol, so that what is done is there when the next one is stopped; then what follows from all."""
+    import dagster as dg
+
+    from recsys_assets.cli.launch import Launch
+    from recsys_assets.jobs import refresh
+    from recsys_assets.jobs import study as job
+
+    knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
+    config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}
+
+    def keys(*names: str) -> list[dg.AssetKey]:
+        return [dg.AssetKey(name) for name in names]
+
+    folds = Launch(job.name, "Splits that came with the data", assets=keys("published_folds"))
+    each = [
+        Launch(job.name, f"Protocol {name} ({number} of {len(protocols)})", [name], keys(*_OF_A_PROTOCOL), config)
+        for number, name in enumerate(protocols, 1)
+    ]
+    rest = Launch(job.name, "Choosing", assets=keys(*_OF_ALL), config=config)
+    return [folds, *each, rest, Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))]

@@ -1,0 +1,78 @@
+"""Scores put beside scores: the same protocol with several seeds, and the same models under several protocols."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from recsys_assets.recommender.evaluation.significance import LOWER_IS_BETTER
+from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.tables import TABLES
+
+_KEYS = ("protocol", "model", "population", "metric")
+_HONEST = "time_cut"
+
+
+def over_seeds(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Scores of the same protocol with several seeds as one table `evaluation_scores`, with two further columns.
+
+    Value and interval are means over the seeds, so the interval is that of the users; how much the seed matters is
+    `seed_sd`, the standard deviation of the value over seeds (0 for one seed), and `seeds` says how many there are.
+
+    Args:
+        runs: tables `evaluation_scores`, at least one.
+    """
+    scores = pl.concat(runs, how="diagonal").group_by(*_KEYS, maintain_order=True)
+    table = TABLES["evaluation_scores"]
+    together = scores.agg(
+        pl.col("value", "low", "high").mean(),
+        n=pl.col("n").mean().round().cast(pl.Int64),
+        seeds=pl.len().cast(pl.Int32),
+        seed_sd=pl.col("value").std().fill_null(0.0),
+    )
+    return to_polars(conform(lazy(together), table)).sort(table.order)
+
+
+def reseeded(parameters: Mapping[str, Mapping[str, object]], by: int) -> dict[str, dict[str, object]]:
+    """The parameters with `by` added to the seed of every section that has one."""
+    return {
+        section: {
+            name: value + by if name == "seed" and isinstance(value, int) else value for name, value in knobs.items()
+        }
+        for section, knobs in parameters.items()
+        if isinstance(knobs, Mapping)
+    }
+
+
+def leakage_audit(scores: pl.DataFrame, *, honest: str = _HONEST) -> pl.DataFrame:
+    """By how much each other split makes the same models look better than the cut in time: table `leakage_audit`.
+
+    Raw scores differ also because the test rows do; differences of gains (`<metric>_gain`) allow for that, and those of
+    seen users for that only a cut in time leaves users unseen. The splits have other test users, so the intervals are
+    of independent differences: their half-widths add in squares.
+
+    Args:
+        scores: tables `evaluation_scores` of several protocols, one below the other.
+        honest: the protocol that does not look into the future.
+    """
+    table = TABLES["leakage_audit"]
+    keys = ["model", "population", "metric"]
+    base = scores.filter(pl.col("protocol") == honest).select(
+        *keys, honest="value", honest_low="low", honest_high="high"
+    )
+    sign = pl.when(pl.col("metric").is_in(LOWER_IS_BETTER)).then(-1.0).otherwise(1.0)
+    value, before = pl.col("value"), pl.col("honest")
+    ends = [
+        # The better end of this split with the worse end of the honest one, and the other way round.
+        ((value - pl.col("low")) ** 2 + (pl.col("honest_high") - before) ** 2).sqrt(),
+        ((pl.col("high") - value) ** 2 + (before - pl.col("honest_low")) ** 2).sqrt(),
+    ]
+    compared = (
+        scores.filter(pl.col("protocol") != honest)
+        .join(base, on=keys)
+        .with_columns(optimism=sign * (value - before), below=ends[0], above=ends[1])
+        .with_columns(
+            low=pl.col("optimism") - pl.when(sign > 0).then("below").otherwise("above"),
+            high=pl.col("optimism") + pl.when(sign > 0).then("above").otherwise("below"),
+        )
+    )
+    return to_polars(conform(lazy(compared), table)).sort(table.order)

@@ -1,0 +1,136 @@
+"""What a protocol measured, before it becomes a table: each model's metrics as parts per user, and who the users are.
+
+Tables of scores, of per-user scores and of paired tests are different views of it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric
+from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, score_table
+from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.tables import TABLES
+
+GAIN, GAP = "_gain", "_gap"
+# What is measured of a whole set of lists is no score of a user.
+OF_ALL_LISTS = "catalog_coverage"
+_LEADING = ("top5_rating", "rmse", "r2", "ndcg", "recall", "next_movie_hit")
+
+
+def is_leading(metric: str) -> bool:
+    """Whether the metric also comes as gain, as gap between groups, and with tests."""
+    base, _, k = metric.rpartition("_")
+    return (base if k.isdigit() else metric) in _LEADING
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Metrics by model on the same users.
+
+    Attributes:
+        protocol: its name in the tables.
+        users: dense ids, ascending, of shape (users,).
+        metrics: by model.
+        populations: by name, boolean masks of shape (users,).
+        groups: the same for groups of users that are compared with everybody else, such as those of one gender.
+    """
+
+    protocol: str
+    users: np.ndarray
+    metrics: Mapping[str, Sequence[UserMetric]]
+    populations: Mapping[str, np.ndarray]
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def scores(self, *, seed: int, n_resamples: int) -> pl.DataFrame:
+        """Table `evaluation_scores`, with two kinds of derived metrics beside the leading ones.
+
+        `<metric>_gain`: (model - random) / (upper bound - random), so 0 is what random order has and 1 the truth.
+        `<metric>_gap` of a group: its score minus the score of all users that are not in it.
+
+        Args:
+            seed: of the bootstrap.
+            n_resamples: number of bootstrap resamples.
+        """
+        everyone = np.ones(len(self.users), dtype=bool)
+        drawn = {"seed": seed, "n_resamples": n_resamples}
+        gains = {model: list(self._gains(model)) for model in self.metrics if model not in (RANDOM, UPPER_BOUND)}
+        complete = {model: [*metrics, *gains.get(model, ())] for model, metrics in self.metrics.items()}
+        gaps = {model: list(self._gaps(metrics)) for model, metrics in self.metrics.items()}
+        tables = [
+            score_table(self.protocol, complete, {**self.populations, **self.groups}, **drawn),
+            score_table(self.protocol, gaps, dict.fromkeys(self.groups, everyone), **drawn),
+        ]
+        return pl.concat(tables).sort(TABLES["evaluation_scores"].order)
+
+    def user_scores(self) -> pl.DataFrame:
+        """Every metric of every user on the user's own rows: table `user_scores`.
+
+        Pooled metrics weigh users by their rows, so their means over users are other numbers than the scores. Models
+        have no row for a user without a defined value; `selected` only repeats another model.
+        """
+        table = TABLES["user_scores"]
+        parts = [
+            self._of_users(model, metric)
+            for model, metrics in self.metrics.items()
+            for metric in metrics
+            if model != SELECTED and not metric.name.startswith(OF_ALL_LISTS)
+        ]
+        schema = {name: column.dtype for name, column in table.columns.items()}
+        rows = pl.concat(parts) if parts else to_polars(conform(lazy(pl.DataFrame(schema=list(schema))), table))
+        return rows.sort(table.order)
+
+    def _of_users(self, model: str, metric: UserMetric) -> pl.DataFrame:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = metric.formula(*metric.parts)
+        given = np.isfinite(values)
+        if metric.populations is not None:
+            given &= np.any([mask for name, mask in self.populations.items() if name in metric.populations], axis=0)
+        rows = pl.DataFrame({"user": self.users[given], "value": values[given], "n": metric.parts[-1][given]})
+        named = rows.with_columns(protocol=pl.lit(self.protocol), model=pl.lit(model), metric=pl.lit(metric.name))
+        return to_polars(conform(lazy(named), TABLES["user_scores"]))
+
+    def _gains(self, model: str) -> Iterator[UserMetric]:
+        bounds = [{metric.name: metric for metric in self.metrics.get(name, ())} for name in (RANDOM, UPPER_BOUND)]
+        for metric in self.metrics[model]:
+            if is_leading(metric.name) and all(metric.name in bound for bound in bounds):
+                yield _gain(metric, *(bound[metric.name] for bound in bounds))
+
+    def _gaps(self, metrics: Sequence[UserMetric]) -> Iterator[UserMetric]:
+        for group, inside in self.groups.items():
+            for metric in metrics:
+                if is_leading(metric.name) and metric.populations is None:
+                    yield _gap(metric, group, inside)
+
+
+def difference(metric: UserMetric, other: UserMetric, name: str) -> UserMetric:
+    """Metric minus other on the same users, resampled together."""
+    split = len(other.parts)
+
+    def formula(*parts: np.ndarray) -> np.ndarray:
+        return metric.formula(*parts[split:]) - other.formula(*parts[:split])
+
+    return UserMetric(name, formula, (*other.parts, *metric.parts), metric.populations)
+
+
+def _gain(metric: UserMetric, random: UserMetric, upper: UserMetric) -> UserMetric:
+    first = len(random.parts)
+    second = first + len(upper.parts)
+
+    def formula(*parts: np.ndarray) -> np.ndarray:
+        lowest = random.formula(*parts[:first])
+        return (metric.formula(*parts[second:]) - lowest) / (upper.formula(*parts[first:second]) - lowest)
+
+    parts = (*random.parts, *upper.parts, *metric.parts)
+    return UserMetric(f"{metric.name}{GAIN}", formula, parts, metric.populations)
+
+
+def _gap(metric: UserMetric, group: str, inside: np.ndarray) -> UserMetric:
+    name = f"{metric.name}{GAP}"
+    own, others = (
+        UserMetric(name, metric.formula, tuple(part * mask for part in metric.parts)) for mask in (inside, ~inside)
+    )
+    gap = difference(own, others, name)
+    return UserMetric(name, gap.formula, gap.parts, frozenset({group}))

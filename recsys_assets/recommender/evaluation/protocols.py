@@ -1,0 +1,202 @@
+"""Every protocol by name: how it cuts the ratings for `Refit`, and how the predictions on its test rows are scored.
+
+The cuts themselves are in `splitting`, the formulas in `metrics`. Which models run, and what is kept of them, is the
+study's business.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender import splitting
+from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
+from recsys_assets.recommender.evaluation.lists import Ranked, random_ranks, top_lists
+from recsys_assets.recommender.evaluation.measured import Measured
+from recsys_assets.recommender.evaluation.score_table import RANDOM
+from recsys_assets.recommender.evaluation.time_cut import measure_ratings
+from recsys_assets.recommender.evaluation.top_n import measure_top_n
+from recsys_assets.recommender.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.splitting import Cut
+
+if TYPE_CHECKING:
+    from recsys_assets.recommender.registry import Entry, Task
+
+Tables = Mapping[str, nw.LazyFrame]
+
+REVEALED = (0, 1, 2, 5, 10, 20)
+NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
+FOLDS = ("u1", "u2", "u3", "u4", "u5")
+# The same models under these, the cut in time first: by how much a split that looks into the future flatters them.
+LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
+TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
+_SHARED = ("users", "movies", "user_features")
+_FORMS = (
+    "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, last_out, top_n, "
+    "latest_rating"
+)
+
+
+def tasks(name: str) -> "tuple[Task, ...]":
+    """The registry's tasks whose entries are scored under the protocol."""
+    if name == "latest_rating":
+        return ("latest_rating", "next_movie")
+    return ("top_n",) if _is_top_n(name) else ("time_cut",)
+
+
+def _is_top_n(name: str) -> bool:
+    return name.startswith("top_n")
+
+
+def split(
+    name: str, tables: Tables, *, seed: int = 0, cut: Cut = "auto", train_share: float = 0.7
+) -> dict[str, nw.LazyFrame]:
+    """The tables that `Refit` starts from under a protocol.
+
+    Args:
+        name: time_cut (at `cut`), time_cut_0.6 (any share), random_90_10, random_80_20, u1 to u5, new_users_0 (to 20
+            ratings revealed), last_out, top_n (the rows of time_cut), top_n_last_out (the rows of any other protocol),
+            latest_rating.
+        tables: users, movies, user_features, ratings; for u1 to u5 also published_folds.
+        seed: of what is drawn: random rows, new users, the partition of case study B.
+        cut: where time_cut and top_n cut.
+        train_share: share of the users that train in latest_rating.
+
+    Returns:
+        users, movies, user_features, and train_ratings and test_ratings; for latest_rating instead user_partition,
+        train_histories, train_responses, test_histories and test_responses.
+
+    Raises:
+        ValueError: there is no such protocol, or it leaves no rows on one side.
+        KeyError: the data came without published folds.
+    """
+    ratings = tables["ratings"]
+    shared = {table: tables[table] for table in _SHARED if table in tables}
+    if name == "latest_rating":
+        partition = splitting.partition_users(tables["users"], train_share=train_share, seed=seed)
+        return shared | _held(_latest_rating(ratings, partition))
+    return shared | _held({f"{side}_ratings": _side(name, tables, side, seed, cut) for side in ("train", "test")})
+
+
+def _side(name: str, tables: Tables, side: splitting.Side, seed: int, cut: Cut) -> nw.LazyFrame:
+    ratings = tables["ratings"]
+    name = name.removeprefix("top_n_")
+    if name in ("time_cut", "top_n"):
+        return splitting.cut_in_time(ratings, side, cut=cut)
+    if found := re.fullmatch(r"time_cut_(0\.\d+)", name):
+        return splitting.cut_in_time(ratings, side, cut=float(found[1]))
+    if (found := re.fullmatch(r"random_(\d\d)_(\d\d)", name)) and int(found[1]) + int(found[2]) == 100:
+        return splitting.random_rows(ratings, side, test_share=int(found[2]) / 100, seed=seed)
+    if found := re.fullmatch(r"new_users_(\d+)", name):
+        return splitting.new_user_rows(ratings, side, n_revealed=int(found[1]), seed=seed)
+    if name == "last_out":
+        return splitting.last_out(ratings, side)
+    if name in FOLDS:
+        return splitting.published_fold(ratings, tables["published_folds"], side, fold=name)
+    raise ValueError(f"no protocol {name!r}; there are: {_FORMS}")
+
+
+def _latest_rating(ratings: nw.LazyFrame, partition: nw.LazyFrame) -> dict[str, nw.LazyFrame]:
+    sides: tuple[splitting.Side, ...] = ("train", "test")
+    return (
+        {"user_partition": partition}
+        | {f"{side}_histories": splitting.histories(ratings, partition, side) for side in sides}
+        | {f"{side}_responses": splitting.responses(ratings, partition, side) for side in sides}
+    )
+
+
+def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
+    """The frames, computed now where that is in memory: models read them many times."""
+    return {
+        name: lazy(to_polars(frame)) if frame.implementation.is_polars() else frame for name, frame in frames.items()
+    }
+
+
+def lists(
+    tables: Tables, ranked: "Mapping[Entry, Ranked]", *, relevant_from: float = 4.0, k: int = 10, seed: int = 0
+) -> dict[str, nw.LazyFrame]:
+    """What each model would show the users that `top_n` scores, by name; with lists drawn at random as `random`.
+
+    Args:
+        tables: what `split("top_n", ...)` gave.
+        ranked: by entry, its predictions for any pairs: `lambda pairs: refit.predictions(entry, pairs)`.
+        relevant_from: as in the scores.
+        k: length of the lists.
+        seed: of the random lists.
+    """
+    relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from)
+    users = to_polars(relevant.select("user").unique())["user"].sort().to_numpy()
+    functions = {RANDOM: partial(random_ranks, seed=seed)} | {entry.name: of for entry, of in ranked.items()}
+    return {
+        name: top_lists(of, users, tables["movies"], rated=tables["train_ratings"], k=k)
+        for name, of in functions.items()
+    }
+
+
+def measured(
+    name: str,
+    tables: Tables,
+    predictions: "Mapping[Entry, nw.LazyFrame]",
+    *,
+    selected: "Mapping[Task, str]",
+    lists: Tables | None = None,
+    seed: int = 0,
+) -> Measured:
+    """What these models reach under a protocol; its `scores`, `user_scores` and `paired_tests` are tables.
+
+    Args:
+        name: as for `split`.
+        tables: what `split` gave.
+        predictions: of each entry of the protocol's tasks, for the test rows.
+        selected: by task, the model repeated as `selected`.
+        lists: what `lists` gave; None leaves out what is measured of lists.
+        seed: of ties.
+    """
+    of = {task: {entry.name: rows for entry, rows in predictions.items() if entry.task == task} for task in tasks(name)}
+    users, movies = tables["users"], tables["movies"]
+    if name == "latest_rating":
+        return measure_latest_rating(
+            {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
+            of["latest_rating"],
+            of["next_movie"],
+            histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
+            selected=selected["latest_rating"],
+            selected_ranking=selected["next_movie"],
+            n_movies=row_count(movies),
+            users=users,
+            seed=seed,
+        )
+    train, test = tables["train_ratings"], tables["test_ratings"]
+    if _is_top_n(name):
+        return measure_top_n(
+            train,
+            test,
+            of["top_n"],
+            n_movies=row_count(movies),
+            selected=selected["top_n"],
+            lists=lists,
+            movies=movies,
+            users=users,
+            protocol=name,
+            seed=seed,
+        )
+    ratings = of["time_cut"]
+    return measure_ratings(train, test, ratings, selected=selected["time_cut"], users=users, protocol=name, seed=seed)
+
+
+def scores(
+    name: str,
+    tables: Tables,
+    predictions: "Mapping[Entry, nw.LazyFrame]",
+    *,
+    selected: "Mapping[Task, str]",
+    lists: Tables | None = None,
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> pl.DataFrame:
+    """`measured` as the table `evaluation_scores`; `n_resamples` are those of the bootstrap, with the same seed."""
+    found = measured(name, tables, predictions, selected=selected, lists=lists, seed=seed)
+    return found.scores(seed=seed, n_resamples=n_resamples)

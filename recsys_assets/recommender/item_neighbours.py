@@ -1,0 +1,177 @@
+"""Ratings from biases, and from how the user rated similar movies beside its bias.
+
+Nothing is fitted again for a user who was not there: its ratings are all that is needed.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.rankings import rows_of
+
+# Alternating means of the biases of users and movies settle within rounding of ratings.
+_ROUNDS = 8
+_USERS_PER_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class ItemNeighboursModel:
+    """Biases of movies and similarities of their residuals.
+
+    Attributes:
+        global_mean: mean of the training ratings.
+        movie_bias: shape (n_movies,), float64; 0 where the movie has no training rating.
+        user_shrinkage: ratings without a bias added to each user's own.
+        similarity: shape (K, K), float32, symmetric, not negative, zero diagonal.
+        movies: shape (K,), int32, ascending: the movies that have similarities.
+        sum_shrinkage: similarity to movies without a residual added to that of the user's own.
+        index: fingerprint of the dense index it was fitted with.
+    """
+
+    global_mean: float
+    movie_bias: np.ndarray
+    user_shrinkage: float
+    similarity: np.ndarray
+    movies: np.ndarray
+    sum_shrinkage: float
+    index: str
+
+    def residuals(self, rated: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
+        """The users' biases, shape (U,), and what their ratings, shape (U, n_movies), leave beside all biases."""
+        above = rated.data - (self.global_mean + self.movie_bias[rated.indices])
+        counts = np.diff(rated.indptr)
+        row = np.repeat(np.arange(len(counts)), counts)
+        bias = np.bincount(row, above, len(counts)) / np.maximum(counts + self.user_shrinkage, 1e-9)
+        return bias, sparse.csr_array((above - bias[row], rated.indices, rated.indptr), shape=rated.shape)
+
+    def biases(self, user: np.ndarray, movie: np.ndarray, rated: nw.LazyFrame) -> np.ndarray:
+        """The global mean with the biases of movie and user, shape (P,), from `rated` (user, movie, rating)."""
+        users, row = np.unique(user, return_inverse=True)
+        bias, _ = self.residuals(self._rows(users, rated))
+        return self.global_mean + self.movie_bias[movie] + bias[row]
+
+    def _rows(self, users: np.ndarray, rated: nw.LazyFrame) -> sparse.csr_array:
+        return rows_of(users, *user_movie_matrix(rated, n_movies=len(self.movie_bias)))
+
+    def predict(self, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+        """Predicted ratings of the pairs (user, movie), every one, from `rated` (user, movie, rating)."""
+        asked = to_polars(pairs, "user", "movie").sort("user", "movie")
+        parts = self.parts(asked["user"].to_numpy(), asked["movie"].to_numpy(), rated)
+        predicted = self.global_mean + parts["movie"] + parts["user"] + parts["neighbours"]
+        return asked.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
+
+    def parts(self, user: np.ndarray, movie: np.ndarray, rated: nw.LazyFrame) -> dict[str, np.ndarray]:
+        """The terms of predictions above the global mean, by name (movie, user, neighbours): each of shape (P,)."""
+        users, row = np.unique(user, return_inverse=True)
+        bias, residual = self.residuals(self._rows(users, rated))
+        place = np.full(len(self.movie_bias), -1)
+        place[self.movies] = np.arange(len(self.movies))
+        neighbours = np.zeros(len(user))
+        order = np.argsort(row, kind="stable")
+        for start in range(0, len(users), _USERS_PER_BLOCK):
+            low, high = np.searchsorted(row[order], [start, start + _USERS_PER_BLOCK])
+            chosen = order[low:high][place[movie[order[low:high]]] >= 0]
+            own = residual[start : start + _USERS_PER_BLOCK][:, self.movies].astype(np.float32)
+            cells = (row[chosen] - start, place[movie[chosen]])
+            total = (own @ self.similarity)[cells]
+            weight = (_ones_like(own) @ self.similarity)[cells]
+            neighbours[chosen] = total / np.maximum(weight + self.sum_shrinkage, 1e-9)
+        return {"movie": self.movie_bias[movie], "user": bias[row], "neighbours": neighbours}
+
+    def save(self, folder: Path) -> None:
+        """Write biases.parquet, similarity.parquet (movie, similarity) and model.json."""
+        similarity = pl.Series(self.similarity, dtype=pl.Array(pl.Float32, len(self.movies)))
+        table = pl.DataFrame({"movie": self.movies, "similarity": similarity})
+        table.write_parquet(folder / "similarity.parquet")
+        pl.DataFrame({"bias": self.movie_bias}).write_parquet(folder / "biases.parquet")
+        names = ("global_mean", "user_shrinkage", "sum_shrinkage", "index")
+        (folder / "model.json").write_text(json.dumps({name: getattr(self, name) for name in names}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ItemNeighboursModel":
+        """Read what `save` wrote."""
+        table = pl.read_parquet(folder / "similarity.parquet")
+        return cls(
+            movie_bias=pl.read_parquet(folder / "biases.parquet")["bias"].to_numpy(),
+            similarity=table["similarity"].to_numpy(),
+            movies=table["movie"].to_numpy(),
+            **json.loads((folder / "model.json").read_text()),
+        )
+
+
+def fit(
+    ratings: nw.LazyFrame,
+    *,
+    index: Index,
+    movie_shrinkage: float = 5.0,
+    user_shrinkage: float = 5.0,
+    pair_shrinkage: float = 50.0,
+    sum_shrinkage: float = 0.3,
+    exponent: float = 2.0,
+    max_movies: int = 6000,
+) -> ItemNeighboursModel:
+    """Fit biases by alternating shrunk means, then similarities of movies by the residuals of who rated both.
+
+    The cosine over common users, shrunk by their number (Koren 2010, "Factor in the neighbors", section 2.2), with
+    negative ones left out.
+
+    Args:
+        ratings: user, movie, rating.
+        index: the dense index the ids come from.
+        movie_shrinkage: ratings without a bias added to each movie's own.
+        user_shrinkage: the same for users.
+        pair_shrinkage: common users without agreement added to each pair's own.
+        sum_shrinkage: similarity to movies without a residual added to that of the user's own.
+        exponent: power of the similarities: a higher one leaves fewer neighbours.
+        max_movies: the most rated movies, which get similarities: memory grows with the square of their number, time
+            with the number of pairs that users rated.
+    """
+    _, rated = user_movie_matrix(ratings, n_movies=index.n_movies)
+    mean, movie_bias = _biases(rated, movie_shrinkage=movie_shrinkage, user_shrinkage=user_shrinkage)
+    counts = np.bincount(rated.indices, minlength=index.n_movies)
+    by_count = np.argsort(-counts, kind="stable")[:max_movies]
+    movies = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
+    unrelated = np.zeros((len(movies), len(movies)), np.float32)
+    biased = ItemNeighboursModel(mean, movie_bias, user_shrinkage, unrelated, movies, sum_shrinkage, index.fingerprint)
+    _, residual = biased.residuals(rated)
+    similarity = _similarity(residual[:, movies].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
+    return replace(biased, similarity=similarity)
+
+
+def _biases(rated: sparse.csr_array, *, movie_shrinkage: float, user_shrinkage: float) -> tuple[float, np.ndarray]:
+    """The mean rating and the movies' biases, shape (n_movies,), beside those of the users."""
+    n_users, n_movies = rated.shape
+    row, movie = np.repeat(np.arange(n_users), np.diff(rated.indptr)), rated.indices
+    of_user = np.maximum(np.bincount(row, minlength=n_users) + user_shrinkage, 1e-9)
+    of_movie = np.maximum(np.bincount(movie, minlength=n_movies) + movie_shrinkage, 1e-9)
+    mean = float(rated.data.mean(dtype=np.float64))
+    above, bias = rated.data - mean, np.zeros(n_movies)
+    for _ in range(_ROUNDS):
+        of_users = np.bincount(row, above - bias[movie], n_users) / of_user
+        bias = np.bincount(movie, above - of_users[row], n_movies) / of_movie
+    return mean, bias
+
+
+def _similarity(residual: sparse.csr_array, pair_shrinkage: float) -> np.ndarray:
+    """The shrunk positive cosines of columns over the rows that both have: shape (K, K), float32, zero diagonal."""
+    given = _ones_like(residual)
+    squares = sparse.csr_array((residual.data**2, residual.indices, residual.indptr), shape=residual.shape)
+    length = (squares.T @ given).toarray()
+    common = (given.T @ given).toarray()
+    similarity = (residual.T @ residual).toarray()
+    similarity /= np.sqrt(length * length.T) + np.float32(1e-9)
+    similarity *= common / np.maximum(common + np.float32(pair_shrinkage), 1e-9)
+    np.fill_diagonal(similarity, 0)
+    return np.maximum(similarity, 0, out=similarity)
+
+
+def _ones_like(matrix: sparse.csr_array) -> sparse.csr_array:
+    return sparse.csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -1,0 +1,97 @@
+"""What somebody will like of whom only the attributes are known: popularity by attributes, recent ratings first.
+
+The answer for new users, and what is mixed into the lists of those with few ratings.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+
+
+@dataclass(frozen=True)
+class LikingModel:
+    """How likely a user is to like each movie, linear in its attributes.
+
+    Attributes:
+        coefficients: shape (1 + n_features, n_movies), float32; the first row is the intercept.
+        movie_known: shape (n_movies,), whether anybody liked the movie.
+        index: fingerprint of the dense index it was fitted with.
+    """
+
+    coefficients: np.ndarray
+    movie_known: np.ndarray
+    index: str
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Scores of all movies for users, shape (U, n_movies), from their features, shape (U, n_features)."""
+        return self.coefficients[0] + features.astype(np.float32) @ self.coefficients[1:]
+
+    def save(self, folder: Path) -> None:
+        """Write coefficients.parquet (one row per movie) and model.json."""
+        width = pl.Array(pl.Float32, len(self.coefficients))
+        coefficients = pl.Series(np.ascontiguousarray(self.coefficients.T), dtype=width)
+        table = pl.DataFrame({"coefficients": coefficients, "known": self.movie_known})
+        table.write_parquet(folder / "coefficients.parquet")
+        (folder / "model.json").write_text(json.dumps({"index": self.index}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "LikingModel":
+        """Read what `save` wrote."""
+        table = pl.read_parquet(folder / "coefficients.parquet")
+        facts = json.loads((folder / "model.json").read_text())
+        return cls(table["coefficients"].to_numpy().T, table["known"].to_numpy(), **facts)
+
+
+def feature_matrix(user_features: nw.LazyFrame) -> np.ndarray:
+    """The features of everybody by dense index, shape (n_users, n_features), float64."""
+    table = to_polars(user_features).sort("user").drop("user")
+    return table.to_numpy() if table.width else np.zeros((len(to_polars(user_features, "user")), 0))
+
+
+def fit(
+    ratings: nw.LazyFrame,
+    *,
+    index: Index,
+    user_features: nw.LazyFrame,
+    reg: float = 300.0,
+    half_life: float = 0.15,
+    relevant_from: float = 4.0,
+) -> LikingModel:
+    """Weighted ridge regression of "the user liked the movie" on the users' attributes, for all movies at once.
+
+    Users weigh less the longer ago their last rating lies, because tastes and catalogue move on.
+
+    Args:
+        ratings: user, movie, rating, timestamp, batch, row.
+        index: the dense index the ids come from.
+        user_features: table user_features; everyone.
+        reg: regularisation of the attributes; the intercept has none, so that a large one leaves popularity.
+        half_life: share of the ratings, in time, after which a user weighs half as much.
+        relevant_from: lowest rating of a liked movie.
+    """
+    timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
+    rows = to_polars(timed, "user", "movie", "rating", "position")
+    last = rows.group_by("user").agg(pl.col("position").max()).sort("user")
+    users = last["user"].to_numpy()
+    age = (len(rows) - last["position"].to_numpy()) / len(rows)
+    weights = 0.5 ** (age / half_life)
+    liked = rows.filter(pl.col("rating") >= relevant_from)
+    cells = (np.ones(len(liked)), (np.searchsorted(users, liked["user"].to_numpy()), liked["movie"].to_numpy()))
+    target = sparse.csr_array(cells, shape=(len(users), index.n_movies))
+    design = np.column_stack([np.ones(len(users)), feature_matrix(user_features)[users]])
+    penalty = np.full(design.shape[1], reg)
+    penalty[0] = 0
+    weighted = design * weights[:, None]
+    gram = weighted.T @ design + np.diag(penalty)
+    # The least squares solution also where an attribute is the same for everybody.
+    coefficients = np.linalg.lstsq(gram, (target.T @ weighted).T, rcond=None)[0]
+    known = np.bincount(liked["movie"].to_numpy(), minlength=index.n_movies) > 0
+    return LikingModel(coefficients.astype(np.float32), known, index.fingerprint)

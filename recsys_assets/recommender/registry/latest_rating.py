@@ -1,0 +1,131 @@
+"""Models of the task `latest_rating` (case study B): each user's latest rating, predicted from its earlier ones."""
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender import item_mean, item_neighbours, response_stack, segments
+from recsys_assets.recommender.frames import same_engine, to_polars
+from recsys_assets.recommender.item_mean import ItemMeanModel
+from recsys_assets.recommender.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.registry.types import Entry, Fit
+from recsys_assets.recommender.response_stack import ResponseStack
+from recsys_assets.recommender.segments import SegmentModel, SegmentResidualModel
+
+HISTORY_ITEM_MEAN = Fit(
+    asset="history_item_mean_model",
+    group="baselines",
+    function=item_mean.fit,
+    model_type=ItemMeanModel,
+    table="train_histories",
+    settings="item_mean",
+    description="The same from the train users' histories of case study B.",
+)
+SEGMENTS = Fit(
+    asset="segment_model",
+    group="segments",
+    function=segments.fit,
+    model_type=SegmentModel,
+    table="train_histories",
+    settings="segments",
+    description="LDA on the train users' histories: segments of users as distributions over movies.",
+)
+ITEM_NEIGHBOURS = Fit(
+    asset="item_neighbours_model",
+    group="responses",
+    function=item_neighbours.fit,
+    model_type=ItemNeighboursModel,
+    table="train_histories",
+    settings="item_neighbours",
+    description="Biases of movies and users, and how the user rated similar movies beside them.",
+)
+SEGMENT_RESIDUALS = Fit(
+    asset="segment_residual_model",
+    group="responses",
+    function=segments.fit_residuals,
+    model_type=SegmentResidualModel,
+    table="train_histories",
+    settings="segment_residuals",
+    description="How far above all biases a segment rates each movie, shrunk.",
+    others=("segment_model", "item_neighbours_model"),
+)
+RESPONSE_STACK = Fit(
+    asset="response_stack_model",
+    group="responses",
+    function=response_stack.fit,
+    model_type=ResponseStack,
+    table="train_responses",
+    settings="response_stack",
+    description="Ridge regression of the train users' responses on what the simpler models say of them.",
+    others=("train_histories", "movies", "item_neighbours_model", "segment_residual_model"),
+)
+FITS = (HISTORY_ITEM_MEAN, SEGMENTS, ITEM_NEIGHBOURS, SEGMENT_RESIDUALS, RESPONSE_STACK)
+
+
+def _item_mean(history_item_mean_model: ItemMeanModel, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return history_item_mean_model.predict(pairs)
+
+
+def _user_bias(history_item_mean_model: ItemMeanModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:
+    return segments.user_bias_predictions(
+        pairs,
+        rated,
+        same_engine(rated, history_item_mean_model.table),
+        global_mean=history_item_mean_model.global_mean,
+    )
+
+
+def _segment_mean(pairs: nw.LazyFrame, user_segments: nw.LazyFrame, segment_ratings: nw.LazyFrame) -> nw.LazyFrame:
+    return segments.segment_mean_predictions(pairs, user_segments, segment_ratings)
+
+
+def _segment_bias(
+    item_neighbours_model: ItemNeighboursModel,
+    segment_residual_model: SegmentResidualModel,
+    user_segments: nw.LazyFrame,
+    pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
+) -> pl.DataFrame:
+    """The biases of movie and user, and the segments' residuals by the user's affinities."""
+    asked = to_polars(pairs, "user", "movie").sort("user", "movie")
+    user, movie = asked["user"].to_numpy(), asked["movie"].to_numpy()
+    biases = item_neighbours_model.biases(user, movie, rated)
+    predicted = biases + segment_residual_model.parts(user, movie, user_segments)
+    return asked.with_columns(prediction=pl.Series(predicted.astype(np.float32)))
+
+
+def _item_neighbours(
+    item_neighbours_model: ItemNeighboursModel, pairs: nw.LazyFrame, rated: nw.LazyFrame
+) -> pl.DataFrame:
+    return item_neighbours_model.predict(pairs, rated)
+
+
+def _response_stack(
+    response_stack_model: ResponseStack,
+    item_neighbours_model: ItemNeighboursModel,
+    segment_residual_model: SegmentResidualModel,
+    user_segments: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
+) -> pl.DataFrame:
+    return response_stack_model.predict(
+        response_stack.features(
+            pairs,
+            rated,
+            movies=movies,
+            user_segments=user_segments,
+            item_neighbours_model=item_neighbours_model,
+            segment_residual_model=segment_residual_model,
+        )
+    )
+
+
+ENTRIES = (
+    Entry("item_mean", "latest_rating", _item_mean),
+    Entry("user_bias", "latest_rating", _user_bias),
+    Entry("segment_mean", "latest_rating", _segment_mean),
+    Entry("segment_bias", "latest_rating", _segment_bias),
+    Entry("item_neighbours", "latest_rating", _item_neighbours),
+    Entry("response_stack", "latest_rating", _response_stack),
+)

@@ -1,0 +1,102 @@
+"""Models of the task `next_movie` (case study B): the place of a user's latest movie among those not in its history."""
+
+from functools import partial
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender import als, ease, rankings, segments, transitions
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.ease import EASEModel
+from recsys_assets.recommender.frames import row_count
+from recsys_assets.recommender.registry.top_n import by_popularity
+from recsys_assets.recommender.registry.types import Entry, Fit
+from recsys_assets.recommender.segments import SegmentModel
+from recsys_assets.recommender.transitions import TransitionModel
+
+HISTORY_RANKING = Fit(
+    asset="history_ranking_model",
+    group="next_movie",
+    function=partial(als.fit, implicit_prefs=True),
+    model_type=ALSModel,
+    table="train_histories",
+    settings="next_ranking",
+    description="ALS with implicit preferences on the train users' histories; test users are folded in.",
+    needs_spark=True,
+)
+HISTORY_EASE = Fit(
+    asset="history_ease_model",
+    group="next_movie",
+    function=ease.fit,
+    model_type=EASEModel,
+    table="train_histories",
+    settings="next_ease",
+    description="EASE on the train users' histories.",
+)
+TRANSITIONS = Fit(
+    asset="transition_model",
+    group="next_movie",
+    function=transitions.fit,
+    model_type=TransitionModel,
+    table="train_histories",
+    settings="transitions",
+    description="How often one movie is rated soon after another, in the train users' histories.",
+)
+FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS)
+
+
+def _segment_list(
+    users: nw.LazyFrame,
+    segment_model: SegmentModel,
+    user_segments: nw.LazyFrame,
+    pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
+) -> pl.DataFrame:
+    member = segments.memberships(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments)
+    return rankings.by_vectors(member, segment_model.movie_probabilities.T, pairs, rated=rated)
+
+
+def _segment_mixture(
+    users: nw.LazyFrame,
+    segment_model: SegmentModel,
+    user_segments: nw.LazyFrame,
+    pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
+) -> pl.DataFrame:
+    affinity = segments.affinities(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments)
+    return rankings.by_vectors(affinity, segment_model.movie_probabilities.T, pairs, rated=rated)
+
+
+def _implicit_als(history_ranking_model: ALSModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+    def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+        return history_ranking_model.fold_in(rows) @ history_ranking_model.movie_factors.T
+
+    return rankings.by_scores(scores, history_ranking_model.movie_known, pairs, rated=rated)
+
+
+def _ease(history_ease_model: EASEModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+    def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+        return history_ease_model.scores(rows)
+
+    return rankings.by_scores(scores, history_ease_model.movie_known, pairs, rated=rated)
+
+
+def _transitions(transition_model: TransitionModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+    recent_users, recent = transition_model.recent(rated)
+
+    def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
+        return transition_model.scores(rankings.rows_of(users, recent_users, recent))
+
+    return rankings.by_scores(scores, transition_model.movie_known, pairs, rated=rated)
+
+
+ENTRIES = (
+    Entry("popularity", "next_movie", by_popularity),
+    Entry("segment_list", "next_movie", _segment_list),
+    Entry("segment_mixture", "next_movie", _segment_mixture),
+    Entry("implicit_als", "next_movie", _implicit_als),
+    Entry("ease", "next_movie", _ease),
+    Entry("transitions", "next_movie", _transitions),
+)

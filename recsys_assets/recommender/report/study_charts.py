@@ -1,0 +1,91 @@
+"""The pictures of a study: from cold to warm, and what splits that look into the future promise."""
+
+import altair as alt
+import polars as pl
+from altair.typing import ChartType
+
+from recsys_assets.recommender.report import labels
+from recsys_assets.recommender.report.theme import CATEGORIES, WIDTH, finished
+
+_NEW_USERS = r"^new_users_(\d+)$"
+_SPLITS = {"time_cut": "cut in time", "random_80_20": "random, 80 to 20", "last_out": "last rating out"}
+
+
+def _named(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(label=pl.col("model").map_elements(labels.model, return_dtype=pl.String))
+
+
+def _color(rows: pl.DataFrame) -> alt.Color:
+    models = [labels.model(name) for name in labels.ordered(rows["model"], labels.MODELS)]
+    colors = [CATEGORIES[place % len(CATEGORIES)] for place in range(len(models))]
+    return alt.Color(
+        "label:N",
+        title=None,
+        scale=alt.Scale(domain=models, range=colors),
+        legend=alt.Legend(orient="bottom", symbolOpacity=1, symbolType="circle", columns=4, labelLimit=220),
+    )
+
+
+def _shown(scores: pl.DataFrame) -> pl.DataFrame:
+    """What is worth a line: models; the selected one is one of them, and bounds would squeeze them together."""
+    hidden = [*labels.BOUNDS, labels.SELECTED, "als_unadjusted"]
+    return scores.filter(metric="rmse", population="all").filter(~pl.col("model").is_in(hidden))
+
+
+def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
+    """RMSE of every model over the number of a new user's ratings that are known; None without two such protocols.
+
+    Args:
+        scores: table `study_scores`.
+    """
+    rows = (
+        _shown(scores).with_columns(known=pl.col("protocol").str.extract(_NEW_USERS).cast(pl.Int32)).drop_nulls("known")
+    )
+    if rows["known"].n_unique() < 2:
+        return None
+    # Each number of ratings gets the same room: from 0 to 1 happens more than from 10 to 20.
+    x = alt.X("known:O", title="ratings of the new user that are known", axis=alt.Axis(labelAngle=0))
+    drawn = alt.Chart(_named(rows)).encode(x=x, color=_color(rows))
+    low = alt.Y("low:Q", title="RMSE", scale=alt.Scale(zero=False))
+    layers = alt.layer(
+        drawn.mark_rule(strokeWidth=3, opacity=0.2).encode(y=low, y2=alt.Y2("high:Q")),
+        drawn.mark_line(strokeWidth=2).encode(y=alt.Y("value:Q", title="RMSE", scale=alt.Scale(zero=False))),
+        drawn.mark_circle(size=60, opacity=1).encode(y="value:Q"),
+    )
+    return finished(
+        layers.properties(width=WIDTH, height=280),
+        "From cold to warm: RMSE for new users, lower is better",
+        "A tenth of the users is new; the same later ratings are predicted each time. Bar: 95 % interval.",
+    )
+
+
+def optimism(scores: pl.DataFrame) -> ChartType | None:
+    """RMSE of the same models under splits that look into the future and one that does not; None without both.
+
+    Args:
+        scores: table `study_scores`.
+    """
+    rows = _shown(scores).filter(pl.col("protocol").is_in(list(_SPLITS)))
+    if "time_cut" not in set(rows["protocol"]) or rows["protocol"].n_unique() < 2:
+        return None
+    named = _named(rows).with_columns(split=pl.col("protocol").replace_strict(_SPLITS))
+    order = [split for name, split in _SPLITS.items() if name in set(rows["protocol"])]
+    color = alt.Color(
+        "split:N",
+        title=None,
+        sort=order,
+        scale=alt.Scale(domain=order, range=list(CATEGORIES[: len(order)])),
+        legend=alt.Legend(orient="bottom", symbolOpacity=1, symbolType="circle"),
+    )
+    models = [labels.model(name) for name in labels.ordered(rows["model"], labels.MODELS)]
+    drawn = alt.Chart(named).encode(y=alt.Y("label:N", title=None, sort=models), color=color)
+    x = alt.X("value:Q", title="RMSE", scale=alt.Scale(zero=False))
+    layers = alt.layer(
+        drawn.mark_rule(strokeWidth=2, opacity=0.4).encode(x=alt.X("low:Q", title="RMSE"), x2=alt.X2("high:Q")),
+        drawn.mark_circle(size=90, opacity=1).encode(x=x),
+    )
+    return finished(
+        layers.properties(width=WIDTH - 170, height=alt.Step(24)),
+        "What the split promises: RMSE of the same models, lower is better",
+        "A random split, or the last rating of everybody, lets models know what others rated later.",
+    )

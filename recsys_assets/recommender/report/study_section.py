@@ -1,0 +1,226 @@
+"""The study for readers: what was tried, who wins under which protocol and how sure that is, what was chosen.
+
+Everything is read from the study's tables. Its pictures are in `study_charts`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.registry import Task
+from recsys_assets.recommender.report import labels
+from recsys_assets.recommender.study.searches import SELECTED_KNOBS
+from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with
+
+_METRICS: Mapping[Task, tuple[str, ...]] = {
+    "time_cut": ("top5_rating", "rmse"),
+    "top_n": ("ndcg_10",),
+    "latest_rating": ("r2",),
+    "next_movie": ("next_movie_hit_10",),
+}
+_POPULATIONS = ("all", "seen", "unseen", "train_users", "test_users")
+# What the selected model is held against, the first of these that was tested.
+_OPPONENTS = ("item_mean", "popularity")
+_SIGNIFICANT = 0.05
+
+Verdict = Literal["better", "worse", "may be chance", ""]
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """The tables of a study; of protocols that were not run there are no rows.
+
+    Attributes:
+        trials: table `study_trials`.
+        settings: table `studied_settings`.
+        scores: table `study_scores`.
+        tests: table `paired_tests`.
+        audit: table `leakage_audit`.
+    """
+
+    trials: pl.DataFrame
+    settings: pl.DataFrame
+    scores: pl.DataFrame
+    tests: pl.DataFrame
+    audit: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Result:
+    """The model that validation chose, on the test rows of one protocol.
+
+    Attributes:
+        protocol, metric, population: of the score.
+        model: which was chosen.
+        value: its score for people.
+        interval: its 95 % interval.
+        best: the model of the best score, where it is another one.
+        opponent: the baseline it is held against.
+        improvement: by how much it is better, with the interval of the paired difference.
+        p: Holm's corrected p-value of that difference.
+        verdict: in a word.
+    """
+
+    protocol: str
+    metric: str
+    population: str
+    model: str
+    value: str
+    interval: str
+    best: str
+    opponent: str
+    improvement: str
+    p: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that validation chose, as people read it."""
+
+    knob: str
+    default: str
+    chosen: str
+    metric: str
+    value: str
+    value_of_default: str
+    trials: int
+    is_changed: bool
+
+
+@dataclass(frozen=True)
+class StudySection:
+    """What the page says of a study."""
+
+    tables: StudyTables
+
+    @property
+    def summary(self) -> list[str]:
+        """What was compared and what came of it, in sentences."""
+        trials = self.tables.trials.unique("trial")
+        scored = self.tables.scores
+        models = [name for name in scored["model"].unique() if name not in (*labels.BOUNDS, labels.SELECTED)]
+        minutes = trials["seconds"].sum() / 60
+        compared = (
+            f"{len(trials)} candidates in {trials['search'].n_unique()} searches were compared on validation slices, "
+            f"cut out of training ratings ({minutes:,.0f} minutes of fitting). What won there is the selected model of "
+            f"each protocol; it was then scored, with {len(models)} models in all, on the test rows of "
+            f"{scored['protocol'].n_unique()} protocols. No choice has seen a test row."
+        )
+        return [compared, *self._verdicts()]
+
+    def _verdicts(self) -> list[str]:
+        told = [result.verdict for result in self.results if result.verdict]
+        if not told:
+            return []
+        won = [result for result in self.results if result.best]
+        better, worse = told.count("better"), told.count("worse")
+        sure = (
+            f"Against the simple baseline the selected model is better in {better} of {len(told)} comparisons and "
+            f"worse in {worse}, at a corrected p below {_SIGNIFICANT}; elsewhere the difference may be chance."
+        )
+        other = (
+            f" In {len(won)} of {len(self.results)} rows another model has the better score on the test rows: it was "
+            "not chosen, because the choice may not look there."
+            if won
+            else ""
+        )
+        return [sure + other]
+
+    @property
+    def results(self) -> list[Result]:
+        """The selected model by protocol, leading metric and population."""
+        there = set(self.tables.scores["protocol"])
+        names = [name for name in PROTOCOLS if name in there]
+        return [
+            result
+            for name in names
+            for task in protocols.tasks(name)
+            for metric in _METRICS[task]
+            for population in _POPULATIONS
+            if (result := self._result(name, task, metric, population))
+        ]
+
+    def _result(self, protocol: str, task: Task, metric: str, population: str) -> Result | None:
+        rows = self.tables.scores.filter(protocol=protocol, metric=metric, population=population)
+        own = rows.filter(model=labels.SELECTED)
+        if own.is_empty():
+            return None
+        facts = labels.metric(metric)
+        score = own.row(0, named=True)
+        model = self.selected(protocol, task)
+        return Result(
+            protocol,
+            metric,
+            population,
+            labels.model(model) if model else labels.model(labels.SELECTED),
+            facts.shown(score["value"]),
+            f"{facts.shown(score['low'])} to {facts.shown(score['high'])}",
+            _better_one(rows, score["value"], facts.better),
+            *self._against(protocol, model, metric, population),
+        )
+
+    def selected(self, protocol: str, task: Task) -> str:
+        """The model that the slice of the protocol chose; nothing where its trials are not at hand."""
+        knob = SELECTED_KNOBS[task]
+        rows = self.tables.trials.filter(
+            pl.col("slice") == chosen_with(protocol), pl.col("search") == knob.split(".")[1], pl.col("is_chosen")
+        )
+        return str(json.loads(rows["candidate"][0])[knob]) if len(rows) else ""
+
+    def _against(self, protocol: str, model: str, metric: str, population: str) -> tuple[str, str, str, Verdict]:
+        rows = self.tables.tests.filter(protocol=protocol, model=model, metric=metric, population=population)
+        for opponent in _OPPONENTS:
+            for row in rows.filter(baseline=opponent).iter_rows(named=True):
+                shown = labels.metric(metric).shown
+                improvement = f"{row['improvement']:+.4f} ({shown(row['low'])} to {shown(row['high'])})"
+                return labels.model(opponent), improvement, _p_value(row["p_holm"]), _verdict(row)
+        return "", "", "", ""
+
+    @property
+    def choices(self) -> list[Choice]:
+        """Every setting that was searched, the changed ones first."""
+        made = [_choice(row) for row in self.tables.settings.sort("knob").iter_rows(named=True)]
+        return sorted(made, key=lambda choice: not choice.is_changed)
+
+
+def _better_one(rows: pl.DataFrame, value: float, better: str | None) -> str:
+    """The name of a model that scores better than this value, if there is one."""
+    others = rows.filter(~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED])).sort(
+        "value", "model", descending=[better == "higher", False]
+    )
+    if better is None or others.is_empty():
+        return ""
+    best = others.row(0, named=True)
+    is_better = best["value"] > value if better == "higher" else best["value"] < value
+    return f"{labels.model(best['model'])} {labels.metric(best['metric']).shown(best['value'])}" if is_better else ""
+
+
+def _p_value(p: float) -> str:
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _verdict(row: Mapping[str, float]) -> Verdict:
+    if row["p_holm"] >= _SIGNIFICANT:
+        return "may be chance"
+    return "better" if row["improvement"] > 0 else "worse"
+
+
+def _choice(row: Mapping[str, object]) -> Choice:
+    facts = labels.metric(str(row["metric"]))
+    chosen, default = json.loads(str(row["chosen"])), json.loads(str(row["default"]))
+    of_default = row["value_of_default"]
+    return Choice(
+        str(row["knob"]),
+        str(default),
+        str(chosen),
+        f"{facts.label}, {labels.population(str(row['population'])).lower()}",
+        f"{row['value']:.4f}",
+        "–" if of_default is None else f"{of_default:.4f}",
+        int(str(row["trials"])),
+        chosen != default,
+    )

@@ -1,0 +1,200 @@
+"""The latest rating from all that is known: a ridge regression on what simpler models say of it.
+
+It learns from the train users' responses, from features of histories alone. A train user is predicted by a regression
+that has not seen its response.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.segments.residuals import SegmentResidualModel
+
+# In ratings, of the user's mood: how far its last ratings lie above its own mean.
+_HALF_LIFE = 10.0
+_LEANING_SHRINKAGE = 10.0
+_YEARS_PER_ERA = 10
+_N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class ResponseStack:
+    """Linear models of named features: one that learnt from all train users, and one per fold that left it out.
+
+    Attributes:
+        names: of the features, in the order of the coefficients.
+        coefficients: shape (1 + folds, 1 + features), float64: the intercept, then the slopes; the first row is the
+            model of all train users, row 1 + f left fold f out.
+        users: shape (train users,), int32, ascending: whose responses it learnt from.
+        index: fingerprint of the dense index.
+    """
+
+    names: tuple[str, ...]
+    coefficients: np.ndarray
+    users: np.ndarray
+    index: str
+
+    def predict(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Predicted ratings of the rows of `features`: user, movie, prediction."""
+        user = rows["user"].to_numpy()
+        learnt_from = np.isin(user, self.users)
+        coefficients = self.coefficients[np.where(learnt_from, 1 + _folds(user), 0)]
+        predicted = coefficients[:, 0] + (rows.select(self.names).to_numpy() * coefficients[:, 1:]).sum(axis=1)
+        return rows.select("user", "movie").with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
+
+    def save(self, folder: Path) -> None:
+        """Write users.parquet and model.json."""
+        pl.DataFrame({"user": self.users}).write_parquet(folder / "users.parquet")
+        facts = {"names": self.names, "coefficients": self.coefficients.tolist(), "index": self.index}
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ResponseStack":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / "model.json").read_text())
+        users = pl.read_parquet(folder / "users.parquet")["user"].to_numpy()
+        return cls(tuple(facts["names"]), np.array(facts["coefficients"]), users, facts["index"])
+
+
+def fit(
+    responses: nw.LazyFrame,
+    *,
+    index: Index,
+    train_histories: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    item_neighbours_model: ItemNeighboursModel,
+    segment_residual_model: SegmentResidualModel,
+    reg: float = 30.0,
+) -> ResponseStack:
+    """Ridge regression of the train users' responses on `features`.
+
+    Args:
+        responses: user, movie, rating.
+        index: the dense index the ids come from.
+        train_histories: table ratings.
+        movies: table movies.
+        item_neighbours_model: has biases and weights between movies.
+        segment_residual_model: has residuals of segments, and the train users' affinities.
+        reg: L2 regularisation of the standardised features.
+    """
+    rows = features(
+        responses,
+        train_histories,
+        movies=movies,
+        user_segments=lazy(segment_residual_model.train_segments),
+        item_neighbours_model=item_neighbours_model,
+        segment_residual_model=segment_residual_model,
+    )
+    truth = to_polars(responses, "user", "movie", "rating")
+    rating = rows.join(truth, on=["user", "movie"], maintain_order="left")["rating"].cast(pl.Float64).to_numpy()
+    values, user = rows.drop("user", "movie"), rows["user"].to_numpy()
+    matrix, fold = values.to_numpy(), _folds(user)
+    kept = [np.ones(len(user), bool), *(fold != left_out for left_out in range(_N_FOLDS))]
+    # A handful of users may all be of one fold; then there is nothing else to learn from.
+    coefficients = [_ridge(matrix[rows], rating[rows], reg) for rows in (few if few.any() else ~few for few in kept)]
+    return ResponseStack(tuple(values.columns), np.array(coefficients), np.sort(user), index.fingerprint)
+
+
+def _ridge(matrix: np.ndarray, rating: np.ndarray, reg: float) -> np.ndarray:
+    """Intercept and slopes, shape (1 + features,), of a ridge regression of standardised features."""
+    mean, scale = matrix.mean(axis=0), matrix.std(axis=0)
+    scale[scale == 0] = 1
+    standard = (matrix - mean) / scale
+    system = standard.T @ standard + max(reg, 1e-9) * np.eye(len(scale))
+    slopes = np.linalg.solve(system, standard.T @ (rating - rating.mean())) / scale
+    return np.concatenate([[rating.mean() - mean @ slopes], slopes])
+
+
+def _folds(user: np.ndarray) -> np.ndarray:
+    """The fold of each user, shape of `user`, from 0."""
+    ids = lazy(pl.DataFrame({"user": user}))
+    return to_polars(ids.select(draw=pseudo_random(0, ["user"])))["draw"].to_numpy() % _N_FOLDS
+
+
+def features(
+    pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
+    *,
+    movies: nw.LazyFrame,
+    user_segments: nw.LazyFrame,
+    item_neighbours_model: ItemNeighboursModel,
+    segment_residual_model: SegmentResidualModel,
+) -> pl.DataFrame:
+    """What is known of each pair from the user's other ratings: user, movie and a column per feature, no nulls.
+
+    The biases of movie and user and what the neighbours add, the segments' residuals, the user's mood (its last ratings
+    beside its own mean), its leaning towards the movie's genres and era, how many ratings it has.
+    """
+    asked = to_polars(pairs, "user", "movie").sort("user", "movie")
+    user, movie = asked["user"].to_numpy(), asked["movie"].to_numpy()
+    parts = item_neighbours_model.parts(user, movie, rated)
+    history = _residuals(rated, item_neighbours_model)
+    n_users = int(max(user.max(initial=-1), history["user"].to_numpy().max(initial=-1))) + 1
+    log_ratings = np.log1p(np.bincount(history["user"].to_numpy(), minlength=n_users))[user]
+    era = pl.col("year").floordiv(_YEARS_PER_ERA)
+    table = to_polars(movies, "movie", "genres", "year").sort("movie")
+    return asked.with_columns(
+        movie_bias=parts["movie"],
+        user_bias=parts["user"],
+        user_bias_times_log_ratings=parts["user"] * log_ratings,
+        neighbours=parts["neighbours"],
+        segments=segment_residual_model.parts(user, movie, user_segments).astype(np.float64),
+        mood=_mood(history, n_users)[user],
+        genres=_leaning(history, table.select("movie", kind="genres"), user, movie, n_users),
+        era=_leaning(history, table.select("movie", kind=pl.concat_list(era)), user, movie, n_users),
+        log_ratings=log_ratings,
+    )
+
+
+def _residuals(rated: nw.LazyFrame, model: ItemNeighboursModel) -> pl.DataFrame:
+    """The users' ratings in order of time with what they leave beside all biases: user, movie, residual."""
+    rows = to_polars(rated, "user", "movie", "rating", "timestamp", "batch", "row")
+    rows = rows.sort("user", "timestamp", "batch", "row")
+    above = rows["rating"].cast(pl.Float64).to_numpy() - model.global_mean - model.movie_bias[rows["movie"].to_numpy()]
+    bias = pl.col("above").sum() / (pl.len() + model.user_shrinkage)
+    return (
+        rows.with_columns(above=above)
+        .with_columns(residual=pl.col("above") - bias.over("user"))
+        .select("user", "movie", "residual")
+    )
+
+
+def _mood(history: pl.DataFrame, n_users: int) -> np.ndarray:
+    """Each user's residuals averaged with the last ones first, shrunk by one rating: shape (n_users,)."""
+    back = pl.len().over("user") - 1 - pl.int_range(pl.len()).over("user")
+    weighed = history.with_columns(weight=0.5 ** (back / _HALF_LIFE))
+    user, weight = weighed["user"].to_numpy(), weighed["weight"].to_numpy()
+    total = np.bincount(user, weight * weighed["residual"].to_numpy(), n_users)
+    return total / (np.bincount(user, weight, n_users) + 1)
+
+
+def _leaning(
+    history: pl.DataFrame, kinds: pl.DataFrame, user: np.ndarray, movie: np.ndarray, n_users: int
+) -> np.ndarray:
+    """The user's shrunk mean residual in each kind of the movie, averaged over them: shape (P,).
+
+    Args:
+        history: user, movie, residual.
+        kinds: movie, kind (list); the whole catalogue in order.
+        user: shape (P,).
+        movie: shape (P,).
+        n_users: number of users.
+    """
+    named = kinds.explode("kind").drop_nulls("kind")
+    of_movie, kind = named["movie"].to_numpy(), named["kind"].rank("dense").to_numpy().astype(np.int64) - 1
+    share = 1 / np.bincount(of_movie, minlength=len(kinds))[of_movie]
+    shares = sparse.csr_array((share, (of_movie, kind)), shape=(len(kinds), int(kind.max(initial=0)) + 1))
+    cells = (history["user"].to_numpy(), history["movie"].to_numpy())
+    shape = (n_users, len(kinds))
+    total = sparse.csr_array((history["residual"].to_numpy(), cells), shape=shape) @ shares
+    count = sparse.csr_array((np.ones(len(history)), cells), shape=shape) @ shares
+    mean = total.toarray() / (count.toarray() + _LEANING_SHRINKAGE)
+    return np.asarray(shares[movie].multiply(mean[user]).sum(axis=1)).ravel()

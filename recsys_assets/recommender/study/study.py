@@ -1,0 +1,209 @@
+"""A study of one catalogue: for each protocol, what is chosen on its validation slice, and the scores of all models.
+
+Everything that was tried and scored is kept in one folder and read from there the next time. What becomes of what was
+chosen, and where tables are stored, is not known here.
+"""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.protocols import FOLDS, Tables
+from recsys_assets.recommender.frames import row_count
+from recsys_assets.recommender.refit import Parameters
+from recsys_assets.recommender.splitting import Cut
+from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
+from recsys_assets.recommender.study.searches import SEARCHES, value_of, with_knobs
+from recsys_assets.recommender.study.slices import chosen_with, validation_slice
+from recsys_assets.recommender.study.trials import Trials
+from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# The protocols on whose slices the settings of the pipeline itself are chosen: its own splits.
+OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How the pipeline itself splits, which the protocols follow.
+
+    Attributes:
+        cut: where training ends in time.
+        train_share: share of the users that train in case study B.
+        seed: of what is drawn.
+    """
+
+    cut: Cut = "auto"
+    train_share: float = 0.7
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """What choosing and scoring need.
+
+    Attributes:
+        tables: users, movies, user_features, ratings; published_folds where the data came with some.
+        settings: parameters of all stages by section.
+        defaults: the same as they are built in: where searches begin.
+        folder: where trials and scores are kept.
+        code: version of the code, which trials and scores depend on.
+        spark: gives the Spark session; called when a model first needs one.
+        scratch: folder for temporary files that the driver and the executors can reach.
+        splits: how the pipeline splits.
+        scoring: how scores are computed.
+        budget: candidates per search.
+        seed: of slices and of the order of candidates.
+        log: called with a line per trial and per model.
+    """
+
+    tables: Tables
+    settings: Parameters
+    defaults: Parameters
+    folder: Path
+    code: str
+    spark: "Callable[[], SparkSession]"
+    scratch: Path
+    splits: Splits = field(default_factory=Splits)
+    scoring: Scoring = field(default_factory=Scoring)
+    budget: int = 8
+    seed: int = 0
+    log: Callable[[str], None] = lambda _: None
+
+    def is_possible(self, protocol: str) -> bool:
+        """Whether the data have what the protocol needs."""
+        if protocol not in FOLDS:
+            return True
+        folds = self.tables.get("published_folds")
+        return folds is not None and row_count(folds.filter(nw.col("fold") == protocol)) > 0
+
+    def found(self, protocol: str, searches: Collection[str] | None = None) -> list[Found]:
+        """What is chosen for a protocol.
+
+        Args:
+            protocol: one of `slices.PROTOCOLS`.
+            searches: those whose missing trials are made, by default all; none: what is there decides.
+        """
+        name = chosen_with(protocol)
+        tuning = Tuning(
+            validation_slice(name, self._split(name), seed=self._seed_of_slices),
+            settings=self.settings,
+            defaults=self.defaults,
+            trials=Trials(self.folder / "trials"),
+            budget=self.budget,
+            seed=self.seed,
+            code=self.code,
+            spark=self.spark,
+            scratch=self.scratch,
+            log=self.log,
+        )
+        return tuning.run(searches)
+
+    def scores(self, protocol: str) -> ProtocolScores:
+        """The scores of all models with what the trials that are there choose for the protocol."""
+        return protocol_scores(
+            protocol,
+            self._split(protocol),
+            with_knobs(self.settings, chosen(self.found(protocol, ()))),
+            self.scoring,
+            kept=self.kept,
+            code=self.code,
+            spark=self.spark,
+            scratch=self.scratch,
+            log=self.log,
+        )
+
+    @property
+    def kept(self) -> KeptScores:
+        """The scores that are there."""
+        return KeptScores(self.folder / "scores")
+
+    @property
+    def _seed_of_slices(self) -> int:
+        # With the seed of the protocol's own split, a hash would put no training row into the slice.
+        return self.splits.seed + 1 + self.seed
+
+    def _split(self, protocol: str) -> Tables:
+        how = self.splits
+        return protocols.split(protocol, self.tables, seed=how.seed, cut=how.cut, train_share=how.train_share)
+
+
+def known_searches() -> list[str]:
+    """Names of all searches, in their order."""
+    return [search.name for search in SEARCHES]
+
+
+def trials_table(found: Sequence[Found]) -> pl.DataFrame:
+    """Every candidate with its score: table `study_trials`."""
+    rows = [
+        {
+            "slice": each.slice,
+            "search": each.search.name,
+            "trial": tried.trial.question.key,
+            "model": tried.trial.question.model,
+            "candidate": json.dumps(tried.knobs),
+            "metric": each.search.objective.metric,
+            "population": each.search.objective.population,
+            "value": tried.value,
+            "is_default": number == 0,
+            "is_chosen": tried is each.best,
+            "seconds": tried.trial.seconds,
+            "refusal": tried.trial.refusal or None,
+        }
+        for each in found
+        for number, tried in enumerate(each.tried)
+    ]
+    return pl.DataFrame(rows, schema=_TRIALS)
+
+
+_TRIALS: dict[str, Any] = {
+    **dict.fromkeys(("slice", "search", "trial", "model", "candidate", "metric", "population"), pl.String),
+    "value": pl.Float64,
+    "is_default": pl.Boolean,
+    "is_chosen": pl.Boolean,
+    "seconds": pl.Float64,
+    "refusal": pl.String,
+}
+
+
+def choices_table(found: Sequence[Found], defaults: Parameters) -> pl.DataFrame:
+    """Every knob with what was chosen for it: table `studied_settings`.
+
+    Args:
+        found: of the pipeline's own protocols.
+        defaults: by section.
+    """
+    rows = [
+        {
+            "knob": knob,
+            "chosen": json.dumps(value),
+            "default": json.dumps(value_of(defaults, knob)),
+            "slice": each.slice,
+            "search": each.search.name,
+            "metric": each.search.objective.metric,
+            "population": each.search.objective.population,
+            "value": each.best.value,
+            "value_of_default": each.tried[0].value,
+            "trials": len(each.tried),
+        }
+        for each in found
+        if each.best
+        for knob, value in each.best.knobs.items()
+    ]
+    return pl.DataFrame(rows, schema=_CHOICES)
+
+
+_CHOICES: dict[str, Any] = {
+    **dict.fromkeys(("knob", "chosen", "default", "slice", "search", "metric", "population"), pl.String),
+    "value": pl.Float64,
+    "value_of_default": pl.Float64,
+    "trials": pl.Int32,
+}

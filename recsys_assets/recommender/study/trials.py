@@ -1,0 +1,100 @@
+"""Trials: one model with one set of parameters, fitted and scored on one validation slice; and the folder they are in.
+
+A trial is named by a hash of everything its scores depend on, so that what was tried once is never tried again. Which
+trials are made is `searches` and `tuning`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys_assets.recommender.registry import Task
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a trial answers: everything that its scores depend on.
+
+    Attributes:
+        slice: name of the validation slice.
+        data: fingerprint of the slice's rows.
+        task: of the model.
+        model: as in the registry.
+        parameters: what the model depends on, by section.
+        code: version of the code.
+    """
+
+    slice: str
+    data: str
+    task: Task
+    model: str
+    parameters: Mapping[str, Mapping[str, Any]]
+    code: str
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits, the same for the same question."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A question and its answer.
+
+    Attributes:
+        question: what was tried.
+        scores: by population, then metric; empty where the model cannot be fitted so.
+        seconds: how long it took.
+        when: ISO 8601, UTC.
+        refusal: why it cannot be fitted so.
+    """
+
+    question: Question
+    scores: Mapping[str, Mapping[str, float]]
+    seconds: float
+    when: str
+    refusal: str = ""
+
+    def score(self, metric: str, population: str) -> float | None:
+        """One of the scores; None where it is not defined."""
+        return self.scores.get(population, {}).get(metric)
+
+
+class Trials:
+    """The trials in a folder, one JSON file each, there whole or not at all.
+
+    Args:
+        folder: made when the first trial is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, question: Question) -> Trial | None:
+        """The trial of that question, if it was made."""
+        path = self._path(question)
+        return _read(path) if path.exists() else None
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial: from now on it survives whatever happens to the process."""
+        path = self._path(trial.question)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+        unfinished.write_text(json.dumps(asdict(trial), indent=1, sort_keys=True))
+        unfinished.replace(path)
+
+    def all(self) -> list[Trial]:
+        """All trials, those of other data and other code included."""
+        return [_read(path) for path in sorted(self._folder.glob("*/*.json"))]
+
+    def _path(self, question: Question) -> Path:
+        return self._folder / question.slice / f"{question.key}.json"
+
+
+def _read(path: Path) -> Trial:
+    content = json.loads(path.read_text())
+    return Trial(**content | {"question": Question(**content["question"])})

@@ -1,0 +1,174 @@
+"""Carrying searches out on a slice: trials that are there are read, those that are missing are made, the best chosen.
+
+What is searched is `searches`, where trials are kept `trials`. What is chosen for a home's settings is decided outside.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from recsys_assets.recommender.evaluation.score_table import BASELINE
+from recsys_assets.recommender.refit import Parameters, Refit, entry, parameters_of
+from recsys_assets.recommender.registry import Task
+from recsys_assets.recommender.study.searches import KNOBS, SEARCHES, Knobs, Search, value_of, with_knobs
+from recsys_assets.recommender.study.slices import Slice
+from recsys_assets.recommender.study.trials import Question, Trial, Trials
+from recsys_assets.recommender.study.validating import validation_scores
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# The fallback of models that do not predict every row, which protocols want to see.
+_WITH_BASELINE: tuple[Task, ...] = ("time_cut", "latest_rating")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate of a search and its trial.
+
+    Attributes:
+        knobs: the values that were tried.
+        trial: what came of them.
+        value: the score by which is chosen; None where there is none.
+    """
+
+    knobs: Knobs
+    trial: Trial
+    value: float | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found on a slice.
+
+    Attributes:
+        slice: name of the slice.
+        search: what was searched.
+        tried: the candidates, the defaults first.
+    """
+
+    slice: str
+    search: Search
+    tried: Sequence[Tried]
+
+    @property
+    def best(self) -> Tried | None:
+        """The best candidate, the earlier one of equals; None where nothing was tried."""
+        scored = [tried for tried in self.tried if tried.value is not None]
+        sign = -1 if self.search.objective.higher else 1
+        return min(scored, key=lambda tried: sign * (tried.value or 0.0), default=None)
+
+
+class Tuning:
+    """Searches on one slice.
+
+    Args:
+        of: the slice.
+        settings: parameters of all stages by section. What is searched begins from the defaults instead.
+        defaults: the same as they are built in.
+        trials: where trials are kept.
+        budget: candidates per search.
+        seed: of the order of candidates, and of ties.
+        code: version of the code, which trials depend on.
+        spark: gives the Spark session; called when a model first needs one.
+        scratch: folder for temporary files that the driver and the executors can reach.
+        log: called with a line per trial.
+    """
+
+    def __init__(
+        self,
+        of: Slice,
+        *,
+        settings: Parameters,
+        defaults: Parameters,
+        trials: Trials,
+        budget: int,
+        seed: int,
+        code: str,
+        spark: "Callable[[], SparkSession]",
+        scratch: Path,
+        log: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._slice, self._trials, self._code, self._log = of, trials, code, log
+        self._defaults, self._budget, self._seed = defaults, budget, seed
+        self._parameters = with_knobs(settings, {knob: value_of(defaults, knob) for knob in KNOBS})
+        self._spark, self._scratch = spark, scratch
+        self._refit: Refit | None = None
+
+    def run(self, searches: Collection[str] | None = None) -> list[Found]:
+        """Do these searches, by default all that apply; of the others, choose from the trials that are there."""
+        return list(self._found(searches))
+
+    def _found(self, searches: Collection[str] | None) -> Iterator[Found]:
+        for search in SEARCHES:
+            if not search.applies(self._slice.name, self._slice.tasks):
+                continue
+            found = self._search(search, missing=searches is None or search.name in searches)
+            if found.best:
+                self._parameters = with_knobs(self._parameters, found.best.knobs)
+            yield found
+
+    def _search(self, search: Search, *, missing: bool) -> Found:
+        candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed)
+        tried = []
+        for number, knobs in enumerate(candidates, 1):
+            parameters = with_knobs(self._parameters, knobs)
+            question = self._question(search, knobs, parameters)
+            trial = self._trials.get(question)
+            if trial is None and missing:
+                trial = self._try(question, parameters)
+                self._trials.add(trial)
+                told = _shown(knobs, self._judged(search, trial))
+                self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {told}")
+            if trial:
+                tried.append(Tried(knobs, trial, self._judged(search, trial)))
+                if tried[0].value is None and not trial.refusal:
+                    # The slice has no row of that population, say: no candidate will have a score.
+                    break
+        return Found(self._slice.name, search, tried)
+
+    def _judged(self, search: Search, trial: Trial) -> float | None:
+        return trial.score(search.objective.metric, search.objective.population)
+
+    def _question(self, search: Search, knobs: Knobs, parameters: Parameters) -> Question:
+        model = search.model_of(knobs)
+        used = parameters_of(entry(search.task, model), parameters)
+        return Question(self._slice.name, self._slice.fingerprint, search.task, model, used, self._code)
+
+    def _try(self, question: Question, parameters: Parameters) -> Trial:
+        began = perf_counter()
+        refusal = ""
+        scores: dict[str, dict[str, float]] = {}
+        try:
+            scores = self._scores(question.task, question.model, parameters)
+        except ValueError as error:
+            # A catalogue too large for a method, say: the candidate is out, the study goes on.
+            refusal = str(error)
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        return Trial(question, scores, round(perf_counter() - began, 2), when, refusal)
+
+    def _scores(self, task: Task, model: str, parameters: Parameters) -> dict[str, dict[str, float]]:
+        names = {model, BASELINE} if task in _WITH_BASELINE else {model}
+        fitted = self._fitted(parameters)
+        predictions = {name: fitted.predictions(entry(task, name)) for name in sorted(names)}
+        return validation_scores(task, self._slice.tables, predictions, model=model, seed=self._seed)
+
+    def _fitted(self, parameters: Parameters) -> Refit:
+        """The models with these parameters; what the last trial fitted alike is taken over."""
+        if self._refit is None:
+            self._refit = Refit(self._slice.tables, parameters, spark=self._spark, scratch=self._scratch)
+        self._refit = self._refit.with_parameters(parameters)
+        return self._refit
+
+
+def chosen(found: Sequence[Found]) -> dict[str, Any]:
+    """The best value of every knob that was searched; the latest search of a knob decides."""
+    return {knob: value for each in found if each.best for knob, value in each.best.knobs.items()}
+
+
+def _shown(knobs: Knobs, value: float | None) -> str:
+    text = ", ".join(f"{knob} {setting}" for knob, setting in knobs.items())
+    return f"{text} → {'no score' if value is None else f'{value:.4f}'}"

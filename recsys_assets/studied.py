@@ -1,0 +1,48 @@
+"""The file `studied.toml` of a home: the settings that a study chose. It is written here and read by `settings`."""
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import tomlkit
+
+from recsys_assets.home import Home
+from recsys_assets.settings import Settings
+from recsys_assets.storage import write_atomically
+
+_HEADER = """Chosen by `recsys-assets study` on validation slices of the training ratings; the next study may change it.
+Your own settings.toml goes before this file. Delete it to go back to the built-in settings."""
+
+
+def studied_knobs(home: Home) -> dict[str, Any]:
+    """What the file says, by knob (`als.rank`); nothing where there is none."""
+    if not home.studied_file.exists():
+        return {}
+    sections = tomllib.loads(home.studied_file.read_text())
+    return {f"{section}.{name}": value for section, knobs in sections.items() for name, value in knobs.items()}
+
+
+def write_studied(home: Home, knobs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Write these knobs; those that the file has beside them stay.
+
+    Returns:
+        What changed, by knob: before (None: the built-in default) and now.
+    """
+    before = studied_knobs(home)
+    now = dict(sorted({**before, **knobs}.items()))
+    document = tomlkit.document()
+    for line in _HEADER.splitlines():
+        document.add(tomlkit.comment(line))
+    for knob, value in now.items():
+        section, name = knob.split(".")
+        if section not in document:
+            document.add(section, tomlkit.table())
+        document[section][name] = value
+    write_atomically(home.studied_file, tomlkit.dumps(document).encode())
+    return {knob: (before.get(knob), value) for knob, value in now.items() if before.get(knob) != value}
+
+
+def overruled(knobs: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The knobs that these settings have at another value: the user's own settings go before those of a study."""
+    present = {knob: getattr(getattr(settings, knob.split(".")[0]), knob.split(".")[1]) for knob in knobs}
+    return {knob: present[knob] for knob, value in knobs.items() if present[knob] != value}

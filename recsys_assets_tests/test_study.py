@@ -1,0 +1,364 @@
+"""Trials, searches, slices and what is chosen, on made-up data with models that need no Spark."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+import pytest
+
+from recsys_assets.recommender import clusters
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.refit import parameters_of
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.study import tuning
+from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores
+from recsys_assets.recommender.study.searches import (
+    HITS_ASIDE,
+    RMSE,
+    RMSE_ASIDE,
+    SEARCHES,
+    SELECTED_KNOBS,
+    Objective,
+    Search,
+    value_of,
+    with_knobs,
+)
+from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, fingerprint, validation_slice
+from recsys_assets.recommender.study.study import choices_table, trials_table
+from recsys_assets.recommender.study.trials import Question, Trial, Trials
+from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen
+from recsys_assets.recommender.tables import RATINGS, TABLES
+from recsys_assets.settings import Settings
+from recsys_assets_tests.made_up import made_up
+
+DEFAULTS = {
+    name: section
+    for name, section in Settings.model_validate({"segments": {"n_segments": 2}}).model_dump().items()
+    if isinstance(section, dict)
+}
+# Models that are fitted in memory: item means and segments.
+WITHOUT_SPARK = (
+    Search("means", "time_cut", "item_mean", {"item_mean.shrinkage": (0.0, 10.0, 1000.0)}, RMSE),
+    Search("segments", "next_movie", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
+    Search(
+        "response",
+        "latest_rating",
+        "",
+        {SELECTED_KNOBS["latest_rating"]: ("item_mean", "user_bias")},
+        RMSE_ASIDE,
+        is_exhaustive=True,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, nw.LazyFrame]:
+    """Users, movies, features and ratings as the pipeline numbers them."""
+    data = made_up()
+    index = pl.int_range(pl.len(), dtype=pl.Int32)
+    users = data.users.with_columns(user=index, user_id=pl.col("user_id").cast(pl.String))
+    movies = data.movies.select(
+        movie=index,
+        movie_id=pl.col("movie_id").cast(pl.String),
+        title="title",
+        year="year",
+        genres=pl.concat_list("genre"),
+    )
+    ratings = data.ratings.select(
+        user=pl.col("user_id") - 1,
+        movie=pl.col("movie_id") - 1,
+        rating="rating",
+        timestamp=(pl.col("timestamp") * 1_000_000).cast(pl.Datetime("us", "UTC")),
+        batch=0,
+        row=pl.int_range(pl.len()),
+    )
+    made = {"users": lazy(users), "movies": lazy(movies), "ratings": conform(lazy(ratings), RATINGS)}
+    return made | {"user_features": lazy(clusters.user_features(made["users"]))}
+
+
+@pytest.fixture
+def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[Found]]:
+    """Searches on a protocol's slice, with trials in a folder of the test's own."""
+    monkeypatch.setattr(tuning, "SEARCHES", WITHOUT_SPARK)
+
+    def no_spark() -> None:
+        raise AssertionError("these models need no Spark")
+
+    def searched(protocol: str, given=None, *, searches=None, budget=2, folder: Path = tmp_path) -> list[Found]:
+        split = protocols.split(protocol, given or tables)
+        of = validation_slice(protocol, split, seed=1)
+        made = Tuning(
+            of,
+            settings=DEFAULTS,
+            defaults=DEFAULTS,
+            trials=Trials(folder / "trials"),
+            budget=budget,
+            seed=0,
+            code="1",
+            spark=no_spark,
+            scratch=tmp_path,
+        )
+        return made.run(searches)
+
+    return searched
+
+
+def question(**others) -> Question:
+    """Some question."""
+    facts = {
+        "slice": "s",
+        "data": "d",
+        "task": "time_cut",
+        "model": "m",
+        "parameters": {"als": {"rank": 3}},
+        "code": "1",
+    }
+    return Question(**facts | others)
+
+
+def test_a_trial_is_found_again_by_its_question_alone(tmp_path):
+    """A study would fit again what it has fitted, or take over scores of other data, settings or code."""
+    trials = Trials(tmp_path)
+    trial = Trial(question(), {"all": {"rmse": 0.9}}, 1.5, "2026-01-01")
+    trials.add(trial)
+    assert Trials(tmp_path).get(question()) == trial
+    assert trials.all() == [trial]
+    changes = {
+        "slice": "t",
+        "data": "e",
+        "task": "top_n",
+        "model": "n",
+        "parameters": {"als": {"rank": 4}},
+        "code": "2",
+    }
+    for name, value in changes.items():
+        assert trials.get(question(**{name: value})) is None, name
+
+
+def test_half_a_trial_is_no_trial(tmp_path):
+    """A study that was killed while it wrote would be unable to go on."""
+    trials = Trials(tmp_path)
+    trials.add(Trial(question(), {}, 1.0, "2026-01-01", "too large"))
+    (tmp_path / "s" / ".half.json-1").write_text("{")
+    assert [trial.refusal for trial in trials.all()] == ["too large"]
+
+
+def test_a_larger_budget_begins_with_what_a_smaller_one_tried():
+    """Raising the budget would throw earlier trials away, or drop the built-in settings from the comparison."""
+    search = Search("s", "time_cut", "item_mean", {"als.rank": (1, 2, 3), "als.reg_param": (0.1, 0.2)}, RMSE)
+    few, many, all_of_them = (search.candidates(DEFAULTS, budget=n, seed=0) for n in (2, 5, 99))
+    assert many[:2] == few and all_of_them[:5] == many
+    assert few[0] == {"als.rank": DEFAULTS["als"]["rank"], "als.reg_param": DEFAULTS["als"]["reg_param"]}
+    assert len(all_of_them) == 7 and len({json.dumps(each) for each in all_of_them}) == 7
+    assert search.candidates(DEFAULTS, budget=5, seed=1) != many
+
+
+def test_every_search_is_of_settings_and_models_that_exist():
+    """A study would end after an hour because of a typing error, or write settings that nothing can read."""
+    for search in SEARCHES:
+        for knobs in search.candidates(DEFAULTS, budget=99, seed=0):
+            assert search.model_of(knobs) in {entry.name for entry in ENTRIES if entry.task == search.task}
+            Settings.model_validate(with_knobs(DEFAULTS, knobs))
+            assert all(type(value) is type(value_of(DEFAULTS, knob)) for knob, value in knobs.items()), search.name
+        assert any(search.applies(name, protocols.tasks(name)) for name in PROTOCOLS)
+
+
+def test_searched_settings_are_those_their_models_depend_on():
+    """All candidates of a search would be the same trial, and the choice an accident."""
+    for search in SEARCHES:
+        usual = search.candidates(DEFAULTS, budget=1, seed=0)[0]
+        model = next(each for each in ENTRIES if (each.task, each.name) == (search.task, search.model_of(usual)))
+        used = parameters_of(model, DEFAULTS)
+        for knob in search.grid:
+            if knob not in SELECTED_KNOBS.values():
+                section, name = knob.split(".")
+                assert name in used[section], knob
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) == name and not name.startswith("u")])
+def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
+    """Settings would be chosen by rows that are scored later, or by rows that the trial had learnt from."""
+    split = protocols.split(name, tables)
+    rows = ("histories", "responses") if name == "latest_rating" else ("ratings",)
+    of = validation_slice(name, split, seed=1)
+    pairs = {
+        (where, side, table): set(to_polars(given[f"{side}_{table}"], "user", "movie").iter_rows())
+        for where, given in (("split", split), ("slice", of.tables))
+        for side in ("train", "test")
+        for table in rows
+    }
+    known = set.union(*(pairs["split", "train", table] for table in rows))
+    scored = set.union(*(pairs["split", "test", table] for table in rows))
+    learnt = set.union(*(pairs["slice", "train", table] for table in rows))
+    judged = set.union(*(pairs["slice", "test", table] for table in rows))
+    assert learnt and judged
+    assert learnt | judged <= known and not learnt & judged and not (learnt | judged) & scored
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) != name])
+def test_what_is_chosen_with_another_protocol_has_not_seen_the_test_rows(tables, name):
+    """A protocol would be scored on rows by which its settings were chosen."""
+    other = protocols.split(chosen_with(name), tables)
+    own = protocols.split(name, tables)
+    trained = set(to_polars(other["train_ratings"], "user", "movie").iter_rows())
+    assert not trained & set(to_polars(own["test_ratings"], "user", "movie").iter_rows())
+
+
+def with_noise(tables: dict[str, nw.LazyFrame], hidden: nw.LazyFrame) -> dict[str, nw.LazyFrame]:
+    """The same tables, the hidden ratings replaced by others."""
+    marked = hidden.select("user", "movie", hidden=nw.lit(True))
+    ratings = tables["ratings"].join(marked, on=["user", "movie"], how="left")
+    other = nw.when(~nw.col("hidden").is_null()).then(6 - nw.col("rating")).otherwise(nw.col("rating"))
+    return tables | {"ratings": ratings.with_columns(rating=other).drop("hidden")}
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("time_cut", ("test_ratings",)),
+        ("random_80_20", ("test_ratings",)),
+        ("new_users_5", ("test_ratings",)),
+        ("latest_rating", ("test_histories", "test_responses")),
+    ],
+)
+def test_changed_test_rows_change_no_trial_and_no_choice(tables, search_in, tmp_path, name, hidden):
+    """Scores would be too good to be true, because the choice had looked at what it is scored on."""
+    before = search_in(name, folder=tmp_path / "a")
+    split = protocols.split(name, tables)
+    noisy = with_noise(tables, nw.concat([split[table] for table in hidden]))
+    assert to_polars(noisy["ratings"])["rating"].to_list() != to_polars(tables["ratings"])["rating"].to_list()
+    after = search_in(name, noisy, folder=tmp_path / "b")
+    assert before and chosen(before) == chosen(after)
+    assert [trial.question for trial in _trials(before)] == [trial.question for trial in _trials(after)]
+    assert [trial.scores for trial in _trials(before)] == [trial.scores for trial in _trials(after)]
+
+
+def test_changed_training_rows_change_the_trials(tables, search_in, tmp_path):
+    """The test above could not fail, because trials depended on no rating at all."""
+    before = search_in("time_cut", folder=tmp_path / "a")
+    noisy = with_noise(tables, protocols.split("time_cut", tables)["train_ratings"])
+    after = search_in("time_cut", noisy, folder=tmp_path / "b")
+    assert not {trial.question.key for trial in _trials(before)} & {trial.question.key for trial in _trials(after)}
+
+
+def _trials(found: list[Found]) -> list[Trial]:
+    return [tried.trial for each in found for tried in each.tried]
+
+
+def test_a_stopped_study_goes_on_where_it_was(search_in, tmp_path, monkeypatch):
+    """Everything would be fitted again after Ctrl-C, or another choice be made than without it."""
+    whole = search_in("latest_rating", folder=tmp_path / "whole")
+    made: list[Question] = []
+    fit_and_score = Tuning._try
+
+    def stopped(self: Tuning, asked: Question, parameters) -> Trial:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(asked)
+        return fit_and_score(self, asked, parameters)
+
+    def counted(self: Tuning, asked: Question, parameters) -> Trial:
+        made.append(asked)
+        return fit_and_score(self, asked, parameters)
+
+    monkeypatch.setattr(Tuning, "_try", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search_in("latest_rating", folder=tmp_path / "stopped")
+    monkeypatch.setattr(Tuning, "_try", counted)
+    again = search_in("latest_rating", folder=tmp_path / "stopped")
+    assert chosen(again) == chosen(whole)
+    assert [trial.scores for trial in _trials(again)] == [trial.scores for trial in _trials(whole)]
+    assert len(made) == len({asked.key for asked in made}) == len({trial.question.key for trial in _trials(whole)})
+
+
+def test_only_the_searches_asked_for_are_done_and_earlier_trials_decide_the_rest(search_in):
+    """`--searches` would fit everything, or forget what other searches had found."""
+    first = search_in("latest_rating", searches=["segments"])
+    assert [len(each.tried) for each in first] == [2, 0]
+    assert set(chosen(first)) == {"segments.n_segments"}
+    second = search_in("latest_rating", searches=["response"])
+    assert [len(each.tried) for each in second] == [2, 2]
+    assert search_in("latest_rating", searches=())[0].tried == second[0].tried
+
+
+def test_a_candidate_that_cannot_be_fitted_is_out_and_says_why(search_in, monkeypatch):
+    """One method that refuses the data would end the whole study."""
+
+    def refuse(*asked) -> dict[str, dict[str, float]]:
+        if asked[-1]["segments"]["n_segments"] == 3:
+            raise ValueError("too many segments")
+        return {"test_users": {"next_movie_hit_10": 0.5, "rmse": 1.0}}
+
+    monkeypatch.setattr(Tuning, "_scores", refuse)
+    (segments, _) = search_in("latest_rating")
+    assert chosen([segments]) == {"segments.n_segments": 2}
+    table = trials_table([segments]).filter(~pl.col("is_chosen"))
+    assert table["refusal"].to_list() == ["too many segments"] and table["value"].to_list() == [None]
+
+
+def found(higher: bool, *values: float | None) -> Found:
+    """A search with a candidate per score."""
+    search = Search("s", "time_cut", "m", {"als.rank": tuple(range(len(values)))}, Objective("x", higher=higher))
+    trials = [Trial(question(model=str(rank)), {}, 0.0, "2026-01-01") for rank in range(len(values))]
+    return Found("a", search, [Tried({"als.rank": n}, trials[n], value) for n, value in enumerate(values)])
+
+
+def test_the_best_score_is_chosen_and_of_equals_the_built_in_one():
+    """The worst settings would be trained with, or settings changed for nothing."""
+    assert chosen([found(True, 0.1, 0.3, 0.2)]) == {"als.rank": 1}
+    assert chosen([found(False, 0.1, 0.3, 0.05)]) == {"als.rank": 2}
+    assert chosen([found(False, 0.1, None, 0.1)]) == {"als.rank": 0}
+    assert chosen([found(False, None)]) == {}
+    assert chosen([found(True, 1.0, 2.0), found(True, 2.0, 1.0)]) == {"als.rank": 0}
+
+
+def test_tables_of_trials_and_choices_are_as_declared(search_in):
+    """A person could not read what was tried, or the study end when its results are stored."""
+    of = search_in("latest_rating")
+    trials = to_polars(conform(lazy(trials_table(of)), TABLES["study_trials"]))
+    choices = to_polars(conform(lazy(choices_table(of, DEFAULTS)), TABLES["studied_settings"]))
+    assert len(trials) == 4 and trials["is_chosen"].sum() == 2 and trials["is_default"].sum() == 2
+    assert dict(choices.select("knob", "chosen").iter_rows()) == {
+        knob: json.dumps(value) for knob, value in chosen(of).items()
+    }
+
+
+def test_the_order_of_rows_makes_no_other_slice(tables):
+    """The same ratings in another order would be studied again from the start."""
+    shuffled = {name: lazy(to_polars(frame).sample(fraction=1, shuffle=True, seed=1)) for name, frame in tables.items()}
+    renumbered = shuffled["ratings"].with_columns(batch=nw.lit(3))
+    assert fingerprint(tables) == fingerprint(shuffled | {"ratings": renumbered})
+    fewer = tables | {"ratings": tables["ratings"].head(100)}
+    older = tables | {"users": tables["users"].with_columns(age=nw.col("age") + 1)}
+    assert len({fingerprint(each) for each in (tables, fewer, older)}) == 3
+
+
+def test_scores_that_are_there_are_not_made_again(tmp_path):
+    """A study that was stopped would fit every model of every protocol again."""
+    kept, made = KeptScores(tmp_path), []
+
+    def make() -> ProtocolScores:
+        made.append(len(made))
+        return ProtocolScores(*(pl.DataFrame({"a": [len(made)]}) for _ in range(3)))
+
+    assert kept.newest("time_cut") is None
+    first = kept.of("time_cut", "one", make)
+    assert kept.of("time_cut", "one", make).scores.equals(first.scores) and len(made) == 1
+    second = kept.of("time_cut", "two", make)
+    assert KeptScores(tmp_path).newest("time_cut").scores.equals(second.scores)
+    assert kept.of("time_cut", "one", make).scores.equals(first.scores) and len(made) == 2
+    assert KeptScores(tmp_path).newest("time_cut").scores.equals(first.scores)
+
+
+def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in, monkeypatch):
+    """What a study chose would become its next start: nothing of what it tried would be found again."""
+    first = search_in("latest_rating")
+    monkeypatch.setattr(tuning, "KNOBS", ("segments.n_segments", SELECTED_KNOBS["latest_rating"]))
+    after = with_knobs(DEFAULTS, {"segments.n_segments": 17, SELECTED_KNOBS["latest_rating"]: "segment_mean"})
+    of = validation_slice("latest_rating", protocols.split("latest_rating", tables), seed=1)
+    facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
+    again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
+    assert [trial.question for trial in _trials(again)] == [trial.question for trial in _trials(first)]

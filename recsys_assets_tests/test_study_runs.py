@@ -1,0 +1,91 @@
+import dagster as dg
+import polars as pl
+import pytest
+
+from recsys_assets.build import build_defs
+from recsys_assets.home import Home
+from recsys_assets.partitions import PROTOCOLS
+from recsys_assets.recommender.study import tuning
+from recsys_assets.recommender.study.searches import HITS_ASIDE, RMSE, Search
+from recsys_assets.recommender.study.slices import PROTOCOLS as NAMES
+from recsys_assets.recommender.study.trials import Trials
+from recsys_assets.settings import Settings
+from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.running import copied, table
+
+FEW = (
+    Search(
+        "rating_model",
+        "time_cut",
+        "",
+        {"evaluation.selected_rating_model": ("als_adjusted", "item_mean")},
+        RMSE,
+        is_exhaustive=True,
+    ),
+    Search("segments", "next_movie", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
+)
+
+
+def test_a_study_is_no_part_of_the_pipeline(tmp_path):
+    """Every refresh would take as long as a study, or could not be launched at all."""
+    defs = build_defs(home=Home(tmp_path), settings=Settings())
+    group = {
+        "published_folds",
+        "study_trials",
+        "studied_settings",
+        "study_scores",
+        "user_scores",
+        "paired_tests",
+        "leakage_audit",
+    }
+    for name, there in (("refresh", False), ("everything", False), ("backtest", False), ("study", True)):
+        selected = {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.executable_asset_keys}
+        assert (selected & group == group) if there else not selected & group, name
+    graph = defs.get_repository_def().asset_graph
+    assert all(graph.get(dg.AssetKey(name)).automation_condition is None for name in group)
+    assert PROTOCOLS.get_partition_keys() == list(NAMES)
+
+
+def test_unknown_names_are_refused_before_anything_runs(tmp_path):
+    """A typing error would cost the time until a study ends without the search that was meant."""
+    for option, value, hint in (("--searches", "alss", "als"), ("--protocols", "time_cut_06", "time_cut_0.6")):
+        refused = invoke("study", option, value, "--home", tmp_path)
+        assert refused.exit_code == 1 and value in refused.output and hint in refused.output
+
+
+def test_a_home_without_ratings_is_told_what_to_do(tmp_path):
+    """Somebody's first command would end in a traceback."""
+    refused = invoke("study", "--home", tmp_path)
+    assert refused.exit_code == 1 and "recsys-assets run" in refused.output
+
+
+@pytest.mark.spark
+def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home, tmp_path, monkeypatch):
+    """The command would choose nothing, show nothing, or fit everything again when it is called again."""
+    monkeypatch.setattr(tuning, "SEARCHES", FEW)
+    home = copied(materialized_home, tmp_path / "home")
+    ran = invoke("study", "--protocols", "time_cut,latest_rating", "--home", home.path)
+    assert ran.exit_code == 0, ran.output
+    choices = dict(table(home, "studied_settings").select("knob", "chosen").iter_rows())
+    assert set(choices) == {"evaluation.selected_rating_model", "segments.n_segments"}
+    assert home.studied_file.exists()
+    # FAST_SETTINGS of the home say 2, whatever the study chose.
+    assert Settings.load(home).segments.n_segments == 2
+    store = AssetStore(home.assets)
+    for asset in ("study_trials", "study_scores", "user_scores", "paired_tests"):
+        assert store.batches([asset]) == ["latest_rating", "time_cut"], asset
+    scores = pl.read_parquet(store.current(["study_scores"], "time_cut") / TABLE_FILE)
+    assert {"selected", "random", "upper_bound", "item_mean", "als_adjusted"} <= set(scores["model"])
+    assert 'id="study"' in home.report.read_text()
+    trials = Trials(home.study / "trials")
+    before = {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()}
+    assert len(trials.all()) == 4
+    again = invoke("study", "--protocols", "time_cut,latest_rating", "--home", home.path)
+    assert again.exit_code == 0, again.output
+    assert {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()} == before
+
+
+def test_a_report_without_a_study_says_nothing_of_it(materialized_home):
+    """Readers would be told of a comparison that was never made."""
+    assert 'id="study"' not in materialized_home.report.read_text()

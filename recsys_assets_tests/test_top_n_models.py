@@ -1,0 +1,198 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from recsys_assets.recommender import blend, ease, liking
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.blend import Blend
+from recsys_assets.recommender.ease import EASEModel
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.liking import LikingModel
+from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.preferences import Preference
+from recsys_assets.recommender.reasons import reasons
+from recsys_assets_tests.planted_segments import (
+    INDEX,
+    MOVIES_PER_GROUP,
+    N_MOVIES,
+    TEST,
+    TRAIN,
+    UNRATED,
+    frame,
+    group_of,
+)
+
+
+def _rated() -> tuple[np.ndarray, sparse.csr_array]:
+    return user_movie_matrix(lazy(TEST), n_movies=N_MOVIES)
+
+
+def _best(scores: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
+    return np.where(rated.toarray() > 0, -np.inf, scores).argmax(axis=1)
+
+
+def _ease(**knobs: float) -> EASEModel:
+    return ease.fit(lazy(TRAIN), index=INDEX, **{"reg": 10.0, **knobs})
+
+
+def test_ease_shows_what_similar_users_liked():
+    """Users would be shown movies of another taste than theirs."""
+    users, rated = _rated()
+    assert (_best(_ease().scores(rated), rated) // MOVIES_PER_GROUP == group_of(users)).all()
+
+
+def test_what_was_rated_low_speaks_against_similar_movies():
+    """Somebody who hated a movie would be shown more of its kind."""
+    hater = sparse.csr_array(([1.0], ([0], [0])), shape=(1, N_MOVIES)).astype(np.float32)
+    scores = _ease(neutral_offset=0.0).scores(hater)[0]
+    assert scores[1:MOVIES_PER_GROUP].mean() < scores[MOVIES_PER_GROUP:UNRATED].mean()
+
+
+def test_the_weights_are_the_minimum_without_a_movie_speaking_for_itself():
+    """EASE would not be EASE: a movie would speak for itself, or the weights would be other than least squares."""
+    matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32))
+    weights = ease.item_weights(matrix, reg=2.0)
+    dense = matrix.toarray().astype(np.float64)
+    assert np.diag(weights).tolist() == [0.0] * 5
+    for movie in range(5):
+        others = [other for other in range(5) if other != movie]
+        given_by = dense[:, others]
+        expected = np.linalg.solve(given_by.T @ given_by + 2 * np.eye(4), given_by.T @ dense[:, movie])
+        np.testing.assert_allclose(weights[others, movie], expected, atol=1e-4)
+
+
+def test_a_catalogue_above_the_limit_keeps_its_most_rated_movies():
+    """A large catalogue would exhaust the memory, or movies that many have rated would be unknown."""
+    model = _ease(max_movies=10)
+    counts = TRAIN["movie"].value_counts()
+    kept = counts.filter(pl.col("movie").is_in(model.movies))["count"].min()
+    left = counts.filter(~pl.col("movie").is_in(model.movies))["count"].max()
+    assert len(model.movies) == 10
+    assert kept >= left
+    assert not model.scores(_rated()[1])[:, ~model.movie_known].any()
+
+
+def test_equal_ratings_are_all_preferences():
+    """Data that only say who watched what would give no recommendations, or the opposite of what was watched."""
+    constant = TRAIN.with_columns(rating=pl.lit(1.0, pl.Float32))
+    assert Preference.of(lazy(constant), neutral_offset=-0.5)(np.ones(3, np.float32)).tolist() == [1, 1, 1]
+
+
+def _features() -> pl.DataFrame:
+    users = np.arange(INDEX.n_users, dtype=np.int32)
+    group = group_of(users)
+    return pl.DataFrame({"user": users} | {f"group={number}": (group == number) * 1.0 for number in range(3)})
+
+
+def _timed(ratings: pl.DataFrame) -> pl.DataFrame:
+    return ratings.with_row_index("row").with_columns(timestamp=pl.col("row"), batch=pl.lit(0))
+
+
+def test_new_users_are_shown_what_people_like_them_liked():
+    """Somebody without a rating would be shown the same list as everybody else, whoever it is."""
+    model = liking.fit(lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()), reg=1.0, half_life=1e6)
+    new = np.array([121, 122, 123])
+    scores = model.scores(liking.feature_matrix(lazy(_features()))[new])
+    assert (scores.argmax(axis=1) // MOVIES_PER_GROUP == group_of(new)).all()
+    assert not model.movie_known[UNRATED]
+
+
+def test_without_attributes_recent_likes_make_a_movie_popular():
+    """New users would be shown what was popular years ago."""
+    old = frame("user movie rating", *[(user, 0, 5.0) for user in range(6)])
+    new = frame("user movie rating", *[(user, 1, 5.0) for user in range(6, 10)])
+    alike = lazy(pl.DataFrame({"user": np.arange(INDEX.n_users, dtype=np.int32)}))
+    ratings = lazy(_timed(pl.concat([old, new])))
+    favourite = [
+        liking.fit(ratings, index=INDEX, user_features=alike, half_life=half_life).scores(np.zeros((1, 0))).argmax()
+        for half_life in (0.1, 1e6)
+    ]
+    assert favourite == [1, 0]
+
+
+def test_the_blend_gives_new_users_the_prior_and_others_a_mix():
+    """A new user would be shown what models say of it that know nothing of it."""
+    own, prior = np.array([[3.0, 1, 2], [3, 1, 2]]), np.array([[1.0, 2, 3], [1, 2, 3]])
+    mixed = Blend(ease_weight=1.0, prior_ratings=10, index="").scores(own, own, prior, np.array([0, 1000]))
+    assert mixed.argsort(axis=1).tolist() == [[0, 1, 2], [1, 2, 0]]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.1, 100), st.floats(-5, 5))
+def test_the_blend_does_not_depend_on_the_models_scales(factor, shift):
+    """The model with the larger numbers would drown the other."""
+    random = np.random.default_rng(0)
+    one, two, prior = random.normal(size=(3, 4, 9))
+    weights = Blend(ease_weight=0.5, prior_ratings=5, index="")
+    counts = np.array([0, 1, 5, 50])
+    np.testing.assert_allclose(
+        weights.scores(one * factor + shift, two, prior, counts), weights.scores(one, two, prior, counts), atol=1e-5
+    )
+
+
+def _als(*, implicit: bool, neutral: float = 0.0) -> ALSModel:
+    random = np.random.default_rng(1)
+    factors = random.normal(size=(N_MOVIES, 4)).astype(np.float32)
+    known = np.arange(N_MOVIES) != UNRATED
+    params = {"implicitPrefs": implicit, "alpha": 2.0, "regParam": 0.1, "neutral": neutral}
+    return ALSModel(np.zeros((1, 4), np.float32), factors * known[:, None], np.zeros(1, bool), known, params, "")
+
+
+_MODELS = [_als(implicit=True), _als(implicit=True, neutral=3.0), _als(implicit=False), _ease()]
+
+
+@pytest.mark.parametrize("model", _MODELS)
+def test_what_ratings_contribute_sums_to_the_score(model):
+    """The reasons shown for a recommendation would not be why it is shown."""
+    row = _rated()[1][[0]]
+    movies = np.arange(N_MOVIES)
+    scores = model.fold_in(row) @ model.movie_factors.T if isinstance(model, ALSModel) else model.scores(row)
+    because, added = model.contributions(row, movies)
+    assert because.tolist() == row.indices.tolist()
+    np.testing.assert_allclose(added.sum(axis=0), scores[0], atol=1e-4)
+
+
+def test_the_blends_contributions_order_movies_as_its_personal_scores_do():
+    """The reasons of a blended list would be those of one of its models only."""
+    row, movies = _rated()[1][[0]], np.arange(UNRATED)
+    one, two, weights = _ease(), _als(implicit=True), Blend(ease_weight=0.4, prior_ratings=0, index="")
+    by_ease, by_als = one.scores(row)[:, :UNRATED], two.fold_in(row) @ two.movie_factors[:UNRATED].T
+    _, added = weights.contributions(
+        one.contributions(row, movies),
+        two.contributions(row, movies),
+        ease_deviation=float(by_ease.std()),
+        als_deviation=float(by_als.std()),
+    )
+    mixed = weights.scores(by_ease, by_als, by_ease, np.array([7]))
+    np.testing.assert_allclose(added.sum(axis=0) - added.sum(axis=0).mean(), mixed[0], atol=1e-3)
+
+
+def test_reasons_are_the_users_own_ratings_that_carried_a_movie_most():
+    """A page would say 'because you liked' of a movie that the user disliked, or that had nothing to do with it."""
+    model = _ease()
+    users, rated = _rated()
+    best = pl.DataFrame({"user": users, "movie": _best(model.scores(rated), rated).astype(np.int32)})
+    told = reasons(best, lazy(TEST), model.contributions, n_movies=N_MOVIES, n=2)
+    assert told["place"].max() == 2
+    assert (told["share"] > 0).all()
+    assert set(told.select("user", "because", "rating").iter_rows()) <= set(TEST.iter_rows())
+    same_taste = (told["because"] // MOVIES_PER_GROUP).to_numpy() == group_of(told["user"])
+    assert same_taste.tolist() == (told["rating"] == 5).to_list()
+    assert told.filter(pl.col("place") == 1)["user"].to_list() == users.tolist()
+
+
+def test_stored_ranking_models_come_back_alike(tmp_path):
+    """Recommendations after a restart would differ from those that were scored."""
+    rated = _rated()[1]
+    made = {"ease": _ease(max_movies=12), "weights": blend.fit(lazy(TRAIN), index=INDEX, ease_weight=0.3)}
+    made["liking"] = liking.fit(lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()))
+    for name, model in made.items():
+        (tmp_path / name).mkdir()
+        model.save(tmp_path / name)
+    features = liking.feature_matrix(lazy(_features()))
+    assert np.array_equal(EASEModel.load(tmp_path / "ease").scores(rated), made["ease"].scores(rated))
+    assert np.array_equal(LikingModel.load(tmp_path / "liking").scores(features), made["liking"].scores(features))
+    assert Blend.load(tmp_path / "weights") == made["weights"]
