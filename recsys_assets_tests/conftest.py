@@ -1,11 +1,16 @@
 """What tests of several stages share: one home in which the whole pipeline has run once."""
 
+import hypothesis
 import pytest
 from typer.testing import CliRunner, Result
 
 from recsys_assets.cli import app
 from recsys_assets.home import Home
 from recsys_assets_tests.made_up import MadeUp, made_up
+
+# How long an example takes says something about the machine, nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 FAST_SETTINGS = """
 [clusters]

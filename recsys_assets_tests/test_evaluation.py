@@ -86,7 +86,7 @@ def shuffled(frame: nw.LazyFrame) -> nw.LazyFrame:
 # The table
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts)
 def test_scores_are_a_complete_tidy_table(cut):
     """The report and `scores --json` would show nulls, NaN or rows in changing order."""
@@ -112,7 +112,7 @@ def test_a_population_without_users_has_no_rows():
     assert nobody.schema == scores.schema
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(cuts)
 def test_the_order_of_rows_does_not_matter(cut):
     """Two engines, or two runs, would give different scores for the same tables."""
@@ -176,7 +176,7 @@ def test_top_ratings_are_pooled_over_users():
     assert score(scores, "random", "top5_rating") == pytest.approx((5 * 1.2 + 2) / 6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cuts)
 def test_published_rule_is_the_95th_percentile_of_each_user(cut):
     """The comparison with case study A would use another rule than the one behind its numbers."""
@@ -190,7 +190,7 @@ def test_published_rule_is_the_95th_percentile_of_each_user(cut):
     assert score(scores, "gappy", "top5_rating_published") == pytest.approx(np.mean(taken))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cuts)
 def test_no_order_beats_the_upper_bound(cut):
     """A model could seem better than the best possible one."""
@@ -200,7 +200,7 @@ def test_no_order_beats_the_upper_bound(cut):
         assert values["value"].max() == values.filter(model="upper_bound")["value"].item()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cuts)
 def test_the_top_depends_on_the_order_of_predictions_alone(cut):
     """A model on another scale would get another score for the same order."""
@@ -298,7 +298,7 @@ def test_the_interval_of_a_mean_is_the_normal_one():
     assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.06)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.1, 5), min_size=2, max_size=30), st.integers(0, 1000))
 def test_symmetric_scores_lie_inside_their_interval(deviations, seed):
     """A report would print a score outside its own interval."""
@@ -434,7 +434,7 @@ def test_ranking_metrics_by_hand():
     assert perfect == pytest.approx(dict.fromkeys(by_hand, 1) | {"precision_10": 3 / 10})
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 12))
 def test_ndcg_agrees_with_scikit_learn(seed, k):
     """NDCG would mean something else here than everywhere else."""

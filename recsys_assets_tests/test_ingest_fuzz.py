@@ -143,7 +143,7 @@ def test_mutated_inputs_end_in_tables_or_in_a_clear_error(seed: str) -> None:
     """If this fails, some damaged file shows its owner a traceback or brings nulls into the tables."""
     files = SEEDS[seed]
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(sorted(files)), _edits)
     def check(victim: str, edits: list[tuple[str, int, int, bytes]]) -> None:
         with tempfile.TemporaryDirectory() as folder:

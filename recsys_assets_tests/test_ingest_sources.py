@@ -400,7 +400,7 @@ _RATING_ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lines=_RATING_ROWS)
 def test_every_row_is_either_good_or_rejected(
     lines: list[tuple[str, ...]], tmp_path_factory: pytest.TempPathFactory

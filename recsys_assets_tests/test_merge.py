@@ -1,5 +1,5 @@
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_assets.recommender.frames import conform, lazy, to_polars
@@ -35,7 +35,6 @@ def _merged(*batches: pl.DataFrame) -> pl.DataFrame:
     return named.sort("user_id", "movie_id").select("user_id", "movie_id", "rating", "timestamp")
 
 
-@settings(deadline=None)
 @given(ROWS, st.randoms(use_true_random=False), st.integers(1, 4))
 def test_any_order_and_any_split_into_batches_give_the_same_ratings(rows, random, n_batches):
     """Late, repeated or re-cut deliveries would change the catalogue."""
@@ -46,7 +45,6 @@ def test_any_order_and_any_split_into_batches_give_the_same_ratings(rows, random
     assert _merged(*map(_raw, batches)).equals(_merged(_raw(timed)))
 
 
-@settings(deadline=None)
 @given(ROWS, st.integers(1, 29))
 def test_where_times_tie_the_later_batch_and_then_the_later_row_count(rows, cut):
     """A correction in a later delivery would be overruled by what it corrects."""

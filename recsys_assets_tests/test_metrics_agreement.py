@@ -63,7 +63,7 @@ ranked_users = st.lists(
 ).map(lambda users: dict(enumerate(users)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(ranked_users, st.integers(1, 12))
 def test_rankings_agree_with_recommenders_and_rectools(ranks, k):
     """A score here and one from a paper that used these packages would be different things under one name."""
@@ -91,7 +91,7 @@ def test_rankings_agree_with_recommenders_and_rectools(ranks, k):
     assert np.mean([g / ideal[k] for g in gain]) <= ours[f"ndcg_{k}"] + 1e-12
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ranked_users)
 def test_rankings_agree_with_scikit_learn(ranks):
     """Average precision and NDCG would mean something else here than everywhere else."""
@@ -107,7 +107,7 @@ ratings = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 10), st.floats(0,
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(ratings)
 def test_errors_agree_with_scikit_learn(rows):
     """RMSE, MAE or R² would be averaged over users instead of pooled over rows, as papers do."""
@@ -121,7 +121,7 @@ def test_errors_agree_with_scikit_learn(rows):
         assert ours["r2"] == pytest.approx(r2_score(scored.rating, guess))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(ratings, st.lists(st.integers(1, 10), min_size=1, max_size=12))
 def test_the_random_rater_is_the_mean_over_all_draws(rows, train):
     """The lower bound of RMSE would be off, and with it every gain over it."""

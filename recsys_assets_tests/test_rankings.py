@@ -1,7 +1,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -13,7 +13,6 @@ def _table(columns: str, *rows: tuple) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns.split(), orient="row")
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(2, 8), st.integers(0, 2**32 - 1), st.integers(0, 8))
 def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, seed, few):
     """Hits and NDCG would be wrong; with tied scores they would change from run to run."""

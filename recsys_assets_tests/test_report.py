@@ -229,7 +229,7 @@ def test_histogram_counts_every_user_once_and_marks_mean_and_median():
     assert {"mean 54.5", "median 2.5"} <= set(_column(chart, "label"))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30))
 def test_histogram_has_a_bin_for_any_numbers_of_ratings(per_user):
     """A data set where all users have equally many ratings must get its picture too."""
@@ -512,7 +512,6 @@ scores_of_models = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(scores_of_models, st.sampled_from(["rmse", "top5_rating"]))
 def test_no_model_beats_the_winner(values, metric):
     """A winner would be announced that another model beats, or a bound would win."""

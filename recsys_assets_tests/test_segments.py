@@ -59,7 +59,6 @@ def state(model: segments.SegmentModel) -> dict[str, object]:
     }
 
 
-@settings(deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 6))), st.randoms())
 def test_matrix_holds_every_rating_in_its_place(pairs: set[tuple[int, int]], random) -> None:
     """Affinities and ranks would belong to other users or movies."""
@@ -134,7 +133,7 @@ def test_equal_models_are_stored_in_equal_files(
     assert first == second
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, UNRATED)), unique=True))
 def test_affinities_are_shares(model: segments.SegmentModel, pairs: list[tuple[int, int]]) -> None:
     """A user's affinities could not be read as shares of one taste."""

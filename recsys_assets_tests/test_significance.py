@@ -45,7 +45,7 @@ def test_p_values_agree_with_scipy(seed):
     assert tests["improvement"].item() == pytest.approx(exact.statistic)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6))
 def test_equal_models_are_not_told_apart(seed):
     """Rounding would make a model better than itself."""
@@ -99,7 +99,7 @@ def test_holm_by_hand():
     assert holm(pl.Series("p", [0.9, 0.8])).to_list() == [1, 1]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_never_lowers_a_p_value_and_keeps_the_order(p_values):
     """Correcting would make something significant that was not."""

@@ -45,7 +45,6 @@ def test_a_cut_without_train_or_test_is_refused(cut):
         splitting.train_size(10, cut)
 
 
-@settings(deadline=None)
 @given(TIMES, st.floats(0.2, 0.8))
 def test_the_cut_is_a_cut_in_time(rows, cut):
     """A model would learn from ratings given after those it is tested on, or rows would be lost."""
@@ -60,7 +59,6 @@ def test_the_cut_is_a_cut_in_time(rows, cut):
     assert pl.concat([_in_time(part) for part in parts]).equals(_in_time(table))
 
 
-@settings(deadline=None)
 @given(TIMES)
 def test_histories_and_responses_share_out_each_users_ratings(rows):
     """The response would leak into the history it is predicted from, or a user's ratings would be lost."""
@@ -90,7 +88,6 @@ def test_partition_has_the_share_and_follows_the_seed():
 SHARES = st.floats(0.1, 0.9)
 
 
-@settings(deadline=None)
 @given(TIMES, SHARES, SHARES, st.integers(0, 50))
 def test_random_splits_share_out_the_ratings_and_nest(rows, share, other, seed):
     """Rows would be lost or stand on both sides, or a split would follow the order of the file."""
@@ -125,7 +122,7 @@ def _many_ratings(seed: int) -> pl.DataFrame:
     return _ratings(rows)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(0, 20), st.integers(0, 20))
 def test_new_users_reveal_their_first_ratings_and_are_scored_on_the_same_later_ones(seed, one, other):
     """The curve from cold to warm would compare different rows, or what is to be predicted would be revealed."""
@@ -154,7 +151,6 @@ def test_more_than_the_first_ratings_cannot_be_revealed():
         splitting.new_user_rows(lazy(_many_ratings(0)), "train", n_revealed=21)
 
 
-@settings(deadline=None)
 @given(TIMES)
 def test_last_out_takes_each_users_latest_rating(rows):
     """The audit of leakage would leave out another rating than the last."""

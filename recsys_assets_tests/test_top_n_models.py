@@ -120,7 +120,7 @@ def test_the_blend_gives_new_users_the_prior_and_others_a_mix():
     assert mixed.argsort(axis=1).tolist() == [[0, 1, 2], [1, 2, 0]]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.1, 100), st.floats(-5, 5))
 def test_the_blend_does_not_depend_on_the_models_scales(factor, shift):
     """The model with the larger numbers would drown the other."""
