@@ -7,8 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys_assets.assets.models import MODEL_TYPES
 from recsys_assets.build import build_defs
 from recsys_assets.checks import CHECKS
+from recsys_assets.checks.declared import parameters
 from recsys_assets.checks.results import check_result, last_good_facts
 from recsys_assets.home import Home
 from recsys_assets.io_managers import table_of
@@ -196,6 +198,14 @@ def test_a_model_that_is_not_finite_is_seen():
     factors[1, 1] = np.nan
     found = quality.finite_finding({"factors": factors})
     assert (found.passed, found.severe, found.detail) == (False, True, "factors: 1")
+
+
+@pytest.mark.parametrize("asset", sorted(MODEL_TYPES))
+def test_every_model_is_looked_through_for_numbers(materialized_home, asset):
+    """A new kind of model would pass its check whatever it holds."""
+    home = materialized_home
+    model = MODEL_TYPES[asset].load(AssetStore(home.assets).current(dg.AssetKey.from_user_string(asset).path))
+    assert sum(numbers.size for numbers in parameters(model).values())
 
 
 @pytest.mark.parametrize(

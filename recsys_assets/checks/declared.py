@@ -6,24 +6,23 @@ a check should not wait for a cluster.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 
 import dagster as dg
 import narwhals as nw
 import numpy as np
+from scipy import sparse
+from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.assets.common import SettingsParam
 from recsys_assets.assets.models import MODEL_TYPES, predictions_key
 from recsys_assets.checks.results import check_result, last_good_facts
 from recsys_assets.io_managers import AssetIOManager, table_of
 from recsys_assets.recommender import quality
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import row_count, to_polars
-from recsys_assets.recommender.item_mean import ItemMeanModel
 from recsys_assets.recommender.quality import Finding
 from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.segments import SegmentModel
 from recsys_assets.recommender.tables import Table
 from recsys_assets.settings import Settings
 from recsys_assets.storage import AssetStore, Model, scan
@@ -115,16 +114,26 @@ _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
 }
 
 
-def _parameters(model: object) -> dict[str, np.ndarray]:
-    """The arrays that a model consists of."""
-    match model:
-        case ALSModel():
-            return {"user factors": model.user_factors, "movie factors": model.movie_factors}
-        case ItemMeanModel():
-            return {"means": model.means}
-        case SegmentModel():
-            return {"topics": model.lda.components_}
-    raise TypeError(f"it is not known what a {type(model).__name__} consists of; say so in checks/declared.py")
+def parameters(part: object, name: str = "") -> dict[str, np.ndarray]:
+    """The numbers that a model consists of, its parts' included."""
+    match part:
+        case np.ndarray() | float():
+            return {name: np.asarray(part)}
+        case sparse.sparray():
+            return {name: part.data}
+        case LatentDirichletAllocation():
+            return {name: part.components_}
+        case Mapping():
+            parts = dict(part)
+        case _ if is_dataclass(part):
+            parts = {field.name: getattr(part, field.name) for field in fields(part)}
+        case _:
+            return {}
+    return {
+        inner: numbers
+        for key, value in parts.items()
+        for inner, numbers in parameters(value, f"{name} {key}".strip()).items()
+    }
 
 
 def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) -> Found:
@@ -132,7 +141,7 @@ def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) ->
     if table:
         return _declared_findings(stored, key, table, before)
     model_type: type[Model] = MODEL_TYPES[key.to_user_string()]
-    return [quality.finite_finding(_parameters(model_type.load(stored.store.current(key.path))))], {}
+    return [quality.finite_finding(parameters(model_type.load(stored.store.current(key.path))))], {}
 
 
 def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefinition:
