@@ -18,7 +18,7 @@ from rich.text import Text
 from recsys_assets.cli.terminal import seconds
 from recsys_assets.failures import reason
 
-_NAME_WIDTH = 40
+_NAME_WIDTH = 44
 _LIVE_WIDTH = 100
 
 
