@@ -15,6 +15,7 @@ from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.study.searches import SELECTED_KNOBS
 from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with
+from recsys_assets.recommender.study.study import OF_THE_PIPELINE
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
     "time_cut": ("top5_rating", "rmse"),
@@ -22,7 +23,9 @@ _METRICS: Mapping[Task, tuple[str, ...]] = {
     "latest_rating": ("r2",),
     "next_movie": ("next_movie_hit_10",),
 }
+# Of the pipeline's own splits everybody is told apart; of the others the curve and the scores tell more.
 _POPULATIONS = ("all", "seen", "unseen", "train_users", "test_users")
+_EVERYBODY = ("all",)
 # What the selected model is held against, the first of these that was tested.
 _OPPONENTS = ("item_mean", "popularity")
 _SIGNIFICANT = 0.05
@@ -141,7 +144,7 @@ class StudySection:
             for name in names
             for task in protocols.tasks(name)
             for metric in _METRICS[task]
-            for population in _POPULATIONS
+            for population in (_POPULATIONS if name in OF_THE_PIPELINE else _EVERYBODY)
             if (result := self._result(name, task, metric, population))
         ]
 
