@@ -18,10 +18,11 @@ from recsys_assets.storage import AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, table
-from recsys_assets_tests.served import Served, served, wait_for, worker_of
+from recsys_assets_tests.served import Served, kill_jvm, served, steps_of, unfinished_runs, wait_for, worker_of
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 AUTOMATION = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
+PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 CHEAP = ["user_features", "user_clusters"]
 
@@ -91,9 +92,8 @@ def test_one_asset_and_its_descendants(quiet):
 def test_three_batches_are_backfilled_by_one_run(quiet):
     """Each batch of a backfill would start a process and a JVM of its own."""
     before = _runs(quiet.home)
-    program = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
     names = [f"batch-{number}" for number in range(3)]
-    command = [*program, "backfill", *names, "--home", str(quiet.home.path)]
+    command = [*PROGRAM, "backfill", *names, "--home", str(quiet.home.path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (run,) = _runs(quiet.home) - before
     assert f"{quiet.address}/runs/{run}" in printed
@@ -156,6 +156,63 @@ def _runs(home: Home, parent: str | None = None) -> set[str]:
         return {run.run_id for run in instance.get_runs(dg.RunsFilter(tags=tags))}
 
 
+# Beside the command line
+
+
+def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_home, tmp_path):
+    """The automation would bring back what a person takes out, fail at what is gone, or compute everything twice."""
+    home = _served_home(materialized_home, tmp_path / "home", AUTOMATION)
+    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+
+    def rest() -> bool:
+        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+            return not unfinished_runs(instance)
+
+    def recommended() -> set[str]:
+        return set(table(home, "recommendations")["user_id"])
+
+    with served(home):
+        new.write(home.path / "arriving").rename(home.landing / "new")
+        wait_for("recommendations for the new users", lambda: "500" in recommended(), 600)
+        wait_for("rest", rest, 600)
+        before = _runs(home)
+        for words in (["remove", "new"], ["forget", "7"], ["compact"]):
+            ran = subprocess.run(
+                [*PROGRAM, *words, "--home", str(home.path)], capture_output=True, text=True, check=False
+            )
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+        # Several ticks of the sensors, so that what they could ask for is asked for.
+        ticks = time.monotonic() + 10
+        wait_for("rest after the commands", lambda: time.monotonic() > ticks and rest(), 600)
+    assert recommended() == {str(user) for user in range(1, 61)} - {"7"}
+    assert "7" not in set(table(home, "users")["user_id"])
+    assert home.landed_batches() == AssetStore(home.assets).batches(["raw_ratings"]) == ["small"]
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert list(instance.get_dynamic_partitions("batches")) == ["small"]
+        runs = [run for run in instance.get_runs() if run.run_id not in before]
+    assert {run.status.value for run in runs} == {"SUCCESS"}
+    assert not [run for run in runs if run.job_name == "refresh"], "what the commands had computed was computed again"
+    assert not home.failures.exists()
+
+
+def test_a_run_of_the_command_line_gets_over_a_dead_jvm(materialized_home, tmp_path):
+    """Whoever has no daemon would find a failed run in the morning, and start it from the beginning."""
+    home = _served_home(materialized_home, tmp_path / "home", STILL)
+    before = _runs(home)
+    command = [*PROGRAM, "run", "--home", str(home.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        (run,) = wait_for("a run", lambda: _runs(home) - before)
+        wait_for("ALS at work", lambda: kill_jvm(home, run, process.pid))
+        printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    (again,) = _runs(home, parent=run)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        first, second = steps_of(instance, run), steps_of(instance, again)
+    assert "once more, in a new process" in printed and f"All {len(first) + len(second)} done" in printed
+    assert not {*first} & {*second}
+    assert table(home, "recommendations").equals(table(materialized_home, "recommendations"))
+
+
 # The processes
 
 
@@ -168,9 +225,8 @@ def test_serve_listens_on_this_machine_only_and_once(quiet):
         if connection.status == psutil.CONN_LISTEN
     ]
     assert listening and set(listening) == {"127.0.0.1"}
-    program = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
     again = subprocess.run(
-        [*program, "serve", "--home", str(quiet.home.path)], capture_output=True, text=True, check=False
+        [*PROGRAM, "serve", "--home", str(quiet.home.path)], capture_output=True, text=True, check=False
     )
     assert again.returncode == 1 and "served already" in again.stderr and quiet.address in again.stderr
 
