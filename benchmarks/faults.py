@@ -33,15 +33,21 @@ from recsys_assets_tests import killed  # noqa: E402
 from recsys_assets_tests.conftest import FAST_SETTINGS  # noqa: E402
 from recsys_assets_tests.made_up import made_up  # noqa: E402
 from recsys_assets_tests.running import copied, table  # noqa: E402
-from recsys_assets_tests.served import served, unfinished_runs, wait_for, worker_of  # noqa: E402
+from recsys_assets_tests.served import (  # noqa: E402
+    STEP_BEGUN,
+    kill_jvm,
+    served,
+    steps_of,
+    unfinished_runs,
+    wait_for,
+    worker_of,
+)
 
 COMPARED = ("ratings", "users", "movies", "evaluation_scores", "recommendations")
 PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 AWAKE = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
 N_MORE = 4
-FITS = {"cluster_ratings", "als_model", "als_model_unadjusted", "ranking_model", "serving_model"}
-BEGUN, ENDED = dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def worker_at_every_asset(bench: Bench) -> Outcome:
     ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, check=False)
     deaths = json.loads((home.path / "deaths.json").read_text()) if ran.returncode == 0 else []
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        done = [step for run in instance.get_runs() for step in _steps(instance, run.run_id)]
+        done = [step for run in instance.get_runs() for step in steps_of(instance, run.run_id)]
     repeated = len(done) - len({*done})
     conditions = {
         "a death at each asset": {*deaths} == {*assets},
@@ -152,7 +158,7 @@ def jvm_in_als(bench: Bench) -> Outcome:
     home = bench.copy(bench.one, "jvm")
     with served(home) as running:
         run = running.launch("refresh")
-        hit = wait_for("ALS at work", lambda: _kill_jvm(home, run, worker_of(home, run)))
+        hit = wait_for("ALS at work", lambda: kill_jvm(home, run, worker_of(home, run)))
         first = running.ended(run)
         again = wait_for("the retried run", lambda: _run_after(home, run))
         second = running.ended(again)
@@ -167,11 +173,11 @@ def jvm_of_the_command_line(bench: Bench) -> Outcome:
     before = _newest(home)
     with subprocess.Popen(_words("run", home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         run = wait_for("a run", lambda: _newest(home) if _newest(home) != before else None)
-        hit = wait_for("ALS at work", lambda: _kill_jvm(home, run, process.pid))
+        hit = wait_for("ALS at work", lambda: kill_jvm(home, run, process.pid))
         process.communicate()
     again = _run_after(home, run)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        repeated = {*_steps(instance, run)} & {*(_steps(instance, again) if again else ())}
+        repeated = {*steps_of(instance, run)} & {*(steps_of(instance, again) if again else ())}
     conditions = {"exit status 0": process.returncode == 0, "taken up": bool(again), "nothing twice": not repeated}
     return Outcome(conditions, home, bench.one, f"killed in {hit}; `run` took it up in a new process")
 
@@ -331,26 +337,6 @@ def _words(command: str, home: Home, *arguments: str) -> list[str]:
     return [*PROGRAM, command, *arguments, "--home", str(home.path)]
 
 
-def _steps(instance: dg.DagsterInstance, run: str, of_type: dg.DagsterEventType = ENDED) -> dict[str, float]:
-    """Steps of a run with an event of a type, and when it was."""
-    return {str(event.step_key): event.timestamp for event in instance.all_logs(run, of_type=of_type)}
-
-
-def _kill_jvm(home: Home, run: str, worker: int) -> str | None:
-    """Kill the JVM of a worker when it is fitting with Spark for not the first time; the step that was hit."""
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        begun, ended = _steps(instance, run, BEGUN), _steps(instance, run)
-    if not FITS & {*ended}:
-        # Its session is only starting.
-        return None
-    for step in FITS & ({*begun} - {*ended}):
-        for process in psutil.Process(worker).children(recursive=True):
-            if process.name() == "java":
-                process.kill()
-                return step
-    return None
-
-
 def _runs(home: Home, job: str | None = None) -> list[str]:
     """Ids of the runs there have been, the newest first."""
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
@@ -383,7 +369,7 @@ def _overlap(home: Home, runs: Collection[str]) -> bool:
     """Whether any two runs had steps at work at the same time."""
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         spans = sorted(
-            (min(_steps(instance, run, BEGUN).values()), max(_steps(instance, run).values())) for run in runs
+            (min(steps_of(instance, run, STEP_BEGUN).values()), max(steps_of(instance, run).values())) for run in runs
         )
     return any(later[0] < earlier[1] for earlier, later in pairwise(spans))
 

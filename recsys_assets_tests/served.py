@@ -21,6 +21,8 @@ from recsys_assets.home import Home
 from recsys_assets.sensors import UNFINISHED
 
 Found = TypeVar("Found")
+FITS = {"cluster_ratings", "als_model", "als_model_unadjusted", "ranking_model", "serving_model"}
+STEP_BEGUN = dg.DagsterEventType.STEP_START
 SELECTOR = {"repositoryLocationName": "recsys_assets", "repositoryName": "__repository__"}
 _ROOT = Path(__file__).parent.parent
 _LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
@@ -155,3 +157,25 @@ def worker_of(home: Home, run_id: str) -> int:
         found = wait_for("a process recorded by the run", lambda: _recorded_process(instance, run_id))
     assert found[0] != os.getpid()
     return found[0]
+
+
+def steps_of(
+    instance: dg.DagsterInstance, run_id: str, of_type: dg.DagsterEventType = dg.DagsterEventType.STEP_SUCCESS
+) -> dict[str, float]:
+    """Steps of a run with an event of a type, and when it was; by default those that succeeded."""
+    return {str(event.step_key): event.timestamp for event in instance.all_logs(run_id, of_type=of_type)}
+
+
+def kill_jvm(home: Home, run_id: str, worker: int) -> str | None:
+    """Kill the JVM of a worker when it is fitting with Spark, and not for the first time; the step that was hit."""
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        begun, ended = steps_of(instance, run_id, STEP_BEGUN), steps_of(instance, run_id)
+    if not FITS & {*ended}:
+        # Its session is only starting.
+        return None
+    for step in FITS & ({*begun} - {*ended}):
+        for process in psutil.Process(worker).children(recursive=True):
+            if process.name() == "java":
+                process.kill()
+                return step
+    return None

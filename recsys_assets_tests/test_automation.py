@@ -18,10 +18,11 @@ from recsys_assets.storage import AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, table
-from recsys_assets_tests.served import Served, served, wait_for, worker_of
+from recsys_assets_tests.served import Served, kill_jvm, served, steps_of, unfinished_runs, wait_for, worker_of
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 AUTOMATION = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
+PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 CHEAP = ["user_features", "user_clusters"]
 
@@ -91,9 +92,8 @@ def test_one_asset_and_its_descendants(quiet):
 def test_three_batches_are_backfilled_by_one_run(quiet):
     """Each batch of a backfill would start a process and a JVM of its own."""
     before = _runs(quiet.home)
-    program = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
     names = [f"batch-{number}" for number in range(3)]
-    command = [*program, "backfill", *names, "--home", str(quiet.home.path)]
+    command = [*PROGRAM, "backfill", *names, "--home", str(quiet.home.path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (run,) = _runs(quiet.home) - before
     assert f"{quiet.address}/runs/{run}" in printed
@@ -104,15 +104,14 @@ def test_three_batches_are_backfilled_by_one_run(quiet):
 
 def test_reexecution_runs_only_what_is_missing(quiet):
     """After a failure everything would have to be run again from the start."""
-    store = AssetStore(quiet.home.assets)
-    model = store.current(["serving_model"])
-    shutil.move(model, quiet.home.path / "aside")
-    failed = quiet.launch("refresh", [*CHEAP, "recommendations"])
+    version = AssetStore(quiet.home.assets).current(["user_partition"])
+    shutil.move(version, quiet.home.path / "aside")
+    failed = quiet.launch("refresh", [*CHEAP, "test_histories"])
     assert quiet.ended(failed) == "FAILURE"
-    shutil.move(quiet.home.path / "aside", model)
+    shutil.move(quiet.home.path / "aside", version)
     again = quiet.reexecute(failed)
     assert quiet.ended(again) == "SUCCESS"
-    assert "recommendations" in quiet.steps(again) and not set(CHEAP) & quiet.steps(again)
+    assert "test_histories" in quiet.steps(again) and not set(CHEAP) & quiet.steps(again)
 
 
 def test_a_tick_of_the_schedule_makes_a_run(quiet):
@@ -120,7 +119,7 @@ def test_a_tick_of_the_schedule_makes_a_run(quiet):
     start = """mutation($s: ScheduleSelector!) { startSchedule(scheduleSelector: $s) { __typename } }"""
     stop = """mutation($id: String!) { stopRunningSchedule(id: $id) { __typename } }"""
     state = """query($s: ScheduleSelector!) { scheduleOrError(scheduleSelector: $s) {
-        ... on Schedule { id scheduleState { id } } } }"""
+        ... on Schedule { scheduleState { id } } } }"""
     before = _runs(quiet.home)
     selector = {
         "repositoryLocationName": "recsys_assets",
@@ -130,7 +129,8 @@ def test_a_tick_of_the_schedule_makes_a_run(quiet):
     assert quiet.query(start, s=selector)["startSchedule"]["__typename"] == "ScheduleStateResult"
     (run,) = wait_for("a run by the schedule", lambda: _runs(quiet.home) - before)
     found = quiet.query(state, s=selector)["scheduleOrError"]
-    quiet.query(stop, id=found["scheduleState"]["id"])
+    stopped = quiet.query(stop, id=found["scheduleState"]["id"])["stopRunningSchedule"]
+    assert stopped["__typename"] == "ScheduleStateResult"
     wait_for("the first steps", lambda: quiet.steps(run))
     end = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
     quiet.query(end, id=run)
@@ -139,13 +139,12 @@ def test_a_tick_of_the_schedule_makes_a_run(quiet):
 
 def test_a_killed_worker_is_taken_up_by_another_run(quiet):
     """A worker that is killed would leave a run that never ends, or start from the beginning."""
-    before = _runs(quiet.home)
     run = quiet.launch("refresh")
     worker = worker_of(quiet.home, run)
     wait_for("the first steps", lambda: len(quiet.steps(run)) >= 3)
     os.kill(worker, signal.SIGKILL)
     assert quiet.ended(run) == "FAILURE"
-    (again,) = wait_for("the retried run", lambda: _runs(quiet.home) - before - {run})
+    (again,) = wait_for("the retried run", lambda: _runs(quiet.home, parent=run))
     assert quiet.ended(again) == "SUCCESS"
     assert not quiet.steps(run) & quiet.steps(again)
 
@@ -157,21 +156,77 @@ def _runs(home: Home, parent: str | None = None) -> set[str]:
         return {run.run_id for run in instance.get_runs(dg.RunsFilter(tags=tags))}
 
 
+# Beside the command line
+
+
+def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_home, tmp_path):
+    """The automation would bring back what a person takes out, fail at what is gone, or compute everything twice."""
+    home = _served_home(materialized_home, tmp_path / "home", AUTOMATION)
+    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+
+    def rest() -> bool:
+        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+            return not unfinished_runs(instance)
+
+    def recommended() -> set[str]:
+        return set(table(home, "recommendations")["user_id"])
+
+    with served(home):
+        new.write(home.path / "arriving").rename(home.landing / "new")
+        wait_for("recommendations for the new users", lambda: "500" in recommended(), 600)
+        wait_for("rest", rest, 600)
+        before = _runs(home)
+        for words in (["remove", "new"], ["forget", "7"], ["compact"]):
+            ran = subprocess.run(
+                [*PROGRAM, *words, "--home", str(home.path)], capture_output=True, text=True, check=False
+            )
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+        # Several ticks of the sensors, so that what they could ask for is asked for.
+        ticks = time.monotonic() + 10
+        wait_for("rest after the commands", lambda: time.monotonic() > ticks and rest(), 600)
+    assert recommended() == {str(user) for user in range(1, 61)} - {"7"}
+    assert "7" not in set(table(home, "users")["user_id"])
+    assert home.landed_batches() == AssetStore(home.assets).batches(["raw_ratings"]) == ["small"]
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert list(instance.get_dynamic_partitions("batches")) == ["small"]
+        runs = [run for run in instance.get_runs() if run.run_id not in before]
+    assert {run.status.value for run in runs} == {"SUCCESS"}
+    assert not [run for run in runs if run.job_name == "refresh"], "what the commands had computed was computed again"
+    assert not home.failures.exists()
+
+
+def test_a_run_of_the_command_line_gets_over_a_dead_jvm(materialized_home, tmp_path):
+    """Whoever has no daemon would find a failed run in the morning, and start it from the beginning."""
+    home = _served_home(materialized_home, tmp_path / "home", STILL)
+    before = _runs(home)
+    command = [*PROGRAM, "run", "--home", str(home.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        (run,) = wait_for("a run", lambda: _runs(home) - before)
+        wait_for("ALS at work", lambda: kill_jvm(home, run, process.pid))
+        printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    (again,) = _runs(home, parent=run)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        first, second = steps_of(instance, run), steps_of(instance, again)
+    assert "once more, in a new process" in printed and f"All {len(first) + len(second)} done" in printed
+    assert not {*first} & {*second}
+    assert table(home, "recommendations").equals(table(materialized_home, "recommendations"))
+
+
 # The processes
 
 
 def test_serve_listens_on_this_machine_only_and_once(quiet):
     """Anybody in the network could start runs, or two daemons would do everything twice."""
     listening = [
-        connection.laddr.ip
+        connection.laddr.ip.removeprefix("::ffff:")
         for process in quiet.family()
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
     ]
     assert listening and set(listening) == {"127.0.0.1"}
-    program = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
     again = subprocess.run(
-        [*program, "serve", "--home", str(quiet.home.path)], capture_output=True, text=True, check=False
+        [*PROGRAM, "serve", "--home", str(quiet.home.path)], capture_output=True, text=True, check=False
     )
     assert again.returncode == 1 and "served already" in again.stderr and quiet.address in again.stderr
 

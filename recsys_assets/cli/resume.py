@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import dagster as dg
-from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
 from recsys_assets.build import build_defs
 
@@ -39,7 +39,7 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
     is_running = True
     while is_running:
         is_running = child.poll() is None
-        again = again or next(iter(instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))), None)
+        again = again or next(iter(instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run_id}))), None)
         events = [entry.dagster_event for entry in instance.all_logs(again.run_id)] if again else []
         for event in filter(None, events[seen:]):
             watch(event)
@@ -62,6 +62,8 @@ def _main(run_id: str) -> int:
         config = {section: values for section, values in run.run_config.items() if section != "loggers"}
         # Without the parent's range of batches, raw tables would not know what to read.
         tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
+        # By these the UI shows them as one group, and the parent process finds this run.
+        tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id}
         options = dg.ReexecutionOptions.from_failure(run_id, instance)
         with dg.execute_job(
             job, instance=instance, run_config=config, tags=tags, reexecution_options=options
