@@ -134,6 +134,63 @@ class ALSSettings(Section):
     seed: int = Field(0, ge=0, description="Seed of the starting factors.")
 
 
+class UserItemBiasSettings(Section):
+    """User and movie bias."""
+
+    user_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each user's own.")
+    movie_shrinkage: float = Field(5.0, ge=0, description="The same for movies.")
+
+
+class ClusterMeanSettings(Section):
+    """Mean rating per cluster and movie."""
+
+    shrinkage: float = Field(50.0, ge=0, description="Ratings at the movie's mean added to each cluster's own.")
+    item_shrinkage: float = Field(10.0, ge=0, description="Ratings at the global mean added to each movie's own.")
+
+
+class CentredALSSettings(ALSSettings):
+    """Explicit ALS on what user and movie biases leave, averaged over seeds."""
+
+    n_seeds: int = Field(2, ge=1, description="Number of fits that are averaged; each takes as long as one.")
+
+
+class DemographicRidgeSettings(Section):
+    """Ridge regression of demographics on the movies' factors."""
+
+    reg: float = Field(100.0, ge=0, description="Regularisation of the coefficients.")
+
+
+class FactorsSettings(Section):
+    """Matrix factorisation with attributes as prior."""
+
+    rank: int = Field(12, ge=1, description="Number of factors beside the bias.")
+    max_iter: int = Field(12, ge=1, description="Iterations.")
+    n_profile: int = Field(
+        0, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
+    )
+    reg_links: float = Field(10.0, ge=0, description="Regularisation of the regression of factors on attributes.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class ProfileFactorsSettings(FactorsSettings):
+    """The same with what users have rated beside their attributes."""
+
+    n_profile: int = Field(
+        30, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
+    )
+    seed: int = Field(1, ge=0, description="Seed of the starting factors: another, so that averages gain.")
+
+
+class StackSettings(Section):
+    """How rating models are put together."""
+
+    folds: Literal["time", "random"] = Field(
+        "time", description="Folds inside the training ratings: later ratings, or random ones, as what is predicted."
+    )
+    reg: float = Field(100.0, ge=0, description="Regularisation of the weights of standardised features.")
+    seed: int = Field(0, ge=0, description="Seed of random folds.")
+
+
 class RankingSettings(Section):
     """The top-N model: ALS with implicit preferences."""
 
@@ -351,6 +408,13 @@ class Settings(BaseSettings):
     cold_start: ColdStartSettings = ColdStartSettings()
     item_mean: ItemMeanSettings = ItemMeanSettings()
     als: ALSSettings = ALSSettings()
+    user_item_bias: UserItemBiasSettings = UserItemBiasSettings()
+    cluster_mean: ClusterMeanSettings = ClusterMeanSettings()
+    als_centred: CentredALSSettings = CentredALSSettings()
+    demographic_ridge: DemographicRidgeSettings = DemographicRidgeSettings()
+    bayesian_factors: FactorsSettings = FactorsSettings()
+    profile_factors: ProfileFactorsSettings = ProfileFactorsSettings()
+    stack: StackSettings = StackSettings()
     ranking: RankingSettings = RankingSettings()
     ease: EASESettings = EASESettings()
     liking: LikingSettings = LikingSettings()

@@ -3,10 +3,25 @@
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender import als, item_mean
+from recsys_assets.recommender import (
+    als,
+    bayesian_factors,
+    biases,
+    centred_als,
+    cluster_mean,
+    demographic_ridge,
+    item_mean,
+    stack,
+)
 from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.bayesian_factors import BayesianFactors
+from recsys_assets.recommender.biases import BiasModel
+from recsys_assets.recommender.centred_als import CentredALSModel
+from recsys_assets.recommender.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender.demographic_ridge import DemographicRidgeModel
 from recsys_assets.recommender.item_mean import ItemMeanModel
 from recsys_assets.recommender.registry.types import Entry, Fit
+from recsys_assets.recommender.stack import StackModel
 
 ITEM_MEAN = Fit(
     asset="item_mean_model",
@@ -37,7 +52,91 @@ ALS_ADJUSTED = Fit(
     description="Explicit ALS on the adjusted training set: case study A's repair of the cold start.",
     needs_spark=True,
 )
-FITS = (ITEM_MEAN, ALS_UNADJUSTED, ALS_ADJUSTED)
+USER_ITEM_BIAS = Fit(
+    asset="user_item_bias_model",
+    group="baselines",
+    function=biases.fit,
+    model_type=BiasModel,
+    table="train_ratings",
+    settings="user_item_bias",
+    description="Global mean, user bias and movie bias, both shrunk.",
+)
+CLUSTER_MEAN = Fit(
+    asset="cluster_mean_model",
+    group="cold_start",
+    function=cluster_mean.fit,
+    model_type=ClusterMeanModel,
+    table="train_ratings",
+    settings="cluster_mean",
+    description="Mean rating of each movie in each cluster of users, shrunk to the item mean.",
+    others=("user_clusters",),
+)
+ALS_CENTRED = Fit(
+    asset="als_centred_model",
+    group="als",
+    function=centred_als.fit,
+    model_type=CentredALSModel,
+    table="train_ratings",
+    settings="als_centred",
+    description="Explicit ALS on what user and movie biases leave of the ratings, averaged over seeds.",
+    others=("user_item_bias_model",),
+    needs_spark=True,
+)
+DEMOGRAPHIC_RIDGE = Fit(
+    asset="demographic_ridge_model",
+    group="cold_start",
+    function=demographic_ridge.fit,
+    model_type=DemographicRidgeModel,
+    table="train_ratings",
+    settings="demographic_ridge",
+    description="Item mean plus a joint ridge regression of demographics on the movies' factors.",
+    others=("user_features", "item_mean_model", "als_centred_model"),
+)
+BAYESIAN_FACTORS = Fit(
+    asset="bayesian_factors_model",
+    group="factors",
+    function=bayesian_factors.fit,
+    model_type=BayesianFactors,
+    table="train_ratings",
+    settings="bayesian_factors",
+    description="Matrix factorisation with the attributes of users and movies as prior: from no rating to many.",
+    others=("user_features", "movies"),
+)
+PROFILE_FACTORS = Fit(
+    asset="profile_factors_model",
+    group="factors",
+    function=bayesian_factors.fit,
+    model_type=BayesianFactors,
+    table="train_ratings",
+    settings="profile_factors",
+    description="The same, with what a user has rated, whatever the rating, beside its attributes.",
+    others=("user_features", "movies"),
+)
+STACK = Fit(
+    asset="stack_model",
+    group="factors",
+    function=stack.fit,
+    model_type=StackModel,
+    table="train_ratings",
+    settings="stack",
+    description="How much to trust each rating model, learnt on folds inside the training ratings.",
+    others=(
+        *("user_features", "movies", "user_clusters"),
+        *("bayesian_factors_model", "profile_factors_model", "cluster_mean_model"),
+    ),
+)
+FITS = (
+    ITEM_MEAN,
+    ALS_UNADJUSTED,
+    ALS_ADJUSTED,
+    USER_ITEM_BIAS,
+    CLUSTER_MEAN,
+    ALS_CENTRED,
+    DEMOGRAPHIC_RIDGE,
+    BAYESIAN_FACTORS,
+    PROFILE_FACTORS,
+    STACK,
+)
 
 
 def _item_mean(item_mean_model: ItemMeanModel, pairs: nw.LazyFrame) -> pl.DataFrame:
@@ -52,8 +151,49 @@ def _als_adjusted(als_model: ALSModel, pairs: nw.LazyFrame) -> pl.DataFrame:
     return als_model.predict(pairs)
 
 
+def _user_item_bias(user_item_bias_model: BiasModel, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return user_item_bias_model.predict(pairs)
+
+
+def _cluster_mean(cluster_mean_model: ClusterMeanModel, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return cluster_mean_model.predict(pairs)
+
+
+def _als_centred(als_centred_model: CentredALSModel, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return als_centred_model.predict(pairs)
+
+
+def _demographic_ridge(demographic_ridge_model: DemographicRidgeModel, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return demographic_ridge_model.predict(pairs)
+
+
+def _bayesian_factors(bayesian_factors_model: BayesianFactors, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return bayesian_factors_model.predict(pairs)
+
+
+def _profile_factors(profile_factors_model: BayesianFactors, pairs: nw.LazyFrame) -> pl.DataFrame:
+    return profile_factors_model.predict(pairs)
+
+
+def _stack(
+    stack_model: StackModel,
+    bayesian_factors_model: BayesianFactors,
+    profile_factors_model: BayesianFactors,
+    cluster_mean_model: ClusterMeanModel,
+    pairs: nw.LazyFrame,
+) -> pl.DataFrame:
+    return stack_model.predict(pairs, bayesian_factors_model, profile_factors_model, cluster_mean_model)
+
+
 ENTRIES = (
     Entry("item_mean", "time_cut", _item_mean),
     Entry("als_unadjusted", "time_cut", _als_unadjusted),
     Entry("als_adjusted", "time_cut", _als_adjusted),
+    Entry("user_item_bias", "time_cut", _user_item_bias),
+    Entry("cluster_mean", "time_cut", _cluster_mean),
+    Entry("als_centred", "time_cut", _als_centred),
+    Entry("demographic_ridge", "time_cut", _demographic_ridge),
+    Entry("bayesian_factors", "time_cut", _bayesian_factors),
+    Entry("profile_factors", "time_cut", _profile_factors),
+    Entry("stack", "time_cut", _stack),
 )

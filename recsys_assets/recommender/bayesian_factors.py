@@ -1,0 +1,197 @@
+"""Matrix factorisation with the users' and movies' attributes as prior: one model from no rating to many.
+
+Without ratings a user is what its attributes say (a joint ridge of demographics on the movies' factors), a movie what
+its genres and year say; each rating moves them, by how much the data decide. Variational Bayes (Lim and Teh 2007; with
+attributes as in Simm et al. 2017), with the cost of alternating least squares.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender import side_information
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.variational import Prior, factorise, posterior
+
+_PAIRS_PER_BLOCK = 1_000_000
+
+
+@dataclass(frozen=True)
+class BayesianFactors:
+    """Posterior means of users and movies: column 0 is the bias, the others are factors.
+
+    Attributes:
+        users: shape (n_users, 1 + rank), float64.
+        movies: shape (n_movies, 1 + rank), float64.
+        movie_covariances: shape (n_movies, 1 + rank, 1 + rank), float32.
+        user_prior: what a user without a rating is.
+        user_side: attributes that the prior takes, shape (n_users, F).
+        noise: precision of one rating beside the model.
+        offset: mean of the training ratings.
+        params: the parameters of the fit.
+        index: fingerprint of the dense index it was fitted with.
+    """
+
+    users: np.ndarray
+    movies: np.ndarray
+    movie_covariances: np.ndarray
+    user_prior: Prior
+    user_side: np.ndarray
+    noise: float
+    offset: float
+    params: Mapping[str, Any]
+    index: str
+
+    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+        """Predicted ratings of pairs by dense index: shape (P,), float64."""
+        return products(self.users, self.movies, user, movie) + self.offset
+
+    def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
+        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction; none is missing."""
+        rows = to_polars(pairs, "user", "movie")
+        predicted = self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())
+        return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
+
+    def fold_in(self, rated: sparse.csr_array, side: np.ndarray) -> np.ndarray:
+        """Bias and factors of users from their first ratings in closed form, the movies left as they are.
+
+        Args:
+            rated: users by movies, shape (U, n_movies); stored cells are ratings.
+            side: the users' attributes, shape (U, F), as `user_side`.
+
+        Returns:
+            Shape (U, 1 + rank); without a rating what the attributes say.
+        """
+        cells = rated.astype(np.float32)
+        cells.data = cells.data - np.float32(self.offset)
+        noise = np.full(rated.shape[0], self.noise)
+        return posterior(
+            cells, self.movies, self.movie_covariances, self.user_prior.means(side), self.user_prior, noise
+        )[0]
+
+    def save(self, folder: Path) -> None:
+        """Write users.parquet, movies.parquet, prior.parquet and model.json."""
+        _write(folder / "users.parquet", factors=self.users, side=self.user_side)
+        covariances = self.movie_covariances.reshape(len(self.movies), -1)
+        _write(folder / "movies.parquet", factors=self.movies, covariance=covariances)
+        _write(folder / "links.parquet", links=self.user_prior.links)
+        facts = {
+            "precision": self.user_prior.precision.tolist(),
+            "noise": self.noise,
+            "offset": self.offset,
+            "params": dict(self.params),
+            "index": self.index,
+        }
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "BayesianFactors":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / "model.json").read_text())
+        users, movies = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "movies.parquet")
+        links = pl.read_parquet(folder / "links.parquet")["links"].to_numpy()
+        factors = movies["factors"].to_numpy()
+        return cls(
+            users=users["factors"].to_numpy(),
+            movies=factors,
+            movie_covariances=movies["covariance"].to_numpy().reshape(len(factors), factors.shape[1], -1),
+            user_prior=Prior(links, np.array(facts.pop("precision"))),
+            user_side=users["side"].to_numpy(),
+            **facts,
+        )
+
+
+def products(users: np.ndarray, movies: np.ndarray, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    """Biases and products of factors for pairs by dense index: shape (P,), float64."""
+    result = users[user, 0] + movies[movie, 0]
+    for start in range(0, len(user), _PAIRS_PER_BLOCK):
+        block = slice(start, start + _PAIRS_PER_BLOCK)
+        result[block] += np.einsum("ij,ij->i", users[user[block], 1:], movies[movie[block], 1:])
+    return result
+
+
+def fit(
+    ratings: nw.LazyFrame,
+    *,
+    index: Index,
+    user_features: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    rank: int = 12,
+    max_iter: int = 12,
+    n_profile: int = 0,
+    reg_links: float = 10.0,
+    seed: int = 0,
+) -> BayesianFactors:
+    """Fit the factorisation; see `variational.factorise`.
+
+    Args:
+        ratings: user, movie, rating.
+        index: the dense index the ids come from.
+        user_features: table user_features; everyone.
+        movies: table movies; the whole catalogue.
+        rank: number of factors beside the bias.
+        max_iter: iterations.
+        n_profile: dimensions of what a user has rated, whatever the rating, beside its attributes; a third as many of
+            who has rated a movie. 0: none.
+        reg_links: regularisation of the regression of factors on attributes.
+        seed: of the starting factors.
+    """
+    rated_users, own = user_movie_matrix(ratings, n_movies=index.n_movies)
+    starts = np.zeros(index.n_users + 1, np.int64)
+    starts[rated_users + 1] = np.diff(own.indptr)
+    rated = sparse.csr_array((own.data, own.indices, np.cumsum(starts)), shape=(index.n_users, index.n_movies))
+    user_side = side_information.user_attributes(user_features)
+    movie_counts = np.bincount(rated.indices, minlength=index.n_movies)
+    movie_side = np.column_stack([side_information.movie_attributes(movies), side_information.log_counts(movie_counts)])
+    if n_profile:
+        user_side, movie_side = _with_profiles(rated, user_side, movie_side, n_profile)
+    offset = float(rated.data.mean(dtype=np.float64))
+    rated.data = rated.data - np.float32(offset)
+    found = factorise(rated, user_side, movie_side, rank=rank, max_iter=max_iter, reg_links=reg_links, seed=seed)
+    params = {"rank": rank, "max_iter": max_iter, "n_profile": n_profile, "reg_links": reg_links, "seed": seed}
+    return BayesianFactors(
+        users=found.users,
+        movies=found.movies,
+        movie_covariances=found.movie_covariances,
+        user_prior=found.user_prior,
+        user_side=user_side,
+        noise=found.noise,
+        offset=offset,
+        params=params,
+        index=index.fingerprint,
+    )
+
+
+def _with_profiles(
+    rated: sparse.csr_array, user_side: np.ndarray, movie_side: np.ndarray, n_profile: int
+) -> tuple[np.ndarray, np.ndarray]:
+    n_ratings = np.diff(rated.indptr)
+    users, movies = side_information.profiles(rated, n_profile)
+    users = np.column_stack([users, side_information.log_counts(n_ratings)])
+    movies = movies[:, : max(1, n_profile // 3)]
+    known = np.bincount(rated.indices, minlength=rated.shape[1]) > 0
+    return (
+        np.hstack([user_side, side_information.unexplained(users, user_side, n_ratings > 0)]),
+        np.hstack([movie_side, side_information.unexplained(movies, movie_side, known)]),
+    )
+
+
+def _write(path: Path, **matrices: np.ndarray) -> None:
+    columns = {
+        name: pl.Series(np.ascontiguousarray(values), dtype=pl.Array(_polars_type(values), values.shape[1]))
+        for name, values in matrices.items()
+    }
+    pl.DataFrame(columns).write_parquet(path)
+
+
+def _polars_type(values: np.ndarray) -> type[pl.DataType]:
+    return pl.Float32 if values.dtype == np.float32 else pl.Float64

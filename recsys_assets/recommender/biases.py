@@ -1,0 +1,83 @@
+"""The rating as global mean, user bias and movie bias: what is left of a rating beside them is taste.
+
+Own history only: a user without ratings has no bias.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+
+_N_ITERATIONS = 10
+
+
+@dataclass(frozen=True)
+class BiasModel:
+    """Shrunk biases.
+
+    Attributes:
+        global_mean: mean of all training ratings.
+        user_bias: shape (n_users,), float64; 0 without a training rating.
+        movie_bias: shape (n_movies,), float64; 0 without one.
+        index: fingerprint of the dense index.
+    """
+
+    global_mean: float
+    user_bias: np.ndarray
+    movie_bias: np.ndarray
+    index: str
+
+    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+        """Predicted ratings of pairs by dense index: shape (P,), float64."""
+        return self.global_mean + self.user_bias[user] + self.movie_bias[movie]
+
+    def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
+        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction."""
+        rows = to_polars(pairs, "user", "movie")
+        predicted = self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())
+        return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
+
+    def save(self, folder: Path) -> None:
+        """Write users.parquet, movies.parquet and model.json."""
+        pl.DataFrame({"bias": self.user_bias}).write_parquet(folder / "users.parquet")
+        pl.DataFrame({"bias": self.movie_bias}).write_parquet(folder / "movies.parquet")
+        (folder / "model.json").write_text(json.dumps({"global_mean": self.global_mean, "index": self.index}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "BiasModel":
+        """Read what `save` wrote."""
+        users, movies = (pl.read_parquet(folder / f"{side}.parquet")["bias"].to_numpy() for side in ("users", "movies"))
+        facts = json.loads((folder / "model.json").read_text())
+        return cls(facts["global_mean"], users, movies, facts["index"])
+
+
+def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, movie_shrinkage: float = 5.0) -> BiasModel:
+    """Both biases by alternating least squares (Koren, Bell and Volinsky 2009).
+
+    Args:
+        ratings: user, movie, rating.
+        index: the dense index the ids come from.
+        user_shrinkage: ratings without a bias added to each user's own.
+        movie_shrinkage: the same for movies.
+    """
+    rows = to_polars(ratings, "user", "movie", "rating").sort("user", "movie")
+    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+    above = rows["rating"].cast(pl.Float64).to_numpy()
+    global_mean = float(above.mean())
+    above = above - global_mean
+    user_bias, movie_bias = np.zeros(index.n_users), np.zeros(index.n_movies)
+    for _ in range(_N_ITERATIONS):
+        movie_bias = _mean(movie, above - user_bias[user], index.n_movies, movie_shrinkage)
+        user_bias = _mean(user, above - movie_bias[movie], index.n_users, user_shrinkage)
+    return BiasModel(global_mean, user_bias, movie_bias, index.fingerprint)
+
+
+def _mean(ids: np.ndarray, values: np.ndarray, size: int, shrinkage: float) -> np.ndarray:
+    counts = np.bincount(ids, minlength=size)
+    return np.bincount(ids, values, size) / np.where(counts > 0, counts + shrinkage, 1)

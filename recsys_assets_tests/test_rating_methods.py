@@ -1,0 +1,343 @@
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from recsys_assets.recommender import (
+    bayesian_factors,
+    biases,
+    centred_als,
+    cluster_mean,
+    demographic_ridge,
+    item_mean,
+    side_information,
+    stack,
+)
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.bayesian_factors import BayesianFactors
+from recsys_assets.recommender.biases import BiasModel
+from recsys_assets.recommender.centred_als import CentredALSModel
+from recsys_assets.recommender.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender.demographic_ridge import DemographicRidgeModel
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.stack import StackModel
+from recsys_assets.resources import spark_resource
+from recsys_assets.settings import SparkSettings
+
+N_USERS, N_MOVIES = 120, 60
+COLD = np.arange(100, N_USERS)
+UNRATED = np.arange(54, N_MOVIES)
+INDEX = Index(n_users=N_USERS, n_movies=N_MOVIES, fingerprint="planted")
+TASTE = np.arange(N_USERS) % 2
+GENRE = np.arange(N_MOVIES) % 2
+USER_BIAS = np.linspace(-0.6, 0.6, N_USERS)
+MOVIE_BIAS = np.cos(np.arange(N_MOVIES))
+# What a rating is but for noise: a level of user and movie, and 0.8 more or less as the movie's genre suits the user.
+TRUTH = 3.0 + USER_BIAS[:, None] + 0.4 * MOVIE_BIAS + 0.8 * np.where(TASTE[:, None] == GENRE, 1, -1)
+USER_FEATURES = pl.DataFrame({"user": range(N_USERS), "old": TASTE * 2.0 - 1, "noise": USER_BIAS % 0.1}).with_columns(
+    pl.col("user").cast(pl.Int32)
+)
+MOVIES = pl.DataFrame(
+    {
+        "movie": pl.Series(range(N_MOVIES), dtype=pl.Int32),
+        "year": [None if movie == 3 else 1950 + movie for movie in range(N_MOVIES)],
+        "genres": [["Action", "Romance"][genre : genre + 1] for genre in GENRE],
+    }
+)
+CLUSTERS = pl.DataFrame({"user": pl.Series(range(N_USERS), dtype=pl.Int32), "cluster": TASTE.astype(np.int32)})
+
+
+def pairs(users: np.ndarray, movies: np.ndarray) -> pl.DataFrame:
+    """Every user with every movie."""
+    rows = pl.DataFrame({"user": users}).join(pl.DataFrame({"movie": movies}), how="cross")
+    return rows.cast(pl.Int32)
+
+
+def planted(seed: int = 0) -> pl.DataFrame:
+    """Four tenths of the ratings of the known users and movies; the last fifth of the users come late."""
+    generator = np.random.default_rng(seed)
+    user, movie = np.nonzero(generator.random((COLD[0], UNRATED[0])) < 0.4)
+    n = len(user)
+    rating = TRUTH[user, movie] + generator.normal(0, 0.3, n)
+    late = user >= COLD[0] * 4 // 5
+    when = pl.Series((generator.permutation(n) + n * late) * 1_000_000).cast(pl.Datetime("us", "UTC"))
+    rows = {"user": user, "movie": movie, "rating": rating, "timestamp": when, "batch": [0] * n, "row": range(n)}
+    return pl.DataFrame(rows).cast({"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32})
+
+
+def factors(ratings: pl.DataFrame, **knobs: int) -> BayesianFactors:
+    """The factorisation of these ratings with all attributes."""
+    given = {"index": INDEX, "user_features": lazy(USER_FEATURES), "movies": lazy(MOVIES)}
+    return bayesian_factors.fit(lazy(ratings), **given, **{"rank": 2, "max_iter": 15, **knobs})
+
+
+def rmse(predictions: pl.DataFrame) -> float:
+    """Beside the truth without noise."""
+    user, movie = predictions["user"].to_numpy(), predictions["movie"].to_numpy()
+    return float(np.sqrt(np.mean((predictions["prediction"].to_numpy() - TRUTH[user, movie]) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def ratings() -> pl.DataFrame:
+    """What most models here are fitted on."""
+    return planted()
+
+
+@pytest.fixture(scope="module")
+def fitted(ratings) -> dict[str, object]:
+    """A model of each kind that needs no JVM."""
+    attributes, profile = factors(ratings), factors(ratings, n_profile=4, seed=1)
+    clusters = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=2.0)
+    stacked = stack.fit(
+        lazy(ratings),
+        index=INDEX,
+        user_features=lazy(USER_FEATURES),
+        movies=lazy(MOVIES),
+        user_clusters=lazy(CLUSTERS),
+        bayesian_factors_model=attributes,
+        profile_factors_model=profile,
+        cluster_mean_model=clusters,
+    )
+    bias = biases.fit(lazy(ratings), index=INDEX)
+    residuals = ALSModel(
+        user_factors=np.ones((N_USERS, 1), np.float32),
+        movie_factors=(GENRE * 2.0 - 1).astype(np.float32)[:, None],
+        user_known=~np.isin(np.arange(N_USERS), COLD),
+        movie_known=~np.isin(np.arange(N_MOVIES), UNRATED),
+        params={"seed": 0},
+        index=INDEX.fingerprint,
+    )
+    centred = CentredALSModel(bias, residuals)
+    ridge = demographic_ridge.fit(
+        lazy(ratings),
+        index=INDEX,
+        user_features=lazy(USER_FEATURES),
+        item_mean_model=item_mean.fit(lazy(ratings), index=INDEX),
+        als_centred_model=centred,
+        reg=1.0,
+    )
+    return {
+        "bias": bias,
+        "clusters": clusters,
+        "centred": centred,
+        "ridge": ridge,
+        "attributes": attributes,
+        "profile": profile,
+        "stack": stacked,
+    }
+
+
+def test_biases_are_found_and_cold_users_have_none(ratings):
+    """A strict user's ratings would be predicted like a generous one's, or a new user's would not be predicted."""
+    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=0.5, movie_shrinkage=0.5)
+    assert np.corrcoef(model.user_bias[: COLD[0]], USER_BIAS[: COLD[0]])[0, 1] > 0.8
+    assert not model.user_bias[COLD].any() and not model.movie_bias[UNRATED].any()
+
+
+def test_shrinkage_draws_biases_to_zero_and_cells_to_the_item_mean(ratings):
+    """One rating of 5 would make a user, or a cluster's movie, an outlier."""
+    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=1e9, movie_shrinkage=1e9)
+    assert abs(model.user_bias).max() < 1e-6 and abs(model.movie_bias).max() < 1e-6
+    means = item_mean.fit(lazy(ratings), index=INDEX).means
+    shrunk = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=1e9)
+    np.testing.assert_allclose(shrunk.means, np.tile(means, (2, 1)), atol=1e-4)
+    raw = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=0.0)
+    cell = ratings.filter(pl.col("user") % 2 == 1, pl.col("movie") == 5)["rating"].mean()
+    assert raw.means[1, 5] == pytest.approx(cell, abs=1e-5)
+    np.testing.assert_allclose(raw.means[:, UNRATED], means[UNRATED[0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["clusters", "ridge", "attributes", "profile", "stack"])
+def test_new_users_are_predicted_by_what_they_are(fitted, ratings, name):
+    """Somebody without a rating would be shown what the average person likes, whatever is known of them."""
+    cold = lazy(pairs(COLD, np.arange(UNRATED[0])))
+    means = rmse(item_mean.fit(lazy(ratings), index=INDEX).predict(cold))
+    assert rmse(_predicted(fitted, name, cold)) < 0.75 * means
+
+
+@pytest.mark.parametrize("name", ["attributes", "profile", "stack"])
+def test_known_users_are_predicted_by_bias_and_taste(fitted, name):
+    """A person's own ratings would count less than what people like them give."""
+    warm = lazy(pairs(np.arange(COLD[0]), np.arange(UNRATED[0])))
+    assert rmse(_predicted(fitted, name, warm)) < 0.25 < rmse(fitted["bias"].predict(warm))
+
+
+@pytest.mark.parametrize("name", ["attributes", "stack"])
+def test_new_movies_are_predicted_by_their_genres(fitted, ratings, name):
+    """A movie that nobody has rated would be predicted at the global mean for everybody."""
+    new = lazy(pairs(np.arange(COLD[0]), UNRATED))
+    assert rmse(_predicted(fitted, name, new)) < 0.6 * rmse(item_mean.fit(lazy(ratings), index=INDEX).predict(new))
+
+
+def _predicted(fitted: dict[str, object], name: str, rows) -> pl.DataFrame:
+    if name == "stack":
+        return fitted["stack"].predict(rows, fitted["attributes"], fitted["profile"], fitted["clusters"])
+    return fitted[name].predict(rows)
+
+
+def test_first_ratings_warm_a_new_user_up(fitted):
+    """A new user would have to wait for the next training until a first rating counts."""
+    model = fitted["attributes"]
+    user = COLD[-1]
+    side = np.repeat(model.user_side[user : user + 1], 4, axis=0)
+    revealed = [0, 2, 10, 40]
+    cells = [(row, movie) for row, n in enumerate(revealed) for movie in range(n)]
+    row, movie = np.array(cells).T
+    rated = sparse.csr_array((TRUTH[user, movie], (row, movie)), shape=(4, N_MOVIES))
+    before = model.users.copy()
+    folded = model.fold_in(rated, side)
+    np.testing.assert_allclose(folded[0], model.users[user], atol=1e-4)
+    rest = np.arange(40, UNRATED[0])
+    errors = [
+        np.abs(
+            bayesian_factors.products(folded, model.movies, np.full(len(rest), i), rest)
+            + model.offset
+            - TRUTH[user, rest]
+        )
+        for i in range(4)
+    ]
+    assert [round(float(error.mean()), 3) for error in errors] == sorted(
+        (round(float(error.mean()), 3) for error in errors), reverse=True
+    )
+    assert errors[3].mean() < 0.5 * errors[0].mean()
+    np.testing.assert_array_equal(model.users, before)
+
+
+def test_without_attributes_and_years_there_is_still_a_model():
+    """A catalogue without demographics, genres or years could not be fitted at all."""
+    movies = MOVIES.select("movie", year=pl.lit(None, pl.Int32), genres=pl.lit(None, pl.List(pl.String)))
+    model = bayesian_factors.fit(
+        lazy(planted()), index=INDEX, user_features=lazy(USER_FEATURES.select("user")), movies=lazy(movies), n_profile=2
+    )
+    predicted = model.predict(lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES))))["prediction"]
+    assert predicted.is_finite().all()
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_ratings_on_any_scale_give_finite_predictions(ratings, constant):
+    """A catalogue rated from 0 to 100, or where everybody gives the same rating, would be predicted as NaN."""
+    changed = ratings.with_columns(rating=pl.lit(4.0) if constant else pl.col("rating") * 20)
+    predicted = factors(changed).predict(lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES))))
+    assert predicted["prediction"].is_finite().all()
+    if constant:
+        assert predicted["prediction"].to_numpy() == pytest.approx(4.0, abs=1e-3)
+    else:
+        warm = predicted.filter(pl.col("user") < COLD[0], pl.col("movie") < UNRATED[0])
+        assert rmse(warm.with_columns(pl.col("prediction") / 20)) < 0.3
+
+
+def test_row_order_does_not_matter(ratings):
+    """Another engine, or the same ratings in another file, would give another model."""
+    shuffled = ratings.sample(fraction=1, shuffle=True, seed=1)
+    np.testing.assert_array_equal(factors(ratings).users, factors(shuffled).users)
+
+
+@pytest.mark.parametrize("folds", ["time", "random"])
+def test_folds_hide_what_they_ask_for(ratings, folds):
+    """The weights would trust models for knowing the very ratings that they are asked to predict."""
+    parts = list(stack._folds(ratings, folds, seed=0))
+    assert len(parts) == 2
+    for known, hidden in parts:
+        assert len(hidden) > 0.05 * len(ratings)
+        assert known.join(hidden, on=["user", "movie"], how="semi").is_empty()
+        if folds == "time":
+            assert known["timestamp"].max() < hidden["timestamp"].min()
+        else:
+            assert len(known) + len(hidden) == len(ratings)
+
+
+def test_corrections_are_found_and_few_ratings_teach_little():
+    """The stack would not learn what its models get wrong, or learn a rule from a handful of ratings."""
+    generator = np.random.default_rng(0)
+    features = np.column_stack([np.ones(5000), generator.normal(size=(5000, 2)) * [1, 1000]])
+    left = 0.2 + 0.5 * features[:, 1] + generator.normal(0, 0.1, 5000)
+    np.testing.assert_allclose(stack._ridge(features, left, reg=10.0), [0.2, 0.5, 0], atol=0.01)
+    assert abs(stack._ridge(features[:5], left[:5] + 3, reg=100.0)[0]) < 0.2
+    assert not stack._ridge(features[:0], left[:0], reg=10.0).any()
+
+
+def test_profiles_leave_out_what_attributes_tell():
+    """What users have rated would take away from their attributes, on which those without ratings depend."""
+    generator = np.random.default_rng(0)
+    attributes = generator.normal(size=(200, 2))
+    values = attributes @ [[1.0], [2.0]] + generator.normal(size=(200, 1))
+    known = np.arange(200) < 150
+    left = side_information.unexplained(values, attributes, known)
+    assert not left[~known].any()
+    assert (
+        abs(np.corrcoef(left[known, 0], attributes[known, 1])[0, 1])
+        < 0.3
+        < np.corrcoef(values[known, 0], attributes[known, 1])[0, 1]
+    )
+
+
+def test_the_mean_over_seeds_is_one_model():
+    """Several fits would be weighed by chance, or scores would grow with their number."""
+    generator = np.random.default_rng(0)
+    known = np.ones(3, bool)
+    models = [
+        ALSModel(
+            *generator.normal(size=(2, 3, 2)).astype(np.float32), known, known, params={"seed": seed}, index="planted"
+        )
+        for seed in range(3)
+    ]
+    rows = lazy(pairs(np.arange(3), np.arange(3)))
+    mean = np.mean([model.predict(rows)["prediction"].to_numpy() for model in models], axis=0)
+    one = centred_als.averaged(models)
+    np.testing.assert_allclose(one.predict(rows)["prediction"].to_numpy(), mean, atol=1e-6)
+    assert one.params["seeds"] == [0, 1, 2]
+
+
+TYPES = {
+    "bias": BiasModel,
+    "clusters": ClusterMeanModel,
+    "centred": CentredALSModel,
+    "ridge": DemographicRidgeModel,
+    "attributes": BayesianFactors,
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_stored_models_predict_as_before(fitted, tmp_path, name):
+    """Scores would change by storing a model."""
+    rows = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+    fitted[name].save(tmp_path)
+    loaded = TYPES[name].load(tmp_path)
+    assert loaded.index == INDEX.fingerprint
+    assert loaded.predict(rows).equals(fitted[name].predict(rows))
+
+
+def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
+    """A stored stack would weigh its models differently, or a stored prior fold new users in differently."""
+    for name in ("stack", "attributes"):
+        (tmp_path / name).mkdir()
+        fitted[name].save(tmp_path / name)
+    rows = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+    loaded = fitted | {"stack": StackModel.load(tmp_path / "stack")}
+    assert _predicted(loaded, "stack", rows).equals(_predicted(fitted, "stack", rows))
+    model = BayesianFactors.load(tmp_path / "attributes")
+    rated = sparse.csr_array(([4.0], ([0], [1])), shape=(1, N_MOVIES))
+    folded = [each.fold_in(rated, each.user_side[:1]) for each in (model, fitted["attributes"])]
+    np.testing.assert_array_equal(*folded)
+
+
+@pytest.mark.spark
+def test_centred_factors_know_level_and_taste(ratings, tmp_path):
+    """Centring would lose the biases, or leave the factors nothing to learn."""
+    spark = spark_resource(SparkSettings(master="local[2]", driver_memory="1g")).spark_session
+    bias = biases.fit(lazy(ratings), index=INDEX)
+    model = centred_als.fit(
+        lazy(ratings),
+        index=INDEX,
+        spark=spark,
+        scratch=tmp_path,
+        user_item_bias_model=bias,
+        rank=2,
+        reg_param=0.02,
+        max_iter=5,
+    )
+    warm = lazy(pairs(np.arange(COLD[0]), np.arange(UNRATED[0])))
+    assert rmse(model.predict(warm)) < 0.3 < 0.7 < rmse(bias.predict(warm))
+    cold = lazy(pairs(COLD, np.arange(UNRATED[0])))
+    assert model.predict(cold).equals(bias.predict(cold))
