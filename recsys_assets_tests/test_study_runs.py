@@ -80,7 +80,8 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     assert 'id="study"' in home.report.read_text()
     trials = Trials(home.study / "trials")
     before = {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()}
-    assert len(trials.all()) == 4
+    tables = (store.current(["study_trials"], protocol) / TABLE_FILE for protocol in ("latest_rating", "time_cut"))
+    assert len(trials.all()) == sum(len(pl.read_parquet(file)) for file in tables) > 0
     again = invoke("study", "--protocols", "time_cut,latest_rating", "--home", home.path)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()} == before

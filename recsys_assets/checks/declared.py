@@ -198,4 +198,6 @@ CHECKS = [
     sound("recommendations", ["recommendations"]),
     # Made last, and only looked at: nothing that is recommended waits for them.
     sound("overviews", ["cluster_sweep", "segment_movies"]),
+    sound("published_folds", ["published_folds"]),
+    sound("study", ["studied_settings", "leakage_audit"]),
 ]

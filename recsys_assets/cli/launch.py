@@ -251,12 +251,16 @@ def plan(
 
 def merging(title: str, assets: Sequence[dg.AssetsDefinition]) -> Launch:
     """The merge of all ingested batches and everything after it."""
-    unmerged = [asset.key for asset in assets if asset.partitions_def is None]
+    unmerged = [asset.key for asset in assets if asset.partitions_def is None and not _is_study(asset)]
     return Launch(everything.name, title, assets=unmerged)
 
 
 def _is_ingest(asset: dg.AssetsDefinition) -> bool:
     return asset.group_names_by_key[asset.key] == "ingest"
+
+
+def _is_study(asset: dg.AssetsDefinition) -> bool:
+    return asset.group_names_by_key[asset.key] == "study"
 
 
 def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
