@@ -157,13 +157,13 @@ class CentredALSSettings(ALSSettings):
 class DemographicRidgeSettings(Section):
     """Ridge regression of demographics on the movies' factors."""
 
-    reg: float = Field(100.0, ge=0, description="Regularisation of the coefficients.")
+    reg: float = Field(30_000.0, ge=0, description="Regularisation of the coefficients, in ratings.")
 
 
 class FactorsSettings(Section):
     """Matrix factorisation with attributes as prior."""
 
-    rank: int = Field(12, ge=1, description="Number of factors beside the bias.")
+    rank: int = Field(24, ge=1, description="Number of factors beside the bias.")
     max_iter: int = Field(12, ge=1, description="Iterations.")
     n_profile: int = Field(
         0, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
@@ -185,10 +185,11 @@ class StackSettings(Section):
     """How rating models are put together."""
 
     folds: Literal["time", "random"] = Field(
-        "time", description="Folds inside the training ratings: later ratings, or random ones, as what is predicted."
+        "time",
+        description="Training ratings that it learns from: the latest ones, or random ones, as what is predicted.",
     )
-    reg: float = Field(100.0, ge=0, description="Regularisation of the weights of standardised features.")
-    seed: int = Field(0, ge=0, description="Seed of random folds.")
+    reg: float = Field(100_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
+    seed: int = Field(0, ge=0, description="Seed of the random ones.")
 
 
 class RankingSettings(Section):

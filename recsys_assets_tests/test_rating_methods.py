@@ -236,15 +236,10 @@ def test_row_order_does_not_matter(ratings):
 @pytest.mark.parametrize("folds", ["time", "random"])
 def test_folds_hide_what_they_ask_for(ratings, folds):
     """The weights would trust models for knowing the very ratings that they are asked to predict."""
-    parts = list(stack._folds(ratings, folds, seed=0))
-    assert len(parts) == 2
-    for known, hidden in parts:
-        assert len(hidden) > 0.05 * len(ratings)
-        assert known.join(hidden, on=["user", "movie"], how="semi").is_empty()
-        if folds == "time":
-            assert known["timestamp"].max() < hidden["timestamp"].min()
-        else:
-            assert len(known) + len(hidden) == len(ratings)
+    known, hidden = stack._fold(ratings, folds, seed=0)
+    assert 0.05 * len(ratings) < len(hidden) == len(ratings) - len(known)
+    assert known.join(hidden, on=["user", "movie"], how="semi").is_empty()
+    assert (known["timestamp"].max() < hidden["timestamp"].min()) == (folds == "time")
 
 
 def test_corrections_are_found_and_few_ratings_teach_little():

@@ -125,7 +125,7 @@ def fit(
     index: Index,
     user_features: nw.LazyFrame,
     movies: nw.LazyFrame,
-    rank: int = 12,
+    rank: int = 24,
     max_iter: int = 12,
     n_profile: int = 0,
     reg_links: float = 10.0,

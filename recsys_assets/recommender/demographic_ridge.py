@@ -67,7 +67,7 @@ def fit(
     user_features: nw.LazyFrame,
     item_mean_model: ItemMeanModel,
     als_centred_model: CentredALSModel,
-    reg: float = 100.0,
+    reg: float = 30_000.0,
 ) -> DemographicRidgeModel:
     """Least squares of the ratings less their item means on all products of attributes and movie factors.
 
@@ -77,7 +77,7 @@ def fit(
         user_features: table user_features; everyone.
         item_mean_model: fitted on the same ratings.
         als_centred_model: likewise; its movie factors are used, at variance 1.
-        reg: L2 regularisation of each coefficient.
+        reg: L2 regularisation of each coefficient, in ratings.
     """
     factors = als_centred_model.residuals.movie_factors.astype(np.float64)
     known = als_centred_model.residuals.movie_known

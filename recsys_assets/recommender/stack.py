@@ -1,13 +1,12 @@
 """A linear stack: what the mean of the rating models leaves, by what each says and how much it had to go by.
 
-It learns the weights from ratings that its models did not see: from folds inside the training ratings, on which the
-models are fitted again. Which models those are is said here; how they are fitted, in their own modules.
+It learns the weights from ratings that its models did not see: a part of the training ratings is hidden, and the models
+are fitted again on the rest. Which models those are is said here; how they are fitted, in their own modules.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +23,11 @@ from recsys_assets.recommender.index import Index
 
 Folds = Literal["time", "random"]
 
-# Each fold's models learn from what came before these shares of the ratings, and the weights from what came next; the
-# last fold ends with the last rating.
-_CUTS = (0.7, 0.85, 1.0)
-# Of random parts of the ratings, so many are hidden in turn.
-_RANDOM_PARTS, _N_RANDOM_FOLDS = 10, 2
+# The models of the fold learn from what came before this share of the ratings, the weights from the rest. An earlier
+# fold beside it made the scores worse: what corrects the past is not what corrects the future.
+_TIME_CUT = 0.85
+# Of the parts into which a hash cuts the ratings, one is hidden.
+_RANDOM_PARTS = 10
 _POPULATIONS = ("unseen", "seen")
 
 
@@ -136,10 +135,10 @@ def fit(
     profile_factors_model: BayesianFactors,
     cluster_mean_model: ClusterMeanModel,
     folds: Folds = "time",
-    reg: float = 100.0,
+    reg: float = 100_000.0,
     seed: int = 0,
 ) -> StackModel:
-    """Learn the weights on folds inside the ratings.
+    """Learn the weights on ratings that the models, fitted again, do not see.
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
@@ -147,27 +146,22 @@ def fit(
         user_features: table user_features; everyone.
         movies: table movies; the whole catalogue.
         user_clusters: table user_clusters; everyone.
-        bayesian_factors_model: fitted on the same ratings; the folds' models take its parameters.
+        bayesian_factors_model: fitted on the same ratings; the one fitted again takes its parameters.
         profile_factors_model: likewise.
         cluster_mean_model: likewise.
-        folds: as the ratings to be predicted were set apart: `time`, later ones, many by new users; or `random`.
+        folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; or `random` ones.
         reg: L2 regularisation of the weights of the scaled features, in ratings.
-        seed: of random folds.
+        seed: of the random ones.
     """
     rows = to_polars(ratings, "user", "movie", "rating", "timestamp", "batch", "row")
-
-    def bases(known: pl.DataFrame) -> Bases:
-        attributes, profile = (
-            bayesian_factors.fit(lazy(known), index=index, user_features=user_features, movies=movies, **model.params)
-            for model in (bayesian_factors_model, profile_factors_model)
-        )
-        knobs = cluster_mean_model.params
-        clusters = cluster_mean.fit(lazy(known), index=index, user_clusters=user_clusters, **knobs)
-        return Bases(attributes, profile, clusters, *_counts(known, index))
-
-    parts = [_lesson(bases(known), hidden) for known, hidden in _folds(rows, folds, seed)]
-    features, left, seen = (np.concatenate(part) for part in zip(*parts, strict=True))
-    # A population of which no fold has a rating, as new users in random ones, is not corrected.
+    known, hidden = _fold(rows, folds, seed)
+    attributes, profile = (
+        bayesian_factors.fit(lazy(known), index=index, user_features=user_features, movies=movies, **model.params)
+        for model in (bayesian_factors_model, profile_factors_model)
+    )
+    clusters = cluster_mean.fit(lazy(known), index=index, user_clusters=user_clusters, **cluster_mean_model.params)
+    features, left, seen = _lesson(Bases(attributes, profile, clusters, *_counts(known, index)), hidden)
+    # A population without hidden ratings, as new users in random ones, is not corrected.
     weights = {
         population: _ridge(features[few], left[few], reg)
         for population, few in zip(_POPULATIONS, (~seen, seen), strict=True)
@@ -182,16 +176,14 @@ def _lesson(bases: Bases, hidden: pl.DataFrame) -> tuple[np.ndarray, np.ndarray,
     return bases.features(user, movie), left, bases.user_counts[user] > 0
 
 
-def _folds(rows: pl.DataFrame, folds: Folds, seed: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Ratings that are known and ratings that are hidden, fold by fold."""
+def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Ratings that are known, and ratings that are hidden."""
     if folds == "time":
         in_time = rows.sort("timestamp", "batch", "row")
-        cuts = [int(share * len(rows)) for share in _CUTS]
-        yield from ((in_time[:begin], in_time[begin:end]) for begin, end in pairwise(cuts))
-    else:
-        drawn = to_polars(lazy(rows).with_columns(draw=pseudo_random(seed, ["user", "movie"]) % _RANDOM_PARTS))
-        for part in range(_N_RANDOM_FOLDS):
-            yield drawn.filter(pl.col("draw") != part), drawn.filter(pl.col("draw") == part)
+        cut = int(_TIME_CUT * len(rows))
+        return in_time[:cut], in_time[cut:]
+    hidden = to_polars(lazy(rows).select(hidden=pseudo_random(seed, ["user", "movie"]) % _RANDOM_PARTS == 0))["hidden"]
+    return rows.filter(~hidden), rows.filter(hidden)
 
 
 def _counts(rows: pl.DataFrame, index: Index) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,11 @@ _BIAS_PRECISION, _FACTOR_PRECISION, _NOISE_PRECISION = 4.0, 10.0, 1.5
 _BURN_IN = 2
 # Ratings of the average noise that are added to each row's own.
 _NOISE_SHRINKAGE = 20.0
+# Noise changes slowly, and takes as long as an update of users and movies.
+_NOISE_EVERY = 3
 _CELLS_PER_BLOCK = 1_000_000
+# With rank 24 about 150 MB.
+_ROWS_PER_BLOCK = 20_000
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def factorise(
             break
         if iteration >= _BURN_IN:
             user_prior = _learnt(users, user_covariances, user_side, regressions[0], reg_links)
-            noise = _noise(rated, users, user_covariances, movies, movie_covariances)
+            if (iteration - _BURN_IN) % _NOISE_EVERY == 0:
+                noise = _noise(rated, users, user_covariances, movies, movie_covariances)
         movies, movie_covariances = posterior(
             by_movie, users, user_covariances, movie_prior.means(movie_side), movie_prior, noise, per_row=False
         )
@@ -125,13 +130,16 @@ def posterior(
     stored = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
     design, bias = others.astype(np.float32), others[:, :1].astype(np.float32)
     design[:, 0] = 1
-    moments = (stored @ (weight * second_moments(design, other_covariances))).astype(np.float64)
+    moments = weight * second_moments(design, other_covariances)
     covered = other_covariances[:, 0].copy()
     covered[:, 0] = 0
     target = rated @ (weight * design) - stored @ (weight * (design * bias + covered))
-    precisions = own_noise[:, None, None] * _square(moments) + prior.precision
-    covariances = np.linalg.inv(precisions.astype(np.float32))
     pull = own_noise[:, None] * target + expected @ prior.precision
+    covariances = np.empty((len(expected), design.shape[1], design.shape[1]), np.float32)
+    for start in range(0, len(expected), _ROWS_PER_BLOCK):
+        block = slice(start, start + _ROWS_PER_BLOCK)
+        precisions = own_noise[block, None, None] * _square(stored[block] @ moments) + prior.precision
+        covariances[block] = np.linalg.inv(precisions.astype(np.float32))
     return np.einsum("nij,nj->ni", covariances, pull), covariances
 
 
