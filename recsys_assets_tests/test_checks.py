@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys_assets.assets import study
 from recsys_assets.assets.models import MODEL_TYPES
 from recsys_assets.build import build_defs
 from recsys_assets.checks import CHECKS
@@ -246,11 +247,17 @@ def test_scores_outside_their_bounds_are_seen():
 # In real runs
 
 
+# Only made when somebody asks for a study.
+STUDIED = {asset.key for asset in study.ASSETS}
+
+
 def test_a_sound_run_passes_every_check_and_says_what_was_allowed(materialized_home):
     """People would learn to ignore checks that fail on good data, or could not tell how far off they are."""
     with dg.DagsterInstance.from_config(str(materialized_home.dagster)) as instance:
         for check in CHECKS:
             for key in check.check_keys:
+                if key.asset_key in STUDIED:
+                    continue
                 record = instance.get_latest_asset_check_evaluation_record(key)
                 found = record.event.dagster_event.asset_check_evaluation_data
                 assert found.passed or found.severity == dg.AssetCheckSeverity.WARN, (key, found.description)

@@ -3,7 +3,6 @@
 The plain factors of `als` must spend a dimension on biases and shrink them towards a rating of 0; these need not.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +47,10 @@ class CentredALSModel:
         return rows.with_columns(prediction=pl.Series(level + taste, dtype=pl.Float32))
 
     def save(self, folder: Path) -> None:
-        """Write what the two parts write, into biases/ and residuals/, and parts.json."""
+        """Write what the two parts write, into biases/ and residuals/."""
         for name in ("biases", "residuals"):
             (folder / name).mkdir()
             getattr(self, name).save(folder / name)
-        (folder / "parts.json").write_text(json.dumps(["biases", "residuals"]))
 
     @classmethod
     def load(cls, folder: Path) -> "CentredALSModel":
