@@ -31,6 +31,11 @@ from recsys_assets.settings import Settings
 from recsys_assets.studied import overruled, write_studied
 
 _Tables = dict[str, nw.LazyFrame]
+# What every part of a study starts from.
+_INS = {
+    name: dg.AssetIn(name, dagster_type=nw.LazyFrame)
+    for name in ("users", "movies", "user_features", "ratings", "published_folds")
+}
 
 
 def _study(
@@ -85,25 +90,20 @@ def published_folds(
     return _empty("published_folds")
 
 
-@pipeline_asset(group="study", kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS)
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS)
 def study_trials(
     context: dg.AssetExecutionContext,
-    users: nw.LazyFrame,
-    movies: nw.LazyFrame,
-    user_features: nw.LazyFrame,
-    ratings: nw.LazyFrame,
-    published_folds: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
 ) -> _Tables:
     """For each protocol, the settings and models that were tried on a validation slice of its training rows.
 
     Each trial is kept in the home's folder `study` as soon as it is made, and never made again for the same rows,
     settings and code. Test rows are in no slice.
     """
-    tables = {"users": users, "movies": movies, "user_features": user_features, "ratings": ratings}
-    study = _study(context, tables | {"published_folds": published_folds}, settings, home, spark)
+    study = _study(context, tables, settings, home, spark)
     made = {}
     for protocol in context.partition_keys:
         possible = study.is_possible(protocol)
@@ -114,25 +114,20 @@ def study_trials(
     return made
 
 
-@pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_trials])
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS, deps=[study_trials])
 def studied_settings(
     context: dg.AssetExecutionContext,
-    users: nw.LazyFrame,
-    movies: nw.LazyFrame,
-    user_features: nw.LazyFrame,
-    ratings: nw.LazyFrame,
-    published_folds: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
     """The settings that the trials of the pipeline's own splits choose, written to `studied.toml` of the home.
 
     From then on `refresh` trains with them; your own settings.toml goes before them. What is served changes only if
     the new configuration passes the gate of `promoted_configuration`.
     """
-    tables = {"users": users, "movies": movies, "user_features": user_features, "ratings": ratings}
-    study = _study(context, tables | {"published_folds": published_folds}, settings, home, spark)
+    study = _study(context, tables, settings, home, spark)
     found = [each for protocol in OF_THE_PIPELINE for each in study.found(protocol, ())]
     knobs = chosen(found)
     changed = write_studied(home.folders, knobs)
@@ -153,25 +148,20 @@ def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return "\n".join(["| setting | before | now |", "|---|---|---|", *rows])
 
 
-@pipeline_asset(group="study", kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS, deps=[study_trials])
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS, deps=[study_trials])
 def study_scores(
     context: dg.AssetExecutionContext,
-    users: nw.LazyFrame,
-    movies: nw.LazyFrame,
-    user_features: nw.LazyFrame,
-    ratings: nw.LazyFrame,
-    published_folds: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
 ) -> _Tables:
     """Every model under each protocol, with the settings that its own validation slice chose.
 
     `selected` is the model that won on that slice. A protocol that the data do not allow, such as published folds that
     did not come with them, has no rows.
     """
-    tables = {"users": users, "movies": movies, "user_features": user_features, "ratings": ratings}
-    study = _study(context, tables | {"published_folds": published_folds}, settings, home, spark)
+    study = _study(context, tables, settings, home, spark)
     share = settings.data.sample.share
     made = {}
     for protocol in context.partition_keys:

@@ -62,10 +62,6 @@ RESPONSE_STACK = Fit(
 FITS = (HISTORY_ITEM_MEAN, SEGMENTS, ITEM_NEIGHBOURS, SEGMENT_RESIDUALS, RESPONSE_STACK)
 
 
-def _item_mean(history_item_mean_model: ItemMeanModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return history_item_mean_model.predict(pairs)
-
-
 def _user_bias(history_item_mean_model: ItemMeanModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:
     return segments.user_bias_predictions(
         pairs,
@@ -122,7 +118,7 @@ def _response_stack(
 
 
 ENTRIES = (
-    Entry("item_mean", "latest_rating", _item_mean),
+    Entry("item_mean", "latest_rating", "history_item_mean_model"),
     Entry("user_bias", "latest_rating", _user_bias),
     Entry("segment_mean", "latest_rating", _segment_mean),
     Entry("segment_bias", "latest_rating", _segment_bias),

@@ -139,42 +139,6 @@ FITS = (
 )
 
 
-def _item_mean(item_mean_model: ItemMeanModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return item_mean_model.predict(pairs)
-
-
-def _als_unadjusted(als_model_unadjusted: ALSModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return als_model_unadjusted.predict(pairs)
-
-
-def _als_adjusted(als_model: ALSModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return als_model.predict(pairs)
-
-
-def _user_item_bias(user_item_bias_model: BiasModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return user_item_bias_model.predict(pairs)
-
-
-def _cluster_mean(cluster_mean_model: ClusterMeanModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return cluster_mean_model.predict(pairs)
-
-
-def _als_centred(als_centred_model: CentredALSModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return als_centred_model.predict(pairs)
-
-
-def _demographic_ridge(demographic_ridge_model: DemographicRidgeModel, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return demographic_ridge_model.predict(pairs)
-
-
-def _bayesian_factors(bayesian_factors_model: BayesianFactors, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return bayesian_factors_model.predict(pairs)
-
-
-def _profile_factors(profile_factors_model: BayesianFactors, pairs: nw.LazyFrame) -> pl.DataFrame:
-    return profile_factors_model.predict(pairs)
-
-
 def _stack(
     stack_model: StackModel,
     bayesian_factors_model: BayesianFactors,
@@ -186,14 +150,14 @@ def _stack(
 
 
 ENTRIES = (
-    Entry("item_mean", "time_cut", _item_mean),
-    Entry("als_unadjusted", "time_cut", _als_unadjusted),
-    Entry("als_adjusted", "time_cut", _als_adjusted),
-    Entry("user_item_bias", "time_cut", _user_item_bias),
-    Entry("cluster_mean", "time_cut", _cluster_mean),
-    Entry("als_centred", "time_cut", _als_centred),
-    Entry("demographic_ridge", "time_cut", _demographic_ridge),
-    Entry("bayesian_factors", "time_cut", _bayesian_factors),
-    Entry("profile_factors", "time_cut", _profile_factors),
+    Entry("item_mean", "time_cut", "item_mean_model"),
+    Entry("als_unadjusted", "time_cut", "als_model_unadjusted"),
+    Entry("als_adjusted", "time_cut", "als_model"),
+    Entry("user_item_bias", "time_cut", "user_item_bias_model"),
+    Entry("cluster_mean", "time_cut", "cluster_mean_model"),
+    Entry("als_centred", "time_cut", "als_centred_model"),
+    Entry("demographic_ridge", "time_cut", "demographic_ridge_model"),
+    Entry("bayesian_factors", "time_cut", "bayesian_factors_model"),
+    Entry("profile_factors", "time_cut", "profile_factors_model"),
     Entry("stack", "time_cut", _stack),
 )

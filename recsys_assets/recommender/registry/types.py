@@ -67,12 +67,13 @@ class Entry:
         task: which rows it predicts; see `tables.PREDICTIONS`.
         function: from the assets its parameters name to the predictions table; models come as themselves, tables as
             lazy frames. Parameters that every task has: `pairs`, the rows to predict; `rated`, what their users have
-            rated before; `trained`, the ratings that models learn from.
+            rated before; `trained`, the ratings that models learn from. Or the name of a model asset, whose own
+            `predict` takes the pairs.
     """
 
     name: str
     task: Task
-    function: Callable[..., pl.DataFrame | nw.LazyFrame]
+    function: Callable[..., pl.DataFrame | nw.LazyFrame] | str
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -82,9 +83,14 @@ class Entry:
     @property
     def _inputs(self) -> dict[str, tuple[str, ...]]:
         roles = _ROLES[self.task]
+        if isinstance(self.function, str):
+            return {"pairs": roles["pairs"], self.function: (self.function,)}
         return {name: roles.get(name, (name,)) for name in inspect.signature(self.function).parameters}
 
     def predict(self, **assets: Any) -> pl.DataFrame | nw.LazyFrame:
         """The predictions table from the assets that it needs."""
-        given = {name: [assets[asset] for asset in inputs] for name, inputs in self._inputs.items()}
-        return self.function(**{name: of[0] if len(of) == 1 else nw.concat(of) for name, of in given.items()})
+        found = {name: [assets[asset] for asset in inputs] for name, inputs in self._inputs.items()}
+        given = {name: of[0] if len(of) == 1 else nw.concat(of) for name, of in found.items()}
+        if isinstance(self.function, str):
+            return given[self.function].predict(given["pairs"])
+        return self.function(**given)
