@@ -148,18 +148,6 @@ class ClusterMeanSettings(Section):
     item_shrinkage: float = Field(10.0, ge=0, description="Ratings at the global mean added to each movie's own.")
 
 
-class CentredALSSettings(ALSSettings):
-    """Explicit ALS on what user and movie biases leave, averaged over seeds."""
-
-    n_seeds: int = Field(2, ge=1, description="Number of fits that are averaged; each takes as long as one.")
-
-
-class DemographicRidgeSettings(Section):
-    """Ridge regression of demographics on the movies' factors."""
-
-    reg: float = Field(30_000.0, ge=0, description="Regularisation of the coefficients, in ratings.")
-
-
 class FactorsSettings(Section):
     """Matrix factorisation with attributes as prior."""
 
@@ -315,7 +303,7 @@ class EvaluationSettings(Section):
 class StudySettings(Section):
     """What `recsys-assets study` tries before it chooses settings and models by validation."""
 
-    budget: int = Field(8, ge=1, description="Candidates tried per search; the first are the built-in defaults.")
+    budget: int = Field(4, ge=1, description="Candidates tried per search; the first are the built-in defaults.")
     searches: list[str] = Field(
         default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
     )
@@ -411,8 +399,6 @@ class Settings(BaseSettings):
     als: ALSSettings = ALSSettings()
     user_item_bias: UserItemBiasSettings = UserItemBiasSettings()
     cluster_mean: ClusterMeanSettings = ClusterMeanSettings()
-    als_centred: CentredALSSettings = CentredALSSettings()
-    demographic_ridge: DemographicRidgeSettings = DemographicRidgeSettings()
     bayesian_factors: FactorsSettings = FactorsSettings()
     profile_factors: ProfileFactorsSettings = ProfileFactorsSettings()
     stack: StackSettings = StackSettings()

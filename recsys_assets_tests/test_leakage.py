@@ -3,20 +3,19 @@ import polars as pl
 import pytest
 
 from recsys_assets.home import Home
+from recsys_assets.recommender.registry import FITS
 from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.running import copied, files, materialize, table
 
-MODELS_A = ("item_mean_model", "als_model", "als_model_unadjusted", "ranking_model", "ease_model", "liking_model")
-MODELS_B = (
-    "segment_model",
-    "history_item_mean_model",
-    "item_neighbours_model",
-    "segment_residual_model",
-    "history_ranking_model",
-    "history_ease_model",
-    "transition_model",
-)
-RESPONSES = ("response_stack_model",)
+
+
+def _fitted_on(*tables: str) -> tuple[str, ...]:
+    return tuple(fit.asset for fit in FITS if fit.table in tables)
+
+
+MODELS_A = _fitted_on("train_ratings", "adjusted_train_ratings")
+MODELS_B = _fitted_on("train_histories")
+RESPONSES = _fitted_on("train_responses")
 
 
 def _keys(*assets: str) -> str:

@@ -6,24 +6,17 @@ from scipy import sparse
 from recsys_assets.recommender import (
     bayesian_factors,
     biases,
-    centred_als,
     cluster_mean,
-    demographic_ridge,
     item_mean,
     side_information,
     stack,
 )
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.biases import BiasModel
-from recsys_assets.recommender.centred_als import CentredALSModel
 from recsys_assets.recommender.cluster_mean import ClusterMeanModel
-from recsys_assets.recommender.demographic_ridge import DemographicRidgeModel
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.stack import StackModel
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import SparkSettings
 
 N_USERS, N_MOVIES = 120, 60
 COLD = np.arange(100, N_USERS)
@@ -100,28 +93,9 @@ def fitted(ratings) -> dict[str, object]:
         cluster_mean_model=clusters,
     )
     bias = biases.fit(lazy(ratings), index=INDEX)
-    residuals = ALSModel(
-        user_factors=np.ones((N_USERS, 1), np.float32),
-        movie_factors=(GENRE * 2.0 - 1).astype(np.float32)[:, None],
-        user_known=~np.isin(np.arange(N_USERS), COLD),
-        movie_known=~np.isin(np.arange(N_MOVIES), UNRATED),
-        params={"seed": 0},
-        index=INDEX.fingerprint,
-    )
-    centred = CentredALSModel(bias, residuals)
-    ridge = demographic_ridge.fit(
-        lazy(ratings),
-        index=INDEX,
-        user_features=lazy(USER_FEATURES),
-        item_mean_model=item_mean.fit(lazy(ratings), index=INDEX),
-        als_centred_model=centred,
-        reg=1.0,
-    )
     return {
         "bias": bias,
         "clusters": clusters,
-        "centred": centred,
-        "ridge": ridge,
         "attributes": attributes,
         "profile": profile,
         "stack": stacked,
@@ -148,7 +122,7 @@ def test_shrinkage_draws_biases_to_zero_and_cells_to_the_item_mean(ratings):
     np.testing.assert_allclose(raw.means[:, UNRATED], means[UNRATED[0]], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["clusters", "ridge", "attributes", "profile", "stack"])
+@pytest.mark.parametrize("name", ["clusters", "attributes", "profile", "stack"])
 def test_new_users_are_predicted_by_what_they_are(fitted, ratings, name):
     """Somebody without a rating would be shown what the average person likes, whatever is known of them."""
     cold = lazy(pairs(COLD, np.arange(UNRATED[0])))
@@ -267,28 +241,9 @@ def test_profiles_leave_out_what_attributes_tell():
     )
 
 
-def test_the_mean_over_seeds_is_one_model():
-    """Several fits would be weighed by chance, or scores would grow with their number."""
-    generator = np.random.default_rng(0)
-    known = np.ones(3, bool)
-    models = [
-        ALSModel(
-            *generator.normal(size=(2, 3, 2)).astype(np.float32), known, known, params={"seed": seed}, index="planted"
-        )
-        for seed in range(3)
-    ]
-    rows = lazy(pairs(np.arange(3), np.arange(3)))
-    mean = np.mean([model.predict(rows)["prediction"].to_numpy() for model in models], axis=0)
-    one = centred_als.averaged(models)
-    np.testing.assert_allclose(one.predict(rows)["prediction"].to_numpy(), mean, atol=1e-6)
-    assert one.params["seeds"] == [0, 1, 2]
-
-
 TYPES = {
     "bias": BiasModel,
     "clusters": ClusterMeanModel,
-    "centred": CentredALSModel,
-    "ridge": DemographicRidgeModel,
     "attributes": BayesianFactors,
 }
 
@@ -315,24 +270,3 @@ def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
     rated = sparse.csr_array(([4.0], ([0], [1])), shape=(1, N_MOVIES))
     folded = [each.fold_in(rated, each.user_side[:1]) for each in (model, fitted["attributes"])]
     np.testing.assert_array_equal(*folded)
-
-
-@pytest.mark.spark
-def test_centred_factors_know_level_and_taste(ratings, tmp_path):
-    """Centring would lose the biases, or leave the factors nothing to learn."""
-    spark = spark_resource(SparkSettings(master="local[2]", driver_memory="1g")).spark_session
-    bias = biases.fit(lazy(ratings), index=INDEX)
-    model = centred_als.fit(
-        lazy(ratings),
-        index=INDEX,
-        spark=spark,
-        scratch=tmp_path,
-        user_item_bias_model=bias,
-        rank=2,
-        reg_param=0.02,
-        max_iter=5,
-    )
-    warm = lazy(pairs(np.arange(COLD[0]), np.arange(UNRATED[0])))
-    assert rmse(model.predict(warm)) < 0.3 < 0.7 < rmse(bias.predict(warm))
-    cold = lazy(pairs(COLD, np.arange(UNRATED[0])))
-    assert model.predict(cold).equals(bias.predict(cold))

@@ -453,6 +453,8 @@ def test_every_asset_has_a_code_version_that_follows_its_settings(tmp_path):
     assert all(before.values())
     changed = {key for key in before if before[key] != after[key]}
     assert "als_model" in changed and not changed & {"ratings", "segment_model", "train_ratings"}
+    stacked = versions(Settings.model_validate({"stack": {"reg": 3.0}}))
+    assert before["stack_model"] != stacked["stack_model"]
 
 
 # What a person asks for

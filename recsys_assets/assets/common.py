@@ -11,6 +11,7 @@ import dagster as dg
 from altair.typing import ChartType
 
 from recsys_assets.io_managers import column_schema, table_of
+from recsys_assets.recommender.registry import FITS
 from recsys_assets.recommender.report.theme import to_png
 from recsys_assets.retries import decide_on_retry
 from recsys_assets.settings import Settings
@@ -22,19 +23,15 @@ MODEL_KINDS = {"model"}
 # What people look at and nothing that is recommended rests on, pictures above all, takes seconds: whatever else can be
 # done is done first, so that new recommendations do not wait for it.
 LAST = {"dagster/priority": "-1"}
+# Beside the sections of the models that are fitted there.
 _SETTINGS_OF_STAGE = {
     "ingest": ("data",),
     "splitting": ("splitting",),
     "clusters": ("clusters",),
-    "cold_start": ("cold_start", "als"),
-    "als": ("als", "ranking"),
+    "cold_start": ("cold_start",),
     "segments": ("segments",),
-    "baselines": ("item_mean",),
-    "ranking": ("ease", "liking", "blend"),
-    "responses": ("item_neighbours", "segment_residuals", "response_stack"),
-    "next_movie": ("next_ranking", "next_ease", "transitions"),
     "evaluation": ("evaluation",),
-    "serving": ("ranking", "serving"),
+    "serving": ("serving",),
     "study": ("study", "evaluation"),
 }
 
@@ -77,7 +74,8 @@ def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.Asse
     """
 
     def versioned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        sections = _SETTINGS_OF_STAGE.get(spec.group_name or "", ())
+        fitted = [fit.settings for fit in FITS if fit.group == spec.group_name]
+        sections = dict.fromkeys([*_SETTINGS_OF_STAGE.get(spec.group_name or "", ()), *fitted])
         used = [settings.engine, *(getattr(settings, section).model_dump_json() for section in sections)]
         digest = hashlib.sha256("\n".join(used).encode()).hexdigest()[:8]
         return spec.replace_attributes(code_version=f"{version('recsys_assets')}-{digest}")

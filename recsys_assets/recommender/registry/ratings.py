@@ -3,22 +3,11 @@
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender import (
-    als,
-    bayesian_factors,
-    biases,
-    centred_als,
-    cluster_mean,
-    demographic_ridge,
-    item_mean,
-    stack,
-)
+from recsys_assets.recommender import als, bayesian_factors, biases, cluster_mean, item_mean, stack
 from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.biases import BiasModel
-from recsys_assets.recommender.centred_als import CentredALSModel
 from recsys_assets.recommender.cluster_mean import ClusterMeanModel
-from recsys_assets.recommender.demographic_ridge import DemographicRidgeModel
 from recsys_assets.recommender.item_mean import ItemMeanModel
 from recsys_assets.recommender.registry.types import Entry, Fit
 from recsys_assets.recommender.stack import StackModel
@@ -71,27 +60,6 @@ CLUSTER_MEAN = Fit(
     description="Mean rating of each movie in each cluster of users, shrunk to the item mean.",
     others=("user_clusters",),
 )
-ALS_CENTRED = Fit(
-    asset="als_centred_model",
-    group="als",
-    function=centred_als.fit,
-    model_type=CentredALSModel,
-    table="train_ratings",
-    settings="als_centred",
-    description="Explicit ALS on what user and movie biases leave of the ratings, averaged over seeds.",
-    others=("user_item_bias_model",),
-    needs_spark=True,
-)
-DEMOGRAPHIC_RIDGE = Fit(
-    asset="demographic_ridge_model",
-    group="cold_start",
-    function=demographic_ridge.fit,
-    model_type=DemographicRidgeModel,
-    table="train_ratings",
-    settings="demographic_ridge",
-    description="Item mean plus a joint ridge regression of demographics on the movies' factors.",
-    others=("user_features", "item_mean_model", "als_centred_model"),
-)
 BAYESIAN_FACTORS = Fit(
     asset="bayesian_factors_model",
     group="factors",
@@ -131,8 +99,6 @@ FITS = (
     ALS_ADJUSTED,
     USER_ITEM_BIAS,
     CLUSTER_MEAN,
-    ALS_CENTRED,
-    DEMOGRAPHIC_RIDGE,
     BAYESIAN_FACTORS,
     PROFILE_FACTORS,
     STACK,
@@ -155,8 +121,6 @@ ENTRIES = (
     Entry("als_adjusted", "time_cut", "als_model"),
     Entry("user_item_bias", "time_cut", "user_item_bias_model"),
     Entry("cluster_mean", "time_cut", "cluster_mean_model"),
-    Entry("als_centred", "time_cut", "als_centred_model"),
-    Entry("demographic_ridge", "time_cut", "demographic_ridge_model"),
     Entry("bayesian_factors", "time_cut", "bayesian_factors_model"),
     Entry("profile_factors", "time_cut", "profile_factors_model"),
     Entry("stack", "time_cut", _stack),
