@@ -8,7 +8,6 @@ from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.running import copied, files, materialize, table
 
 
-
 def _fitted_on(*tables: str) -> tuple[str, ...]:
     return tuple(fit.asset for fit in FITS if fit.table in tables)
 
