@@ -20,7 +20,7 @@ from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 
 from recsys_assets.recommender import clusters, rankings
-from recsys_assets.recommender.evaluation.top_n import top_n_scores
+from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
@@ -79,9 +79,8 @@ def ndcg(tables: dict[str, nw.LazyFrame], ranks: pl.DataFrame | nw.LazyFrame) ->
     """NDCG at 10 by population."""
     frame = lazy(ranks) if isinstance(ranks, pl.DataFrame) else ranks
     train, test = tables["train_ratings"], tables["test_ratings"]
-    scores = top_n_scores(
-        train, test, {"it": frame}, n_movies=row_count(tables["movies"]), selected="it", n_resamples=1
-    )
+    measured = measure_top_n(train, test, {"it": frame}, n_movies=row_count(tables["movies"]), selected="it")
+    scores = measured.scores(seed=0, n_resamples=1)
     own = scores.filter(pl.col("model") == "it", pl.col("metric") == "ndcg_10")
     return dict(own.select("population", "value").iter_rows())
 

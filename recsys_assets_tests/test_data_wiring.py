@@ -16,6 +16,7 @@ from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.running import copied, materialize
 from recsys_assets_tests.test_ingest_bad_input import GOOD, ML_1M, ML_100K, ML_CSV, REFUSED, REJECTED, zipped
 
 PAGE = Path(__file__).parent.parent / "docs" / "your-data.md"
@@ -134,14 +135,14 @@ FAST = {
 }
 
 
-def _shell(command: str, folder: Path, **environment: str) -> str:
+def _shell(command: str, folder: Path) -> str:
     """What a command prints that succeeds."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command,
         shell=True,
         cwd=folder,
-        env=os.environ | FAST | {"PATH": path} | environment,
+        env=os.environ | FAST | {"PATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -175,19 +176,18 @@ def test_the_page_leads_from_a_foreign_csv_to_recommendations_in_three_commands(
     assert len(re.findall(r"^ *\d+ +film-\d+ ", printed[-1], re.MULTILINE)) == 10
 
 
-@pytest.mark.spark
-def test_scores_of_a_sample_say_so_wherever_they_are_shown(walked):
+def test_scores_of_a_sample_say_so_wherever_they_are_shown(walked, materialized_home, tmp_path):
     """Somebody takes the scores of a tenth of the users for those of all, or scores of all are marked."""
     folder, printed = walked
-    notice = "A sample for development: 50 % of the users"
-    report = folder / "films" / "report" / "index.html"
-    assert "sample for development" not in printed[1] + report.read_text()
-    sample = {"RECSYS_DATA__SAMPLE__SHARE": "0.5", "RECSYS_CHECKS__MAX_ROW_DROP": "1"}
-    assert notice in _shell("recsys-assets run --home films", folder, **sample)
-    assert notice in report.read_text()
-    assert notice in _shell("recsys-assets scores --home films", folder)
-    rows = json.loads(_shell("recsys-assets scores --json --home films", folder))
+    unmarked = printed[1] + Home(folder / "films").report.read_text()
+    home = copied(materialized_home, tmp_path / "home")
+    home.settings_file.write_text(home.settings_file.read_text() + "\n[data.sample]\nshare = 0.5\n")
+    materialize(home, "key:evaluation_scores or key:evaluation_report")
+    for shown in (invoke("scores", "--home", home.path).stdout, home.report.read_text()):
+        assert "A sample for development: 50 % of the users" in shown
+    rows = json.loads(invoke("scores", "--json", "--home", home.path).stdout)
     assert {row["sample_share"] for row in rows} == {0.5}
+    assert "sample for development" not in unmarked
 
 
 def _said(case: str, folder: Path) -> str:

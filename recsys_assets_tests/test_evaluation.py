@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, r2_score
 
-from recsys_assets.recommender.evaluation import latest_rating_scores, time_cut_scores, top_n_scores
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates, resampled_totals
+from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics, mean
 from recsys_assets.recommender.evaluation.rows import ScoredRows
+from recsys_assets.recommender.evaluation.time_cut import measure_ratings
+from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.resources import spark_resource
@@ -23,6 +25,13 @@ from recsys_assets.settings import SparkSettings
 
 ML_1M = Path(__file__).parents[2] / "shared" / "data" / "ml-1m.zip"
 FEW = {"n_resamples": 20}
+
+
+def scored(measure, *args, seed: int = 0, n_resamples: int, **others) -> pl.DataFrame:
+    """What a protocol measures, as the table of scores."""
+    return measure(*args, seed=seed, **others).scores(seed=seed, n_resamples=n_resamples)
+
+
 INDEX = {"user": pl.Int32, "movie": pl.Int32}
 
 
@@ -67,7 +76,8 @@ class Cut:
     def scores(self, **changes) -> pl.DataFrame:
         """Its scores, with other arguments where given."""
         given = {"selected": "gappy", "seed": 3, **FEW, **changes}
-        return time_cut_scores(
+        return scored(
+            measure_ratings,
             given.pop("train", self.train),
             given.pop("test", self.test),
             given.pop("predictions", self.predictions),
@@ -105,9 +115,9 @@ def test_a_population_without_users_has_no_rows():
     """A run in which every test user is known would fail, or show scores of nobody."""
     test = ratings((0, 0, 4.0), (0, 1, 2.0))
     guess = {"item_mean": predictions((0, 0, 3.0), (0, 1, 3.0))}
-    scores = time_cut_scores(ratings((0, 5, 3.0)), test, guess, selected="item_mean", **FEW)
+    scores = scored(measure_ratings, ratings((0, 5, 3.0)), test, guess, selected="item_mean", **FEW)
     assert set(scores["population"]) == {"all", "seen", "few_ratings"}
-    nobody = time_cut_scores(ratings((0, 5, 3.0)), ratings(), guess, selected="item_mean", **FEW)
+    nobody = scored(measure_ratings, ratings((0, 5, 3.0)), ratings(), guess, selected="item_mean", **FEW)
     assert nobody.is_empty()
     assert nobody.schema == scores.schema
 
@@ -145,7 +155,7 @@ def test_unusable_predictions_are_refused_by_name(models, selected, message):
     """A wrong table would silently become a wrong score instead of an error that names the model."""
     frames = {model: predictions(*rows) for model, rows in models.items()}
     with pytest.raises(ValueError, match=message):
-        time_cut_scores(ratings((0, 1, 3.0)), ratings((0, 0, 3.0)), frames, selected=selected, **FEW)
+        scored(measure_ratings, ratings((0, 1, 3.0)), ratings((0, 0, 3.0)), frames, selected=selected, **FEW)
 
 
 # time_cut
@@ -159,7 +169,7 @@ def test_the_top_five_percent_are_counted_in_whole_numbers(n, top):
     rows = [(0, movie) for movie in range(n)]
     guess = predictions(*[(*row, float(row[1])) for row in rows])
     test = ratings(*[(*row, 5.0 if row[1] >= n - top else 1.0) for row in rows])
-    scores = time_cut_scores(ratings(), test, {"item_mean": guess}, selected="item_mean", **FEW)
+    scores = scored(measure_ratings, ratings(), test, {"item_mean": guess}, selected="item_mean", **FEW)
     for metric in ("top5_rating", "top5_rating_published"):
         assert score(scores, "item_mean", metric, column="n") == top
         assert score(scores, "item_mean", metric) == 5.0
@@ -169,7 +179,9 @@ def test_top_ratings_are_pooled_over_users():
     """A user with a hundred test rows would weigh no more than one with a single row."""
     many = [(0, movie, 5.0 if movie < 5 else 1.0) for movie in range(100)]
     guess = {"item_mean": predictions(*[(0, m, 9.0 - m) for m in range(100)], (1, 0, 3.0))}
-    scores = time_cut_scores(ratings((1, 7, 1.0)), ratings(*many, (1, 0, 2.0)), guess, selected="item_mean", **FEW)
+    scores = scored(
+        measure_ratings, ratings((1, 7, 1.0)), ratings(*many, (1, 0, 2.0)), guess, selected="item_mean", **FEW
+    )
     assert score(scores, "item_mean", "top5_rating") == pytest.approx((5 * 5 + 2) / 6)
     assert score(scores, "item_mean", "top5_rating", "seen") == 2.0
     assert score(scores, "item_mean", "top5_rating", "unseen") == 5.0
@@ -239,7 +251,7 @@ def test_rows_without_a_prediction_fall_back_to_item_mean():
         "item_mean": predictions((0, 0, 4.0), (0, 1, 2.0), (1, 0, 3.0)),
         "partial": predictions((0, 0, 5.0), (1, 0, float("nan")), (7, 7, 1.0)),
     }
-    scores = time_cut_scores(ratings((0, 9, 3.0)), test, models, selected="partial", **FEW)
+    scores = scored(measure_ratings, ratings((0, 9, 3.0)), test, models, selected="partial", **FEW)
     assert score(scores, "partial", "rmse") == pytest.approx(np.sqrt((0 + 1 + 0) / 3))
     assert score(scores, "partial", "mae") == pytest.approx(1 / 3)
     assert score(scores, "partial", "r2") == pytest.approx(1 - 1 / 8)
@@ -257,7 +269,7 @@ def test_the_unfilled_model_orders_the_rest_at_random():
         "als_unadjusted": predictions((0, 3, 0.5)),
     }
     runs = [
-        time_cut_scores(ratings((0, 99, 1.0)), test, models, selected="item_mean", seed=seed, n_resamples=1)
+        scored(measure_ratings, ratings((0, 99, 1.0)), test, models, selected="item_mean", seed=seed, n_resamples=1)
         for seed in range(40)
     ]
     assert {score(run, "als_unadjusted", "top5_rating", "seen") for run in runs} == {1.0}
@@ -276,7 +288,7 @@ def test_r2_is_zero_for_the_mean_and_missing_without_spread():
     rows = [(0, 0, 5.0), (0, 1, 2.0), (0, 2, 2.0), *[(1, movie, 0.3) for movie in range(38)]]
     average = np.mean([rating for _, _, rating in rows])
     guess = {"item_mean": predictions(*[(user, movie, average) for user, movie, _ in rows])}
-    scores = time_cut_scores(ratings((0, 99, 3.0)), ratings(*rows), guess, selected="item_mean", **FEW)
+    scores = scored(measure_ratings, ratings((0, 99, 3.0)), ratings(*rows), guess, selected="item_mean", **FEW)
     assert score(scores, "item_mean", "r2") == pytest.approx(0, abs=1e-6)
     assert score(scores, "item_mean", "r2", "unseen") is None
     assert score(scores, "item_mean", "r2", "seen") == pytest.approx(r2_score([5, 2, 2], [average] * 3), abs=1e-5)
@@ -355,7 +367,7 @@ def latest(**changes) -> pl.DataFrame:
         **FEW,
         **changes,
     }
-    return latest_rating_scores(**given)
+    return scored(measure_latest_rating, **given)
 
 
 def test_the_response_is_scored_for_both_partitions():
@@ -415,7 +427,7 @@ def test_ranking_metrics_by_hand():
     """Top-N scores would not be comparable with those of other recommender libraries."""
     test = ratings((0, 0, 4.0), (0, 1, 5.0), (0, 2, 4.0), (0, 3, 3.5), (1, 0, 4.0), (2, 0, 1.0))
     lists = {"list": ranking((0, 0, 5), (0, 1, 2), (0, 2, 11), (0, 3, 1), (1, 0, None))}
-    scores = top_n_scores(ratings((1, 9, 1.0)), test, lists, n_movies=12, selected="list", **FEW)
+    scores = scored(measure_top_n, ratings((1, 9, 1.0)), test, lists, n_movies=12, selected="list", **FEW)
     ideal = 1 + 1 / np.log2(3) + 1 / 2
     by_hand = {
         "ndcg_10": (1 / np.log2(6) + 1 / np.log2(3)) / ideal,
@@ -446,7 +458,7 @@ def test_ndcg_agrees_with_scikit_learn(seed, k):
     pairs = list(np.argwhere(np.ones_like(relevant)))
     test = ratings(*[(u, m, 4.0 if relevant[u, m] else 3.0) for u, m in pairs])
     lists = {"list": ranking(*[(u, m, ranks[u, m]) for u, m in pairs])}
-    scores = top_n_scores(ratings(), test, lists, n_movies=n_movies, selected="list", k=k, **FEW)
+    scores = scored(measure_top_n, ratings(), test, lists, n_movies=n_movies, selected="list", k=k, **FEW)
     assert score(scores, "list", f"ndcg_{k}") == pytest.approx(ndcg_score(relevant, -ranks, k=k))
     assert score(scores, "upper_bound", f"ndcg_{k}") == pytest.approx(1)
 
@@ -473,11 +485,11 @@ def test_training_ratings_are_no_candidates_of_the_random_ranking():
     train = ratings(*[(0, 50 + movie, 3.0) for movie in range(80)])
     test = ratings((0, 0, 5.0), (1, 0, 5.0))
     lists = {"list": ranking((0, 0, 1), (1, 0, 1))}
-    scores = top_n_scores(train, test, lists, n_movies=100, selected="list", **FEW)
+    scores = scored(measure_top_n, train, test, lists, n_movies=100, selected="list", **FEW)
     assert score(scores, "random", "hit_rate_10", "seen") == pytest.approx(10 / 20)
     assert score(scores, "random", "hit_rate_10", "unseen") == pytest.approx(10 / 100)
     with pytest.raises(ValueError, match="user 0 has more relevant test movies than the 80 movies leave"):
-        top_n_scores(train, test, lists, n_movies=80, selected="list", **FEW)
+        scored(measure_top_n, train, test, lists, n_movies=80, selected="list", **FEW)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +500,7 @@ def test_rankings_with_impossible_ranks_are_refused(rows, message):
     """A ranking that counts from 0, or in ties, would be scored too high."""
     test = ratings((0, 0, 5.0), (0, 1, 5.0))
     with pytest.raises(ValueError, match=message):
-        top_n_scores(ratings(), test, {"list": ranking(*rows)}, n_movies=9, selected="list", **FEW)
+        scored(measure_top_n, ratings(), test, {"list": ranking(*rows)}, n_movies=9, selected="list", **FEW)
 
 
 # Engines and real data
@@ -528,7 +540,7 @@ def case_study_a() -> pl.DataFrame:
     )
     only_seen = item_mean.filter(pl.col("user").is_in(train["user"].unique().implode()))
     models = {"item_mean": lazy(item_mean), "als_unadjusted": lazy(only_seen)}
-    return time_cut_scores(lazy(train), lazy(test), models, selected="item_mean", n_resamples=200)
+    return scored(measure_ratings, lazy(train), lazy(test), models, selected="item_mean", n_resamples=200)
 
 
 @pytest.mark.parametrize(

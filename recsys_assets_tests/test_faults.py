@@ -51,9 +51,10 @@ def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
 
 @pytest.mark.spark
 def test_a_worker_killed_at_every_stage_loses_nothing_and_repeats_nothing(materialized_home, small_data, tmp_path):
-    """After a crash the tables would differ from those of an undisturbed run, or hours of work be done again.
+    """After a crash, or just in another home, tables and scores would be others, or hours of work be done again.
 
-    One home, whose worker is killed once in each stage and each time takes up what was left.
+    One home, whose worker is killed once in each stage and each time takes up what was left; in the end it is compared
+    with the shared home, which nothing disturbed.
     """
     home = _home(tmp_path / "home", small_data)
     stage_of = killed.stages(home)

@@ -17,13 +17,13 @@ from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_ass
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
-from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.ingest import folds
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.study.scoring import KeptScores, Scoring
-from recsys_assets.recommender.study.study import OF_THE_PIPELINE, Splits, Study, choices_table, trials_table
+from recsys_assets.recommender.study.study import Splits, Study, choices_table, trials_table
 from recsys_assets.recommender.study.tuning import chosen
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.resources import HomeResource

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.evaluation.time_cut import time_cut_scores
+from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.frames import row_count
 from recsys_assets.recommender.refit import Parameters, Refit
 from recsys_assets.recommender.registry import ENTRIES
@@ -82,7 +82,5 @@ def backtest(
     }
     fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
     predictions = {entry.name: fitted.predictions(entry) for entry in ENTRIES if entry.task == "time_cut"}
-    scores = time_cut_scores(
-        train, test, predictions, selected=selected, protocol=PROTOCOL, seed=seed, n_resamples=n_resamples
-    )
-    return scores.with_columns(cut_off=pl.lit(cut_off))
+    measured = measure_ratings(train, test, predictions, selected=selected, protocol=PROTOCOL, seed=seed)
+    return measured.scores(seed=seed, n_resamples=n_resamples).with_columns(cut_off=pl.lit(cut_off))

@@ -4,7 +4,6 @@ Which rating is the latest, and which users train the models, belongs to the spl
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -25,20 +24,6 @@ from recsys_assets.recommender.evaluation.score_table import (
 from recsys_assets.recommender.frames import to_polars
 
 _LIST_LENGTHS = (1, 10)
-
-
-def latest_rating_scores(
-    responses: Mapping[str, nw.LazyFrame],
-    rating_predictions: Mapping[str, nw.LazyFrame],
-    rankings: Mapping[str, nw.LazyFrame],
-    *,
-    seed: int = 0,
-    n_resamples: int = 1000,
-    **others: Any,
-) -> pl.DataFrame:
-    """What `measure_latest_rating` gives as table `evaluation_scores`; `n_resamples` are those of the bootstrap."""
-    measured = measure_latest_rating(responses, rating_predictions, rankings, seed=seed, **others)
-    return measured.scores(seed=seed, n_resamples=n_resamples)
 
 
 def measure_latest_rating(

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import narwhals as nw
-import polars as pl
 
 from recsys_assets.recommender import splitting
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, nw.LazyFrame]
 
+# The splits of the pipeline itself.
+OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
 REVEALED = (0, 1, 2, 5, 10, 20)
 NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
@@ -149,14 +150,14 @@ def measured(
 
     Args:
         name: as for `split`.
-        tables: what `split` gave.
+        tables: what `split` gave; without `users`, groups of users are left out.
         predictions: of each entry of the protocol's tasks, for the test rows.
         selected: by task, the model repeated as `selected`.
         lists: what `lists` gave; None leaves out what is measured of lists.
         seed: of ties.
     """
     of = {task: {entry.name: rows for entry, rows in predictions.items() if entry.task == task} for task in tasks(name)}
-    users, movies = tables["users"], tables["movies"]
+    users, movies = tables.get("users"), tables["movies"]
     if name == "latest_rating":
         return measure_latest_rating(
             {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
@@ -164,7 +165,7 @@ def measured(
             of["next_movie"],
             histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
             selected=selected["latest_rating"],
-            selected_ranking=selected["next_movie"],
+            selected_ranking=selected.get("next_movie"),
             n_movies=row_count(movies),
             users=users,
             seed=seed,
@@ -185,18 +186,3 @@ def measured(
         )
     ratings = of["time_cut"]
     return measure_ratings(train, test, ratings, selected=selected["time_cut"], users=users, protocol=name, seed=seed)
-
-
-def scores(
-    name: str,
-    tables: Tables,
-    predictions: "Mapping[Entry, nw.LazyFrame]",
-    *,
-    selected: "Mapping[Task, str]",
-    lists: Tables | None = None,
-    seed: int = 0,
-    n_resamples: int = 1000,
-) -> pl.DataFrame:
-    """`measured` as the table `evaluation_scores`; `n_resamples` are those of the bootstrap, with the same seed."""
-    found = measured(name, tables, predictions, selected=selected, lists=lists, seed=seed)
-    return found.scores(seed=seed, n_resamples=n_resamples)

@@ -1,17 +1,12 @@
-"""The scores of all entries of the registry under their protocols: the table `evaluation_scores`.
-
-Each protocol is a module of its own; here is only which predictions it gets.
-"""
+"""The scores of all entries of the registry on the pipeline's own splits: the table `evaluation_scores`."""
 
 from collections.abc import Mapping
 
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.evaluation.latest_rating import latest_rating_scores
-from recsys_assets.recommender.evaluation.time_cut import time_cut_scores
-from recsys_assets.recommender.evaluation.top_n import top_n_scores
-from recsys_assets.recommender.frames import row_count
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.registry import Entry, Task
 
 
@@ -36,37 +31,11 @@ def all_scores(
         n_resamples: bootstrap resamples behind each interval.
         seed: of the bootstrap and of the order of ties.
     """
-
-    def of(task: Task) -> dict[str, nw.LazyFrame]:
-        return {entry.name: frame for entry, frame in predictions.items() if entry.task == task}
-
-    n_movies = row_count(tables["movies"])
-    time_cut = time_cut_scores(
-        tables["train_ratings"],
-        tables["test_ratings"],
-        of("time_cut"),
-        selected=selected_rating_model,
-        seed=seed,
-        n_resamples=n_resamples,
-    )
-    top_n = top_n_scores(
-        tables["train_ratings"],
-        tables["test_ratings"],
-        of("top_n"),
-        n_movies=n_movies,
-        selected=selected_ranking_model,
-        seed=seed,
-        n_resamples=n_resamples,
-    )
-    latest_rating = latest_rating_scores(
-        {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
-        of("latest_rating"),
-        of("next_movie"),
-        histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
-        selected=selected_response_model,
-        selected_ranking=selected_next_movie_model,
-        n_movies=n_movies,
-        seed=seed,
-        n_resamples=n_resamples,
-    )
-    return pl.concat([time_cut, top_n, latest_rating])
+    selected: dict[Task, str] = {
+        "time_cut": selected_rating_model,
+        "top_n": selected_ranking_model,
+        "latest_rating": selected_response_model,
+        "next_movie": selected_next_movie_model,
+    }
+    measured = [protocols.measured(name, tables, predictions, selected=selected, seed=seed) for name in OF_THE_PIPELINE]
+    return pl.concat([each.scores(seed=seed, n_resamples=n_resamples) for each in measured])

@@ -5,7 +5,6 @@ to the splitting stage.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -27,20 +26,6 @@ from recsys_assets.recommender.evaluation.score_table import (
 from recsys_assets.recommender.frames import to_polars
 
 _SEEN = frozenset({"seen", "few_ratings"})
-
-
-def time_cut_scores(
-    train_ratings: nw.LazyFrame,
-    test_ratings: nw.LazyFrame,
-    predictions: Mapping[str, nw.LazyFrame],
-    *,
-    seed: int = 0,
-    n_resamples: int = 1000,
-    **others: Any,
-) -> pl.DataFrame:
-    """What `measure_ratings` gives, as the table `evaluation_scores`; `n_resamples` are those of the bootstrap."""
-    measured = measure_ratings(train_ratings, test_ratings, predictions, seed=seed, **others)
-    return measured.scores(seed=seed, n_resamples=n_resamples)
 
 
 def measure_ratings(

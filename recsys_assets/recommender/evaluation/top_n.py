@@ -5,11 +5,9 @@ movies are ranked belongs to the models.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import narwhals as nw
 import numpy as np
-import polars as pl
 
 from recsys_assets.recommender.evaluation.lists import ListMetrics
 from recsys_assets.recommender.evaluation.measured import Measured
@@ -18,20 +16,6 @@ from recsys_assets.recommender.evaluation.populations import by_demographics, by
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, check_models
 from recsys_assets.recommender.frames import to_polars
-
-
-def top_n_scores(
-    train_ratings: nw.LazyFrame,
-    test_ratings: nw.LazyFrame,
-    rankings: Mapping[str, nw.LazyFrame],
-    *,
-    seed: int = 0,
-    n_resamples: int = 1000,
-    **others: Any,
-) -> pl.DataFrame:
-    """What `measure_top_n` gives, as the table `evaluation_scores`; `n_resamples` are those of the bootstrap."""
-    measured = measure_top_n(train_ratings, test_ratings, rankings, seed=seed, **others)
-    return measured.scores(seed=seed, n_resamples=n_resamples)
 
 
 def measure_top_n(

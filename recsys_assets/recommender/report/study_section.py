@@ -11,11 +11,11 @@ from typing import Literal
 import polars as pl
 
 from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.study.searches import SELECTED_KNOBS
 from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with
-from recsys_assets.recommender.study.study import OF_THE_PIPELINE
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
     "time_cut": ("top5_rating", "rmse"),

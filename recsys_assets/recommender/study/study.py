@@ -27,9 +27,6 @@ from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# The protocols on whose slices the settings of the pipeline itself are chosen: its own splits.
-OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
-
 
 @dataclass(frozen=True)
 class Splits:

@@ -153,7 +153,8 @@ class Tuning:
     def _scores(self, task: Task, model: str, parameters: Parameters) -> dict[str, dict[str, float]]:
         names = {model, BASELINE} if task in _WITH_BASELINE else {model}
         fitted = self._fitted(parameters)
-        predictions = {name: fitted.predictions(entry(task, name)) for name in sorted(names)}
+        entries = [entry(task, name) for name in sorted(names)]
+        predictions = {each: fitted.predictions(each) for each in entries}
         return validation_scores(task, self._slice.tables, predictions, model=model, seed=self._seed)
 
     def _fitted(self, parameters: Parameters) -> Refit:
