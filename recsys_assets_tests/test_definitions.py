@@ -7,7 +7,9 @@ import dagster as dg
 import pytest
 import yaml
 
+from recsys_assets.assets import ASSETS
 from recsys_assets.build import build_defs
+from recsys_assets.checks import CHECKS
 from recsys_assets.home import Home, instance_configuration
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.settings import Settings
@@ -104,6 +106,14 @@ def test_the_serving_model_is_never_scored(graph):
     """The model fitted on all ratings would be praised for knowing the test rows."""
     children = graph.get(dg.AssetKey(FITTED_ON_EVERYTHING)).child_keys
     assert {key.to_user_string() for key in children} == {"recommendations"}
+
+
+def test_no_step_is_split_by_dagster(tmp_path):
+    """After a failure a check could be left out, because each process numbers the parts of a step otherwise."""
+    definitions = build_defs(home=Home(tmp_path))
+    declared = {part.node_def.name for part in (*ASSETS, *CHECKS)}
+    for job in ("refresh", "everything"):
+        assert {node.name for node in definitions.resolve_job_def(job).nodes} <= declared
 
 
 def test_the_repo_root_serves_the_default_home():

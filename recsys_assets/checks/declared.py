@@ -1,13 +1,14 @@
 """Whether every stored table and model is as declared: a factory makes the checks from the declarations.
 
 One step checks several assets, because a step costs more than most checks do. Such assets must not depend on each
-other: the step comes before whatever depends on any of them. Stored tables are read with Polars on either engine, for
-a check should not wait for a cluster.
+other: the step comes before whatever depends on any of them. Dagster would split a step for which that does not hold,
+and number the parts otherwise in each process, so that re-execution from failure could take one for another. Stored
+tables are read with Polars on either engine, for a check should not wait for a cluster.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import dagster as dg
 import narwhals as nw
@@ -15,6 +16,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.decomposition import LatentDirichletAllocation
 
+from recsys_assets.assets import ASSETS
 from recsys_assets.assets.common import SettingsParam
 from recsys_assets.assets.models import MODEL_TYPES, predictions_key
 from recsys_assets.checks.results import check_result, last_good_facts
@@ -164,6 +166,19 @@ def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefin
     return check
 
 
+def sound_by_layer(step: str, assets: Sequence[str | dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
+    """The same for assets of which some depend on others, however indirectly: a step for each layer of them."""
+    keys = [dg.AssetKey.from_coercible(asset) for asset in assets]
+    parents = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
+
+    @cache
+    def layer(key: dg.AssetKey) -> int:
+        return max((layer(parent) + (parent in keys) for parent in parents.get(key, ())), default=1)
+
+    layers = sorted({layer(key) for key in keys})
+    return [sound(f"{step}_{number}", [key for key in keys if layer(key) == number]) for number in layers]
+
+
 def _meaning(key: dg.AssetKey) -> str:
     if table_of(key) is None:
         return "All parameters of the model are finite numbers."
@@ -189,7 +204,7 @@ CHECKS = [
     ),
     sound("cluster_ratings", ["cluster_ratings"]),
     sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
-    sound("models", [name for name in MODEL_TYPES if name != "serving_model"]),
+    *sound_by_layer("models", [name for name in MODEL_TYPES if name != "serving_model"]),
     sound("user_segments", ["user_segments"]),
     sound("segment_ratings", ["segment_ratings"]),
     sound("predictions", [predictions_key(entry) for entry in ENTRIES]),
