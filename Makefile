@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: run test test-processes ui faults setup lint constraints clean help
+.PHONY: run test test-slow ui faults setup lint constraints clean help
 
 help:
 	@echo "make run   set up and run the whole pipeline on MovieLens 100K"
 	@echo "make test  set up, then linter, type checker, definition check and all tests"
-	@echo "make test-processes  the tests that start daemons and kill workers"
+	@echo "make test-slow  the tests with daemons and killed workers, and the whole pipeline on Spark"
 	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
 	@echo "make faults break things on purpose and print what survived"
 	@echo "make lint  linter and type checker only"
@@ -47,9 +47,9 @@ test: lint
 ui: setup
 	@$(BIN)/recsys-assets serve
 
-# With a real daemon, a real web server and killed workers; many minutes.
-test-processes: setup
-	$(BIN)/pytest -m processes
+# With a real daemon, a real web server and killed workers, and everything on Spark; many minutes.
+test-slow: setup
+	$(BIN)/pytest -m slow
 
 # The table of docs/operations.md; takes minutes.
 faults: setup

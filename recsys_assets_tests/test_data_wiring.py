@@ -1,8 +1,7 @@
 import json
 import os
 import re
-import subprocess
-import sys
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,27 +126,27 @@ def _fenced(language: str) -> list[str]:
 
 
 FAST = {
+    "RECSYS_ALS__MAX_ITER": "3",
     "RECSYS_CLUSTERS__K_MAX": "4",
     "RECSYS_EVALUATION__N_RESAMPLES": "100",
+    "RECSYS_NEXT_RANKING__MAX_ITER": "3",
+    "RECSYS_RANKING__MAX_ITER": "3",
     "RECSYS_SEGMENTS__N_SEGMENTS": "2",
     "RECSYS_SPARK__MASTER": "local[2]",
     "RECSYS_SPARK__DRIVER_MEMORY": "1g",
 }
 
 
-def _shell(command: str, folder: Path) -> str:
-    """What a command prints that succeeds."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        shell=True,
-        cwd=folder,
-        env=os.environ | FAST | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def _given(command: str, folder: Path) -> str:
+    """What a command prints that is given in a folder, and succeeds."""
+    program, *arguments = shlex.split(command)
+    assert program == "recsys-assets"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for variable, value in FAST.items():
+            patch.setenv(variable, value)
+        done = invoke(*arguments)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -165,7 +164,7 @@ def walked(tmp_path_factory) -> tuple[Path, list[str]]:
     (folder / "watched.csv").write_text(header + "\n" + named.write_csv(separator=";", include_header=False))
     (folder / "films").mkdir()
     (folder / "films" / "settings.toml").write_text(_fenced("toml")[0])
-    return folder, [_shell(command, folder) for command in _fenced("bash")[0].strip().splitlines()]
+    return folder, [_given(command, folder) for command in _fenced("bash")[0].strip().splitlines()]
 
 
 @pytest.mark.spark

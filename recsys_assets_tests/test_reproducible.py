@@ -2,24 +2,41 @@
 
 import pytest
 
+from recsys_assets.home import Home
 from recsys_assets.recommender.tables import RELATIONAL, TABLES
 from recsys_assets_tests.running import copied, materialize, table
 
-FROM_THE_BATCHES_ON = """
+CLUSTERED = ("user_features", "user_clusters", "user_segments")
+EVERYTHING = """
 (key:users+ or key:movies+ or key:ratings+) and not (group:study or key:backtest_scores or key:evaluation_report)
 """
 
+pytestmark = pytest.mark.spark
 
-@pytest.mark.spark
-def test_the_pipeline_on_spark_equals_the_one_on_polars(materialized_home, tmp_path):
-    """Moving to a cluster would change the training sets and the scores."""
-    on_spark = copied(materialized_home, tmp_path / "home")
-    on_spark.settings_file.write_text('engine = "spark"\n' + on_spark.settings_file.read_text())
-    materialize(on_spark, FROM_THE_BATCHES_ON.strip())
-    for name in (*RELATIONAL, "user_features", "user_clusters", "user_segments"):
+
+def _on_spark(home: Home, selection: str) -> None:
+    """Materialize on the other engine, and compare the tables."""
+    before = {name: table(home, name) for name in (*RELATIONAL, *CLUSTERED)}
+    home.settings_file.write_text('engine = "spark"\n' + home.settings_file.read_text())
+    assert materialize(home, selection).success
+    for name, on_polars in before.items():
         key = TABLES[name].key
-        assert table(on_spark, name).sort(key).equals(table(materialized_home, name).sort(key)), name
-    scores = [table(home, "evaluation_scores") for home in (materialized_home, on_spark)]
+        assert table(home, name).sort(key).equals(on_polars.sort(key)), name
+
+
+def test_tables_of_the_pipeline_are_the_same_on_spark(materialized_home, tmp_path):
+    """Moving to a cluster would change the training sets."""
+    _on_spark(
+        copied(materialized_home, tmp_path / "home"), " or ".join(f"key:{name}" for name in (*RELATIONAL, *CLUSTERED))
+    )
+
+
+@pytest.mark.slow
+def test_scores_of_the_pipeline_are_the_same_on_spark(materialized_home, tmp_path):
+    """Moving to a cluster would change the models, or a model could not be fitted there at all."""
+    home = copied(materialized_home, tmp_path / "home")
+    _on_spark(home, EVERYTHING.strip())
+    scores = [table(of, "evaluation_scores") for of in (materialized_home, home)]
     both = scores[0].join(scores[1], on=["protocol", "model", "population", "metric"])
     assert len(both) == len(scores[0]) == len(scores[1])
     assert (both["value"] - both["value_right"]).abs().max() <= 0.002
