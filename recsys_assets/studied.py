@@ -1,17 +1,37 @@
-"""The file `studied.toml` of a home: the settings that a study chose. It is written here and read by `settings`."""
+"""What a study leaves in a home: the tables that people read, and `studied.toml`, the settings that it chose.
+
+The file is written here and read by `settings`.
+"""
 
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+import polars as pl
 import tomlkit
 
 from recsys_assets.home import Home
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.settings import Settings
-from recsys_assets.storage import write_atomically
+from recsys_assets.storage import AssetStore, scan, write_atomically
 
 _HEADER = """Chosen by `recsys-assets study` on validation slices of the training ratings; the next study may change it.
 Your own settings.toml goes before this file. Delete it to go back to the built-in settings."""
+
+
+def study_tables(store: AssetStore) -> StudyTables | None:
+    """The tables of the last study, of all protocols that were studied; None where there was no study."""
+
+    def of_all(asset: str) -> pl.DataFrame:
+        parts = [to_polars(scan(store.current([asset], part))) for part in store.batches([asset])]
+        return pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
+
+    scores = of_all("study_scores")
+    if scores.is_empty() or not all(store.has([asset]) for asset in ("studied_settings", "leakage_audit")):
+        return None
+    settings, audit = (to_polars(scan(store.current([asset]))) for asset in ("studied_settings", "leakage_audit"))
+    return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit)
 
 
 def studied_knobs(home: Home) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+import json
+
 import dagster as dg
 import polars as pl
 import pytest
@@ -78,6 +80,10 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     scores = pl.read_parquet(store.current(["study_scores"], "time_cut") / TABLE_FILE)
     assert {"selected", "random", "upper_bound", "item_mean", "als_adjusted"} <= set(scores["model"])
     assert 'id="study"' in home.report.read_text()
+    shown = invoke("scores", "--study", "--home", home.path).stdout
+    assert "time_cut" in shown and "next_movie" not in shown and shown.count("latest_rating") > 1
+    rows = json.loads(invoke("scores", "--study", "--json", "--home", home.path).stdout)
+    assert {row["protocol"] for row in rows} == {"time_cut", "latest_rating"}
     trials = Trials(home.study / "trials")
     before = {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()}
     tables = (store.current(["study_trials"], protocol) / TABLE_FILE for protocol in ("latest_rating", "time_cut"))
@@ -90,3 +96,5 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
 def test_a_report_without_a_study_says_nothing_of_it(materialized_home):
     """Readers would be told of a comparison that was never made."""
     assert 'id="study"' not in materialized_home.report.read_text()
+    refused = invoke("scores", "--study", "--home", materialized_home.path)
+    assert refused.exit_code == 1 and "recsys-assets study" in refused.stderr

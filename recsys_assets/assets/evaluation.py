@@ -13,14 +13,14 @@ from recsys_assets.assets.models import predictions_key
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
-from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.registry import ENTRIES, Entry
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.page import ReportInputs, render_page
-from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.recommender.tables import SAMPLE_SHARE
 from recsys_assets.resources import HomeResource
-from recsys_assets.storage import AssetStore, scan, write_atomically
+from recsys_assets.storage import write_atomically
+from recsys_assets.studied import study_tables
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
 SPLITS = (
@@ -117,7 +117,8 @@ def evaluation_report(
             settings=settings.model_dump(),
             versions={name: version(name) for name in _REPORTED_LIBRARIES},
             generated=datetime.now(UTC),
-            study=_study(io_manager.store),
+            # No input of the asset: a refresh must not wait for a study.
+            study=study_tables(io_manager.store),
         )
     )
     path = home.folders.report
@@ -126,20 +127,6 @@ def evaluation_report(
     return dg.MaterializeResult(
         metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri()), "bytes": len(page)}
     )
-
-
-def _study(store: AssetStore) -> StudyTables | None:
-    """The tables of the last study. No inputs of the asset: a refresh must not wait for a study."""
-
-    def of_all(asset: str) -> pl.DataFrame:
-        parts = [to_polars(scan(store.current([asset], part))) for part in store.batches([asset])]
-        return pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
-
-    scores = of_all("study_scores")
-    if scores.is_empty() or not all(store.has([asset]) for asset in ("studied_settings", "leakage_audit")):
-        return None
-    settings, audit = (to_polars(scan(store.current([asset]))) for asset in ("studied_settings", "leakage_audit"))
-    return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit)
 
 
 ASSETS = [evaluation_scores, evaluation_report]

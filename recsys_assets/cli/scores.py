@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
 import typer
@@ -13,6 +13,9 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.tables import SAMPLE_SHARE
+
+if TYPE_CHECKING:
+    from recsys_assets.recommender.report.study_section import StudyTables
 
 # Shown beside the metrics that lead a protocol.
 _ALSO = {"time_cut": ("rmse",)}
@@ -38,14 +41,17 @@ def scores(
     metric: Filter = None,
     population: Filter = None,
     model: Filter = None,
+    study: Annotated[bool, typer.Option("--study", help="Those of the last study, under all its protocols.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Show how good the models are: the selected one between its bounds, or any rows you ask for.
 
     Examples: `recsys-assets scores`, `recsys-assets scores --protocol time_cut --metric rmse`,
-    `recsys-assets scores --json`
+    `recsys-assets scores --json`, `recsys-assets scores --study`
     """
-    everything = Reader.of(home).table("evaluation_scores").collect()
+    reader = Reader.of(home)
+    studied = _studied(reader) if study else None
+    everything = studied.scores if studied else reader.table("evaluation_scores").collect()
     wanted = {"protocol": protocol, "metric": metric, "population": population, "model": model}
     asked = {column: values for column, values in wanted.items() if values}
     rows = _filtered(everything, asked)
@@ -54,7 +60,33 @@ def scores(
     elif asked:
         console().print(_listing(rows))
     else:
-        console().print(summary(rows))
+        console().print(_results(studied) if studied else summary(rows))
+
+
+def _studied(reader: Reader) -> "StudyTables":
+    # Here, because everything else on the scores is shown without the science behind them.
+    from recsys_assets.studied import study_tables
+
+    tables = study_tables(reader.store)
+    if tables is None:
+        raise CommandError("There has been no study here. Make one: recsys-assets study")
+    return tables
+
+
+def _results(tables: "StudyTables") -> Table:
+    """What validation chose, on the test rows of every protocol, and whether it is better than the baseline."""
+    from recsys_assets.recommender.report.study_section import StudySection
+
+    listing = table(
+        *("protocol", "score", "population", "selected", "value", "95 % interval", "against", "by", "verdict"),
+        numbers=("value", "95 % interval"),
+    )
+    for result in StudySection(tables).results:
+        listing.add_row(
+            *(result.protocol, labels.metric(result.metric).label, result.population, result.model, result.value),
+            *(result.interval, result.opponent, result.improvement, result.verdict),
+        )
+    return listing
 
 
 def _filtered(scores: pl.DataFrame, asked: dict[str, list[str]]) -> pl.DataFrame:

@@ -55,6 +55,7 @@ def study(
     with locked(here):
         launch(here, out, _launches(under, wanted, budget))
     out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
+    out.print("Scores: recsys-assets scores --study")
     out.print(f"Report: {here.report}", soft_wrap=True)
     out.print("Next: recsys-assets run", soft_wrap=True)
 
