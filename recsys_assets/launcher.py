@@ -31,7 +31,10 @@ class ProcessCheckingRunLauncher(DefaultRunLauncher):
 
 
 def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunHealthResult:
-    """Whether the process that executes a started run lives, by the run's own record of it."""
+    """Whether the process that executes a started run lives, by the run's own record of it.
+
+    A run that has recorded its success without being marked as successful is marked.
+    """
     recorded = _recorded_process(instance, run.run_id)
     if recorded is None:
         record = instance.get_run_record_by_id(run.run_id)
@@ -42,6 +45,11 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
     pid, when = recorded
     if _lives(pid, when):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
+    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS):
+        # Killed after it had recorded its end and before it had set its status, which lies in another database.
+        if entry.dagster_event:
+            instance.run_storage.handle_run_event(run.run_id, entry.dagster_event)
+            return CheckRunHealthResult(WorkerStatus.SUCCESS)
     return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {pid} is gone")
 
 

@@ -16,7 +16,7 @@ from recsys_assets.java import JavaError
 from recsys_assets.recommender.index import IndexMismatchError
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.settings import SettingsError
-from recsys_assets.storage import AssetMissingError
+from recsys_assets.storage import AssetDamagedError, AssetMissingError
 
 # What a person has to mend first: data, settings, the machine, or what is materialized.
 PERMANENT: tuple[type[BaseException], ...] = (
@@ -24,6 +24,7 @@ PERMANENT: tuple[type[BaseException], ...] = (
     SettingsError,
     IndexMismatchError,
     AssetMissingError,
+    AssetDamagedError,
     JavaError,
     dg.DagsterInvalidConfigError,
     dg.DagsterTypeCheckDidNotPass,

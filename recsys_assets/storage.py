@@ -39,6 +39,16 @@ class AssetMissingError(Exception):
     """An asset is needed that has never been materialized."""
 
 
+class AssetDamagedError(Exception):
+    """A stored asset cannot be read: something outside has cut it off or changed it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} cannot be read: it is damaged. Materialize it again: `recsys-assets run` makes what follows from "
+            "the ratings; ratings, users and movies come from the sources by `recsys-assets backfill BATCH` before."
+        )
+
+
 class AssetStore:
     """The folders below a home's `assets/`: where versions lie, how they are switched, read and pruned."""
 
@@ -109,11 +119,20 @@ class AssetStore:
 
 
 def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
-    """A stored table as a lazy frame: of Spark where a session is given, else of Polars."""
+    """A stored table as a lazy frame: of Spark where a session is given, else of Polars.
+
+    Raises:
+        AssetDamagedError: the table is no Parquet any more.
+    """
     path = version / TABLE_FILE
     if spark is not None:
         return nw.from_native(spark.read.parquet(str(path)))
-    return nw.from_native(pl.scan_parquet(path / "*.parquet" if path.is_dir() else path))
+    found = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
+    try:
+        found.collect_schema()
+    except pl.exceptions.ComputeError as error:
+        raise AssetDamagedError(path) from error
+    return nw.from_native(found)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

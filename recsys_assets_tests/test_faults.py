@@ -97,6 +97,28 @@ def test_a_run_whose_process_is_gone_is_failed(tmp_path):
         assert worker_health(instance, alive).status.value == "RUNNING"
 
 
+def test_a_run_that_died_after_its_last_word_is_done(tmp_path):
+    """A run that had done everything would be shown as failed, and everybody look for what is missing."""
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = _started_run(Home(tmp_path), instance, gone.pid)
+        said = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
+        instance.event_log_storage.store_event(
+            dg.EventLogEntry(
+                user_message="",
+                level="debug",
+                run_id=run.run_id,
+                timestamp=time.time(),
+                error_info=None,
+                job_name=run.job_name,
+                dagster_event=said,
+            )
+        )
+        assert fail_dead_runs(instance) == []
+        assert instance.get_run_by_id(run.run_id).is_success
+
+
 def test_a_process_number_given_to_another_process_is_seen(tmp_path, monkeypatch):
     """After a reboot some other program has the number of the dead worker, and its run would never end."""
     with dg.DagsterInstance.ephemeral() as instance:

@@ -9,7 +9,8 @@ from recsys_assets.io_managers import digest
 from recsys_assets.partitions import BATCHES
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.tables import TABLES
-from recsys_assets.storage import AssetMissingError, AssetStore, scan
+from recsys_assets.retries import is_permanent
+from recsys_assets.storage import TABLE_FILE, AssetDamagedError, AssetMissingError, AssetStore, scan
 
 CLUSTERS = pl.DataFrame({"user": [2, 0, 1], "cluster": [0, 1, 1]})
 
@@ -55,6 +56,16 @@ def test_a_failed_write_leaves_the_version_before(home):
     assert not _run(home, _clusters_asset(broken), raise_on_error=False).success
     assert AssetStore(home.assets).current(["user_clusters"]) == before
     assert len(scan(before).collect()) == 3
+
+
+def test_a_table_that_was_cut_off_is_named_with_the_way_out(home):
+    """Somebody would read that some file "must end with PAR1", and not which file, or what to do."""
+    _run(home, _clusters_asset(lazy(CLUSTERS)))
+    file = AssetStore(home.assets).current(["user_clusters"]) / TABLE_FILE
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(AssetDamagedError, match=f"{file}.*recsys-assets backfill") as refused:
+        scan(file.parent)
+    assert is_permanent(refused.value)
 
 
 def test_a_reader_keeps_the_version_it_began_with(home):

@@ -30,10 +30,19 @@ def _expected() -> tuple[type[Exception], ...]:
     from recsys_assets.recommender.index import IndexMismatchError
     from recsys_assets.recommender.ingest.errors import SourceError
     from recsys_assets.settings import SettingsError
-    from recsys_assets.storage import AssetMissingError
+    from recsys_assets.storage import AssetDamagedError, AssetMissingError
 
     # The operating system's errors name the file: a full disk, a folder that may not be written.
-    return (CommandError, JavaError, IndexMismatchError, SourceError, SettingsError, AssetMissingError, OSError)
+    return (
+        CommandError,
+        JavaError,
+        IndexMismatchError,
+        SourceError,
+        SettingsError,
+        AssetMissingError,
+        AssetDamagedError,
+        OSError,
+    )
 
 
 app = typer.Typer(
