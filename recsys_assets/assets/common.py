@@ -34,7 +34,7 @@ _SETTINGS_OF_STAGE = {
     "responses": ("item_neighbours", "segment_residuals", "response_stack"),
     "next_movie": ("next_ranking", "next_ease", "transitions"),
     "evaluation": ("evaluation",),
-    "serving": ("ranking", "serving"),
+    "serving": ("evaluation", "serving"),
     "study": ("study", "evaluation"),
 }
 

@@ -20,7 +20,7 @@ from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.refit import Refit, entry, parameters_of
-from recsys_assets.recommender.registry import SERVED, Entry, Task
+from recsys_assets.recommender.registry import Entry, Task
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
@@ -55,9 +55,11 @@ class Configuration:
     ranking: Part
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Mapping[str, Any]], *, rating_model: str) -> "Configuration":
-        """The configuration of these parameters, by section, with the rating model of that name."""
-        models = (entry("time_cut", rating_model), entry("top_n", SERVED))
+    def of(
+        cls, parameters: Mapping[str, Mapping[str, Any]], *, rating_model: str, ranking_model: str
+    ) -> "Configuration":
+        """The configuration of these parameters, by section, with the models of these names."""
+        models = (entry("time_cut", rating_model), entry("top_n", ranking_model))
         rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
         return cls(rating, ranking)
 
