@@ -11,8 +11,18 @@ from polars.testing import assert_frame_equal
 from recsys_assets.home import Home
 from recsys_assets.promotions import PromotionError, Promotions
 from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.promotion import Configuration, Contest, Contests, Decision, Part, decide
+from recsys_assets.recommender.promotion import (
+    BASELINES,
+    Configuration,
+    Contest,
+    Contests,
+    Decision,
+    Part,
+    decide,
+    gate,
+)
 from recsys_assets.recommender.refit import Refit, entry
+from recsys_assets.recommender.registry import Entry
 from recsys_assets.recommender.serving import ServingModel
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import Settings
@@ -155,6 +165,37 @@ def test_contests_are_paired_over_users():
     assert (same.low, same.difference, same.high) == (0, 0, 0)
     assert close.opponent == "als_adjusted c0ffee"
     assert close.difference == pytest.approx(close.score - close.opponent_score)
+
+
+def test_what_two_configurations_share_is_not_fitted_again():
+    """A changed knob of the lists would make a refresh wait for the rating models a second time."""
+    pairs = pl.DataFrame({"user": np.repeat(np.arange(20), 5), "movie": np.tile(np.arange(5), 20)})
+    test = pairs.cast(pl.Int32).with_columns(rating=pl.col("movie").cast(pl.Float32) + 1)
+    rated = lazy(test.select("user", "movie", prediction="rating"))
+    good, bad = (lazy(test.select("user", "movie", rank=place)) for place in (5 - pl.col("movie"), pl.col("movie") + 6))
+    candidate, current = configuration(20), configuration(10)
+    fitted_again = []
+
+    class Fitted:
+        def predictions(self, of: Entry) -> nw.LazyFrame:
+            fitted_again.append(of.name)
+            return bad
+
+    decision, contests = gate(
+        candidate,
+        current,
+        dict(zip((*candidate.entries, *BASELINES), (rated, good, rated, bad), strict=True)),
+        lazy(test),
+        refit=lambda _: Fitted(),
+        withdrawn=(),
+        seed=0,
+        n_resamples=100,
+    )
+    assert fitted_again == ["implicit_als"]
+    assert [found.difference > 0 for found in contests[2:]] == [False, True]
+    assert contests[2].difference == contests[2].low == contests[2].high == 0
+    # It rates as well as its baseline does, and no better.
+    assert decision.verdict == "kept"
 
 
 @pytest.mark.spark

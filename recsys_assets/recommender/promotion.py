@@ -275,8 +275,12 @@ def gate(
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
     champion: list[Contest] = []
     if current and candidate != current and candidate.name not in withdrawn:
-        fitted = refit(current)
-        opponents = contests.scored({entry: fitted.predictions(entry) for entry in current.entries})
-        champion = contests.between(challengers, opponents, current.name)
+        fitted, alike = refit(current), (candidate.rating, candidate.ranking)
+        # What both have in common predicts the same, and need not be fitted twice.
+        opponents = {
+            entry: predictions[entry] if part in alike else fitted.predictions(entry)
+            for entry, part in zip(current.entries, (current.rating, current.ranking), strict=True)
+        }
+        champion = contests.between(challengers, contests.scored(opponents), current.name)
     decision = decide(candidate, current, baseline=baseline, champion=champion, withdrawn=withdrawn)
     return decision, [*baseline, *champion]

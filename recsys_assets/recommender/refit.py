@@ -72,6 +72,9 @@ class Refit:
         parameters: by section; see `parameters_of`.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
+
+    Attributes:
+        index: of the users and movies.
     """
 
     def __init__(
