@@ -91,7 +91,7 @@ class Entry:
         return tuple(dict.fromkeys(asset for assets in self._inputs.values() for asset in assets))
 
     def needed(self, parameters: Parameters) -> tuple[str, ...]:
-        """Those without which it predicts nothing else, with these parameters by section."""
+        """Those that what it predicts depends on, with these parameters by section."""
         idle = self.idle(parameters)
         return tuple(name for name in self.needs if name not in idle)
 
