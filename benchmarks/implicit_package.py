@@ -25,6 +25,7 @@ from recsys_assets.recommender.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.refit import Refit, entry
 from recsys_assets.recommender.splitting import cut_in_time
 from recsys_assets.resources import spark_resource
@@ -58,7 +59,7 @@ def theirs(tables: dict[str, nw.LazyFrame], knobs: Candidate) -> pl.DataFrame:
         own = model.user_factors[row] @ model.item_factors.T
         return np.where((np.diff(rows.indptr) > 0)[:, None], own, popularity)
 
-    return rankings.by_scores(scores, popularity > 0, tables["test_ratings"], rated=train)
+    return rankings.rank_pairs(Ranker(scores, popularity > 0), tables["test_ratings"], rated=train)
 
 
 def ours(settings: Settings, scratch: Path) -> Ranks:

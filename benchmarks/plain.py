@@ -18,6 +18,8 @@ from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
+from recsys_assets.recommender.reasons import reasons
+from recsys_assets.recommender.refit import Refit
 from recsys_assets.recommender.registry import ENTRIES, FITS
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
@@ -73,8 +75,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
         rows = entry.predict(**{name: out.made[name] for name in entry.needs})
         out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])
     made = out.made
-    best = serving.top_n(made["serving_model"], made["ratings"], made["user_clusters"], n=settings.serving.n)
-    out.table("recommendations", serving.recommendations(best, made["users"], made["movies"]))
+    _serve(out, settings, spark.spark_session, folder)
     predictions = {entry: made[f"predictions/{entry.task}/{entry.name}"] for entry in ENTRIES}
     out.table("evaluation_scores", all_scores(made, predictions, **settings.evaluation.model_dump()))
     _report(out, settings)
@@ -146,6 +147,18 @@ def _segment(out: Folder) -> None:
     assigned = segments.assign(made["segment_model"], made["train_histories"], made["test_histories"])
     user_segments = out.table("user_segments", assigned)
     out.table("segment_ratings", segments.ratings_by_segment(made["train_histories"], user_segments))
+
+
+def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -> None:
+    made, ratings = out.made, out.made["ratings"]
+    tables = {name: made[name] for name in ("users", "movies", "user_features", "user_clusters")}
+    parameters = settings.model_dump()
+    refit = Refit({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
+    model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, refit))
+    ranker = model.ranker(ratings, tables)
+    best = serving.top_n(ranker, ratings, n_users=refit.index.n_users, n=settings.serving.n)
+    because = reasons(best, ratings, ranker)
+    out.table("recommendations", serving.recommendations(best, because, made["users"], made["movies"]))
 
 
 def _report(out: Folder, settings: Settings) -> None:

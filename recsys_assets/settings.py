@@ -288,13 +288,15 @@ class SegmentSettings(Section):
 class EvaluationSettings(Section):
     """How scores are computed."""
 
-    selected_rating_model: str = Field("als_adjusted", description="The model shown as 'selected' for ratings.")
-    selected_ranking_model: str = Field("implicit_als", description="The model shown as 'selected' for top N.")
+    selected_rating_model: str = Field("stack", description="The model shown as 'selected' for ratings.")
+    selected_ranking_model: str = Field(
+        "blend", description="The model shown as 'selected' for top N; recommendations are made with it."
+    )
     selected_response_model: str = Field(
-        "user_bias", description="The model shown as 'selected' for the latest rating (case study B)."
+        "response_stack", description="The model shown as 'selected' for the latest rating (case study B)."
     )
     selected_next_movie_model: str = Field(
-        "segment_mixture", description="The model shown as 'selected' for the next movie (case study B)."
+        "transitions", description="The model shown as 'selected' for the next movie (case study B)."
     )
     n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")

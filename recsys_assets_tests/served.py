@@ -21,7 +21,7 @@ from recsys_assets.home import Home
 from recsys_assets.sensors import UNFINISHED
 
 Found = TypeVar("Found")
-FITS = {"cluster_ratings", "als_model", "als_model_unadjusted", "ranking_model", "serving_model"}
+FITS = {"cluster_ratings", "als_model", "als_model_unadjusted", "ranking_model"}
 STEP_BEGUN = dg.DagsterEventType.STEP_START
 SELECTOR = {"repositoryLocationName": "recsys_assets", "repositoryName": "__repository__"}
 _ROOT = Path(__file__).parent.parent

@@ -48,7 +48,7 @@ def ratings() -> pl.DataFrame:
 def recommendations() -> pl.DataFrame:
     """Sound recommendations for those ratings: min(3, unrated movies) for each user."""
     rows = [
-        (f"u{user}", rank, f"m{movie}", "title", 1.0)
+        (f"u{user}", rank, f"m{movie}", "title", 1.0, [])
         for user in range(N_USERS)
         for rank, movie in enumerate([m for m in range(N_MOVIES) if (user, m) not in RATED][:N_SHOWN], 1)
     ]

@@ -345,6 +345,23 @@ def test_recommend_agrees_with_the_recommendations(materialized_home):
     assert [line.split()[1] for line in shown] == stored["movie_id"].to_list()
 
 
+def test_recommend_and_export_say_why(materialized_home, small_data, tmp_path):
+    """People would have to believe a list without a reason, or be given a reason that they never rated."""
+    stored = table(materialized_home, "recommendations")
+    titles = {title: movie for movie, title in small_data.movies.select("movie_id", "title").iter_rows()}
+    rated = set(small_data.ratings.select("user_id", "movie_id").iter_rows())
+    told = stored.explode("because").drop_nulls("because")
+    assert told["user_id"].n_unique() == stored["user_id"].n_unique()
+    assert all((int(row["user_id"]), titles[row["because"]]) in rated for row in told.iter_rows(named=True))
+    first = stored.filter(user_id="17", rank=1).row(0, named=True)
+    shown = invoke("recommend", "17", "-n", "1", "--home", materialized_home.path).stdout.splitlines()[1]
+    assert shown.rstrip().endswith(", ".join(first["because"]))
+    out = tmp_path / "lists.csv"
+    assert invoke("export", "recommendations", out, "--home", materialized_home.path).exit_code == 0
+    written = pl.read_csv(out).filter(user_id=17, rank=1)
+    assert written["because"].to_list() == ["|".join(first["because"])]
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_exported_ratings_are_the_users_own(materialized_home, small_data, tmp_path, suffix):
     """Exported tables hold inner numbers that mean nothing outside, or lose rows."""

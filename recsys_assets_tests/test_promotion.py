@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,19 @@ from polars.testing import assert_frame_equal
 from recsys_assets.home import Home
 from recsys_assets.promotions import PromotionError, Promotions
 from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.promotion import Configuration, Contest, Contests, Decision, Part, decide
+from recsys_assets.recommender.promotion import (
+    BASELINES,
+    Configuration,
+    Contest,
+    Contests,
+    Decision,
+    Part,
+    decide,
+    gate,
+)
 from recsys_assets.recommender.refit import Refit, entry
+from recsys_assets.recommender.registry import Entry
+from recsys_assets.recommender.serving import ServingModel
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import Settings
 from recsys_assets.storage import AssetStore, scan
@@ -23,6 +35,11 @@ AFTER_A_CHANGE = (
     'key:ranking_model or key:"predictions/top_n/implicit_als" or key:evaluation_scores '
     "or key:promoted_configuration or key:serving_model or key:recommendations"
 )
+# Models whose settings a test changes at little cost.
+IMPLICIT_ALS = FAST_SETTINGS.replace(
+    "[evaluation]", '[evaluation]\nselected_rating_model = "als_adjusted"\nselected_ranking_model = "implicit_als"'
+)
+IN_USE = "key:promoted_configuration or key:serving_model or key:recommendations"
 OTHER = "rank = 2\nmax_iter = 10"
 # One factor under so much regularisation says nothing.
 USELESS = "rank = 1\nmax_iter = 1\nreg_param = 1e6"
@@ -90,7 +107,8 @@ def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
     """A knob of the report would count as a new model, or a new seed would not."""
 
     def of(**changes: dict[str, float]) -> Configuration:
-        return Configuration.of(Settings.model_validate(changes).model_dump(), rating_model="als_adjusted")
+        parameters = Settings.model_validate(changes).model_dump()
+        return Configuration.of(parameters, rating_model="als_adjusted", ranking_model="implicit_als")
 
     assert of().name == of(segments={"n_segments": 7}).name == of(clusters={"k_max": 9}).name
     for changed in ({"als": {"seed": 1}}, {"ranking": {"alpha": 2.0}}, {"cold_start": {"fill_size": "5"}}):
@@ -98,9 +116,21 @@ def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
     assert of().ranking.settings["ranking"] == Settings().ranking.model_dump()
 
 
+def test_what_has_no_weight_is_no_part_of_a_configuration():
+    """A knob of a model that the blend leaves out would make every model compete again, for the same lists."""
+
+    def of(ease_weight: float, rank: int) -> str:
+        changes = {"blend": {"ease_weight": ease_weight}, "ranking": {"rank": rank}}
+        parameters = Settings.model_validate(changes).model_dump()
+        return Configuration.of(parameters, rating_model="item_mean", ranking_model="blend").name
+
+    assert of(1.0, 8) == of(1.0, 16)
+    assert of(0.5, 8) != of(0.5, 16)
+
+
 def test_a_configuration_comes_back_as_it_was_stored(tmp_path):
     """The serving model would be fitted with other settings than those that were promoted."""
-    stored = Configuration.of(Settings().model_dump(), rating_model="item_mean")
+    stored = Configuration.of(Settings().model_dump(), rating_model="item_mean", ranking_model="blend")
     stored.save(tmp_path)
     assert Configuration.load(tmp_path) == stored
 
@@ -135,6 +165,37 @@ def test_contests_are_paired_over_users():
     assert (same.low, same.difference, same.high) == (0, 0, 0)
     assert close.opponent == "als_adjusted c0ffee"
     assert close.difference == pytest.approx(close.score - close.opponent_score)
+
+
+def test_what_two_configurations_share_is_not_fitted_again():
+    """A changed knob of the lists would make a refresh wait for the rating models a second time."""
+    pairs = pl.DataFrame({"user": np.repeat(np.arange(20), 5), "movie": np.tile(np.arange(5), 20)})
+    test = pairs.cast(pl.Int32).with_columns(rating=pl.col("movie").cast(pl.Float32) + 1)
+    rated = lazy(test.select("user", "movie", prediction="rating"))
+    good, bad = (lazy(test.select("user", "movie", rank=place)) for place in (5 - pl.col("movie"), pl.col("movie") + 6))
+    candidate, current = configuration(20), configuration(10)
+    fitted_again = []
+
+    class Fitted:
+        def predictions(self, of: Entry) -> nw.LazyFrame:
+            fitted_again.append(of.name)
+            return bad
+
+    decision, contests = gate(
+        candidate,
+        current,
+        dict(zip((*candidate.entries, *BASELINES), (rated, good, rated, bad), strict=True)),
+        lazy(test),
+        refit=lambda _: Fitted(),
+        withdrawn=(),
+        seed=0,
+        n_resamples=100,
+    )
+    assert fitted_again == ["implicit_als"]
+    assert [found.difference > 0 for found in contests[2:]] == [False, True]
+    assert contests[2].difference == contests[2].low == contests[2].high == 0
+    # It rates as well as its baseline does, and no better.
+    assert decision.verdict == "kept"
 
 
 @pytest.mark.spark
@@ -200,8 +261,8 @@ def recommended(home: Home) -> pl.DataFrame:
 
 def change(home: Home, ranking: str) -> None:
     """Refresh what depends on the ranking model with these settings."""
-    settings = FAST_SETTINGS.replace("[ranking]\nrank = 4\nmax_iter = 3", f"[ranking]\n{ranking}")
-    assert settings != FAST_SETTINGS
+    settings = IMPLICIT_ALS.replace("[ranking]\nrank = 4\nmax_iter = 3", f"[ranking]\n{ranking}")
+    assert settings != IMPLICIT_ALS
     home.settings_file.write_text(settings)
     assert materialize(home, AFTER_A_CHANGE).success
 
@@ -210,6 +271,9 @@ def change(home: Home, ranking: str) -> None:
 def test_recommendations_change_only_with_a_promotion_or_a_rollback(materialized_home, tmp_path: Path):
     """Users would be shown the lists of a refused model, or a promotion or rollback would change nothing for them."""
     home = copied(materialized_home, tmp_path / "home")
+    shutil.rmtree(home.promotions)
+    home.settings_file.write_text(IMPLICIT_ALS)
+    assert materialize(home, IN_USE).success
     record = Promotions(home.promotions)
     first, at_first = record.current(), recommended(home)
 
@@ -245,7 +309,7 @@ def test_recommendations_change_only_with_a_promotion_or_a_rollback(materialized
     assert recommended(home).equals(at_first)
 
     # The settings are still those that were rolled back from; a refresh does not bring them back.
-    assert materialize(home, "key:promoted_configuration or key:serving_model or key:recommendations").success
+    assert materialize(home, IN_USE).success
     assert (record.all()[-1].verdict, record.current().verdict) == ("kept", "rolled back")
     assert "rolled back from" in record.all()[-1].reason
     assert recommended(home).equals(at_first)
@@ -253,6 +317,36 @@ def test_recommendations_change_only_with_a_promotion_or_a_rollback(materialized
     again = invoke("rollback", str(accepted.number), "--home", home.path)
     assert again.exit_code == 0, again.output
     assert recommended(home).equals(accepted_lists)
+
+
+@pytest.mark.spark
+def test_a_rollback_to_another_model_changes_what_users_are_shown(materialized_home, tmp_path):
+    """Going back to a configuration of the time when another model was served would fail, or change nothing."""
+    home = copied(materialized_home, tmp_path / "home")
+    record = Promotions(home.promotions)
+    blend, with_blend = record.current().configuration, recommended(home)
+    assert blend.ranking.model == "blend"
+    ranking = Settings.load(home).ranking.model_dump()
+    earlier = {"clusters": {"k": 2, "seed": 0}, "ranking": ranking}
+    als = Part("als_adjusted", {"als": {"rank": 4}})
+    record.add(Configuration(als, Part("implicit_als", earlier)), Decision("promoted", "as it was"))
+    record.add(blend, Decision("promoted", "as it is"))
+
+    back = invoke("rollback", "--home", home.path)
+    assert back.exit_code == 0, back.output
+    model = ServingModel.load(AssetStore(home.assets).current(["serving_model"]))
+    assert (model.name, set(model.models)) == ("implicit_als", {"ranking_model"})
+    assert model.models["ranking_model"].rank == ranking["rank"]
+    with_als = recommended(home)
+    both = with_blend.join(with_als, on=["user_id", "rank"], suffix="_als")
+    assert len(both) == len(with_blend) and (both["movie_id"] != both["movie_id_als"]).any()
+    assert with_als["because"].list.len().max() == 3
+    shown = invoke("recommend", "17", "--home", home.path).stdout.splitlines()[1:]
+    assert [line.split()[1] for line in shown] == with_als.filter(user_id="17").sort("rank")["movie_id"].to_list()
+
+    forth = invoke("rollback", "3", "--home", home.path)
+    assert forth.exit_code == 0, forth.output
+    assert recommended(home).equals(with_blend)
 
 
 @pytest.mark.spark
@@ -272,11 +366,11 @@ def test_each_promotion_says_what_it_rests_on(materialized_home):
     """Nobody could tell later with which data, settings, seed and scores something was promoted."""
     (first,) = Promotions(materialized_home.promotions).all()
     assert set(first.data_versions) == {"ratings", "train_ratings", "test_ratings"}
-    assert first.configuration.rating.settings["als"]["seed"] == 0
+    assert first.configuration.rating.settings["stack"]["seed"] == 0
     assert {(row["model"], row["metric"]) for row in first.scores} >= {
-        ("als_adjusted", "top5_rating"),
+        ("stack", "top5_rating"),
         ("item_mean", "top5_rating"),
-        ("implicit_als", "ndcg_10"),
+        ("blend", "ndcg_10"),
         ("popularity", "ndcg_10"),
     }
     assert replace(first, number=2) != first

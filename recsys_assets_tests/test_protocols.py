@@ -61,7 +61,8 @@ def tables() -> dict[str, nw.LazyFrame]:
 def _listed(rated: nw.LazyFrame):
     """Ranks by the movie's number."""
     scores = -1 - np.arange(N_MOVIES, dtype=np.float32)[:, None]
-    return lambda pairs: lazy(rankings.by_vectors(np.ones((N_USERS, 1), np.float32), scores, pairs, rated=rated))
+    ranker = rankings.of_vectors(np.ones((N_USERS, 1), np.float32), scores)
+    return lambda pairs: lazy(rankings.rank_pairs(ranker, pairs, rated=rated))
 
 
 def _guess(pairs: nw.LazyFrame) -> nw.LazyFrame:

@@ -37,6 +37,7 @@ def test_popularity_counts_ratings_and_knows_no_unrated_movie():
     counted = _table("movie", *[(3,)] * 4, *[(2,)] * 3, (0,), (1,))
     rated = _table("user movie rating", (0, 3, 5.0), (1, 2, 0.0), (2, 0, 1.0))
     pairs = _table("user movie", (0, 0), (1, 1), (2, 9))
-    ranked = rankings.by_popularity(*map(lazy, (users, movies, pairs)), rated=lazy(rated), counted=lazy(counted))
+    popularity = rankings.of_popularity(*map(lazy, (users, movies, counted)))
+    ranked = rankings.rank_pairs(popularity, lazy(pairs), rated=lazy(rated))
     # User 0 has seen 3: 2, then 0. User 1 has seen 2, though it rated it 0: 3, then 0 and 1 tied, the lower first.
     assert ranked.rows() == [(0, 0, 2), (1, 1, 3), (2, 9, None)]

@@ -228,12 +228,9 @@ def test_next_movie_is_sought_in_the_own_group(
     vectors: Callable[..., np.ndarray], model: segments.SegmentModel, user_segments: pl.DataFrame
 ) -> None:
     """The next movie would be sought in another segment's list."""
-    ranked = rankings.by_vectors(
-        vectors(lazy(user_segments), n_users=180, n_segments=N_GROUPS),
-        model.movie_probabilities.T,
-        lazy(held_out()),
-        rated=lazy(TEST),
-    )
+    of_users = vectors(lazy(user_segments), n_users=180, n_segments=N_GROUPS)
+    ranker = rankings.of_vectors(of_users, model.movie_probabilities.T)
+    ranked = rankings.rank_pairs(ranker, lazy(held_out()), rated=lazy(TEST))
     # Of the group's ten movies six are seen, so the response is among the first four.
     assert (ranked["rank"] <= 4).mean() > 0.9
 

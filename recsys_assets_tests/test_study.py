@@ -36,7 +36,11 @@ from recsys_assets_tests.made_up import made_up
 
 DEFAULTS = {
     name: section
-    for name, section in Settings.model_validate({"segments": {"n_segments": 2}}).model_dump().items()
+    for name, section in Settings.model_validate(
+        {"segments": {"n_segments": 2}, "evaluation": {"selected_response_model": "user_bias"}}
+    )
+    .model_dump()
+    .items()
     if isinstance(section, dict)
 }
 # Models that are fitted in memory: item means and segments.

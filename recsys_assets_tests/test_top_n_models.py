@@ -13,6 +13,7 @@ from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.liking import LikingModel
 from recsys_assets.recommender.matrices import user_movie_matrix
 from recsys_assets.recommender.preferences import Preference
+from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.reasons import reasons
 from recsys_assets_tests.planted_segments import (
     INDEX,
@@ -148,26 +149,30 @@ _MODELS = [_als(implicit=True), _als(implicit=True, neutral=3.0), _als(implicit=
 def test_what_ratings_contribute_sums_to_the_score(model):
     """The reasons shown for a recommendation would not be why it is shown."""
     row = _rated()[1][[0]]
-    movies = np.arange(N_MOVIES)
-    scores = model.fold_in(row) @ model.movie_factors.T if isinstance(model, ALSModel) else model.scores(row)
-    because, added = model.contributions(row, movies)
-    assert because.tolist() == row.indices.tolist()
-    np.testing.assert_allclose(added.sum(axis=0), scores[0], atol=1e-4)
+    added = model.contributions(row.indices, row.data, np.arange(N_MOVIES))
+    assert added.shape == (row.nnz, N_MOVIES)
+    np.testing.assert_allclose(added.sum(axis=0), model.scores(row)[0], atol=1e-4)
 
 
-def test_the_blends_contributions_order_movies_as_its_personal_scores_do():
+def test_a_rating_of_an_unknown_movie_carries_nothing():
+    """A movie that the model has never seen would be named as the reason, or stop all reasons."""
+    rated, movies = np.array([0, UNRATED]), np.array([1, UNRATED])
+    for model in _MODELS:
+        added = model.contributions(rated, np.array([5, 5], np.float32), movies)
+        assert added[0, 0] != 0 and not added[1].any() and not added[:, 1].any()
+
+
+@pytest.mark.parametrize("ease_weight", [0.4, 1.0])
+def test_the_blends_contributions_order_movies_as_its_personal_scores_do(ease_weight):
     """The reasons of a blended list would be those of one of its models only."""
-    row, movies = _rated()[1][[0]], np.arange(UNRATED)
-    one, two, weights = _ease(), _als(implicit=True), Blend(ease_weight=0.4, prior_ratings=0, index="")
-    by_ease, by_als = one.scores(row)[:, :UNRATED], two.fold_in(row) @ two.movie_factors[:UNRATED].T
-    _, added = weights.contributions(
-        one.contributions(row, movies),
-        two.contributions(row, movies),
-        ease_deviation=float(by_ease.std()),
-        als_deviation=float(by_als.std()),
-    )
-    mixed = weights.scores(by_ease, by_als, by_ease, np.array([7]))
-    np.testing.assert_allclose(added.sum(axis=0) - added.sum(axis=0).mean(), mixed[0], atol=1e-3)
+    row = _rated()[1][[0]]
+    known = np.arange(UNRATED)
+    weights = Blend(ease_weight=ease_weight, prior_ratings=0, index="")
+    prior = LikingModel(np.zeros((2, N_MOVIES), np.float32), np.ones(N_MOVIES, bool), "")
+    ranker = blend.ranker(weights, _ease(), prior, np.zeros((1, 1)), _als(implicit=True))
+    mixed = ranker.scores(np.array([0]), row)[0, known]
+    added = ranker.contributions(row.indices, row.data, known).sum(axis=0)
+    assert np.corrcoef(added, mixed)[0, 1] == pytest.approx(1, abs=1e-5)
 
 
 def test_reasons_are_the_users_own_ratings_that_carried_a_movie_most():
@@ -175,7 +180,8 @@ def test_reasons_are_the_users_own_ratings_that_carried_a_movie_most():
     model = _ease()
     users, rated = _rated()
     best = pl.DataFrame({"user": users, "movie": _best(model.scores(rated), rated).astype(np.int32)})
-    told = reasons(best, lazy(TEST), model.contributions, n_movies=N_MOVIES, n=2)
+    ranker = Ranker(lambda _, rows: model.scores(rows), model.movie_known, model.contributions)
+    told = reasons(best, lazy(TEST), ranker, n=2)
     assert told["place"].max() == 2
     assert (told["share"] > 0).all()
     assert set(told.select("user", "because", "rating").iter_rows()) <= set(TEST.iter_rows())

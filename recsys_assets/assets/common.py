@@ -28,10 +28,10 @@ _SETTINGS_OF_STAGE = {
     "ingest": ("data",),
     "splitting": ("splitting",),
     "clusters": ("clusters",),
-    "cold_start": ("cold_start",),
+    "cold_start": ("cold_start", "als"),
     "segments": ("segments",),
     "evaluation": ("evaluation",),
-    "serving": ("serving",),
+    "serving": ("evaluation", "serving"),
     "study": ("study", "evaluation"),
 }
 

@@ -10,24 +10,17 @@ from dagster_pyspark import LazyPySparkResource
 from recsys_assets.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.promotion import Configuration
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit
+from recsys_assets.recommender.serving import ServingModel
 from recsys_assets.resources import HomeResource
 from recsys_assets.settings import Settings
 
-MODEL_TYPES = {fit.asset: fit.model_type for fit in FITS}
-
-
-PROMOTED = "promoted_configuration"
+SERVING_MODEL = "serving_model"
+MODEL_TYPES = {**{fit.asset: fit.model_type for fit in FITS}, SERVING_MODEL: ServingModel}
 
 
 def _input(name: str) -> dg.AssetIn:
-    types = {PROMOTED: Configuration, **MODEL_TYPES}
-    return dg.AssetIn(name, dagster_type=types.get(name, nw.LazyFrame))
-
-
-def _inputs(fit: Fit) -> set[str]:
-    return {"users", "movies", fit.table, *fit.others, *([PROMOTED] if fit.promoted else [])}
+    return dg.AssetIn(name, dagster_type=MODEL_TYPES.get(name, nw.LazyFrame))
 
 
 def model_asset(fit: Fit) -> dg.AssetsDefinition:
@@ -50,7 +43,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         group=fit.group,
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
         description=fit.description,
-        ins={name: _input(name) for name in _inputs(fit)},
+        ins={name: _input(name) for name in {"users", "movies", fit.table, *fit.others}},
         dagster_type=fit.model_type,
     )(fitted_in_spark if fit.needs_spark else fitted)
 
@@ -63,9 +56,7 @@ def _fit(
     **outside: Any,
 ) -> Any:
     index = Index.of(tables["users"], tables["movies"])
-    promoted: Configuration | None = tables.get(PROMOTED)
-    sections = promoted.ranking.settings if promoted else {fit.settings: getattr(settings, fit.settings).model_dump()}
-    parameters = dict(sections[fit.settings])
+    parameters = getattr(settings, fit.settings).model_dump()
     context.add_output_metadata({"settings": parameters, "index": index.fingerprint})
     others = {name: tables[name] for name in fit.others}
     for name in others.keys() & MODEL_TYPES.keys():

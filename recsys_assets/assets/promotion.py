@@ -10,7 +10,7 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 
 from recsys_assets.assets.common import SettingsParam, pipeline_asset
-from recsys_assets.assets.models import PROMOTED, predictions_key
+from recsys_assets.assets.models import predictions_key
 from recsys_assets.promotions import Promotion, Promotions
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.promotion import BASELINES, Configuration, Contest, Decision, gate
@@ -38,7 +38,6 @@ def _input_name(entry: Entry) -> str:
 
 
 @pipeline_asset(
-    key=PROMOTED,
     group="serving",
     kinds={"json"},
     ins={
@@ -70,7 +69,11 @@ def promoted_configuration(
         contests: list[Contest] = []
     else:
         evaluation = settings.evaluation
-        candidate = Configuration.of(settings.model_dump(), rating_model=evaluation.selected_rating_model)
+        candidate = Configuration.of(
+            settings.model_dump(),
+            rating_model=evaluation.selected_rating_model,
+            ranking_model=evaluation.selected_ranking_model,
+        )
         decision, contests = gate(
             candidate,
             in_use.configuration if in_use else None,

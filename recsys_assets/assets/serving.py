@@ -1,33 +1,70 @@
-"""Serving: what users are shown. The model it rests on is made by `models`, like all of them."""
+"""Serving: the model that is used, and what users are shown."""
 
 import dagster as dg
 import narwhals as nw
+from dagster_pyspark import LazyPySparkResource
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.recommender import serving
-from recsys_assets.recommender.als import ALSModel
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.frames import lazy, row_count
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.promotion import Configuration
+from recsys_assets.recommender.reasons import reasons
+from recsys_assets.recommender.refit import Refit
+from recsys_assets.recommender.serving import ServingModel
+from recsys_assets.resources import HomeResource
+
+
+@pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"})
+def serving_model(
+    context: dg.AssetExecutionContext,
+    promoted_configuration: Configuration,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> ServingModel:
+    """The promoted top-N model with its settings, fitted on **all** ratings. It is never scored on the test rows."""
+    ranking = promoted_configuration.ranking
+    tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": ratings}
+    refit = Refit(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
+    model = serving.fit(ranking.model, refit)
+    context.add_output_metadata(
+        {"model": model.name, "settings": dg.MetadataValue.json(dict(ranking.settings)), "index": model.index}
+    )
+    return model
 
 
 @pipeline_asset(group="serving", kinds=TABLE_KINDS)
 def recommendations(
     context: dg.AssetExecutionContext,
-    serving_model: ALSModel,
+    serving_model: ServingModel,
     users: nw.LazyFrame,
     movies: nw.LazyFrame,
     ratings: nw.LazyFrame,
+    user_features: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The N best movies that each user has not rated, for everybody, users without a rating included.
+    """The N best movies that each user has not rated, for everybody, and the user's own ratings that say so.
 
-    A user whom the model does not know is shown what its cluster prefers on average.
+    A user without a rating is shown what people with its attributes, or of its cluster, like; such rows name no rating.
     """
     Index.of(users, movies).require(serving_model.index, "serving_model")
-    best = serving.top_n(serving_model, ratings, user_clusters, n=settings.serving.n)
-    context.add_output_metadata({"users without a rating": int((~serving_model.user_known).sum())})
-    return lazy(serving.recommendations(best, users, movies))
+    tables = {"users": users, "movies": movies, "user_features": user_features, "user_clusters": user_clusters}
+    ranker = serving_model.ranker(ratings, tables)
+    n_users = row_count(users)
+    best = serving.top_n(ranker, ratings, n_users=n_users, n=settings.serving.n)
+    context.add_output_metadata(
+        {
+            "model": serving_model.name,
+            "users without a rating": n_users - row_count(ratings.select("user").unique()),
+            "shown to them": f"what is {ranker.otherwise}",
+        }
+    )
+    return lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, movies))
 
 
-ASSETS = [recommendations]
+ASSETS = [serving_model, recommendations]

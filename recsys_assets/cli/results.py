@@ -9,7 +9,7 @@ import typer
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, nearest, table, titled
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.frames import lazy, row_count
 from recsys_assets.recommender.tables import TABLES
 
 _PANEL = "Results"
@@ -27,25 +27,34 @@ def recommend(
     n: Annotated[int, typer.Option("-n", min=1, help="How many movies.")] = 10,
     home: HomeOption = None,
 ) -> None:
-    """Show the movies to recommend to one user, the best first, none that the user has rated.
+    """Show the movies to recommend to one user, the best first, none that the user has rated, and why.
+
+    Why: titles of up to three of the user's own ratings, those that carried the recommendation most.
 
     Example: `recsys-assets recommend 42 -n 5`
     """
     from recsys_assets.recommender import serving
-    from recsys_assets.recommender.als import ALSModel
     from recsys_assets.recommender.index import Index
+    from recsys_assets.recommender.reasons import reasons
 
     reader = Reader.of(home)
     user = pl.Series([reader.user(user_id)["user"]], dtype=pl.Int32)
-    movies = reader.table("movies")
-    model = reader.model("serving_model", ALSModel)
-    Index.of(lazy(reader.table("users")), lazy(movies)).require(model.index, "serving_model")
-    rated = reader.table("ratings").filter(pl.col("user") == user[0])
-    clusters = lazy(reader.table("user_clusters"))
-    best = serving.top_n(model, lazy(rated), clusters, n=n, users=user.to_numpy())
-    listed = table("", "Id", "Title", "Genres", "Score", numbers=("", "Id", "Score"))
-    for row in best.join(movies.collect(), on="movie", how="left").sort("rank").iter_rows(named=True):
-        listed.add_row(str(row["rank"]), row["movie_id"], titled(row), genre_text(row), f"{row['score']:.3f}")
+    tables = {name: lazy(reader.table(name)) for name in ("users", "movies", "user_features", "user_clusters")}
+    model = reader.model("serving_model", serving.ServingModel)
+    index = Index.of(tables["users"], tables["movies"])
+    index.require(model.index, "serving_model")
+    ratings = reader.table("ratings")
+    rated = lazy(ratings.filter(pl.col("user") == user[0]))
+    ranker = model.ranker(lazy(ratings), tables)
+    best = serving.top_n(ranker, rated, n_users=index.n_users, n=n, users=user.to_numpy())
+    shown = serving.recommendations(best, reasons(best, rated, ranker), tables["users"], tables["movies"])
+    facts = reader.table("movies").select("movie_id", "year", "genres").collect()
+    without = ranker.otherwise if ranker.contributions is None or not row_count(rated) else "–"
+    listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
+    for row in shown.join(facts, on="movie_id", how="left").sort("rank").iter_rows(named=True):
+        because = ", ".join(row["because"]) or without
+        cells = (str(row["rank"]), row["movie_id"], titled(row), genre_text(row), f"{row['score']:.3f}", because)
+        listed.add_row(*cells)
     console().print(listed)
 
 
@@ -84,10 +93,11 @@ def _check_exportable(asset: str) -> None:
     """Raise CommandError for what is no table, saying what is."""
     from recsys_assets.recommender.registry import ENTRIES, FITS
 
+    models = ("serving_model", *(fit.asset for fit in FITS))
     tables = [*TABLES, *(f"predictions/{entry.task}/{entry.name}" for entry in ENTRIES)]
     if asset in tables:
         return
-    if asset in {fit.asset for fit in FITS}:
+    if asset in models:
         raise CommandError(f"{asset} is a model, not a table. Its predictions can be exported, and: {_joined(tables)}.")
     alike = nearest(asset, tables, limit=3)
     meant = f" Did you mean {' or '.join(alike)}?" if alike else ""

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,46 +76,52 @@ class ALSModel:
             Shape (U, rank), float32; zeros for a user without a rating of a movie that the model knows.
         """
         own = _of_known(rated, self.movie_known)
-        gram = self._gram()
         factors = np.zeros((rated.shape[0], self.rank), np.float32)
         for user, (start, end) in enumerate(pairwise(own.indptr)):
-            system, weighed = self._equations(gram, own.indices[start:end], own.data[start:end])
+            system, weighed = self._equations(own.indices[start:end], own.data[start:end])
             if weighed.any():
                 factors[user] = np.linalg.solve(system, weighed.sum(axis=0))
         return factors
 
-    def contributions(self, rated: sparse.csr_array, movies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, rated: sparse.csr_array) -> np.ndarray:
+        """Scores of all movies from users' ratings alone, shape (U, n_movies); see `fold_in`."""
+        return self.fold_in(rated) @ self.movie_factors.T
+
+    def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
         """What each of one user's ratings adds to its scores of some movies: exact, the sums are the scores.
 
         The factors that `fold_in` solves for are linear in what the ratings say, so a score is a sum over them (Hu,
         Koren and Volinsky 2008, section 5).
 
         Args:
-            rated: shape (1, n_movies).
+            rated: the movies that the user has rated, shape (R,), int.
+            ratings: of them, shape (R,).
             movies: shape (P,), int.
 
         Returns:
-            The rated movies that the model knows, shape (R,), and the contributions, shape (R, P).
+            Shape (R, P); 0 for a rating of a movie that the model does not know.
         """
-        own = _of_known(rated, self.movie_known)
-        system, weighed = self._equations(self._gram(), own.indices, own.data)
-        if not weighed.any():
-            return own.indices, np.zeros((own.nnz, len(movies)))
-        return own.indices, weighed @ np.linalg.solve(system, self.movie_factors[movies].T.astype(np.float64))
+        known = self.movie_known[rated]
+        added = np.zeros((len(rated), len(movies)))
+        system, weighed = self._equations(rated[known], ratings[known])
+        if weighed.any():
+            added[known] = weighed @ np.linalg.solve(system, self.movie_factors[movies].T.astype(np.float64))
+        return added
 
+    @cached_property
     def _gram(self) -> np.ndarray:
         """What the movies that a user has not rated say of it; nothing in explicit models."""
         movies = self.movie_factors[self.movie_known].astype(np.float64)
         return movies.T @ movies if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
 
-    def _equations(self, gram: np.ndarray, movies: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _equations(self, movies: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A user's normal equations, as Spark sets them up: the system, and each rating's part of its right side."""
         vectors = self.movie_factors[movies].astype(np.float64)
         values = ratings - self.params.get("neutral", 0.0)
         implicit = self.params["implicitPrefs"]
         confidence = self.params["alpha"] * np.abs(values) if implicit else np.ones(len(values))
         target = np.where(values > 0, 1 + confidence, 0) if implicit else values
-        system = gram + (vectors * confidence[:, None]).T @ vectors
+        system = self._gram + (vectors * confidence[:, None]).T @ vectors
         n_regularised = (values > 0).sum() if implicit else len(values)
         system[np.diag_indices_from(system)] += self.params["regParam"] * n_regularised
         return system, vectors * target[:, None]

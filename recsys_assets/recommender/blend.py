@@ -9,8 +9,13 @@ from pathlib import Path
 
 import narwhals as nw
 import numpy as np
+from scipy import sparse
 
+from recsys_assets.recommender.als import ALSModel
+from recsys_assets.recommender.ease import EASEModel
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.liking import OTHERWISE, LikingModel
+from recsys_assets.recommender.rankings import Ranker
 
 
 @dataclass(frozen=True)
@@ -27,42 +32,25 @@ class Blend:
     prior_ratings: float
     index: str
 
-    def scores(self, ease: np.ndarray, als: np.ndarray, prior: np.ndarray, n_ratings: np.ndarray) -> np.ndarray:
+    @property
+    def needs_als(self) -> bool:
+        """Whether implicit ALS has any weight."""
+        return self.ease_weight < 1
+
+    def scores(self, ease: np.ndarray, als: np.ndarray | None, prior: np.ndarray, n_ratings: np.ndarray) -> np.ndarray:
         """The mixed scores, shape (U, n_movies).
 
         Args:
             ease: scores of each model for the same users and all movies, shape (U, n_movies).
-            als: the same.
+            als: the same; None where it has no weight.
             prior: the same.
             n_ratings: how many ratings each user has, shape (U,).
         """
-        personal = self.ease_weight * _standardised(ease) + (1 - self.ease_weight) * _standardised(als)
+        personal = self.ease_weight * _standardised(ease)
+        if als is not None:
+            personal += (1 - self.ease_weight) * _standardised(als)
         share = (n_ratings / np.maximum(n_ratings + self.prior_ratings, 1e-9)).astype(np.float32)[:, None]
         return share * personal + (1 - share) * _standardised(prior)
-
-    def contributions(
-        self,
-        ease: tuple[np.ndarray, np.ndarray],
-        als: tuple[np.ndarray, np.ndarray],
-        *,
-        ease_deviation: float,
-        als_deviation: float,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What each of one user's ratings adds to its mixed scores, up to one factor for all of them.
-
-        Args:
-            ease: what `EASEModel.contributions` gave: rated movies, ascending, shape (R,), and parts, shape (R, P).
-            als: the same of `ALSModel.contributions`; it knows every movie that EASE knows.
-            ease_deviation: standard deviation of the user's scores of all movies by EASE.
-            als_deviation: the same by ALS.
-
-        Returns:
-            The rated movies, as in `als`, and the parts.
-        """
-        movies, added = als
-        mixed = (1 - self.ease_weight) * added / max(als_deviation, 1e-9)
-        mixed[np.searchsorted(movies, ease[0])] += self.ease_weight * ease[1] / max(ease_deviation, 1e-9)
-        return movies, mixed
 
     def save(self, folder: Path) -> None:
         """Write model.json."""
@@ -78,6 +66,49 @@ def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_
     """The blend with these weights, which validation chose: nothing is learnt from the ratings."""
     del ratings
     return Blend(ease_weight, prior_ratings, index.fingerprint)
+
+
+def ranker(
+    weights: Blend,
+    ease_model: EASEModel,
+    liking_model: LikingModel,
+    features: np.ndarray,
+    ranking_model: ALSModel | None = None,
+) -> Ranker:
+    """Scores of users by their ratings, which is all that the blend knows of them beside their attributes.
+
+    Args:
+        weights: of the models.
+        ease_model: EASE.
+        liking_model: the prior.
+        features: of everybody, by dense index; see `liking.feature_matrix`.
+        ranking_model: implicit ALS; may be left out where it has no weight.
+
+    Raises:
+        ValueError: implicit ALS has a weight and is left out.
+    """
+    if weights.needs_als and ranking_model is None:
+        raise ValueError(f"a blend with {weights.ease_weight} of EASE needs implicit ALS for the rest")
+    als = ranking_model if weights.needs_als else None
+
+    def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+        return weights.scores(
+            ease=ease_model.scores(rows),
+            als=als.scores(rows) if als else None,
+            prior=liking_model.scores(features[users]),
+            n_ratings=np.diff(rows.indptr),
+        )
+
+    def contributions(rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
+        by_ease = ease_model.contributions(rated, ratings, movies)
+        if als is None:
+            return by_ease
+        row = sparse.csr_array((ratings, rated, [0, len(rated)]), shape=(1, ease_model.n_movies))
+        by_als = als.contributions(rated, ratings, movies)
+        of_ease, of_als = (max(float(model.scores(row).std()), 1e-9) for model in (ease_model, als))
+        return weights.ease_weight * by_ease / of_ease + (1 - weights.ease_weight) * by_als / of_als
+
+    return Ranker(scores, liking_model.movie_known | ease_model.movie_known, contributions, OTHERWISE)
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:

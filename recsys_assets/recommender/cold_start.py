@@ -1,4 +1,4 @@
-"""Case study A's repair of the cold start: ratings drawn from the cluster for every user without a training rating.
+"""Users without a training rating: case study A's repair, ratings drawn from the cluster, and its factors in a ranking.
 
 The fitting itself is `als`; here are what goes into it and what is made of it.
 """
@@ -77,6 +77,22 @@ def fill_cold_users(
     )
     given = train_ratings.select("user", "movie", "rating", is_fill=nw.lit(False))
     return nw.concat([given, fills])
+
+
+def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
+    """User factors, shape (n_users, rank), with the mean of the cluster's factors where a user has none of its own.
+
+    A prediction is linear in the user's factors, so such a user is shown what its cluster prefers on average. A cluster
+    in which nobody has factors takes the mean of all users.
+    """
+    clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
+    factors = model.user_factors.copy()
+    everyone = factors[model.user_known].mean(axis=0)
+    for cluster in np.unique(clusters[~model.user_known]):
+        members = clusters == cluster
+        known = members & model.user_known
+        factors[members & ~model.user_known] = factors[known].mean(axis=0) if known.any() else everyone
+    return factors
 
 
 def _draw_movies(users: nw.LazyFrame, movies: nw.LazyFrame, *, size: int, seed: int) -> nw.LazyFrame:

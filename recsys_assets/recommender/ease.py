@@ -54,22 +54,25 @@ class EASEModel:
         scores[:, self.movies] = self.preferences(rated) @ self.weights
         return scores
 
-    def contributions(self, rated: sparse.csr_array, movies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
         """What each of one user's ratings adds to its scores of some movies: exact, the sums are the scores.
 
         Args:
-            rated: shape (1, n_movies).
+            rated: the movies that the user has rated, shape (R,), int.
+            ratings: of them, shape (R,).
             movies: shape (P,), int.
 
         Returns:
-            The rated movies that the model knows, shape (R,), and the contributions, shape (R, P); 0 where a movie is
-            not known.
+            Shape (R, P); 0 where one of both movies is not known.
         """
-        own = self.preferences(rated)
-        column = np.searchsorted(self.movies, movies).clip(0, len(self.movies) - 1)
-        known = self.movies[column] == movies
-        added = own.data[:, None] * self.weights[np.ix_(own.indices, column)]
-        return self.movies[own.indices], np.where(known, added, 0)
+        (row, own_known), (column, known) = self._places(rated), self._places(movies)
+        added = self.preference(ratings)[:, None] * self.weights[np.ix_(row, column)]
+        return np.where(own_known[:, None] & known, added, 0)
+
+    def _places(self, movies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the weights for movies, any where one is not known; and whether it is."""
+        places = np.searchsorted(self.movies, movies).clip(0, len(self.movies) - 1)
+        return places, self.movies[places] == movies
 
     def save(self, folder: Path) -> None:
         """Write weights.parquet (movie, weights) and model.json."""

@@ -15,6 +15,9 @@ from scipy import sparse
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
 
+# Why somebody is shown what this model likes best for it.
+OTHERWISE = "liked by people with the same attributes"
+
 
 @dataclass(frozen=True)
 class LikingModel:

@@ -20,7 +20,7 @@ from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.refit import Refit, entry, parameters_of
-from recsys_assets.recommender.registry import SERVED, Entry, Task
+from recsys_assets.recommender.registry import Entry, Task
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
@@ -55,9 +55,11 @@ class Configuration:
     ranking: Part
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Mapping[str, Any]], *, rating_model: str) -> "Configuration":
-        """The configuration of these parameters, by section, with the rating model of that name."""
-        models = (entry("time_cut", rating_model), entry("top_n", SERVED))
+    def of(
+        cls, parameters: Mapping[str, Mapping[str, Any]], *, rating_model: str, ranking_model: str
+    ) -> "Configuration":
+        """The configuration of these parameters, by section, with the models of these names."""
+        models = (entry("time_cut", rating_model), entry("top_n", ranking_model))
         rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
         return cls(rating, ranking)
 
@@ -273,8 +275,12 @@ def gate(
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
     champion: list[Contest] = []
     if current and candidate != current and candidate.name not in withdrawn:
-        fitted = refit(current)
-        opponents = contests.scored({entry: fitted.predictions(entry) for entry in current.entries})
-        champion = contests.between(challengers, opponents, current.name)
+        fitted, alike = refit(current), (candidate.rating, candidate.ranking)
+        # What both have in common predicts the same, and need not be fitted twice.
+        opponents = {
+            entry: predictions[entry] if part in alike else fitted.predictions(entry)
+            for entry, part in zip(current.entries, (current.rating, current.ranking), strict=True)
+        }
+        champion = contests.between(challengers, contests.scored(opponents), current.name)
     decision = decide(candidate, current, baseline=baseline, champion=champion, withdrawn=withdrawn)
     return decision, [*baseline, *champion]

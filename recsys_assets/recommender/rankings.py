@@ -1,9 +1,12 @@
-"""The place of given movies among all that a user has not rated: what top-N scores are computed from.
+"""Models that rank: what one gives, and the place of given movies among all that a user has not rated.
 
-Models that rank differ only in how they score the movies for a user; everything else is here.
+Models differ only in how they score the movies for a user. From the same scores follow the places that top-N metrics
+are computed from (here) and the lists that users are shown (`serving`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -15,52 +18,82 @@ from recsys_assets.recommender.matrices import user_movie_matrix
 
 # From users, shape (B,), and the ratings of each, shape (B, n_movies), to scores of all movies, shape (B, n_movies).
 Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
+# From the movies that one user has rated and the ratings, shape (R,) each, and further movies, shape (P,), to what each
+# rating adds to the scores of those movies, shape (R, P).
+Contributions = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 # 16 MB of float32 scores at a time.
 _SCORES_PER_BLOCK = 4_000_000
 # Up to this many places of one user are counted, each in one pass over the scores; for more it pays to sort them.
 _FEW = 8
 
 
-def by_vectors(
-    user_vectors: np.ndarray, movie_vectors: np.ndarray, pairs: nw.LazyFrame, *, rated: nw.LazyFrame
-) -> pl.DataFrame:
-    """The rank of each pair's movie among the movies its user has not rated: user, movie, rank.
+@dataclass(frozen=True)
+class Ranker:
+    """What a fitted model that ranks gives.
+
+    Attributes:
+        scores: of all movies.
+        movie_known: shape (n_movies,); of other movies the scores say nothing.
+        contributions: what a user's own ratings add to its scores, up to a factor for each user; None: nothing, the
+            model does not look at them.
+        otherwise: in words, why somebody without a rating is shown a movie.
+    """
+
+    scores: Scorer
+    movie_known: np.ndarray
+    contributions: Contributions | None = None
+    otherwise: str = ""
+
+
+def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any) -> Ranker:
+    """Scores that are the products of vectors.
 
     Args:
         user_vectors: shape (n_users, S), by dense index.
-        movie_vectors: shape (n_movies, S); a user's score of a movie is the product of their vectors.
-        pairs: user, movie; the movies whose place is asked for, none of them rated.
-        rated: user, movie, rating; left out of the ranking.
-
-    A movie whose vector is all zeros is unknown to the model and has no rank (null).
+        movie_vectors: shape (n_movies, S). A movie whose vector is all zeros is unknown to the model.
+        told: further fields of `Ranker`.
     """
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return user_vectors[users] @ movie_vectors.T
 
-    return by_scores(scores, np.asarray(movie_vectors.any(axis=1)), pairs, rated=rated)
+    return Ranker(scores, np.asarray(movie_vectors.any(axis=1)), **told)
 
 
-def by_scores(scores: Scorer, movie_known: np.ndarray, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:
+def of_popularity(users: nw.LazyFrame, movies: nw.LazyFrame, counted: nw.LazyFrame) -> Ranker:
+    """The number of ratings of each movie, for everybody alike.
+
+    Args:
+        users: user; everyone.
+        movies: movie; the whole catalogue.
+        counted: movie; the ratings that make a movie popular.
+    """
+    counts = to_polars(counted.group_by("movie").agg(n=nw.len()))
+    popularity = np.zeros((row_count(movies), 1), np.float32)
+    popularity[counts["movie"].to_numpy(), 0] = counts["n"].to_numpy()
+    everyone = np.ones((row_count(users), 1), np.float32)
+    return of_vectors(everyone, popularity, otherwise="rated by many")
+
+
+def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:
     """The rank of each pair's movie among the movies its user has not rated: user, movie, rank.
 
     Args:
-        scores: from users and their ratings to their scores of all movies.
-        movie_known: shape (n_movies,); other movies have no rank (null).
+        ranker: the model; movies that it does not know have no rank (null).
         pairs: user, movie; the movies whose place is asked for, none of them rated.
         rated: user, movie, rating; what the scores are computed from, and left out of the ranking.
     """
     asked = to_polars(pairs, "user", "movie").sort("user", "movie")
-    rated_users, matrix = user_movie_matrix(rated, n_movies=len(movie_known))
+    rated_users, matrix = user_movie_matrix(rated, n_movies=len(ranker.movie_known))
     users = asked["user"].unique().sort().to_numpy()
     seen = rows_of(users, rated_users, matrix)
     row = np.searchsorted(users, asked["user"].to_numpy())
 
     def of_rows(rows: np.ndarray) -> np.ndarray:
-        return scores(users[rows], seen[rows])
+        return ranker.scores(users[rows], seen[rows])
 
     place = ranks(of_rows, seen, row, asked["movie"].to_numpy())
-    known = pl.Series(movie_known)[asked["movie"]]
+    known = pl.Series(ranker.movie_known)[asked["movie"]]
     return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
 
 
@@ -74,23 +107,10 @@ def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array
     return padded[np.where(np.append(rated_users, -1)[at] == users, at, matrix.shape[0])]
 
 
-def by_popularity(
-    users: nw.LazyFrame, movies: nw.LazyFrame, pairs: nw.LazyFrame, *, rated: nw.LazyFrame, counted: nw.LazyFrame
-) -> pl.DataFrame:
-    """Ranks by number of ratings, one list for everybody but for what each has rated: user, movie, rank.
-
-    Args:
-        users: user; everyone.
-        movies: movie; the whole catalogue.
-        pairs: user, movie; the movies whose place is asked for.
-        rated: user, movie, rating; left out of the user's ranking.
-        counted: movie; the ratings that make a movie popular.
-    """
-    counts = to_polars(counted.group_by("movie").agg(n=nw.len()))
-    popularity = np.zeros((row_count(movies), 1), np.float32)
-    popularity[counts["movie"].to_numpy(), 0] = counts["n"].to_numpy()
-    everyone = np.ones((row_count(users), 1), np.float32)
-    return by_vectors(everyone, popularity, pairs, rated=rated)
+def blocks(n_rows: int, n_movies: int) -> Iterator[slice]:
+    """Slices of so many rows that the scores of all movies for each of them fit in memory."""
+    size = max(1, _SCORES_PER_BLOCK // n_movies)
+    return (slice(start, start + size) for start in range(0, n_rows, size))
 
 
 def ranks(
@@ -110,8 +130,7 @@ def ranks(
     result = np.empty(len(pair_row), np.int32)
     users, starts = np.unique(pair_row, return_index=True)
     ends = np.append(starts[1:], len(pair_row))
-    size = max(1, _SCORES_PER_BLOCK // seen.shape[1])
-    for block in (slice(start, start + size) for start in range(0, len(users), size)):
+    for block in blocks(len(users), seen.shape[1]):
         scored = scores(users[block])
         rated = seen[users[block]].tocoo()
         scored[rated.row, rated.col] = -np.inf

@@ -14,15 +14,12 @@ import polars as pl
 from recsys_assets.recommender import als, clusters, cold_start, segments
 from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Task
+from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Parameters, Task
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Parameters of the functions of the stages, by section: what `Settings.model_dump()` holds, or a part of it.
-Parameters = Mapping[str, Mapping[str, Any]]
-
-_FITS = {fit.asset: fit for fit in FITS if not fit.promoted}
+_FITS = {fit.asset: fit for fit in FITS}
 # The sections that go into the tables that are made from the training ratings.
 _SECTIONS_OF_TABLES = {
     "user_clusters": ("clusters",),
@@ -49,7 +46,7 @@ def entry(task: Task, name: str) -> Entry:
 
 def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
     """The part of the parameters that the model's predictions depend on."""
-    sections = {section for name in model.needs for section in _sections_of(name)}
+    sections = {section for name in model.needed(parameters) for section in _sections_of(name)}
     return {
         section: {
             knob: value for knob, value in parameters[section].items() if knob not in _WITHOUT_EFFECT.get(section, ())
@@ -75,6 +72,9 @@ class Refit:
         parameters: by section; see `parameters_of`.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
+
+    Attributes:
+        index: of the users and movies.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Refit:
         self._made: dict[str, Any] = dict(tables)
         self._parameters = parameters
         self._spark, self._scratch = spark, scratch
-        self._index = Index.of(tables["users"], tables["movies"])
+        self.index = Index.of(tables["users"], tables["movies"])
 
     def with_parameters(self, parameters: Parameters) -> "Refit":
         """The same training set with other parameters. What depends on none that differ is not fitted again."""
@@ -101,8 +101,13 @@ class Refit:
     def predictions(self, model: Entry, pairs: nw.LazyFrame | None = None) -> nw.LazyFrame:
         """What the model predicts for the test rows, or for other pairs (user, movie) in place of `test_ratings`."""
         instead = {} if pairs is None else {"test_ratings": pairs}
-        rows = model.predict(**{name: instead[name] if name in instead else self._get(name) for name in model.needs})
+        needed = model.needed(self._parameters)
+        rows = model.predict(**{name: instead[name] if name in instead else self._get(name) for name in needed})
         return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
+
+    def models(self, model: Entry) -> dict[str, Any]:
+        """The fitted models that the entry predicts from, by the name of their asset."""
+        return {name: self._get(name) for name in model.needed(self._parameters) if name in _FITS}
 
     def _get(self, name: str) -> Any:
         if name not in self._made:
@@ -113,7 +118,7 @@ class Refit:
         outside = {"spark": self._spark(), "scratch": self._scratch} if fit.needs_spark else {}
         others = {name: self._get(name) for name in fit.others}
         knobs = self._parameters[fit.settings]
-        return fit.function(self._get(fit.table), index=self._index, **others, **outside, **knobs)
+        return fit.function(self._get(fit.table), index=self.index, **others, **outside, **knobs)
 
     def _table(self, name: str) -> nw.LazyFrame:
         match name:
@@ -126,7 +131,7 @@ class Refit:
                     cold_start.ratings_of_clusters(self._get("train_ratings"), self._get("user_clusters")),
                     spark=self._spark(),
                     scratch=self._scratch,
-                    index=self._index,
+                    index=self.index,
                     user_column="cluster",
                     **self._parameters["als"],
                 )

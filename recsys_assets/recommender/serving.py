@@ -1,74 +1,109 @@
-"""Recommendations: the best movies a user has not rated, for everybody in the catalogue, in blocks of NumPy."""
+"""Serving: the model of the promoted configuration, and what it recommends to everybody in the catalogue, with reasons.
 
-from collections.abc import Iterator
+Any entry of the task `top_n` can be served. How one scores movies is its own business.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from scipy import sparse
 
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.rankings import Ranker, blocks, rows_of
+from recsys_assets.recommender.refit import Refit, entry
+from recsys_assets.recommender.registry import FITS
 
-# 512 users × 60,000 movies of float32 are 120 MB.
-_USERS_PER_BLOCK = 512
 
+@dataclass(frozen=True)
+class ServingModel:
+    """The models behind one entry of the task `top_n`, fitted on all ratings.
 
-def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
-    """User factors, shape (n_users, rank), with the mean of the cluster's factors where a user has none of its own.
-
-    A prediction is linear in the user's factors, so such a user is shown what its cluster prefers on average. A cluster
-    in which nobody has factors takes the mean of all users.
+    Attributes:
+        name: of the entry.
+        models: by the name of the asset that is fitted alike on the training ratings.
+        index: fingerprint of the dense index they were fitted with.
     """
-    clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
-    factors = model.user_factors.copy()
-    everyone = factors[model.user_known].mean(axis=0)
-    for cluster in np.unique(clusters[~model.user_known]):
-        members = clusters == cluster
-        known = members & model.user_known
-        factors[members & ~model.user_known] = factors[known].mean(axis=0) if known.any() else everyone
-    return factors
+
+    name: str
+    models: Mapping[str, Any]
+    index: str
+
+    def ranker(self, ratings: nw.LazyFrame, tables: Mapping[str, nw.LazyFrame]) -> Ranker:
+        """What scores the movies for every user.
+
+        Args:
+            ratings: table ratings; what the models were fitted on.
+            tables: users, movies, user_features, user_clusters, by name.
+        """
+        return entry("top_n", self.name).ranker(**self.models, **tables, train_ratings=ratings)
+
+    def save(self, folder: Path) -> None:
+        """Write model.json and each model into a folder of its own."""
+        for name, model in self.models.items():
+            (folder / name).mkdir()
+            model.save(folder / name)
+        facts = {"name": self.name, "models": sorted(self.models), "index": self.index}
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ServingModel":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / "model.json").read_text())
+        types: dict[str, Any] = {fit.asset: fit.model_type for fit in FITS}
+        models = {name: types[name].load(folder / name) for name in facts["models"]}
+        return cls(facts["name"], models, facts["index"])
+
+
+def fit(name: str, refit: Refit) -> ServingModel:
+    """The models of an entry of the task `top_n`.
+
+    Args:
+        name: of the entry.
+        refit: with all ratings in the place of `train_ratings`.
+
+    Raises:
+        ValueError: there is no such entry.
+    """
+    return ServingModel(name, refit.models(entry("top_n", name)), refit.index.fingerprint)
 
 
 def top_n(
-    model: ALSModel,
-    ratings: nw.LazyFrame,
-    user_clusters: nw.LazyFrame,
-    *,
-    n: int = 10,
-    users: np.ndarray | None = None,
+    ranker: Ranker, ratings: nw.LazyFrame, *, n_users: int, n: int = 10, users: np.ndarray | None = None
 ) -> pl.DataFrame:
     """The `n` unrated movies of highest score per user: user, rank (from 1), movie, score.
 
     Args:
-        model: user and movie factors.
-        ratings: user, movie; what each user has rated already.
-        user_clusters: user, cluster; everyone.
+        ranker: what scores the movies.
+        ratings: user, movie, rating; what each user has rated already.
+        n_users: number of users of the catalogue.
+        n: movies per user.
         users: dense indices to recommend for, by default everyone.
 
     Each user gets min(n, unrated movies) rows. Equal scores are ordered by the movie's index.
     """
-    chosen = np.arange(len(model.user_known), dtype=np.int32) if users is None else users
-    factors = warm_up(model, user_clusters)
-    n_movies = len(model.movie_known)
-    rated_users, rated = user_movie_matrix(ratings, n_movies=n_movies)
-    place_in_rated = np.full(len(factors), -1)
-    place_in_rated[rated_users] = np.arange(len(rated_users))
-    blocks = []
-    for block in _blocks(chosen):
-        scores = factors[block] @ model.movie_factors.T
-        # A movie without factors would score 0; it belongs behind everything that is known, before what is rated.
-        scores[:, ~model.movie_known] = np.finfo(np.float32).min
-        rows = np.flatnonzero(place_in_rated[block] >= 0)
-        seen = rated[place_in_rated[block][rows]].tocoo()
-        scores[rows[seen.row], seen.col] = -np.inf
-        blocks.append(_best(block, scores, n))
-    return pl.concat(blocks)
+    chosen = np.arange(n_users, dtype=np.int32) if users is None else users
+    n_movies = len(ranker.movie_known)
+    seen = rows_of(chosen, *user_movie_matrix(ratings, n_movies=n_movies))
+    return pl.concat(
+        _best(chosen[block], _scores(ranker, chosen[block], seen[block]), n) for block in blocks(len(chosen), n_movies)
+    )
 
 
-def _blocks(users: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(users), _USERS_PER_BLOCK):
-        yield users[start : start + _USERS_PER_BLOCK]
+def _scores(ranker: Ranker, users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
+    scores = ranker.scores(users, rated)
+    # A movie that the model does not know would score 0; it belongs behind everything that is known, before what is
+    # rated.
+    scores[:, ~ranker.movie_known] = np.finfo(np.float32).min
+    cells = rated.tocoo()
+    scores[cells.row, cells.col] = -np.inf
+    return scores
 
 
 def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
@@ -91,8 +126,21 @@ def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
     )
 
 
-def recommendations(best: pl.DataFrame, users: nw.LazyFrame, movies: nw.LazyFrame) -> pl.DataFrame:
-    """`top_n` with original ids and titles: the table `recommendations`."""
+def recommendations(
+    best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, movies: nw.LazyFrame
+) -> pl.DataFrame:
+    """The table `recommendations`: what is recommended and why, with original ids and titles.
+
+    Args:
+        best: user, rank, movie, score; of `top_n`.
+        because: user, movie, place, because; of `reasons.reasons`.
+        users: table users.
+        movies: table movies.
+    """
     ids = to_polars(users, "user", "user_id")
     titles = to_polars(movies, "movie", "movie_id", "title")
-    return best.join(ids, on="user").join(titles, on="movie").select("user_id", "rank", "movie_id", "title", "score")
+    named = titles.select(because="movie", told=pl.coalesce("title", "movie_id"))
+    told = because.join(named, on="because").sort("user", "movie", "place").group_by("user", "movie").agg("told")
+    shown = best.join(ids, on="user").join(titles, on="movie").join(told, on=["user", "movie"], how="left")
+    nothing = pl.lit([], pl.List(pl.String))
+    return shown.select("user_id", "rank", "movie_id", "title", "score", because=pl.col("told").fill_null(nothing))

@@ -297,6 +297,12 @@ TABLES: Mapping[str, Table] = {
             "movie_id": _MOVIE_ID,
             "title": Column(nw.String(), "title", nullable=True),
             "score": Column(REAL, "the model's score: comparable within a user only"),
+            "because": Column(
+                nw.List(nw.String()),
+                "titles of up to 3 of the user's own ratings, those that carried the score most; empty where none "
+                "does, as for new users: they are shown what people with the same attributes, or of the same cluster, "
+                "like",
+            ),
         },
         key=("user_id", "rank"),
     ),

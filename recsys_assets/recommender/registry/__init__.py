@@ -5,10 +5,9 @@ need by their parameters, as Dagster's own do. Adding a model means adding an en
 """
 
 from recsys_assets.recommender.registry import latest_rating, next_movie, ratings, top_n
-from recsys_assets.recommender.registry.top_n import SERVED
-from recsys_assets.recommender.registry.types import Entry, Fit, Task
+from recsys_assets.recommender.registry.types import Entry, Fit, Parameters, Task
 
 FITS: tuple[Fit, ...] = (*ratings.FITS, *top_n.FITS, *latest_rating.FITS, *next_movie.FITS)
 ENTRIES: tuple[Entry, ...] = (*ratings.ENTRIES, *top_n.ENTRIES, *latest_rating.ENTRIES, *next_movie.ENTRIES)
 
-__all__ = ["ENTRIES", "FITS", "SERVED", "Entry", "Fit", "Task"]
+__all__ = ["ENTRIES", "FITS", "Entry", "Fit", "Parameters", "Task"]

@@ -4,14 +4,14 @@ from functools import partial
 
 import narwhals as nw
 import numpy as np
-import polars as pl
 from scipy import sparse
 
 from recsys_assets.recommender import als, ease, rankings, segments, transitions
 from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.ease import EASEModel
 from recsys_assets.recommender.frames import row_count
-from recsys_assets.recommender.registry.top_n import by_popularity
+from recsys_assets.recommender.rankings import Ranker
+from recsys_assets.recommender.registry.top_n import popularity
 from recsys_assets.recommender.registry.types import Entry, Fit
 from recsys_assets.recommender.segments import SegmentModel
 from recsys_assets.recommender.transitions import TransitionModel
@@ -47,53 +47,41 @@ TRANSITIONS = Fit(
 FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS)
 
 
-def _segment_list(
-    users: nw.LazyFrame,
-    segment_model: SegmentModel,
-    user_segments: nw.LazyFrame,
-    pairs: nw.LazyFrame,
-    rated: nw.LazyFrame,
-) -> pl.DataFrame:
+def _segment_list(users: nw.LazyFrame, segment_model: SegmentModel, user_segments: nw.LazyFrame) -> Ranker:
     member = segments.memberships(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments)
-    return rankings.by_vectors(member, segment_model.movie_probabilities.T, pairs, rated=rated)
+    return rankings.of_vectors(member, segment_model.movie_probabilities.T)
 
 
-def _segment_mixture(
-    users: nw.LazyFrame,
-    segment_model: SegmentModel,
-    user_segments: nw.LazyFrame,
-    pairs: nw.LazyFrame,
-    rated: nw.LazyFrame,
-) -> pl.DataFrame:
+def _segment_mixture(users: nw.LazyFrame, segment_model: SegmentModel, user_segments: nw.LazyFrame) -> Ranker:
     affinity = segments.affinities(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments)
-    return rankings.by_vectors(affinity, segment_model.movie_probabilities.T, pairs, rated=rated)
+    return rankings.of_vectors(affinity, segment_model.movie_probabilities.T)
 
 
-def _implicit_als(history_ranking_model: ALSModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+def _implicit_als(history_ranking_model: ALSModel) -> Ranker:
     def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
-        return history_ranking_model.fold_in(rows) @ history_ranking_model.movie_factors.T
+        return history_ranking_model.scores(rows)
 
-    return rankings.by_scores(scores, history_ranking_model.movie_known, pairs, rated=rated)
+    return Ranker(scores, history_ranking_model.movie_known)
 
 
-def _ease(history_ease_model: EASEModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+def _ease(history_ease_model: EASEModel) -> Ranker:
     def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         return history_ease_model.scores(rows)
 
-    return rankings.by_scores(scores, history_ease_model.movie_known, pairs, rated=rated)
+    return Ranker(scores, history_ease_model.movie_known)
 
 
-def _transitions(transition_model: TransitionModel, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+def _transitions(transition_model: TransitionModel, rated: nw.LazyFrame) -> Ranker:
     recent_users, recent = transition_model.recent(rated)
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return transition_model.scores(rankings.rows_of(users, recent_users, recent))
 
-    return rankings.by_scores(scores, transition_model.movie_known, pairs, rated=rated)
+    return Ranker(scores, transition_model.movie_known)
 
 
 ENTRIES = (
-    Entry("popularity", "next_movie", by_popularity),
+    Entry("popularity", "next_movie", popularity),
     Entry("segment_list", "next_movie", _segment_list),
     Entry("segment_mixture", "next_movie", _segment_mixture),
     Entry("implicit_als", "next_movie", _implicit_als),

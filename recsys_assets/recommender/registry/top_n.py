@@ -1,19 +1,21 @@
-"""Models of the task `top_n`: what to show a user, out of all that it has not rated; and the one that is served."""
+"""Models of the task `top_n`: what to show a user, out of all that it has not rated.
+
+Each gives a `Ranker`, from which both the ranks that are scored and the lists that users are shown follow.
+"""
 
 from functools import partial
 
 import narwhals as nw
 import numpy as np
-import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender import als, blend, ease, liking, rankings, serving
+from recsys_assets.recommender import als, blend, cold_start, ease, liking, rankings
 from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.blend import Blend
 from recsys_assets.recommender.ease import EASEModel
 from recsys_assets.recommender.liking import LikingModel
-from recsys_assets.recommender.rankings import Scorer
-from recsys_assets.recommender.registry.types import Entry, Fit
+from recsys_assets.recommender.rankings import Ranker
+from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 
 RANKING = Fit(
     asset="ranking_model",
@@ -24,17 +26,6 @@ RANKING = Fit(
     settings="ranking",
     description="ALS with implicit preferences: the model for top N, where rating models are the wrong tool.",
     needs_spark=True,
-)
-SERVING = Fit(
-    asset="serving_model",
-    group="serving",
-    function=partial(als.fit, implicit_prefs=True),
-    model_type=ALSModel,
-    table="ratings",
-    settings="ranking",
-    description="The promoted top-N configuration fitted on **all** ratings. It is never scored on the test rows.",
-    needs_spark=True,
-    promoted=True,
 )
 EASE = Fit(
     asset="ease_model",
@@ -64,53 +55,41 @@ BLEND = Fit(
     settings="blend",
     description="How EASE, implicit ALS and the liking by attributes are mixed.",
 )
-FITS = (RANKING, SERVING, EASE, LIKING, BLEND)
-# The entry of the task `top_n` that is scored with what `SERVING` is fitted with.
-SERVED = "implicit_als"
+FITS = (RANKING, EASE, LIKING, BLEND)
 
 
-def by_popularity(
-    users: nw.LazyFrame, movies: nw.LazyFrame, pairs: nw.LazyFrame, rated: nw.LazyFrame, trained: nw.LazyFrame
-) -> pl.DataFrame:
-    """Ranks by number of training ratings."""
-    return rankings.by_popularity(users, movies, pairs, rated=rated, counted=trained)
+def popularity(users: nw.LazyFrame, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+    """The number of training ratings."""
+    return rankings.of_popularity(users, movies, trained)
 
 
-def _explicit_als(
-    als_model: ALSModel, user_clusters: nw.LazyFrame, rated: nw.LazyFrame, pairs: nw.LazyFrame
-) -> pl.DataFrame:
-    return _als_ranks(als_model, user_clusters, rated, pairs)
+def _explicit_als(als_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
+    return _als(als_model, user_clusters)
 
 
-def _implicit_als(
-    ranking_model: ALSModel, user_clusters: nw.LazyFrame, rated: nw.LazyFrame, pairs: nw.LazyFrame
-) -> pl.DataFrame:
-    return _als_ranks(ranking_model, user_clusters, rated, pairs)
+def _implicit_als(ranking_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
+    return _als(ranking_model, user_clusters)
 
 
-def _als_ranks(model: ALSModel, user_clusters: nw.LazyFrame, rated: nw.LazyFrame, pairs: nw.LazyFrame) -> pl.DataFrame:
-    factors = serving.warm_up(model, user_clusters)
-    return rankings.by_vectors(factors, model.movie_factors, pairs, rated=rated)
+def _als(model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
+    return rankings.of_vectors(
+        cold_start.warm_up(model, user_clusters),
+        model.movie_factors,
+        contributions=model.contributions,
+        otherwise="liked by people of the same cluster",
+    )
 
 
-def _liking(
-    liking_model: LikingModel, user_features: nw.LazyFrame, pairs: nw.LazyFrame, rated: nw.LazyFrame
-) -> pl.DataFrame:
+def _liking(liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
     features = liking.feature_matrix(user_features)
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return liking_model.scores(features[users])
 
-    return rankings.by_scores(scores, liking_model.movie_known, pairs, rated=rated)
+    return Ranker(scores, liking_model.movie_known, otherwise=liking.OTHERWISE)
 
 
-def _ease(
-    ease_model: EASEModel,
-    liking_model: LikingModel,
-    user_features: nw.LazyFrame,
-    pairs: nw.LazyFrame,
-    rated: nw.LazyFrame,
-) -> pl.DataFrame:
+def _ease(ease_model: EASEModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
     """EASE for users with a rating, the liking by attributes for the others."""
     features = liking.feature_matrix(user_features)
 
@@ -120,47 +99,28 @@ def _ease(
         scored[new] = liking_model.scores(features[users[new]])
         return scored
 
-    return rankings.by_scores(scores, ease_model.movie_known, pairs, rated=rated)
+    return Ranker(scores, ease_model.movie_known, ease_model.contributions, liking.OTHERWISE)
 
 
 def _blend(
     blend_weights: Blend,
     ease_model: EASEModel,
-    ranking_model: ALSModel,
     liking_model: LikingModel,
     user_features: nw.LazyFrame,
-    pairs: nw.LazyFrame,
-    rated: nw.LazyFrame,
-) -> pl.DataFrame:
-    scores = blended(blend_weights, ease_model, ranking_model, liking_model, liking.feature_matrix(user_features))
-    return rankings.by_scores(scores, liking_model.movie_known | ease_model.movie_known, pairs, rated=rated)
+    ranking_model: ALSModel | None = None,
+) -> Ranker:
+    return blend.ranker(blend_weights, ease_model, liking_model, liking.feature_matrix(user_features), ranking_model)
 
 
-def blended(
-    weights: Blend,
-    ease_model: EASEModel,
-    ranking_model: ALSModel,
-    liking_model: LikingModel,
-    features: np.ndarray,
-) -> Scorer:
-    """The blend's scores of users from their ratings, which is all that it knows of them beside their attributes."""
-
-    def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
-        return weights.scores(
-            ease=ease_model.scores(rows),
-            als=ranking_model.fold_in(rows) @ ranking_model.movie_factors.T,
-            prior=liking_model.scores(features[users]),
-            n_ratings=np.diff(rows.indptr),
-        )
-
-    return scores
+def _idle_in_blend(parameters: Parameters) -> tuple[str, ...]:
+    return () if parameters[BLEND.settings]["ease_weight"] < 1 else (RANKING.asset,)
 
 
 ENTRIES = (
-    Entry("popularity", "top_n", by_popularity),
+    Entry("popularity", "top_n", popularity),
     Entry("als_adjusted", "top_n", _explicit_als),
     Entry("implicit_als", "top_n", _implicit_als),
     Entry("liking", "top_n", _liking),
     Entry("ease", "top_n", _ease),
-    Entry("blend", "top_n", _blend),
+    Entry("blend", "top_n", _blend, _idle_in_blend),
 )

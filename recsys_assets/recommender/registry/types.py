@@ -3,14 +3,19 @@
 The models themselves are in the module of their task.
 """
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.rankings import Ranker, rank_pairs
+from recsys_assets.recommender.tables import PREDICTIONS, RANKING_PREDICTIONS
+
+# By section: what `Settings.model_dump()` holds, or a part of it.
+Parameters = Mapping[str, Mapping[str, Any]]
 Task = Literal["time_cut", "top_n", "latest_rating", "next_movie"]
 _CUT = {"pairs": ("test_ratings",), "rated": ("train_ratings",), "trained": ("train_ratings",)}
 _RESPONSES = {
@@ -43,7 +48,6 @@ class Fit:
         description: what the model is, for the UI.
         others: further tables and models that the function takes.
         needs_spark: whether the function needs a Spark session.
-        promoted: whether its settings are those of the promoted configuration instead of the present ones.
     """
 
     asset: str
@@ -55,7 +59,10 @@ class Fit:
     description: str
     others: tuple[str, ...] = ()
     needs_spark: bool = False
-    promoted: bool = False
+
+
+def _nothing(_: Parameters) -> tuple[str, ...]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -65,32 +72,56 @@ class Entry:
     Attributes:
         name: as in the score tables.
         task: which rows it predicts; see `tables.PREDICTIONS`.
-        function: from the assets its parameters name to the predictions table; models come as themselves, tables as
-            lazy frames. Parameters that every task has: `pairs`, the rows to predict; `rated`, what their users have
-            rated before; `trained`, the ratings that models learn from. Or the name of a model asset, whose own
-            `predict` takes the pairs.
+        function: from the assets its parameters name to the predictions table or, in a task that ranks, to the
+            `Ranker`; models come as themselves, tables as lazy frames. Parameters that every task has: `pairs`, the
+            rows to predict; `rated`, what their users have rated before; `trained`, the ratings that models learn from.
+            Or the name of a model asset, whose own `predict` takes the pairs.
+        idle: from the parameters by section to the models that have no weight with them. Their parameters of the
+            function have a default.
     """
 
     name: str
     task: Task
-    function: Callable[..., pl.DataFrame | nw.LazyFrame] | str
+    function: Callable[..., Any] | str
+    idle: Callable[[Parameters], Collection[str]] = _nothing
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The assets `predict` takes."""
         return tuple(dict.fromkeys(asset for assets in self._inputs.values() for asset in assets))
 
+    def needed(self, parameters: Parameters) -> tuple[str, ...]:
+        """Those that what it predicts depends on, with these parameters by section."""
+        idle = self.idle(parameters)
+        return tuple(name for name in self.needs if name not in idle)
+
+    @property
+    def _parameters(self) -> tuple[str, ...]:
+        return ("pairs", self.function) if isinstance(self.function, str) else (*signature(self.function).parameters,)
+
     @property
     def _inputs(self) -> dict[str, tuple[str, ...]]:
         roles = _ROLES[self.task]
-        if isinstance(self.function, str):
-            return {"pairs": roles["pairs"], self.function: (self.function,)}
-        return {name: roles.get(name, (name,)) for name in inspect.signature(self.function).parameters}
+        to_rank = ("pairs", "rated") if PREDICTIONS[self.task] is RANKING_PREDICTIONS else ()
+        return {name: roles.get(name, (name,)) for name in (*self._parameters, *to_rank)}
 
     def predict(self, **assets: Any) -> pl.DataFrame | nw.LazyFrame:
         """The predictions table from the assets that it needs."""
-        found = {name: [assets[asset] for asset in inputs] for name, inputs in self._inputs.items()}
-        given = {name: of[0] if len(of) == 1 else nw.concat(of) for name, of in found.items()}
+        given = self._given(assets)
+        found = self._call(given)
+        return rank_pairs(found, given["pairs"], rated=given["rated"]) if isinstance(found, Ranker) else found
+
+    def ranker(self, **assets: Any) -> Ranker:
+        """In a task that ranks, what the function gives of the assets that it names; others are ignored."""
+        return self._call(self._given(assets))
+
+    def _call(self, given: Mapping[str, Any]) -> Any:
         if isinstance(self.function, str):
             return given[self.function].predict(given["pairs"])
-        return self.function(**given)
+        return self.function(**{name: given[name] for name in self._parameters if name in given})
+
+    def _given(self, assets: Mapping[str, Any]) -> dict[str, Any]:
+        """What there is of the inputs, by parameter."""
+        there = {name: of for name, of in self._inputs.items() if all(asset in assets for asset in of)}
+        found = {name: [assets[asset] for asset in of] for name, of in there.items()}
+        return {name: of[0] if len(of) == 1 else nw.concat(of) for name, of in found.items()}
