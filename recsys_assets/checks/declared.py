@@ -18,6 +18,7 @@ from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.assets import ASSETS
 from recsys_assets.assets.common import SettingsParam
+from recsys_assets.assets.evaluation import SPLITS
 from recsys_assets.assets.models import MODEL_TYPES, predictions_key
 from recsys_assets.checks.results import check_result, last_good_facts
 from recsys_assets.io_managers import AssetIOManager, table_of
@@ -191,17 +192,7 @@ CHECKS = [
     sound("ratings", ["ratings"]),
     sound("users", ["user_partition", "user_features"]),
     sound("user_clusters", ["user_clusters"]),
-    sound(
-        "split",
-        [
-            "train_ratings",
-            "test_ratings",
-            "train_histories",
-            "train_responses",
-            "test_histories",
-            "test_responses",
-        ],
-    ),
+    sound("split", SPLITS),
     sound("cluster_ratings", ["cluster_ratings"]),
     sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
     *sound_by_layer("models", [name for name in MODEL_TYPES if name != "serving_model"]),
