@@ -33,12 +33,16 @@ def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
     Raises:
         ValueError: a declared column is missing.
     """
-    names = frame.collect_schema().names()
+    types = frame.collect_schema()
+    names = types.names()
     missing = [name for name in table.columns if name not in names]
     if missing:
         raise ValueError(f"columns missing: {', '.join(missing)}; found: {', '.join(names)}")
     extra = [name for name in names if name not in table.columns] if table.open_ended else []
-    declared = [nw.col(name).cast(column.dtype) for name, column in table.columns.items()]
+    declared = [
+        nw.col(name) if column.allows(types[name]) else nw.col(name).cast(column.dtype)
+        for name, column in table.columns.items()
+    ]
     return frame.select(*declared, *extra)
 
 

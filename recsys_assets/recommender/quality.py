@@ -58,7 +58,7 @@ def schema_findings(frame: nw.LazyFrame, table: Table, sizes: Mapping[str, int])
     wrong = [
         f"{name}: {types.get(name, 'missing')} for {column.dtype}"
         for name, column in table.columns.items()
-        if types.get(name) != column.dtype
+        if not column.allows(types.get(name))
     ]
     columns = Finding("columns and types", len(wrong), 0, 0, not wrong, detail="; ".join(wrong))
     there = [name for name in table.columns if name in types]
