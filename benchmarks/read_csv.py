@@ -41,16 +41,17 @@ def read_here(path: Path, folder: Path) -> None:
     """As the assets do: raw tables are written, then merged from what was written."""
     import narwhals as nw
 
-    from recsys_assets.recommender.frames import conform, lazy
+    from recsys_assets.recommender.frames import lazy
     from recsys_assets.recommender.ingest import merge
     from recsys_assets.recommender.ingest.sources import read_source
     from recsys_assets.recommender.tables import TABLES
+    from recsys_assets.storage import scan, write_table
 
     def stored(name: str, frame: nw.LazyFrame) -> nw.LazyFrame:
-        table = TABLES[name]
-        rows = conform(frame, table)
-        (rows.sort(*table.order) if table.order else rows).sink_parquet(folder / f"{name}.parquet")
-        return nw.from_native(pl.scan_parquet(folder / f"{name}.parquet"))
+        version = folder / name
+        version.mkdir()
+        write_table(frame, TABLES[name], version)
+        return scan(version)
 
     source = read_source(path, scratch=folder)
     raw = {name: [stored(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "movies")}

@@ -44,9 +44,10 @@ class Column:
     refers_to: str | None = None
     or_dtype: nw.dtypes.DType | None = None
 
-    def allows(self, dtype: nw.dtypes.DType | None) -> bool:
-        """Whether a stored column may have this type."""
-        return dtype is not None and dtype in (self.dtype, self.or_dtype)
+    @property
+    def dtypes(self) -> tuple[nw.dtypes.DType, ...]:
+        """The types that a stored column may have; the first one is cast to."""
+        return (self.dtype,) if self.or_dtype is None else (self.dtype, self.or_dtype)
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFram
     """The latest rating per (user, movie): by timestamp, then batch, then row. The table `ratings`.
 
     Args:
-        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival; ids as text or
-            whole numbers.
+        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival; ids as text
+            or as whole numbers.
         users: user, user_id.
         movies: movie, movie_id.
     """

@@ -1,7 +1,7 @@
 """The fast way into CSV files of ratings as the large releases have them: ids and times whole numbers, no bad row.
 
-Polars' own CSV reader turns such a file into typed columns, once. A file with anything else in it, be it one bad row, is
-left to the readers that keep every line's text and say what is wrong with it; both give the same ratings.
+Polars' own CSV reader turns such a file into typed columns, once. A file with anything else in it, be it one bad row,
+is left to the readers that keep every line's text and say what is wrong with it; both give the same ratings.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,7 @@ from recsys_assets.recommender.tables import WHOLE_IDS_BELOW
 _IDS = ("user_id", "movie_id")
 
 
-def plain_ratings(
-    source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules
-) -> pl.LazyFrame | None:
+def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame | None:
     """The file's ratings as `judge_ratings` gives them, all good, with integers for ids; None if the file is not plain.
 
     Args:
@@ -61,7 +59,7 @@ def plain_ratings(
 
 
 def _store(text: Text, delimiter: str, fields: Sequence[str], out: IO[bytes]) -> None:
-    """The typed columns, null where an id is not written as its number is; an empty file where they have no such type."""
+    """The typed columns, null where an id is not written as its number is; an empty file where the types do not fit."""
     rows = pl.scan_csv(
         text.path,
         separator=delimiter,
@@ -108,12 +106,12 @@ def _all_good(rows: pl.LazyFrame, file: str, scale: tuple[float, float] | None, 
         return False
     extremes = pl.LazyFrame(
         {
-            **dict.fromkeys(_IDS, ["0", "0"]),
-            "rating": [found["low"], found["high"]],
+            "user_id": ["0", "0"],
+            "movie_id": ["0", "0"],
+            "rating": pl.Series([found["low"], found["high"]], dtype=pl.Float32),
             "timestamp": [found["first"], found["last"]],
-            PROBLEM: [None, None],
-        },
-        schema_overrides={"rating": pl.Float32, "timestamp": pl.Int64, PROBLEM: pl.String},
+            PROBLEM: pl.Series([None, None], dtype=pl.String),
+        }
     )
     judged = judge_ratings(extremes, file, scale=scale, times="number", now=rules.now)
     return judged.select(pl.col(REASON).is_null().all()).collect().item()
