@@ -103,7 +103,7 @@ class Batch:
         if name == "rejected_rows":
             return withhold(self.tables.rejected, forgotten)
         frame: pl.LazyFrame = getattr(self.tables, name.removeprefix("raw_"))
-        is_left_out = pl.col("user_id").is_in(sorted(forgotten))
+        is_left_out = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
         return frame.filter(~is_left_out) if forgotten and name != "raw_movies" else frame
 
     def _accepted(self, others: Iterable[tuple[str, str | None]], max_share: float) -> Accepted:

@@ -65,11 +65,11 @@ def is_known_user(home: Home, user_id: str) -> bool:
     tables = [
         scan(store.current([asset], name)) for asset in ("raw_users", "raw_ratings") for name in store.batches([asset])
     ]
-    return any(len(frame.filter(nw.col("user_id") == user_id).head(1).collect()) for frame in tables)
+    return any(len(frame.filter(nw.col("user_id").cast(nw.String()) == user_id).head(1).collect()) for frame in tables)
 
 
 def _names(tables: SourceTables, forgotten: Collection[str]) -> bool:
-    is_one = pl.col("user_id").is_in(sorted(forgotten))
+    is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
     parts = [frame.select(is_one.any().alias("any")) for frame in (tables.ratings, tables.users)]
     withheld = withhold(tables.rejected, forgotten).select((pl.col("text") == WITHHELD).any().alias("any"))
     return any(part["any"][0] for part in pl.collect_all([*parts, withheld], engine="streaming"))
@@ -104,5 +104,5 @@ def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | N
         return kept if kept.select((pl.col("text") == WITHHELD).any()).collect().item() else None
     if "user_id" not in names:
         return None
-    is_one = pl.col("user_id").is_in(sorted(forgotten))
+    is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
     return rows.filter(~is_one) if rows.select(is_one.any()).collect().item() else None

@@ -14,9 +14,8 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
-from recsys_assets.recommender.frames import conform
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
-from recsys_assets.storage import TABLE_FILE, AssetStore, Model, scan
+from recsys_assets.storage import AssetStore, Model, scan, write_table
 
 
 def table_of(key: dg.AssetKey) -> Table | None:
@@ -83,8 +82,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
             table = table_of(context.asset_key)
             if table is None:
                 raise TypeError(f"{context.asset_key.to_user_string()} has no declaration in recommender/tables.py")
-            frame = conform(value, table)
-            (frame.sort(*table.order) if table.order else frame).sink_parquet(str(version / TABLE_FILE))
+            write_table(value, table, version)
         elif isinstance(value, Model):
             value.save(version)
         else:
@@ -134,7 +132,7 @@ def column_schema(table: Table) -> dg.TableSchema:
         columns=[
             dg.TableColumn(
                 name,
-                str(column.dtype),
+                " or ".join(map(str, column.dtypes)),
                 column.meaning,
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )

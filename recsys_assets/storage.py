@@ -15,6 +15,9 @@ from urllib.parse import quote, unquote
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.frames import conform, in_order
+from recsys_assets.recommender.tables import Table
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -133,6 +136,22 @@ def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
     except pl.exceptions.ComputeError as error:
         raise AssetDamagedError(path) from error
     return nw.from_native(found)
+
+
+def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:
+    """Store a frame as its table is declared: columns, types, order.
+
+    Raises:
+        ValueError: a declared column is missing.
+    """
+    rows = conform(frame, table)
+    ordered = in_order(rows, table.order) if table.order else rows
+    path = version / TABLE_FILE
+    if frame.implementation.is_polars():
+        # As Spark does by itself. Zstandard would save a third of the bytes and cost twice the time of writing.
+        ordered.to_native().sink_parquet(path, compression="snappy")
+    else:
+        ordered.sink_parquet(str(path))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -240,6 +240,22 @@ def test_a_forgotten_user_is_left_out_at_once_and_erased_by_compact(home):
     assert invoke("run", "--home", home.path).exit_code == 0
 
 
+def test_a_forgotten_user_whose_id_is_a_number_is_erased_too(home):
+    """Ids that are stored as numbers are not recognized as the one that is to be forgotten."""
+    land(home, "a.csv", "1", "86420975", movie="7")
+    land(home, "b.csv", "86420975", "2", movie="x")
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["1", "2", "86420975", "86420975"]
+    forgotten = invoke("forget", "86420975", "--home", home.path)
+    assert forgotten.exit_code == 0, forgotten.output
+    assert users_of(home) == ["1", "2"]
+    compacted = invoke("compact", "--home", home.path)
+    assert compacted.exit_code == 0, compacted.output
+    assert named_in(home.path, "86420975") == ["forgotten"]
+    assert (done := run(home)).exit_code == 0, done.output
+    assert users_of(home) == ["1", "2"]
+
+
 def test_forgetting_nobody_is_refused(home):
     """A mistyped id is taken for forgotten, and the user stays."""
     land(home, "a.csv", "ana")

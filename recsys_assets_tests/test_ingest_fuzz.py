@@ -130,7 +130,7 @@ def _read_through(path: Path, scratch: Path) -> None:
     )
     low, high = tables.rating_scale
     assert ratings["rating"].is_between(low, high).all()
-    assert not ratings.select(pl.any_horizontal(pl.col("user_id", "movie_id") == "").any()).item()
+    assert not ratings.select(pl.any_horizontal(pl.col("user_id", "movie_id").cast(pl.String) == "").any()).item()
     for frame, key in ((users, "user_id"), (movies, "movie_id")):
         assert frame[key].is_unique().all()
         assert frame[key].null_count() == 0

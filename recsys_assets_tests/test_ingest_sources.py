@@ -142,7 +142,7 @@ def test_csv_releases_come_in_with_any_line_ending(ending: bytes, tmp_path: Path
     """If this fails, quoted titles, missing genres or Windows line endings of the CSV releases are read wrongly."""
     tables = read(tmp_path, {name: content.replace(b"\n", ending) for name, content in ML_CSV.items()})
     assert (tables.format, tables.rating_scale) == ("ml-csv", (0.5, 5))
-    assert [row[:3] for row in rows(tables.ratings)] == [("1", "2", 3.5)]
+    assert [(str(user), str(movie), rating) for user, movie, rating, *_ in rows(tables.ratings)] == [("1", "2", 3.5)]
     assert rows(tables.movies) == [
         ("2", "American President, The", 1995, ["Comedy", "Drama"]),
         ("3", 'a "quoted" one', None, []),

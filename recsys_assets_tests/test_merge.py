@@ -65,6 +65,21 @@ def test_ids_are_given_out_by_batch_then_id():
     assert again.sort("user").equals(indexed)
 
 
+def test_ids_that_are_numbers_are_the_ids_that_they_are_written_as():
+    """Whoever has the id 07 would get the ratings of 7, or 7 would be two users, once as a number and once as text."""
+    numbers = _raw([(7, 1, 5, 0), (20, 2, 4, 1)]).with_columns(
+        pl.col("user_id").str.slice(1).cast(pl.Int64), pl.col("movie_id").str.slice(1).cast(pl.Int64)
+    )
+    texts = numbers.with_columns(pl.col("user_id", "movie_id").cast(pl.String))
+    described = lazy(pl.DataFrame({"user_id": ["07", "x", "+7", "9" * 30]}))
+    movies = lazy(pl.DataFrame({"movie_id": ["1", "2", "02"]}).with_row_index("movie"))
+    for batches in ([numbers], [numbers, texts], [texts, numbers]):
+        raw = [lazy(batch) for batch in batches]
+        users = lazy(to_polars(merge.index_users([described] * len(raw), raw)))
+        merged = to_polars(merge.merge_ratings(raw, users, movies)).join(to_polars(users), on="user")
+        assert sorted(merged.select("user_id", "movie", "rating").rows()) == [("20", 1, 4.0), ("7", 0, 5.0)]
+
+
 def test_attributes_come_from_the_newest_description():
     """A user who moved would keep the old zip code, or lose all attributes when rating again."""
     described = [

@@ -56,9 +56,9 @@ def schema_findings(frame: nw.LazyFrame, table: Table, sizes: Mapping[str, int])
     """
     types = frame.collect_schema()
     wrong = [
-        f"{name}: {types.get(name, 'missing')} for {column.dtype}"
+        f"{name}: {types.get(name, 'missing')} for {' or '.join(map(str, column.dtypes))}"
         for name, column in table.columns.items()
-        if types.get(name) != column.dtype
+        if types.get(name) not in column.dtypes
     ]
     columns = Finding("columns and types", len(wrong), 0, 0, not wrong, detail="; ".join(wrong))
     there = [name for name in table.columns if name in types]

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import narwhals as nw
 
 ID = nw.String()
+# Ids of ratings that come in may be integers, from 0 and below this limit: they cost a third of what texts do.
+WHOLE_ID = nw.Int64()
+WHOLE_IDS_BELOW = 10**18
 INDEX = nw.Int32()
 COUNT = nw.Int32()
 REAL = nw.Float64()
@@ -25,6 +28,7 @@ class Column:
 
     Attributes:
         dtype: its Narwhals type.
+        or_dtype: another type that it may have instead.
         meaning: what it means, with its unit.
         nullable: whether null may occur.
         low: the least value that makes sense; None: any.
@@ -38,6 +42,12 @@ class Column:
     low: float | None = None
     high: float | None = None
     refers_to: str | None = None
+    or_dtype: nw.dtypes.DType | None = None
+
+    @property
+    def dtypes(self) -> tuple[nw.dtypes.DType, ...]:
+        """The types that a stored column may have; the first one is cast to."""
+        return (self.dtype,) if self.or_dtype is None else (self.dtype, self.or_dtype)
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ _USER = Column(INDEX, "dense index of the user, 0 to number of users - 1", refer
 _MOVIE = Column(INDEX, "dense index of the movie, 0 to number of movies - 1", refers_to="movies")
 _USER_ID = Column(ID, "the user's id in the source")
 _MOVIE_ID = Column(ID, "the movie's id in the source")
+_RAW_USER_ID = Column(ID, "the user's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
+_RAW_MOVIE_ID = Column(ID, "the movie's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
 _RATING = Column(RATING, "the rating on the source's scale")
 _TIMESTAMP = Column(TIME, "when the rating was given, UTC")
 _ROW = Column(nw.Int64(), "position of the rating in its source, from 0", low=0)
@@ -126,7 +138,13 @@ PREDICTIONS: Mapping[str, Table] = {
 
 TABLES: Mapping[str, Table] = {
     "raw_ratings": Table(
-        {"user_id": _USER_ID, "movie_id": _MOVIE_ID, "rating": _RATING, "timestamp": _TIMESTAMP, "row": _ROW},
+        {
+            "user_id": _RAW_USER_ID,
+            "movie_id": _RAW_MOVIE_ID,
+            "rating": _RATING,
+            "timestamp": _TIMESTAMP,
+            "row": _ROW,
+        },
         key=("row",),
         in_source_order=True,
     ),

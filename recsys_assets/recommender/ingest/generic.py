@@ -14,6 +14,7 @@ from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import (
     MOVIE_COLUMNS,
     RATING_COLUMNS,
@@ -51,7 +52,10 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     return SourceTables(
         format="ml-csv" if is_movielens else formats[0],
         declared_scale=scale,
-        judged_ratings=lambda: pl.concat([_ratings(source, file, scale, rules) for file in ratings]),
+        # Relaxed: ids are integers where they are so in every file, else text.
+        judged_ratings=lambda: pl.concat(
+            [_ratings(source, file, scale, rules) for file in ratings], how="vertical_relaxed"
+        ),
         judged_users=lambda: _users(source, users, rules) if users else None,
         judged_movies=lambda: pl.concat([_movies(source, file, rules) for file in movies]) if movies else None,
     )
@@ -85,6 +89,8 @@ def _is_movielens(source: Source, ratings: Sequence[Sheet], movies: Sequence[She
 
 
 def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame:
+    if (plain := plain_ratings(source, file, scale, rules)) is not None:
+        return plain
     rows = _standard_rows(source, file, RATING_COLUMNS, rules)
     return judge_ratings(rows, file.name, scale=scale, times=file.times, now=rules.now)
 

@@ -18,7 +18,7 @@ def without_users(rows: nw.LazyFrame, forgotten: Collection[str]) -> nw.LazyFram
         rows: user_id and anything.
         forgotten: ids to leave out.
     """
-    return rows.filter(~nw.col("user_id").is_in(sorted(forgotten))) if forgotten else rows
+    return rows.filter(~nw.col("user_id").cast(nw.String()).is_in(sorted(forgotten))) if forgotten else rows
 
 
 def withhold(rejected: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame:

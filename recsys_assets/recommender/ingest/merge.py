@@ -8,7 +8,10 @@ from collections.abc import Sequence
 import narwhals as nw
 
 from recsys_assets.recommender.frames import last_rows
-from recsys_assets.recommender.tables import RATINGS
+from recsys_assets.recommender.tables import ID, RATINGS
+
+# How an id is written that is a whole number in the ratings: "07" is another id than 7.
+_WHOLE = r"^(0|[1-9]\d{0,17})$"
 
 Batches = Sequence[nw.LazyFrame]
 
@@ -39,14 +42,15 @@ def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFram
     """The latest rating per (user, movie): by timestamp, then batch, then row. The table `ratings`.
 
     Args:
-        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival.
+        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival; ids as text
+            or as whole numbers.
         users: user, user_id.
         movies: movie, movie_id.
     """
+    rated = _stacked(raw_ratings)
     indexed = (
-        _stacked(raw_ratings)
-        .join(users.select("user", "user_id"), on="user_id")
-        .join(movies.select("movie", "movie_id"), on="movie_id")
+        rated.join(_as_rated(users.select("user", "user_id"), rated), on="user_id")
+        .join(_as_rated(movies.select("movie", "movie_id"), rated), on="movie_id")
         .select(*RATINGS.columns)
     )
     return last_rows(indexed, RATINGS.key, order_by=["timestamp", "batch", "row"])
@@ -71,10 +75,20 @@ def _stacked(frames: Batches) -> nw.LazyFrame:
     return nw.concat([completed(frame, batch) for batch, frame in enumerate(frames)])
 
 
+def _as_rated(index: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:
+    """The index (number, id) with ids of the type that the ratings have; null where an id is no such number."""
+    number, key = index.collect_schema().names()
+    dtype = rated.collect_schema()[key]
+    if dtype == ID:
+        return index
+    return index.select(number, nw.when(nw.col(key).str.contains(_WHOLE)).then(nw.col(key)).cast(dtype))
+
+
 def _numbered(name: str, described: Batches, rated: Batches) -> nw.LazyFrame:
     key = f"{name}_id"
     facts = _stacked(described)
-    seen = nw.concat([facts.select(key, "batch"), _stacked([frame.select(key) for frame in rated])])
+    rated_ids = [frame.select(key).unique().select(nw.col(key).cast(ID)) for frame in rated]
+    seen = nw.concat([facts.select(key, "batch"), _stacked(rated_ids)])
     newest = last_rows(facts, [key], order_by=["batch"]).drop("batch")
     return (
         seen.group_by(key)

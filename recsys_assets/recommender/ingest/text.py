@@ -31,6 +31,7 @@ class Text:
     path: Path
     has_quotes: bool
     has_spaces: bool
+    has_returns: bool
 
 
 def utf8_text(source: Source, name: str, encoding: str | None = None) -> Text:
@@ -176,9 +177,9 @@ def _has_only_carriage_returns(path: Path) -> bool:
 
 
 def _inspected(path: Path, name: str) -> Text:
-    """One pass over the bytes: is it UTF-8 text, and does it hold quotes or spaces."""
+    """One pass over the bytes: is it UTF-8 text, and does it hold quotes, spaces or carriage returns."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    has_quotes = has_spaces = False
+    has_quotes = has_spaces = has_returns = False
     line = 1
     for block in _blocks(path):
         if b"\0" in block:
@@ -191,10 +192,11 @@ def _inspected(path: Path, name: str) -> Text:
             raise _not_utf8(name, line + block[: error.start].count(b"\n")) from error
         has_quotes = has_quotes or b'"' in block
         has_spaces = has_spaces or b" " in block
+        has_returns = has_returns or b"\r" in block
         line += block.count(b"\n")
     if decoder.getstate()[0]:
         raise _not_utf8(name, line)
-    return Text(path, has_quotes, has_spaces)
+    return Text(path, has_quotes, has_spaces, has_returns)
 
 
 def _not_utf8(name: str, line: int) -> SourceError:

@@ -24,7 +24,7 @@ _LONGEST_TEXT = 1000
 # How times are written: whole seconds since 1970 as in MovieLens; seconds or finer units, told apart by size; ISO 8601.
 Times = Literal["seconds", "number", "iso"]
 # From this size on a number counts the next finer unit. 1e11 seconds is the year 5138, 1e11 milliseconds is 1973.
-_MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
+MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
 
@@ -179,11 +179,11 @@ def _microseconds(dtype: pl.DataType, times: Times) -> pl.Expr:
     if times == "seconds":
         seconds = value.cast(pl.Int64, strict=False)
         # Kept from overflowing; the limits on times reject it anyway.
-        return seconds.clip(-_MILLISECONDS_FROM, _MILLISECONDS_FROM) * 1_000_000
+        return seconds.clip(-MILLISECONDS_FROM, MILLISECONDS_FROM) * 1_000_000
     number = value.cast(pl.Float64, strict=False)
     size = number.abs()
     per_unit = (
-        pl.when(size < _MILLISECONDS_FROM)
+        pl.when(size < MILLISECONDS_FROM)
         .then(1e6)
         .when(size < _MICROSECONDS_FROM)
         .then(1e3)
