@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 from dagster_pyspark import LazyPySparkResource
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
@@ -37,9 +38,12 @@ class HomeResource(dg.ConfigurableResource):
         return self._scratch
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Choose the scratch folder."""
+        """Choose the scratch folder, and remove those that killed processes have left."""
         run = context.run.run_id if context.run else "no-run"
         self._scratch = self.folders.scratch / f"{run}-{os.getpid()}"
+        for left in self.folders.scratch.glob("*-*-*-*-*-*"):
+            if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+                shutil.rmtree(left, ignore_errors=True)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Remove it."""

@@ -62,6 +62,7 @@ def test_a_worker_killed_at_every_stage_loses_nothing_and_repeats_nothing(materi
     with (home.path / "workers.log").open("wb") as log:
         ran = subprocess.run(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent, check=False)
     assert ran.returncode == 0, (home.path / "workers.log").read_text()[-3000:]
+    assert not [*home.scratch.iterdir()], "what killed workers left behind is still there"
     deaths = json.loads((home.path / "deaths.json").read_text())
     assert sorted(stage_of[asset] for asset in deaths) == sorted({*stage_of.values()})
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
