@@ -5,6 +5,7 @@ Usage: python benchmarks/new_data.py [ARCHIVE]
 """
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from recsys_assets.home import Home  # noqa: E402
-from recsys_assets_tests.conftest import invoke  # noqa: E402
 from recsys_assets_tests.running import table  # noqa: E402
 from recsys_assets_tests.served import served, wait_for  # noqa: E402
 
 ARCHIVE = ROOT.parent / "shared" / "data" / "ml-100k.zip"
 N_NEW = 40
+PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 
 
 def main() -> None:
@@ -37,9 +38,7 @@ def main() -> None:
         home.prepare()
         dropped = home.path / "new.csv"
         new = _split(archive, home.landing / "most", dropped)
-        ran = invoke("run", "--home", home.path)
-        if ran.exit_code:
-            sys.exit(ran.output)
+        subprocess.run([*PROGRAM, "run", "--home", str(home.path)], stdout=subprocess.DEVNULL, check=True)
         with served(home):
             print(f"load before: {_load()}")
             begun = time.time()

@@ -1,6 +1,7 @@
 """What tests of several stages share: one home in which the whole pipeline has run once."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ from recsys_assets_tests.made_up import MadeUp, made_up
 # How long an example takes says something about the machine, nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# Little data: the JVM would compile far longer than it computes.
+os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 
 
 @event.listens_for(Engine, "connect")
