@@ -64,6 +64,9 @@ def _stages(home: Home, begun: float) -> Iterator[str]:
                 continue
             events = [(event.timestamp - begun, event) for event in instance.all_logs(run.run_id, of_type=of_type)]
             steps = _step_seconds(events)
+            if not events:
+                yield f"{run.job_name}: asked for at {asked:.0f} s, not at work yet"
+                continue
             longest = sorted(steps, key=lambda step: -steps[step])[:8]
             yield f"{run.job_name}: asked for at {asked:.0f} s, first step at {events[0][0]:.0f} s"
             yield "  " + ", ".join(f"{step} {steps[step]:.1f} s" for step in longest)

@@ -19,6 +19,12 @@ refresh = dg.define_asset_job(
     selection=_PIPELINE - _INGEST,
     description="Everything after `ratings`: splits, models, scores, report, recommendations. Needs no batch.",
 )
+recommend = dg.define_asset_job(
+    "recommend",
+    selection=dg.AssetSelection.assets("user_features", "user_clusters", "serving_model", "recommendations"),
+    description="Recommendations from the present ratings by the configuration in use: what new users wait for. Scores "
+    "and promotes nothing; that is `refresh`.",
+)
 everything = dg.define_asset_job(
     "everything",
     selection=_PIPELINE,
@@ -39,4 +45,4 @@ study = dg.define_asset_job(
     "kept, so a run that was stopped goes on where it was.",
 )
 
-JOBS = [ingest, refresh, everything, backtest, study]
+JOBS = [ingest, recommend, refresh, everything, backtest, study]

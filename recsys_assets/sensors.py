@@ -6,15 +6,17 @@ are tried again in `retries`. docs/operations.md gives the reasons.
 
 import hashlib
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from recsys_assets.failures import one_line
 from recsys_assets.home import Home
-from recsys_assets.jobs import ingest, refresh
+from recsys_assets.jobs import ingest, recommend, refresh
 from recsys_assets.landing_watch import Cursor, choose, look, request, settle
 from recsys_assets.settings import AutomationSettings
+from recsys_assets.storage import AssetStore
 
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -25,8 +27,8 @@ UNFINISHED = [
 ]
 # What `refresh` rests on. New users and movies count as well: they are recommended, and to, before any rating.
 _MERGED = ("ratings", "users", "movies")
-# Depends on all of them, so its materialization tells which content the last refresh saw.
-_LAST = dg.AssetKey("recommendations")
+# Depends on all of them and comes last, so its materialization tells which content the last refresh saw.
+_LAST = dg.AssetKey("evaluation_report")
 _NOTES_SHOWN = 10
 
 
@@ -40,10 +42,19 @@ def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDef
         """Asks one ingest run for everything that has landed, stopped growing and not been ingested yet."""
         return watch_landing(context, home, settings.quiet_seconds)
 
-    @dg.sensor(job=refresh, minimum_interval_seconds=tick, default_status=status)
-    def retrain_sensor(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        """Asks for one refresh when the content of `ratings`, `users` or `movies` has changed."""
-        return watch_ratings(context)
+    @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
+    def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
+        """Asks for one refresh when the content of `ratings`, `users` or `movies` has changed.
+
+        Before it, where a configuration is in use, for recommendations by that one, which new users need not wait long
+        for.
+        """
+        asked = watch_ratings(context)
+        if isinstance(asked, dg.SkipReason):
+            return asked
+        in_use = AssetStore(home.assets).has(["promoted_configuration"])
+        first = dg.RunRequest(run_key=f"{asked.run_key}-{recommend.name}", job_name=recommend.name)
+        return [first, asked] if in_use else [asked]
 
     @dg.run_failure_sensor(
         name="failure_log",
@@ -96,7 +107,8 @@ def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
     context.update_cursor(state)
     # The same content may come back: the event, not the content alone, makes the key.
     newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
-    return dg.RunRequest(run_key=f"{state}-{max(record.storage_id for record in newest if record)}")
+    key = f"{state}-{max(record.storage_id for record in newest if record)}"
+    return dg.RunRequest(run_key=key, job_name=refresh.name)
 
 
 def unsound(instance: dg.DagsterInstance) -> str:

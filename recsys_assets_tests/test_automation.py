@@ -69,7 +69,7 @@ def test_a_dropped_file_becomes_recommendations(materialized_home, tmp_path, cap
     assert found.join(rated, on=["user_id", "movie_id"]).is_empty()
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         jobs = [run.job_name for run in instance.get_runs() if run.tags.get("dagster/sensor_name")]
-    assert jobs == ["refresh", "ingest"]
+    assert jobs == ["refresh", "recommend", "ingest"]
 
 
 # What a person does in the UI

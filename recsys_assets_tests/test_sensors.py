@@ -351,6 +351,20 @@ def test_a_refresh_is_asked_for_once_per_content(ticker):
     assert isinstance(second, dg.RunRequest) and second.run_key != first.run_key
 
 
+def test_new_users_are_recommended_to_before_everything_is_scored(ticker):
+    """New users would wait until two dozen models are scored; or a home in which nothing is in use yet would fail."""
+    ticker.land("one")
+    ticker.settle()
+    _, retrain, _ = sensors.build_sensors(ticker.home, Settings().automation)
+
+    def asked() -> list[str | None]:
+        return [request.job_name for request in retrain(dg.build_sensor_context(instance=ticker.instance))]
+
+    assert asked() == ["refresh"]
+    (ticker.home.assets / "promoted_configuration" / "current").mkdir(parents=True)
+    assert asked() == ["recommend", "refresh"]
+
+
 def test_rows_in_another_order_ask_for_no_refresh(ticker):
     """A batch that is sent again, sorted differently, would retrain everything for nothing."""
     folder = ticker.land("one")
