@@ -5,14 +5,16 @@ on each.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import narwhals as nw
 import numpy as np
 import polars as pl
-from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances, silhouette_score
 
 from recsys_assets.recommender.frames import pseudo_random, to_polars
+
+if TYPE_CHECKING:
+    from sklearn.cluster import KMeans
 
 ZIP_CODE = "zip_code"
 
@@ -76,6 +78,8 @@ def sweep(
     distinct = len(np.unique(matrix, axis=0))
     sample = _sample(users, silhouette_sample, seed)
     # Once for all K: they are the costly part of a silhouette.
+    from sklearn.metrics import pairwise_distances, silhouette_score
+
     distances = pairwise_distances(matrix[sample].astype(np.float32))
     np.fill_diagonal(distances, 0)
     rows = []
@@ -118,7 +122,9 @@ def _matrix(features: nw.LazyFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(values, np.float64), table["user"].to_numpy()
 
 
-def _k_means(matrix: np.ndarray, k: int, n_init: int, seed: int) -> KMeans:
+def _k_means(matrix: np.ndarray, k: int, n_init: int, seed: int) -> "KMeans":
+    from sklearn.cluster import KMeans
+
     return KMeans(n_clusters=k, n_init=n_init, random_state=seed).fit(matrix)
 
 

@@ -8,7 +8,6 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.liking import feature_matrix
@@ -62,6 +61,8 @@ def profiles(rated: sparse.csr_array, n_components: int) -> tuple[np.ndarray, np
         rated: users by movies.
         n_components: wanted; at most one less than the shorter side.
     """
+    from sklearn.utils.extmath import randomized_svd
+
     cells = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
     users, movies = cells.sum(axis=1), cells.sum(axis=0)
     weights = [

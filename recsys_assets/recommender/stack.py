@@ -13,7 +13,6 @@ from typing import Literal
 import narwhals as nw
 import numpy as np
 import polars as pl
-from sklearn.linear_model import Ridge
 
 from recsys_assets.recommender import bayesian_factors, cluster_mean
 from recsys_assets.recommender.bayesian_factors import BayesianFactors
@@ -196,6 +195,8 @@ def _ridge(features: np.ndarray, left: np.ndarray, reg: float) -> np.ndarray:
 
     The constant is one of the features: with few ratings to learn from it is drawn to no correction like the others.
     """
+    from sklearn.linear_model import Ridge
+
     if not len(left):
         return np.zeros(features.shape[1])
     scale = np.sqrt(np.mean(features**2, axis=0))

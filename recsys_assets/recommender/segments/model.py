@@ -12,16 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 from scipy import sparse
-from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.matrices import user_movie_matrix
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import LatentDirichletAllocation
 
 # A block is copied to float64: 8,192 users with 100 movies each are 10 MB.
 _USERS_PER_BLOCK = 8_192
@@ -39,7 +41,7 @@ class SegmentModel:
         index: fingerprint of the dense index it was fitted with.
     """
 
-    lda: LatentDirichletAllocation
+    lda: "LatentDirichletAllocation"
     movies: np.ndarray
     n_movies: int
     index: str
@@ -87,7 +89,7 @@ class SegmentModel:
 
     def save(self, folder: Path) -> None:
         """Write lda.skops, movies.parquet and model.json; equal models give equal files."""
-        from skops import io as skops  # loads all of scikit-learn: a second in every process that imports it
+        from skops import io as skops
 
         (folder / _LDA_FILE).write_bytes(_reproducible(skops.dumps(self.lda)))
         pl.DataFrame({"movie": self.movies}).write_parquet(folder / _MOVIES_FILE)
@@ -139,6 +141,8 @@ def fit(
     Raises:
         ValueError: there is no rating, or one is negative.
     """
+    from sklearn.decomposition import LatentDirichletAllocation
+
     _, ratings = user_movie_matrix(histories, n_movies=index.n_movies)
     _require_counts(ratings)
     movies = np.unique(ratings.indices).astype(np.int32)
@@ -168,7 +172,9 @@ def _require_counts(ratings: sparse.csr_array) -> None:
         )
 
 
-def _learn(lda: LatentDirichletAllocation, ratings: sparse.csr_array, passes: int, log: Callable[[str], None]) -> None:
+def _learn(
+    lda: "LatentDirichletAllocation", ratings: sparse.csr_array, passes: int, log: Callable[[str], None]
+) -> None:
     """Update the estimator batch by batch.
 
     Not by its `fit`, which ends with one more pass over everything for the perplexity. In float64, because scikit-learn
