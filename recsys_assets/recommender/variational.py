@@ -16,9 +16,6 @@ _BURN_IN = 2
 _NOISE_SHRINKAGE = 20.0
 # Noise changes slowly, and takes as long as an update of users and movies.
 _NOISE_EVERY = 3
-_CELLS_PER_BLOCK = 1_000_000
-# With rank 24 about 150 MB.
-_ROWS_PER_BLOCK = 20_000
 
 
 @dataclass(frozen=True)
@@ -125,6 +122,8 @@ def posterior(
         noise: precisions of ratings, of each row, shape (n,), or else of each column, (m,).
         per_row: which of the two.
     """
+    from recsys_assets.recommender.variational_kernels import fill_covariances, in_threads
+
     weight = np.ones((len(others), 1), np.float32) if per_row else noise[:, None].astype(np.float32)
     own_noise = noise if per_row else np.ones(len(expected))
     stored = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
@@ -136,10 +135,11 @@ def posterior(
     target = rated @ (weight * design) - stored @ (weight * (design * bias + covered))
     pull = own_noise[:, None] * target + expected @ prior.precision
     covariances = np.empty((len(expected), design.shape[1], design.shape[1]), np.float32)
-    for start in range(0, len(expected), _ROWS_PER_BLOCK):
-        block = slice(start, start + _ROWS_PER_BLOCK)
-        precisions = own_noise[block, None, None] * _square(stored[block] @ moments) + prior.precision
-        covariances[block] = np.linalg.inv(precisions.astype(np.float32))
+    cells = (rated.indptr, rated.indices)
+    in_threads(
+        lambda begin, end: fill_covariances(covariances, begin, end, *cells, moments, own_noise, prior.precision),
+        len(expected),
+    )
     return np.einsum("nij,nj->ni", covariances, pull), covariances
 
 
@@ -149,16 +149,16 @@ def second_moments(design: np.ndarray, covariances: np.ndarray) -> np.ndarray:
     The bias stands in the design as 1, so its variance has no part in them.
     """
     first, second = np.triu_indices(design.shape[1])
-    return design[:, first] * design[:, second] + np.where(first == 0, 0, covariances[:, first, second])
+    products = np.take(design, first, axis=1) * np.take(design, second, axis=1)
+    return products + np.where(first == 0, 0, upper_triangles(covariances))
 
 
-def _square(packed: np.ndarray) -> np.ndarray:
-    """Symmetric matrices, shape (n, K, K), from their upper triangles, shape (n, K (K + 1) / 2)."""
-    size = int(np.sqrt(2 * packed.shape[1]))
-    first, second = np.triu_indices(size)
-    square = np.empty((len(packed), size, size))
-    square[:, first, second] = square[:, second, first] = packed
-    return square
+def upper_triangles(matrices: np.ndarray) -> np.ndarray:
+    """Of symmetric matrices, shape (n, K, K), the entries that tell all: shape (n, K (K + 1) / 2), row by row."""
+    size = matrices.shape[1]
+    places = np.flatnonzero(np.triu(np.ones((size, size))))
+    # Unlike indexing, this leaves each row's entries beside each other, as the sums over cells read them.
+    return np.take(matrices.reshape(len(matrices), -1), places, axis=1)
 
 
 def _start(n_attributes: int, rank: int, variance: float) -> Prior:
@@ -193,27 +193,19 @@ def _noise(
     movie_covariances: np.ndarray,
 ) -> np.ndarray:
     """The precision of each user's ratings, shrunk to that of all: shape (U,)."""
-    stored = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
+    from recsys_assets.recommender.variational_kernels import fill_squared_errors, in_threads
+
     first, second = np.triu_indices(users.shape[1])
     twice = np.where(first == second, 1, 2).astype(np.float32)
-    designs = [values.astype(np.float32) for values in (users, movies)]
-    for design in designs:
-        design[:, 0] = 1
-    spread = (stored @ second_moments(designs[1], movie_covariances)) * (user_covariances[:, first, second] * twice)
-    own = designs[0][:, first] * designs[0][:, second]
-    spread += (stored @ (movie_covariances[:, first, second] * twice)) * own
-    counts = np.diff(rated.indptr)
-    errors = _squared_errors(rated, users, movies) + spread.sum(axis=1)
+    design = movies.astype(np.float32)
+    design[:, 0] = 1
+    user_spread, movie_spread = (
+        upper_triangles(covariances) * twice for covariances in (user_covariances, movie_covariances)
+    )
+    moments = second_moments(design, movie_covariances)
+    cells = (rated.indptr, rated.indices, rated.data)
+    known = (*cells, users, user_spread, movies, moments, movie_spread)
+    errors = np.empty(rated.shape[0])
+    in_threads(lambda begin, end: fill_squared_errors(errors, begin, end, *known), len(errors))
     average = errors.sum() / max(rated.nnz, 1)
-    return (counts + _NOISE_SHRINKAGE) / (errors + _NOISE_SHRINKAGE * average)
-
-
-def _squared_errors(rated: sparse.csr_array, users: np.ndarray, movies: np.ndarray) -> np.ndarray:
-    row = np.repeat(np.arange(rated.shape[0]), np.diff(rated.indptr))
-    squares = np.empty(rated.nnz)
-    for start in range(0, rated.nnz, _CELLS_PER_BLOCK):
-        block = slice(start, start + _CELLS_PER_BLOCK)
-        mine, theirs = users[row[block]], movies[rated.indices[block]]
-        predicted = mine[:, 0] + theirs[:, 0] + np.einsum("ij,ij->i", mine[:, 1:], theirs[:, 1:])
-        squares[block] = (rated.data[block] - predicted) ** 2
-    return np.bincount(row, squares, rated.shape[0])
+    return (np.diff(rated.indptr) + _NOISE_SHRINKAGE) / (errors + _NOISE_SHRINKAGE * average)

@@ -1,0 +1,134 @@
+"""The inner loops of `variational`, compiled by Numba: sums over a row's cells, and the inverse of a small matrix.
+
+They let go of the interpreter's lock and no row knows of another, so blocks of rows are done side by side, and how many
+at a time changes no result. Imported where they are used, because Numba takes a second to load.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+_ROWS_PER_BLOCK = 500
+
+
+def in_threads(work: Callable[[int, int], None], n_rows: int) -> None:
+    """Call `work` with the bounds of blocks of rows, on all cores."""
+    starts = range(0, n_rows, _ROWS_PER_BLOCK)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(lambda start: work(start, min(start + _ROWS_PER_BLOCK, n_rows)), starts):
+            pass
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_covariances(
+    covariances: np.ndarray,
+    begin: int,
+    end: int,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    moments: np.ndarray,
+    noise: np.ndarray,
+    precision: np.ndarray,
+) -> None:
+    """Write the posterior covariances of the rows from `begin` to before `end`.
+
+    Args:
+        covariances: shape (n, K, K), to be filled.
+        begin: first row.
+        end: row after the last.
+        starts: of each row's cells, shape (n + 1,).
+        columns: of the cells.
+        moments: expected products of the columns' designs, upper triangles, shape (m, K (K + 1) / 2), weighted.
+        noise: precision of each row's cells, shape (n,).
+        precision: of the prior, shape (K, K).
+    """
+    size = len(precision)
+    total = np.empty(moments.shape[1], moments.dtype)
+    matrix = np.empty((size, size))
+    for row in range(begin, end):
+        _add_up(total, starts[row], starts[row + 1], columns, moments)
+        place = 0
+        for i in range(size):
+            for j in range(i, size):
+                matrix[i, j] = matrix[j, i] = noise[row] * total[place] + precision[i, j]
+                place += 1
+        _invert(matrix)
+        covariances[row] = matrix
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_squared_errors(
+    errors: np.ndarray,
+    begin: int,
+    end: int,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    rows: np.ndarray,
+    row_covariances: np.ndarray,
+    others: np.ndarray,
+    moments: np.ndarray,
+    covariances: np.ndarray,
+) -> None:
+    """Write the expected squared errors of the rows from `begin` to before `end`, each summed over its cells.
+
+    Args:
+        errors: shape (n,), to be filled.
+        begin: first row.
+        end: row after the last.
+        starts: of each row's cells, shape (n + 1,).
+        columns: of the cells.
+        values: of the cells.
+        rows: means of the rows' bias and factors, shape (n, K).
+        row_covariances: upper triangles, shape (n, K (K + 1) / 2), off the diagonal twice.
+        others: means of the columns, shape (m, K).
+        moments: expected products of the columns' designs, upper triangles.
+        covariances: of the columns, upper triangles, off the diagonal twice.
+    """
+    size = rows.shape[1]
+    of_designs, of_columns = np.empty(moments.shape[1], moments.dtype), np.empty(moments.shape[1], moments.dtype)
+    for row in range(begin, end):
+        _add_up(of_designs, starts[row], starts[row + 1], columns, moments)
+        _add_up(of_columns, starts[row], starts[row + 1], columns, covariances)
+        error = 0.0
+        for cell in range(starts[row], starts[row + 1]):
+            predicted = rows[row, 0] + others[columns[cell], 0]
+            for factor in range(1, size):
+                predicted += rows[row, factor] * others[columns[cell], factor]
+            error += (values[cell] - predicted) ** 2
+        place = 0
+        for i in range(size):
+            for j in range(i, size):
+                # The bias stands in the design as 1.
+                product = (rows[row, i] if i else 1.0) * (rows[row, j] if j else 1.0)
+                error += of_designs[place] * row_covariances[row, place] + of_columns[place] * product
+                place += 1
+        errors[row] = error
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_up(total: np.ndarray, begin: int, end: int, columns: np.ndarray, addends: np.ndarray) -> None:
+    total[:] = 0
+    for cell in range(begin, end):
+        addend = addends[columns[cell]]
+        for place in range(len(total)):
+            total[place] += addend[place]
+
+
+@numba.njit(nogil=True, cache=True)
+def _invert(matrix: np.ndarray) -> None:
+    """Gauss-Jordan elimination in place; symmetric positive definite matrices need no pivoting."""
+    for pivot in range(len(matrix)):
+        inverse = 1 / matrix[pivot, pivot]
+        matrix[pivot, pivot] = 1.0
+        for j in range(len(matrix)):
+            matrix[pivot, j] *= inverse
+        for i in range(len(matrix)):
+            if i != pivot:
+                factor = matrix[i, pivot]
+                matrix[i, pivot] = 0.0
+                for j in range(len(matrix)):
+                    matrix[i, j] -= factor * matrix[pivot, j]
