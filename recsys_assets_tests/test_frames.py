@@ -2,9 +2,12 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 from scipy.stats import chisquare
 
-from recsys_assets.recommender.frames import conform, lazy, pseudo_random, to_polars
+from recsys_assets.recommender.frames import conform, lazy, numbered, pseudo_random, to_polars
 from recsys_assets.recommender.tables import TABLES
 
 
@@ -55,3 +58,19 @@ def test_conform_keeps_further_columns_of_open_tables_only():
     assert users.collect_schema() == {"user": nw.Int32(), "user_id": nw.String(), "age": nw.Float64()}
     clusters = conform(lazy(pl.DataFrame({"user": [0], "cluster": [1], "extra": [1]})), TABLES["user_clusters"])
     assert clusters.collect_schema().names() == ["user", "cluster"]
+
+
+_KEYS = st.integers(0, 30) | st.integers(0, 10**18 - 1)
+
+
+@given(rated=st.lists(_KEYS, max_size=20), known=st.lists(st.none() | _KEYS, unique=True, max_size=10))
+def test_numbers_are_looked_up_as_by_a_join(rated, known):
+    """Ratings would be given to another user, or ratings of users that are left out would come in."""
+    frame = lazy(
+        pl.DataFrame({"user_id": rated, "row": range(len(rated))}, schema={"user_id": pl.Int64, "row": pl.Int64})
+    )
+    index = lazy(
+        pl.DataFrame({"user": range(len(known)), "user_id": known}, schema={"user": pl.Int32, "user_id": pl.Int64})
+    )
+    found = to_polars(numbered(frame, index), "row", "user_id", "user")
+    assert_frame_equal(found, to_polars(frame.join(index, on="user_id").sort("row"), "row", "user_id", "user"))

@@ -6,6 +6,7 @@ Only what is the same on both engines (Polars and PySpark) belongs here; what a 
 from collections.abc import Sequence
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.tables import Table
@@ -14,7 +15,9 @@ from recsys_assets.recommender.tables import Table
 # would wrap).
 _PRIME = 2**31 - 1
 _MULTIPLIERS = (1_540_483_477, 668_265_263)
-_PLACE = "__place"
+_PLACE, _KEY = "__place", "__key"
+# Keys that an array is made for: 200 MB.
+_LARGEST_TABLE = 50_000_000
 
 
 def to_polars(frame: nw.LazyFrame, *columns: str) -> pl.DataFrame:
@@ -62,13 +65,16 @@ def pseudo_random(seed: int, columns: Sequence[str]) -> nw.Expr:
     return state
 
 
+def distinct(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:
+    """The different values of a column; on Polars worked out here and now, block by block, in a third of the time."""
+    values = frame.select(column).unique()
+    return lazy(values.to_native().collect(engine="streaming")) if frame.implementation.is_polars() else values
+
+
 def last_rows(frame: nw.LazyFrame, key: Sequence[str], order_by: Sequence[str]) -> nw.LazyFrame:
     """Of the rows that share a key, which must not be null, the last in an order that leaves no ties."""
     if not frame.implementation.is_polars():
         return frame.unique(list(key), keep="last", order_by=list(order_by))
-
-    rows = in_order(frame, key).to_native()
-    by = _sort_keys(key, rows.collect_schema())
 
     def newest(sorted_rows: pl.DataFrame) -> pl.DataFrame:
         """Of rows in the order of their keys, those that are alone with theirs, and the last of the others."""
@@ -76,39 +82,66 @@ def last_rows(frame: nw.LazyFrame, key: Sequence[str], order_by: Sequence[str]) 
         if is_last.all():
             return sorted_rows
         shared = (~is_last | ~is_last.shift(1, fill_value=True)).arg_true()
-        candidates = sorted_rows[shared].with_columns(shared.alias(_PLACE)).sort(*key, *order_by)
+        candidates = sorted_rows[shared].with_columns(shared.alias(_PLACE)).sort(*by, *order_by)
         kept = candidates.filter(_differs_from_next(by))[_PLACE]
         return sorted_rows.filter(is_last.scatter(shared, False).scatter(kept, True))
 
     # Neighbours after a sort by the key, in which the table is stored anyway: three times as fast as looking every key
     # up. Keys mostly occur once, so only the few others are sorted by everything.
-    return nw.from_native(rows.map_batches(newest, schema=rows.collect_schema()))
+    rows, by = _in_order(frame.to_native(), key)
+    return nw.from_native(rows.map_batches(newest, schema=rows.collect_schema()).drop(_KEY, strict=False))
 
 
 def in_order(frame: nw.LazyFrame, key: Sequence[str]) -> nw.LazyFrame:
     """The rows sorted by their key; where Polars sees at a glance that they are in order, they are not sorted again."""
     if not frame.implementation.is_polars():
         return frame.sort(*key)
-    rows = frame.to_native()
-    by = _sort_keys(key, rows.collect_schema())
+    return nw.from_native(_in_order(frame.to_native(), key)[0].drop(_KEY, strict=False))
+
+
+def _in_order(rows: pl.LazyFrame, key: Sequence[str]) -> tuple[pl.LazyFrame, list[str]]:
+    """The sorted rows, and the columns that give the order: two indices make one number, which takes half the time."""
+    by = list(key)
+    types = rows.collect_schema()
+    if [types[name] for name in by] == [pl.Int32, pl.Int32]:
+        rows = rows.with_columns((pl.col(by[0]).cast(pl.Int64) * 2**32 + pl.col(by[1])).alias(_KEY))
+        by = [_KEY]
 
     def ordered(unsorted: pl.DataFrame) -> pl.DataFrame:
-        is_sorted = len(by) == 1 and unsorted.select(by).to_series().is_sorted()
+        is_sorted = len(by) == 1 and unsorted[by[0]].is_sorted()
         return unsorted if is_sorted else unsorted.sort(by)
 
-    return nw.from_native(rows.map_batches(ordered, schema=rows.collect_schema()))
+    return rows.map_batches(ordered, schema=rows.collect_schema()), by
 
 
-def _sort_keys(key: Sequence[str], types: pl.Schema) -> list[pl.Expr]:
-    """What gives the order of a key. Two indices make one number, by which sorting takes half the time."""
-    columns = [pl.col(name) for name in key]
-    if [types[name] for name in key] == [pl.Int32, pl.Int32]:
-        return [columns[0].cast(pl.Int64) * 2**32 + columns[1]]
-    return columns
+def _differs_from_next(by: Sequence[str]) -> pl.Expr:
+    return pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(-1)) for name in by)
 
 
-def _differs_from_next(by: Sequence[pl.Expr]) -> pl.Expr:
-    return pl.any_horizontal(part.ne_missing(part.shift(-1)) for part in by)
+def numbered(frame: nw.LazyFrame, index: nw.LazyFrame) -> nw.LazyFrame:
+    """The frame with the number of its key from an index; rows whose key is not in the index are left out.
+
+    Args:
+        frame: with the key, which is not below 0 where it is an integer.
+        index: number, an int32, and key, each key once; null keys stand for nothing.
+    """
+    number, key = index.collect_schema().names()
+    if not frame.implementation.is_polars() or frame.collect_schema()[key] != nw.Int64():
+        return frame.join(index, on=key)
+    known = to_polars(index).drop_nulls(key)
+    largest = known[key].max()
+    if not isinstance(largest, int) or largest >= _LARGEST_TABLE:
+        return frame.join(index, on=key)
+    numbers = np.full(largest + 1, -1, np.int32)
+    numbers[known[key].to_numpy()] = known[number].to_numpy()
+    table = pl.Series(numbers)
+
+    def look_up(keys: pl.Series) -> pl.Series:
+        return table.gather(keys, null_on_oob=True)
+
+    # An eighth of the time of a join.
+    found = pl.col(key).map_batches(look_up, return_dtype=pl.Int32, is_elementwise=True).alias(number)
+    return nw.from_native(frame.to_native().with_columns(found).filter(pl.col(number) >= 0))
 
 
 def same_engine(template: nw.LazyFrame, small: pl.DataFrame) -> nw.LazyFrame:

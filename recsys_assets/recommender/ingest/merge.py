@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import narwhals as nw
 
-from recsys_assets.recommender.frames import last_rows
+from recsys_assets.recommender.frames import distinct, last_rows, numbered
 from recsys_assets.recommender.tables import ID, RATINGS
 
 # How an id is written that is a whole number in the ratings: "07" is another id than 7.
@@ -48,12 +48,9 @@ def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFram
         movies: movie, movie_id.
     """
     rated = _stacked(raw_ratings)
-    indexed = (
-        rated.join(_as_rated(users.select("user", "user_id"), rated), on="user_id")
-        .join(_as_rated(movies.select("movie", "movie_id"), rated), on="movie_id")
-        .select(*RATINGS.columns)
-    )
-    return last_rows(indexed, RATINGS.key, order_by=["timestamp", "batch", "row"])
+    of_known_users = numbered(rated, _as_rated(users.select("user", "user_id"), rated))
+    indexed = numbered(of_known_users, _as_rated(movies.select("movie", "movie_id"), rated))
+    return last_rows(indexed.select(*RATINGS.columns), RATINGS.key, order_by=["timestamp", "batch", "row"])
 
 
 def _stacked(frames: Batches) -> nw.LazyFrame:
@@ -87,7 +84,7 @@ def _as_rated(index: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:
 def _numbered(name: str, described: Batches, rated: Batches) -> nw.LazyFrame:
     key = f"{name}_id"
     facts = _stacked(described)
-    rated_ids = [frame.select(key).unique().select(nw.col(key).cast(ID)) for frame in rated]
+    rated_ids = [distinct(frame, key).select(nw.col(key).cast(ID)) for frame in rated]
     seen = nw.concat([facts.select(key, "batch"), _stacked(rated_ids)])
     newest = last_rows(facts, [key], order_by=["batch"]).drop("batch")
     return (
