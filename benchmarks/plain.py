@@ -12,12 +12,13 @@ import polars as pl
 from pyspark.sql import SparkSession
 
 from recsys_assets.home import Home
-from recsys_assets.recommender import als, clusters, cold_start, segments, serving, splitting
+from recsys_assets.recommender import clusters, cold_start, segments, serving, splitting
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
+from recsys_assets.recommender.models import als
 from recsys_assets.recommender.reasons import reasons
 from recsys_assets.recommender.refit import Refit
 from recsys_assets.recommender.registry import ENTRIES, FITS

@@ -2,11 +2,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import als
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index, IndexMismatchError
 from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.models import als
+from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import SparkSettings
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_assets.recommender import cold_start
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.models.als import ALSModel
 
 
 def _world(n_warm: int, n_cold: int, n_movies: int):

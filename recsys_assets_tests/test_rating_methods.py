@@ -3,20 +3,14 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from recsys_assets.recommender import (
-    bayesian_factors,
-    biases,
-    cluster_mean,
-    item_mean,
-    side_information,
-    stack,
-)
-from recsys_assets.recommender.bayesian_factors import BayesianFactors
-from recsys_assets.recommender.biases import BiasModel
-from recsys_assets.recommender.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender import side_information
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.stack import StackModel
+from recsys_assets.recommender.models import bayesian_factors, biases, cluster_mean, item_mean, stack
+from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
+from recsys_assets.recommender.models.biases import BiasModel
+from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender.models.stack import StackModel
 
 N_USERS, N_MOVIES = 120, 60
 COLD = np.arange(100, N_USERS)

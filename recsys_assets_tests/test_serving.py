@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_assets.recommender import cold_start, serving
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.rankings import Ranker, of_vectors
 from recsys_assets.recommender.reasons import reasons
 from recsys_assets.recommender.refit import Refit, entry

@@ -5,13 +5,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recsys_assets.recommender import blend, ease, liking
-from recsys_assets.recommender.als import ALSModel
-from recsys_assets.recommender.blend import Blend
-from recsys_assets.recommender.ease import EASEModel
 from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.liking import LikingModel
 from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.models import blend, ease, liking
+from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.blend import Blend
+from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.preferences import Preference
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.reasons import reasons

@@ -5,9 +5,10 @@ import narwhals as nw
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
-from recsys_assets.recommender import als, cold_start
+from recsys_assets.recommender import cold_start
 from recsys_assets.recommender.frames import lazy, row_count
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.models import als
 from recsys_assets.resources import HomeResource
 
 

@@ -9,8 +9,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.als import ALSModel
 from recsys_assets.recommender.frames import pseudo_random, row_count, same_engine, to_polars
+from recsys_assets.recommender.models.als import ALSModel
 
 FillSize = int | str
 

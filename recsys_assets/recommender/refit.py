@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender import als, clusters, cold_start, segments
+from recsys_assets.recommender import clusters, cold_start, segments
 from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.models import als
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Parameters, Task
 
 if TYPE_CHECKING:

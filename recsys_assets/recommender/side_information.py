@@ -10,7 +10,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.liking import feature_matrix
+from recsys_assets.recommender.models.liking import feature_matrix
 
 # A number with this few values, such as MovieLens 1M's age groups, is a category as well.
 _FEW_VALUES = 10

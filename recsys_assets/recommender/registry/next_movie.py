@@ -6,15 +6,16 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
-from recsys_assets.recommender import als, ease, rankings, segments, transitions
-from recsys_assets.recommender.als import ALSModel
-from recsys_assets.recommender.ease import EASEModel
+from recsys_assets.recommender import rankings, segments
 from recsys_assets.recommender.frames import row_count
+from recsys_assets.recommender.models import als, ease, transitions
+from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.transitions import TransitionModel
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.registry.top_n import popularity
 from recsys_assets.recommender.registry.types import Entry, Fit
 from recsys_assets.recommender.segments import SegmentModel
-from recsys_assets.recommender.transitions import TransitionModel
 
 HISTORY_RANKING = Fit(
     asset="history_ranking_model",

@@ -3,14 +3,14 @@
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender import als, bayesian_factors, biases, cluster_mean, item_mean, stack
-from recsys_assets.recommender.als import ALSModel
-from recsys_assets.recommender.bayesian_factors import BayesianFactors
-from recsys_assets.recommender.biases import BiasModel
-from recsys_assets.recommender.cluster_mean import ClusterMeanModel
-from recsys_assets.recommender.item_mean import ItemMeanModel
+from recsys_assets.recommender.models import als, bayesian_factors, biases, cluster_mean, item_mean, stack
+from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
+from recsys_assets.recommender.models.biases import BiasModel
+from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender.models.item_mean import ItemMeanModel
+from recsys_assets.recommender.models.stack import StackModel
 from recsys_assets.recommender.registry.types import Entry, Fit
-from recsys_assets.recommender.stack import StackModel
 
 ITEM_MEAN = Fit(
     asset="item_mean_model",

@@ -9,11 +9,12 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
-from recsys_assets.recommender import als, blend, cold_start, ease, liking, rankings
-from recsys_assets.recommender.als import ALSModel
-from recsys_assets.recommender.blend import Blend
-from recsys_assets.recommender.ease import EASEModel
-from recsys_assets.recommender.liking import LikingModel
+from recsys_assets.recommender import cold_start, rankings
+from recsys_assets.recommender.models import als, blend, ease, liking
+from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.blend import Blend
+from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 

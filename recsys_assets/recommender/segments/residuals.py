@@ -14,8 +14,8 @@ from scipy import sparse
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.segments.model import SegmentModel
 
 

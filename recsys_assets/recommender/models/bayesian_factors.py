@@ -20,7 +20,7 @@ from recsys_assets.recommender import side_information
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.variational import Prior, factorise, posterior
+from recsys_assets.recommender.models.variational import Prior, factorise, posterior
 
 _PAIRS_PER_BLOCK = 1_000_000
 

@@ -11,10 +11,10 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
-from recsys_assets.recommender.als import ALSModel
-from recsys_assets.recommender.ease import EASEModel
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.liking import OTHERWISE, LikingModel
+from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
 from recsys_assets.recommender.rankings import Ranker
 
 

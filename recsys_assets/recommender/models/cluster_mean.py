@@ -12,9 +12,9 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender import item_mean
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.models import item_mean
 
 
 @dataclass(frozen=True)

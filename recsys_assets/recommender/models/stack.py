@@ -14,11 +14,11 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender import bayesian_factors, cluster_mean
-from recsys_assets.recommender.bayesian_factors import BayesianFactors
-from recsys_assets.recommender.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.models import bayesian_factors, cluster_mean
+from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
+from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 
 Folds = Literal["time", "random"]
 

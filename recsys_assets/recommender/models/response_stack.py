@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.segments.residuals import SegmentResidualModel
 
 # In ratings, of the user's mood: how far its last ratings lie above its own mean.
