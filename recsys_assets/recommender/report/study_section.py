@@ -151,7 +151,9 @@ class StudySection:
     def _result(self, protocol: str, task: Task, metric: str, population: str) -> Result | None:
         rows = self.tables.scores.filter(protocol=protocol, metric=metric, population=population)
         own = rows.filter(model=labels.SELECTED)
-        if own.is_empty():
+        bounds = rows.filter(pl.col("model").is_in(labels.BOUNDS))["value"]
+        # Where random reaches the upper bound, as with one rating per user, the score tells models from nothing.
+        if own.is_empty() or (len(bounds) > 1 and bounds.n_unique() == 1):
             return None
         facts = labels.metric(metric)
         score = own.row(0, named=True)
