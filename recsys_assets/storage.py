@@ -155,7 +155,8 @@ def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:
     elif table.order:
         ordered.to_native().collect(engine="in-memory").write_parquet(path, compression=_COMPRESSION)
     else:
-        ordered.to_native().sink_parquet(path, compression=_COMPRESSION)
+        # In no order, the least and the greatest value of a block of rows let no reader pass it over.
+        ordered.to_native().sink_parquet(path, compression=_COMPRESSION, statistics=False)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
