@@ -21,7 +21,7 @@ from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.headline import Headline
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
-from recsys_assets.recommender.report.segment_charts import top_movies
+from recsys_assets.recommender.report.segment_cards import Card, segment_cards
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 
@@ -93,7 +93,7 @@ def render_page(inputs: ReportInputs) -> str:
         study=StudySection(inputs.study) if inputs.study else None,
         study_pictures=_study_pictures(inputs.study) if inputs.study else [],
         pictures=_pictures(inputs),
-        cards=_cards(inputs),
+        cards=_largest(segment_cards(inputs.segment_movies, inputs.user_segments, inputs.users)),
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
@@ -159,23 +159,10 @@ def _study_pictures(study: StudyTables) -> list[Markup]:
     return [figure(chart, name) for name, chart in drawn.items() if chart]
 
 
-def _cards(inputs: ReportInputs) -> list[dict[str, object]]:
-    """The largest segments with their size and top movies, in the order of their numbers."""
-    sizes = to_polars(inputs.user_segments.group_by("segment").agg(nw.len().alias("users")))
-    users = dict(sizes.iter_rows())
-    total = max(sum(users.values()), 1)
-    listed = top_movies(inputs.segment_movies).partition_by("segment", as_dict=True)
-    segments = sorted((segment for (segment,) in listed), key=lambda segment: (-users.get(segment, 0), segment))
-    return [
-        {
-            "segment": segment,
-            "users": users.get(segment, 0),
-            "share": users.get(segment, 0) / total,
-            "most": listed[(segment,)]["probability"].max(),
-            "movies": list(listed[(segment,)].iter_rows(named=True)),
-        }
-        for segment in sorted(segments[:MAX_CARDS])
-    ]
+def _largest(cards: list[Card]) -> list[Card]:
+    """Those of the largest segments, in the order of their numbers."""
+    by_size = sorted(cards, key=lambda card: (-card.users, card.segment))
+    return sorted(by_size[:MAX_CARDS], key=lambda card: card.segment)
 
 
 def _groups(settings: Mapping[str, object]) -> Iterator[tuple[str, dict[str, str]]]:
