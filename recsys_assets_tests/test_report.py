@@ -17,7 +17,7 @@ from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
 from recsys_assets.recommender.report.contests import APART, OVERLAP, contest
-from recsys_assets.recommender.report.headline import Headline
+from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.segment_cards import segment_cards
@@ -532,6 +532,18 @@ def test_headline_says_who_wins_for_whom_and_how_sure_that_is():
     assert contest(_scores(), "time_cut", "rmse", "all").winner == "ALS, cold users filled in"
     winners = next(each.answer for each in headline.statements() if each.question == "Who wins for whom?")
     assert "Item mean for users not seen in training (4.400)" in winners[0]
+
+
+def test_headline_says_what_is_served_and_since_when():
+    """Readers would take the best model of the scores for the one behind the recommendations."""
+    promoted = Served("ease", dt.date(2026, 1, 2), 0.33456, 0.2795)
+    first = Headline(_scores(), users=100, ratings=2_000, served=promoted).statements()[0]
+    assert first.answer == (
+        "With “EASE”, in use since 2026-01-02, when it was promoted with an NDCG at 10 of 0.3346 on the test ratings "
+        "(popularity: 0.2795).",
+    )
+    back = dataclasses.replace(promoted, score=None, popularity=None)
+    assert str(back) == "With “EASE”, in use since 2026-01-02, when somebody went back to it."
 
 
 def test_headline_takes_the_case_studies_numbers_apart():

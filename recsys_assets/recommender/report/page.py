@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report import charts, labels, study_charts
-from recsys_assets.recommender.report.headline import Headline
+from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
 from recsys_assets.recommender.report.segment_cards import Card, segment_cards
@@ -47,6 +47,7 @@ class ReportInputs:
         generated: when the report was made.
         title: heading of the page.
         study: the tables of a study; None where there was none.
+        served: what recommendations are made with; None where nothing has been promoted.
     """
 
     ratings: nw.LazyFrame
@@ -65,6 +66,7 @@ class ReportInputs:
     generated: datetime
     title: str = "Recommender report"
     study: StudyTables | None = None
+    served: Served | None = None
 
 
 def render_page(inputs: ReportInputs) -> str:
@@ -87,7 +89,7 @@ def render_page(inputs: ReportInputs) -> str:
         generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
         labels=labels,
         data=data,
-        headline=Headline(scores, data.users, data.ratings),
+        headline=Headline(scores, data.users, data.ratings, inputs.served),
         protocols=_protocols(scores),
         published=[(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED],
         study=StudySection(inputs.study) if inputs.study else None,
