@@ -144,7 +144,8 @@ def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, fo
 
 def _segment(out: Folder) -> None:
     made = out.made
-    out.table("segment_movies", segments.top_movies(made["segment_model"], made["movies"]))
+    listed = segments.top_movies(made["segment_model"], made["movies"], made["train_histories"])
+    out.table("segment_movies", listed)
     assigned = segments.assign(made["segment_model"], made["train_histories"], made["test_histories"])
     user_segments = out.table("user_segments", assigned)
     out.table("segment_ratings", segments.ratings_by_segment(made["train_histories"], user_segments))

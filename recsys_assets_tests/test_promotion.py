@@ -377,6 +377,15 @@ def test_each_promotion_says_what_it_rests_on(materialized_home):
     assert first.run_id
 
 
+def test_the_report_says_what_was_promoted(materialized_home):
+    """The report would be made before the decision, and name no model or the one before."""
+    (first,) = Promotions(materialized_home.promotions).all()
+    ndcg = next(each.score for each in first.contests if each.opponent == "popularity")
+    report = materialized_home.report.read_text()
+    assert f"“Blend of ranking models”, in use since {first.when[:10]}" in report
+    assert f"NDCG at 10 of {ndcg:.4f} on the test ratings" in report
+
+
 def test_rollback_with_nothing_to_go_back_to_says_so(materialized_home, tmp_path):
     """A person who wants the old lists back would be shown a traceback, or wait for a run that changes nothing."""
     for home in (materialized_home.path, tmp_path / "empty"):

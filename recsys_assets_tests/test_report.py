@@ -17,9 +17,10 @@ from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
 from recsys_assets.recommender.report.contests import APART, OVERLAP, contest
-from recsys_assets.recommender.report.headline import Headline
+from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
 from recsys_assets.recommender.report.published import PUBLISHED
+from recsys_assets.recommender.report.segment_cards import segment_cards
 from recsys_assets.recommender.report.summary import data_summary
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import SparkSettings
@@ -60,16 +61,19 @@ def _movies(n: int) -> pl.DataFrame:
 
 
 def _segment_movies(n_segments: int, n_movies: int) -> pl.DataFrame:
-    """Segment s begins with movie s; probabilities fall by half from rank to rank."""
+    """Segment s begins with movie s; probabilities fall by half from rank to rank, and lifts are in reverse order."""
     titles = _movies(n_movies)["title"].to_list()
     order = [[(segment + rank) % n_movies for rank in range(n_movies)] for segment in range(n_segments)]
+    places = np.arange(1, n_movies + 1)
     return pl.DataFrame(
         {
             "segment": np.repeat(np.arange(n_segments), n_movies).astype(np.int32),
-            "rank": np.tile(np.arange(1, n_movies + 1), n_segments).astype(np.int32),
+            "rank": np.tile(places, n_segments).astype(np.int32),
             "movie": np.ravel(order).astype(np.int32),
             "title": [titles[movie] for movies in order for movie in movies],
-            "probability": np.tile(0.5 ** np.arange(1, n_movies + 1), n_segments),
+            "probability": np.tile(0.5**places, n_segments),
+            "lift_rank": np.tile(places[::-1], n_segments).astype(np.int32),
+            "lift": np.tile(places / 2, n_segments),
         }
     )
 
@@ -288,7 +292,7 @@ def test_profiles_give_sizes_means_and_shares_in_original_attributes():
     cells = {(row["cluster"], row["row"]): row["text"] for row in _rows(chart)}
     known = tables["users"].filter(pl.col("user") >= 2).with_columns(cluster=pl.col("user") % 2)
     mean = known.filter(cluster=1)["age"].mean()
-    assert cells[1, "age, mean"] == f"{mean:.1f}"
+    assert cells[1, "mean age"] == f"{mean:.1f}"
     assert cells[1, "gender: F"] == "100 %"
     assert cells[0, "gender: F"] == "0 %"
     assert {row for _, row in cells if row.startswith("zip_code")} == {"zip_code: 0", "zip_code: 1", "zip_code: 2"}
@@ -306,24 +310,60 @@ def test_users_per_segment_count_train_and_test_users():
     assert counted == len(tables["user_segments"])
 
 
-def test_segment_card_lists_the_20_most_probable_movies_in_order():
-    """A card in another order, or longer, would not show what the segment is about."""
-    chart = charts.segment_card(lazy(_segment_movies(3, 25)), 1)
-    assert _column(chart, "rank") == list(range(1, 21))
-    assert _column(chart, "title")[0] == "Movie 1"
+def _apart() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """users and user_segments: segment 0 holds women of about 20, 1 men of about 40; pets and shoes tell nothing."""
+    user = np.arange(400)
+    users = pl.DataFrame(
+        {
+            "user": user.astype(np.int32),
+            "user_id": user.astype(str),
+            "gender": np.where(user % 2, "M", "F"),
+            "age": 20.0 + 20 * (user % 2) + user % 3,
+            "pet": np.where(user // 2 % 2, "cat", "dog"),
+            "shoes": 40.0 + user // 2 % 5,
+        }
+    )
+    return users, _user_segments([[0.9, 0.1] if i % 2 == 0 else [0.2, 0.8] for i in user])
 
 
-def test_segment_card_of_an_unknown_segment_is_refused():
-    """An empty picture would look like a segment without movies."""
-    with pytest.raises(ValueError, match="segment 7"):
-        charts.segment_card(lazy(_segment_movies(3, 25)), 7)
+def test_cards_tell_what_sets_a_segments_users_apart():
+    """A card would not say who is in the segment, or call chance a trait."""
+    users, segments = _apart()
+    first, second = segment_cards(lazy(_segment_movies(2, 25)), lazy(segments), lazy(users))
+    assert (first.users, first.share) == (200, 0.5)
+    known = {(trait["row"], trait["text"], trait["everybody"]) for trait in first.traits}
+    assert known == {("gender: F", "100 %", "50 %"), ("mean age", "21.0", "31.0")}
+    assert {trait["row"] for trait in second.traits} == {"gender: M", "mean age"}
 
 
-def test_segment_sheets_show_20_movies_of_every_segment():
-    """A segment or a movie would be missing from the pictures."""
-    sheets = charts.segment_sheets(lazy(_segment_movies(8, 25)))
-    drawn = {(row["segment"], row["rank"]) for sheet in sheets for row in _rows(sheet)}
-    assert drawn == {(segment, rank) for segment in range(8) for rank in range(1, 21)}
+def test_a_few_users_that_differ_are_no_trait():
+    """Two women who like the same movies would make a segment of women."""
+    users, segments = _apart()
+    few = segments.with_columns(segment=pl.when(pl.col("user").is_in([0, 2])).then(0).otherwise(1).cast(pl.Int32))
+    first, _ = segment_cards(lazy(_segment_movies(2, 25)), lazy(few), lazy(users))
+    assert (first.users, first.traits) == (2, [])
+
+
+def test_cards_without_demographics_have_movies_and_no_traits():
+    """Data of ratings alone would get no cards."""
+    users, segments = _apart()
+    cards = segment_cards(lazy(_segment_movies(3, 25)), lazy(segments), lazy(users.select("user", "user_id")))
+    assert [(card.segment, card.users, card.traits) for card in cards] == [(0, 200, []), (1, 200, []), (2, 0, [])]
+    assert cards[1].by_probability["title"][0] == "Movie 1"
+    assert cards[1].by_lift["title"][0] == NASTY_TITLE
+
+
+def test_segment_sheets_show_20_movies_of_every_segment_in_both_orders():
+    """A segment or a movie would be missing from the pictures, or a list be in another order than it says."""
+    users, segments = _apart()
+    sheets = charts.segment_sheets(lazy(_segment_movies(8, 25)), lazy(segments), lazy(users))
+    spec = [card for sheet in sheets for card in sheet.to_dict()["vconcat"]]
+    assert [card["title"]["text"].split(":")[0] for card in spec] == [f"Segment {segment}" for segment in range(8)]
+    for rank in ("rank", "lift_rank"):
+        drawn = [rows for sheet in sheets for rows in sheet.to_dict()["datasets"].values() if rank in rows[0]]
+        assert len(drawn) == 8
+        assert all([row[rank] for row in rows] == list(range(1, 21)) for rows in drawn)
+    assert "gender:\u00a0F,\u00a0100\u00a0%\u00a0(50\u00a0%)" in spec[0]["title"]["subtitle"][0]
 
 
 def test_rating_by_segment_shows_the_most_rated_movies_with_counts_and_their_weighted_mean():
@@ -448,13 +488,14 @@ def test_pictures_fit_into_the_event_log_and_stay_readable():
         {"user": np.arange(n), "user_id": [str(i) for i in range(n)]}
         | {f"attribute {i}": [f"value {j % 30}" for j in range(n)] for i in range(4)}
     )
+    in_segments = _user_segments(np.eye(segments)[np.arange(n) % segments].tolist())
     rated = pl.DataFrame({"segment": np.repeat(np.arange(segments), 6), "movie": np.tile(np.arange(6), segments)})
     rated = rated.with_columns(count=1_000 + pl.col("segment"), mean=3 + pl.col("segment") / 30)
     drawn = [
         charts.cluster_pairs(lazy(features), lazy(clusters)),
         charts.cluster_profiles(lazy(users), lazy(clusters)),
         charts.rating_by_segment(lazy(rated), lazy(_movies(6))),
-        charts.segment_sheets(lazy(movies))[0],
+        charts.segment_sheets(lazy(movies), lazy(in_segments), lazy(users))[0],
     ]
     for chart in drawn:
         png = charts.to_png(chart)
@@ -491,6 +532,18 @@ def test_headline_says_who_wins_for_whom_and_how_sure_that_is():
     assert contest(_scores(), "time_cut", "rmse", "all").winner == "ALS, cold users filled in"
     winners = next(each.answer for each in headline.statements() if each.question == "Who wins for whom?")
     assert "Item mean for users not seen in training (4.400)" in winners[0]
+
+
+def test_headline_says_what_is_served_and_since_when():
+    """Readers would take the best model of the scores for the one behind the recommendations."""
+    promoted = Served("ease", dt.date(2026, 1, 2), 0.33456, 0.2795)
+    first = Headline(_scores(), users=100, ratings=2_000, served=promoted).statements()[0]
+    assert first.answer == (
+        "With “EASE”, in use since 2026-01-02, when it was promoted with an NDCG at 10 of 0.3346 on the test ratings "
+        "(popularity: 0.2795).",
+    )
+    back = dataclasses.replace(promoted, score=None, popularity=None)
+    assert str(back) == "With “EASE”, in use since 2026-01-02, when somebody went back to it."
 
 
 def test_headline_takes_the_case_studies_numbers_apart():
@@ -612,6 +665,21 @@ def test_page_has_all_pictures_cards_settings_and_versions(page):
     assert "not set" in parsed.text
     assert "2.1.0" in parsed.text
     assert "2026-01-02 03:04 UTC" in parsed.text
+
+
+def test_page_shows_on_each_card_both_lists_and_who_is_in_the_segment():
+    """Readers would see what everybody watches, and not whom the segment is made of."""
+    tables = _tables()
+    women = tables["user_segments"].select(
+        gender=pl.when(pl.col("segment") == 0).then(pl.lit("F")).otherwise(pl.lit("M"))
+    )
+    tables["users"] = tables["users"].with_columns(women)
+    first = render_page(_inputs(tables, _scores())).split('<article class="card">')[1]
+    text = _Page(first).text
+    assert first.count("<ol>") == 2
+    assert first.count("<li style=") == 40
+    assert "50.0\u00a0%" in text and "15.0\u00a0×" in text
+    assert "gender: F" in text and "100 %" in text
 
 
 def test_ids_are_unique_on_the_page(page):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import narwhals as nw
 import numpy as np
@@ -101,7 +102,7 @@ def test_scoring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     before = state(model)
     movies = model.movies.tobytes()
     segments.assign(model, lazy(TRAIN.filter(pl.col("user") == 5)), lazy(TEST))
-    segments.top_movies(model, lazy(catalogue()))
+    segments.top_movies(model, lazy(catalogue()), lazy(TRAIN))
     model.save(tmp_path)
     assert state(model) == before
     assert model.movies.tobytes() == movies
@@ -188,21 +189,58 @@ def test_fit_tells_each_pass() -> None:
 
 def test_top_movies_are_those_of_the_planted_group(model: segments.SegmentModel, user_segments: pl.DataFrame) -> None:
     """Segment cards would show movies that the segment's users do not watch."""
-    top = segments.top_movies(model, lazy(catalogue()), top=5)
+    top = segments.top_movies(model, lazy(catalogue()), lazy(TRAIN), top=5)
     assert top.equals(to_polars(conform(lazy(top), TABLES["segment_movies"])))
-    assert top["rank"].to_list() == [1, 2, 3, 4, 5] * N_GROUPS
-    assert top.group_by("segment").agg(pl.col("probability").diff().drop_nulls().max() <= 0)["probability"].all()
     groups = {segment: group for group, segment in enumerate(user_segments["segment"][:N_GROUPS])}
     assert [groups[segment] for segment in top["segment"]] == [movie // MOVIES_PER_GROUP for movie in top["movie"]]
+    for rank, value in (("rank", "probability"), ("lift_rank", "lift")):
+        for listed in top.filter(pl.col(rank) <= 5).sort(rank).partition_by("segment"):
+            assert listed[rank].to_list() == [1, 2, 3, 4, 5]
+            assert listed[value].is_sorted(descending=True)
+    assert (top.filter(pl.col("lift_rank") <= 5)["lift"] > 1.5).all()
 
 
 def test_top_movies_end_with_the_movies_the_model_knows(model: segments.SegmentModel) -> None:
     """A small catalogue would fail, or show movies nobody has rated; one without a title would show as empty."""
-    top = segments.top_movies(model, lazy(catalogue()), top=100)
+    top = segments.top_movies(model, lazy(catalogue()), lazy(TRAIN), top=100)
     assert len(top) == N_GROUPS * (N_MOVIES - 1)
     assert UNRATED not in top["movie"]
     assert set(top.filter(pl.col("movie") == 0)["title"]) == {"m0"}
     np.testing.assert_allclose(top.group_by("segment").agg(pl.col("probability").sum())["probability"], 1)
+
+
+# The plant below: two segments and three movies, one that both rate, one of segment 0's own, and a rare one of its own.
+COMMON, OWN, RARE = 0, 1, 2
+PER_MOVIE = {COMMON: 80, OWN: 40, RARE: 2}
+
+
+@pytest.fixture
+def lifted() -> pl.DataFrame:
+    """The table segment_movies of the plant."""
+    components = np.array([[60.0, 40.0, 2.0], [40.0, 0.0, 0.0]])
+    lda = SimpleNamespace(components_=components)
+    planted = segments.SegmentModel(lda, np.arange(3, dtype=np.int32), n_movies=3, index="planted")
+    histories = pl.DataFrame({"movie": [movie for movie, n in PER_MOVIE.items() for _ in range(n)]})
+    return segments.top_movies(planted, lazy(catalogue().head(3)), lazy(histories.cast(pl.Int32)))
+
+
+def test_lift_puts_what_sets_a_segment_apart_first(lifted: pl.DataFrame) -> None:
+    """Every segment would be described by the movies that everybody rates."""
+    of_first = lifted.filter(segment=0)
+    assert of_first.sort("rank")["movie"][0] == COMMON
+    assert of_first.sort("lift_rank")["movie"].to_list() == [OWN, RARE, COMMON]
+
+
+def test_lift_is_the_ratio_of_probabilities_shrunk_by_the_expected_ratings(lifted: pl.DataFrame) -> None:
+    """A movie that two people rated would stand above one that hundreds did, or the number would mean another thing."""
+    share = 102 / 142
+    ratio = (40 / 102) / (40 / 142)
+    expected = {movie: share * PER_MOVIE[movie] for movie in (OWN, RARE)}
+    found = dict(lifted.filter(segment=0).select("movie", "lift").iter_rows())
+    # Both have the same ratio: 1 over the segment's share, since nobody else rates them.
+    for movie, weight in expected.items():
+        assert found[movie] == pytest.approx((weight * ratio + 5) / (weight + 5))
+    assert 1 < found[RARE] < found[OWN] < ratio == pytest.approx(1 / share)
 
 
 def test_user_segments_hold_every_user_once(user_segments: pl.DataFrame) -> None:
@@ -300,7 +338,7 @@ def results_on(scan: Callable[[pl.DataFrame], nw.LazyFrame], model: segments.Seg
     means = segments.segment_mean_predictions(asked, user_segments, segment_ratings)
     biased = segments.user_bias_predictions(asked, test, item_means, global_mean=4.0)
     return [
-        *(assigned, counts, segments.top_movies(model, movies)),
+        *(assigned, counts, segments.top_movies(model, movies, train)),
         *(to_polars(predictions).sort("user") for predictions in (means, biased)),
         segments.affinities(user_segments, n_users=180, n_segments=N_GROUPS),
         segments.memberships(user_segments, n_users=180, n_segments=N_GROUPS),

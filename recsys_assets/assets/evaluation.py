@@ -11,11 +11,14 @@ import polars as pl
 from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.assets.models import predictions_key
 from recsys_assets.io_managers import AssetIOManager
+from recsys_assets.promotions import Promotion, Promotions
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.promotion import BASELINES
 from recsys_assets.recommender.registry import ENTRIES, Entry
 from recsys_assets.recommender.report import charts
+from recsys_assets.recommender.report.headline import Served
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.tables import SAMPLE_SHARE
 from recsys_assets.resources import HomeResource
@@ -82,7 +85,8 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     )
 
 
-@pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST)
+# Of the promoted configuration only the order matters: the record of promotions tells more than it does.
+@pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST, deps=["promoted_configuration"])
 def evaluation_report(
     context: dg.AssetExecutionContext,
     ratings: nw.LazyFrame,
@@ -119,6 +123,7 @@ def evaluation_report(
             generated=datetime.now(UTC),
             # No input of the asset: a refresh must not wait for a study.
             study=study_tables(io_manager.store),
+            served=_served(Promotions(home.folders.promotions).current()),
         )
     )
     path = home.folders.report
@@ -127,6 +132,16 @@ def evaluation_report(
     return dg.MaterializeResult(
         metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri()), "bytes": len(page)}
     )
+
+
+def _served(in_use: Promotion | None) -> Served | None:
+    """What the decision by which the configuration in use came into use says of its ranking model."""
+    if in_use is None:
+        return None
+    _, popularity = BASELINES
+    contest = next((each for each in in_use.contests if each.opponent == popularity.name), None)
+    scores = (contest.score, contest.opponent_score) if contest else ()
+    return Served(in_use.configuration.ranking.model, datetime.fromisoformat(in_use.when).date(), *scores)
 
 
 ASSETS = [evaluation_scores, evaluation_report]

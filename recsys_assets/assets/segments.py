@@ -17,13 +17,18 @@ def segment_movies(
     segment_model: SegmentModel,
     users: nw.LazyFrame,
     movies: nw.LazyFrame,
+    train_histories: nw.LazyFrame,
+    user_segments: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """The movies of highest probability in each segment."""
+    """The movies that are first in each segment by probability, or by lift: how many times as probable as in all.
+
+    The cards in the metadata show both lists, and who is in the segment.
+    """
     Index.of(users, movies).require(segment_model.index, "segment_model")
-    listed = segments.top_movies(segment_model, movies)
-    sheets = segment_charts.segment_sheets(lazy(listed))
+    listed = lazy(segments.top_movies(segment_model, movies, train_histories))
+    sheets = segment_charts.segment_sheets(listed, user_segments, users)
     context.add_output_metadata({f"segment cards {page}": picture(sheet) for page, sheet in enumerate(sheets, 1)})
-    return lazy(listed)
+    return listed
 
 
 @pipeline_asset(group="segments", kinds=TABLE_KINDS)

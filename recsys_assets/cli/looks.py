@@ -151,7 +151,10 @@ def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
 def segment(
     number: Annotated[int, typer.Argument(help="The segment's number, from 0.")], home: HomeOption = None
 ) -> None:
-    """Show one segment: its size, its top movies, and who its users are compared with all users.
+    """Show one segment: its size, its movies by probability and by lift, and who its users are.
+
+    The lift of a movie says how many times as probable it is in the segment as in all ratings; that of rare movies is
+    shrunk towards 1. Users are compared with all users.
 
     Example: `recsys-assets segment 3`
     """
@@ -167,19 +170,24 @@ def segment(
     out.print(Text(f"Segment {number}", "bold"))
     split = ", ".join(f"{count:,} {partition}" for partition, count in by_partition.items()) or "none"
     out.print(facts([("users", f"{len(members):,} of {len(segments):,} ({split})")]))
-    _print_top_movies(reader, top.filter(pl.col("segment") == number).sort("rank").head(_TOP))
+    mine = top.filter(pl.col("segment") == number)
+    _print_movies(reader, "Most probable movies", mine.sort("rank").head(_TOP))
+    _print_movies(reader, "Movies of the highest lift", mine.sort("lift_rank").head(_TOP))
     users = reader.table("users").collect()
     _print_attributes(users, users.join(members.select("user"), on="user", how="semi"))
 
 
-def _print_top_movies(reader: Reader, top: pl.DataFrame) -> None:
+def _print_movies(reader: Reader, heading: str, listed: pl.DataFrame) -> None:
     out = console()
-    out.print("\nTop movies", style="bold")
+    out.print(f"\n{heading}", style="bold")
     catalogue = reader.table("movies").select("movie", "movie_id", "year", "genres").collect()
-    listed = table("", "Id", "Title", "Genres", "Probability", numbers=("", "Id", "Probability"))
-    for row in top.join(catalogue, on="movie", how="left", maintain_order="left").iter_rows(named=True):
-        listed.add_row(str(row["rank"]), row["movie_id"], titled(row), genre_text(row), f"{row['probability']:.2%}")
-    out.print(listed)
+    numbers = ("", "Id", "Probability", "Lift")
+    shown = table("", "Id", "Title", "Genres", "Probability", "Lift", numbers=numbers)
+    rows = listed.join(catalogue, on="movie", how="left", maintain_order="left").iter_rows(named=True)
+    for place, row in enumerate(rows, 1):
+        values = f"{row['probability']:.2%}", f"{row['lift']:.1f}"
+        shown.add_row(str(place), row["movie_id"], titled(row), genre_text(row), *values)
+    out.print(shown)
 
 
 def _print_attributes(everyone: pl.DataFrame, members: pl.DataFrame) -> None:

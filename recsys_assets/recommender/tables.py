@@ -199,10 +199,14 @@ TABLES: Mapping[str, Table] = {
     "segment_movies": Table(
         {
             "segment": _SEGMENT,
-            "rank": Column(COUNT, "place in the segment's list, from 1", low=1),
+            "rank": Column(COUNT, "place by probability among all movies of the segment, from 1", low=1),
             "movie": _MOVIE,
             "title": _TITLE,
             "probability": Column(REAL, "probability of the movie in the segment", low=0, high=1),
+            "lift_rank": Column(COUNT, "place by lift among all movies of the segment, from 1", low=1),
+            "lift": Column(
+                REAL, "probability in the segment over that in all ratings, shrunk towards 1 for rare movies", low=0
+            ),
         },
         key=("segment", "rank"),
     ),

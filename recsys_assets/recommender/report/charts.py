@@ -20,8 +20,6 @@ from recsys_assets.recommender.report.cluster_charts import cluster_pairs, clust
 from recsys_assets.recommender.report.segment_charts import (
     example_affinities,
     rating_by_segment,
-    segment_card,
-    segment_cards,
     segment_sheets,
     users_per_segment,
 )
@@ -47,8 +45,6 @@ __all__ = [
     "rating_by_segment",
     "ratings_per_user",
     "scores",
-    "segment_card",
-    "segment_cards",
     "segment_sheets",
     "to_png",
     "to_svg",

@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from altair.typing import ChartType
 
-from recsys_assets.recommender.clusters import ZIP_CODE, silhouette_choice
+from recsys_assets.recommender.clusters import silhouette_choice
 from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.report.attributes import attributes_by_group
 from recsys_assets.recommender.report.theme import (
     BLACK,
     BLUE,
@@ -29,7 +30,6 @@ PAIRED_USERS = 300
 PAIRED_FEATURES = 4
 # More categories make the profile long and say little: rare ones differ by chance.
 PROFILE_CATEGORIES = 8
-_RARE = 0.005
 # A deviation beyond this is drawn as this, so that one rare category does not pale everything else.
 _STRONG = 1.5
 # Light enough at both ends for dark numbers on it.
@@ -167,9 +167,8 @@ def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartT
         user_clusters: the table `user_clusters`.
     """
     title = "Who is in each cluster?"
-    joined = users.drop("user_id").join(user_clusters, on="user")
-    sizes = to_polars(joined.group_by("cluster").agg(nw.len().alias("users"))).sort("cluster")
-    cells = _profile(joined)
+    sizes = to_polars(user_clusters.group_by("cluster").agg(nw.len().alias("users"))).sort("cluster")
+    cells = attributes_by_group(users, user_clusters, "cluster", categories=PROFILE_CATEGORIES)
     if not len(cells):
         return note(
             title,
@@ -206,65 +205,6 @@ def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartT
         title,
         "Numbers: the cluster's mean. Categories: the share of its users, the most common categories only.",
         "Colour: difference from all users in standard deviations (orange above, blue below).",
-    )
-
-
-def _profile(joined: nw.LazyFrame) -> pl.DataFrame:
-    """cluster, row (what is measured), text (its value), deviation (from all users, in standard deviations)."""
-    schema = joined.collect_schema()
-    attributes = [name for name in schema.names() if name not in ("user", "cluster")]
-    parts = [
-        _number_profile(joined, name)
-        if schema[name].is_numeric() and name != ZIP_CODE
-        else _category_profile(joined, name)
-        for name in attributes
-    ]
-    columns = {"cluster": pl.Int32, "row": pl.String, "text": pl.String, "deviation": pl.Float64}
-    return pl.concat([pl.DataFrame(schema=columns), *[part.select(*columns) for part in parts]])
-
-
-def _number_profile(joined: nw.LazyFrame, name: str) -> pl.DataFrame:
-    value = nw.col(name).cast(nw.Float64())
-    known = joined.filter(~nw.col(name).is_null())
-    summed = known.group_by("cluster").agg(
-        nw.len().alias("users"), value.sum().alias("total"), (value * value).sum().alias("squares")
-    )
-    mean = pl.col("total").sum() / pl.col("users").sum()
-    spread = (pl.col("squares").sum() / pl.col("users").sum() - mean**2).clip(lower_bound=0).sqrt()
-    own = pl.col("total") / pl.col("users")
-    return (
-        to_polars(summed)
-        .sort("cluster")
-        .select(
-            pl.col("cluster").cast(pl.Int32),
-            row=pl.lit(f"{name}, mean"),
-            text=own.round(1).cast(pl.String),
-            deviation=pl.when(spread > 0).then((own - mean) / spread).otherwise(0.0),
-        )
-    )
-
-
-def _category_profile(joined: nw.LazyFrame, name: str) -> pl.DataFrame:
-    """Shares of the most common categories among those users whose value is known; zip codes by their first digit."""
-    text = nw.col(name).cast(nw.String())
-    category = text.str.slice(0, 1) if name == ZIP_CODE else text
-    counted = joined.filter(~nw.col(name).is_null()).select("cluster", category.alias("value"))
-    counts = to_polars(counted.group_by("cluster", "value").agg(nw.len().alias("users")))
-    common = counts.group_by("value").agg(overall=pl.col("users").sum() / counts["users"].sum())
-    common = common.filter(pl.col("overall") >= _RARE).sort("overall", "value", descending=[True, False])
-    per_cluster = counts.group_by("cluster").agg(known=pl.col("users").sum())
-    shares = (
-        per_cluster.join(common.head(PROFILE_CATEGORIES), how="cross")
-        .join(counts, on=["cluster", "value"], how="left")
-        .with_columns(share=pl.col("users").fill_null(0) / pl.col("known"))
-        .sort("overall", "value", "cluster", descending=[True, False, False])
-    )
-    spread = (pl.col("overall") * (1 - pl.col("overall"))).sqrt()
-    return shares.select(
-        pl.col("cluster").cast(pl.Int32),
-        row=pl.format("{}: {}", pl.lit(name), "value"),
-        text=pl.format("{} %", (100 * pl.col("share")).round(0).cast(pl.Int32)),
-        deviation=pl.when(spread > 0).then((pl.col("share") - pl.col("overall")) / spread).otherwise(0.0),
     )
 
 

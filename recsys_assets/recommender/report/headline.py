@@ -5,6 +5,7 @@ Every sentence is made from the scores at hand, so that none can outlive them. T
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 
 import polars as pl
@@ -36,6 +37,34 @@ class Statement:
 
 
 @dataclass(frozen=True)
+class Served:
+    """The ranking model that recommendations are made with.
+
+    Attributes:
+        model: its name in the scores.
+        since: the day of the decision by which it came into use.
+        score: its NDCG at 10 when it was promoted; None where somebody went back to it, whatever the scores.
+        popularity: that of popularity on the same rows; None likewise.
+    """
+
+    model: str
+    since: date
+    score: float | None = None
+    popularity: float | None = None
+
+    def __str__(self) -> str:
+        """In one sentence."""
+        ndcg = labels.metric("ndcg_10")
+        how = (
+            "somebody went back to it"
+            if self.score is None or self.popularity is None
+            else f"it was promoted with an {ndcg.label} of {ndcg.shown(self.score)} on the test ratings "
+            f"(popularity: {ndcg.shown(self.popularity)})"
+        )
+        return f"With “{labels.model(self.model)}”, in use since {self.since}, when {how}."
+
+
+@dataclass(frozen=True)
 class Headline:
     """What the scores say.
 
@@ -43,11 +72,13 @@ class Headline:
         scores: the table `evaluation_scores`.
         users: number of users with a rating.
         ratings: number of ratings.
+        served: what recommendations are made with; None where nothing has been promoted.
     """
 
     scores: pl.DataFrame
     users: int
     ratings: int
+    served: Served | None = None
 
     @cached_property
     def contests(self) -> tuple[Contest, ...]:
@@ -67,6 +98,7 @@ class Headline:
         if not len(self.scores):
             return [Statement("What was compared?", ("There are no scores yet.",))]
         answers = {
+            "What are recommendations made with?": [str(self.served)] if self.served else [],
             "What was compared?": [*filter(None, [labels.sample_notice(self.scores)]), self._compared()],
             "Who wins for whom?": self._winners(),
             "How sure is that?": [self._sure()],

@@ -18,10 +18,10 @@ from markupsafe import Markup
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report import charts, labels, study_charts
-from recsys_assets.recommender.report.headline import Headline
+from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
-from recsys_assets.recommender.report.segment_charts import top_movies
+from recsys_assets.recommender.report.segment_cards import Card, segment_cards
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 
@@ -47,6 +47,7 @@ class ReportInputs:
         generated: when the report was made.
         title: heading of the page.
         study: the tables of a study; None where there was none.
+        served: what recommendations are made with; None where nothing has been promoted.
     """
 
     ratings: nw.LazyFrame
@@ -65,6 +66,7 @@ class ReportInputs:
     generated: datetime
     title: str = "Recommender report"
     study: StudyTables | None = None
+    served: Served | None = None
 
 
 def render_page(inputs: ReportInputs) -> str:
@@ -87,13 +89,13 @@ def render_page(inputs: ReportInputs) -> str:
         generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
         labels=labels,
         data=data,
-        headline=Headline(scores, data.users, data.ratings),
+        headline=Headline(scores, data.users, data.ratings, inputs.served),
         protocols=_protocols(scores),
         published=[(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED],
         study=StudySection(inputs.study) if inputs.study else None,
         study_pictures=_study_pictures(inputs.study) if inputs.study else [],
         pictures=_pictures(inputs),
-        cards=_cards(inputs),
+        cards=_largest(segment_cards(inputs.segment_movies, inputs.user_segments, inputs.users)),
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
@@ -159,23 +161,10 @@ def _study_pictures(study: StudyTables) -> list[Markup]:
     return [figure(chart, name) for name, chart in drawn.items() if chart]
 
 
-def _cards(inputs: ReportInputs) -> list[dict[str, object]]:
-    """The largest segments with their size and top movies, in the order of their numbers."""
-    sizes = to_polars(inputs.user_segments.group_by("segment").agg(nw.len().alias("users")))
-    users = dict(sizes.iter_rows())
-    total = max(sum(users.values()), 1)
-    listed = top_movies(inputs.segment_movies).partition_by("segment", as_dict=True)
-    segments = sorted((segment for (segment,) in listed), key=lambda segment: (-users.get(segment, 0), segment))
-    return [
-        {
-            "segment": segment,
-            "users": users.get(segment, 0),
-            "share": users.get(segment, 0) / total,
-            "most": listed[(segment,)]["probability"].max(),
-            "movies": list(listed[(segment,)].iter_rows(named=True)),
-        }
-        for segment in sorted(segments[:MAX_CARDS])
-    ]
+def _largest(cards: list[Card]) -> list[Card]:
+    """Those of the largest segments, in the order of their numbers."""
+    by_size = sorted(cards, key=lambda card: (-card.users, card.segment))
+    return sorted(by_size[:MAX_CARDS], key=lambda card: card.segment)
 
 
 def _groups(settings: Mapping[str, object]) -> Iterator[tuple[str, dict[str, str]]]:

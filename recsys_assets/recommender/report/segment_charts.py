@@ -1,9 +1,10 @@
-"""Pictures of the segments of taste: their sizes, their top movies, what they like, how users mix them.
+"""Pictures of the segments of taste: their sizes, their cards, what they like, how users mix them.
 
-The segments themselves come from `recommender/segments.py`.
+The segments themselves come from `recommender/segments`, what is on a card from `segment_cards`.
 """
 
 from collections.abc import Sequence
+from textwrap import wrap
 
 import altair as alt
 import narwhals as nw
@@ -11,13 +12,14 @@ import polars as pl
 from altair.typing import ChartType
 
 from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.report.segment_cards import CARD_MOVIES, Card, segment_cards
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
 
-CARD_MOVIES = 20
-# Titles take most of a PNG's bytes: this many fit into what `to_png` allows.
-SHEET_CARDS = 6
-_SHEET_ROWS = SHEET_CARDS * CARD_MOVIES
-_MAX_CARDS = 40
+# Titles take most of a PNG's bytes: those of this many cards fit into what `to_png` allows.
+SHEET_CARDS = 3
+_TITLE_WIDTH, _BAR_WIDTH = 230, 100
+# As many characters as fit above the two lists.
+_LINE_LENGTH = 105
 EXAMPLE_MOVIES = 6
 # Case study B's example: a user whose segments differ by half of all affinity.
 CLEAR_SPREAD = 0.5
@@ -64,82 +66,58 @@ def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
     )
 
 
-def top_movies(segment_movies: nw.LazyFrame, *segments: int) -> pl.DataFrame:
-    """segment, rank, title, probability: the first `CARD_MOVIES` of these segments, of all if none is named."""
-    listed = segment_movies.filter(nw.col("rank") <= CARD_MOVIES)
-    chosen = listed.filter(nw.col("segment").is_in(list(segments))) if segments else listed
-    return to_polars(chosen, "segment", "rank", "title", "probability").sort("segment", "rank")
-
-
-def segment_card(segment_movies: nw.LazyFrame, segment: int) -> ChartType:
-    """The top 20 movies of one segment by their probability in it.
+def segment_sheets(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[ChartType]:
+    """The cards of all segments, `SHEET_CARDS` to a picture: one of them all would be too large to store.
 
     Args:
         segment_movies: the table `segment_movies`.
-        segment: number of the segment.
-
-    Raises:
-        ValueError: there is no such segment.
+        user_segments: the table `user_segments`.
+        users: the table `users`, with the attributes as they came.
     """
-    movies = top_movies(segment_movies, segment)
-    if not len(movies):
-        raise ValueError(f"segment {segment} has no movies in segment_movies")
+    cards = segment_cards(segment_movies, user_segments, users)
+    return [_sheet(cards[first : first + SHEET_CARDS]) for first in range(0, len(cards), SHEET_CARDS)]
+
+
+def _sheet(cards: Sequence[Card]) -> ChartType:
+    numbers = f"{cards[0].segment} to {cards[-1].segment}" if len(cards) > 1 else f"{cards[0].segment}"
     return finished(
-        _card(movies, "probability in the segment", width=360, row=20),
-        f"Segment {segment}",
-        f"Its {len(movies)} most probable movies, {movies['probability'].sum():.1%} of the segment.",
+        alt.vconcat(*[_card(card) for card in cards], spacing=26),
+        f"Segment{'s' if len(cards) > 1 else ''} {numbers}: the first {CARD_MOVIES} movies",
+        "Left: probability of the movie in the segment. Right: lift, how many times as probable it is in the segment",
+        "as in all ratings, shrunk towards 1 for rare movies. In brackets: the value among all users.",
     )
 
 
-def segment_cards(segment_movies: nw.LazyFrame, *segments: int) -> ChartType:
-    """Cards of several segments side by side, with as many of their top movies as one picture can hold.
-
-    That is all 20 of up to `SHEET_CARDS` segments, the first few of more; `segment_sheets` has all of all.
-
-    Args:
-        segment_movies: the table `segment_movies`.
-        segments: numbers of the segments; the first 40 if none is named.
-    """
-    parts = top_movies(segment_movies, *segments).partition_by("segment", as_dict=True)
-    shown = dict(list(parts.items())[:_MAX_CARDS])
-    if not shown:
-        return note("Segments", "There are no segments.")
-    n_movies = min(CARD_MOVIES, _SHEET_ROWS // len(shown))
-    cards = [
-        _card(movies.head(n_movies), None, width=90, row=15, label=180).properties(
-            title=alt.TitleParams(f"Segment {segment}", fontSize=13, offset=6)
-        )
-        for (segment,), movies in shown.items()
-    ]
-    more = f" The first {len(shown)} of {len(parts)} segments." if len(parts) > len(shown) else ""
-    return finished(
-        alt.concat(*cards, columns=3, spacing=14).resolve_scale(x="shared"),
-        f"The top {n_movies} movies of each segment",
-        f"Bar: probability of the movie in the segment, in percent.{more}",
+def _card(card: Card) -> ChartType:
+    traits = (f"{each['row']}, {each['text']} ({each['everybody']})" for each in card.traits)
+    # Lines break between traits only.
+    who = wrap("; ".join(trait.replace(" ", "\u00a0") for trait in traits), _LINE_LENGTH)
+    heading = alt.TitleParams(
+        f"Segment {card.segment}: {card.users:,} users, {card.share:.1%}",
+        subtitle=who or alt.Undefined,
+        fontSize=13.5,
+        subtitleFontSize=12,
+        offset=8,
     )
+    lists = alt.hconcat(
+        _movie_list(card.by_probability, "rank", "probability", ".1~%"),
+        _movie_list(card.by_lift, "lift_rank", "lift", "~r"),
+        spacing=18,
+    )
+    return lists.properties(title=heading)
 
 
-def segment_sheets(segment_movies: nw.LazyFrame) -> list[ChartType]:
-    """The full cards of all segments, `SHEET_CARDS` to a picture: one of them all would be too large to store.
-
-    Args:
-        segment_movies: the table `segment_movies`.
-    """
-    segments = to_polars(segment_movies.select("segment").unique())["segment"].sort().to_list()
-    sheets = (segments[first : first + SHEET_CARDS] for first in range(0, len(segments), SHEET_CARDS))
-    return [segment_cards(segment_movies, *sheet) for sheet in sheets]
-
-
-def _card(movies: pl.DataFrame, x_title: str | None, *, width: int, row: int, label: int = 300) -> ChartType:
+def _movie_list(movies: pl.DataFrame, rank: str, value: str, number: str) -> ChartType:
     """One bar per movie, its title to the left. Ranks, not titles, are the rows: two movies may share a title."""
-    base = alt.Chart(movies).encode(y=alt.Y("rank:O", title=None, axis=None))
-    axis = alt.Axis(format=".1~%", tickCount=3)
-    bar = base.mark_bar(color=BLUE, height={"band": 0.7}).encode(x=alt.X("probability:Q", title=x_title, axis=axis))
-    numbered = base.transform_calculate(label="datum.rank + '. ' + datum.title")
-    title = numbered.mark_text(align="left", limit=label - 8, fontSize=11).encode(
-        x=alt.XValue(-label), text=alt.Text("label:N")
+    base = alt.Chart(movies).encode(y=alt.Y(f"{rank}:O", title=None, axis=None))
+    # Each list has its own scale: a segment of one user puts a quarter of its ratings on one movie.
+    x = alt.X(f"{value}:Q", title=value, axis=alt.Axis(format=number, tickCount=3))
+    numbered = base.transform_calculate(label=f"datum.{rank} + '. ' + datum.title")
+    title = numbered.mark_text(align="left", limit=_TITLE_WIDTH - 8, fontSize=11).encode(
+        x=alt.XValue(-_TITLE_WIDTH), text=alt.Text("label:N")
     )
-    return alt.layer(bar, title).properties(width=width, height=alt.Step(row))
+    bar = base.mark_bar(color=BLUE, height={"band": 0.7}).encode(x=x)
+    return alt.layer(bar, title).properties(width=_BAR_WIDTH, height=alt.Step(15))
 
 
 def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_MOVIES) -> list[int]:

@@ -64,6 +64,12 @@ class SegmentModel:
         probabilities[:, self.movies] = components / components.sum(axis=1, keepdims=True)
         return probabilities
 
+    @property
+    def segment_shares(self) -> np.ndarray:
+        """Shape (n_segments,), float64: share of each segment in the ratings that were learnt from; sums to one."""
+        totals = self.lda.components_.sum(axis=1)
+        return totals / totals.sum()
+
     def transform(self, matrix: sparse.csr_array) -> np.ndarray:
         """Affinities of users to segments, inferred from their ratings; the model stays as it is.
 

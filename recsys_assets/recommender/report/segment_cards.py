@@ -1,0 +1,67 @@
+"""What is on the card of a segment of taste: its movies by probability and by lift, and who is in it.
+
+The page shows it as text, `segment_charts` as pictures.
+"""
+
+from dataclasses import dataclass
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.report.attributes import over_represented
+
+CARD_MOVIES = 20
+_CARD_TRAITS = 4
+
+
+@dataclass(frozen=True)
+class Card:
+    """One segment.
+
+    Attributes:
+        segment: its number.
+        users: how many have their highest affinity for it.
+        share: of all users with a segment.
+        traits: what sets its users apart from everybody; row, text, everybody as in `over_represented`.
+        by_probability: its most probable movies: rank, title, probability.
+        by_lift: those of the highest lift: lift_rank, title, lift.
+    """
+
+    segment: int
+    users: int
+    share: float
+    traits: list[dict[str, str]]
+    by_probability: pl.DataFrame
+    by_lift: pl.DataFrame
+
+
+def segment_cards(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[Card]:
+    """The cards of all segments in the order of their numbers, with up to `CARD_MOVIES` movies in each list.
+
+    Args:
+        segment_movies: the table `segment_movies`.
+        user_segments: the table `user_segments`; a segment may be nobody's.
+        users: the table `users`; without attributes cards have no traits.
+    """
+    sizes = dict(to_polars(user_segments.group_by("segment").agg(nw.len().alias("users"))).iter_rows())
+    total = max(sum(sizes.values()), 1)
+    traits = over_represented(users, user_segments, _CARD_TRAITS)
+    return [
+        Card(
+            segment=segment,
+            users=sizes.get(segment, 0),
+            share=sizes.get(segment, 0) / total,
+            traits=traits.filter(segment=segment).drop("segment").to_dicts(),
+            by_probability=_first(movies, "rank").select("rank", "title", "probability"),
+            by_lift=_first(movies, "lift_rank").select("lift_rank", "title", "lift"),
+        )
+        for (segment,), movies in to_polars(segment_movies)
+        .sort("segment")
+        .partition_by("segment", as_dict=True)
+        .items()
+    ]
+
+
+def _first(movies: pl.DataFrame, rank: str) -> pl.DataFrame:
+    return movies.filter(pl.col(rank) <= CARD_MOVIES).sort(rank)
