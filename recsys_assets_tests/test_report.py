@@ -366,6 +366,16 @@ def test_segment_sheets_show_20_movies_of_every_segment_in_both_orders():
     assert "gender:\u00a0F,\u00a0100\u00a0%\u00a0(50\u00a0%)" in spec[0]["title"]["subtitle"][0]
 
 
+def test_sheets_are_drawn_of_the_largest_segments_only():
+    """Drawing the cards of a hundred segments would take longer than fitting them."""
+    users, segments = _apart()
+    sheets = charts.segment_sheets(lazy(_segment_movies(20, 5)), lazy(segments), lazy(users))
+    spec = [card["title"]["text"].split(":")[0] for sheet in sheets for card in sheet.to_dict()["vconcat"]]
+    inhabited = sorted(segments["segment"].unique())
+    assert len(spec) == 12
+    assert [f"Segment {segment}" for segment in inhabited] == spec[: len(inhabited)]
+
+
 def test_rating_by_segment_shows_the_most_rated_movies_with_counts_and_their_weighted_mean():
     """A mean of means would let a segment of two users count as much as one of a thousand."""
     table = pl.DataFrame(

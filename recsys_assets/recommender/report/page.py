@@ -21,7 +21,7 @@ from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
-from recsys_assets.recommender.report.segment_cards import Card, segment_cards
+from recsys_assets.recommender.report.segment_cards import largest, segment_cards
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 
@@ -95,7 +95,7 @@ def render_page(inputs: ReportInputs) -> str:
         study=StudySection(inputs.study) if inputs.study else None,
         study_pictures=_study_pictures(inputs.study) if inputs.study else [],
         pictures=_pictures(inputs),
-        cards=_largest(segment_cards(inputs.segment_movies, inputs.user_segments, inputs.users)),
+        cards=largest(segment_cards(inputs.segment_movies, inputs.user_segments, inputs.users), MAX_CARDS),
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
@@ -159,12 +159,6 @@ def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
 def _study_pictures(study: StudyTables) -> list[Markup]:
     drawn = {"cold-to-warm": study_charts.cold_to_warm(study.scores), "optimism": study_charts.optimism(study.scores)}
     return [figure(chart, name) for name, chart in drawn.items() if chart]
-
-
-def _largest(cards: list[Card]) -> list[Card]:
-    """Those of the largest segments, in the order of their numbers."""
-    by_size = sorted(cards, key=lambda card: (-card.users, card.segment))
-    return sorted(by_size[:MAX_CARDS], key=lambda card: card.segment)
 
 
 def _groups(settings: Mapping[str, object]) -> Iterator[tuple[str, dict[str, str]]]:

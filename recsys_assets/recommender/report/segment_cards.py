@@ -63,5 +63,11 @@ def segment_cards(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, use
     ]
 
 
+def largest(cards: list[Card], most: int) -> list[Card]:
+    """So many cards at most, those of the largest segments, in the order of their numbers."""
+    by_size = sorted(cards, key=lambda card: (-card.users, card.segment))
+    return sorted(by_size[:most], key=lambda card: card.segment)
+
+
 def _first(movies: pl.DataFrame, rank: str) -> pl.DataFrame:
     return movies.filter(pl.col(rank) <= CARD_MOVIES).sort(rank)

@@ -12,11 +12,11 @@ import polars as pl
 from altair.typing import ChartType
 
 from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.report.segment_cards import CARD_MOVIES, Card, segment_cards
+from recsys_assets.recommender.report.segment_cards import CARD_MOVIES, Card, largest, segment_cards
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
 
 # Titles take most of a PNG's bytes: those of this many cards fit into what `to_png` allows.
-SHEET_CARDS = 3
+SHEET_CARDS, SHEETS = 3, 4
 _TITLE_WIDTH, _BAR_WIDTH = 230, 100
 # As many characters as fit above the two lists.
 _LINE_LENGTH = 105
@@ -67,19 +67,21 @@ def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
 
 
 def segment_sheets(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[ChartType]:
-    """The cards of all segments, `SHEET_CARDS` to a picture: one of them all would be too large to store.
+    """The cards of the largest segments, `SHEET_CARDS` to a picture: one of them all would be too large to store.
+
+    Drawing takes seconds a picture, so there are `SHEETS` at most; the page has the cards of many more as text.
 
     Args:
         segment_movies: the table `segment_movies`.
         user_segments: the table `user_segments`.
         users: the table `users`, with the attributes as they came.
     """
-    cards = segment_cards(segment_movies, user_segments, users)
+    cards = largest(segment_cards(segment_movies, user_segments, users), SHEETS * SHEET_CARDS)
     return [_sheet(cards[first : first + SHEET_CARDS]) for first in range(0, len(cards), SHEET_CARDS)]
 
 
 def _sheet(cards: Sequence[Card]) -> ChartType:
-    numbers = f"{cards[0].segment} to {cards[-1].segment}" if len(cards) > 1 else f"{cards[0].segment}"
+    numbers = ", ".join(str(card.segment) for card in cards)
     return finished(
         alt.vconcat(*[_card(card) for card in cards], spacing=26),
         f"Segment{'s' if len(cards) > 1 else ''} {numbers}: the first {CARD_MOVIES} movies",
