@@ -72,5 +72,5 @@ def test_numbers_are_looked_up_as_by_a_join(rated, known):
     index = lazy(
         pl.DataFrame({"user": range(len(known)), "user_id": known}, schema={"user": pl.Int32, "user_id": pl.Int64})
     )
-    found = to_polars(numbered(frame, index), "row", "user_id", "user")
+    found = to_polars(numbered(frame, index).sort("row"), "row", "user_id", "user")
     assert_frame_equal(found, to_polars(frame.join(index, on="user_id").sort("row"), "row", "user_id", "user"))
