@@ -15,7 +15,7 @@ import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
-from recsys_assets.storage import AssetStore, Model, scan, write_table
+from recsys_assets.storage import AssetMissingError, AssetStore, Model, scan, write_table
 
 
 def table_of(key: dg.AssetKey) -> Table | None:
@@ -110,9 +110,21 @@ class AssetIOManager(dg.ConfigurableIOManager):
         context.step_context.set_data_version(context.asset_key, dg.DataVersion(version_hash))
 
     def load_input(self, context: dg.InputContext) -> object:
-        """The upstream asset as the annotated type: a lazy frame, a model, or a dict of them by batch."""
+        """The upstream asset as the annotated type: a lazy frame, a model, or a dict of them by batch.
+
+        Raises:
+            AssetMissingError: it was not materialized, or the Dagster instance knows no batch.
+        """
         wanted = context.dagster_type.typing_type
         if get_origin(wanted) is dict:
+            if not context.asset_partition_keys:
+                # What is in a home is known to the instance of that home only.
+                home = Path(self.root).parent
+                raise AssetMissingError(
+                    f"This Dagster instance knows no batch of {context.asset_key.to_user_string()}. Land one with "
+                    f"`recsys-assets add PATH --home {home}` and run `recsys-assets run --home {home}`. If that was "
+                    f"done, start Dagster with RECSYS_HOME={home} and DAGSTER_HOME={home / 'dagster'}."
+                )
             item = get_args(wanted)[1]
             return {key: self._read(context.asset_key, key, item) for key in context.asset_partition_keys}
         return self._read(context.asset_key, None, wanted)

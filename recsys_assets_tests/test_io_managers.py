@@ -100,6 +100,22 @@ def test_a_missing_upstream_says_what_to_run(home):
     assert "dg launch --assets 'user_clusters'" in error.message
 
 
+def test_an_instance_without_batches_says_how_to_start_that_of_the_home(home):
+    """Whoever sets RECSYS_HOME and forgets DAGSTER_HOME would read of an empty list somewhere in an asset."""
+
+    @dg.asset(partitions_def=BATCHES)
+    def raw_users() -> None: ...
+
+    @dg.asset
+    def reader(raw_users: dict[str, nw.LazyFrame]) -> None:
+        del raw_users
+
+    result = _run(home, raw_users, reader, selection=["reader"], raise_on_error=False)
+    error = result.failure_data_for_node("reader").error.cause
+    assert error.cls_name == AssetMissingError.__name__
+    assert f"DAGSTER_HOME={home.dagster}" in error.message
+
+
 def test_batches_are_stored_and_read_apart_in_their_order(home):
     """One batch would overwrite another, or ids would be given out in another order than the batches came in."""
     seen = []
