@@ -11,6 +11,7 @@ from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.stack import StackModel
+from recsys_assets.recommender.models.variational import Prior, posterior
 
 N_USERS, N_MOVIES = 120, 60
 COLD = np.arange(100, N_USERS)
@@ -122,6 +123,30 @@ def test_new_users_are_predicted_by_what_they_are(fitted, ratings, name):
     cold = lazy(pairs(COLD, np.arange(UNRATED[0])))
     means = rmse(item_mean.fit(lazy(ratings), index=INDEX).predict(cold))
     assert rmse(_predicted(fitted, name, cold)) < 0.75 * means
+
+
+def test_compiled_posteriors_are_those_of_the_formula():
+    """A slip in a compiled loop would make every prediction a little worse, and nobody would see it."""
+    generator = np.random.default_rng(0)
+    n, m, size = 700, 9, 4
+    rated = sparse.random_array((n, m), density=0.4, format="csr", dtype=np.float32, rng=generator)
+    others = generator.normal(size=(m, size))
+    roots = generator.normal(size=(m, size, size)) / 3
+    spread = (roots @ roots.transpose(0, 2, 1)).astype(np.float32)
+    prior = Prior(np.zeros((1, size)), np.diag([2.0, 3.0, 4.0, 5.0]))
+    expected, noise = generator.normal(size=(n, size)), generator.uniform(0.5, 2, n)
+    means, covariances = posterior(rated, others, spread, expected, prior, noise)
+    for row in (0, 499, 500, n - 1):
+        precision, pull = prior.precision.copy(), prior.precision @ expected[row]
+        for column, value in zip(rated[[row]].indices, rated[[row]].data, strict=True):
+            design = np.array([1, *others[column, 1:]])
+            uncertain = spread[column].astype(np.float64)
+            with_bias = uncertain[0].copy()
+            uncertain[0] = uncertain[:, 0] = with_bias[0] = 0
+            precision += noise[row] * (np.outer(design, design) + uncertain)
+            pull += noise[row] * (value * design - others[column, 0] * design - with_bias)
+        np.testing.assert_allclose(covariances[row], np.linalg.inv(precision), atol=1e-4)
+        np.testing.assert_allclose(means[row], np.linalg.solve(precision, pull), atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["attributes", "profile", "stack"])

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import narwhals as nw
 import polars as pl
 import typer
 from rich.text import Text
@@ -18,6 +19,8 @@ from recsys_assets.cli.terminal import (
     table,
     titled,
 )
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.report.attributes import attributes_by_group
 
 _PANEL = "Looks into the data"
 _LATEST = 5
@@ -27,9 +30,6 @@ _ATTRIBUTE_ROWS = 12
 _ENOUGH = 10
 # Below this a share is shown as 0 %.
 _SMALLEST_SHARE = 0.005
-_ZIP_CODE = "zip_code"
-# A numeric attribute with more values than this is compared by its mean.
-_FEW_VALUES = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -173,8 +173,7 @@ def segment(
     mine = top.filter(pl.col("segment") == number)
     _print_movies(reader, "Most probable movies", mine.sort("rank").head(_TOP))
     _print_movies(reader, "Movies of the highest lift", mine.sort("lift_rank").head(_TOP))
-    users = reader.table("users").collect()
-    _print_attributes(users, users.join(members.select("user"), on="user", how="semi"))
+    _print_attributes(reader.table("users"), segments, number)
 
 
 def _print_movies(reader: Reader, heading: str, listed: pl.DataFrame) -> None:
@@ -190,37 +189,18 @@ def _print_movies(reader: Reader, heading: str, listed: pl.DataFrame) -> None:
     out.print(shown)
 
 
-def _print_attributes(everyone: pl.DataFrame, members: pl.DataFrame) -> None:
-    """Shares of attribute values among the members beside those among everyone, the largest differences first."""
-    out = console()
-    names = [name for name in everyone.columns if name not in ("user", "user_id")]
-    if not names or members.is_empty():
+def _print_attributes(users: pl.LazyFrame, segments: pl.DataFrame, number: int) -> None:
+    """Means and shares of attributes in the segment beside those of all users, the largest deviations first."""
+    compared = attributes_by_group(nw.from_native(users), lazy(segments), "segment").filter(segment=number)
+    if compared.is_empty():
         return
+    out = console()
     out.print("\nWho they are, compared with all users", style="bold")
-    numbers = [name for name in names if everyone[name].dtype.is_numeric() and everyone[name].n_unique() > _FEW_VALUES]
-    means = [users.select(pl.col(numbers).cast(pl.Float64).mean()).row(0, named=True) for users in (members, everyone)]
-    out.print(facts((f"mean {name}", f"{means[0][name]:.1f} (all users {means[1][name]:.1f})") for name in numbers))
-    compared = pl.concat(_shares(everyone, members, name) for name in names if name not in numbers)
-    rows = compared.sort((pl.col("here") - pl.col("all")).abs(), descending=True).head(_ATTRIBUTE_ROWS)
-    chart = table("", "Here", "All", "", numbers=("Here", "All"))
-    for row in rows.iter_rows(named=True):
-        style = "green" if row["here"] >= row["all"] else "yellow"
-        chart.add_row(row["value"], f"{row['here']:.0%}", f"{row['all']:.0%}", bar(row["here"], 0, 1, style))
-    out.print(chart)
-
-
-def _shares(everyone: pl.DataFrame, members: pl.DataFrame, name: str) -> pl.DataFrame:
-    text = pl.col(name).cast(pl.String)
-    # Zip codes are regions by their first digit, as in the features of the clusters.
-    value = text.str.slice(0, 1) if name == _ZIP_CODE else text
-    label = "zip code begins with" if name == _ZIP_CODE else name.replace("_", " ")
-
-    def shares(users: pl.DataFrame, column: str) -> pl.DataFrame:
-        counts = users.select(value=value).drop_nulls().group_by("value").len()
-        return counts.select("value", (pl.col("len") / max(counts["len"].sum(), 1)).alias(column))
-
-    both = shares(everyone, "all").join(shares(members, "here"), on="value", how="left")
-    return both.select(value=pl.lit(f"{label} ") + pl.col("value"), here=pl.col("here").fill_null(0.0), all="all")
+    shown = table("", "Here", "All", numbers=("Here", "All"))
+    for row in compared.sort(pl.col("deviation").abs(), descending=True).head(_ATTRIBUTE_ROWS).iter_rows(named=True):
+        style = "green" if row["deviation"] >= 0 else "yellow"
+        shown.add_row(row["row"], Text(row["text"], style), row["everybody"])
+    out.print(shown)
 
 
 def _rating_stats(ratings: pl.LazyFrame, key: str) -> pl.DataFrame:

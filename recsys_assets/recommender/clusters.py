@@ -74,12 +74,12 @@ def sweep(
         silhouette_sample: users the silhouette is computed on; time and memory grow with their square (8,000: 256 MB).
         n_init: K-means starts per K, the best kept.
     """
+    from sklearn.metrics import pairwise_distances, silhouette_score
+
     matrix, users = _matrix(features)
     distinct = len(np.unique(matrix, axis=0))
     sample = _sample(users, silhouette_sample, seed)
     # Once for all K: they are the costly part of a silhouette.
-    from sklearn.metrics import pairwise_distances, silhouette_score
-
     distances = pairwise_distances(matrix[sample].astype(np.float32))
     np.fill_diagonal(distances, 0)
     rows = []
