@@ -13,6 +13,8 @@ from recsys_assets.recommender.frames import to_polars
 _RARE = 0.005
 # Chance alone takes a mean this many standard errors away once in 370 times.
 _STANDARD_ERRORS = 3.0
+# Of fewer users a standard error says nothing: one user alone is 100 % of whatever it is.
+_ENOUGH_USERS = 10
 _COMPARED = {
     "row": pl.String,
     "text": pl.String,
@@ -111,7 +113,7 @@ def _percent(column: str) -> pl.Expr:
 def over_represented(users: nw.LazyFrame, user_segments: nw.LazyFrame, most: int) -> pl.DataFrame:
     """What sets each segment's users apart: categories more frequent than among everybody, and numbers that differ.
 
-    Only what differs by more than 3 standard errors of a mean of that many users: the rest may be chance.
+    Only what differs by more than 3 standard errors of a mean of that many users, 10 or more: the rest may be chance.
 
     Args:
         users: the table `users`.
@@ -123,7 +125,9 @@ def over_represented(users: nw.LazyFrame, user_segments: nw.LazyFrame, most: int
     """
     compared = attributes_by_group(users, user_segments, "segment")
     apart = pl.when("is_share").then("deviation").otherwise(pl.col("deviation").abs())
-    found = compared.with_columns(apart=apart).filter(pl.col("apart") * pl.col("users").sqrt() > _STANDARD_ERRORS)
+    is_enough = pl.col("users") >= _ENOUGH_USERS
+    is_beyond_chance = pl.col("apart") * pl.col("users").sqrt() > _STANDARD_ERRORS
+    found = compared.with_columns(apart=apart).filter(is_enough & is_beyond_chance)
     # Engines add in another order; the last digits must not decide which row comes first.
     ranked = found.sort("segment", pl.col("apart").round(9), "row", descending=[False, True, False])
     return ranked.group_by("segment", maintain_order=True).head(most).select("segment", "row", "text", "everybody")
