@@ -163,21 +163,34 @@ class FactorsSettings(Section):
 class ProfileFactorsSettings(FactorsSettings):
     """The same with what users have rated beside their attributes."""
 
+    rank: int = Field(40, ge=1, description="Number of factors beside the bias.")
     n_profile: int = Field(
-        30, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
+        60, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
     )
     seed: int = Field(1, ge=0, description="Seed of the starting factors: another, so that averages gain.")
+
+
+class AttributeEffectsSettings(Section):
+    """What attributes say of each movie beside the factors."""
+
+    reg: float = Field(300.0, ge=0, description="Regularisation of the effects of attributes, in ratings.")
+
+
+class StackLessonSettings(Section):
+    """The training ratings that the stack of rating models learns from."""
+
+    folds: Literal["time", "random"] = Field(
+        "time",
+        description="Which of them are hidden from the models: the latest ones, or random ones, as what is predicted.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random ones.")
 
 
 class StackSettings(Section):
     """How rating models are put together."""
 
-    folds: Literal["time", "random"] = Field(
-        "time",
-        description="Training ratings that it learns from: the latest ones, or random ones, as what is predicted.",
-    )
-    reg: float = Field(100_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
-    seed: int = Field(0, ge=0, description="Seed of the random ones.")
+    reg: float = Field(10_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
+    reg_unseen: float = Field(100_000.0, ge=0, description="The same for users without a rating.")
 
 
 class RankingSettings(Section):
@@ -253,6 +266,10 @@ class ItemNeighboursSettings(Section):
     sum_shrinkage: float = Field(0.3, ge=0, description="Similarity to movies without a residual added to the user's.")
     exponent: float = Field(2.0, gt=0, description="Power of the similarities: a higher one leaves fewer neighbours.")
     max_movies: int = Field(6_000, ge=1, description="The most rated movies, which have neighbours.")
+
+
+class RatingNeighboursSettings(ItemNeighboursSettings):
+    """The same for all that comes later (case study A)."""
 
 
 class SegmentResidualSettings(Section):
@@ -403,6 +420,9 @@ class Settings(BaseSettings):
     cluster_mean: ClusterMeanSettings = ClusterMeanSettings()
     bayesian_factors: FactorsSettings = FactorsSettings()
     profile_factors: ProfileFactorsSettings = ProfileFactorsSettings()
+    attribute_effects: AttributeEffectsSettings = AttributeEffectsSettings()
+    rating_neighbours: RatingNeighboursSettings = RatingNeighboursSettings()
+    stack_lesson: StackLessonSettings = StackLessonSettings()
     stack: StackSettings = StackSettings()
     ranking: RankingSettings = RankingSettings()
     ease: EASESettings = EASESettings()

@@ -47,7 +47,8 @@ USELESS = "rank = 1\nmax_iter = 1\nreg_param = 1e6"
 
 def configuration(rank: int = 10) -> Configuration:
     """One that differs from others in its rank."""
-    return Configuration(Part("als_adjusted", {"als": {"rank": 10}}), Part("implicit_als", {"ranking": {"rank": rank}}))
+    parameters = Settings.model_validate({"ranking": {"rank": rank}}).model_dump()
+    return Configuration.of(parameters, rating_model="als_adjusted", ranking_model="implicit_als")
 
 
 def contest(difference: float, half: float = 0.1) -> Contest:
@@ -167,13 +168,15 @@ def test_contests_are_paired_over_users():
     assert close.difference == pytest.approx(close.score - close.opponent_score)
 
 
-def test_what_two_configurations_share_is_not_fitted_again():
-    """A changed knob of the lists would make a refresh wait for the rating models a second time."""
+def compete(candidate: Configuration, current: Configuration) -> tuple[Decision, list[Contest], list[str]]:
+    """Two configurations on five movies that the candidate knows and the current one has upside down.
+
+    The last is what of the current one was fitted again.
+    """
     pairs = pl.DataFrame({"user": np.repeat(np.arange(20), 5), "movie": np.tile(np.arange(5), 20)})
     test = pairs.cast(pl.Int32).with_columns(rating=pl.col("movie").cast(pl.Float32) + 1)
     rated = lazy(test.select("user", "movie", prediction="rating"))
     good, bad = (lazy(test.select("user", "movie", rank=place)) for place in (5 - pl.col("movie"), pl.col("movie") + 6))
-    candidate, current = configuration(20), configuration(10)
     fitted_again = []
 
     class Fitted:
@@ -181,21 +184,39 @@ def test_what_two_configurations_share_is_not_fitted_again():
             fitted_again.append(of.name)
             return bad
 
+    upside_down = lazy(test.select("user", "movie", prediction=6 - pl.col("rating")))
     decision, contests = gate(
         candidate,
         current,
-        dict(zip((*candidate.entries, *BASELINES), (rated, good, rated, bad), strict=True)),
+        dict(zip((*candidate.entries, *BASELINES), (rated, good, upside_down, bad), strict=True)),
         lazy(test),
+        parameters=Settings().model_dump(),
         refit=lambda _: Fitted(),
         withdrawn=(),
         seed=0,
         n_resamples=100,
     )
+    return decision, contests, fitted_again
+
+
+def test_what_two_configurations_share_is_not_fitted_again():
+    """A changed knob of the lists would make a refresh wait for the rating models a second time."""
+    decision, contests, fitted_again = compete(configuration(20), configuration(10))
     assert fitted_again == ["implicit_als"]
     assert [found.difference > 0 for found in contests[2:]] == [False, True]
     assert contests[2].difference == contests[2].low == contests[2].high == 0
-    # It rates as well as its baseline does, and no better.
-    assert decision.verdict == "kept"
+    assert decision.verdict == "promoted"
+
+
+@pytest.mark.parametrize(
+    "rating", [Part("als_adjusted", {"als": {"blocks": 3}}), Part("a_model_of_long_ago", {"als": {"rank": 3}})]
+)
+def test_what_an_earlier_version_promoted_does_not_stop_a_refresh(rating):
+    """After an update of the package every refresh would fail, because the model in use cannot be fitted any more."""
+    decision, contests, fitted_again = compete(configuration(20), replace(configuration(10), rating=rating))
+    assert fitted_again == ["implicit_als"] and len(contests) == 3
+    assert decision.verdict == "promoted"
+    assert f"not compared with {rating.model} in use" in decision.reason
 
 
 @pytest.mark.spark
@@ -366,7 +387,7 @@ def test_each_promotion_says_what_it_rests_on(materialized_home):
     """Nobody could tell later with which data, settings, seed and scores something was promoted."""
     (first,) = Promotions(materialized_home.promotions).all()
     assert set(first.data_versions) == {"ratings", "train_ratings", "test_ratings"}
-    assert first.configuration.rating.settings["stack"]["seed"] == 0
+    assert first.configuration.rating.settings["stack_lesson"]["seed"] == 0
     assert {(row["model"], row["metric"]) for row in first.scores} >= {
         ("stack", "top5_rating"),
         ("item_mean", "top5_rating"),

@@ -68,9 +68,9 @@ def promoted_configuration(
         decision = Decision("rolled back", f"Somebody went back to promotion {chosen.number}.")
         contests: list[Contest] = []
     else:
-        evaluation = settings.evaluation
+        evaluation, parameters = settings.evaluation, settings.model_dump()
         candidate = Configuration.of(
-            settings.model_dump(),
+            parameters,
             rating_model=evaluation.selected_rating_model,
             ranking_model=evaluation.selected_ranking_model,
         )
@@ -79,6 +79,7 @@ def promoted_configuration(
             in_use.configuration if in_use else None,
             {entry: inputs[_input_name(entry)] for entry in _COMPARED},
             inputs["test_ratings"],
+            parameters=parameters,
             refit=lambda current: Refit(
                 inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
             ),

@@ -20,7 +20,7 @@ from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.refit import Refit, entry, parameters_of
-from recsys_assets.recommender.registry import Entry, Task
+from recsys_assets.recommender.registry import Entry, Parameters, Task
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
@@ -41,6 +41,21 @@ class Part:
     model: str
     settings: Mapping[str, Mapping[str, Any]]
 
+    def can_be_fitted(self, task: Task, parameters: Parameters) -> bool:
+        """Whether this version of the code still has the model, with settings of these names.
+
+        Args:
+            task: of the model.
+            parameters: of all stages by section, whatever their values.
+        """
+        try:
+            present = parameters_of(entry(task, self.model), parameters)
+        except ValueError:
+            return False
+        return {name: set(knobs) for name, knobs in present.items()} == {
+            name: set(knobs) for name, knobs in self.settings.items()
+        }
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -55,9 +70,7 @@ class Configuration:
     ranking: Part
 
     @classmethod
-    def of(
-        cls, parameters: Mapping[str, Mapping[str, Any]], *, rating_model: str, ranking_model: str
-    ) -> "Configuration":
+    def of(cls, parameters: Parameters, *, rating_model: str, ranking_model: str) -> "Configuration":
         """The configuration of these parameters, by section, with the models of these names."""
         models = (entry("time_cut", rating_model), entry("top_n", ranking_model))
         rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
@@ -74,13 +87,18 @@ class Configuration:
         return asdict(self)
 
     @property
-    def entries(self) -> tuple[Entry, Entry]:
+    def parts(self) -> dict[Task, Part]:
+        """By the task of the model."""
+        return {"time_cut": self.rating, "top_n": self.ranking}
+
+    @property
+    def entries(self) -> list[Entry]:
         """The registry's entries of both models.
 
         Raises:
             ValueError: the registry knows one of them no more.
         """
-        return entry("time_cut", self.rating.model), entry("top_n", self.ranking.model)
+        return [entry(task, part.model) for task, part in self.parts.items()]
 
     @property
     def parameters(self) -> dict[str, Mapping[str, Any]]:
@@ -216,6 +234,7 @@ def decide(
     baseline: Sequence[Contest],
     champion: Sequence[Contest],
     withdrawn: Collection[str] = (),
+    outdated: Collection[str] = (),
 ) -> Decision:
     """Whether the candidate replaces the configuration in use.
 
@@ -228,6 +247,7 @@ def decide(
         baseline: against item mean and popularity.
         champion: against the current one.
         withdrawn: names of configurations that a person rolled back from.
+        outdated: models in use that this version of the code cannot fit again, so that nothing was compared with them.
     """
     lost = [str(contest) for contest in baseline if contest.difference <= 0]
     worse = [str(contest) for contest in champion if contest.high < 0]
@@ -242,8 +262,12 @@ def decide(
         return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
     if worse:
         return Decision("kept", f"The new settings are worse than those in use: {'; '.join(worse)}.")
-    won = "; ".join(map(str, champion))
-    return Decision("promoted", f"The new settings beat the baselines and are not worse than those in use: {won}.")
+    told = ["The new settings beat the baselines"]
+    if champion:
+        told.append(f"are not worse than those in use: {'; '.join(map(str, champion))}")
+    if outdated:
+        told.append(f"were not compared with {' and '.join(outdated)} in use, of another version of this package")
+    return Decision("promoted", f"{', and '.join(told)}.")
 
 
 def gate(
@@ -252,6 +276,7 @@ def gate(
     predictions: Mapping[Entry, nw.LazyFrame],
     test_ratings: nw.LazyFrame,
     *,
+    parameters: Parameters,
     refit: Callable[[Configuration], Refit],
     withdrawn: Collection[str],
     seed: int,
@@ -264,6 +289,7 @@ def gate(
         current: the one in use, None where there is none.
         predictions: of the candidate's models and of the baselines, for the test ratings.
         test_ratings: table ratings.
+        parameters: the present settings of all stages by section.
         refit: how the current one is fitted again on the present training ratings. Its old predictions would be of
             other rows as soon as there are new ratings; so it is only called when the settings differ.
         withdrawn: names of configurations that a person rolled back from.
@@ -274,13 +300,19 @@ def gate(
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
     champion: list[Contest] = []
+    outdated: list[str] = []
     if current and candidate != current and candidate.name not in withdrawn:
-        fitted, alike = refit(current), (candidate.rating, candidate.ranking)
+        known = {task: part for task, part in current.parts.items() if part.can_be_fitted(task, parameters)}
+        outdated = [part.model for task, part in current.parts.items() if task not in known]
+        fitted = refit(current)
         # What both have in common predicts the same, and need not be fitted twice.
         opponents = {
-            entry: predictions[entry] if part in alike else fitted.predictions(entry)
-            for entry, part in zip(current.entries, (current.rating, current.ranking), strict=True)
+            (model := entry(task, part.model)): predictions[model]
+            if part == candidate.parts[task]
+            else fitted.predictions(model)
+            for task, part in known.items()
         }
-        champion = contests.between(challengers, contests.scored(opponents), current.name)
-    decision = decide(candidate, current, baseline=baseline, champion=champion, withdrawn=withdrawn)
+        rivals = {task: challenger for task, challenger in challengers.items() if task in known}
+        champion = contests.between(rivals, contests.scored(opponents), current.name)
+    decision = decide(candidate, current, baseline=baseline, champion=champion, withdrawn=withdrawn, outdated=outdated)
     return decision, [*baseline, *champion]

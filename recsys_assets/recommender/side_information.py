@@ -15,6 +15,9 @@ from recsys_assets.recommender.models.liking import feature_matrix
 # A number with this few values, such as MovieLens 1M's age groups, is a category as well.
 _FEW_VALUES = 10
 _RIDGE = 10.0
+# Standard deviations beyond which a profile says no more: some users rate like nobody else, and a model that takes them
+# for fifty times as extreme as the others can predict ratings of -5 and 11 for them.
+_LARGEST_DEVIATION = 8.0
 
 
 def user_attributes(user_features: nw.LazyFrame) -> np.ndarray:
@@ -55,7 +58,7 @@ def profiles(rated: sparse.csr_array, n_components: int) -> tuple[np.ndarray, np
     """Who rated what, whatever the rating, in few dimensions: of users, shape (U, C), and of movies, (M, C).
 
     The singular vectors of the matrix of stored cells, each divided by the roots of its user's and its movie's number
-    of ratings; columns have mean 0 and variance 1 over those with ratings, all others are 0.
+    of ratings; columns have mean 0 and variance 1 over those with ratings, all others are 0. No value is more than 8.
 
     Args:
         rated: users by movies.
@@ -91,4 +94,5 @@ def unexplained(values: np.ndarray, by: np.ndarray, known: np.ndarray) -> np.nda
 
 def _standard(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     spread = values[known].std(axis=0)
-    return np.where(known[:, None], values - values[known].mean(axis=0), 0) / np.where(spread > 0, spread, 1)
+    standard = np.where(known[:, None], values - values[known].mean(axis=0), 0) / np.where(spread > 0, spread, 1)
+    return np.clip(standard, -_LARGEST_DEVIATION, _LARGEST_DEVIATION)

@@ -55,6 +55,10 @@ class BayesianFactors:
         """Predicted ratings of pairs by dense index: shape (P,), float64."""
         return products(self.users, self.movies, user, movie) + self.offset
 
+    def of_new(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+        """The same as if the users had no rating: by their attributes alone."""
+        return products(self.user_prior.means(self.user_side), self.movies, user, movie) + self.offset
+
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
         """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction; none is missing."""
         rows = to_polars(pairs, "user", "movie")

@@ -4,8 +4,10 @@ Nothing is fitted again for a user who was not there: its ratings are all that i
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -19,7 +21,6 @@ from recsys_assets.recommender.rankings import rows_of
 
 # Alternating means of the biases of users and movies settle within rounding of ratings.
 _ROUNDS = 8
-_USERS_PER_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,23 @@ class ItemNeighboursModel:
     Attributes:
         global_mean: mean of the training ratings.
         movie_bias: shape (n_movies,), float64; 0 where the movie has no training rating.
-        user_shrinkage: ratings without a bias added to each user's own.
         similarity: shape (K, K), float32, symmetric, not negative, zero diagonal.
         movies: shape (K,), int32, ascending: the movies that have similarities.
-        sum_shrinkage: similarity to movies without a residual added to that of the user's own.
+        params: the parameters of the fit.
         index: fingerprint of the dense index it was fitted with.
     """
 
     global_mean: float
     movie_bias: np.ndarray
-    user_shrinkage: float
     similarity: np.ndarray
     movies: np.ndarray
-    sum_shrinkage: float
+    params: Mapping[str, Any]
     index: str
+
+    @property
+    def user_shrinkage(self) -> float:
+        """Ratings without a bias added to each user's own."""
+        return float(self.params["user_shrinkage"])
 
     def residuals(self, rated: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
         """The users' biases, shape (U,), and what their ratings, shape (U, n_movies), leave beside all biases."""
@@ -72,19 +76,26 @@ class ItemNeighboursModel:
         """The terms of predictions above the global mean, by name (movie, user, neighbours): each of shape (P,)."""
         users, row = np.unique(user, return_inverse=True)
         bias, residual = self.residuals(self._rows(users, rated))
+        neighbours = self._weighed(row, movie, residual)
+        return {"movie": self.movie_bias[movie], "user": bias[row], "neighbours": neighbours}
+
+    def _weighed(self, row: np.ndarray, movie: np.ndarray, residual: sparse.csr_array) -> np.ndarray:
+        """The residuals of each pair's user, weighed by the similarity of their movies to the pair's: shape (P,)."""
+        from recsys_assets.recommender.models.kernels import fill_neighbour_sums, in_threads
+
         place = np.full(len(self.movie_bias), -1)
         place[self.movies] = np.arange(len(self.movies))
-        neighbours = np.zeros(len(user))
-        order = np.argsort(row, kind="stable")
-        for start in range(0, len(users), _USERS_PER_BLOCK):
-            low, high = np.searchsorted(row[order], [start, start + _USERS_PER_BLOCK])
-            chosen = order[low:high][place[movie[order[low:high]]] >= 0]
-            own = residual[start : start + _USERS_PER_BLOCK][:, self.movies].astype(np.float32)
-            cells = (row[chosen] - start, place[movie[chosen]])
-            total = (own @ self.similarity)[cells]
-            weight = (_ones_like(own) @ self.similarity)[cells]
-            neighbours[chosen] = total / np.maximum(weight + self.sum_shrinkage, 1e-9)
-        return {"movie": self.movie_bias[movie], "user": bias[row], "neighbours": neighbours}
+        own, chosen = residual[:, self.movies], np.flatnonzero(place[movie] >= 0)
+        totals, weights = np.zeros(len(chosen)), np.zeros(len(chosen))
+        asked = (row[chosen], place[movie[chosen]])
+        cells = (own.indptr, own.indices, own.data)
+        in_threads(
+            lambda begin, end: fill_neighbour_sums(totals, weights, begin, end, *asked, self.similarity, *cells),
+            len(chosen),
+        )
+        neighbours = np.zeros(len(movie))
+        neighbours[chosen] = totals / np.maximum(weights + self.params["sum_shrinkage"], 1e-9)
+        return neighbours
 
     def save(self, folder: Path) -> None:
         """Write biases.parquet, similarity.parquet (movie, similarity) and model.json."""
@@ -92,8 +103,8 @@ class ItemNeighboursModel:
         table = pl.DataFrame({"movie": self.movies, "similarity": similarity})
         table.write_parquet(folder / "similarity.parquet")
         pl.DataFrame({"bias": self.movie_bias}).write_parquet(folder / "biases.parquet")
-        names = ("global_mean", "user_shrinkage", "sum_shrinkage", "index")
-        (folder / "model.json").write_text(json.dumps({name: getattr(self, name) for name in names}))
+        facts = {"global_mean": self.global_mean, "params": dict(self.params), "index": self.index}
+        (folder / "model.json").write_text(json.dumps(facts))
 
     @classmethod
     def load(cls, folder: Path) -> "ItemNeighboursModel":
@@ -140,7 +151,15 @@ def fit(
     by_count = np.argsort(-counts, kind="stable")[:max_movies]
     movies = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
     unrelated = np.zeros((len(movies), len(movies)), np.float32)
-    biased = ItemNeighboursModel(mean, movie_bias, user_shrinkage, unrelated, movies, sum_shrinkage, index.fingerprint)
+    params = {
+        "movie_shrinkage": movie_shrinkage,
+        "user_shrinkage": user_shrinkage,
+        "pair_shrinkage": pair_shrinkage,
+        "sum_shrinkage": sum_shrinkage,
+        "exponent": exponent,
+        "max_movies": max_movies,
+    }
+    biased = ItemNeighboursModel(mean, movie_bias, unrelated, movies, params, index.fingerprint)
     _, residual = biased.residuals(rated)
     similarity = _similarity(residual[:, movies].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
     return replace(biased, similarity=similarity)

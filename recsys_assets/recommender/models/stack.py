@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import narwhals as nw
 import numpy as np
@@ -16,9 +16,11 @@ import polars as pl
 
 from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.models import bayesian_factors, cluster_mean
+from recsys_assets.recommender.models import attribute_effects, bayesian_factors, cluster_mean, item_neighbours
+from recsys_assets.recommender.models.attribute_effects import AttributeEffects
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 
 Folds = Literal["time", "random"]
 
@@ -27,103 +29,93 @@ Folds = Literal["time", "random"]
 _TIME_CUT = 0.85
 # Of the parts into which a hash cuts the ratings, one is hidden.
 _RANDOM_PARTS = 10
-_POPULATIONS = ("unseen", "seen")
 
 
-@dataclass(frozen=True)
-class Bases:
-    """The models that are stacked, fitted on the same ratings, and how many of these each user and movie has.
+class Bases(NamedTuple):
+    """The models that are stacked, fitted on the same ratings.
 
     Attributes:
         attributes: factors with attributes as prior.
         profile: the same with what the user has rated, whatever the rating.
+        effects: what attributes say of a movie beside the factors.
         clusters: means per (cluster, movie).
-        user_counts: shape (n_users,).
-        movie_counts: shape (n_movies,).
+        neighbours: the user's own ratings of similar movies.
     """
 
     attributes: BayesianFactors
     profile: BayesianFactors
+    effects: AttributeEffects
     clusters: ClusterMeanModel
-    user_counts: np.ndarray
-    movie_counts: np.ndarray
+    neighbours: ItemNeighboursModel
 
-    def central(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """What is predicted before anything is learnt about the models: shape (P,), float64.
-
-        Their mean; for users without a rating, of whom there is no profile, the attributes alone.
-        """
+    def said_of(self, pairs: pl.DataFrame, rated: nw.LazyFrame) -> "Said":
+        """What the models say of the pairs (user, movie), in their order, where `rated` is what they were fitted on."""
+        user, movie = pairs["user"].to_numpy(), pairs["movie"].to_numpy()
+        user_counts, movie_counts = (
+            np.bincount(to_polars(rated, side)[side].to_numpy(), minlength=n)
+            for side, n in (("user", len(self.attributes.users)), ("movie", len(self.attributes.movies)))
+        )
+        is_seen = user_counts[user] > 0
         attributes, profile = self.attributes.of(user, movie), self.profile.of(user, movie)
-        return np.where(self.user_counts[user] > 0, (attributes + profile) / 2, attributes)
-
-    def features(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """What the models say of pairs by dense index, and how much there is to go by: shape (P, features), float64.
-
-        The level is the movie's bias, which for a movie without ratings follows from its genres and year.
-        """
+        central = np.where(is_seen, (attributes + profile) / 2, attributes + self.effects.of(user, movie))
+        # The movie's bias; of a movie without ratings it follows from its genres and year.
         level, user_bias = self.attributes.movies[movie, 0], self.attributes.users[user, 0]
-        attributes = self.attributes.of(user, movie)
         taste = attributes - self.attributes.offset - level - user_bias
-        gap = self.profile.of(user, movie) - attributes
         cluster = self.clusters.of(user, movie) - self.attributes.offset - level
-        mine, theirs = np.log1p(self.user_counts[user]), np.log1p(self.movie_counts[movie])
-        parts = (level, user_bias, taste, gap, cluster)
+        neighbours = self.neighbours.parts(user, movie, rated)["neighbours"]
+        mine, theirs = np.log1p(user_counts[user]), np.log1p(movie_counts[movie])
+        parts = (level, user_bias, taste, profile - attributes, cluster, neighbours)
         by_counts = [*(part * mine for part in parts), level * theirs, taste * theirs]
-        return np.column_stack([np.ones(len(user)), mine, theirs, *parts, *by_counts])
+        return Said(central, np.column_stack([np.ones(len(user)), mine, theirs, *parts, *by_counts]), is_seen)
+
+
+class Said(NamedTuple):
+    """What models say of pairs, and how much they have to go by.
+
+    Attributes:
+        central: what is predicted before anything is learnt about the models, shape (P,), float64: the mean of both
+            kinds of factors; for users without a rating, of whom there is no profile, what the attributes say.
+        features: shape (P, features), float64.
+        is_seen: whether the user has a rating, shape (P,).
+    """
+
+    central: np.ndarray
+    features: np.ndarray
+    is_seen: np.ndarray
 
 
 @dataclass(frozen=True)
-class StackModel:
-    """Linear corrections of the models' mean, one for users with a training rating and one for those without.
+class Lesson:
+    """Ratings that were hidden from the models, and what they say of them.
 
     Attributes:
-        weights: of the features, per population, `seen` or `unseen`: shape (features,).
-        user_counts: shape (n_users,), training ratings of each user.
-        movie_counts: shape (n_movies,), training ratings of each movie.
+        features: of the hidden ratings, shape (P, features), float64; see `Said`.
+        left: what the models' mean leaves of the ratings, shape (P,), float64.
+        is_seen: whether the user has a rating that is not hidden, shape (P,).
         index: fingerprint of the dense index.
     """
 
-    weights: Mapping[str, np.ndarray]
-    user_counts: np.ndarray
-    movie_counts: np.ndarray
+    features: np.ndarray
+    left: np.ndarray
+    is_seen: np.ndarray
     index: str
 
-    def predict(
-        self, pairs: nw.LazyFrame, attributes: BayesianFactors, profile: BayesianFactors, clusters: ClusterMeanModel
-    ) -> pl.DataFrame:
-        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction; none is missing.
-
-        Args:
-            pairs: user, movie.
-            attributes: the models that were stacked.
-            profile: likewise.
-            clusters: likewise.
-        """
-        rows = to_polars(pairs, "user", "movie")
-        user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
-        bases = Bases(attributes, profile, clusters, self.user_counts, self.movie_counts)
-        features = bases.features(user, movie)
-        unseen, seen = (features @ self.weights[population] for population in _POPULATIONS)
-        predicted = bases.central(user, movie) + np.where(self.user_counts[user] > 0, seen, unseen)
-        return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
-
     def save(self, folder: Path) -> None:
-        """Write users.parquet, movies.parquet and model.json."""
-        pl.DataFrame({"ratings": self.user_counts}).write_parquet(folder / "users.parquet")
-        pl.DataFrame({"ratings": self.movie_counts}).write_parquet(folder / "movies.parquet")
-        weights = {population: of.tolist() for population, of in self.weights.items()}
-        (folder / "model.json").write_text(json.dumps({"weights": weights, "index": self.index}))
+        """Write rows.parquet and model.json."""
+        features = pl.Series(self.features, dtype=pl.Array(pl.Float64, self.features.shape[1]))
+        rows = pl.DataFrame({"features": features, "left": self.left, "is_seen": self.is_seen})
+        rows.write_parquet(folder / "rows.parquet")
+        (folder / "model.json").write_text(json.dumps({"index": self.index}))
 
     @classmethod
-    def load(cls, folder: Path) -> "StackModel":
+    def load(cls, folder: Path) -> "Lesson":
         """Read what `save` wrote."""
-        facts = json.loads((folder / "model.json").read_text())
-        counts = [pl.read_parquet(folder / f"{side}.parquet")["ratings"].to_numpy() for side in ("users", "movies")]
-        weights = {population: np.array(of) for population, of in facts["weights"].items()}
-        return cls(weights, counts[0], counts[1], facts["index"])
+        rows = pl.read_parquet(folder / "rows.parquet")
+        features, left, is_seen = (rows[name].to_numpy() for name in ("features", "left", "is_seen"))
+        return cls(features, left, is_seen, **json.loads((folder / "model.json").read_text()))
 
 
-def fit(
+def hide(
     ratings: nw.LazyFrame,
     *,
     index: Index,
@@ -132,12 +124,13 @@ def fit(
     user_clusters: nw.LazyFrame,
     bayesian_factors_model: BayesianFactors,
     profile_factors_model: BayesianFactors,
+    attribute_effects_model: AttributeEffects,
     cluster_mean_model: ClusterMeanModel,
+    rating_neighbours_model: ItemNeighboursModel,
     folds: Folds = "time",
-    reg: float = 100_000.0,
     seed: int = 0,
-) -> StackModel:
-    """Learn the weights on ratings that the models, fitted again, do not see.
+) -> Lesson:
+    """Hide a part of the ratings, fit the models again on the rest, and see what they say of the hidden ones.
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
@@ -147,32 +140,100 @@ def fit(
         user_clusters: table user_clusters; everyone.
         bayesian_factors_model: fitted on the same ratings; the one fitted again takes its parameters.
         profile_factors_model: likewise.
+        attribute_effects_model: likewise.
         cluster_mean_model: likewise.
+        rating_neighbours_model: likewise.
         folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; or `random` ones.
-        reg: L2 regularisation of the weights of the scaled features, in ratings.
         seed: of the random ones.
     """
     rows = to_polars(ratings, "user", "movie", "rating", "timestamp", "batch", "row")
-    known, hidden = _fold(rows, folds, seed)
+    shown, hidden = _fold(rows, folds, seed)
+    known = lazy(shown)
     attributes, profile = (
-        bayesian_factors.fit(lazy(known), index=index, user_features=user_features, movies=movies, **model.params)
+        bayesian_factors.fit(known, index=index, user_features=user_features, movies=movies, **model.params)
         for model in (bayesian_factors_model, profile_factors_model)
     )
-    clusters = cluster_mean.fit(lazy(known), index=index, user_clusters=user_clusters, **cluster_mean_model.params)
-    features, left, seen = _lesson(Bases(attributes, profile, clusters, *_counts(known, index)), hidden)
+    effects = attribute_effects.fit(
+        known,
+        index=index,
+        user_features=user_features,
+        bayesian_factors_model=attributes,
+        reg=attribute_effects_model.reg,
+    )
+    clusters = cluster_mean.fit(known, index=index, user_clusters=user_clusters, **cluster_mean_model.params)
+    neighbours = item_neighbours.fit(known, index=index, **rating_neighbours_model.params)
+    said = Bases(attributes, profile, effects, clusters, neighbours).said_of(hidden, known)
+    left = hidden["rating"].cast(pl.Float64).to_numpy() - said.central
+    return Lesson(said.features, left, said.is_seen, index.fingerprint)
+
+
+@dataclass(frozen=True)
+class StackModel:
+    """Linear corrections of what the models say, for users with a training rating and for those without.
+
+    Attributes:
+        weights: of the features, per population, `seen` or `unseen`: shape (features,).
+        scale: lowest and highest training rating; what is predicted lies between them.
+        index: fingerprint of the dense index.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    scale: tuple[float, float]
+    index: str
+
+    def predict(self, pairs: nw.LazyFrame, rated: nw.LazyFrame, bases: Bases) -> pl.DataFrame:
+        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction; none is missing.
+
+        Args:
+            pairs: user, movie.
+            rated: the ratings that the models were fitted on.
+            bases: the models that were stacked.
+        """
+        rows = to_polars(pairs, "user", "movie")
+        said = bases.said_of(rows, rated)
+        unseen, seen = (said.features @ self.weights[population] for population in ("unseen", "seen"))
+        predicted = np.clip(said.central + np.where(said.is_seen, seen, unseen), *self.scale)
+        return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
+
+    def save(self, folder: Path) -> None:
+        """Write model.json."""
+        weights = {population: of.tolist() for population, of in self.weights.items()}
+        facts = {"weights": weights, "scale": self.scale, "index": self.index}
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "StackModel":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / "model.json").read_text())
+        weights = {population: np.array(of) for population, of in facts["weights"].items()}
+        return cls(weights, tuple(facts["scale"]), facts["index"])
+
+
+def fit(
+    ratings: nw.LazyFrame,
+    *,
+    index: Index,
+    stack_lesson: Lesson,
+    reg: float = 10_000.0,
+    reg_unseen: float = 100_000.0,
+) -> StackModel:
+    """Learn the weights from hidden ratings.
+
+    Args:
+        ratings: rating.
+        index: the dense index the ids come from.
+        stack_lesson: the hidden ratings.
+        reg: L2 regularisation of the weights of the scaled features, in ratings, for users with a training rating.
+        reg_unseen: the same for users without one.
+    """
+    rating = to_polars(ratings, "rating")["rating"].to_numpy()
+    seen, lesson = stack_lesson.is_seen, stack_lesson
     # A population without hidden ratings, as new users in random ones, is not corrected.
     weights = {
-        population: _ridge(features[few], left[few], reg)
-        for population, few in zip(_POPULATIONS, (~seen, seen), strict=True)
+        "unseen": _ridge(lesson.features[~seen], lesson.left[~seen], reg_unseen),
+        "seen": _ridge(lesson.features[seen], lesson.left[seen], reg),
     }
-    return StackModel(weights, *_counts(rows, index), index.fingerprint)
-
-
-def _lesson(bases: Bases, hidden: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features of the hidden rows, what the models' mean leaves of their ratings, and whether their users had one."""
-    user, movie = hidden["user"].to_numpy(), hidden["movie"].to_numpy()
-    left = hidden["rating"].cast(pl.Float64).to_numpy() - bases.central(user, movie)
-    return bases.features(user, movie), left, bases.user_counts[user] > 0
+    return StackModel(weights, (float(rating.min()), float(rating.max())), index.fingerprint)
 
 
 def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -183,11 +244,6 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
         return in_time[:cut], in_time[cut:]
     hidden = to_polars(lazy(rows).select(hidden=pseudo_random(seed, ["user", "movie"]) % _RANDOM_PARTS == 0))["hidden"]
     return rows.filter(~hidden), rows.filter(hidden)
-
-
-def _counts(rows: pl.DataFrame, index: Index) -> tuple[np.ndarray, np.ndarray]:
-    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
-    return np.bincount(user, minlength=index.n_users), np.bincount(movie, minlength=index.n_movies)
 
 
 def _ridge(features: np.ndarray, left: np.ndarray, reg: float) -> np.ndarray:

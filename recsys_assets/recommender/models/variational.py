@@ -122,7 +122,7 @@ def posterior(
         noise: precisions of ratings, of each row, shape (n,), or else of each column, (m,).
         per_row: which of the two.
     """
-    from recsys_assets.recommender.models.variational_kernels import fill_covariances, in_threads
+    from recsys_assets.recommender.models.kernels import fill_covariances, in_threads
 
     weight = np.ones((len(others), 1), np.float32) if per_row else noise[:, None].astype(np.float32)
     own_noise = noise if per_row else np.ones(len(expected))
@@ -193,7 +193,7 @@ def _noise(
     movie_covariances: np.ndarray,
 ) -> np.ndarray:
     """The precision of each user's ratings, shrunk to that of all: shape (U,)."""
-    from recsys_assets.recommender.models.variational_kernels import fill_squared_errors, in_threads
+    from recsys_assets.recommender.models.kernels import fill_squared_errors, in_threads
 
     first, second = np.triu_indices(users.shape[1])
     twice = np.where(first == second, 1, 2).astype(np.float32)

@@ -3,13 +3,24 @@
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.models import als, bayesian_factors, biases, cluster_mean, item_mean, stack
+from recsys_assets.recommender.models import (
+    als,
+    attribute_effects,
+    bayesian_factors,
+    biases,
+    cluster_mean,
+    item_mean,
+    item_neighbours,
+    stack,
+)
 from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.attribute_effects import AttributeEffects
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
-from recsys_assets.recommender.models.stack import StackModel
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.models.stack import Bases, Lesson, StackModel
 from recsys_assets.recommender.registry.types import Entry, Fit
 
 ITEM_MEAN = Fit(
@@ -80,6 +91,42 @@ PROFILE_FACTORS = Fit(
     description="The same, with what a user has rated, whatever the rating, beside its attributes.",
     others=("user_features", "movies"),
 )
+ATTRIBUTE_EFFECTS = Fit(
+    asset="attribute_effects_model",
+    group="factors",
+    function=attribute_effects.fit,
+    model_type=AttributeEffects,
+    table="train_ratings",
+    settings="attribute_effects",
+    description="What people with some attributes like more in each movie than the factors expect.",
+    others=("user_features", "bayesian_factors_model"),
+)
+RATING_NEIGHBOURS = Fit(
+    asset="rating_neighbours_model",
+    group="factors",
+    function=item_neighbours.fit,
+    model_type=ItemNeighboursModel,
+    table="train_ratings",
+    settings="rating_neighbours",
+    description="Biases of movies and users, and how the user rated similar movies beside them.",
+)
+_STACKED = (
+    "bayesian_factors_model",
+    "profile_factors_model",
+    "attribute_effects_model",
+    "cluster_mean_model",
+    "rating_neighbours_model",
+)
+STACK_LESSON = Fit(
+    asset="stack_lesson",
+    group="factors",
+    function=stack.hide,
+    model_type=Lesson,
+    table="train_ratings",
+    settings="stack_lesson",
+    description="A part of the training ratings, and what the rating models say of it that were fitted on the rest.",
+    others=("user_features", "movies", "user_clusters", *_STACKED),
+)
 STACK = Fit(
     asset="stack_model",
     group="factors",
@@ -87,11 +134,8 @@ STACK = Fit(
     model_type=StackModel,
     table="train_ratings",
     settings="stack",
-    description="How much to trust each rating model, learnt on folds inside the training ratings.",
-    others=(
-        *("user_features", "movies", "user_clusters"),
-        *("bayesian_factors_model", "profile_factors_model", "cluster_mean_model"),
-    ),
+    description="How much to trust each rating model, learnt from the hidden part of the training ratings.",
+    others=("stack_lesson",),
 )
 FITS = (
     ITEM_MEAN,
@@ -101,18 +145,37 @@ FITS = (
     CLUSTER_MEAN,
     BAYESIAN_FACTORS,
     PROFILE_FACTORS,
+    ATTRIBUTE_EFFECTS,
+    RATING_NEIGHBOURS,
+    STACK_LESSON,
     STACK,
 )
+
+
+def _item_neighbours(
+    rating_neighbours_model: ItemNeighboursModel, pairs: nw.LazyFrame, rated: nw.LazyFrame
+) -> pl.DataFrame:
+    return rating_neighbours_model.predict(pairs, rated)
 
 
 def _stack(
     stack_model: StackModel,
     bayesian_factors_model: BayesianFactors,
     profile_factors_model: BayesianFactors,
+    attribute_effects_model: AttributeEffects,
     cluster_mean_model: ClusterMeanModel,
+    rating_neighbours_model: ItemNeighboursModel,
     pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
 ) -> pl.DataFrame:
-    return stack_model.predict(pairs, bayesian_factors_model, profile_factors_model, cluster_mean_model)
+    bases = Bases(
+        bayesian_factors_model,
+        profile_factors_model,
+        attribute_effects_model,
+        cluster_mean_model,
+        rating_neighbours_model,
+    )
+    return stack_model.predict(pairs, rated, bases)
 
 
 ENTRIES = (
@@ -123,5 +186,6 @@ ENTRIES = (
     Entry("cluster_mean", "time_cut", "cluster_mean_model"),
     Entry("bayesian_factors", "time_cut", "bayesian_factors_model"),
     Entry("profile_factors", "time_cut", "profile_factors_model"),
+    Entry("item_neighbours", "time_cut", _item_neighbours),
     Entry("stack", "time_cut", _stack),
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from recsys_assets.recommender.evaluation.protocols import FOLDS
 from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.registry import ENTRIES, Task
 
@@ -158,10 +159,28 @@ SEARCHES = (
         "profile_factors",
         "time_cut",
         "profile_factors",
-        {"profile_factors.rank": (12, 24, 36), "profile_factors.n_profile": (15, 30, 60)},
+        {"profile_factors.rank": (24, 40), "profile_factors.n_profile": (30, 60)},
         RMSE,
     ),
-    Search("stack", "time_cut", "stack", {"stack.folds": ("time", "random"), "stack.reg": (1e4, 1e5, 1e6)}, RMSE),
+    Search(
+        "attribute_effects",
+        "time_cut",
+        "stack",
+        {"attribute_effects.reg": (100.0, 300.0, 1000.0)},
+        RMSE_UNSEEN,
+        ("time_cut", "new_users_0"),
+    ),
+    # What comes later is learnt from the latest ratings. On some slices random ones were better by less than chance
+    # is, and worse on the test rows.
+    Search(
+        "stack_lesson",
+        "time_cut",
+        "stack",
+        {"stack_lesson.folds": ("time", "random")},
+        RMSE,
+        ("random_80_20", *FOLDS, "new_users_0", "new_users_5", "last_out"),
+    ),
+    Search("stack", "time_cut", "stack", {"stack.reg": (1e3, 1e4, 1e5), "stack.reg_unseen": (1e4, 1e5, 1e6)}, RMSE),
     _choice_of_model("time_cut", RMSE),
     Search(
         "ranking",

@@ -1,7 +1,8 @@
-"""The inner loops of `variational`, compiled by Numba: sums over a row's cells, and the inverse of a small matrix.
+"""Inner loops that Numba compiles: sums over the cells of a row, and the inverse of a small matrix for each.
 
 They let go of the interpreter's lock and no row knows of another, so blocks of rows are done side by side, and how many
-at a time changes no result. Imported where they are used, because Numba takes a second to load.
+at a time changes no result. Imported where they are used, because Numba takes a second to load. What the loops are for
+is said in `variational` and `item_neighbours`.
 """
 
 import os
@@ -132,3 +133,39 @@ def _invert(matrix: np.ndarray) -> None:
                 matrix[i, pivot] = 0.0
                 for j in range(len(matrix)):
                     matrix[i, j] -= factor * matrix[pivot, j]
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_neighbour_sums(
+    totals: np.ndarray,
+    weights: np.ndarray,
+    begin: int,
+    end: int,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    similarity: np.ndarray,
+    starts: np.ndarray,
+    rated: np.ndarray,
+    residuals: np.ndarray,
+) -> None:
+    """Write, for the pairs from `begin` to before `end`, the residuals of the row weighed by how similar they are.
+
+    Args:
+        totals: sums of similarity times residual, shape (P,), to be filled.
+        weights: sums of similarities, shape (P,), to be filled.
+        begin: first pair.
+        end: pair after the last.
+        rows: of the pairs, shape (P,).
+        columns: of the pairs, shape (P,).
+        similarity: of columns, symmetric, shape (K, K).
+        starts: of each row's cells.
+        rated: columns of the cells.
+        residuals: values of the cells.
+    """
+    for pair in range(begin, end):
+        alike = similarity[columns[pair]]
+        total, weight = 0.0, 0.0
+        for cell in range(starts[rows[pair]], starts[rows[pair] + 1]):
+            total += alike[rated[cell]] * residuals[cell]
+            weight += alike[rated[cell]]
+        totals[pair], weights[pair] = total, weight

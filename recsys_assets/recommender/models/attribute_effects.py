@@ -1,0 +1,95 @@
+"""What people with some attributes like more in a movie than the factors expect of them: a ridge for every movie.
+
+Factors have few dimensions for all that attributes say; a movie that thousands have rated says more about who likes it.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender import side_information
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
+
+_PAIRS_PER_BLOCK = 1_000_000
+# Ratings without a bias that are added to each user's own.
+_USER_SHRINKAGE = 5.0
+
+
+@dataclass(frozen=True)
+class AttributeEffects:
+    """Linear effects of users' attributes on the rating of each movie.
+
+    Attributes:
+        coefficients: shape (n_movies, F), float32; 0 where the movie has no rating.
+        side: attributes of everybody, shape (n_users, F), float32.
+        reg: the parameter of the fit.
+        index: fingerprint of the dense index it was fitted with.
+    """
+
+    coefficients: np.ndarray
+    side: np.ndarray
+    reg: float
+    index: str
+
+    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+        """What attributes add to the ratings of pairs by dense index: shape (P,), float64."""
+        added = np.empty(len(user))
+        for start in range(0, len(user), _PAIRS_PER_BLOCK):
+            block = slice(start, start + _PAIRS_PER_BLOCK)
+            added[block] = np.einsum("ij,ij->i", self.coefficients[movie[block]], self.side[user[block]])
+        return added
+
+    def save(self, folder: Path) -> None:
+        """Write movies.parquet, users.parquet and model.json."""
+        for name, values in (("movies", self.coefficients), ("users", self.side)):
+            column = pl.Series("values", np.ascontiguousarray(values), dtype=pl.Array(pl.Float32, values.shape[1]))
+            pl.DataFrame(column).write_parquet(folder / f"{name}.parquet")
+        (folder / "model.json").write_text(json.dumps({"reg": self.reg, "index": self.index}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "AttributeEffects":
+        """Read what `save` wrote."""
+        movies, users = (pl.read_parquet(folder / f"{name}.parquet")["values"] for name in ("movies", "users"))
+        return cls(movies.to_numpy(), users.to_numpy(), **json.loads((folder / "model.json").read_text()))
+
+
+def fit(
+    ratings: nw.LazyFrame,
+    *,
+    index: Index,
+    user_features: nw.LazyFrame,
+    bayesian_factors_model: BayesianFactors,
+    reg: float = 300.0,
+) -> AttributeEffects:
+    """Ridge regressions, one per movie, of what the factors leave of its ratings on the attributes of who gave them.
+
+    What they leave is a rating less what the model says of a user without ratings, less how far all ratings of the user
+    lie above that, shrunk: so the effects are of attributes alone, and are there for new users.
+
+    Args:
+        ratings: user, movie, rating.
+        index: the dense index the ids come from.
+        user_features: table user_features; everyone.
+        bayesian_factors_model: fitted on the same ratings.
+        reg: regularisation, in ratings.
+    """
+    rows = to_polars(ratings, "user", "movie", "rating").sort("movie", "user")
+    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+    left = rows["rating"].cast(pl.Float64).to_numpy() - bayesian_factors_model.of_new(user, movie)
+    counts = np.bincount(user, minlength=index.n_users)
+    left -= (np.bincount(user, left, index.n_users) / (counts + _USER_SHRINKAGE))[user]
+    side = side_information.user_attributes(user_features)
+    penalty = max(reg, 1e-6) * np.eye(side.shape[1])
+    coefficients = np.zeros((index.n_movies, side.shape[1]), np.float32)
+    starts = np.searchsorted(movie, np.arange(index.n_movies + 1))
+    for rated in np.unique(movie):
+        own = slice(starts[rated], starts[rated + 1])
+        design = side[user[own]]
+        coefficients[rated] = np.linalg.solve(design.T @ design + penalty, design.T @ left[own])
+    return AttributeEffects(coefficients, side.astype(np.float32), reg, index.fingerprint)
