@@ -179,11 +179,12 @@ class AttributeEffectsSettings(Section):
 class StackLessonSettings(Section):
     """The training ratings that the stack of rating models learns from."""
 
-    folds: Literal["time", "random"] = Field(
+    folds: Literal["time", "random", "users"] = Field(
         "time",
-        description="Which of them are hidden from the models: the latest ones, or random ones, as what is predicted.",
+        description="Which of them are hidden from the models, as what is predicted: the latest, random ones, or all "
+        "those of some users.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the random ones.")
+    seed: int = Field(0, ge=0, description="Seed of what is random.")
 
 
 class StackSettings(Section):

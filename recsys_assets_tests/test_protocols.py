@@ -123,6 +123,9 @@ def test_new_users_are_scored_on_the_same_rows_however_much_they_reveal(tables):
     assert held_out["user"].n_unique() > 1
     revealed = held_out.group_by("user").len()["len"].clip(0, splitting.MOST_REVEALED)
     assert len(warm) - len(cold) == revealed.sum()
+    whole = protocols.split(protocols.COLD_USERS, tables)
+    assert to_polars(whole["train_ratings"]).sort("row").equals(cold.sort("row"))
+    assert to_polars(whole["test_ratings"])["row"].sort().equals(held_out["row"].sort())
 
 
 @pytest.mark.parametrize("name", ["time_cut", "random_80_20", "u1", "top_n", "latest_rating"])

@@ -243,7 +243,7 @@ def test_row_order_does_not_matter(ratings):
     np.testing.assert_array_equal(factors(ratings).users, factors(shuffled).users)
 
 
-@pytest.mark.parametrize("folds", ["time", "random"])
+@pytest.mark.parametrize("folds", ["time", "random", "users"])
 def test_folds_hide_what_they_ask_for(ratings, folds):
     """The weights would trust models for knowing the very ratings that they are asked to predict."""
     known, hidden = stack._fold(ratings, folds, seed=0)

@@ -96,32 +96,34 @@ def new_user_rows(
     side: Side,
     *,
     n_revealed: int,
+    n_skipped: int = MOST_REVEALED,
     share: float = 0.1,
     seed: int = 0,
 ) -> nw.LazyFrame:
     """Everybody's ratings but those of new users, of whom only the first few are known.
 
-    The test rows are a new user's ratings after the first 20, so that they are the same however many are revealed.
-    Users with 20 ratings or fewer can be new, and have no test row then.
+    The test rows are a new user's ratings after the first 20 (`n_skipped`), so that they are the same however many are
+    revealed. Users with fewer ratings can be new, and have no test row then.
 
     Args:
         ratings: table ratings.
         side: `train`: the ratings of all others, and the first `n_revealed` of each new user; or `test`.
-        n_revealed: at most 20.
+        n_revealed: at most `n_skipped`.
+        n_skipped: ratings of a new user that come before the test rows.
         share: share of the users that is new, by a hash.
         seed: of that hash.
 
     Raises:
         ValueError: more ratings are to be revealed than there are before the test rows.
     """
-    if not 0 <= n_revealed <= MOST_REVEALED:
-        raise ValueError(f"0 to {MOST_REVEALED} ratings of a new user can be revealed, not {n_revealed}")
+    if not 0 <= n_revealed <= n_skipped:
+        raise ValueError(f"0 to {n_skipped} ratings of a new user can be revealed, not {n_revealed}")
     is_new, place = nw.col("is_new"), nw.col("place")
     marked = ratings.with_columns(
         is_new=pseudo_random(seed, ["user"]) < _threshold(share),
         place=nw.col("movie").cum_count().over("user", order_by=_IN_TIME),
     )
-    chosen = ~is_new | (place <= n_revealed) if side == "train" else is_new & (place > MOST_REVEALED)
+    chosen = ~is_new | (place <= n_revealed) if side == "train" else is_new & (place > n_skipped)
     return marked.filter(chosen).drop("is_new", "place")
 
 

@@ -30,14 +30,16 @@ Tables = Mapping[str, nw.LazyFrame]
 OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
 REVEALED = (0, 1, 2, 5, 10, 20)
 NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
+# All ratings of the same new users, of whom nothing is known.
+COLD_USERS = "cold_users"
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
 # The same models under these, the cut in time first: by how much a split that looks into the future flatters them.
 LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
 TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
 _SHARED = ("users", "movies", "user_features")
 _FORMS = (
-    "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, last_out, top_n, "
-    "latest_rating"
+    "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
+    "last_out, top_n, latest_rating"
 )
 
 
@@ -59,8 +61,8 @@ def split(
 
     Args:
         name: time_cut (at `cut`), time_cut_0.6 (any share), random_90_10, random_80_20, u1 to u5, new_users_0 (to 20
-            ratings revealed), last_out, top_n (the rows of time_cut), top_n_last_out (the rows of any other protocol),
-            latest_rating.
+            ratings revealed), cold_users (all ratings of such users), last_out, top_n (the rows of time_cut),
+            top_n_last_out (the rows of any other protocol), latest_rating.
         tables: users, movies, user_features, ratings; for u1 to u5 also published_folds.
         seed: of what is drawn: random rows, new users, the partition of case study B.
         cut: where time_cut and top_n cut.
@@ -93,6 +95,8 @@ def _side(name: str, tables: Tables, side: splitting.Side, seed: int, cut: Cut) 
         return splitting.random_rows(ratings, side, test_share=int(found[2]) / 100, seed=seed)
     if found := re.fullmatch(r"new_users_(\d+)", name):
         return splitting.new_user_rows(ratings, side, n_revealed=int(found[1]), seed=seed)
+    if name == COLD_USERS:
+        return splitting.new_user_rows(ratings, side, n_revealed=0, n_skipped=0, seed=seed)
     if name == "last_out":
         return splitting.last_out(ratings, side)
     if name in FOLDS:

@@ -22,12 +22,12 @@ from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 
-Folds = Literal["time", "random"]
+Folds = Literal["time", "random", "users"]
 
 # The models of the fold learn from what came before this share of the ratings, the weights from the rest. An earlier
 # fold beside it made the scores worse: what corrects the past is not what corrects the future.
 _TIME_CUT = 0.85
-# Of the parts into which a hash cuts the ratings, one is hidden.
+# Of the parts into which a hash cuts the ratings, or the users, one is hidden.
 _RANDOM_PARTS = 10
 
 
@@ -143,8 +143,9 @@ def hide(
         attribute_effects_model: likewise.
         cluster_mean_model: likewise.
         rating_neighbours_model: likewise.
-        folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; or `random` ones.
-        seed: of the random ones.
+        folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; `random` ones; or
+            all those of some `users`.
+        seed: of what is random.
     """
     rows = to_polars(ratings, "user", "movie", "rating", "timestamp", "batch", "row")
     shown, hidden = _fold(rows, folds, seed)
@@ -242,7 +243,8 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
         return in_time[:cut], in_time[cut:]
-    hidden = to_polars(lazy(rows).select(hidden=pseudo_random(seed, ["user", "movie"]) % _RANDOM_PARTS == 0))["hidden"]
+    drawn = pseudo_random(seed, ["user", "movie"] if folds == "random" else ["user"])
+    hidden = to_polars(lazy(rows).select(hidden=drawn % _RANDOM_PARTS == 0))["hidden"]
     return rows.filter(~hidden), rows.filter(hidden)
 
 

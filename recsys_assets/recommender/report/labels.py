@@ -78,6 +78,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "new_users_0": Protocol("New users, nothing known"),
     "new_users_1": Protocol("New users, one rating known"),
     **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
+    "cold_users": Protocol("New users, nothing known, all their ratings"),
     "last_out": Protocol("Everybody's last rating"),
 }
 MODELS: Mapping[str, str] = {

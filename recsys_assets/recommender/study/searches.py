@@ -176,7 +176,7 @@ SEARCHES = (
         "stack_lesson",
         "time_cut",
         "stack",
-        {"stack_lesson.folds": ("time", "random")},
+        {"stack_lesson.folds": ("time", "random", "users")},
         RMSE,
         ("random_80_20", *FOLDS, "new_users_0", "new_users_5", "last_out"),
     ),

@@ -13,20 +13,24 @@ import polars as pl
 
 from recsys_assets.recommender import splitting
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.evaluation.protocols import FOLDS, NEW_USERS, Tables
+from recsys_assets.recommender.evaluation.protocols import COLD_USERS, FOLDS, NEW_USERS, Tables
 from recsys_assets.recommender.frames import lazy, to_polars
 from recsys_assets.recommender.registry import Task
 
 PROTOCOLS = (
     *("time_cut_0.6", "time_cut_0.7", "time_cut", "time_cut_0.9"),
     *("random_90_10", "random_80_20", *FOLDS),
-    *NEW_USERS,
+    *(*NEW_USERS, COLD_USERS),
     *("last_out", "top_n", "latest_rating"),
 )
 # Protocols for which is chosen on another one's slice. Its training rows are among their own, so their test rows stay
 # unseen: an earlier cut, a hash by which more is left out, the same new users.
-_CHOSEN_WITH = {"time_cut_0.7": "time_cut_0.6", "time_cut_0.9": "time_cut", "random_90_10": "random_80_20"} | {
-    name: "new_users_5" for name in NEW_USERS if name != "new_users_0"
+_CHOSEN_WITH = {
+    "time_cut_0.7": "time_cut_0.6",
+    "time_cut_0.9": "time_cut",
+    "random_90_10": "random_80_20",
+    **{name: "new_users_5" for name in NEW_USERS if name != "new_users_0"},
+    COLD_USERS: "new_users_0",
 }
 _VALIDATION_SHARE = 0.2
 _ASIDE_SHARE = 0.1
