@@ -13,10 +13,11 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.frames import conform, lazy, to_polars
 from recsys_assets.recommender.refit import parameters_of
 from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.study import tuning
+from recsys_assets.recommender.study import scoring, tuning
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores
 from recsys_assets.recommender.study.searches import (
     HITS_ASIDE,
+    NDCG,
     RMSE,
     RMSE_ASIDE,
     SEARCHES,
@@ -26,8 +27,8 @@ from recsys_assets.recommender.study.searches import (
     value_of,
     with_knobs,
 )
-from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, fingerprint, validation_slice
-from recsys_assets.recommender.study.study import choices_table, trials_table
+from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, fingerprint, is_searched, validation_slice
+from recsys_assets.recommender.study.study import Study, choices_table, trials_table
 from recsys_assets.recommender.study.trials import Question, Trial, Trials
 from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen
 from recsys_assets.recommender.tables import RATINGS, TABLES
@@ -202,7 +203,7 @@ def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
     assert learnt | judged <= known and not learnt & judged and not (learnt | judged) & scored
 
 
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) != name])
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) != name and is_searched(name)])
 def test_what_is_chosen_with_another_protocol_has_not_seen_the_test_rows(tables, name):
     """A protocol would be scored on rows by which its settings were chosen."""
     other = protocols.split(chosen_with(name), tables)
@@ -366,3 +367,44 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
     facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
     again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
     assert [trial.question for trial in _trials(again)] == [trial.question for trial in _trials(first)]
+
+
+RANKERS = ("popularity", "liking", "ease")
+OF_RANKERS = (
+    Search("ease", "top_n", "ease", {"ease.reg": (1.0, 3000.0)}, NDCG),
+    Search("ranker", "top_n", "", {SELECTED_KNOBS["top_n"]: ("popularity", "ease")}, NDCG, is_exhaustive=True),
+)
+
+
+@pytest.fixture
+def study(tables, tmp_path, monkeypatch) -> Study:
+    """A study of ranking models that need no Spark, in a folder of the test's own."""
+    monkeypatch.setattr(tuning, "SEARCHES", OF_RANKERS)
+    rankers = tuple(entry for entry in ENTRIES if entry.task == "top_n" and entry.name in RANKERS)
+    monkeypatch.setattr(scoring, "ENTRIES", rankers)
+    parameters = with_knobs(DEFAULTS, {SELECTED_KNOBS["top_n"]: "liking"})
+    facts = {"code": "1", "spark": lambda: pytest.fail("no Spark"), "scratch": tmp_path}
+    how = scoring.Scoring(n_resamples=20)
+    return Study(tables, parameters, parameters, tmp_path, scoring=how, budget=2, **facts)
+
+
+@pytest.mark.parametrize("split", protocols.TOP_N_LEAKAGE_AUDIT[1:])
+def test_the_ranking_audit_shows_the_models_that_top_n_chose(study, split):
+    """The audit would compare other models, or choose anew by rows that are scored, or fit for hours."""
+    untried = study.found(split)
+    assert not any(each.tried for each in untried) and not list(study.folder.rglob("*.json"))
+    honest = study.found("top_n")
+    taken = study.found(split)
+    assert chosen(taken) == chosen(honest) and set(chosen(honest)) == {"ease.reg", SELECTED_KNOBS["top_n"]}
+    assert [trial.question for trial in _trials(taken)] == [trial.question for trial in _trials(honest)]
+    scores = study.scores(split).scores
+    assert {"selected", "random", "upper_bound", *RANKERS} == set(scores["model"])
+    of = dict(scores.filter(metric="ndcg_10", population="all").select("model", "value").iter_rows())
+    assert of["selected"] == of[chosen(honest)[SELECTED_KNOBS["top_n"]]]
+
+
+def test_lists_for_all_users_are_made_for_the_pipelines_own_ranking_only(study):
+    """The audit would rank the whole catalogue for every user, which takes longer than all of its fits."""
+    metrics = {name: set(study.scores(name).scores["metric"]) for name in protocols.TOP_N_LEAKAGE_AUDIT}
+    assert "catalog_coverage" in metrics["top_n"] and "ndcg_10_gain" in set.intersection(*metrics.values())
+    assert not any("catalog_coverage" in metrics[name] for name in protocols.TOP_N_LEAKAGE_AUDIT[1:])

@@ -17,7 +17,7 @@ from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_ass
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
-from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.ingest import folds
@@ -101,7 +101,8 @@ def study_trials(
     """For each protocol, the settings and models that were tried on a validation slice of its training rows.
 
     Each trial is kept in the home's folder `study` as soon as it is made, and never made again for the same rows,
-    settings and code. Test rows are in no slice.
+    settings and code. Test rows are in no slice. For `top_n_random_80_20` and `top_n_last_out` nothing is tried: what
+    `top_n` chose is taken over, because the audit compares the same models.
     """
     study = _study(context, tables, settings, home, spark)
     made = {}
@@ -158,8 +159,9 @@ def study_scores(
 ) -> _Tables:
     """Every model under each protocol, with the settings that its own validation slice chose.
 
-    `selected` is the model that won on that slice. A protocol that the data do not allow, such as published folds that
-    did not come with them, has no rows.
+    `selected` is the model that won on that slice; under `top_n_random_80_20` and `top_n_last_out`, which are there for
+    the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow, such as published folds
+    that did not come with them, has no rows.
     """
     study = _study(context, tables, settings, home, spark)
     share = settings.data.sample.share
@@ -196,10 +198,12 @@ def _kept(context: dg.AssetExecutionContext, home: Home, table: str) -> _Tables:
 def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     """By how much random and last-out splits make the same models look better than the cut in time.
 
-    Of the protocols that have been scored; without the cut in time there are no rows.
+    Rating models are held against `time_cut`, ranking models against `top_n`. Of the protocols that have been scored;
+    without the cut in time there are no rows.
     """
     kept = KeptScores(home.folders.study / "scores")
-    scored = [scores.scores for protocol in LEAKAGE_AUDIT if (scores := kept.newest(protocol))]
+    protocols = (*LEAKAGE_AUDIT, *TOP_N_LEAKAGE_AUDIT)
+    scored = [scores.scores for protocol in protocols if (scores := kept.newest(protocol))]
     return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
 
 

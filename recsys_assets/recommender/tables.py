@@ -258,7 +258,7 @@ TABLES: Mapping[str, Table] = {
         {
             **{name: _SCORES[name] for name in ("protocol", "model", "population", "metric")},
             "value": Column(REAL, "the score under this split"),
-            "honest": Column(REAL, "the score under the cut in time"),
+            "honest": Column(REAL, "the score under the cut in time: that of `time_cut` or, for rankings, `top_n`"),
             "optimism": Column(REAL, "by how much this split makes the model look better; below 0: worse"),
             "low": Column(REAL, "lower end of the 95 % interval of the optimism, bootstrap over the users of each"),
             "high": Column(REAL, "upper end of that interval"),

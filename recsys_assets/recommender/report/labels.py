@@ -79,6 +79,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "new_users_1": Protocol("New users, one rating known"),
     **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
     "last_out": Protocol("Everybody's last rating"),
+    "top_n_random_80_20": Protocol("Finding a random fifth of the ratings"),
+    "top_n_last_out": Protocol("Finding everybody's last rating"),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
