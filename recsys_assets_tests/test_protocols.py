@@ -219,6 +219,8 @@ def test_several_seeds_give_their_mean_and_their_spread():
     assert row["seed_sd"] == pytest.approx(0.02)
     assert row["seeds"] == 3
     assert over_seeds(runs[:1])["seed_sd"].item() == 0
+    assert over_seeds(runs[:1] * 7)["seed_sd"].item() == 0
+    assert over_seeds(runs).columns == list(TABLES["study_scores"].columns)
 
 
 def test_another_seed_reaches_every_section():

@@ -55,7 +55,7 @@ def _study(
         spark=lambda: spark.spark_session,
         scratch=home.scratch,
         splits=Splits(split.parsed_cut, split.train_share, split.seed),
-        scoring=Scoring(scored.seed, scored.n_resamples),
+        scoring=Scoring(scored.seed, scored.n_resamples, settings.study.n_seeds),
         budget=settings.study.budget,
         seed=settings.study.seed,
         log=context.log.info,
@@ -162,6 +162,9 @@ def study_scores(
     `selected` is the model that won on that slice; under `top_n_random_80_20` and `top_n_last_out`, which are there for
     the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow, such as published folds
     that did not come with them, has no rows.
+
+    Under the pipeline's own splits what depends on a seed is fitted with several (`[study] n_seeds`): `value` is their
+    mean, `seed_sd` their standard deviation.
     """
     study = _study(context, tables, settings, home, spark)
     share = settings.data.sample.share
@@ -177,13 +180,19 @@ def study_scores(
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
 def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
-    """Every metric of every model for each user on the user's own rows, under each protocol."""
+    """Every metric of every model for each user on the user's own rows, under each protocol.
+
+    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    """
     return _kept(context, home.folders, "user_scores")
 
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
 def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
-    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests."""
+    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests.
+
+    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    """
     return _kept(context, home.folders, "paired_tests")
 
 

@@ -306,7 +306,15 @@ TABLES: Mapping[str, Table] = {
         },
         key=("knob",),
     ),
-    "study_scores": Table(_SCORES, key=("protocol", "model", "population", "metric"), open_ended=True),
+    "study_scores": Table(
+        {
+            **_SCORES,
+            "seeds": Column(COUNT, "number of seeds that value and interval are the mean over", low=1),
+            "seed_sd": Column(REAL, "standard deviation of the value over seeds; 0 where none matters", low=0),
+        },
+        key=("protocol", "model", "population", "metric"),
+        open_ended=True,
+    ),
     "backtest_scores": Table(
         {"cut_off": Column(REAL, "share of the ratings, in time, that trained", low=0, high=1), **_SCORES},
         key=("cut_off", "protocol", "model", "population", "metric"),

@@ -15,21 +15,23 @@ _HONEST = {split: honest for honest, *splits in (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AU
 
 
 def over_seeds(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Scores of the same protocol with several seeds as one table `evaluation_scores`, with two further columns.
+    """Scores of the same protocol with several seeds as one table `study_scores`.
 
     Value and interval are means over the seeds, so the interval is that of the users; how much the seed matters is
-    `seed_sd`, the standard deviation of the value over seeds (0 for one seed), and `seeds` says how many there are.
+    `seed_sd`, the standard deviation of the value over seeds (0 for one seed, and for what depends on none), and
+    `seeds` says how many there are.
 
     Args:
         runs: tables `evaluation_scores`, at least one.
     """
     scores = pl.concat(runs, how="diagonal").group_by(*_KEYS, maintain_order=True)
-    table = TABLES["evaluation_scores"]
+    table = TABLES["study_scores"]
     together = scores.agg(
         pl.col("value", "low", "high").mean(),
         n=pl.col("n").mean().round().cast(pl.Int64),
         seeds=pl.len().cast(pl.Int32),
-        seed_sd=pl.col("value").std().fill_null(0.0),
+        # Equal values have a mean that may differ from them in the last digit, and then a deviation from it.
+        seed_sd=pl.when(pl.col("value").n_unique() > 1).then(pl.col("value").std()).otherwise(0.0),
     )
     return to_polars(conform(lazy(together), table)).sort(table.order)
 
