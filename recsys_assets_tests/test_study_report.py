@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from recsys_assets.cli.scores import _listing
 from recsys_assets.recommender.report import study_charts
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.tables import TABLES
@@ -62,3 +63,16 @@ def test_readers_are_told_which_protocols_took_a_choice_over():
     assert any("top_n_random_80_20 and top_n_last_out" in sentence for sentence in audited)
     plain = _section(_scores(("top_n", "selected", "ndcg_10", 0.3))).summary
     assert not any("top_n_last_out" in sentence for sentence in plain)
+
+
+def test_readers_see_how_much_the_seed_matters_where_there_are_several():
+    """A difference that another seed turns round would be read as one between methods."""
+    one = _scores(("top_n", "selected", "ndcg_10", 0.3)).with_columns(seeds=1, seed_sd=0.0)
+    several = _scores(("time_cut", "selected", "rmse", 0.9)).with_columns(seeds=3, seed_sd=0.00123)
+    older = _scores(("last_out", "selected", "rmse", 0.8))
+    scores = pl.concat([one, several, older], how="diagonal")
+    shown = {result.protocol: result.over_seeds for result in _section(scores).results}
+    assert shown == {"time_cut": "0.0012", "top_n": "", "last_out": ""}
+    titles = [column.header for column in _listing(scores).columns]
+    assert "± over seeds" in titles
+    assert "± over seeds" not in [column.header for column in _listing(older).columns]

@@ -5,7 +5,7 @@ Names that are not listed here are shown too: after the listed ones, under the n
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -229,6 +229,12 @@ def metric(name: str) -> Metric:
     if at_k and k.isdigit():
         return replace(at_k, label=at_k.label.format(k=k), meaning=at_k.meaning.format(k=k))
     return METRICS.get(name, Metric(_plain(name)))
+
+
+def over_seeds(score: Mapping[str, Any]) -> str:
+    """The standard deviation of a row of `study_scores` over seeds; nothing where there is one seed."""
+    # A study by an earlier version has left scores without these columns.
+    return f"{score['seed_sd']:.4f}" if (score.get("seeds") or 1) > 1 else ""
 
 
 def metrics_in_order(names: Iterable[str]) -> list[str]:

@@ -61,6 +61,7 @@ class Result:
         model: which was chosen.
         value: its score for people.
         interval: its 95 % interval.
+        over_seeds: standard deviation of the score over seeds; nothing where there is one seed.
         best: the model of the best score, where it is another one.
         opponent: the baseline it is held against.
         improvement: by how much it is better, with the interval of the paired difference.
@@ -74,6 +75,7 @@ class Result:
     model: str
     value: str
     interval: str
+    over_seeds: str
     best: str
     opponent: str
     improvement: str
@@ -176,6 +178,7 @@ class StudySection:
             labels.model(model) if model else labels.model(labels.SELECTED),
             facts.shown(score["value"]),
             f"{facts.shown(score['low'])} to {facts.shown(score['high'])}",
+            labels.over_seeds(score),
             _better_one(rows, score["value"], facts.better),
             *self._against(protocol, model, metric, population),
         )
