@@ -328,6 +328,9 @@ class StudySettings(Section):
         default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
     )
     seed: int = Field(0, ge=0, description="Seed of validation slices and of the order of candidates.")
+    n_seeds: int = Field(
+        3, ge=1, description="Seeds that models are fitted with under the pipeline's own splits; scores are the means."
+    )
 
 
 class ServingSettings(Section):

@@ -25,6 +25,7 @@ NAMES = (
     *protocols.NEW_USERS,
     "last_out",
     "top_n",
+    "top_n_random_80_20",
     "top_n_last_out",
 )
 SELECTED = {"time_cut": "item_mean", "top_n": "listed", "latest_rating": "item_mean", "next_movie": "listed"}
@@ -221,6 +222,8 @@ def test_several_seeds_give_their_mean_and_their_spread():
     assert row["seed_sd"] == pytest.approx(0.02)
     assert row["seeds"] == 3
     assert over_seeds(runs[:1])["seed_sd"].item() == 0
+    assert over_seeds(runs[:1] * 7)["seed_sd"].item() == 0
+    assert over_seeds(runs).columns == list(TABLES["study_scores"].columns)
 
 
 def test_another_seed_reaches_every_section():
@@ -232,6 +235,29 @@ def test_another_seed_reaches_every_section():
         {"shrinkage": 10.0},
         {"k": 2, "seed": 5},
     ]
+
+
+def test_models_are_audited_beside_the_honest_split_of_their_own_task():
+    """A ranking would be held against the wrong scores, and the audit tell of no leak or of one that is not there."""
+    scores = _scores(
+        ("time_cut", "als", "rmse", 0.95, 0.94, 0.98),
+        ("random_80_20", "als", "rmse", 0.85, 0.81, 0.86),
+        ("top_n", "als", "ndcg_10", 0.30, 0.29, 0.31),
+        ("top_n_random_80_20", "als", "ndcg_10", 0.42, 0.40, 0.45),
+        ("top_n_last_out", "als", "ndcg_10", 0.25, 0.24, 0.26),
+        ("time_cut", "als", "ndcg_10", 0.9, 0.9, 0.9),
+        ("new_users_5", "als", "rmse", 0.5, 0.5, 0.5),
+    )
+    rows = {(row["protocol"], row["metric"]): row for row in leakage_audit(scores).to_dicts()}
+    assert {key: row["honest"] for key, row in rows.items()} == {
+        ("random_80_20", "rmse"): 0.95,
+        ("top_n_random_80_20", "ndcg_10"): 0.30,
+        ("top_n_last_out", "ndcg_10"): 0.30,
+    }
+    random, last = (rows[f"top_n_{split}", "ndcg_10"] for split in ("random_80_20", "last_out"))
+    assert random["optimism"] == pytest.approx(0.12) and last["optimism"] == pytest.approx(-0.05)
+    assert random["high"] - random["optimism"] == pytest.approx(np.hypot(0.03, 0.01))
+    assert leakage_audit(scores.filter(pl.col("protocol") != "top_n"))["protocol"].to_list() == ["random_80_20"]
 
 
 def test_optimism_is_positive_where_a_split_flatters():

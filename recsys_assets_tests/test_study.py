@@ -2,21 +2,25 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import clusters
+from recsys_assets.recommender import clusters, rankings, refit
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.frames import conform, lazy, row_count, to_polars
 from recsys_assets.recommender.refit import parameters_of
-from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.study import tuning
+from recsys_assets.recommender.registry import ENTRIES, Entry, Fit
+from recsys_assets.recommender.study import scoring, tuning
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores
 from recsys_assets.recommender.study.searches import (
     HITS_ASIDE,
+    NDCG,
     RMSE,
     RMSE_ASIDE,
     SEARCHES,
@@ -26,8 +30,8 @@ from recsys_assets.recommender.study.searches import (
     value_of,
     with_knobs,
 )
-from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, fingerprint, validation_slice
-from recsys_assets.recommender.study.study import choices_table, trials_table
+from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, fingerprint, is_searched, validation_slice
+from recsys_assets.recommender.study.study import Study, choices_table, trials_table
 from recsys_assets.recommender.study.trials import Question, Trial, Trials
 from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen
 from recsys_assets.recommender.tables import RATINGS, TABLES
@@ -202,7 +206,7 @@ def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
     assert learnt | judged <= known and not learnt & judged and not (learnt | judged) & scored
 
 
-@pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) != name])
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) != name and is_searched(name)])
 def test_what_is_chosen_with_another_protocol_has_not_seen_the_test_rows(tables, name):
     """A protocol would be scored on rows by which its settings were chosen."""
     other = protocols.split(chosen_with(name), tables)
@@ -366,3 +370,158 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
     facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
     again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
     assert [trial.question for trial in _trials(again)] == [trial.question for trial in _trials(first)]
+
+
+RANKERS = ("popularity", "liking", "ease")
+OF_RANKERS = (
+    Search("ease", "top_n", "ease", {"ease.reg": (1.0, 3000.0)}, NDCG),
+    Search("ranker", "top_n", "", {SELECTED_KNOBS["top_n"]: ("popularity", "ease")}, NDCG, is_exhaustive=True),
+)
+
+
+@pytest.fixture
+def study(tables, tmp_path, monkeypatch) -> Study:
+    """A study of ranking models that need no Spark, in a folder of the test's own."""
+    monkeypatch.setattr(tuning, "SEARCHES", OF_RANKERS)
+    rankers = tuple(entry for entry in ENTRIES if entry.task == "top_n" and entry.name in RANKERS)
+    monkeypatch.setattr(scoring, "ENTRIES", rankers)
+    parameters = with_knobs(DEFAULTS, {SELECTED_KNOBS["top_n"]: "liking"})
+    facts = {"code": "1", "spark": lambda: pytest.fail("no Spark"), "scratch": tmp_path}
+    how = scoring.Scoring(n_resamples=20)
+    return Study(tables, parameters, parameters, tmp_path, scoring=how, budget=2, **facts)
+
+
+@pytest.mark.parametrize("split", protocols.TOP_N_LEAKAGE_AUDIT[1:])
+def test_the_ranking_audit_shows_the_models_that_top_n_chose(study, split):
+    """The audit would compare other models, or choose anew by rows that are scored, or fit for hours."""
+    untried = study.found(split)
+    assert not any(each.tried for each in untried) and not list(study.folder.rglob("*.json"))
+    honest = study.found("top_n")
+    taken = study.found(split)
+    assert chosen(taken) == chosen(honest) and set(chosen(honest)) == {"ease.reg", SELECTED_KNOBS["top_n"]}
+    assert [trial.question for trial in _trials(taken)] == [trial.question for trial in _trials(honest)]
+    scores = study.scores(split).scores
+    assert {"selected", "random", "upper_bound", *RANKERS} == set(scores["model"])
+    of = dict(scores.filter(metric="ndcg_10", population="all").select("model", "value").iter_rows())
+    assert of["selected"] == of[chosen(honest)[SELECTED_KNOBS["top_n"]]]
+
+
+def test_lists_for_all_users_are_made_for_the_pipelines_own_ranking_only(study):
+    """The audit would rank the whole catalogue for every user, which takes longer than all of its fits."""
+    metrics = {name: set(study.scores(name).scores["metric"]) for name in protocols.TOP_N_LEAKAGE_AUDIT}
+    assert "catalog_coverage" in metrics["top_n"] and "ndcg_10_gain" in set.intersection(*metrics.values())
+    assert not any("catalog_coverage" in metrics[name] for name in protocols.TOP_N_LEAKAGE_AUDIT[1:])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A model that is nothing but its seed: half a star more from one seed to the next."""
+
+    seed: int
+
+    def predict(self, pairs: nw.LazyFrame) -> nw.LazyFrame:
+        """The same rating for all pairs."""
+        return pairs.select("user", "movie", prediction=nw.lit(3.0 + self.seed / 2000))
+
+
+def drawn_order(drawn_model: Drawn, users: nw.LazyFrame, movies: nw.LazyFrame) -> rankings.Ranker:
+    """The movies in an order that the seed draws."""
+    scores = np.random.default_rng(drawn_model.seed).random((row_count(movies), 1), dtype=np.float32)
+    return rankings.of_vectors(np.ones((row_count(users), 1), np.float32), scores)
+
+
+@pytest.fixture
+def fitted(monkeypatch) -> list[str]:
+    """What is fitted, in order; of ratings and of rankings there are a model without a seed and one that is its seed.
+
+    To be asked for after `study`, whose models these replace.
+    """
+
+    def fit(_: nw.LazyFrame, **given: Any) -> Drawn:
+        return Drawn(given["seed"])
+
+    drawn = Fit("drawn_model", "baselines", fit, Drawn, "train_ratings", "drawn", "Drawn.")
+    monkeypatch.setitem(refit._FITS, "drawn_model", drawn)
+    without_seed = (("time_cut", "item_mean"), ("top_n", "popularity"))
+    entries = [entry for entry in ENTRIES if (entry.task, entry.name) in without_seed]
+    entries += [Entry("drawn", "time_cut", "drawn_model"), Entry("drawn", "top_n", drawn_order)]
+    monkeypatch.setattr(scoring, "ENTRIES", entries)
+    done: list[str] = []
+    once = refit.Refit._fit
+
+    def counted(self: refit.Refit, what: Fit) -> object:
+        done.append(what.asset)
+        return once(self, what)
+
+    monkeypatch.setattr(refit.Refit, "_fit", counted)
+    return done
+
+
+def of_seeds(study: Study, folder: Path, n_seeds: int, *, seed: int = 0) -> Study:
+    """The same study of the models of `fitted` with so many seeds; those that are their seed begin with this one."""
+    drawn = dict.fromkeys(("selected_rating_model", "selected_ranking_model"), "drawn")
+    selected = {**study.settings["evaluation"], **drawn}
+    settings = {**study.settings, "evaluation": selected, "drawn": {"seed": seed}}
+    return replace(study, settings=settings, folder=folder, scoring=scoring.Scoring(n_resamples=20, n_seeds=n_seeds))
+
+
+def rmse_of(scores: ProtocolScores) -> dict[str, tuple[float, int, float]]:
+    """By model: value, seeds and standard deviation over them."""
+    rows = scores.scores.filter(metric="rmse", population="all")
+    return {model: tuple(told) for model, *told in rows.select("model", "value", "seeds", "seed_sd").iter_rows()}
+
+
+def test_scores_are_the_mean_over_seeds_and_only_what_has_a_seed_is_fitted_again(study, fitted, tmp_path):
+    """A lucky seed would pass for the method, or a study fit everything once for each seed."""
+    together = of_seeds(study, tmp_path / "all", 3).scores("time_cut")
+    assert fitted == ["item_mean_model", *["drawn_model"] * 3]
+    alone = [of_seeds(study, tmp_path / f"{n}", 1, seed=1000 * n).scores("time_cut") for n in range(3)]
+    single = pl.Series([rmse_of(each)["drawn"][0] for each in alone])
+    found = rmse_of(together)
+    assert found["drawn"] == found["selected"] == pytest.approx((single.mean(), 3, single.std())) and single.std() > 0
+    assert found["item_mean"] == pytest.approx((rmse_of(alone[0])["item_mean"][0], 3, 0.0)) and not found["random"][2]
+    assert together.user_scores.equals(alone[0].user_scores)
+    assert together.paired_tests.equals(alone[0].paired_tests)
+
+
+def test_other_protocols_have_one_seed_and_are_kept_when_their_number_changes(study, fitted, tmp_path):
+    """Twenty protocols would take three times as long, or show scores of another number of seeds than was asked for."""
+    random = [of_seeds(study, tmp_path, n).scores("random_80_20") for n in (1, 3)]
+    assert fitted == ["item_mean_model", "drawn_model"]
+    assert random[0].scores.equals(random[1].scores)
+    assert set(random[0].scores.select("seeds", "seed_sd").iter_rows()) == {(1, 0.0)}
+    pipeline = [of_seeds(study, tmp_path, n).scores("time_cut") for n in (1, 3)]
+    assert [rmse_of(each)["drawn"][1] for each in pipeline] == [1, 3]
+
+
+def test_the_next_seed_of_one_model_is_no_other_models_seed():
+    """Two models that are averaged because they differ would be the same model."""
+    seeds = {section: knobs["seed"] for section, knobs in DEFAULTS.items() if "seed" in knobs}
+    factors = [seeds[section] for section in ("bayesian_factors", "profile_factors")]
+    drawn = [seed + number * scoring._SEED_STEP for seed in factors for number in range(5)]
+    assert len(set(factors)) == 2 and len(set(drawn)) == len(drawn)
+
+
+def test_lists_are_those_of_the_models_of_each_seed(study, fitted, tmp_path, monkeypatch):
+    """Coverage would be that of the first seed, under the name of the mean of all."""
+    asked: list[set[str]] = []
+    make = protocols.lists
+
+    def counted(tables, ranked, **others):
+        asked.append({entry.name for entry in ranked})
+        return make(tables, ranked, **others)
+
+    monkeypatch.setattr(protocols, "lists", counted)
+    together, *alone = (
+        of_seeds(study, tmp_path / f"{number}", n_seeds, seed=seed).scores("top_n").scores
+        for number, (n_seeds, seed) in enumerate([(2, 0), (1, 0), (1, 1000)])
+    )
+    assert asked == [{"popularity", "drawn"}, {"drawn"}, *[{"popularity", "drawn"}] * 2]
+    assert fitted == ["drawn_model"] * 4
+    novelty = {"metric": "novelty_10", "population": "all"}
+    single = pl.concat([scores.filter(**novelty, model="drawn") for scores in alone])["value"]
+    found = {row["model"]: row for row in together.filter(**novelty).iter_rows(named=True)}
+    assert found.keys() == {"popularity", "drawn", "selected", "random"}
+    assert found["drawn"]["value"] == pytest.approx(single.mean())
+    assert found["drawn"]["seed_sd"] == pytest.approx(single.std()) and single.std() > 0
+    assert found["popularity"]["seed_sd"] == found["random"]["seed_sd"] == 0

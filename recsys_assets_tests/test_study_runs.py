@@ -67,6 +67,7 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     """The command would choose nothing, show nothing, or fit everything again when it is called again."""
     monkeypatch.setattr(tuning, "SEARCHES", FEW)
     home = copied(materialized_home, tmp_path / "home")
+    home.settings_file.write_text(home.settings_file.read_text() + "\n[study]\nn_seeds = 2\n")
     ran = invoke("study", "--protocols", "time_cut,latest_rating", "--home", home.path)
     assert ran.exit_code == 0, ran.output
     choices = dict(table(home, "studied_settings").select("knob", "chosen").iter_rows())
@@ -84,6 +85,10 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     assert "time_cut" in shown and "next_movie" not in shown and shown.count("latest_rating") > 1
     rows = json.loads(invoke("scores", "--study", "--json", "--home", home.path).stdout)
     assert {row["protocol"] for row in rows} == {"time_cut", "latest_rating"}
+    assert {row["seeds"] for row in rows} == {2} and all(row["seed_sd"] >= 0 for row in rows)
+    assert any(row["seed_sd"] for row in rows if row["model"] == "als_adjusted")
+    assert not any(row["seed_sd"] for row in rows if row["model"] in ("item_mean", "upper_bound"))
+    assert "over seeds" in home.report.read_text()
     trials = Trials(home.study / "trials")
     before = {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()}
     tables = (store.current(["study_trials"], protocol) / TABLE_FILE for protocol in ("latest_rating", "time_cut"))

@@ -17,7 +17,7 @@ from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_ass
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
-from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.ingest import folds
@@ -55,7 +55,7 @@ def _study(
         spark=lambda: spark.spark_session,
         scratch=home.scratch,
         splits=Splits(split.parsed_cut, split.train_share, split.seed),
-        scoring=Scoring(scored.seed, scored.n_resamples),
+        scoring=Scoring(scored.seed, scored.n_resamples, settings.study.n_seeds),
         budget=settings.study.budget,
         seed=settings.study.seed,
         log=context.log.info,
@@ -101,7 +101,8 @@ def study_trials(
     """For each protocol, the settings and models that were tried on a validation slice of its training rows.
 
     Each trial is kept in the home's folder `study` as soon as it is made, and never made again for the same rows,
-    settings and code. Test rows are in no slice.
+    settings and code. Test rows are in no slice. For `top_n_random_80_20` and `top_n_last_out` nothing is tried: what
+    `top_n` chose is taken over, because the audit compares the same models.
     """
     study = _study(context, tables, settings, home, spark)
     made = {}
@@ -158,8 +159,12 @@ def study_scores(
 ) -> _Tables:
     """Every model under each protocol, with the settings that its own validation slice chose.
 
-    `selected` is the model that won on that slice. A protocol that the data do not allow, such as published folds that
-    did not come with them, has no rows.
+    `selected` is the model that won on that slice; under `top_n_random_80_20` and `top_n_last_out`, which are there for
+    the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow, such as published folds
+    that did not come with them, has no rows.
+
+    Under the pipeline's own splits what depends on a seed is fitted with several (`[study] n_seeds`): `value` is their
+    mean, `seed_sd` their standard deviation.
     """
     study = _study(context, tables, settings, home, spark)
     share = settings.data.sample.share
@@ -175,13 +180,19 @@ def study_scores(
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
 def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
-    """Every metric of every model for each user on the user's own rows, under each protocol."""
+    """Every metric of every model for each user on the user's own rows, under each protocol.
+
+    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    """
     return _kept(context, home.folders, "user_scores")
 
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
 def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
-    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests."""
+    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests.
+
+    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    """
     return _kept(context, home.folders, "paired_tests")
 
 
@@ -196,10 +207,12 @@ def _kept(context: dg.AssetExecutionContext, home: Home, table: str) -> _Tables:
 def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     """By how much random and last-out splits make the same models look better than the cut in time.
 
-    Of the protocols that have been scored; without the cut in time there are no rows.
+    Rating models are held against `time_cut`, ranking models against `top_n`. Of the protocols that have been scored;
+    without the cut in time there are no rows.
     """
     kept = KeptScores(home.folders.study / "scores")
-    scored = [scores.scores for protocol in LEAKAGE_AUDIT if (scores := kept.newest(protocol))]
+    protocols = (*LEAKAGE_AUDIT, *TOP_N_LEAKAGE_AUDIT)
+    scored = [scores.scores for protocol in protocols if (scores := kept.newest(protocol))]
     return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
 
 

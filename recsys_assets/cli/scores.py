@@ -26,6 +26,7 @@ _COLUMNS = {
     "Selected": (labels.SELECTED,),
     "Best possible": (labels.UPPER_BOUND,),
 }
+_OVER_SEEDS = "± over seeds"
 
 Filter = Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")]
 
@@ -78,13 +79,14 @@ def _results(tables: "StudyTables") -> Table:
     from recsys_assets.recommender.report.study_section import StudySection
 
     listing = table(
-        *("protocol", "score", "population", "selected", "value", "95 % interval", "against", "by", "verdict"),
-        numbers=("value", "95 % interval"),
+        *("protocol", "score", "population", "selected", "value", "95 % interval", _OVER_SEEDS),
+        *("against", "by", "verdict"),
+        numbers=("value", "95 % interval", _OVER_SEEDS),
     )
     for result in StudySection(tables).results:
         listing.add_row(
             *(result.protocol, labels.metric(result.metric).label, result.population, result.model, result.value),
-            *(result.interval, result.opponent, result.improvement, result.verdict),
+            *(result.interval, result.over_seeds, result.opponent, result.improvement, result.verdict),
         )
     return listing
 
@@ -163,11 +165,17 @@ def _listing(rows: pl.DataFrame) -> Table:
     }
     keys = [pl.col(column).cast(pl.Enum(names)) for column, names in ranks.items()]
     sample = [SAMPLE_SHARE] if SAMPLE_SHARE in rows.columns else []
-    listing = table(*ranks, "value", "low", "high", "n", *sample, numbers=("value", "low", "high", "n", *sample))
+    seeds = [_OVER_SEEDS] if any(map(labels.over_seeds, rows.to_dicts())) else []
+    columns = ("value", "low", "high", *seeds, "n", *sample)
+    listing = table(*ranks, *columns, numbers=columns)
     for row in rows.sort(keys).iter_rows(named=True):
         shown = labels.metric(row["metric"]).shown
         numbers = [shown(row[column]) for column in ("value", "low", "high")]
         listing.add_row(
-            *(row[column] for column in ranks), *numbers, f"{row['n']:,}", *(f"{row[name]:g}" for name in sample)
+            *(row[column] for column in ranks),
+            *numbers,
+            *(labels.over_seeds(row) for _ in seeds),
+            f"{row['n']:,}",
+            *(f"{row[name]:g}" for name in sample),
         )
     return listing

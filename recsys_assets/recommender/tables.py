@@ -258,7 +258,7 @@ TABLES: Mapping[str, Table] = {
         {
             **{name: _SCORES[name] for name in ("protocol", "model", "population", "metric")},
             "value": Column(REAL, "the score under this split"),
-            "honest": Column(REAL, "the score under the cut in time"),
+            "honest": Column(REAL, "the score under the cut in time: that of `time_cut` or, for rankings, `top_n`"),
             "optimism": Column(REAL, "by how much this split makes the model look better; below 0: worse"),
             "low": Column(REAL, "lower end of the 95 % interval of the optimism, bootstrap over the users of each"),
             "high": Column(REAL, "upper end of that interval"),
@@ -306,7 +306,15 @@ TABLES: Mapping[str, Table] = {
         },
         key=("knob",),
     ),
-    "study_scores": Table(_SCORES, key=("protocol", "model", "population", "metric"), open_ended=True),
+    "study_scores": Table(
+        {
+            **_SCORES,
+            "seeds": Column(COUNT, "number of seeds that value and interval are the mean over", low=1),
+            "seed_sd": Column(REAL, "standard deviation of the value over seeds; 0 where none matters", low=0),
+        },
+        key=("protocol", "model", "population", "metric"),
+        open_ended=True,
+    ),
     "backtest_scores": Table(
         {"cut_off": Column(REAL, "share of the ratings, in time, that trained", low=0, high=1), **_SCORES},
         key=("cut_off", "protocol", "model", "population", "metric"),

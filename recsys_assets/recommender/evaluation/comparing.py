@@ -4,30 +4,34 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.evaluation.significance import LOWER_IS_BETTER
 from recsys_assets.recommender.frames import conform, lazy, to_polars
 from recsys_assets.recommender.tables import TABLES
 
 _KEYS = ("protocol", "model", "population", "metric")
-_HONEST = "time_cut"
+# By split of an audit, the one beside it that does not look into the future.
+_HONEST = {split: honest for honest, *splits in (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT) for split in splits}
 
 
 def over_seeds(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Scores of the same protocol with several seeds as one table `evaluation_scores`, with two further columns.
+    """Scores of the same protocol with several seeds as one table `study_scores`.
 
     Value and interval are means over the seeds, so the interval is that of the users; how much the seed matters is
-    `seed_sd`, the standard deviation of the value over seeds (0 for one seed), and `seeds` says how many there are.
+    `seed_sd`, the standard deviation of the value over seeds (0 for one seed, and for what depends on none), and
+    `seeds` says how many there are.
 
     Args:
         runs: tables `evaluation_scores`, at least one.
     """
     scores = pl.concat(runs, how="diagonal").group_by(*_KEYS, maintain_order=True)
-    table = TABLES["evaluation_scores"]
+    table = TABLES["study_scores"]
     together = scores.agg(
         pl.col("value", "low", "high").mean(),
         n=pl.col("n").mean().round().cast(pl.Int64),
         seeds=pl.len().cast(pl.Int32),
-        seed_sd=pl.col("value").std().fill_null(0.0),
+        # Equal values have a mean that may differ from them in the last digit, and then a deviation from it.
+        seed_sd=pl.when(pl.col("value").n_unique() > 1).then(pl.col("value").std()).otherwise(0.0),
     )
     return to_polars(conform(lazy(together), table)).sort(table.order)
 
@@ -43,22 +47,21 @@ def reseeded(parameters: Mapping[str, Mapping[str, object]], by: int) -> dict[st
     }
 
 
-def leakage_audit(scores: pl.DataFrame, *, honest: str = _HONEST) -> pl.DataFrame:
+def leakage_audit(scores: pl.DataFrame) -> pl.DataFrame:
     """By how much each other split makes the same models look better than the cut in time: table `leakage_audit`.
 
     Raw scores differ also because the test rows do; differences of gains (`<metric>_gain`) allow for that, and those of
-    seen users for that only a cut in time leaves users unseen. The splits have other test users, so the intervals are
-    of independent differences: their half-widths add in squares.
+    seen users for that only a cut in time leaves users unseen. For ranking models neither allows for how many movies
+    there are to find: the more there are, the easier a high NDCG is, and with everybody's last rating it is one. The
+    splits have other test users, so the intervals are of independent differences: their half-widths add in squares.
 
     Args:
-        scores: tables `evaluation_scores` of several protocols, one below the other.
-        honest: the protocol that does not look into the future.
+        scores: tables `evaluation_scores` of several protocols, one below the other. Rating models are held against
+            `time_cut`, ranking models against `top_n`; other protocols than those of the audits are left out.
     """
     table = TABLES["leakage_audit"]
     keys = ["model", "population", "metric"]
-    base = scores.filter(pl.col("protocol") == honest).select(
-        *keys, honest="value", honest_low="low", honest_high="high"
-    )
+    base = scores.select(*keys, beside="protocol", honest="value", honest_low="low", honest_high="high")
     sign = pl.when(pl.col("metric").is_in(LOWER_IS_BETTER)).then(-1.0).otherwise(1.0)
     value, before = pl.col("value"), pl.col("honest")
     ends = [
@@ -67,8 +70,8 @@ def leakage_audit(scores: pl.DataFrame, *, honest: str = _HONEST) -> pl.DataFram
         ((pl.col("high") - value) ** 2 + (before - pl.col("honest_low")) ** 2).sqrt(),
     ]
     compared = (
-        scores.filter(pl.col("protocol") != honest)
-        .join(base, on=keys)
+        scores.with_columns(beside=pl.col("protocol").replace_strict(_HONEST, default=None, return_dtype=pl.String))
+        .join(base, on=["beside", *keys])
         .with_columns(optimism=sign * (value - before), below=ends[0], above=ends[1])
         .with_columns(
             low=pl.col("optimism") - pl.when(sign > 0).then("below").otherwise("above"),

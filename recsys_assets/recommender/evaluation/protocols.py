@@ -33,13 +33,14 @@ NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
 # All ratings of the same new users, of whom nothing is known.
 COLD_USERS = "cold_users"
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
-# The same models under these, the cut in time first: by how much a split that looks into the future flatters them.
+# The same models under these, the cut in time first: by how much a split that looks into the future flatters them. The
+# first audit is that of rating models, the second that of ranking models.
 LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
 TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
 _SHARED = ("users", "movies", "user_features")
 _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
-    "last_out, top_n, latest_rating"
+    "last_out, top_n, top_n_<any of the others>, latest_rating"
 )
 
 

@@ -5,7 +5,7 @@ Names that are not listed here are shown too: after the listed ones, under the n
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -80,6 +80,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
     **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
     "cold_users": Protocol("New users, nothing known, all their ratings"),
     "last_out": Protocol("Everybody's last rating"),
+    "top_n_random_80_20": Protocol("Finding a random fifth of the ratings"),
+    "top_n_last_out": Protocol("Finding everybody's last rating"),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
@@ -228,6 +230,12 @@ def metric(name: str) -> Metric:
     if at_k and k.isdigit():
         return replace(at_k, label=at_k.label.format(k=k), meaning=at_k.meaning.format(k=k))
     return METRICS.get(name, Metric(_plain(name)))
+
+
+def over_seeds(score: Mapping[str, Any]) -> str:
+    """The standard deviation of a row of `study_scores` over seeds; nothing where there is one seed."""
+    # A study by an earlier version has left scores without these columns.
+    return f"{score['seed_sd']:.4f}" if (score.get("seeds") or 1) > 1 else ""
 
 
 def metrics_in_order(names: Iterable[str]) -> list[str]:

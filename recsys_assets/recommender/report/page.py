@@ -157,7 +157,11 @@ def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
 
 
 def _study_pictures(study: StudyTables) -> list[Markup]:
-    drawn = {"cold-to-warm": study_charts.cold_to_warm(study.scores), "optimism": study_charts.optimism(study.scores)}
+    drawn = {
+        "cold-to-warm": study_charts.cold_to_warm(study.scores),
+        "optimism": study_charts.optimism(study.scores),
+        "optimism-of-rankings": study_charts.optimism(study.scores, study_charts.AUDIT_OF_RANKINGS),
+    }
     return [figure(chart, name) for name, chart in drawn.items() if chart]
 
 

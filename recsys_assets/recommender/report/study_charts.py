@@ -1,14 +1,47 @@
 """The pictures of a study: from cold to warm, and what splits that look into the future promise."""
 
+from dataclasses import dataclass
+
 import altair as alt
 import polars as pl
 from altair.typing import ChartType
 
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.theme import CATEGORIES, WIDTH, finished
 
 _NEW_USERS = r"^new_users_(\d+)$"
-_SPLITS = {"time_cut": "cut in time", "random_80_20": "random, 80 to 20", "last_out": "last rating out"}
+_SPLITS = ("cut in time", "random, 80 to 20", "last rating out")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The same models under several splits.
+
+    Attributes:
+        metric: by which they are compared.
+        protocols: the honest one first, then those of the other `_SPLITS`.
+        notes: what a reader of the picture must know, in lines.
+    """
+
+    metric: str
+    protocols: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+AUDIT_OF_RATINGS = Audit(
+    "rmse",
+    LEAKAGE_AUDIT,
+    ("A random split, or the last rating of everybody, lets models know what others rated later.",),
+)
+AUDIT_OF_RANKINGS = Audit(
+    "ndcg_10",
+    TOP_N_LEAKAGE_AUDIT,
+    (
+        "NDCG also depends on how many movies there are to find, which is one where the last rating is out:",
+        "what a split promises of a model shows in its lead over the others.",
+    ),
+)
 
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
@@ -26,10 +59,10 @@ def _color(rows: pl.DataFrame) -> alt.Color:
     )
 
 
-def _shown(scores: pl.DataFrame) -> pl.DataFrame:
+def _shown(scores: pl.DataFrame, metric: str) -> pl.DataFrame:
     """What is worth a line: models; the selected one is one of them, and bounds would squeeze them together."""
     hidden = [*labels.BOUNDS, labels.SELECTED, "als_unadjusted"]
-    return scores.filter(metric="rmse", population="all").filter(~pl.col("model").is_in(hidden))
+    return scores.filter(metric=metric, population="all").filter(~pl.col("model").is_in(hidden))
 
 
 def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
@@ -39,7 +72,9 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
         scores: table `study_scores`.
     """
     rows = (
-        _shown(scores).with_columns(known=pl.col("protocol").str.extract(_NEW_USERS).cast(pl.Int32)).drop_nulls("known")
+        _shown(scores, "rmse")
+        .with_columns(known=pl.col("protocol").str.extract(_NEW_USERS).cast(pl.Int32))
+        .drop_nulls("known")
     )
     if rows["known"].n_unique() < 2:
         return None
@@ -59,17 +94,20 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
     )
 
 
-def optimism(scores: pl.DataFrame) -> ChartType | None:
-    """RMSE of the same models under splits that look into the future and one that does not; None without both.
+def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType | None:
+    """The same models under splits that look into the future and one that does not; None without both.
 
     Args:
         scores: table `study_scores`.
+        audit: which models and splits.
     """
-    rows = _shown(scores).filter(pl.col("protocol").is_in(list(_SPLITS)))
-    if "time_cut" not in set(rows["protocol"]) or rows["protocol"].n_unique() < 2:
+    splits = dict(zip(audit.protocols, _SPLITS, strict=True))
+    rows = _shown(scores, audit.metric).filter(pl.col("protocol").is_in(audit.protocols))
+    if audit.protocols[0] not in set(rows["protocol"]) or rows["protocol"].n_unique() < 2:
         return None
-    named = _named(rows).with_columns(split=pl.col("protocol").replace_strict(_SPLITS))
-    order = [split for name, split in _SPLITS.items() if name in set(rows["protocol"])]
+    facts = labels.metric(audit.metric)
+    named = _named(rows).with_columns(split=pl.col("protocol").replace_strict(splits))
+    order = [split for name, split in splits.items() if name in set(rows["protocol"])]
     color = alt.Color(
         "split:N",
         title=None,
@@ -79,13 +117,13 @@ def optimism(scores: pl.DataFrame) -> ChartType | None:
     )
     models = [labels.model(name) for name in labels.ordered(rows["model"], labels.MODELS)]
     drawn = alt.Chart(named).encode(y=alt.Y("label:N", title=None, sort=models), color=color)
-    x = alt.X("value:Q", title="RMSE", scale=alt.Scale(zero=False))
+    x = alt.X("value:Q", title=facts.label, scale=alt.Scale(zero=False))
     layers = alt.layer(
-        drawn.mark_rule(strokeWidth=2, opacity=0.4).encode(x=alt.X("low:Q", title="RMSE"), x2=alt.X2("high:Q")),
+        drawn.mark_rule(strokeWidth=2, opacity=0.4).encode(x=alt.X("low:Q", title=facts.label), x2=alt.X2("high:Q")),
         drawn.mark_circle(size=90, opacity=1).encode(x=x),
     )
     return finished(
         layers.properties(width=WIDTH - 170, height=alt.Step(24)),
-        "What the split promises: RMSE of the same models, lower is better",
-        "A random split, or the last rating of everybody, lets models know what others rated later.",
+        f"What the split promises: {facts.label} of the same models, {facts.direction}",
+        *audit.notes,
     )

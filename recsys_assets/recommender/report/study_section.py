@@ -15,7 +15,7 @@ from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.study.searches import SELECTED_KNOBS
-from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with
+from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, is_searched
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
     "time_cut": ("top5_rating", "rmse"),
@@ -61,6 +61,7 @@ class Result:
         model: which was chosen.
         value: its score for people.
         interval: its 95 % interval.
+        over_seeds: standard deviation of the score over seeds; nothing where there is one seed.
         best: the model of the best score, where it is another one.
         opponent: the baseline it is held against.
         improvement: by how much it is better, with the interval of the paired difference.
@@ -74,6 +75,7 @@ class Result:
     model: str
     value: str
     interval: str
+    over_seeds: str
     best: str
     opponent: str
     improvement: str
@@ -112,9 +114,20 @@ class StudySection:
             f"{len(trials)} candidates in {trials['search'].n_unique()} searches were compared on validation slices, "
             f"cut out of training ratings ({minutes:,.0f} minutes of fitting). What won there is the selected model of "
             f"each protocol; it was then scored, with {len(models)} models in all, on the test rows of "
-            f"{scored['protocol'].n_unique()} protocols. No choice has seen a test row."
+            f"{scored['protocol'].n_unique()} protocols. No choice has seen a test row of the protocol that it is for."
         )
-        return [compared, *self._verdicts()]
+        return [compared, *self._exceptions(), *self._verdicts()]
+
+    def _exceptions(self) -> list[str]:
+        """Of protocols that take over what was chosen for another one."""
+        there = set(self.tables.scores["protocol"])
+        names = [name for name in PROTOCOLS if name in there and not is_searched(name)]
+        if not names:
+            return []
+        return [
+            f"For {' and '.join(names)} nothing was chosen: they show the models of {chosen_with(names[0])} under "
+            "splits that look into the future, and are no measure of what users will get."
+        ]
 
     def _verdicts(self) -> list[str]:
         told = [result.verdict for result in self.results if result.verdict]
@@ -165,6 +178,7 @@ class StudySection:
             labels.model(model) if model else labels.model(labels.SELECTED),
             facts.shown(score["value"]),
             f"{facts.shown(score['low'])} to {facts.shown(score['high'])}",
+            labels.over_seeds(score),
             _better_one(rows, score["value"], facts.better),
             *self._against(protocol, model, metric, population),
         )

@@ -7,19 +7,22 @@ again.
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.evaluation.protocols import Tables
+from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
+from recsys_assets.recommender.evaluation.lists import Ranked
+from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.refit import Parameters, Refit, parameters_of
-from recsys_assets.recommender.registry import ENTRIES, Task
+from recsys_assets.recommender.registry import ENTRIES, Entry, Task
 from recsys_assets.recommender.study.searches import SELECTED_KNOBS, value_of
 from recsys_assets.recommender.study.slices import fingerprint
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _POINTER = "newest"
+# From one seed to the next: more than the built-in seeds of two models are apart, else one would take over the other's.
+_SEED_STEP = 1000
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ class ProtocolScores:
     """What a protocol says of its models.
 
     Attributes:
-        scores: table `study_scores`.
-        user_scores: table `user_scores`.
-        paired_tests: table `paired_tests`.
+        scores: table `study_scores`, the mean over all seeds.
+        user_scores: table `user_scores`, of the first seed.
+        paired_tests: table `paired_tests`, of the first seed.
     """
 
     scores: pl.DataFrame
@@ -85,12 +90,23 @@ class Scoring:
     """How scores are computed.
 
     Attributes:
-        seed: of ties, bootstrap and randomization tests.
+        seed: of ties, bootstrap and randomization tests; the same whatever the seed of the models.
         n_resamples: bootstrap resamples.
+        n_seeds: seeds that models are fitted with under the pipeline's own protocols; under others it is one.
     """
 
     seed: int = 0
     n_resamples: int = 1000
+    n_seeds: int = 3
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """Parameters of what is drawn when predictions are scored."""
+        return {"seed": self.seed, "n_resamples": self.n_resamples}
+
+    def seeds(self, protocol: str) -> int:
+        """How many seeds models are fitted with."""
+        return self.n_seeds if protocol in OF_THE_PIPELINE else 1
 
 
 def protocol_scores(
@@ -118,27 +134,51 @@ def protocol_scores(
         scratch: folder for temporary files that the driver and the executors can reach.
         log: called with a line per model.
     """
-    tasks = protocols.tasks(protocol)
+    tasks, n_seeds = protocols.tasks(protocol), how.seeds(protocol)
     entries = [entry for entry in ENTRIES if entry.task in tasks]
     selected: dict[Task, str] = {task: str(value_of(parameters, SELECTED_KNOBS[task])) for task in tasks}
     used = {f"{entry.task} {entry.name}": parameters_of(entry, parameters) for entry in entries}
-    depends_on = [protocol, fingerprint(tables), used, selected, code, asdict(how)]
+    depends_on = [protocol, fingerprint(tables), used, selected, code, how.drawn, n_seeds]
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
     def make() -> ProtocolScores:
         fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
-        predictions = {}
-        for number, entry in enumerate(entries, 1):
-            log(f"{protocol}, model {number} of {len(entries)}: {entry.name}")
-            predictions[entry] = fitted.predictions(entry)
-        lists = None
-        if protocol == "top_n":
-            log(f"{protocol}: lists for all users that are scored")
-            ranked = {entry: partial(fitted.predictions, entry) for entry in entries}
-            lists = protocols.lists(tables, ranked, seed=how.seed)
-        measured = protocols.measured(protocol, tables, predictions, selected=selected, lists=lists, seed=how.seed)
-        return ProtocolScores(
-            measured.scores(**asdict(how)), measured.user_scores(), paired_tests(measured, **asdict(how))
-        )
+        lists: dict[str, nw.LazyFrame] = {}
+        runs = []
+        for predictions, again in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):
+            if protocol == "top_n":
+                log(f"{protocol}: lists for all users that are scored")
+                lists |= protocols.lists(tables, again, seed=how.seed)
+            shown = dict(lists) or None
+            runs.append(
+                protocols.measured(protocol, tables, predictions, selected=selected, lists=shown, seed=how.seed)
+            )
+        scores = over_seeds([measured.scores(**how.drawn) for measured in runs])
+        return ProtocolScores(scores, runs[0].user_scores(), paired_tests(runs[0], **how.drawn))
 
     return kept.of(protocol, key, make)
+
+
+def _by_seed(
+    protocol: str,
+    entries: Sequence[Entry],
+    fitted: Refit,
+    parameters: Parameters,
+    n_seeds: int,
+    log: Callable[[str], None],
+) -> Iterator[tuple[dict[Entry, nw.LazyFrame], dict[Entry, Ranked]]]:
+    """For each seed what all models predict, and the functions that predict any pairs of those that are fitted anew.
+
+    The first seed is that of the parameters. What depends on no seed is fitted and predicted for it alone.
+    """
+    predictions: dict[Entry, nw.LazyFrame] = {}
+    for number in range(n_seeds):
+        reseeds = reseeded(parameters, number * _SEED_STEP)
+        fitted = fitted.with_parameters(reseeds)
+        changed = [entry for entry in entries if parameters_of(entry, reseeds) != parameters_of(entry, parameters)]
+        due = changed if number else entries
+        told = protocol if n_seeds == 1 else f"{protocol}, seed {number + 1} of {n_seeds}"
+        for place, entry in enumerate(due, 1):
+            log(f"{told}, model {place} of {len(due)}: {entry.name}")
+            predictions[entry] = fitted.predictions(entry)
+        yield dict(predictions), {entry: partial(fitted.predictions, entry) for entry in due}

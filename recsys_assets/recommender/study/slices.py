@@ -13,7 +13,13 @@ import polars as pl
 
 from recsys_assets.recommender import splitting
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.evaluation.protocols import COLD_USERS, FOLDS, NEW_USERS, Tables
+from recsys_assets.recommender.evaluation.protocols import (
+    COLD_USERS,
+    FOLDS,
+    NEW_USERS,
+    TOP_N_LEAKAGE_AUDIT,
+    Tables,
+)
 from recsys_assets.recommender.frames import lazy, to_polars
 from recsys_assets.recommender.registry import Task
 
@@ -21,7 +27,7 @@ PROTOCOLS = (
     *("time_cut_0.6", "time_cut_0.7", "time_cut", "time_cut_0.9"),
     *("random_90_10", "random_80_20", *FOLDS),
     *(*NEW_USERS, COLD_USERS),
-    *("last_out", "top_n", "latest_rating"),
+    *("last_out", *TOP_N_LEAKAGE_AUDIT, "latest_rating"),
 )
 # Protocols for which is chosen on another one's slice. Its training rows are among their own, so their test rows stay
 # unseen: an earlier cut, a hash by which more is left out, the same new users.
@@ -32,13 +38,24 @@ _CHOSEN_WITH = {
     **{name: "new_users_5" for name in NEW_USERS if name != "new_users_0"},
     COLD_USERS: "new_users_0",
 }
+# The other splits of the ranking audit. Nothing is searched for them: an audit puts the same models under each split.
+# What `top_n` chose may have been judged by ratings that test here; if anything, that flatters these splits further.
+_TAKEN_OVER = dict.fromkeys(TOP_N_LEAKAGE_AUDIT[1:], TOP_N_LEAKAGE_AUDIT[0])
 _VALIDATION_SHARE = 0.2
 _ASIDE_SHARE = 0.1
 
 
 def chosen_with(protocol: str) -> str:
     """The protocol on whose slice the settings and models of a protocol are chosen."""
-    return _CHOSEN_WITH.get(protocol, protocol)
+    return (_CHOSEN_WITH | _TAKEN_OVER).get(protocol, protocol)
+
+
+def is_searched(protocol: str) -> bool:
+    """Whether anything is tried for a protocol; else what the trials of `chosen_with` say is taken over.
+
+    Its test rows may then be among those by which was chosen: its scores are for the audit, and no claim of their own.
+    """
+    return protocol not in _TAKEN_OVER
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.splitting import Cut
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
 from recsys_assets.recommender.study.searches import SEARCHES, value_of, with_knobs
-from recsys_assets.recommender.study.slices import chosen_with, validation_slice
+from recsys_assets.recommender.study.slices import chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.study.trials import Trials
 from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
 
@@ -87,7 +87,8 @@ class Study:
 
         Args:
             protocol: one of `slices.PROTOCOLS`.
-            searches: those whose missing trials are made, by default all; none: what is there decides.
+            searches: those whose missing trials are made, by default all; none: what is there decides, as it always
+                does where `slices.is_searched` says no.
         """
         name = chosen_with(protocol)
         tuning = Tuning(
@@ -102,7 +103,7 @@ class Study:
             scratch=self.scratch,
             log=self.log,
         )
-        return tuning.run(searches)
+        return tuning.run(searches if is_searched(protocol) else ())
 
     def scores(self, protocol: str) -> ProtocolScores:
         """The scores of all models with what the trials that are there choose for the protocol."""
