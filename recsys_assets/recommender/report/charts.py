@@ -23,6 +23,7 @@ from recsys_assets.recommender.report.segment_charts import (
     segment_sheets,
     users_per_segment,
 )
+from recsys_assets.recommender.report.segment_share_charts import segment_shares
 from recsys_assets.recommender.report.theme import (
     BLUE,
     GREEN,
@@ -45,6 +46,7 @@ __all__ = [
     "rating_by_segment",
     "ratings_per_user",
     "scores",
+    "segment_shares",
     "segment_sheets",
     "to_png",
     "to_svg",
