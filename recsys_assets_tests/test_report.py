@@ -1,6 +1,7 @@
 import dataclasses
 import datetime as dt
 import io
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -22,6 +23,7 @@ from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, rende
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.segment_cards import segment_cards
 from recsys_assets.recommender.report.segment_share_charts import SHOWN
+from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.resources import spark_resource
@@ -292,6 +294,46 @@ def test_sweep_without_any_silhouette_is_still_drawn():
     """Three users have no silhouette for any K; the run must not end there."""
     sweep = pl.DataFrame({"k": [1], "sse": [0.0], "silhouette": [None]}, schema_overrides={"silhouette": pl.Float64})
     assert "no K has a silhouette" in charts.to_svg(charts.cluster_sweep(lazy(sweep), 1))
+
+
+TRIED_K = {5: 0.982, 2: 0.985, 10: 0.981, 40: None}
+
+
+def _trials(tried: dict[int, float | None] | None = None) -> pl.DataFrame:
+    """The table study_trials of the search over K, and another search on the same slice."""
+    rows = [
+        ("time_cut", "clusters", f"k{k}", "als_adjusted", json.dumps({"clusters.k": k}), "unseen", value)
+        for k, value in (TRIED_K if tried is None else tried).items()
+    ] + [("time_cut", "als", "a", "als_adjusted", json.dumps({"als.rank": 7}), "all", 0.5)]
+    names = ["slice", "search", "trial", "model", "candidate", "population", "value"]
+    trials = pl.DataFrame(rows, schema=names, orient="row")
+    rest = {"metric": "rmse", "is_default": False, "is_chosen": False, "seconds": 1.0, "refusal": None}
+    return trials.with_columns(**{name: pl.lit(value) for name, value in rest.items()})
+
+
+def test_cold_error_draws_the_k_that_were_tried_and_tells_the_three_choices():
+    """Somebody would choose K by the silhouette, though what it is for was measured."""
+    chart = charts.cold_error(_trials(), lazy(_tables()["cluster_sweep"]), 5)
+    drawn = [(row["k"], row["rmse"]) for row in _rows(chart) if "rmse" in row]
+    assert set(drawn) == {(2, 0.985), (5, 0.982), (10, 0.981)}
+    told = chart.to_dict()["title"]["subtitle"][0]
+    assert [int(k) for k in re.findall(r"K = (\d+)", told)] == [3, 10, 5]
+
+
+@pytest.mark.parametrize("trials", [pl.DataFrame(), _trials({}), _trials({5: 0.98, 40: None})])
+def test_cold_error_is_drawn_only_where_a_study_compared(trials):
+    """The report would fail, or show a point as if it were a choice."""
+    assert charts.cold_error(trials, lazy(_tables()["cluster_sweep"]), 5) is None
+
+
+def test_page_shows_the_cold_error_beside_the_silhouette_after_a_study(page):
+    """What a study found of K would stand in a table that nobody opens."""
+    empty = {name: pl.DataFrame(schema=_schema(table)) for name, table in STUDY_TABLES.items()}
+    study = StudyTables(**empty | {"trials": _trials()})
+    with_study = render_page(_inputs(_tables(), _scores(), study=study))
+    title = "RMSE of users without a rating, by K"
+    assert title in with_study.split('id="clusters"')[1].split('id="segments"')[0]
+    assert title not in page
 
 
 def test_pairs_show_the_features_that_separate_the_clusters():

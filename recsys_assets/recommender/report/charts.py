@@ -16,7 +16,7 @@ from altair.typing import ChartType
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep
+from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep, cold_error
 from recsys_assets.recommender.report.segment_charts import (
     example_affinities,
     rating_by_segment,
@@ -42,6 +42,7 @@ __all__ = [
     "cluster_pairs",
     "cluster_profiles",
     "cluster_sweep",
+    "cold_error",
     "example_affinities",
     "rating_by_segment",
     "ratings_per_user",

@@ -148,6 +148,7 @@ def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
     drawn = {
         "ratings_per_user": charts.ratings_per_user(inputs.ratings),
         "cluster_sweep": charts.cluster_sweep(inputs.cluster_sweep, k),
+        "cold_error": charts.cold_error(inputs.study.trials, inputs.cluster_sweep, k) if inputs.study else None,
         "cluster_pairs": charts.cluster_pairs(inputs.user_features, inputs.user_clusters),
         "cluster_profiles": charts.cluster_profiles(inputs.users, inputs.user_clusters),
         "users_per_segment": charts.users_per_segment(inputs.user_segments),
