@@ -71,7 +71,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
         section = getattr(settings, fit.settings).model_dump()
         out.model(fit.asset, fit.function(out.made[fit.table], index=index, **others, **outside, **section))
         if fit.asset == "segment_model":
-            _segment(out)
+            _segment(out, index)
     for entry in ENTRIES:
         rows = entry.predict(**{name: out.made[name] for name in entry.needs})
         out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])
@@ -142,13 +142,15 @@ def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, fo
     out.table("adjusted_train_ratings", adjusted)
 
 
-def _segment(out: Folder) -> None:
+def _segment(out: Folder, index: Index) -> None:
     made = out.made
     listed = segments.top_movies(made["segment_model"], made["movies"], made["train_histories"])
     out.table("segment_movies", listed)
     assigned = segments.assign(made["segment_model"], made["train_histories"], made["test_histories"])
     user_segments = out.table("user_segments", assigned)
     out.table("segment_ratings", segments.ratings_by_segment(made["train_histories"], user_segments))
+    sized = segments.SizedSegments.of(made["segment_model"], user_segments, made["movies"], n_users=index.n_users)
+    out.table("segment_shares", segments.ComparedSegments(sized).table)
 
 
 def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -> None:

@@ -1,5 +1,7 @@
 """How Dagster stores what assets return: Parquet for Narwhals lazy frames, models save and load themselves.
 
+A `TableWithState` is one of each, of which other assets see the table.
+
 The annotated type decides the form; `dict` means one value per batch. Each write records rows, bytes, place and data
 version. Where versions lie and how they are switched is `storage`'s business.
 """
@@ -15,7 +17,15 @@ import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
-from recsys_assets.storage import AssetMissingError, AssetStore, Model, scan, write_table
+from recsys_assets.storage import (
+    STATE_FOLDER,
+    AssetMissingError,
+    AssetStore,
+    Model,
+    TableWithState,
+    scan,
+    write_table,
+)
 
 
 def table_of(key: dg.AssetKey) -> Table | None:
@@ -78,6 +88,10 @@ class AssetIOManager(dg.ConfigurableIOManager):
 
     def _write(self, context: dg.OutputContext, value: object, partition: str | None) -> Path:
         version = self.store.new_version(context.asset_key.path, partition, context.run_id)
+        if isinstance(value, TableWithState):
+            (version / STATE_FOLDER).mkdir()
+            value.state.save(version / STATE_FOLDER)
+            value = value.table
         if isinstance(value, nw.LazyFrame):
             table = table_of(context.asset_key)
             if table is None:

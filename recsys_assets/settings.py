@@ -367,6 +367,13 @@ class CheckSettings(Section):
     max_distribution_shift: float = Field(
         0.1, ge=0, le=1, description="Share of ratings with another value than before, above which a check warns."
     )
+    max_segment_shift: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of the users' affinity that has moved between segments, above which a check warns. A fit on "
+        "slightly other ratings moves up to 0.2 by itself.",
+    )
 
 
 class AutomationSettings(Section):

@@ -7,6 +7,7 @@ an asset and keeps the version it began with. Knows nothing of Dagster: an asset
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 TABLE_FILE = "table.parquet"
+STATE_FOLDER = "state"
 # As Spark does by itself. Zstandard would save a third of the bytes and cost twice the time of writing.
 _COMPRESSION = "snappy"
 _VERSIONS_KEPT = 3
@@ -38,6 +40,17 @@ class Model(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
+
+
+@dataclass(frozen=True)
+class TableWithState:
+    """A table, and beside it in the same version what the next version is computed from.
+
+    Who needs the asset as an input gets the table; the state lies in the version's `STATE_FOLDER`.
+    """
+
+    table: nw.LazyFrame
+    state: Model
 
 
 class AssetMissingError(Exception):

@@ -147,6 +147,18 @@ def test_a_shift_of_the_distribution_warns():
     assert quality.shift_finding(doubled, None, max_shift=0.1) == []
 
 
+@pytest.mark.parametrize(("moved", "passed"), [(0.0, True), (0.24, True), (0.26, False)])
+def test_segments_that_change_their_sizes_warn(moved, passed):
+    """A refresh could turn the segments over, and nobody would be told."""
+    shares = {"segment": [0, 1], "share": [0.5 + moved, 0.5 - moved], "name": ["A · B", "C"]}
+    now = pl.DataFrame(shares | {"previous_segment": [1, 0], "previous_share": [0.5, 0.5], "previous_name": ["A", "C"]})
+    (finding,) = quality.segment_shift_finding(now, max_shift=0.25)
+    assert (finding.passed, finding.severe) == (passed, False)
+    assert ("segment 0, A · B" in finding.detail) == (not passed)
+    first = now.with_columns(previous_share=pl.lit(None, pl.Float64))
+    assert quality.segment_shift_finding(first, max_shift=0.25) == []
+
+
 @pytest.mark.parametrize(("rejected", "passed"), [(0, True), (1, True), (2, False)])
 def test_a_batch_with_many_rejected_rows_is_seen(rejected, passed):
     """A batch of which most rows are refused would count as ingested."""
@@ -275,6 +287,21 @@ def run_part(home: Home, *assets: str) -> dg.ExecuteInProcessResult:
     with dg.DagsterInstance.ephemeral() as instance:
         selection = [dg.AssetKey(asset.split("/")) for asset in assets]
         return job.execute_in_process(instance=instance, asset_selection=selection, raise_on_error=False)
+
+
+def test_a_shift_of_the_segments_warns_in_a_run_as_far_as_the_settings_say(materialized_home, tmp_path):
+    """The limit in the settings would be read by nobody, or stop a refresh because people's taste has changed."""
+    home = copied(materialized_home, tmp_path / "home")
+    text = home.settings_file.read_text().replace("n_segments = 2", "n_segments = 3")
+    for limit, passed in ((0.0, False), (1.0, True)):
+        home.settings_file.write_text(f"{text}\n[checks]\nmax_segment_shift = {limit}\n")
+        ran = run_part(home, "segment_model", "user_segments", "segment_shares")
+        assert ran.success
+        (found,) = [
+            result for result in ran.get_asset_check_evaluations() if result.asset_key.path == ["segment_shares"]
+        ]
+        assert found.passed == passed
+        assert passed or found.severity == dg.AssetCheckSeverity.WARN
 
 
 def test_an_error_stops_what_follows_in_the_run(materialized_home, tmp_path):

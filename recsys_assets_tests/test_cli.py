@@ -15,9 +15,10 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import nearest, seconds
 from recsys_assets.failures import reason
 from recsys_assets.home import Home
-from recsys_assets.storage import AssetStore
+from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.running import copied
 
 RAW = ("raw_ratings", "raw_users", "raw_movies", "rejected_rows")
 MERGED = ("users", "movies", "ratings")
@@ -492,10 +493,27 @@ def test_segment_shows_size_its_movies_and_who_its_users_are(materialized_home):
     size = len(table(materialized_home, "user_segments").filter(segment=0))
     listed = table(materialized_home, "segment_movies").filter(segment=0)
     assert f"{size} of 60" in shown
+    share = table(materialized_home, "segment_shares").filter(segment=0)["share"][0]
+    assert f"{share:.1%} of the users' affinity\n" in "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
     first_lines = [line for line in shown.splitlines() if line.split()[:1] == ["1"]]
     for line, rank in zip(first_lines, ("rank", "lift_rank"), strict=True):
         assert listed.filter(pl.col(rank) == 1)["title"][0] in line
     assert "occupation" in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ({"previous_segment": [1, 0], "previous_share": [0.25, 0.75], "similarity": [0.9, 0.8]}, ", 25.0% before"),
+        ({"previous_segment": [None, 0], "previous_share": [None, 1.0], "similarity": [None, 0.8]}, ", new"),
+    ],
+)
+def test_segment_tells_its_share_before(materialized_home, tmp_path, before, told):
+    """Whether a segment grows could be read in the report only."""
+    home = copied(materialized_home, tmp_path / "home")
+    shares = table(home, "segment_shares").with_columns(**{name: pl.Series(values) for name, values in before.items()})
+    shares.write_parquet(AssetStore(home.assets).current(["segment_shares"]) / TABLE_FILE)
+    assert f"of the users' affinity{told}" in invoke("segment", "0", "--home", home.path).stdout
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import dataclasses
 import datetime as dt
 import io
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
 from recsys_assets.recommender.report.contests import APART, OVERLAP, contest
@@ -21,13 +22,30 @@ from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.segment_cards import segment_cards
+from recsys_assets.recommender.report.segment_share_charts import SHOWN
+from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.recommender.report.summary import data_summary
+from recsys_assets.recommender.tables import TABLES
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import SparkSettings
 
 TIME = pl.Datetime("us", "UTC")
 NASTY_TITLE = "<script>alert('x')</script> & \"Co\" http://example.org/a.js"
 SCORES_SCHEMA = ["protocol", "model", "population", "metric", "value", "n", "low", "high"]
+
+STUDY_TABLES = {
+    "trials": "study_trials",
+    "settings": "studied_settings",
+    "scores": "study_scores",
+    "tests": "paired_tests",
+    "audit": "leakage_audit",
+}
+
+
+def _schema(name: str) -> pl.Schema:
+    """The Polars types of a declared table."""
+    nothing = pl.DataFrame(schema=dict.fromkeys(TABLES[name].columns, pl.Null))
+    return conform(lazy(nothing), TABLES[name]).collect().to_native().schema
 
 
 def _ratings(per_user: list[int]) -> pl.DataFrame:
@@ -75,6 +93,25 @@ def _segment_movies(n_segments: int, n_movies: int) -> pl.DataFrame:
             "lift_rank": np.tile(places[::-1], n_segments).astype(np.int32),
             "lift": np.tile(places / 2, n_segments),
         }
+    )
+
+
+def _segment_shares(shares: list[float | None], previous: list[float | None], similarity: float = 0.9) -> pl.DataFrame:
+    """A row per place: segment and partner of its number, where there is a share; segment 0 is of the nasty title."""
+    numbers = range(len(shares))
+    pairs = list(zip(numbers, shares, previous, strict=True))
+    titles = _movies(len(shares))["title"].to_list()
+    return pl.DataFrame(
+        {
+            "segment": [None if now is None else number for number, now, _ in pairs],
+            "share": shares,
+            "name": [None if now is None else f"{titles[number]} · B" for number, now, _ in pairs],
+            "previous_segment": [None if then is None else number for number, _, then in pairs],
+            "previous_share": previous,
+            "previous_name": [None if then is None else f"{titles[number]} · A" for number, _, then in pairs],
+            "similarity": [None if None in pair else similarity for pair in pairs],
+        },
+        schema=_schema("segment_shares"),
     )
 
 
@@ -165,6 +202,7 @@ def _tables(n_users: int = 60, n_movies: int = 30, n_segments: int = 4) -> dict[
         ),
         "user_clusters": pl.DataFrame({"user": np.arange(n_users), "cluster": cluster}).cast(pl.Int32),
         "segment_movies": _segment_movies(n_segments, n_movies),
+        "segment_shares": _segment_shares([1 / n_segments] * n_segments, [None] * n_segments),
         "user_segments": segments,
         "segment_ratings": ratings.join(segments.select("user", "segment"), on="user")
         .group_by("segment", "movie")
@@ -258,6 +296,46 @@ def test_sweep_without_any_silhouette_is_still_drawn():
     assert "no K has a silhouette" in charts.to_svg(charts.cluster_sweep(lazy(sweep), 1))
 
 
+TRIED_K = {5: 0.982, 2: 0.985, 10: 0.981, 40: None}
+
+
+def _trials(tried: dict[int, float | None] | None = None) -> pl.DataFrame:
+    """The table study_trials of the search over K, and another search on the same slice."""
+    rows = [
+        ("time_cut", "clusters", f"k{k}", "als_adjusted", json.dumps({"clusters.k": k}), "unseen", value)
+        for k, value in (TRIED_K if tried is None else tried).items()
+    ] + [("time_cut", "als", "a", "als_adjusted", json.dumps({"als.rank": 7}), "all", 0.5)]
+    names = ["slice", "search", "trial", "model", "candidate", "population", "value"]
+    trials = pl.DataFrame(rows, schema=names, orient="row")
+    rest = {"metric": "rmse", "is_default": False, "is_chosen": False, "seconds": 1.0, "refusal": None}
+    return trials.with_columns(**{name: pl.lit(value) for name, value in rest.items()})
+
+
+def test_cold_error_draws_the_k_that_were_tried_and_tells_the_three_choices():
+    """Somebody would choose K by the silhouette, though what it is for was measured."""
+    chart = charts.cold_error(_trials(), lazy(_tables()["cluster_sweep"]), 5)
+    drawn = [(row["k"], row["rmse"]) for row in _rows(chart) if "rmse" in row]
+    assert set(drawn) == {(2, 0.985), (5, 0.982), (10, 0.981)}
+    told = chart.to_dict()["title"]["subtitle"][0]
+    assert [int(k) for k in re.findall(r"K = (\d+)", told)] == [3, 10, 5]
+
+
+@pytest.mark.parametrize("trials", [pl.DataFrame(), _trials({}), _trials({5: 0.98, 40: None})])
+def test_cold_error_is_drawn_only_where_a_study_compared(trials):
+    """The report would fail, or show a point as if it were a choice."""
+    assert charts.cold_error(trials, lazy(_tables()["cluster_sweep"]), 5) is None
+
+
+def test_page_shows_the_cold_error_beside_the_silhouette_after_a_study(page):
+    """What a study found of K would stand in a table that nobody opens."""
+    empty = {name: pl.DataFrame(schema=_schema(table)) for name, table in STUDY_TABLES.items()}
+    study = StudyTables(**empty | {"trials": _trials()})
+    with_study = render_page(_inputs(_tables(), _scores(), study=study))
+    title = "RMSE of users without a rating, by K"
+    assert title in with_study.split('id="clusters"')[1].split('id="segments"')[0]
+    assert title not in page
+
+
 def test_pairs_show_the_features_that_separate_the_clusters():
     """Pairs of noise would make good clusters look like none."""
     tables = _tables()
@@ -308,6 +386,36 @@ def test_users_per_segment_count_train_and_test_users():
     chart = charts.users_per_segment(lazy(tables["user_segments"]))
     counted = sum(row["users"] for row in _rows(chart) if "partition" in row)
     assert counted == len(tables["user_segments"])
+
+
+def test_shares_show_every_segment_beside_its_partner_and_what_has_moved():
+    """A segment that grew, came or went would not be seen, or be held against another one."""
+    table = _segment_shares([0.3, 0.2, 0.5, None], [0.45, 0.3, None, 0.25])
+    chart = charts.segment_shares(lazy(table))
+    texts = {row["label"]: row["text"] for row in _rows(chart)}
+    assert texts["2  Movie 2 · B"] == "50.0%, new"
+    assert texts["(was 3) Movie 3 · A"] == "gone"
+    assert texts["1  Movie 1 · B"] == "20.0% (−10.0)"
+    moved, most, *_ = chart.to_dict()["title"]["subtitle"]
+    assert moved.startswith("50.0% of the users' affinity")
+    assert "segment 2, Movie 2 · B (+50.0 points)" in most
+
+
+def test_shares_of_a_first_refresh_say_that_there_is_nothing_before():
+    """The first segments would look as if all of them were new."""
+    chart = charts.segment_shares(lazy(_tables()["segment_shares"]))
+    assert "nothing to compare" in chart.to_dict()["title"]["subtitle"][0]
+    assert set(_column(chart, "text")) == {"25.0%"}
+
+
+def test_shares_of_hundreds_of_segments_are_a_picture_of_the_largest():
+    """The picture of many segments would be too large to store."""
+    n = 300
+    shares = (np.arange(1, n + 1) / (n * (n + 1) / 2)).tolist()
+    chart = charts.segment_shares(lazy(_segment_shares(shares, shares[::-1])))
+    assert len(set(_column(chart, "label"))) == SHOWN
+    assert f"The {SHOWN} largest of 300." in chart.to_dict()["title"]["subtitle"]
+    assert len(charts.to_png(chart)) <= theme.MAX_PNG_BYTES
 
 
 def _apart() -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -665,6 +773,7 @@ def test_page_has_all_pictures_cards_settings_and_versions(page):
         "The clusters in pairs of features",
         "Who is in each cluster?",
         "Users per segment",
+        "How large each segment is, now and before",
         "The same movie, segment by segment",
         "Three users, three mixtures of taste",
         "Rating of the top 5 %: higher is better",

@@ -104,6 +104,11 @@ def _of_scores(stored: Stored, _: Mapping[str, object]) -> Found:
     return quality.score_findings(to_polars(stored.table("evaluation_scores"))), {}
 
 
+def _of_segment_shares(stored: Stored, _: Mapping[str, object]) -> Found:
+    shares, limit = to_polars(stored.table("segment_shares")), stored.settings.checks.max_segment_shift
+    return quality.segment_shift_finding(shares, max_shift=limit), {}
+
+
 def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
     shown, users, movies, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
     return quality.recommendation_findings(shown, users, movies, ratings, n=stored.settings.serving.n), {}
@@ -113,6 +118,7 @@ _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
     "ratings": _of_ratings,
     "test_ratings": _of_test_ratings,
     "evaluation_scores": _of_scores,
+    "segment_shares": _of_segment_shares,
     "recommendations": _of_recommendations,
 }
 
@@ -203,7 +209,7 @@ CHECKS = [
     sound("serving_model", ["serving_model"]),
     sound("recommendations", ["recommendations"]),
     # Made last, and only looked at: nothing that is recommended waits for them.
-    sound("overviews", ["cluster_sweep", "segment_movies"]),
+    sound("overviews", ["cluster_sweep", "segment_movies", "segment_shares"]),
     sound("published_folds", ["published_folds"]),
     sound("study", ["studied_settings", "leakage_audit"]),
 ]

@@ -169,11 +169,28 @@ def segment(
     out = console()
     out.print(Text(f"Segment {number}", "bold"))
     split = ", ".join(f"{count:,} {partition}" for partition, count in by_partition.items()) or "none"
-    out.print(facts([("users", f"{len(members):,} of {len(segments):,} ({split})")]))
+    users = f"{len(members):,} of {len(segments):,} ({split})"
+    out.print(facts([("users", users), *_share(reader, number)]))
     mine = top.filter(pl.col("segment") == number)
     _print_movies(reader, "Most probable movies", mine.sort("rank").head(_TOP))
     _print_movies(reader, "Movies of the highest lift", mine.sort("lift_rank").head(_TOP))
     _print_attributes(reader.table("users"), segments, number)
+
+
+def _share(reader: Reader, number: int) -> list[tuple[str, str]]:
+    """The segment's share now and before; nothing where shares are of other segments, or were never made."""
+    if not reader.store.has(["segment_shares"]):
+        return []
+    shares = reader.table("segment_shares").collect()
+    mine = shares.filter(segment=number)
+    if mine.is_empty():
+        return []
+    row = mine.row(0, named=True)
+    if row["previous_share"] is not None:
+        before = f", {row['previous_share']:.1%} before (similarity {row['similarity']:.2f})"
+    else:
+        before = "" if shares["previous_share"].is_null().all() else ", new"
+    return [("share", f"{row['share']:.1%} of the users' affinity{before}")]
 
 
 def _print_movies(reader: Reader, heading: str, listed: pl.DataFrame) -> None:

@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND
 from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.segments import largest_shift, share_shift
 from recsys_assets.recommender.tables import Table
 
 # Bounds are exact and models are summed in another order.
@@ -161,6 +162,21 @@ def shift_finding(
     shift = sum(abs(shares.get(value, 0.0) - before.get(value, 0.0)) for value in values) / 2
     rule = "ratings distributed as before"
     return [Finding(rule, shift, 0.0, max_shift, shift <= max_shift, severe=False)]
+
+
+def segment_shift_finding(segment_shares: pl.DataFrame, *, max_shift: float) -> list[Finding]:
+    """How far the segments' shares have moved since the refresh before; nothing where there is none.
+
+    Args:
+        segment_shares: table segment_shares.
+        max_shift: largest total variation distance.
+    """
+    shift = share_shift(segment_shares)
+    if shift is None:
+        return []
+    detail = "most: {}, by {:+.3f}".format(*largest_shift(segment_shares)) if shift > max_shift else ""
+    rule = "segments as large as before"
+    return [Finding(rule, shift, 0.0, max_shift, shift <= max_shift, severe=False, detail=detail)]
 
 
 def rejected_finding(rejected: Mapping[str, int], accepted: Mapping[str, int], *, max_share: float) -> Finding:

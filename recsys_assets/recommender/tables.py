@@ -228,6 +228,25 @@ TABLES: Mapping[str, Table] = {
         },
         key=("segment", "movie"),
     ),
+    "segment_shares": Table(
+        {
+            "segment": Column(COUNT, "number of the LDA segment, from 0; null: there before, not now", True, low=0),
+            "share": Column(REAL, "mean affinity of the users with a history", True, low=0, high=1),
+            "name": Column(nw.String(), "titles of its first movies by probability", True),
+            "previous_segment": Column(COUNT, "its partner in the fit before; null: none", True, low=0),
+            "previous_share": Column(REAL, "the share of that partner then", True, low=0, high=1),
+            "previous_name": Column(nw.String(), "titles of the first movies of that partner", True),
+            "similarity": Column(
+                REAL,
+                "Bhattacharyya coefficient of the two distributions over the movies that both fits know; 1: the same",
+                True,
+                low=0,
+                high=1,
+            ),
+        },
+        key=("segment", "previous_segment"),
+        in_source_order=True,
+    ),
     "evaluation_scores": Table(_SCORES, key=("protocol", "model", "population", "metric"), open_ended=True),
     "user_scores": Table(
         {

@@ -16,13 +16,14 @@ from altair.typing import ChartType
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep
+from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep, cold_error
 from recsys_assets.recommender.report.segment_charts import (
     example_affinities,
     rating_by_segment,
     segment_sheets,
     users_per_segment,
 )
+from recsys_assets.recommender.report.segment_share_charts import segment_shares
 from recsys_assets.recommender.report.theme import (
     BLUE,
     GREEN,
@@ -41,10 +42,12 @@ __all__ = [
     "cluster_pairs",
     "cluster_profiles",
     "cluster_sweep",
+    "cold_error",
     "example_affinities",
     "rating_by_segment",
     "ratings_per_user",
     "scores",
+    "segment_shares",
     "segment_sheets",
     "to_png",
     "to_svg",

@@ -3,6 +3,7 @@
 The clusters themselves come from `recommender/clusters.py`.
 """
 
+import json
 from itertools import combinations
 
 import altair as alt
@@ -25,6 +26,7 @@ from recsys_assets.recommender.report.theme import (
     note,
 )
 
+_FORMATS = {"sse": "~s", "silhouette": ".2f", "rmse": ".4f"}
 # Enough to see a cloud's shape; more only makes the picture heavier.
 PAIRED_USERS = 300
 PAIRED_FEATURES = 4
@@ -60,8 +62,48 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
     )
 
 
+def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -> ChartType | None:
+    """RMSE of users without a rating over K, as a study tried it on the validation slice of the cut in time.
+
+    None where no study has tried two.
+
+    Args:
+        study_trials: the table `study_trials`.
+        sweep: the table `cluster_sweep`.
+        chosen_k: the number of clusters in use.
+    """
+    table = _tried_k(study_trials)
+    if len(table) < 2:
+        return None
+    best = int(table.sort("rmse", "k")["k"][0])
+    silhouette = silhouette_choice(to_polars(sweep))
+    choices = [
+        "The silhouette would choose no K" if silhouette is None else f"The silhouette would choose K = {silhouette}",
+        f"the held-out error of new users K = {best} (orange point)",
+        f"in use is K = {chosen_k} (dashed line).",
+    ]
+    return finished(
+        _over_k(table, "rmse", "RMSE, lower is better", chosen_k, best).properties(width=WIDTH - 60),
+        "How many clusters for new users? RMSE of users without a rating, by K",
+        ", ".join(choices),
+        "ALS with cold users filled in from their cluster, on the validation slice of the training ratings.",
+    )
+
+
+def _tried_k(study_trials: pl.DataFrame) -> pl.DataFrame:
+    """k, rmse of what the search over K tried and could fit, by k."""
+    if study_trials.is_empty():
+        return study_trials
+    tried = study_trials.filter(slice="time_cut", search="clusters", metric="rmse", population="unseen")
+    rows = [
+        (json.loads(candidate)["clusters.k"], value)
+        for candidate, value in tried.drop_nulls("value").select("candidate", "value").iter_rows()
+    ]
+    return pl.DataFrame(rows, schema={"k": pl.Int32, "rmse": pl.Float64}, orient="row").sort("k")
+
+
 def _over_k(table: pl.DataFrame, column: str, title: str, chosen_k: int, best: int | None) -> ChartType:
-    number = "~s" if column == "sse" else ".2f"
+    number = _FORMATS[column]
     axis = alt.Axis(grid=False, tickMinStep=1, format="d")
     k = alt.X("k:Q", title="number of clusters K", scale=alt.Scale(zero=False, nice=False, padding=10), axis=axis)
     value = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=number))

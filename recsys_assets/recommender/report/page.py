@@ -40,7 +40,7 @@ class ReportInputs:
 
     Attributes:
         ratings, users, movies, rejected_rows, user_features, cluster_sweep, user_clusters, segment_movies,
-            user_segments, segment_ratings: the tables of these names; a table without rows is fine.
+            user_segments, segment_ratings, segment_shares: the tables of these names; a table without rows is fine.
         evaluation_scores: the tidy scores.
         settings: what the run was made with; mappings may be nested.
         versions: library and version.
@@ -60,6 +60,7 @@ class ReportInputs:
     segment_movies: nw.LazyFrame
     user_segments: nw.LazyFrame
     segment_ratings: nw.LazyFrame
+    segment_shares: nw.LazyFrame
     evaluation_scores: nw.LazyFrame | pl.DataFrame
     settings: Mapping[str, object]
     versions: Mapping[str, str]
@@ -143,17 +144,19 @@ def _score_figure(scores: pl.DataFrame, table: ScoreTable) -> Markup | None:
 
 
 def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
-    clusters = to_polars(inputs.user_clusters.select(nw.col("cluster").n_unique().alias("k")))["k"][0]
+    k = int(to_polars(inputs.user_clusters.select(nw.col("cluster").n_unique().alias("k")))["k"][0])
     drawn = {
         "ratings_per_user": charts.ratings_per_user(inputs.ratings),
-        "cluster_sweep": charts.cluster_sweep(inputs.cluster_sweep, int(clusters)),
+        "cluster_sweep": charts.cluster_sweep(inputs.cluster_sweep, k),
+        "cold_error": charts.cold_error(inputs.study.trials, inputs.cluster_sweep, k) if inputs.study else None,
         "cluster_pairs": charts.cluster_pairs(inputs.user_features, inputs.user_clusters),
         "cluster_profiles": charts.cluster_profiles(inputs.users, inputs.user_clusters),
         "users_per_segment": charts.users_per_segment(inputs.user_segments),
+        "segment_shares": charts.segment_shares(inputs.segment_shares),
         "rating_by_segment": charts.rating_by_segment(inputs.segment_ratings, inputs.movies),
         "example_affinities": charts.example_affinities(inputs.user_segments, inputs.users),
     }
-    return {name: figure(chart, name) for name, chart in drawn.items()}
+    return {name: figure(chart, name) for name, chart in drawn.items() if chart}
 
 
 def _study_pictures(study: StudyTables) -> list[Markup]:

@@ -16,10 +16,13 @@ from recsys_assets.recommender.segments.profiles import (
 )
 from recsys_assets.recommender.segments.ratings import segment_mean_predictions, user_bias_predictions
 from recsys_assets.recommender.segments.residuals import SegmentResidualModel, fit_residuals
+from recsys_assets.recommender.segments.shares import ComparedSegments, SizedSegments, largest_shift, share_shift
 
 __all__ = [
+    "ComparedSegments",
     "SegmentModel",
     "SegmentResidualModel",
+    "SizedSegments",
     "affinities",
     "assign",
     "counted_ratings",
@@ -27,9 +30,11 @@ __all__ = [
     "fit",
     "fit_residuals",
     "largest_affinity_error",
+    "largest_shift",
     "memberships",
     "ratings_by_segment",
     "segment_mean_predictions",
+    "share_shift",
     "top_movies",
     "user_bias_predictions",
 ]
