@@ -16,14 +16,13 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import polars as pl
+from catalogue import indexed
 from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 
 from recsys_assets.recommender import clusters, rankings
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.frames import lazy, row_count, to_polars
-from recsys_assets.recommender.ingest import merge
-from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.matrices import user_movie_matrix
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.refit import Refit, entry
@@ -113,12 +112,9 @@ def main() -> None:
 
 def _tables(archive: Path, scratch: Path) -> tuple[dict[str, nw.LazyFrame], dict[str, nw.LazyFrame]]:
     """The tables of the cut in time, and those with the last fifth of its training ratings in the test rows' place."""
-    source = read_source(archive, scratch=scratch)
-    raw = {name: [lazy(getattr(source, name))] for name in ("ratings", "users", "movies")}
-    users = lazy(to_polars(merge.index_users(raw["users"], raw["ratings"])))
-    movies = lazy(to_polars(merge.index_movies(raw["movies"], raw["ratings"])))
-    ratings = lazy(to_polars(merge.merge_ratings(raw["ratings"], users, movies)))
-    known = {"users": users, "movies": movies, "user_features": lazy(clusters.user_features(users))}
+    catalogue = indexed(archive, scratch)
+    ratings, users = catalogue.pop("ratings"), catalogue["users"]
+    known = catalogue | {"user_features": lazy(clusters.user_features(users))}
     train, test = (lazy(to_polars(cut_in_time(ratings, side))) for side in ("train", "test"))
     earlier, later = (lazy(to_polars(cut_in_time(train, side, cut=0.8))) for side in ("train", "test"))
     return known | {"train_ratings": train, "test_ratings": test}, known | {

@@ -190,8 +190,13 @@ class StackLessonSettings(Section):
 class StackSettings(Section):
     """How rating models are put together."""
 
-    reg: float = Field(10_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
-    reg_unseen: float = Field(100_000.0, ge=0, description="The same for users without a rating.")
+    reg: float = Field(30_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
+    level_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="How much of the level that ratings lay above all models is expected to last.",
+    )
 
 
 class RankingSettings(Section):

@@ -257,9 +257,12 @@ def test_corrections_are_found_and_few_ratings_teach_little():
     generator = np.random.default_rng(0)
     features = np.column_stack([np.ones(5000), generator.normal(size=(5000, 2)) * [1, 1000]])
     left = 0.2 + 0.5 * features[:, 1] + generator.normal(0, 0.1, 5000)
-    np.testing.assert_allclose(stack._ridge(features, left, reg=10.0), [0.2, 0.5, 0], atol=0.01)
-    assert abs(stack._ridge(features[:5], left[:5] + 3, reg=100.0)[0]) < 0.2
-    assert not stack._ridge(features[:0], left[:0], reg=10.0).any()
+    whole, half = (stack._ridge(features, left, 10.0, share) for share in (1.0, 0.5))
+    # A sixth of the level is that of ratings without a correction.
+    np.testing.assert_allclose(whole, [0.2 * 5 / 6, 0.5, 0], atol=0.02)
+    np.testing.assert_allclose(half, [0.1 * 5 / 6, 0.5, 0], atol=0.02)
+    assert abs(stack._ridge(features[:5], left[:5] + 3, 100.0, 1.0)[0]) < 0.2
+    assert not stack._ridge(features[:0], left[:0], 10.0, 1.0).any()
 
 
 def test_effects_of_attributes_are_found_movie_by_movie(ratings):

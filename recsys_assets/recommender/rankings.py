@@ -71,8 +71,18 @@ def of_popularity(users: nw.LazyFrame, movies: nw.LazyFrame, counted: nw.LazyFra
     counts = to_polars(counted.group_by("movie").agg(n=nw.len()))
     popularity = np.zeros((row_count(movies), 1), np.float32)
     popularity[counts["movie"].to_numpy(), 0] = counts["n"].to_numpy()
-    everyone = np.ones((row_count(users), 1), np.float32)
-    return of_vectors(everyone, popularity, otherwise="rated by many")
+    return for_everybody(users, popularity, otherwise="rated by many")
+
+
+def for_everybody(users: nw.LazyFrame, scores: np.ndarray, **told: Any) -> Ranker:
+    """The same scores for everybody.
+
+    Args:
+        users: user; everyone.
+        scores: of the movies, shape (n_movies, 1); a movie with 0 is unknown.
+        told: further fields of `Ranker`.
+    """
+    return of_vectors(np.ones((row_count(users), 1), np.float32), scores, **told)
 
 
 def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:

@@ -29,6 +29,8 @@ Folds = Literal["time", "random", "users"]
 _TIME_CUT = 0.85
 # Of the parts into which a hash cuts the ratings, or the users, one is hidden.
 _RANDOM_PARTS = 10
+# Ratings without a correction that are added to the hidden ones when their level is taken.
+_LEVEL_SHRINKAGE = 1000.0
 
 
 class Bases(NamedTuple):
@@ -215,24 +217,26 @@ def fit(
     *,
     index: Index,
     stack_lesson: Lesson,
-    reg: float = 10_000.0,
-    reg_unseen: float = 100_000.0,
+    reg: float = 30_000.0,
+    level_share: float = 0.5,
 ) -> StackModel:
     """Learn the weights from hidden ratings.
+
+    Why ratings lie higher or lower as a whole changes from season to season, so only a part of that is carried on.
 
     Args:
         ratings: rating.
         index: the dense index the ids come from.
         stack_lesson: the hidden ratings.
-        reg: L2 regularisation of the weights of the scaled features, in ratings, for users with a training rating.
-        reg_unseen: the same for users without one.
+        reg: L2 regularisation of the weights of the scaled features, in ratings.
+        level_share: of how far the hidden ratings lie above what the models say, all in all, the part that is added.
     """
     rating = to_polars(ratings, "rating")["rating"].to_numpy()
-    seen, lesson = stack_lesson.is_seen, stack_lesson
+    populations = {"unseen": ~stack_lesson.is_seen, "seen": stack_lesson.is_seen}
     # A population without hidden ratings, as new users in random ones, is not corrected.
     weights = {
-        "unseen": _ridge(lesson.features[~seen], lesson.left[~seen], reg_unseen),
-        "seen": _ridge(lesson.features[seen], lesson.left[seen], reg),
+        name: _ridge(stack_lesson.features[few], stack_lesson.left[few], reg, level_share)
+        for name, few in populations.items()
     }
     return StackModel(weights, (float(rating.min()), float(rating.max())), index.fingerprint)
 
@@ -248,15 +252,18 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
     return rows.filter(~hidden), rows.filter(hidden)
 
 
-def _ridge(features: np.ndarray, left: np.ndarray, reg: float) -> np.ndarray:
-    """Weights, shape (features,), of a ridge regression without intercept of features scaled to mean square 1.
+def _ridge(features: np.ndarray, left: np.ndarray, reg: float, level_share: float) -> np.ndarray:
+    """Weights, shape (features,), of a ridge regression of standardised features; the first is constant.
 
-    The constant is one of the features: with few ratings to learn from it is drawn to no correction like the others.
+    With few ratings to learn from, the level is drawn to no correction like the weights.
     """
     from sklearn.linear_model import Ridge
 
     if not len(left):
         return np.zeros(features.shape[1])
-    scale = np.sqrt(np.mean(features**2, axis=0))
+    mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0] = 1
-    return Ridge(alpha=max(reg, 1e-6), fit_intercept=False).fit(features / scale, left).coef_ / scale
+    weights = Ridge(alpha=max(reg, 1e-6)).fit((features - mean) / scale, left).coef_ / scale
+    level = left.sum() / (len(left) + _LEVEL_SHRINKAGE)
+    weights[0] += level_share * level - mean @ weights
+    return weights

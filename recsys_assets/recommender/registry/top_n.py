@@ -10,10 +10,13 @@ import numpy as np
 from scipy import sparse
 
 from recsys_assets.recommender import cold_start, rankings
+from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.models import als, blend, ease, liking
 from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.blend import Blend
 from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.item_mean import ItemMeanModel
 from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
@@ -62,6 +65,18 @@ FITS = (RANKING, EASE, LIKING, BLEND)
 def popularity(users: nw.LazyFrame, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
     """The number of training ratings."""
     return rankings.of_popularity(users, movies, trained)
+
+
+def _item_mean(item_mean_model: ItemMeanModel, users: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+    rated = to_polars(trained.select("movie").unique())["movie"].to_numpy()
+    means = np.zeros((len(item_mean_model.means), 1), np.float32)
+    means[rated, 0] = item_mean_model.means[rated]
+    return rankings.for_everybody(users, means)
+
+
+def _user_item_bias(user_item_bias_model: BiasModel, users: nw.LazyFrame) -> Ranker:
+    """The movie's bias: that of the user moves all movies alike."""
+    return rankings.for_everybody(users, user_item_bias_model.movie_bias[:, None].astype(np.float32))
 
 
 def _explicit_als(als_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
@@ -119,6 +134,8 @@ def _idle_in_blend(parameters: Parameters) -> tuple[str, ...]:
 
 ENTRIES = (
     Entry("popularity", "top_n", popularity),
+    Entry("item_mean", "top_n", _item_mean),
+    Entry("user_item_bias", "top_n", _user_item_bias),
     Entry("als_adjusted", "top_n", _explicit_als),
     Entry("implicit_als", "top_n", _implicit_als),
     Entry("liking", "top_n", _liking),

@@ -180,7 +180,7 @@ SEARCHES = (
         RMSE,
         ("random_80_20", *FOLDS, "new_users_0", "new_users_5", "last_out"),
     ),
-    Search("stack", "time_cut", "stack", {"stack.reg": (1e3, 1e4, 1e5), "stack.reg_unseen": (1e4, 1e5, 1e6)}, RMSE),
+    Search("stack", "time_cut", "stack", {"stack.reg": (1e3, 1e4, 3e4, 1e5), "stack.level_share": (0.5, 1.0)}, RMSE),
     _choice_of_model("time_cut", RMSE),
     Search(
         "ranking",
