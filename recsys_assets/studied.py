@@ -31,7 +31,8 @@ def study_tables(store: AssetStore) -> StudyTables | None:
     if scores.is_empty() or not all(store.has([asset]) for asset in ("studied_settings", "leakage_audit")):
         return None
     settings, audit = (to_polars(scan(store.current([asset]))) for asset in ("studied_settings", "leakage_audit"))
-    return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit)
+    sweep = to_polars(scan(store.current(["segment_sweep"]))) if store.has(["segment_sweep"]) else pl.DataFrame()
+    return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit, sweep)
 
 
 def studied_knobs(home: Home) -> dict[str, Any]:

@@ -39,6 +39,7 @@ STUDY_TABLES = {
     "scores": "study_scores",
     "tests": "paired_tests",
     "audit": "leakage_audit",
+    "sweep": "segment_sweep",
 }
 
 

@@ -1,6 +1,7 @@
 """Segments of taste: model, tables and rating predictions, on planted groups and by hand."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from recsys_assets.recommender import rankings, segments
 from recsys_assets.recommender.frames import conform, lazy, to_polars
 from recsys_assets.recommender.matrices import user_movie_matrix
 from recsys_assets.recommender.segments import model as segment_model
+from recsys_assets.recommender.segments.perplexity import held_out_perplexity
 from recsys_assets.recommender.tables import RATING_PREDICTIONS, TABLES
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import SparkSettings
@@ -178,6 +180,18 @@ def test_unusable_histories_are_refused(histories: pl.DataFrame, message: str) -
     """The user would get scikit-learn's message about an array instead of what is wrong with the ratings."""
     with pytest.raises(ValueError, match=message):
         segments.fit(lazy(histories), index=INDEX, **LDA)
+
+
+def test_perplexity_is_the_number_of_movies_to_guess_among(model: segments.SegmentModel) -> None:
+    """A worse number of segments would look better, or the figure mean nothing."""
+    n_known = len(model.movies)
+    assert MOVIES_PER_GROUP < held_out_perplexity(model, lazy(TEST)) < 0.75 * n_known
+    flat = deepcopy(model)
+    flat.lda.components_ = np.ones_like(model.lda.components_)
+    flat.lda.exp_dirichlet_component_ = np.ones_like(model.lda.components_)
+    assert held_out_perplexity(flat, lazy(TEST)) == pytest.approx(n_known)
+    with pytest.raises(ValueError, match="held out"):
+        held_out_perplexity(model, lazy(TEST.head(0)))
 
 
 def test_fit_tells_each_pass() -> None:

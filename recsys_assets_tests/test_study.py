@@ -30,7 +30,15 @@ from recsys_assets.recommender.study.searches import (
     value_of,
     with_knobs,
 )
-from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, fingerprint, is_searched, validation_slice
+from recsys_assets.recommender.study.segment_sweep import segment_sweep
+from recsys_assets.recommender.study.slices import (
+    PROTOCOLS,
+    Slice,
+    chosen_with,
+    fingerprint,
+    is_searched,
+    validation_slice,
+)
 from recsys_assets.recommender.study.study import Study, choices_table, trials_table
 from recsys_assets.recommender.study.trials import Question, Trial, Trials
 from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen
@@ -525,3 +533,23 @@ def test_lists_are_those_of_the_models_of_each_seed(study, fitted, tmp_path, mon
     assert found["drawn"]["value"] == pytest.approx(single.mean())
     assert found["drawn"]["seed_sd"] == pytest.approx(single.std()) and single.std() > 0
     assert found["popularity"]["seed_sd"] == found["random"]["seed_sd"] == 0
+
+
+def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables, tmp_path):
+    """The number of segments would be chosen by scores of the users who trained them, or of the test users."""
+    split = protocols.split("latest_rating", tables)
+    of = validation_slice("latest_rating", split, seed=1)
+
+    def swept(given: Slice) -> pl.DataFrame:
+        return segment_sweep(
+            given, DEFAULTS, spark=lambda: pytest.fail("no Spark"), scratch=tmp_path, numbers=(2, 3), n_resamples=100
+        )
+
+    table = swept(of)
+    assert set(table["n_segments"]) == {2, 3}
+    assert set(table["metric"]) == {"r2", "next_movie_hit_10", "perplexity"}
+    of_means = table.filter(model="item_mean")["value"]
+    assert len(of_means) == 2 and of_means.n_unique() == 1
+    noisy = with_noise(tables, nw.concat([split["test_histories"], split["test_responses"]]))
+    again = swept(validation_slice("latest_rating", protocols.split("latest_rating", noisy), seed=1))
+    assert again.equals(table)

@@ -31,7 +31,7 @@ def _empty(name: str) -> pl.DataFrame:
 
 def _section(scores: pl.DataFrame) -> StudySection:
     trials = _empty("study_trials").with_columns(pl.col("seconds").cast(pl.Float64), pl.col("is_chosen") == "yes")
-    others = [_empty(name) for name in ("studied_settings", "paired_tests", "leakage_audit")]
+    others = [_empty(name) for name in ("studied_settings", "paired_tests", "leakage_audit", "segment_sweep")]
     return StudySection(StudyTables(trials, others[0], scores, *others[1:]))
 
 
@@ -76,3 +76,22 @@ def test_readers_see_how_much_the_seed_matters_where_there_are_several():
     titles = [column.header for column in _listing(scores).columns]
     assert "± over seeds" in titles
     assert "± over seeds" not in [column.header for column in _listing(older).columns]
+
+
+def test_the_numbers_of_segments_stand_side_by_side():
+    """People would choose the number of segments by one score, and not see what it costs in another."""
+    metrics = {"perplexity": "segment_model", "r2": "segment_bias", "next_movie_hit_10": "segment_mixture"}
+    rows = [
+        {"n_segments": number, "model": model, "metric": metric, "value": 0.1 * number, "low": 0.0, "high": 9.0}
+        for number in (5, 20, 80)
+        for metric, model in metrics.items()
+    ]
+    sweep = pl.DataFrame(rows)
+    spec = study_charts.segment_sweep(sweep, 20).to_dict()
+    assert [panel["layer"][1]["encoding"]["y"]["title"] for panel in spec["hconcat"]] == [
+        "perplexity, lower is better",
+        "R² of the latest rating",
+        "next movie hit at 10",
+    ]
+    assert study_charts.segment_sweep(sweep.filter(n_segments=5), 20) is None
+    assert study_charts.segment_sweep(pl.DataFrame(), 20) is None

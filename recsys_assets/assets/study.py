@@ -13,7 +13,7 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
@@ -22,6 +22,7 @@ from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.ingest import folds
 from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.report import study_charts
 from recsys_assets.recommender.study.scoring import KeptScores, Scoring
 from recsys_assets.recommender.study.study import Splits, Study, choices_table, trials_table
 from recsys_assets.recommender.study.tuning import chosen
@@ -216,4 +217,31 @@ def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
 
 
-ASSETS = [published_folds, study_trials, studied_settings, study_scores, user_scores, paired_tests, leakage_audit]
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"scikitlearn"}, deps=[study_trials])
+def segment_sweep(
+    context: dg.AssetExecutionContext,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
+) -> nw.LazyFrame:
+    """Perplexity, R² and next-movie hits by the number of segments, on train users who were kept aside.
+
+    With the other settings that the trials chose for case study B.
+    """
+    swept = _study(context, tables, settings, home, spark).segment_sweep()
+    chart = study_charts.segment_sweep(swept, settings.segments.n_segments)
+    context.add_output_metadata({"by number of segments": picture(chart)} if chart else {})
+    return lazy(swept)
+
+
+ASSETS = [
+    published_folds,
+    study_trials,
+    studied_settings,
+    study_scores,
+    user_scores,
+    paired_tests,
+    leakage_audit,
+    segment_sweep,
+]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NEEDED = ("ratings", "users", "movies", "user_features")
 _OF_A_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
-_OF_ALL = ("studied_settings", "leakage_audit")
+_OF_ALL = ("studied_settings", "leakage_audit", "segment_sweep")
 
 
 def register(app: typer.Typer) -> None:

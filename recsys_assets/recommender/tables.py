@@ -284,6 +284,17 @@ TABLES: Mapping[str, Table] = {
         },
         key=("protocol", "model", "population", "metric"),
     ),
+    "segment_sweep": Table(
+        {
+            "n_segments": Column(COUNT, "number of segments", low=2),
+            "model": Column(nw.String(), "what is made from them"),
+            "metric": Column(nw.String(), "r2, next_movie_hit_10, or perplexity: of half of each user's movies"),
+            "value": Column(REAL, "the metric on train users of case study B who were kept aside"),
+            "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users; none for perplexity", True),
+            "high": Column(REAL, "upper end of that interval", True),
+        },
+        key=("n_segments", "model", "metric"),
+    ),
     "published_folds": Table(
         {
             "fold": Column(nw.String(), "name of the published split, such as u1"),

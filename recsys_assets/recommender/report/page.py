@@ -153,10 +153,19 @@ def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
         "cluster_profiles": charts.cluster_profiles(inputs.users, inputs.user_clusters),
         "users_per_segment": charts.users_per_segment(inputs.user_segments),
         "segment_shares": charts.segment_shares(inputs.segment_shares),
+        "segment_sweep": _segment_sweep(inputs),
         "rating_by_segment": charts.rating_by_segment(inputs.segment_ratings, inputs.movies),
         "example_affinities": charts.example_affinities(inputs.user_segments, inputs.users),
     }
     return {name: figure(chart, name) for name, chart in drawn.items() if chart}
+
+
+def _segment_sweep(inputs: ReportInputs) -> ChartType | None:
+    if inputs.study is None:
+        return None
+    return study_charts.segment_sweep(
+        inputs.study.sweep, to_polars(inputs.user_segments, "affinity")["affinity"][0].len()
+    )
 
 
 def _study_pictures(study: StudyTables) -> list[Markup]:

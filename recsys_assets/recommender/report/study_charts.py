@@ -1,4 +1,4 @@
-"""The pictures of a study: from cold to warm, and what splits that look into the future promise."""
+"""The pictures of a study: from cold to warm, what splits that look into the future promise, how many segments."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from altair.typing import ChartType
 
 from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.theme import CATEGORIES, WIDTH, finished
+from recsys_assets.recommender.report.theme import CATEGORIES, INK, WIDTH, finished
 
 _NEW_USERS = r"^new_users_(\d+)$"
 _SPLITS = ("cut in time", "random, 80 to 20", "last rating out")
@@ -127,3 +127,46 @@ def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType
         f"What the split promises: {facts.label} of the same models, {facts.direction}",
         *audit.notes,
     )
+
+
+def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> ChartType | None:
+    """Perplexity, R² and next-movie hits over the number of segments; None without two numbers.
+
+    Args:
+        sweep: table `segment_sweep`.
+        n_segments: the number in use.
+    """
+    if sweep.is_empty() or sweep["n_segments"].n_unique() < 2:
+        return None
+    named = _named(sweep).with_columns(in_use=pl.lit(n_segments))
+    panels = [
+        _over_segments(named.filter(metric=metric), title)
+        for metric, title in (
+            ("perplexity", "perplexity, lower is better"),
+            ("r2", "R² of the latest rating"),
+            ("next_movie_hit_10", "next movie hit at 10"),
+        )
+    ]
+    return finished(
+        alt.hconcat(*panels, spacing=24).resolve_scale(color="independent"),
+        "How many segments?",
+        f"{n_segments} are in use (dashed line). On train users who were kept aside; bar: 95 % interval.",
+        "Perplexity: among how many movies the model is as unsure, of half of a user's movies given the others.",
+    )
+
+
+def _over_segments(rows: pl.DataFrame, title: str) -> ChartType:
+    numbers = rows["n_segments"].unique().sort().to_list()
+    axis = alt.Axis(values=numbers, format="d", grid=False)
+    drawn = alt.Chart(rows).encode(
+        x=alt.X("n_segments:Q", title="number of segments", scale=alt.Scale(type="log", base=2, nice=False), axis=axis),
+        color=_color(rows),
+    )
+    low = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False))
+    value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
+    return alt.layer(
+        drawn.mark_rule(strokeWidth=3, opacity=0.2).encode(y=low, y2=alt.Y2("high:Q")),
+        drawn.mark_line(strokeWidth=2).encode(y=value),
+        drawn.mark_circle(size=60, opacity=1).encode(y=value),
+        alt.Chart(rows).mark_rule(strokeDash=[4, 3], color=INK).encode(x=alt.X("in_use:Q")),
+    ).properties(width=(WIDTH - 150) // 3, height=220)

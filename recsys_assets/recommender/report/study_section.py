@@ -43,6 +43,7 @@ class StudyTables:
         scores: table `study_scores`.
         tests: table `paired_tests`.
         audit: table `leakage_audit`.
+        sweep: table `segment_sweep`.
     """
 
     trials: pl.DataFrame
@@ -50,6 +51,7 @@ class StudyTables:
     scores: pl.DataFrame
     tests: pl.DataFrame
     audit: pl.DataFrame
+    sweep: pl.DataFrame
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.splitting import Cut
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
 from recsys_assets.recommender.study.searches import SEARCHES, value_of, with_knobs
-from recsys_assets.recommender.study.slices import chosen_with, is_searched, validation_slice
+from recsys_assets.recommender.study.segment_sweep import segment_sweep
+from recsys_assets.recommender.study.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.study.trials import Trials
 from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
 
@@ -92,7 +93,7 @@ class Study:
         """
         name = chosen_with(protocol)
         tuning = Tuning(
-            validation_slice(name, self._split(name), seed=self._seed_of_slices),
+            self._slice(name),
             settings=self.settings,
             defaults=self.defaults,
             trials=Trials(self.folder / "trials"),
@@ -118,6 +119,21 @@ class Study:
             scratch=self.scratch,
             log=self.log,
         )
+
+    def segment_sweep(self) -> pl.DataFrame:
+        """Table `segment_sweep`, with what the trials that are there choose beside the number of segments."""
+        return segment_sweep(
+            self._slice("latest_rating"),
+            with_knobs(self.settings, chosen(self.found("latest_rating", ()))),
+            spark=self.spark,
+            scratch=self.scratch,
+            seed=self.scoring.seed,
+            n_resamples=self.scoring.n_resamples,
+            log=self.log,
+        )
+
+    def _slice(self, protocol: str) -> Slice:
+        return validation_slice(protocol, self._split(protocol), seed=self._seed_of_slices)
 
     @property
     def kept(self) -> KeptScores:
