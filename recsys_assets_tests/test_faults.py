@@ -3,6 +3,7 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -47,6 +48,29 @@ def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """Steps of a run whose end is recorded."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
     return [str(event.step_key) for event in events]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(("sign", "at_first"), [("SIGINT", "default_int_handler"), ("SIGTERM", "SIG_IGN")])
+def test_a_run_ends_when_somebody_ends_it_and_nothing_tries_it_again(small_data, tmp_path, sign, at_first):
+    """Ctrl-C would start the run again, and `kill` have no effect on what a script started in the background.
+
+    Bash has such a program ignore SIGINT.
+    """
+    home = _home(tmp_path / "home", small_data)
+    command = [Path(sys.executable).with_name("recsys-assets"), "run", "--home", home.path]
+    prepared = {"preexec_fn": lambda: signal.signal(signal.SIGINT, getattr(signal, at_first))}
+    with (tmp_path / "out").open("w") as out:
+        running = subprocess.Popen(command, stdout=out, stderr=out, **prepared)
+    deadline = time.monotonic() + 120
+    while not AssetStore(home.assets).has(["ratings"]):
+        assert running.poll() is None and time.monotonic() < deadline, (tmp_path / "out").read_text()
+        time.sleep(0.05)
+    running.send_signal(getattr(signal, sign))
+    assert running.wait(60) == 130, (tmp_path / "out").read_text()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        [ended] = instance.get_runs()
+        assert ended.status == dg.DagsterRunStatus.FAILURE and ended.tags["dagster/will_retry"] == "false"
 
 
 @pytest.mark.spark

@@ -4,6 +4,7 @@ What is shown meanwhile belongs to `progress`.
 """
 
 import os
+import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,7 +20,7 @@ from recsys_assets.batches import read_batches
 from recsys_assets.build import build_defs
 from recsys_assets.cli.landing import checked_batch_name
 from recsys_assets.cli.progress import RunProgress
-from recsys_assets.cli.resume import is_to_be_tried_again, resume
+from recsys_assets.cli.resume import is_to_be_tried_again, resume, was_interrupted
 from recsys_assets.failures import reason, step_failures
 from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
 from recsys_assets.jobs import everything, ingest, refresh
@@ -92,6 +93,10 @@ def execute(
         again: batches to read again and to merge, instead of either.
     """
     os.environ |= {"DAGSTER_HOME": str(home.dagster), ENVIRONMENT_VARIABLE: str(home.path)}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # What a script starts in the background ignores SIGINT, and Dagster makes SIGTERM do what SIGINT does: `kill`
+        # would have no effect.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     progress = RunProgress(terminal, log)
     with progress, dg.DagsterInstance.get() as instance:
         defs = dg.Definitions.merge(
@@ -146,7 +151,11 @@ def carry_out(
 
 
 def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance, progress: RunProgress) -> Ended:
-    """One run in this process; and, where the rules of retries say so, what it left undone in another."""
+    """One run in this process; and, where the rules of retries say so, what it left undone in another.
+
+    Raises:
+        KeyboardInterrupt: somebody ended it.
+    """
     progress.announce(launch.title)
     job = defs.resolve_job_def(launch.job)
     selected = job.get_subset(asset_selection=set(launch.assets)) if launch.assets else job
@@ -160,6 +169,8 @@ def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance,
     )
     if result.success:
         return Ended(True)
+    if was_interrupted(instance, result.run_id):
+        raise KeyboardInterrupt
     if is_to_be_tried_again(instance, result.run_id):
         told = "; ".join(progress.failures)
         progress.begin_again(f"{told}\nThat may pass: once more, in a new process, what is not done")

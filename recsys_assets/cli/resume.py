@@ -9,11 +9,25 @@ import time
 from collections.abc import Callable
 
 import dagster as dg
-from dagster._core.storage.tags import PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG, WILL_RETRY_TAG
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.storage.tags import MAX_RETRIES_TAG, PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG, WILL_RETRY_TAG
 
 from recsys_assets.build import build_defs
 
 _POLL_SECONDS = 0.5
+
+
+def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether somebody ended the run, by Ctrl-C or `kill`; from then on nothing will try it again.
+
+    To Dagster it is a failure like that of a dead worker, unless the termination was asked for in the UI.
+    """
+    ended = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    errors = [entry.dagster_event.job_failure_data.error for entry in ended if entry.dagster_event]
+    is_so = any(error and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
+    if is_so:
+        instance.add_run_tags(run_id, {WILL_RETRY_TAG: "false", MAX_RETRIES_TAG: "0"})
+    return is_so
 
 
 def is_to_be_tried_again(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -37,14 +51,19 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
     again: dg.DagsterRun | None = None
     seen = 0
     is_running = True
-    while is_running:
-        is_running = child.poll() is None
-        again = again or next(iter(instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run_id}))), None)
-        events = [entry.dagster_event for entry in instance.all_logs(again.run_id)] if again else []
-        for event in filter(None, events[seen:]):
-            watch(event)
-        seen = len(events)
-        time.sleep(_POLL_SECONDS * is_running)
+    try:
+        while is_running:
+            is_running = child.poll() is None
+            again = again or next(iter(instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run_id}))), None)
+            events = [entry.dagster_event for entry in instance.all_logs(again.run_id)] if again else []
+            for event in filter(None, events[seen:]):
+                watch(event)
+            seen = len(events)
+            time.sleep(_POLL_SECONDS * is_running)
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
     return child.returncode == 0
 
 
