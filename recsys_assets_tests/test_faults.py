@@ -68,6 +68,7 @@ def test_a_run_ends_when_somebody_ends_it_and_nothing_tries_it_again(small_data,
         time.sleep(0.05)
     running.send_signal(getattr(signal, sign))
     assert running.wait(60) == 130, (tmp_path / "out").read_text()
+    assert "Interrupted. What was finished is kept." in (tmp_path / "out").read_text()
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         [ended] = instance.get_runs()
         assert ended.status == dg.DagsterRunStatus.FAILURE and ended.tags["dagster/will_retry"] == "false"

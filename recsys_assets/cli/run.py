@@ -105,7 +105,11 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
         # Loading the definitions takes seconds: only when everything that can be refused has been.
         from recsys_assets.cli.launch import execute
 
-        outcome = execute(home, terminal, log, chosen, again)
+        try:
+            outcome = execute(home, terminal, log, chosen, again)
+        except KeyboardInterrupt:
+            terminal.print("Interrupted. What was finished is kept.", style="yellow")
+            raise
     if outcome.failures:
         raise (BatchesRefusedError if outcome.went_on else CommandError)("\n".join(outcome.failures))
 
