@@ -176,7 +176,7 @@ class AttributeEffectsSettings(Section):
     reg: float = Field(300.0, ge=0, description="Regularisation of the effects of attributes, in ratings.")
 
 
-class StackLessonSettings(Section):
+class StackHoldoutSettings(Section):
     """The training ratings that the stack of rating models learns from."""
 
     folds: Literal["time", "random", "users"] = Field(
@@ -438,7 +438,7 @@ class Settings(BaseSettings):
     profile_factors: ProfileFactorsSettings = ProfileFactorsSettings()
     attribute_effects: AttributeEffectsSettings = AttributeEffectsSettings()
     rating_neighbours: RatingNeighboursSettings = RatingNeighboursSettings()
-    stack_lesson: StackLessonSettings = StackLessonSettings()
+    stack_holdout: StackHoldoutSettings = StackHoldoutSettings()
     stack: StackSettings = StackSettings()
     ranking: RankingSettings = RankingSettings()
     ease: EASESettings = EASESettings()

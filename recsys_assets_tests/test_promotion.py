@@ -219,6 +219,36 @@ def test_what_an_earlier_version_promoted_does_not_stop_a_refresh(rating):
     assert f"not compared with {rating.model} in use" in decision.reason
 
 
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_a_ranking_model_that_is_gone_gives_way(withdrawn):
+    """Nothing could be recommended any more after an update of the package, whatever somebody changed."""
+    gone = replace(configuration(10), ranking=Part("a_model_of_long_ago", {"ranking": {"rank": 3}}))
+    worse = [contest(-0.2)]
+    decision = decide(
+        configuration(20),
+        gone,
+        baseline=worse,
+        champion=[],
+        withdrawn={configuration(20).name} if withdrawn else (),
+        outdated=["a_model_of_long_ago"],
+    )
+    assert decision.verdict == "promoted"
+    assert "a_model_of_long_ago" in decision.reason and "not beat" in decision.reason
+
+
+@pytest.mark.parametrize(("own", "present"), [(1.0, 0.5), (0.5, 1.0), (1.0, 1.0)])
+def test_another_weight_of_a_blend_is_no_other_version(own, present):
+    """A blend would be replaced without being compared, because it needs one model more or less than the new one."""
+
+    def blend(ease_weight: float) -> dict[str, object]:
+        return Settings.model_validate({"blend": {"ease_weight": ease_weight}}).model_dump()
+
+    of = Configuration.of(blend(own), rating_model="item_mean", ranking_model="blend")
+    assert of.ranking.can_be_fitted("top_n", blend(present))
+    unknown = {**of.ranking.settings, "blend": {**of.ranking.settings["blend"], "knob_of_long_ago": 1}}
+    assert not replace(of.ranking, settings=unknown).can_be_fitted("top_n", blend(present))
+
+
 @pytest.mark.spark
 def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_home, tmp_path):
     """The configuration in use would be compared as something else than what it is, or not at all on a cluster."""
@@ -387,7 +417,7 @@ def test_each_promotion_says_what_it_rests_on(materialized_home):
     """Nobody could tell later with which data, settings, seed and scores something was promoted."""
     (first,) = Promotions(materialized_home.promotions).all()
     assert set(first.data_versions) == {"ratings", "train_ratings", "test_ratings"}
-    assert first.configuration.rating.settings["stack_lesson"]["seed"] == 0
+    assert first.configuration.rating.settings["stack_holdout"]["seed"] == 0
     assert {(row["model"], row["metric"]) for row in first.scores} >= {
         ("stack", "top5_rating"),
         ("item_mean", "top5_rating"),

@@ -7,6 +7,9 @@ from scipy import sparse
 
 from recsys_assets.recommender import rankings
 from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.models import biases, item_mean
+from recsys_assets.recommender.registry import top_n
 
 
 def _table(columns: str, *rows: tuple) -> pl.DataFrame:
@@ -33,11 +36,27 @@ def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, 
 
 def test_popularity_counts_ratings_and_knows_no_unrated_movie():
     """The baseline would rank by the wrong counts, or claim a place for a movie it has never seen."""
-    users, movies = _table("user", *[(user,) for user in range(3)]), _table("movie", *[(movie,) for movie in range(10)])
+    movies = _table("movie", *[(movie,) for movie in range(10)])
     counted = _table("movie", *[(3,)] * 4, *[(2,)] * 3, (0,), (1,))
     rated = _table("user movie rating", (0, 3, 5.0), (1, 2, 0.0), (2, 0, 1.0))
     pairs = _table("user movie", (0, 0), (1, 1), (2, 9))
-    popularity = rankings.of_popularity(*map(lazy, (users, movies, counted)))
+    popularity = top_n.popularity(lazy(movies), lazy(counted))
     ranked = rankings.rank_pairs(popularity, lazy(pairs), rated=lazy(rated))
     # User 0 has seen 3: 2, then 0. User 1 has seen 2, though it rated it 0: 3, then 0 and 1 tied, the lower first.
     assert ranked.rows() == [(0, 0, 2), (1, 1, 3), (2, 9, None)]
+
+
+def test_means_and_biases_rank_what_was_rated_highest_for_everybody():
+    """The baselines of lists would rank by something else, or not know a movie whose mean is that of all."""
+    movies = _table("movie", *[(movie,) for movie in range(4)])
+    rated = _table("user movie rating", (0, 0, 5.0), (1, 0, 5.0), (0, 1, 3.0), (1, 1, 3.0), (0, 2, 4.0), (1, 2, 4.0))
+    index = Index(3, 4, "i")
+    pairs = lazy(_table("user movie", *[(2, movie) for movie in range(4)]))
+    fitted = {
+        "_item_mean": item_mean.fit(lazy(rated), index=index),
+        "_user_item_bias": biases.fit(lazy(rated), index=index),
+    }
+    for name, model in fitted.items():
+        ranker = getattr(top_n, name)(model, lazy(movies), lazy(rated))
+        assert rankings.rank_pairs(ranker, pairs, rated=lazy(rated))["rank"].to_list() == [1, 3, 2, None]
+        assert ranker.otherwise

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -19,7 +21,7 @@ from recsys_assets.recommender.models.attribute_effects import AttributeEffects
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
-from recsys_assets.recommender.models.stack import Bases, Lesson, StackModel
+from recsys_assets.recommender.models.stack import Bases, Holdout, StackModel
 from recsys_assets.recommender.models.variational import Prior, posterior
 
 N_USERS, N_MOVIES = 120, 60
@@ -90,7 +92,7 @@ def fitted(ratings) -> dict[str, object]:
     clusters = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=2.0)
     neighbours = item_neighbours.fit(lazy(ratings), index=INDEX, pair_shrinkage=5.0)
     bases = Bases(attributes, profile, effects, clusters, neighbours)
-    lesson = stack.hide(
+    holdout = stack.hold_out(
         lazy(ratings),
         movies=lazy(MOVIES),
         user_clusters=lazy(CLUSTERS),
@@ -109,8 +111,8 @@ def fitted(ratings) -> dict[str, object]:
         "effects": effects,
         "bases": bases,
         "rated": lazy(ratings),
-        "lesson": lesson,
-        "stack": stack.fit(lazy(ratings), index=INDEX, stack_lesson=lesson),
+        "holdout": holdout,
+        "stack": stack.fit(lazy(ratings), index=INDEX, stack_holdout=holdout),
     }
 
 
@@ -250,6 +252,23 @@ def test_folds_hide_what_they_ask_for(ratings, folds):
     assert 0.05 * len(ratings) < len(hidden) == len(ratings) - len(known)
     assert known.join(hidden, on=["user", "movie"], how="semi").is_empty()
     assert (known["timestamp"].max() < hidden["timestamp"].min()) == (folds == "time")
+    assert known.join(hidden, on="user", how="semi").is_empty() == (folds == "users")
+
+
+def test_what_a_stack_starts_from_is_what_is_known_of_the_user(fitted, ratings):
+    """New users would be predicted by a profile that they do not have, or others without their own ratings."""
+    known, cold = np.arange(4), COLD[:4]
+    rows = pl.concat([pairs(users, np.arange(4)) for users in (known, cold)])
+    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+    attributes, profile, effects, _, neighbours = fitted["bases"]
+    found = fitted["bases"].predictions(rows, lazy(ratings))
+    np.testing.assert_array_equal(found.is_seen, user < COLD[0])
+    new = attributes.of(user, movie) + effects.of(user, movie)
+    both = (attributes.of(user, movie) + profile.of(user, movie)) / 2
+    np.testing.assert_allclose(found.central, np.where(found.is_seen, both, new))
+    similar = neighbours.parts(user, movie, lazy(ratings))["neighbours"]
+    assert similar[found.is_seen].any() and not similar[~found.is_seen].any()
+    assert any(np.allclose(column, similar) for column in found.features.T)
 
 
 def test_corrections_are_found_and_few_ratings_teach_little():
@@ -257,12 +276,12 @@ def test_corrections_are_found_and_few_ratings_teach_little():
     generator = np.random.default_rng(0)
     features = np.column_stack([np.ones(5000), generator.normal(size=(5000, 2)) * [1, 1000]])
     left = 0.2 + 0.5 * features[:, 1] + generator.normal(0, 0.1, 5000)
-    whole, half = (stack._ridge(features, left, 10.0, share) for share in (1.0, 0.5))
+    whole, half = (stack._corrections(features, left, 10.0, share) for share in (1.0, 0.5))
     # A sixth of the level is that of ratings without a correction.
     np.testing.assert_allclose(whole, [0.2 * 5 / 6, 0.5, 0], atol=0.02)
     np.testing.assert_allclose(half, [0.1 * 5 / 6, 0.5, 0], atol=0.02)
-    assert abs(stack._ridge(features[:5], left[:5] + 3, 100.0, 1.0)[0]) < 0.2
-    assert not stack._ridge(features[:0], left[:0], 10.0, 1.0).any()
+    assert abs(stack._corrections(features[:5], left[:5] + 3, 100.0, 1.0)[0]) < 0.2
+    assert not stack._corrections(features[:0], left[:0], 10.0, 1.0).any()
 
 
 def test_effects_of_attributes_are_found_movie_by_movie(ratings):
@@ -303,8 +322,11 @@ def test_effects_of_attributes_are_found_movie_by_movie(ratings):
 def test_a_user_like_no_other_is_not_predicted_beyond_the_scale(fitted, ratings):
     """Somebody with an odd history would be predicted ratings of -5 and 11, and so ruin lists and scores."""
     everyone = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
-    predicted = _predicted(fitted, "stack", everyone)["prediction"]
-    assert ratings["rating"].min() <= predicted.min() and predicted.max() <= ratings["rating"].max()
+    model = fitted["stack"]
+    for level, end in ((-100.0, ratings["rating"].min()), (100.0, ratings["rating"].max())):
+        far_off = {name: weights * 0 + np.eye(1, len(weights))[0] * level for name, weights in model.weights.items()}
+        predicted = replace(model, weights=far_off).predict(everyone, lazy(ratings), fitted["bases"])
+        assert set(predicted["prediction"]) == {end}
     one_alone = np.zeros((400, 60))
     one_alone[:, :30] = np.random.default_rng(0).random((400, 30)) < 0.5
     one_alone[0] = 0
@@ -347,7 +369,7 @@ def test_stored_models_predict_as_before(fitted, tmp_path, name):
 
 def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
     """A stored stack would weigh its models differently, or a stored prior fold new users in differently."""
-    for name in ("stack", "attributes", "effects", "lesson"):
+    for name in ("stack", "attributes", "effects", "holdout"):
         (tmp_path / name).mkdir()
         fitted[name].save(tmp_path / name)
     rows = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
@@ -359,6 +381,6 @@ def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
     np.testing.assert_array_equal(*folded)
     effects = AttributeEffects.load(tmp_path / "effects")
     np.testing.assert_array_equal(effects.of(COLD, COLD % 50), fitted["effects"].of(COLD, COLD % 50))
-    lesson = Lesson.load(tmp_path / "lesson")
-    again = stack.fit(lazy(planted()), index=INDEX, stack_lesson=lesson)
+    holdout = Holdout.load(tmp_path / "holdout")
+    again = stack.fit(lazy(planted()), index=INDEX, stack_holdout=holdout)
     np.testing.assert_array_equal(again.weights["seen"], fitted["stack"].weights["seen"])

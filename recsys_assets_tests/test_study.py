@@ -553,3 +553,10 @@ def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables, t
     noisy = with_noise(tables, nw.concat([split["test_histories"], split["test_responses"]]))
     again = swept(validation_slice("latest_rating", protocols.split("latest_rating", noisy), seed=1))
     assert again.equals(table)
+    aside = of.tables["test_responses"].with_columns(rating=6 - nw.col("rating"))
+    other = swept(replace(of, tables={**of.tables, "test_responses": aside}))
+    is_of_ratings = pl.col("metric") == "r2"
+    assert not other.filter(is_of_ratings).equals(table.filter(is_of_ratings))
+    assert other.filter(~is_of_ratings).equals(table.filter(~is_of_ratings))
+    nobody = {**of.tables, "test_histories": of.tables["test_histories"].head(0)}
+    assert swept(replace(of, tables=nobody)).is_empty()

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from recsys_assets.assets.common import SettingsParam, pipeline_asset
 from recsys_assets.assets.models import predictions_key
-from recsys_assets.promotions import Promotion, Promotions
+from recsys_assets.promotions import Promotion, PromotionError, Promotions
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.promotion import BASELINES, Configuration, Contest, Decision, gate
 from recsys_assets.recommender.refit import Refit
@@ -65,6 +65,11 @@ def promoted_configuration(
     if config.rollback_to is not None:
         chosen = record.earlier(config.rollback_to)
         candidate = chosen.configuration
+        if not candidate.ranking.can_be_fitted("top_n", settings.model_dump()):
+            raise PromotionError(
+                f"Promotion {chosen.number} is of another version of this package, whose {candidate.ranking.model} "
+                "cannot be fitted any more. `recsys-assets promotions` lists the others."
+            )
         decision = Decision("rolled back", f"Somebody went back to promotion {chosen.number}.")
         contests: list[Contest] = []
     else:

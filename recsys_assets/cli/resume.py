@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -15,6 +16,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG, PARENT_RUN_ID_TAG, ROOT_
 from recsys_assets.build import build_defs
 
 _POLL_SECONDS = 0.5
+_GRACE_SECONDS = 20.0
 
 
 def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
@@ -61,10 +63,20 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
             seen = len(events)
             time.sleep(_POLL_SECONDS * is_running)
     except KeyboardInterrupt:
-        child.terminate()
-        child.wait()
+        _end(child)
         raise
     return child.returncode == 0
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End the process; whatever happens it must not outlive the lock on the home."""
+    child.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_SECONDS)
+    finally:
+        child.kill()
+        child.wait()
 
 
 def job_again(name: str) -> dg.JobDefinition:

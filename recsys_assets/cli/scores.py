@@ -149,7 +149,8 @@ def _cell(rows: pl.DataFrame, models: tuple[str, ...], metric: labels.Metric) ->
     found = rows.filter(pl.col("model").is_in(models))
     if found.is_empty():
         return Text("–", "dim")
-    row = found.row(0, named=True)
+    # Of several baselines the strongest.
+    row = found.sort("value", descending=metric.better != "lower").row(0, named=True)
     style = "bold" if labels.SELECTED in models else ""
     half_width = metric.shown((row["high"] - row["low"]) / 2)
     return Text.assemble((metric.shown(row["value"]), style), (f" ±{half_width}", "dim"))

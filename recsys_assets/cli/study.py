@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NEEDED = ("ratings", "users", "movies", "user_features")
 _OF_A_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
-_OF_ALL = ("studied_settings", "leakage_audit", "segment_sweep")
+_OF_ALL = ("studied_settings", "leakage_audit")
 
 
 def register(app: typer.Typer) -> None:
@@ -93,5 +93,6 @@ def _launches(protocols: Sequence[str], searches: Sequence[str], budget: int | N
         Launch(job.name, f"Protocol {name} ({number} of {len(protocols)})", [name], keys(*_OF_A_PROTOCOL), config)
         for number, name in enumerate(protocols, 1)
     ]
-    rest = Launch(job.name, "Choosing", assets=keys(*_OF_ALL), config=config)
+    swept = ["segment_sweep"] if "latest_rating" in protocols else []
+    rest = Launch(job.name, "Choosing", assets=keys(*_OF_ALL, *swept), config=config)
     return [folds, *each, rest, Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))]

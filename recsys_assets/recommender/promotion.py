@@ -48,13 +48,16 @@ class Part:
             task: of the model.
             parameters: of all stages by section, whatever their values.
         """
+        own = {
+            section: {knob: self.settings.get(section, {}).get(knob, value) for knob, value in knobs.items()}
+            for section, knobs in parameters.items()
+            if isinstance(knobs, Mapping)
+        }
         try:
-            present = parameters_of(entry(task, self.model), parameters)
+            # Which settings a model depends on may follow from their values.
+            return parameters_of(entry(task, self.model), own) == self.settings
         except ValueError:
             return False
-        return {name: set(knobs) for name, knobs in present.items()} == {
-            name: set(knobs) for name, knobs in self.settings.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -239,7 +242,8 @@ def decide(
     """Whether the candidate replaces the configuration in use.
 
     It does if it beats its baselines, and is not worse than the current one: of no contest does the whole interval of
-    the difference lie below zero. The first one is used whatever its scores: without it there would be nothing to show.
+    the difference lie below zero. The first one is used whatever its scores, and so is one that follows a ranking model
+    which cannot be fitted any more: without it there would be nothing to show.
 
     Args:
         candidate: the newly trained configuration.
@@ -247,13 +251,16 @@ def decide(
         baseline: against item mean and popularity.
         champion: against the current one.
         withdrawn: names of configurations that a person rolled back from.
-        outdated: models in use that this version of the code cannot fit again, so that nothing was compared with them.
+        outdated: models in use that this version of the code cannot fit again: nothing was compared with them.
     """
     lost = [str(contest) for contest in baseline if contest.difference <= 0]
     worse = [str(contest) for contest in champion if contest.high < 0]
     but = f", but they do not beat the baseline: {'; '.join(lost)}." if lost else ", and they beat the baselines."
     if current is None:
         return Decision("promoted", f"These are the first settings{but}")
+    if current.ranking.model in outdated:
+        why = f"{current.ranking.model} in use is of another version of this package and cannot be fitted any more"
+        return Decision("promoted", f"{why}; the new settings are used{but}")
     if candidate == current:
         return Decision("kept", f"The settings are those in use{but}")
     if candidate.name in withdrawn:
@@ -262,12 +269,12 @@ def decide(
         return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
     if worse:
         return Decision("kept", f"The new settings are worse than those in use: {'; '.join(worse)}.")
-    told = ["The new settings beat the baselines"]
+    reasons = ["The new settings beat the baselines"]
     if champion:
-        told.append(f"are not worse than those in use: {'; '.join(map(str, champion))}")
+        reasons.append(f"are not worse than those in use: {'; '.join(map(str, champion))}")
     if outdated:
-        told.append(f"were not compared with {' and '.join(outdated)} in use, of another version of this package")
-    return Decision("promoted", f"{', and '.join(told)}.")
+        reasons.append(f"were not compared with {' and '.join(outdated)} in use, of another version of this package")
+    return Decision("promoted", f"{', and '.join(reasons)}.")
 
 
 def gate(
@@ -300,10 +307,10 @@ def gate(
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
     champion: list[Contest] = []
-    outdated: list[str] = []
+    parts = current.parts if current else {}
+    known = {task: part for task, part in parts.items() if part.can_be_fitted(task, parameters)}
+    outdated = [part.model for task, part in parts.items() if task not in known]
     if current and candidate != current and candidate.name not in withdrawn:
-        known = {task: part for task, part in current.parts.items() if part.can_be_fitted(task, parameters)}
-        outdated = [part.model for task, part in current.parts.items() if task not in known]
         fitted = refit(current)
         # What both have in common predicts the same, and need not be fitted twice.
         opponents = {

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import row_count, to_polars
+from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.matrices import user_movie_matrix
 
 # From users, shape (B,), and the ratings of each, shape (B, n_movies), to scores of all movies, shape (B, n_movies).
@@ -60,29 +60,25 @@ def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any)
     return Ranker(scores, np.asarray(movie_vectors.any(axis=1)), **told)
 
 
-def of_popularity(users: nw.LazyFrame, movies: nw.LazyFrame, counted: nw.LazyFrame) -> Ranker:
-    """The number of ratings of each movie, for everybody alike.
-
-    Args:
-        users: user; everyone.
-        movies: movie; the whole catalogue.
-        counted: movie; the ratings that make a movie popular.
-    """
-    counts = to_polars(counted.group_by("movie").agg(n=nw.len()))
-    popularity = np.zeros((row_count(movies), 1), np.float32)
-    popularity[counts["movie"].to_numpy(), 0] = counts["n"].to_numpy()
-    return for_everybody(users, popularity, otherwise="rated by many")
+def of_popularity(counts: np.ndarray) -> Ranker:
+    """The number of ratings of each movie, shape (n_movies,), for everybody alike."""
+    return for_everybody(counts, counts > 0, otherwise="rated by many")
 
 
-def for_everybody(users: nw.LazyFrame, scores: np.ndarray, **told: Any) -> Ranker:
+def for_everybody(scores: np.ndarray, movie_known: np.ndarray, **told: Any) -> Ranker:
     """The same scores for everybody.
 
     Args:
-        users: user; everyone.
-        scores: of the movies, shape (n_movies, 1); a movie with 0 is unknown.
+        scores: of the movies, shape (n_movies,).
+        movie_known: shape (n_movies,); other movies come last.
         told: further fields of `Ranker`.
     """
-    return of_vectors(np.ones((row_count(users), 1), np.float32), scores, **told)
+    of_known = np.where(movie_known, scores, scores.min(initial=0) - 1).astype(np.float32)
+
+    def same(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
+        return np.tile(of_known, (len(users), 1))
+
+    return Ranker(same, movie_known, **told)
 
 
 def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:

@@ -76,7 +76,7 @@ def fit(
         ratings: user, movie, rating.
         index: the dense index the ids come from.
         user_features: table user_features; everyone.
-        bayesian_factors_model: fitted on the same ratings.
+        bayesian_factors_model: fitted on the same ratings, by attributes alone (`n_profile` 0).
         reg: regularisation, in ratings.
     """
     rows = to_polars(ratings, "user", "movie", "rating").sort("movie", "user")

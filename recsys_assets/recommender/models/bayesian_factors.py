@@ -56,7 +56,7 @@ class BayesianFactors:
         return products(self.users, self.movies, user, movie) + self.offset
 
     def of_new(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """The same as if the users had no rating: by their attributes alone."""
+        """The same by what the prior says of the users: by their attributes, with `n_profile` also by their profile."""
         return products(self.user_prior.means(self.user_side), self.movies, user, movie) + self.offset
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from scipy import sparse
 from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.models.ridge import standardised_ridge
 from recsys_assets.recommender.segments.residuals import SegmentResidualModel
 
 # In ratings, of the user's mood: how far its last ratings lie above its own mean.
@@ -99,18 +100,9 @@ def fit(
     matrix, fold = values.to_numpy(), _folds(user)
     kept = [np.ones(len(user), bool), *(fold != left_out for left_out in range(_N_FOLDS))]
     # A handful of users may all be of one fold; then there is nothing else to learn from.
-    coefficients = [_ridge(matrix[rows], rating[rows], reg) for rows in (few if few.any() else ~few for few in kept)]
+    learnt = [few if few.any() else ~few for few in kept]
+    coefficients = [np.hstack(standardised_ridge(matrix[rows], rating[rows], reg)) for rows in learnt]
     return ResponseStack(tuple(values.columns), np.array(coefficients), np.sort(user), index.fingerprint)
-
-
-def _ridge(matrix: np.ndarray, rating: np.ndarray, reg: float) -> np.ndarray:
-    """Intercept and slopes, shape (1 + features,), of a ridge regression of standardised features."""
-    mean, scale = matrix.mean(axis=0), matrix.std(axis=0)
-    scale[scale == 0] = 1
-    standard = (matrix - mean) / scale
-    system = standard.T @ standard + max(reg, 1e-9) * np.eye(len(scale))
-    slopes = np.linalg.solve(system, standard.T @ (rating - rating.mean())) / scale
-    return np.concatenate([[rating.mean() - mean @ slopes], slopes])
 
 
 def _folds(user: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A linear stack: what the mean of the rating models leaves, by what each says and how much it had to go by.
+"""A linear stack (Wolpert 1992): what the rating models together leave, by what each says and how much it had to go by.
 
 It learns the weights from ratings that its models did not see: a part of the training ratings is hidden, and the models
 are fitted again on the rest. Which models those are is said here; how they are fitted, in their own modules.
@@ -21,6 +21,7 @@ from recsys_assets.recommender.models.attribute_effects import AttributeEffects
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.models.ridge import standardised_ridge
 
 Folds = Literal["time", "random", "users"]
 
@@ -50,13 +51,12 @@ class Bases(NamedTuple):
     clusters: ClusterMeanModel
     neighbours: ItemNeighboursModel
 
-    def said_of(self, pairs: pl.DataFrame, rated: nw.LazyFrame) -> "Said":
+    def predictions(self, pairs: pl.DataFrame, rated: nw.LazyFrame) -> "BasePredictions":
         """What the models say of the pairs (user, movie), in their order, where `rated` is what they were fitted on."""
         user, movie = pairs["user"].to_numpy(), pairs["movie"].to_numpy()
-        user_counts, movie_counts = (
-            np.bincount(to_polars(rated, side)[side].to_numpy(), minlength=n)
-            for side, n in (("user", len(self.attributes.users)), ("movie", len(self.attributes.movies)))
-        )
+        known = to_polars(rated, "user", "movie", "rating")
+        user_counts = np.bincount(known["user"].to_numpy(), minlength=len(self.attributes.users))
+        movie_counts = np.bincount(known["movie"].to_numpy(), minlength=len(self.attributes.movies))
         is_seen = user_counts[user] > 0
         attributes, profile = self.attributes.of(user, movie), self.profile.of(user, movie)
         central = np.where(is_seen, (attributes + profile) / 2, attributes + self.effects.of(user, movie))
@@ -64,14 +64,16 @@ class Bases(NamedTuple):
         level, user_bias = self.attributes.movies[movie, 0], self.attributes.users[user, 0]
         taste = attributes - self.attributes.offset - level - user_bias
         cluster = self.clusters.of(user, movie) - self.attributes.offset - level
-        neighbours = self.neighbours.parts(user, movie, rated)["neighbours"]
+        neighbours = self.neighbours.parts(user, movie, lazy(known))["neighbours"]
         mine, theirs = np.log1p(user_counts[user]), np.log1p(movie_counts[movie])
         parts = (level, user_bias, taste, profile - attributes, cluster, neighbours)
         by_counts = [*(part * mine for part in parts), level * theirs, taste * theirs]
-        return Said(central, np.column_stack([np.ones(len(user)), mine, theirs, *parts, *by_counts]), is_seen)
+        return BasePredictions(
+            central, np.column_stack([np.ones(len(user)), mine, theirs, *parts, *by_counts]), is_seen
+        )
 
 
-class Said(NamedTuple):
+class BasePredictions(NamedTuple):
     """What models say of pairs, and how much they have to go by.
 
     Attributes:
@@ -87,37 +89,37 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Holdout:
     """Ratings that were hidden from the models, and what they say of them.
 
     Attributes:
-        features: of the hidden ratings, shape (P, features), float64; see `Said`.
-        left: what the models' mean leaves of the ratings, shape (P,), float64.
+        features: of the hidden ratings, shape (P, features), float64; see `BasePredictions`.
+        residuals: the ratings less `central` of the predictions, shape (P,), float64.
         is_seen: whether the user has a rating that is not hidden, shape (P,).
         index: fingerprint of the dense index.
     """
 
     features: np.ndarray
-    left: np.ndarray
+    residuals: np.ndarray
     is_seen: np.ndarray
     index: str
 
     def save(self, folder: Path) -> None:
         """Write rows.parquet and model.json."""
         features = pl.Series(self.features, dtype=pl.Array(pl.Float64, self.features.shape[1]))
-        rows = pl.DataFrame({"features": features, "left": self.left, "is_seen": self.is_seen})
+        rows = pl.DataFrame({"features": features, "residuals": self.residuals, "is_seen": self.is_seen})
         rows.write_parquet(folder / "rows.parquet")
         (folder / "model.json").write_text(json.dumps({"index": self.index}))
 
     @classmethod
-    def load(cls, folder: Path) -> "Lesson":
+    def load(cls, folder: Path) -> "Holdout":
         """Read what `save` wrote."""
         rows = pl.read_parquet(folder / "rows.parquet")
-        features, left, is_seen = (rows[name].to_numpy() for name in ("features", "left", "is_seen"))
-        return cls(features, left, is_seen, **json.loads((folder / "model.json").read_text()))
+        features, residuals, is_seen = (rows[name].to_numpy() for name in ("features", "residuals", "is_seen"))
+        return cls(features, residuals, is_seen, **json.loads((folder / "model.json").read_text()))
 
 
-def hide(
+def hold_out(
     ratings: nw.LazyFrame,
     *,
     index: Index,
@@ -131,8 +133,8 @@ def hide(
     rating_neighbours_model: ItemNeighboursModel,
     folds: Folds = "time",
     seed: int = 0,
-) -> Lesson:
-    """Hide a part of the ratings, fit the models again on the rest, and see what they say of the hidden ones.
+) -> Holdout:
+    """Hide a part of the ratings, fit the models again on the rest, and predict the hidden ones.
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
@@ -148,6 +150,9 @@ def hide(
         folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; `random` ones; or
             all those of some `users`.
         seed: of what is random.
+
+    Returns:
+        The hidden ratings; none where a hash hides none of a few.
     """
     rows = to_polars(ratings, "user", "movie", "rating", "timestamp", "batch", "row")
     shown, hidden = _fold(rows, folds, seed)
@@ -165,9 +170,9 @@ def hide(
     )
     clusters = cluster_mean.fit(known, index=index, user_clusters=user_clusters, **cluster_mean_model.params)
     neighbours = item_neighbours.fit(known, index=index, **rating_neighbours_model.params)
-    said = Bases(attributes, profile, effects, clusters, neighbours).said_of(hidden, known)
-    left = hidden["rating"].cast(pl.Float64).to_numpy() - said.central
-    return Lesson(said.features, left, said.is_seen, index.fingerprint)
+    predicted = Bases(attributes, profile, effects, clusters, neighbours).predictions(hidden, known)
+    residuals = hidden["rating"].cast(pl.Float64).to_numpy() - predicted.central
+    return Holdout(predicted.features, residuals, predicted.is_seen, index.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -193,9 +198,9 @@ class StackModel:
             bases: the models that were stacked.
         """
         rows = to_polars(pairs, "user", "movie")
-        said = bases.said_of(rows, rated)
-        unseen, seen = (said.features @ self.weights[population] for population in ("unseen", "seen"))
-        predicted = np.clip(said.central + np.where(said.is_seen, seen, unseen), *self.scale)
+        of_bases = bases.predictions(rows, rated)
+        unseen, seen = (of_bases.features @ self.weights[population] for population in ("unseen", "seen"))
+        predicted = np.clip(of_bases.central + np.where(of_bases.is_seen, seen, unseen), *self.scale)
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
     def save(self, folder: Path) -> None:
@@ -216,7 +221,7 @@ def fit(
     ratings: nw.LazyFrame,
     *,
     index: Index,
-    stack_lesson: Lesson,
+    stack_holdout: Holdout,
     reg: float = 30_000.0,
     level_share: float = 0.5,
 ) -> StackModel:
@@ -227,15 +232,15 @@ def fit(
     Args:
         ratings: rating.
         index: the dense index the ids come from.
-        stack_lesson: the hidden ratings.
+        stack_holdout: the hidden ratings.
         reg: L2 regularisation of the weights of the scaled features, in ratings.
         level_share: of how far the hidden ratings lie above what the models say, all in all, the part that is added.
     """
     rating = to_polars(ratings, "rating")["rating"].to_numpy()
-    populations = {"unseen": ~stack_lesson.is_seen, "seen": stack_lesson.is_seen}
+    populations = {"unseen": ~stack_holdout.is_seen, "seen": stack_holdout.is_seen}
     # A population without hidden ratings, as new users in random ones, is not corrected.
     weights = {
-        name: _ridge(stack_lesson.features[few], stack_lesson.left[few], reg, level_share)
+        name: _corrections(stack_holdout.features[few], stack_holdout.residuals[few], reg, level_share)
         for name, few in populations.items()
     }
     return StackModel(weights, (float(rating.min()), float(rating.max())), index.fingerprint)
@@ -252,18 +257,14 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
     return rows.filter(~hidden), rows.filter(hidden)
 
 
-def _ridge(features: np.ndarray, left: np.ndarray, reg: float, level_share: float) -> np.ndarray:
-    """Weights, shape (features,), of a ridge regression of standardised features; the first is constant.
+def _corrections(features: np.ndarray, residuals: np.ndarray, reg: float, level_share: float) -> np.ndarray:
+    """Weights of the features, shape (features,), the first of which is constant and takes the level.
 
     With few ratings to learn from, the level is drawn to no correction like the weights.
     """
-    from sklearn.linear_model import Ridge
-
-    if not len(left):
+    if not len(residuals):
         return np.zeros(features.shape[1])
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale[scale == 0] = 1
-    weights = Ridge(alpha=max(reg, 1e-6)).fit((features - mean) / scale, left).coef_ / scale
-    level = left.sum() / (len(left) + _LEVEL_SHRINKAGE)
-    weights[0] += level_share * level - mean @ weights
+    _, weights = standardised_ridge(features, residuals, reg)
+    level = residuals.sum() / (len(residuals) + _LEVEL_SHRINKAGE)
+    weights[0] = level_share * level - features.mean(axis=0) @ weights
     return weights

@@ -20,7 +20,7 @@ from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
-from recsys_assets.recommender.models.stack import Bases, Lesson, StackModel
+from recsys_assets.recommender.models.stack import Bases, Holdout, StackModel
 from recsys_assets.recommender.registry.types import Entry, Fit
 
 ITEM_MEAN = Fit(
@@ -117,13 +117,13 @@ _STACKED = (
     "cluster_mean_model",
     "rating_neighbours_model",
 )
-STACK_LESSON = Fit(
-    asset="stack_lesson",
+STACK_HOLDOUT = Fit(
+    asset="stack_holdout",
     group="factors",
-    function=stack.hide,
-    model_type=Lesson,
+    function=stack.hold_out,
+    model_type=Holdout,
     table="train_ratings",
-    settings="stack_lesson",
+    settings="stack_holdout",
     description="A part of the training ratings, and what the rating models say of it that were fitted on the rest.",
     others=("user_features", "movies", "user_clusters", *_STACKED),
 )
@@ -135,7 +135,7 @@ STACK = Fit(
     table="train_ratings",
     settings="stack",
     description="How much to trust each rating model, learnt from the hidden part of the training ratings.",
-    others=("stack_lesson",),
+    others=("stack_holdout",),
 )
 FITS = (
     ITEM_MEAN,
@@ -147,7 +147,7 @@ FITS = (
     PROFILE_FACTORS,
     ATTRIBUTE_EFFECTS,
     RATING_NEIGHBOURS,
-    STACK_LESSON,
+    STACK_HOLDOUT,
     STACK,
 )
 

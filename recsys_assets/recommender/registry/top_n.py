@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from recsys_assets.recommender import cold_start, rankings
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.frames import row_count, to_polars
 from recsys_assets.recommender.models import als, blend, ease, liking
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.biases import BiasModel
@@ -62,21 +62,27 @@ BLEND = Fit(
 FITS = (RANKING, EASE, LIKING, BLEND)
 
 
-def popularity(users: nw.LazyFrame, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+def popularity(movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
     """The number of training ratings."""
-    return rankings.of_popularity(users, movies, trained)
+    return rankings.of_popularity(_counts(movies, trained))
 
 
-def _item_mean(item_mean_model: ItemMeanModel, users: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
-    rated = to_polars(trained.select("movie").unique())["movie"].to_numpy()
-    means = np.zeros((len(item_mean_model.means), 1), np.float32)
-    means[rated, 0] = item_mean_model.means[rated]
-    return rankings.for_everybody(users, means)
+def _counts(movies: nw.LazyFrame, trained: nw.LazyFrame) -> np.ndarray:
+    rated = to_polars(trained.group_by("movie").agg(n=nw.len()))
+    counts = np.zeros(row_count(movies), np.int64)
+    counts[rated["movie"].to_numpy()] = rated["n"].to_numpy()
+    return counts
 
 
-def _user_item_bias(user_item_bias_model: BiasModel, users: nw.LazyFrame) -> Ranker:
+def _item_mean(item_mean_model: ItemMeanModel, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+    known = _counts(movies, trained) > 0
+    return rankings.for_everybody(item_mean_model.means, known, otherwise="rated highest by all")
+
+
+def _user_item_bias(user_item_bias_model: BiasModel, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
     """The movie's bias: that of the user moves all movies alike."""
-    return rankings.for_everybody(users, user_item_bias_model.movie_bias[:, None].astype(np.float32))
+    known = _counts(movies, trained) > 0
+    return rankings.for_everybody(user_item_bias_model.movie_bias, known, otherwise="rated highest by all")
 
 
 def _explicit_als(als_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:

@@ -161,11 +161,8 @@ def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
 
 
 def _segment_sweep(inputs: ReportInputs) -> ChartType | None:
-    if inputs.study is None:
-        return None
-    return study_charts.segment_sweep(
-        inputs.study.sweep, to_polars(inputs.user_segments, "affinity")["affinity"][0].len()
-    )
+    n_segments = to_polars(inputs.user_segments.select("affinity").head(1))["affinity"].list.len()
+    return study_charts.segment_sweep(inputs.study.sweep, n_segments[0]) if inputs.study and len(n_segments) else None
 
 
 def _study_pictures(study: StudyTables) -> list[Markup]:

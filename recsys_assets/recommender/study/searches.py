@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from recsys_assets.recommender.evaluation.protocols import FOLDS
 from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.registry import ENTRIES, Task
 
@@ -170,16 +169,7 @@ SEARCHES = (
         RMSE_UNSEEN,
         ("time_cut", "new_users_0"),
     ),
-    # What comes later is learnt from the latest ratings. On some slices random ones were better by less than chance
-    # is, and worse on the test rows.
-    Search(
-        "stack_lesson",
-        "time_cut",
-        "stack",
-        {"stack_lesson.folds": ("time", "random", "users")},
-        RMSE,
-        ("random_80_20", *FOLDS, "new_users_0", "new_users_5", "last_out"),
-    ),
+    Search("stack_holdout", "time_cut", "stack", {"stack_holdout.folds": ("time", "random", "users")}, RMSE),
     Search("stack", "time_cut", "stack", {"stack.reg": (1e3, 1e4, 3e4, 1e5), "stack.level_share": (0.5, 1.0)}, RMSE),
     _choice_of_model("time_cut", RMSE),
     Search(

@@ -14,14 +14,14 @@ from recsys_assets.recommender.frames import conform, lazy, to_polars
 from recsys_assets.recommender.refit import Parameters, Refit, entry
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.segments.perplexity import held_out_perplexity
-from recsys_assets.recommender.study.searches import with_knobs
+from recsys_assets.recommender.study.searches import SEARCHES, with_knobs
 from recsys_assets.recommender.study.slices import Slice
 from recsys_assets.recommender.tables import TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-N_SEGMENTS = (5, 10, 20, 40, 80)
+N_SEGMENTS: Sequence[int] = next(search for search in SEARCHES if search.name == "segments").grid["segments.n_segments"]
 PERPLEXITY = "perplexity"
 _MODELS: dict[Task, tuple[str, ...]] = {
     "latest_rating": ("item_mean", "segment_mean", "segment_bias"),
@@ -45,6 +45,8 @@ def segment_sweep(
 ) -> pl.DataFrame:
     """Perplexity, R² and next-movie hits of the models made from segments, by the number of segments.
 
+    A number for which something cannot be fitted or scored, as with too few users, has no rows.
+
     Args:
         of: the slice of case study B.
         parameters: of all stages by section.
@@ -56,19 +58,28 @@ def segment_sweep(
         log: called with a line per number.
     """
     fitted = Refit(of.tables, parameters, spark=spark, scratch=scratch)
-    entries = [entry(task, name) for task, names in _MODELS.items() for name in names]
-    selected = {task: names[-1] for task, names in _MODELS.items()}
-    parts = []
+    parts = [to_polars(conform(lazy(pl.DataFrame(schema=list(_TABLE.columns))), _TABLE))]
     for number in numbers:
-        log(f"{number} segments")
         fitted = fitted.with_parameters(with_knobs(parameters, {"segments.n_segments": number}))
-        predictions = {each: fitted.predictions(each) for each in entries}
-        measured = protocols.measured(of.scored_as, of.tables, predictions, selected=selected, seed=seed)
-        scores = measured.scores(seed=seed, n_resamples=n_resamples)
-        named = pl.col("model").is_in([each.name for each in entries]) & pl.col("metric").is_in(_METRICS)
-        model = fitted.models(entry("next_movie", "segment_list"))["segment_model"]
-        perplexity = held_out_perplexity(model, of.tables["test_histories"], seed=seed)
-        told = pl.DataFrame({"model": "segment_model", "metric": PERPLEXITY, "value": perplexity})
-        rows = pl.concat([scores.filter(named, population=_ASIDE), told], how="diagonal")
-        parts.append(rows.with_columns(n_segments=pl.lit(number, pl.Int32)))
-    return to_polars(conform(lazy(pl.concat(parts)), _TABLE)).sort(_TABLE.order)
+        try:
+            rows = _scores(of, fitted, seed=seed, n_resamples=n_resamples)
+        except ValueError as error:
+            log(f"{number} segments: {error}")
+            continue
+        log(f"{number} segments: perplexity {rows.filter(metric=PERPLEXITY)['value'].item():,.0f}")
+        parts.append(to_polars(conform(lazy(rows.with_columns(n_segments=pl.lit(number, pl.Int32))), _TABLE)))
+    return pl.concat(parts).sort(_TABLE.order)
+
+
+def _scores(of: Slice, fitted: Refit, *, seed: int, n_resamples: int) -> pl.DataFrame:
+    """Of the users who were kept aside."""
+    entries = [entry(task, name) for task, names in _MODELS.items() for name in names]
+    predictions = {each: fitted.predictions(each) for each in entries}
+    selected = {task: names[-1] for task, names in _MODELS.items()}
+    measured = protocols.measured(of.scored_as, of.tables, predictions, selected=selected, seed=seed)
+    scores = measured.scores(seed=seed, n_resamples=n_resamples)
+    named = pl.col("model").is_in([each.name for each in entries]) & pl.col("metric").is_in(_METRICS)
+    model = fitted.models(entry("next_movie", "segment_list"))["segment_model"]
+    perplexity = held_out_perplexity(model, of.tables["test_histories"], seed=seed)
+    told = pl.DataFrame({"model": "segment_model", "metric": PERPLEXITY, "value": perplexity})
+    return pl.concat([scores.filter(named, population=_ASIDE), told], how="diagonal")

@@ -4,7 +4,9 @@ Everything that was tried and scored is kept in one folder and read from there t
 chosen, and where tables are stored, is not known here.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,15 +124,20 @@ class Study:
 
     def segment_sweep(self) -> pl.DataFrame:
         """Table `segment_sweep`, with what the trials that are there choose beside the number of segments."""
-        return segment_sweep(
-            self._slice("latest_rating"),
-            with_knobs(self.settings, chosen(self.found("latest_rating", ()))),
-            spark=self.spark,
-            scratch=self.scratch,
-            seed=self.scoring.seed,
-            n_resamples=self.scoring.n_resamples,
-            log=self.log,
-        )
+        of = self._slice("latest_rating")
+        parameters = with_knobs(self.settings, chosen(self.found("latest_rating", ())))
+        depends_on = [of.fingerprint, parameters, self.code, self.scoring.drawn]
+        key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+        path = self.folder / "segment_sweeps" / f"{key}.parquet"
+        if not path.exists():
+            swept = segment_sweep(
+                of, parameters, spark=self.spark, scratch=self.scratch, log=self.log, **self.scoring.drawn
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+            swept.write_parquet(unfinished)
+            unfinished.replace(path)
+        return pl.read_parquet(path)
 
     def _slice(self, protocol: str) -> Slice:
         return validation_slice(protocol, self._split(protocol), seed=self._seed_of_slices)
