@@ -454,6 +454,7 @@ def fitted(monkeypatch) -> list[str]:
     entries = [entry for entry in ENTRIES if (entry.task, entry.name) in without_seed]
     entries += [Entry("drawn", "time_cut", "drawn_model"), Entry("drawn", "top_n", drawn_order)]
     monkeypatch.setattr(scoring, "ENTRIES", entries)
+    monkeypatch.setattr(tuning, "SEARCHES", ())
     done: list[str] = []
     once = refit.Refit._fit
 
@@ -470,7 +471,8 @@ def of_seeds(study: Study, folder: Path, n_seeds: int, *, seed: int = 0) -> Stud
     drawn = dict.fromkeys(("selected_rating_model", "selected_ranking_model"), "drawn")
     selected = {**study.settings["evaluation"], **drawn}
     settings = {**study.settings, "evaluation": selected, "drawn": {"seed": seed}}
-    return replace(study, settings=settings, folder=folder, scoring=scoring.Scoring(n_resamples=20, n_seeds=n_seeds))
+    how = scoring.Scoring(n_resamples=20, n_seeds=n_seeds)
+    return replace(study, settings=settings, defaults=settings, folder=folder, scoring=how)
 
 
 def rmse_of(scores: ProtocolScores) -> dict[str, tuple[float, int, float]]:
@@ -490,6 +492,16 @@ def test_scores_are_the_mean_over_seeds_and_only_what_has_a_seed_is_fitted_again
     assert found["item_mean"] == pytest.approx((rmse_of(alone[0])["item_mean"][0], 3, 0.0)) and not found["random"][2]
     assert together.user_scores.equals(alone[0].user_scores)
     assert together.paired_tests.equals(alone[0].paired_tests)
+
+
+def test_scores_are_found_again_after_a_study_has_set_what_it_chose(study, fitted, tmp_path):
+    """The same command would score everything anew, because the first has changed the settings it starts from."""
+    first = of_seeds(study, tmp_path, 1)
+    first.scores("time_cut")
+    n_fitted = len(fitted)
+    afterwards = with_knobs(first.settings, {"als.rank": 50, SELECTED_KNOBS["time_cut"]: "item_mean"})
+    replace(first, settings=afterwards).scores("time_cut")
+    assert len(fitted) == n_fitted
 
 
 def test_other_protocols_have_one_seed_and_are_kept_when_their_number_changes(study, fitted, tmp_path):

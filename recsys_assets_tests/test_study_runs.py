@@ -40,6 +40,7 @@ def test_a_study_is_no_part_of_the_pipeline(tmp_path):
         "user_scores",
         "paired_tests",
         "leakage_audit",
+        "segment_sweep",
     }
     for name, there in (("refresh", False), ("everything", False), ("backtest", False), ("study", True)):
         selected = {key.to_user_string() for key in defs.resolve_job_def(name).asset_layer.executable_asset_keys}

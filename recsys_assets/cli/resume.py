@@ -20,9 +20,9 @@ _GRACE_SECONDS = 20.0
 
 
 def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether somebody ended the run, by Ctrl-C or `kill`; from then on nothing will try it again.
+    """Whether somebody ended the run of this process, by Ctrl-C or `kill`; from then on nothing will try it again.
 
-    To Dagster it is a failure like that of a dead worker, unless the termination was asked for in the UI.
+    As nobody has asked Dagster for it, Dagster takes it for a failure like that of a dead worker.
     """
     ended = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
     errors = [entry.dagster_event.job_failure_data.error for entry in ended if entry.dagster_event]

@@ -25,7 +25,7 @@ from recsys_assets.recommender.study.searches import SEARCHES, value_of, with_kn
 from recsys_assets.recommender.study.segment_sweep import segment_sweep
 from recsys_assets.recommender.study.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.study.trials import Trials
-from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
+from recsys_assets.recommender.study.tuning import Found, Tuning, chosen, starting_point
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -113,7 +113,7 @@ class Study:
         return protocol_scores(
             protocol,
             self._split(protocol),
-            with_knobs(self.settings, chosen(self.found(protocol, ()))),
+            self._chosen(protocol),
             self.scoring,
             kept=self.kept,
             code=self.code,
@@ -125,7 +125,7 @@ class Study:
     def segment_sweep(self) -> pl.DataFrame:
         """Table `segment_sweep`, with what the trials that are there choose beside the number of segments."""
         of = self._slice("latest_rating")
-        parameters = with_knobs(self.settings, chosen(self.found("latest_rating", ())))
+        parameters = self._chosen("latest_rating")
         depends_on = [of.fingerprint, parameters, self.code, self.scoring.drawn]
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / "segment_sweeps" / f"{key}.parquet"
@@ -138,6 +138,10 @@ class Study:
             swept.write_parquet(unfinished)
             unfinished.replace(path)
         return pl.read_parquet(path)
+
+    def _chosen(self, protocol: str) -> Parameters:
+        """All parameters, with what the trials that are there choose for the protocol."""
+        return with_knobs(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
 
     def _slice(self, protocol: str) -> Slice:
         return validation_slice(protocol, self._split(protocol), seed=self._seed_of_slices)

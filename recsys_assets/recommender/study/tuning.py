@@ -94,7 +94,7 @@ class Tuning:
     ) -> None:
         self._slice, self._trials, self._code, self._log = of, trials, code, log
         self._defaults, self._budget, self._seed = defaults, budget, seed
-        self._parameters = with_knobs(settings, {knob: value_of(defaults, knob) for knob in KNOBS})
+        self._parameters = starting_point(settings, defaults)
         self._spark, self._scratch = spark, scratch
         self._refit: Refit | None = None
 
@@ -163,6 +163,11 @@ class Tuning:
             self._refit = Refit(self._slice.tables, parameters, spark=self._spark, scratch=self._scratch)
         self._refit = self._refit.with_parameters(parameters)
         return self._refit
+
+
+def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
+    """The settings, with what is searched as it is built in: a study must not start from what an earlier one chose."""
+    return with_knobs(settings, {knob: value_of(defaults, knob) for knob in KNOBS})
 
 
 def chosen(found: Sequence[Found]) -> dict[str, Any]:
