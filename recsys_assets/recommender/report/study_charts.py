@@ -48,14 +48,14 @@ def _named(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(label=pl.col("model").map_elements(labels.model, return_dtype=pl.String))
 
 
-def _color(rows: pl.DataFrame) -> alt.Color:
+def _color(rows: pl.DataFrame, columns: int = 4) -> alt.Color:
     models = [labels.model(name) for name in labels.ordered(rows["model"], labels.MODELS)]
     colors = [CATEGORIES[place % len(CATEGORIES)] for place in range(len(models))]
     return alt.Color(
         "label:N",
         title=None,
         scale=alt.Scale(domain=models, range=colors),
-        legend=alt.Legend(orient="bottom", symbolOpacity=1, symbolType="circle", columns=4, labelLimit=220),
+        legend=alt.Legend(orient="bottom", symbolOpacity=1, symbolType="circle", columns=columns, labelLimit=220),
     )
 
 
@@ -81,16 +81,25 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
     # Each number of ratings gets the same room: from 0 to 1 happens more than from 10 to 20.
     x = alt.X("known:O", title="ratings of the new user that are known", axis=alt.Axis(labelAngle=0))
     drawn = alt.Chart(_named(rows)).encode(x=x, color=_color(rows))
-    low = alt.Y("low:Q", title="RMSE", scale=alt.Scale(zero=False))
+    # One model that goes astray would squeeze all others into a line.
+    baseline = rows.filter(model=labels.ITEM_MEAN)
+    highest = float((baseline if len(baseline) else rows)["high"].to_numpy().max())
+    lowest = float(rows["low"].to_numpy().min())
+    scale = alt.Scale(zero=False, nice=False, domain=[lowest, highest])
     layers = alt.layer(
-        drawn.mark_rule(strokeWidth=3, opacity=0.2).encode(y=low, y2=alt.Y2("high:Q")),
-        drawn.mark_line(strokeWidth=2).encode(y=alt.Y("value:Q", title="RMSE", scale=alt.Scale(zero=False))),
-        drawn.mark_circle(size=60, opacity=1).encode(y="value:Q"),
+        drawn.mark_rule(strokeWidth=3, opacity=0.2, clip=True).encode(
+            y=alt.Y("low:Q", title="RMSE", scale=scale), y2=alt.Y2("high:Q")
+        ),
+        drawn.mark_line(strokeWidth=2, clip=True).encode(y=alt.Y("value:Q", title="RMSE", scale=scale)),
+        drawn.mark_circle(size=60, opacity=1, clip=True).encode(y=alt.Y("value:Q", scale=scale)),
     )
+    beyond = rows.filter(pl.col("value") > highest).sort("value").unique("model", keep="last", maintain_order=True)
+    astray = [f"{labels.model(row['model'])} {row['value']:.2f}" for row in beyond.iter_rows(named=True)]
     return finished(
-        layers.properties(width=WIDTH, height=280),
+        layers.properties(width=WIDTH, height=340),
         "From cold to warm: RMSE for new users, lower is better",
         "A tenth of the users is new; the same later ratings are predicted each time. Bar: 95 % interval.",
+        *([f"Beyond the picture, at their worst: {', '.join(astray)}."] if astray else []),
     )
 
 
@@ -160,7 +169,7 @@ def _over_segments(rows: pl.DataFrame, title: str) -> ChartType:
     axis = alt.Axis(values=numbers, format="d", grid=False)
     drawn = alt.Chart(rows).encode(
         x=alt.X("n_segments:Q", title="number of segments", scale=alt.Scale(type="log", base=2, nice=False), axis=axis),
-        color=_color(rows),
+        color=_color(rows, columns=1),
     )
     low = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False))
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))

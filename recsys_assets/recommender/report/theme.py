@@ -17,8 +17,9 @@ from PIL import Image
 INK = "#1f2430"
 MUTED = "#5c6470"
 GRID = "#e3e1db"
-# Okabe and Ito (2008), "Color Universal Design": told apart with any colour vision.
-BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
+# Okabe and Ito (2008), "Color Universal Design", told apart with any colour vision; and a dark brown in place of their
+# yellow, which is too light for lines.
+BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, BROWN = (
     "#0072b2",
     "#d55e00",
     "#009e73",
@@ -26,8 +27,9 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK = (
     "#cc79a7",
     "#56b4e9",
     "#3d3d3d",
+    "#7f4f0f",
 )
-CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK)
+CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK, BROWN)
 # Wide enough for a report's column; a PNG at scale 2 is legible on any screen.
 WIDTH = 680
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
