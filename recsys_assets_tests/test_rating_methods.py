@@ -295,26 +295,14 @@ def test_effects_of_attributes_are_found_movie_by_movie(ratings):
         .cast(pl.Float32)
     )
     coarse = factors(changed, rank=1)
-    model = attribute_effects.fit(
-        lazy(changed),
-        index=INDEX,
-        user_features=lazy(USER_FEATURES),
-        bayesian_factors_model=coarse,
-        reg=5.0,
-    )
+    known = {"index": INDEX, "user_features": lazy(USER_FEATURES), "bayesian_factors_model": coarse}
+    model, none = (attribute_effects.fit(lazy(changed), reg=reg, **known) for reg in (5.0, 1e12))
     old, young = (model.of(COLD[TASTE[COLD] == taste][:1], np.array([odd]))[0] for taste in (1, 0))
     expected = [coarse.of_new(COLD[TASTE[COLD] == taste][:1], np.array([odd]))[0] for taste in (1, 0)]
     # The planted gap is 3 and that of the genre 1.6, less or more; together both models come near to it.
     assert old - young > 0
     whole = 1.6 * (1 if GENRE[odd] == 1 else -1) + 3
     assert abs(expected[0] + old - expected[1] - young - whole) < abs(expected[0] - expected[1] - whole)
-    none = attribute_effects.fit(
-        lazy(changed),
-        index=INDEX,
-        user_features=lazy(USER_FEATURES),
-        bayesian_factors_model=coarse,
-        reg=1e12,
-    )
     assert abs(none.coefficients).max() < 1e-6
     assert not model.coefficients[UNRATED].any()
 
