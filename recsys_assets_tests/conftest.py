@@ -21,9 +21,7 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 # Little data: the JVM would compile far longer than it computes.
-os.environ["PYSPARK_SUBMIT_ARGS"] = (
-    "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss4m' pyspark-shell"
-)
+os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 
 
 @event.listens_for(Engine, "connect")

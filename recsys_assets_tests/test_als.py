@@ -88,3 +88,19 @@ def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, knob
     model = als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=3, max_iter=5, **knobs)
     users, rated = user_movie_matrix(train, n_movies=16)
     np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-4)
+
+
+@pytest.mark.spark
+def test_many_iterations_do_not_overflow_the_stack(tmp_path):
+    """A study that tries 15 iterations, or a refresh with them, would end in a StackOverflowError now and then."""
+    generator = np.random.default_rng(0)
+    user, movie = np.nonzero(generator.random((20, 15)) < 0.6)
+    train = pl.DataFrame({"user": user, "movie": movie, "rating": np.where(user % 2 == movie % 2, 5.0, 1.0)})
+    ids = {name: [str(n) for n in range(size)] for name, size in (("user", 20), ("movie", 15))}
+    users, movies = (pl.DataFrame({name: range(len(own)), f"{name}_id": own}) for name, own in ids.items())
+    index = Index.of(lazy(users), lazy(movies))
+    rows = lazy(train.cast({"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32}))
+    spark = spark_resource(SparkSettings()).spark_session
+    model = als.fit(rows, spark=spark, scratch=tmp_path, index=index, rank=2, max_iter=60)
+    assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
+    assert not list(tmp_path.iterdir())

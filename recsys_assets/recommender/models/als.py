@@ -25,6 +25,7 @@ from recsys_assets.recommender.preferences import Preference
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_ITERATIONS_PER_CHECKPOINT = 5
 _PAIRS_PER_BLOCK = 1_000_000
 
 
@@ -219,12 +220,15 @@ def _fit_in_spark(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     from pyspark.ml.recommendation import ALS  # costs two seconds in every process that imports it
 
+    # Without checkpoints every task unrolls all iterations before it: from 15 or so, a StackOverflowError now and then.
+    spark.sparkContext.setCheckpointDir(str(folder / "checkpoints"))
     als = ALS(
         userCol="user",
         itemCol="movie",
         ratingCol="rating",
         numUserBlocks=n_blocks,
         numItemBlocks=n_blocks,
+        checkpointInterval=_ITERATIONS_PER_CHECKPOINT,
         **params,
     )
     fitted = als.fit(spark.read.parquet(str(folder / "ratings.parquet")))
