@@ -41,7 +41,8 @@ from recsys_assets.recommender.study.slices import (
 )
 from recsys_assets.recommender.study.study import Study, choices_table, trials_table
 from recsys_assets.recommender.study.trials import Question, Trial, Trials
-from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen
+from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
+from recsys_assets.recommender.study.validating import ValidationScores
 from recsys_assets.recommender.tables import RATINGS, TABLES
 from recsys_assets.settings import Settings
 from recsys_assets_tests.made_up import made_up
@@ -303,10 +304,13 @@ def test_only_the_searches_asked_for_are_done_and_earlier_trials_decide_the_rest
 def test_a_candidate_that_cannot_be_fitted_is_out_and_says_why(search_in, monkeypatch):
     """One method that refuses the data would end the whole study."""
 
-    def refuse(*asked) -> dict[str, dict[str, float]]:
+    def refuse(*asked) -> ValidationScores:
         if asked[-1]["segments"]["n_segments"] == 3:
             raise ValueError("too many segments")
-        return {"test_users": {"next_movie_hit_10": 0.5, "rmse": 1.0}}
+        scores = {"next_movie_hit_10": 0.5, "rmse": 1.0}
+        return ValidationScores(
+            {"test_users": scores}, {"test_users": {name: [score] for name, score in scores.items()}}
+        )
 
     monkeypatch.setattr(Tuning, "_scores", refuse)
     (segments, _) = search_in("latest_rating")
@@ -315,20 +319,53 @@ def test_a_candidate_that_cannot_be_fitted_is_out_and_says_why(search_in, monkey
     assert table["refusal"].to_list() == ["too many segments"] and table["value"].to_list() == [None]
 
 
-def found(higher: bool, *values: float | None) -> Found:
-    """A search with a candidate per score."""
-    search = Search("s", "time_cut", "m", {"als.rank": tuple(range(len(values)))}, Objective("x", higher=higher))
-    trials = [Trial(question(model=str(rank)), {}, 0.0, "2026-01-01") for rank in range(len(values))]
-    return Found("a", search, [Tried({"als.rank": n}, trials[n], value) for n, value in enumerate(values)])
+def found(*values: float | list[float] | None, higher: bool = False) -> Found:
+    """A search with a candidate per score, the built-in one first; a list is a score and what resamples make of it."""
+    objective = Objective("x", higher=higher)
+    search = Search("s", "time_cut", "m", {"als.rank": tuple(range(len(values)))}, objective)
+    trials = []
+    for rank, value in enumerate(values):
+        score, *resampled = value if isinstance(value, list) else [value]
+        scores = {} if score is None else {"all": {"x": score}}
+        asked = question(model=str(rank))
+        trials.append(Trial(asked, scores, 0.0, "2026-01-01", resampled={"all": {"x": resampled}} if scores else {}))
+    tried = [tuning._judged(objective, {"als.rank": n}, trial, trials[0]) for n, trial in enumerate(trials)]
+    return Found("a", search, tried)
 
 
-def test_the_best_score_is_chosen_and_of_equals_the_built_in_one():
-    """The worst settings would be trained with, or settings changed for nothing."""
-    assert chosen([found(True, 0.1, 0.3, 0.2)]) == {"als.rank": 1}
-    assert chosen([found(False, 0.1, 0.3, 0.05)]) == {"als.rank": 2}
-    assert chosen([found(False, 0.1, None, 0.1)]) == {"als.rank": 0}
-    assert chosen([found(False, None)]) == {}
-    assert chosen([found(True, 1.0, 2.0), found(True, 2.0, 1.0)]) == {"als.rank": 0}
+def test_the_best_of_what_is_better_is_chosen():
+    """The worst settings would be trained with."""
+    assert chosen([found(0.1, 0.3, 0.2, higher=True)]) == {"als.rank": 1}
+    assert chosen([found(0.1, 0.3, 0.05)]) == {"als.rank": 2}
+    assert chosen([found(0.1, None, 0.1)]) == {"als.rank": 0}
+    assert chosen([found(None)]) == {}
+    assert chosen([found(None, 0.2, 0.1)]) == {"als.rank": 2}
+    assert chosen([found(1.0, 2.0, higher=True), found(2.0, 1.0, higher=True)]) == {"als.rank": 0}
+
+
+def test_what_may_be_chance_changes_no_setting():
+    """Settings would follow the noise of a slice, and score worse on the test rows than those that are built in."""
+    usual = [0.90, 0.80, 1.00]
+    by_chance, surely, best_by_chance = [0.89, 0.81, 0.97], [0.88, 0.79, 0.98], [0.80, 0.85, 0.75]
+    of = found(usual, by_chance, surely, best_by_chance)
+    assert chosen([of]) == {"als.rank": 2}
+    assert [each.improvement and each.improvement.low > 0 for each in of.tried] == [None, False, True, False]
+    only = found(usual, by_chance, best_by_chance)
+    assert chosen([only]) == {"als.rank": 0} and only.best_other is only.tried[2]
+    assert only.best_other.improvement.value == pytest.approx(0.1)
+
+
+def test_candidates_are_compared_on_the_same_users(search_in):
+    """The interval of an improvement would be as wide as that of a score, and nothing would ever be chosen."""
+    (means,) = search_in("time_cut", budget=3)
+    usual, *others = (tried.trial for tried in means.tried)
+    spread = np.std(usual.resampled_score("rmse", "all"))
+    assert spread > 0 and len(others) == 2
+    for trial, tried in zip(others, means.tried[1:], strict=True):
+        better = np.subtract(usual.resampled_score("rmse", "all"), trial.resampled_score("rmse", "all"))
+        assert 0 < np.std(better) < spread / 2
+        assert tried.improvement.low < tried.improvement.value < tried.improvement.high
+        assert tried.improvement.value == pytest.approx(usual.score("rmse", "all") - tried.value)
 
 
 def test_tables_of_trials_and_choices_are_as_declared(search_in):

@@ -107,6 +107,10 @@ _SCORES = {
     "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users"),
     "high": Column(REAL, "upper end of that interval"),
 }
+_IMPROVEMENT_INTERVAL = {
+    name: Column(REAL, f"{end} end of its 95 % interval, paired bootstrap over users", nullable=True)
+    for name, end in (("low", "lower"), ("high", "upper"))
+}
 
 RATINGS = Table(_RATINGS, key=("user", "movie"), volatile=("batch", "row"))
 RATING_PREDICTIONS = Table(
@@ -314,8 +318,10 @@ TABLES: Mapping[str, Table] = {
             "metric": Column(nw.String(), "by what is chosen"),
             "population": Column(nw.String(), "on whose validation rows"),
             "value": Column(REAL, "the score; null where there is none", nullable=True),
+            "improvement": Column(REAL, "over the built-in settings; null for these, and without score", nullable=True),
+            **_IMPROVEMENT_INTERVAL,
             "is_default": Column(nw.Boolean(), "whether these are the built-in settings"),
-            "is_chosen": Column(nw.Boolean(), "whether it is the best of its search"),
+            "is_chosen": Column(nw.Boolean(), "whether it is what the search chose"),
             "seconds": Column(REAL, "what it took, in seconds", low=0),
             "refusal": Column(nw.String(), "why nothing could be fitted so", nullable=True),
         },
@@ -332,6 +338,8 @@ TABLES: Mapping[str, Table] = {
             "population": Column(nw.String(), "on whose validation rows"),
             "value": Column(REAL, "the score of what was chosen"),
             "value_of_default": Column(REAL, "the score of the built-in value; null where it has none", nullable=True),
+            "improvement": Column(REAL, "of the best other candidate over the built-in settings", nullable=True),
+            **_IMPROVEMENT_INTERVAL,
             "trials": Column(COUNT, "candidates that were compared", low=1),
         },
         key=("knob",),

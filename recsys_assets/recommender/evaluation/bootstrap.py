@@ -85,21 +85,42 @@ def estimates(
     Returns:
         One entry per metric; None where it is not defined.
     """
+    scores = resampled_scores(metrics, users, seed=seed, n_resamples=n_resamples)
+    return [_estimate(metric, of_metric, users) for metric, of_metric in zip(metrics, scores, strict=True)]
+
+
+def resampled_scores(
+    metrics: Sequence[UserMetric], users: np.ndarray, *, seed: int, n_resamples: int
+) -> list[np.ndarray]:
+    """Each metric over the chosen users as they are, and over resamples of them: shape (1 + n_resamples,), or (1,).
+
+    What was resampled with the same seed from as many users was drawn alike, so that scores of two models on the same
+    users may be compared resample by resample, whenever they were computed. A metric that is not defined is not finite.
+
+    Args:
+        metrics: their parts have the same users.
+        users: boolean mask of shape (users,); of nobody there is one score, which is NaN.
+        seed: of the draws.
+        n_resamples: number of resamples, at least 1.
+    """
     if not metrics or not users.any():
-        return [None] * len(metrics)
+        return [np.array([np.nan])] * len(metrics)
     distinct = {id(part): part for metric in metrics for part in metric.parts}
     column = {key: position for position, key in enumerate(distinct)}
     parts = np.column_stack([part[users] for part in distinct.values()]).astype(np.float64, copy=False)
     totals = np.vstack([parts.sum(axis=0), resampled_totals(parts, seed=seed, n_resamples=n_resamples)])
-    return [_estimate(metric, totals[:, [column[id(part)] for part in metric.parts]]) for metric in metrics]
-
-
-def _estimate(metric: UserMetric, totals: np.ndarray) -> Estimate | None:
-    """From sums of shape (1 + resamples, parts); the first row is that of the users as they are."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        scores = metric.formula(*totals.T)
-    if not np.isfinite(scores[0]):
-        return None
+        return [metric.formula(*totals[:, [column[id(part)] for part in metric.parts]].T) for metric in metrics]
+
+
+def interval(scores: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95 % interval of what `resampled_scores` gave; those in which it is not defined are left out."""
     resampled = scores[1:][np.isfinite(scores[1:])]
     low, high = np.quantile(resampled if resampled.size else scores[:1], LEVELS)
-    return Estimate(float(scores[0]), int(totals[0, -1]), float(low), float(high))
+    return float(low), float(high)
+
+
+def _estimate(metric: UserMetric, scores: np.ndarray, users: np.ndarray) -> Estimate | None:
+    if not np.isfinite(scores[0]):
+        return None
+    return Estimate(float(scores[0]), int(metric.parts[-1][users].sum()), *interval(scores))

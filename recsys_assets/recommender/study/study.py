@@ -25,7 +25,7 @@ from recsys_assets.recommender.study.searches import SEARCHES, value_of, with_kn
 from recsys_assets.recommender.study.segment_sweep import segment_sweep
 from recsys_assets.recommender.study.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.study.trials import Trials
-from recsys_assets.recommender.study.tuning import Found, Tuning, chosen, starting_point
+from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen, starting_point
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -178,20 +178,21 @@ def trials_table(found: Sequence[Found]) -> pl.DataFrame:
             "metric": each.search.objective.metric,
             "population": each.search.objective.population,
             "value": tried.value,
-            "is_default": number == 0,
-            "is_chosen": tried is each.best,
+            "is_default": tried.is_usual,
+            **_improvement(tried),
+            "is_chosen": tried is each.choice,
             "seconds": tried.trial.seconds,
             "refusal": tried.trial.refusal or None,
         }
         for each in found
-        for number, tried in enumerate(each.tried)
+        for tried in each.tried
     ]
     return pl.DataFrame(rows, schema=_TRIALS)
 
 
 _TRIALS: dict[str, Any] = {
     **dict.fromkeys(("slice", "search", "trial", "model", "candidate", "metric", "population"), pl.String),
-    "value": pl.Float64,
+    **dict.fromkeys(("value", "improvement", "low", "high"), pl.Float64),
     "is_default": pl.Boolean,
     "is_chosen": pl.Boolean,
     "seconds": pl.Float64,
@@ -215,20 +216,25 @@ def choices_table(found: Sequence[Found], defaults: Parameters) -> pl.DataFrame:
             "search": each.search.name,
             "metric": each.search.objective.metric,
             "population": each.search.objective.population,
-            "value": each.best.value,
-            "value_of_default": each.tried[0].value,
+            "value": each.choice.value,
+            "value_of_default": each.usual and each.usual.value,
+            **_improvement(each.best_other),
             "trials": len(each.tried),
         }
         for each in found
-        if each.best
-        for knob, value in each.best.knobs.items()
+        if each.choice
+        for knob, value in each.choice.knobs.items()
     ]
     return pl.DataFrame(rows, schema=_CHOICES)
 
 
+def _improvement(tried: Tried | None) -> dict[str, float | None]:
+    value, low, high = (tried and tried.improvement) or (None, None, None)
+    return {"improvement": value, "low": low, "high": high}
+
+
 _CHOICES: dict[str, Any] = {
     **dict.fromkeys(("knob", "chosen", "default", "slice", "search", "metric", "population"), pl.String),
-    "value": pl.Float64,
-    "value_of_default": pl.Float64,
+    **dict.fromkeys(("value", "value_of_default", "improvement", "low", "high"), pl.Float64),
     "trials": pl.Int32,
 }

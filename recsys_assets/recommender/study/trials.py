@@ -7,8 +7,8 @@ trials are made is `searches` and `tuning`.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Trial:
         seconds: how long it took.
         when: ISO 8601, UTC.
         refusal: why it cannot be fitted so.
+        resampled: by population, then metric: the scores by which is chosen, over resamples of the users that are the
+            same for all trials of a slice.
     """
 
     question: Question
@@ -58,10 +60,19 @@ class Trial:
     seconds: float
     when: str
     refusal: str = ""
+    resampled: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
 
     def score(self, metric: str, population: str) -> float | None:
         """One of the scores; None where it is not defined."""
         return self.scores.get(population, {}).get(metric)
+
+    def resampled_score(self, metric: str, population: str) -> Sequence[float]:
+        """One of the scores by which is chosen, over resamples of the users.
+
+        Raises:
+            KeyError: nothing is chosen by it, or it is not defined.
+        """
+        return self.resampled[population][metric]
 
 
 class Trials:

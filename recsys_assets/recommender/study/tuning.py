@@ -1,4 +1,4 @@
-"""Carrying searches out on a slice: trials that are there are read, those that are missing are made, the best chosen.
+"""Carrying searches out on a slice: trials that are there are read, those that are missing are made, one is chosen.
 
 What is searched is `searches`, where trials are kept `trials`. What is chosen for a home's settings is decided outside.
 """
@@ -8,21 +8,38 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from recsys_assets.recommender.evaluation.bootstrap import interval
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.refit import Parameters, Refit, entry, parameters_of
 from recsys_assets.recommender.registry import Task
-from recsys_assets.recommender.study.searches import KNOBS, SEARCHES, Knobs, Search, value_of, with_knobs
+from recsys_assets.recommender.study.searches import KNOBS, SEARCHES, Knobs, Objective, Search, value_of, with_knobs
 from recsys_assets.recommender.study.slices import Slice
 from recsys_assets.recommender.study.trials import Question, Trial, Trials
-from recsys_assets.recommender.study.validating import validation_scores
+from recsys_assets.recommender.study.validating import ValidationScores, validation_scores
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # The fallback of models that do not predict every row, which protocols want to see.
 _WITH_BASELINE: tuple[Task, ...] = ("time_cut", "latest_rating")
+
+
+class Improvement(NamedTuple):
+    """By how much a score is better than that of the built-in settings on the same users; positive is better.
+
+    Attributes:
+        value: the difference.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -33,11 +50,15 @@ class Tried:
         knobs: the values that were tried.
         trial: what came of them.
         value: the score by which is chosen; None where there is none.
+        is_usual: whether these are the built-in settings.
+        improvement: over the built-in settings; None for these, and where one of the two has no score.
     """
 
     knobs: Knobs
     trial: Trial
     value: float | None
+    is_usual: bool
+    improvement: Improvement | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +68,7 @@ class Found:
     Attributes:
         slice: name of the slice.
         search: what was searched.
-        tried: the candidates, the defaults first.
+        tried: the candidates of which there is a trial, the built-in settings first.
     """
 
     slice: str
@@ -55,9 +76,29 @@ class Found:
     tried: Sequence[Tried]
 
     @property
-    def best(self) -> Tried | None:
-        """The best candidate, the earlier one of equals; None where nothing was tried."""
-        scored = [tried for tried in self.tried if tried.value is not None]
+    def usual(self) -> Tried | None:
+        """The built-in settings, if there is a trial of them."""
+        return next((each for each in self.tried if each.is_usual), None)
+
+    @property
+    def choice(self) -> Tried | None:
+        """What is chosen: the built-in settings, unless others are surely better; None where nothing was tried.
+
+        Surely is: the 95 % interval of the improvement lies above 0. The best of those is taken; where the built-in
+        settings have no score, the best of all.
+        """
+        if self.usual is None or self.usual.value is None:
+            return self._best(self.tried)
+        return self._best([each for each in self.tried if each.improvement and each.improvement.low > 0]) or self.usual
+
+    @property
+    def best_other(self) -> Tried | None:
+        """The best candidate beside the built-in settings, whether it is surely better than these or not."""
+        return self._best([each for each in self.tried if not each.is_usual])
+
+    def _best(self, among: Sequence[Tried]) -> Tried | None:
+        """By value, the earlier one of equals."""
+        scored = [tried for tried in among if tried.value is not None]
         sign = -1 if self.search.objective.higher else 1
         return min(scored, key=lambda tried: sign * (tried.value or 0.0), default=None)
 
@@ -107,31 +148,32 @@ class Tuning:
             if not search.applies(self._slice.name, self._slice.tasks):
                 continue
             found = self._search(search, missing=searches is None or search.name in searches)
-            if found.best:
-                self._parameters = with_knobs(self._parameters, found.best.knobs)
+            if found.choice:
+                self._parameters = with_knobs(self._parameters, found.choice.knobs)
             yield found
 
     def _search(self, search: Search, *, missing: bool) -> Found:
         candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed)
-        tried = []
+        tried: list[Tried] = []
+        usual: Trial | None = None
         for number, knobs in enumerate(candidates, 1):
             parameters = with_knobs(self._parameters, knobs)
             question = self._question(search, knobs, parameters)
-            trial = self._trials.get(question)
-            if trial is None and missing:
-                trial = self._try(question, parameters)
+            known = self._trials.get(question)
+            if known is None and not missing:
+                continue
+            trial = known or self._try(question, parameters)
+            if number == 1:
+                usual = trial
+            if known is None:
                 self._trials.add(trial)
-                told = _shown(knobs, self._judged(search, trial))
-                self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {told}")
-            if trial:
-                tried.append(Tried(knobs, trial, self._judged(search, trial)))
-                if tried[0].value is None and not trial.refusal:
-                    # The slice has no row of that population, say: no candidate will have a score.
-                    break
+            tried.append(_judged(search.objective, knobs, trial, usual))
+            if known is None:
+                self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
+            if tried[0].value is None and not trial.refusal:
+                # The slice has no row of that population, say: no candidate will have a score.
+                break
         return Found(self._slice.name, search, tried)
-
-    def _judged(self, search: Search, trial: Trial) -> float | None:
-        return trial.score(search.objective.metric, search.objective.population)
 
     def _question(self, search: Search, knobs: Knobs, parameters: Parameters) -> Question:
         model = search.model_of(knobs)
@@ -141,21 +183,25 @@ class Tuning:
     def _try(self, question: Question, parameters: Parameters) -> Trial:
         began = perf_counter()
         refusal = ""
-        scores: dict[str, dict[str, float]] = {}
+        reached = ValidationScores({}, {})
         try:
-            scores = self._scores(question.task, question.model, parameters)
+            reached = self._scores(question.task, question.model, parameters)
         except ValueError as error:
             # A catalogue too large for a method, say: the candidate is out, the study goes on.
             refusal = str(error)
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        return Trial(question, scores, round(perf_counter() - began, 2), when, refusal)
+        seconds = round(perf_counter() - began, 2)
+        return Trial(question, reached.scores, seconds, when, refusal, reached.resampled)
 
-    def _scores(self, task: Task, model: str, parameters: Parameters) -> dict[str, dict[str, float]]:
+    def _scores(self, task: Task, model: str, parameters: Parameters) -> ValidationScores:
         names = {model, BASELINE} if task in _WITH_BASELINE else {model}
         fitted = self._fitted(parameters)
         entries = [entry(task, name) for name in sorted(names)]
         predictions = {each: fitted.predictions(each) for each in entries}
-        return validation_scores(task, self._slice.tables, predictions, model=model, seed=self._seed)
+        judged_by = {search.objective.metric for search in SEARCHES}
+        return validation_scores(
+            task, self._slice.tables, predictions, model=model, judged_by=judged_by, seed=self._seed
+        )
 
     def _fitted(self, parameters: Parameters) -> Refit:
         """The models with these parameters; what the last trial fitted alike is taken over."""
@@ -171,10 +217,29 @@ def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
 
 
 def chosen(found: Sequence[Found]) -> dict[str, Any]:
-    """The best value of every knob that was searched; the latest search of a knob decides."""
-    return {knob: value for each in found if each.best for knob, value in each.best.knobs.items()}
+    """The value that was chosen for every knob that was searched; the latest search of a knob decides."""
+    return {knob: value for each in found if each.choice for knob, value in each.choice.knobs.items()}
 
 
-def _shown(knobs: Knobs, value: float | None) -> str:
-    text = ", ".join(f"{knob} {setting}" for knob, setting in knobs.items())
-    return f"{text} → {'no score' if value is None else f'{value:.4f}'}"
+def _judged(objective: Objective, knobs: Knobs, trial: Trial, usual: Trial | None) -> Tried:
+    """A trial by the score of the search, held against that of the built-in settings, where there is one."""
+    place = (objective.metric, objective.population)
+    value = trial.score(*place)
+    of_usual = usual.score(*place) if usual else None
+    if usual is None or trial is usual or value is None or of_usual is None:
+        return Tried(knobs, trial, value, is_usual=trial is usual)
+    sign = 1 if objective.higher else -1
+    own, other = (
+        np.array([score, *each.resampled_score(*place)]) for score, each in ((value, trial), (of_usual, usual))
+    )
+    better = sign * (own - other)
+    return Tried(knobs, trial, value, False, Improvement(float(better[0]), *interval(better)))
+
+
+def _shown(tried: Tried) -> str:
+    text = ", ".join(f"{knob} {setting}" for knob, setting in tried.knobs.items())
+    if tried.value is None:
+        return f"{text} → no score"
+    better = tried.improvement
+    by = f", better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f})" if better else ""
+    return f"{text} → {tried.value:.4f}{by}"

@@ -1,29 +1,54 @@
 """The scores of one model on the rows of a validation slice, by the same functions that score the test rows."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import narwhals as nw
+import numpy as np
 
 from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.bootstrap import resampled_scores
 from recsys_assets.recommender.evaluation.protocols import Tables
 from recsys_assets.recommender.evaluation.score_table import SELECTED
 from recsys_assets.recommender.registry import Entry, Task
 
-# Trials are compared by their values: an interval for each would take longer than some fits.
+# Intervals of all metrics would take longer than some fits.
 _NO_INTERVALS = 1
+# Of the metrics by which is chosen: enough for an interval, few enough to be kept with every trial.
+_N_RESAMPLES = 400
+_DIGITS = 7
+
+
+class ValidationScores(NamedTuple):
+    """What a model reaches on a slice.
+
+    Attributes:
+        scores: by population, then metric.
+        resampled: the same of metrics by which is chosen, over the same resamples of the users for every model.
+    """
+
+    scores: dict[str, dict[str, float]]
+    resampled: dict[str, dict[str, list[float]]]
 
 
 def validation_scores(
-    task: Task, tables: Tables, predictions: Mapping[Entry, nw.LazyFrame], *, model: str, seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """By population, then metric.
+    task: Task,
+    tables: Tables,
+    predictions: Mapping[Entry, nw.LazyFrame],
+    *,
+    model: str,
+    judged_by: Collection[str],
+    seed: int = 0,
+) -> ValidationScores:
+    """The scores of a model on the validation rows.
 
     Args:
         task: of the model.
         tables: of the slice.
         predictions: of the model; of item mean too where ratings are predicted.
         model: whose scores.
-        seed: of ties.
+        judged_by: metrics that are resampled.
+        seed: of ties and resamples.
     """
     protocol = "latest_rating" if task == "next_movie" else task
     selected = dict.fromkeys((protocol, task), model)
@@ -32,4 +57,15 @@ def validation_scores(
     scores: dict[str, dict[str, float]] = {}
     for population, metric, value in rows.select("population", "metric", "value").iter_rows():
         scores.setdefault(population, {})[metric] = value
-    return scores
+    metrics = [metric for metric in measured.metrics[SELECTED] if metric.name in judged_by]
+    resampled = {
+        population: {
+            metric.name: np.round(drawn[1:], _DIGITS).tolist()
+            for metric, drawn in zip(
+                metrics, resampled_scores(metrics, users, seed=seed, n_resamples=_N_RESAMPLES), strict=True
+            )
+            if metric.name in scores.get(population, {})
+        }
+        for population, users in measured.populations.items()
+    }
+    return ValidationScores(scores, resampled)
