@@ -96,6 +96,7 @@ class Choice:
     value: str
     value_of_default: str
     improvement: str
+    interval: str
     trials: int
     is_changed: bool
 
@@ -243,7 +244,8 @@ def _choice(row: Mapping[str, object]) -> Choice:
         f"{facts.label}, {labels.population(str(row['population'])).lower()}",
         f"{row['value']:.4f}",
         "–" if of_default is None else f"{of_default:.4f}",
-        "–" if row["improvement"] is None else f"{row['improvement']:+.4f} ({row['low']:+.4f} to {row['high']:+.4f})",
+        "–" if row["improvement"] is None else f"{row['improvement']:+.4f}",
+        "" if row["improvement"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
         int(str(row["trials"])),
         chosen != default,
     )
