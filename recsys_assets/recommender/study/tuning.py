@@ -112,7 +112,7 @@ class Tuning:
         defaults: the same as they are built in.
         trials: where trials are kept.
         budget: candidates per search.
-        seed: of the order of candidates, and of ties.
+        seed: of the order of candidates.
         code: version of the code, which trials depend on.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
@@ -199,9 +199,8 @@ class Tuning:
         entries = [entry(task, name) for name in sorted(names)]
         predictions = {each: fitted.predictions(each) for each in entries}
         judged_by = {search.objective.metric for search in SEARCHES}
-        return validation_scores(
-            task, self._slice.tables, predictions, model=model, judged_by=judged_by, seed=self._seed
-        )
+        # Always with the same seed: trials of another study are compared with these on the same resamples.
+        return validation_scores(task, self._slice.tables, predictions, model=model, judged_by=judged_by)
 
     def _fitted(self, parameters: Parameters) -> Refit:
         """The models with these parameters; what the last trial fitted alike is taken over."""
