@@ -125,7 +125,7 @@ class ColdStartSettings(Section):
 
 
 class ALSSettings(Section):
-    """The rating model: explicit ALS."""
+    """Explicit ALS, case study A's model: scored for comparison; recommendations do not use it."""
 
     rank: int = Field(10, ge=1, description="Number of factors.")
     reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
@@ -200,7 +200,7 @@ class StackSettings(Section):
 
 
 class RankingSettings(Section):
-    """The top-N model: ALS with implicit preferences."""
+    """ALS with implicit preferences: scored, and a part of the blend where `blend.ease_weight` is below 1."""
 
     rank: int = Field(32, ge=1, description="Number of factors.")
     reg_param: float = Field(0.1, ge=0, description="Regularisation.")
@@ -275,7 +275,7 @@ class ItemNeighboursSettings(Section):
 
 
 class RatingNeighboursSettings(ItemNeighboursSettings):
-    """The same for all that comes later (case study A)."""
+    """Ratings after the cut in time, by the user's own ratings of similar movies: a part of the stack."""
 
 
 class SegmentResidualSettings(Section):
@@ -328,7 +328,11 @@ class EvaluationSettings(Section):
 class StudySettings(Section):
     """What `recsys-assets study` tries before it chooses settings and models by validation."""
 
-    budget: int = Field(4, ge=1, description="Candidates tried per search; the first are the built-in defaults.")
+    budget: int = Field(
+        4,
+        ge=1,
+        description="Candidates tried per search, the built-in settings first; contests between models try all.",
+    )
     searches: list[str] = Field(
         default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
     )

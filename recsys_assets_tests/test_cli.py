@@ -12,7 +12,7 @@ from filelock import FileLock
 from recsys_assets.build import build_defs
 from recsys_assets.cli.launch import pipeline_assets, plan
 from recsys_assets.cli.reader import Reader
-from recsys_assets.cli.terminal import nearest, seconds
+from recsys_assets.cli.terminal import follow_up, nearest, seconds
 from recsys_assets.failures import reason
 from recsys_assets.home import Home
 from recsys_assets.storage import TABLE_FILE, AssetStore
@@ -596,3 +596,13 @@ def test_looks_load_no_more_than_they_use(materialized_home, command):
 def test_durations_are_for_people(duration, text):
     """Times are shown in a unit that nobody can compare."""
     assert seconds(duration) == text
+
+
+def test_the_command_to_give_next_is_for_the_same_home(tmp_path, monkeypatch):
+    """Somebody who follows it would work on another home, or fetch MovieLens into an empty one."""
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "usual"))
+    assert follow_up("run", Home.resolve()) == "recsys-assets run"
+    source = tmp_path / "watched.csv"
+    source.write_text("user_id,movie_id,rating,timestamp\n1,1,4,100\n2,1,3,200\n")
+    shown = invoke("add", source, "--home", tmp_path / "my films").stdout
+    assert f"Next: recsys-assets run --home '{tmp_path / 'my films'}'" in shown

@@ -12,7 +12,7 @@ from rich.console import Console
 from recsys_assets.batches import read_batches
 from recsys_assets.cli.run import BatchesRefusedError, launch, locked
 from recsys_assets.cli.serve import served_at
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, nearest
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
 from recsys_assets.home import Home
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def backfill(
             try:
                 launch(here, out, again=batches)
             except BatchesRefusedError:
-                _tell_next(out)
+                _tell_next(here, out)
                 raise
-    _tell_next(out)
+    _tell_next(here, out)
 
 
-def _tell_next(out: Console) -> None:
-    out.print("Next: recsys-assets run", soft_wrap=True)
+def _tell_next(home: Home, out: Console) -> None:
+    out.print(f"Next: {follow_up('run', home)}", soft_wrap=True)
 
 
 def _require_landed(home: Home, batches: Sequence[str]) -> None:

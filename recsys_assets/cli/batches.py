@@ -15,7 +15,7 @@ from rich.console import Console
 from recsys_assets.batches import RAW_TABLES, read_batches
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import launch, locked, show_results
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, nearest, table
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.storage import AssetStore
@@ -49,7 +49,9 @@ def batches(home: HomeOption = None) -> None:
     here, out = Home.resolve(home), console()
     found = listed(here)
     if not found:
-        out.print("No batch has landed. Next: recsys-assets add PATH, or recsys-assets run")
+        out.print(
+            f"No batch has landed. Next: {follow_up('add PATH', here)}, or {follow_up('run', here)}", soft_wrap=True
+        )
         return
     shown = table("Batch", "When", "Ratings", "Rejected", "State", numbers=("Ratings", "Rejected"))
     for batch in found:
@@ -105,7 +107,10 @@ def forget(
     check_java()
     here, out = Home.resolve(home), console()
     if user_id in forgotten.forgotten_users(here):
-        out.print(f"{user_id} is forgotten already. Next: recsys-assets run, if the run after that was broken off")
+        out.print(
+            f"{user_id} is forgotten already. Next: {follow_up('run', here)}, if the run after that was broken off",
+            soft_wrap=True,
+        )
         return
     if not is_known_user(here, user_id):
         ids = Reader(here).table("users").select("user_id").collect()["user_id"].to_list()
@@ -117,7 +122,7 @@ def forget(
         _launch(here, out)
     out.print(
         f"{user_id} is left out of everything that is computed. Landed files, raw tables and old versions still hold "
-        "the user: recsys-assets compact",
+        f"the user: {follow_up('compact', here)}",
         soft_wrap=True,
     )
 

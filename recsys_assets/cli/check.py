@@ -1,5 +1,6 @@
 """A look at a source before anything lands: what it is, what is in it, what is wrong with it, and what would happen."""
 
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from recsys_assets.cli.landing import landed_releases
-from recsys_assets.cli.terminal import facts, table
+from recsys_assets.cli.terminal import facts, follow_up, table
 from recsys_assets.home import Home
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
@@ -35,7 +36,7 @@ def show(source: Path, home: Home, data: DataSettings, out: Console) -> None:
         check_rejected(found.problems, rows, count=found.rejected, max_share=data.max_rejected_share)
     except SourceError as error:
         raise SourceError(f"It would be refused: {error}") from None
-    out.print(f"\nIt would be taken: recsys-assets add {source.name}", soft_wrap=True)
+    out.print(f"\nIt would be taken: {follow_up(f'add {shlex.quote(str(source))}', home)}", soft_wrap=True)
 
 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:

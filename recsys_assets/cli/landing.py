@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from recsys_assets.cli.terminal import CommandError, HomeOption, console
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
 from recsys_assets.home import Home
 from recsys_assets.landed import fingerprint, is_batch_name
 
@@ -103,7 +103,7 @@ def add(
         return
     form = _recognised(source, here, data)
     _copy(source, target)
-    out.print(f"{name} landed ({form}): {target}\nNext: recsys-assets run", soft_wrap=True)
+    out.print(f"{name} landed ({form}): {target}\nNext: {follow_up('run', here)}", soft_wrap=True)
 
 
 def init(home: HomeOption = None) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys_assets.cli.run import launch, locked
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, table
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.recommender.report import labels
@@ -43,7 +43,7 @@ def promotions(home: HomeOption = None) -> None:
     record = Promotions(here.promotions)
     known = record.all()
     if not known:
-        raise CommandError(f"Nothing has been promoted in {here.path} yet; `recsys-assets run` does it.")
+        raise CommandError(f"Nothing has been promoted in {here.path} yet; `{follow_up('run', here)}` does it.")
     current = record.current()
     out = console()
     out.print(_listing(known, current.number if current else None))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_assets.cli.run import launch, locked
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, nearest
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.storage import AssetStore
@@ -55,9 +55,9 @@ def study(
     with locked(here):
         launch(here, out, _launches(under, wanted, budget))
     out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
-    out.print("Scores: recsys-assets scores --study")
+    out.print(f"Scores: {follow_up('scores --study', here)}", soft_wrap=True)
     out.print(f"Report: {here.report}", soft_wrap=True)
-    out.print("Next: recsys-assets run", soft_wrap=True)
+    out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
 
 
 def _known(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:

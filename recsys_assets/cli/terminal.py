@@ -1,5 +1,6 @@
 """What all commands say the same way: consoles, errors, tables, bars, nearest names."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recsys_assets.home import Home
+
 # Where there is no terminal there is no width to keep to; tables stay whole in files and pipes.
 _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
@@ -18,11 +21,17 @@ HomeOption = Annotated[
     Path | None,
     typer.Option(
         "--home",
-        help="The home to work on.",
+        help="The home to work on: the folder of one catalogue, with its data, settings, models and report.",
         show_default="RECSYS_HOME, else .recsys in the checkout",
         file_okay=False,
     ),
 ]
+
+
+def follow_up(arguments: str, home: Home) -> str:
+    """A command to give next, for this home: it says which one only where it is another than the usual one."""
+    where = "" if home == Home.resolve() else f" --home {shlex.quote(str(home.path))}"
+    return f"recsys-assets {arguments}{where}"
 
 
 class CommandError(Exception):

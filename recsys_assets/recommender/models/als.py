@@ -158,7 +158,6 @@ def fit(
     scratch: Path,
     index: Index,
     user_column: str = "user",
-    n_rows_of_users: int | None = None,
     rank: int = 10,
     reg_param: float = 0.1,
     max_iter: int = 10,
@@ -176,7 +175,6 @@ def fit(
         scratch: folder that the driver and the executors can reach; what is written there is removed again.
         index: the dense index the ids come from.
         user_column: the column that stands for the user, `cluster` when clusters are fitted instead of users.
-        n_rows_of_users: number of distinct ids of that column, by default the index's number of users.
         rank: number of factors.
         reg_param: regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
         max_iter: iterations.
@@ -210,7 +208,7 @@ def fit(
         user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    user = _dense(user_factors, "id", n_rows_of_users or index.n_users)
+    user = _dense(user_factors, "id", index.n_users)
     movie = _dense(movie_factors, "id", index.n_movies)
     return ALSModel(user[0], movie[0], user[1], movie[1], params=facts, index=index.fingerprint)
 

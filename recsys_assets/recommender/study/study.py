@@ -178,7 +178,7 @@ def trials_table(found: Sequence[Found]) -> pl.DataFrame:
             "metric": each.search.objective.metric,
             "population": each.search.objective.population,
             "value": tried.value,
-            "is_default": tried.is_usual,
+            "is_default": tried.is_default,
             **_improvement(tried),
             "is_chosen": tried is each.choice,
             "seconds": tried.trial.seconds,
@@ -217,7 +217,7 @@ def choices_table(found: Sequence[Found], defaults: Parameters) -> pl.DataFrame:
             "metric": each.search.objective.metric,
             "population": each.search.objective.population,
             "value": each.choice.value,
-            "value_of_default": each.usual and each.usual.value,
+            "value_of_default": each.default and each.default.value,
             **_improvement(each.best_other),
             "trials": len(each.tried),
         }

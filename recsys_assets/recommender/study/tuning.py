@@ -50,14 +50,14 @@ class Tried:
         knobs: the values that were tried.
         trial: what came of them.
         value: the score by which is chosen; None where there is none.
-        is_usual: whether these are the built-in settings.
+        is_default: whether these are the built-in settings.
         improvement: over the built-in settings; None for these, and where one of the two has no score.
     """
 
     knobs: Knobs
     trial: Trial
     value: float | None
-    is_usual: bool
+    is_default: bool
     improvement: Improvement | None = None
 
 
@@ -76,9 +76,9 @@ class Found:
     tried: Sequence[Tried]
 
     @property
-    def usual(self) -> Tried | None:
+    def default(self) -> Tried | None:
         """The built-in settings, if there is a trial of them."""
-        return next((each for each in self.tried if each.is_usual), None)
+        return next((each for each in self.tried if each.is_default), None)
 
     @property
     def choice(self) -> Tried | None:
@@ -87,14 +87,16 @@ class Found:
         Surely is: the 95 % interval of the improvement lies above 0. The best of those is taken; where the built-in
         settings have no score, the best of all.
         """
-        if self.usual is None or self.usual.value is None:
+        if self.default is None or self.default.value is None:
             return self._best(self.tried)
-        return self._best([each for each in self.tried if each.improvement and each.improvement.low > 0]) or self.usual
+        return (
+            self._best([each for each in self.tried if each.improvement and each.improvement.low > 0]) or self.default
+        )
 
     @property
     def best_other(self) -> Tried | None:
         """The best candidate beside the built-in settings, whether it is surely better than these or not."""
-        return self._best([each for each in self.tried if not each.is_usual])
+        return self._best([each for each in self.tried if not each.is_default])
 
     def _best(self, among: Sequence[Tried]) -> Tried | None:
         """By value, the earlier one of equals."""
@@ -155,7 +157,7 @@ class Tuning:
     def _search(self, search: Search, *, missing: bool) -> Found:
         candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed)
         tried: list[Tried] = []
-        usual: Trial | None = None
+        default: Trial | None = None
         for number, knobs in enumerate(candidates, 1):
             parameters = with_knobs(self._parameters, knobs)
             question = self._question(search, knobs, parameters)
@@ -164,10 +166,10 @@ class Tuning:
                 continue
             trial = known or self._try(question, parameters)
             if number == 1:
-                usual = trial
+                default = trial
             if known is None:
                 self._trials.add(trial)
-            tried.append(_judged(search.objective, knobs, trial, usual))
+            tried.append(_judged(search.objective, knobs, trial, default))
             if known is None:
                 self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
             if tried[0].value is None and not trial.refusal:
@@ -199,7 +201,6 @@ class Tuning:
         entries = [entry(task, name) for name in sorted(names)]
         predictions = {each: fitted.predictions(each) for each in entries}
         judged_by = {search.objective.metric for search in SEARCHES}
-        # Always with the same seed: trials of another study are compared with these on the same resamples.
         return validation_scores(task, self._slice.tables, predictions, model=model, judged_by=judged_by)
 
     def _fitted(self, parameters: Parameters) -> Refit:
@@ -220,16 +221,16 @@ def chosen(found: Sequence[Found]) -> dict[str, Any]:
     return {knob: value for each in found if each.choice for knob, value in each.choice.knobs.items()}
 
 
-def _judged(objective: Objective, knobs: Knobs, trial: Trial, usual: Trial | None) -> Tried:
+def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | None) -> Tried:
     """A trial by the score of the search, held against that of the built-in settings, where there is one."""
     place = (objective.metric, objective.population)
     value = trial.score(*place)
-    of_usual = usual.score(*place) if usual else None
-    if usual is None or trial is usual or value is None or of_usual is None:
-        return Tried(knobs, trial, value, is_usual=trial is usual)
+    of_default = default.score(*place) if default else None
+    if default is None or trial is default or value is None or of_default is None:
+        return Tried(knobs, trial, value, is_default=trial is default)
     sign = 1 if objective.higher else -1
     own, other = (
-        np.array([score, *each.resampled_score(*place)]) for score, each in ((value, trial), (of_usual, usual))
+        np.array([score, *each.resampled_score(*place)]) for score, each in ((value, trial), (of_default, default))
     )
     better = sign * (own - other)
     return Tried(knobs, trial, value, False, Improvement(float(better[0]), *interval(better)))
@@ -238,7 +239,7 @@ def _judged(objective: Objective, knobs: Knobs, trial: Trial, usual: Trial | Non
 def _shown(tried: Tried) -> str:
     text = ", ".join(f"{knob} {setting}" for knob, setting in tried.knobs.items())
     if tried.value is None:
-        return f"{text} → no score"
+        return f"{text} → {tried.trial.refusal or 'no score'}"
     better = tried.improvement
     by = f", better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f})" if better else ""
     return f"{text} → {tried.value:.4f}{by}"

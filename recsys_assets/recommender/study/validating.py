@@ -17,6 +17,8 @@ _NO_INTERVALS = 1
 # Of the metrics by which is chosen: enough for an interval, few enough to be kept with every trial.
 _N_RESAMPLES = 400
 _DIGITS = 7
+# Of ties and resamples, the same for every trial: a trial of an earlier study is compared with those of this one.
+_SEED = 0
 
 
 class ValidationScores(NamedTuple):
@@ -38,7 +40,6 @@ def validation_scores(
     *,
     model: str,
     judged_by: Collection[str],
-    seed: int = 0,
 ) -> ValidationScores:
     """The scores of a model on the validation rows.
 
@@ -48,24 +49,21 @@ def validation_scores(
         predictions: of the model; of item mean too where ratings are predicted.
         model: whose scores.
         judged_by: metrics that are resampled.
-        seed: of ties and resamples.
     """
     protocol = "latest_rating" if task == "next_movie" else task
     selected = dict.fromkeys((protocol, task), model)
-    measured = protocols.measured(protocol, tables, predictions, selected=selected, seed=seed)
-    rows = measured.scores(seed=seed, n_resamples=_NO_INTERVALS).filter(model=SELECTED)
+    measured = protocols.measured(protocol, tables, predictions, selected=selected, seed=_SEED)
+    rows = measured.scores(seed=_SEED, n_resamples=_NO_INTERVALS).filter(model=SELECTED)
     scores: dict[str, dict[str, float]] = {}
     for population, metric, value in rows.select("population", "metric", "value").iter_rows():
         scores.setdefault(population, {})[metric] = value
     metrics = [metric for metric in measured.metrics[SELECTED] if metric.name in judged_by]
-    resampled = {
-        population: {
-            metric.name: np.round(drawn[1:], _DIGITS).tolist()
-            for metric, drawn in zip(
-                metrics, resampled_scores(metrics, users, seed=seed, n_resamples=_N_RESAMPLES), strict=True
-            )
+    resampled: dict[str, dict[str, list[float]]] = {}
+    for population, users in measured.populations.items():
+        drawn = resampled_scores(metrics, users, seed=_SEED, n_resamples=_N_RESAMPLES)
+        resampled[population] = {
+            metric.name: np.round(values[1:], _DIGITS).tolist()
+            for metric, values in zip(metrics, drawn, strict=True)
             if metric.name in scores.get(population, {})
         }
-        for population, users in measured.populations.items()
-    }
     return ValidationScores(scores, resampled)
