@@ -229,7 +229,6 @@ class LikingSettings(Section):
 
     reg: float = Field(300.0, ge=0, description="Regularisation of the attributes; a large one leaves popularity.")
     half_life: float = Field(0.15, gt=0, description="Share of the ratings after which a user weighs half as much.")
-    relevant_from: float = Field(4.0, description="Lowest rating of a liked movie.")
 
 
 class BlendSettings(Section):

@@ -155,7 +155,7 @@ def test_contests_are_paired_over_users():
         drawn = np.random.default_rng(1).normal(0, noise, len(true))
         return lazy(true.select("user", "movie", prediction=pl.col("rating") + pl.Series(drawn, dtype=pl.Float32)))
 
-    contests = Contests(lazy(true), rated(9.0), seed=0, n_resamples=200)
+    contests = Contests(lazy(true), rated(9.0), lowest_relevant=4.0, seed=0, n_resamples=200)
     model = entry("time_cut", "als_adjusted")
     good, better, bad = (contests.scored({model: rated(noise)}) for noise in (1.01, 1.0, 3.0))
     (close,) = contests.between(good, better, "c0ffee")
@@ -189,6 +189,7 @@ def compete(candidate: Configuration, current: Configuration) -> tuple[Decision,
         candidate,
         current,
         dict(zip((*candidate.entries, *BASELINES), (rated, good, upside_down, bad), strict=True)),
+        lazy(test),
         lazy(test),
         parameters=Settings().model_dump(),
         refit=lambda _: Fitted(),

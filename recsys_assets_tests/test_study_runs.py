@@ -64,6 +64,15 @@ def test_a_home_without_ratings_is_told_what_to_do(tmp_path):
 
 
 @pytest.mark.spark
+def test_splits_that_the_data_came_without_are_told(materialized_home, tmp_path):
+    """Somebody would look for scores of published folds that nothing was computed for."""
+    home = copied(materialized_home, tmp_path / "home")
+    ran = invoke("study", "--protocols", "u1,u2", "--home", home.path)
+    assert ran.exit_code == 0, ran.output
+    assert "Not studied: u1, u2." in ran.stdout and "Scores:" not in ran.stdout
+
+
+@pytest.mark.spark
 def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home, tmp_path, monkeypatch):
     """The command would choose nothing, show nothing, or fit everything again when it is called again."""
     monkeypatch.setattr(tuning, "SEARCHES", FEW)

@@ -83,6 +83,7 @@ def promoted_configuration(
             candidate,
             in_use.configuration if in_use else None,
             {entry: inputs[_input_name(entry)] for entry in _COMPARED},
+            inputs["train_ratings"],
             inputs["test_ratings"],
             parameters=parameters,
             refit=lambda current: Refit(

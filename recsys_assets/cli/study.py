@@ -9,7 +9,8 @@ from recsys_assets.cli.run import launch, locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
-from recsys_assets.storage import AssetStore
+from recsys_assets.recommender.frames import row_count
+from recsys_assets.storage import AssetStore, scan
 
 if TYPE_CHECKING:
     from recsys_assets.cli.launch import Launch
@@ -43,6 +44,7 @@ def study(
     Examples: `recsys-assets study`, `recsys-assets study --protocols time_cut,top_n --searches als --budget 20`
     """
     check_java()
+    from recsys_assets.recommender.evaluation.protocols import FOLDS
     from recsys_assets.recommender.study.searches import SEARCHES
     from recsys_assets.recommender.study.slices import PROTOCOLS
 
@@ -54,10 +56,18 @@ def study(
         store.current([asset])
     with locked(here):
         launch(here, out, _launches(under, wanted, budget))
+    if without := [name for name in under if name in FOLDS and not _has_rows(store, name)]:
+        out.print(f"Not studied: {', '.join(without)}. The data came without these splits, which ml-100k.zip has.")
+        if len(without) == len(under):
+            return
     out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
     out.print(f"Scores: {follow_up('scores --study', here)}", soft_wrap=True)
     out.print(f"Report: {here.report}", soft_wrap=True)
     out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
+
+
+def _has_rows(store: AssetStore, protocol: str) -> bool:
+    return row_count(scan(store.current(["study_scores"], protocol))) > 0
 
 
 def _known(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:

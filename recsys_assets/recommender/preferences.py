@@ -10,6 +10,16 @@ import numpy as np
 
 from recsys_assets.recommender.frames import to_polars
 
+# Of the way from the lowest to the highest rating: from 4 on where they are 1 to 5.
+_RELEVANT_SHARE = 0.75
+
+
+def relevant_from(ratings: nw.LazyFrame) -> float:
+    """The lowest rating of a movie that was liked: three quarters up the scale that the ratings (rating) use."""
+    rating = nw.col("rating").cast(nw.Float64())
+    low, high = to_polars(ratings.select(low=rating.min(), high=rating.max())).row(0)
+    return low + _RELEVANT_SHARE * (high - low)
+
 
 @dataclass(frozen=True)
 class Preference:

@@ -15,17 +15,18 @@ import narwhals as nw
 import numpy as np
 
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
+from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.preferences import relevant_from
 from recsys_assets.recommender.refit import Refit, entry, parameters_of
 from recsys_assets.recommender.registry import Entry, Parameters, Task
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
 BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
-_RELEVANT_FROM = 4.0
 _LIST_LENGTH = 10
 
 
@@ -162,15 +163,24 @@ class Contests:
     Args:
         test_ratings: table ratings.
         item_mean: predictions of the item mean, the fallback where a rating model has none of its own.
+        lowest_relevant: lowest rating of a relevant movie.
         seed: of ties and bootstrap.
         n_resamples: bootstrap resamples.
     """
 
-    def __init__(self, test_ratings: nw.LazyFrame, item_mean: nw.LazyFrame, *, seed: int, n_resamples: int) -> None:
+    def __init__(
+        self,
+        test_ratings: nw.LazyFrame,
+        item_mean: nw.LazyFrame,
+        *,
+        lowest_relevant: float,
+        seed: int,
+        n_resamples: int,
+    ) -> None:
         self._seed, self._n_resamples = seed, n_resamples
         rows = to_polars(test_ratings, "user", "movie", "rating")
         self._rated = ScoredRows.of(rows, seed=seed)
-        self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= _RELEVANT_FROM), seed=seed)
+        self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= lowest_relevant), seed=seed)
         self._fallback = self._rated.complete_ratings_of(BASELINE, item_mean)
 
     def scored(self, predictions: Mapping[Entry, nw.LazyFrame]) -> Scored:
@@ -203,12 +213,7 @@ class Contests:
         ]
 
     def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Contest:
-        split = len(metric.parts)
-
-        def difference(*parts: np.ndarray) -> np.ndarray:
-            return metric.formula(*parts[:split]) - other.formula(*parts[split:])
-
-        paired = UserMetric("difference", difference, (*metric.parts, *other.parts))
+        paired = difference(metric, other, "difference")
         everyone = np.ones(len(metric.parts[0]), dtype=bool)
         scores = estimates([metric, other, paired], everyone, seed=self._seed, n_resamples=self._n_resamples)
         own, theirs, gap = scores
@@ -281,6 +286,7 @@ def gate(
     candidate: Configuration,
     current: Configuration | None,
     predictions: Mapping[Entry, nw.LazyFrame],
+    train_ratings: nw.LazyFrame,
     test_ratings: nw.LazyFrame,
     *,
     parameters: Parameters,
@@ -295,6 +301,7 @@ def gate(
         candidate: the newly trained configuration.
         current: the one in use, None where there is none.
         predictions: of the candidate's models and of the baselines, for the test ratings.
+        train_ratings: table ratings, what the candidate was trained on.
         test_ratings: table ratings.
         parameters: the present settings of all stages by section.
         refit: how the current one is fitted again on the present training ratings. Its old predictions would be of
@@ -303,7 +310,13 @@ def gate(
         seed: of ties and bootstrap.
         n_resamples: bootstrap resamples.
     """
-    contests = Contests(test_ratings, predictions[BASELINES[0]], seed=seed, n_resamples=n_resamples)
+    contests = Contests(
+        test_ratings,
+        predictions[BASELINES[0]],
+        lowest_relevant=relevant_from(train_ratings),
+        seed=seed,
+        n_resamples=n_resamples,
+    )
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
     champion: list[Contest] = []

@@ -19,6 +19,7 @@ from recsys_assets.recommender.evaluation.score_table import RANDOM
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.preferences import relevant_from
 from recsys_assets.recommender.splitting import Cut
 
 if TYPE_CHECKING:
@@ -121,19 +122,16 @@ def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
     }
 
 
-def lists(
-    tables: Tables, ranked: "Mapping[Entry, Ranked]", *, relevant_from: float = 4.0, k: int = 10, seed: int = 0
-) -> dict[str, nw.LazyFrame]:
+def lists(tables: Tables, ranked: "Mapping[Entry, Ranked]", *, k: int = 10, seed: int = 0) -> dict[str, nw.LazyFrame]:
     """What each model would show the users that `top_n` scores, by name; with lists drawn at random as `random`.
 
     Args:
         tables: what `split("top_n", ...)` gave.
         ranked: by entry, its predictions for any pairs: `lambda pairs: refit.predictions(entry, pairs)`.
-        relevant_from: as in the scores.
         k: length of the lists.
         seed: of the random lists.
     """
-    relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from)
+    relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from(tables["train_ratings"]))
     users = to_polars(relevant.select("user").unique())["user"].sort().to_numpy()
     functions = {RANDOM: partial(random_ranks, seed=seed)} | {entry.name: of for entry, of in ranked.items()}
     return {
@@ -186,6 +184,7 @@ def measured(
             lists=lists,
             movies=movies,
             users=users,
+            relevant_from=relevant_from(train),
             protocol=name,
             seed=seed,
         )

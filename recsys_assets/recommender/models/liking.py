@@ -14,6 +14,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.preferences import relevant_from
 
 # Why somebody is shown what this model likes best for it.
 OTHERWISE = "liked by people with the same attributes"
@@ -66,7 +67,6 @@ def fit(
     user_features: nw.LazyFrame,
     reg: float = 300.0,
     half_life: float = 0.15,
-    relevant_from: float = 4.0,
 ) -> LikingModel:
     """Weighted ridge regression of "the user liked the movie" on the users' attributes, for all movies at once.
 
@@ -78,7 +78,6 @@ def fit(
         user_features: table user_features; everyone.
         reg: regularisation of the attributes; the intercept has none, so that a large one leaves popularity.
         half_life: share of the ratings, in time, after which a user weighs half as much.
-        relevant_from: lowest rating of a liked movie.
     """
     timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
     rows = to_polars(timed, "user", "movie", "rating", "position")
@@ -86,7 +85,7 @@ def fit(
     users = last["user"].to_numpy()
     age = (len(rows) - last["position"].to_numpy()) / len(rows)
     weights = 0.5 ** (age / half_life)
-    liked = rows.filter(pl.col("rating") >= relevant_from)
+    liked = rows.filter(pl.col("rating") >= relevant_from(ratings))
     cells = (np.ones(len(liked)), (np.searchsorted(users, liked["user"].to_numpy()), liked["movie"].to_numpy()))
     target = sparse.csr_array(cells, shape=(len(users), index.n_movies))
     design = np.column_stack([np.ones(len(users)), feature_matrix(user_features)[users]])
