@@ -29,7 +29,6 @@ class Promotion:
         reason: in words.
         configuration: the one it was about.
         contests: what it was compared with.
-        scores: rows of `evaluation_scores` of its models.
         data_versions: of the tables that it was trained and scored on.
         run_id: the Dagster run.
     """
@@ -40,7 +39,6 @@ class Promotion:
     reason: str
     configuration: Configuration
     contests: Sequence[Contest] = ()
-    scores: Sequence[Mapping[str, Any]] = ()
     data_versions: Mapping[str, str] | None = None
     run_id: str = ""
 
@@ -115,6 +113,8 @@ class Promotions:
 
 def _read(path: Path) -> Promotion:
     content = json.loads(path.read_text())
+    # Records of before 0.3 repeat what evaluation_scores said.
+    content.pop("scores", None)
     content["configuration"] = Configuration.from_dict(content["configuration"])
     content["contests"] = tuple(Contest(**contest) for contest in content["contests"])
     return Promotion(**content)

@@ -104,3 +104,24 @@ def test_many_iterations_do_not_overflow_the_stack(tmp_path):
     model = als.fit(rows, spark=spark, scratch=tmp_path, index=index, rank=2, max_iter=60)
     assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.spark
+def test_fewer_movies_than_factors_and_users_who_like_nothing(tmp_path):
+    """A small catalogue would get no recommendations, but a page of Java about a singular matrix."""
+    rows = [(user, movie, 5.0 if user % 2 == movie % 2 else 1.0) for user in range(6) for movie in range(4)]
+    grumpy, dull = [(6, movie, 1.0) for movie in range(4)], [(user, 4, 1.0) for user in range(7)]
+    columns = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32}
+    train = lazy(pl.DataFrame([*rows, *grumpy, *dull], schema=columns, orient="row"))
+    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    index = Index(n_users=8, n_movies=6, fingerprint="planted")
+    model = als.fit(
+        train, spark=spark, scratch=tmp_path, index=index, rank=8, implicit_prefs=True, neutral_offset=-0.5
+    )
+    assert model.user_known.tolist() == [True] * 7 + [False]
+    assert model.movie_known.tolist() == [True] * 5 + [False]
+    users, rated = user_movie_matrix(train, n_movies=6)
+    np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-4)
+    assert not model.user_factors[6].any() and not model.movie_factors[4].any()
+    scores = model.scores(rated[:2])
+    assert scores[0, 0] > scores[0, 1] and scores[1, 1] > scores[1, 0]

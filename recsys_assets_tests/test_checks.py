@@ -204,6 +204,13 @@ def test_train_and_test_that_overlap_in_time_are_seen():
     assert lost == {"train and test are all ratings": True}
 
 
+def test_users_with_a_single_rating_each_are_told():
+    """Models of latest ratings would fail one by one, each with a message of its own."""
+    assert quality.histories_finding(1).passed
+    found = quality.histories_finding(0)
+    assert not found.passed and found.severe and "train_share" in found.detail
+
+
 def test_a_model_that_is_not_finite_is_seen():
     """Predictions would be NaN, which sorts before every number."""
     factors = np.ones((3, 2))

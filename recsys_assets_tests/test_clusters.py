@@ -36,6 +36,26 @@ def test_features_are_scaled_and_encoded(people):
     assert features.row(90)[1:] == (0.0,) * 6
 
 
+def test_what_hardly_anybody_shares_is_left_out():
+    """An e-mail or a postcode among the attributes would make a column per user, and a refresh take hours."""
+    town = ["village"] * 5 + [f"town {n // 2:02}" for n in range(160)] + ["farm", None]
+    people = pl.DataFrame(
+        {
+            "user": np.arange(len(town), dtype=np.int32),
+            "user_id": [f"id{n}" for n in range(len(town))],
+            "email": [f"id{n}@example.org" for n in range(len(town))],
+            "town": town,
+        }
+    )
+    told: list[str] = []
+    features = clusters.user_features(lazy(people), log=told.append)
+    assert features.columns[1:] == [*(f"town=town {n:02}" for n in range(49)), "town=village"]
+    assert told == [
+        "email: 0 of 167 values are used, the most frequent that users share",
+        "town: 50 of 82 values are used, the most frequent that users share",
+    ]
+
+
 def test_planted_groups_are_found(people):
     """Users of a kind would not be in one cluster, and the fill for new users would be noise."""
     features = lazy(clusters.user_features(lazy(people.head(90))))

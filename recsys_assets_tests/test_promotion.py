@@ -419,12 +419,11 @@ def test_each_promotion_says_what_it_rests_on(materialized_home):
     (first,) = Promotions(materialized_home.promotions).all()
     assert set(first.data_versions) == {"ratings", "train_ratings", "test_ratings"}
     assert first.configuration.rating.settings["stack_holdout"]["seed"] == 0
-    assert {(row["model"], row["metric"]) for row in first.scores} >= {
-        ("stack", "top5_rating"),
-        ("item_mean", "top5_rating"),
-        ("blend", "ndcg_10"),
-        ("popularity", "ndcg_10"),
+    assert {(each.model, each.opponent, each.metric) for each in first.contests} == {
+        ("stack", "item_mean", "top5_rating"),
+        ("blend", "popularity", "ndcg_10"),
     }
+    assert all(each.score_low < each.score < each.score_high for each in first.contests)
     assert replace(first, number=2) != first
     assert first.run_id
 

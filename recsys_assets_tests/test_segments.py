@@ -172,14 +172,25 @@ def test_matrix_of_another_catalogue_is_refused(model: segments.SegmentModel) ->
         model.transform(sparse.csr_array((2, N_MOVIES + 1), dtype=np.float32))
 
 
-@pytest.mark.parametrize(
-    ("histories", "message"),
-    [(TRAIN.clear(), "no history"), (TRAIN.with_columns(pl.col("rating") - 3), "cannot be negative, .* is -1")],
-)
-def test_unusable_histories_are_refused(histories: pl.DataFrame, message: str) -> None:
+def test_without_a_history_there_are_no_segments() -> None:
     """The user would get scikit-learn's message about an array instead of what is wrong with the ratings."""
-    with pytest.raises(ValueError, match=message):
-        segments.fit(lazy(histories), index=INDEX, **LDA)
+    with pytest.raises(ValueError, match="no history"):
+        segments.fit(lazy(TRAIN.clear()), index=INDEX, **LDA)
+
+
+def test_ratings_below_zero_count_from_the_lowest(tmp_path: Path) -> None:
+    """A catalogue rated from -10 to 10 would get no segments, no scores and no report."""
+
+    def affinities(lowest: float) -> tuple[segments.SegmentModel, pl.DataFrame]:
+        shift = pl.col("rating") + lowest - TRAIN["rating"].min()
+        train, test = (lazy(part.with_columns(shift.alias("rating"))) for part in (TRAIN, TEST))
+        fitted = segments.fit(train, index=INDEX, **LDA)
+        return fitted, segments.assign(fitted, train, test)
+
+    (_, from_zero), (fitted, from_below) = affinities(0), affinities(-10)
+    assert_frame_equal(from_below, from_zero)
+    fitted.save(tmp_path)
+    assert segments.SegmentModel.load(tmp_path).zero == -10
 
 
 def test_perplexity_is_the_number_of_movies_to_guess_among(model: segments.SegmentModel) -> None:

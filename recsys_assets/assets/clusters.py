@@ -17,7 +17,7 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
 
     Case study A scaled zip codes and user ids as quantities; here the id is left out and the zip code is a region.
     """
-    features = clusters.user_features(users)
+    features = clusters.user_features(users, log=context.log.info)
     if features.width == 1:
         context.log.warning("The users have no attributes: all of them form one cluster.")
     context.add_output_metadata({"features": features.width - 1})

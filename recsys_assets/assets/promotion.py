@@ -5,22 +5,19 @@ from typing import Any
 
 import dagster as dg
 import narwhals as nw
-import polars as pl
 from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 
 from recsys_assets.assets.common import SettingsParam, pipeline_asset
 from recsys_assets.assets.models import predictions_key
 from recsys_assets.promotions import Promotion, PromotionError, Promotions
-from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.promotion import BASELINES, Configuration, Contest, Decision, gate
 from recsys_assets.recommender.refit import Refit
 from recsys_assets.recommender.registry import ENTRIES, Entry
 from recsys_assets.resources import HomeResource
 
-_TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings", "evaluation_scores")
+_TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings")
 _COMPARED = [entry for entry in ENTRIES if entry.task in ("time_cut", "top_n")]
-_RECORDED_METRICS = ("top5_rating", "rmse", "ndcg_10")
 _VERSIONED = ("ratings", "train_ratings", "test_ratings")
 
 
@@ -97,7 +94,6 @@ def promoted_configuration(
         candidate,
         decision,
         contests=contests,
-        scores=_scores(inputs["evaluation_scores"], candidate) if contests else (),
         data_versions=_data_versions(context.instance),
         run_id=context.run.run_id,
     )
@@ -105,14 +101,6 @@ def promoted_configuration(
     now = record.current() or added
     context.add_output_metadata(_metadata(added, now))
     return now.configuration
-
-
-def _scores(evaluation_scores: nw.LazyFrame, candidate: Configuration) -> list[dict[str, Any]]:
-    """The rows of the candidate's models and of their baselines."""
-    models = [(entry.task, entry.name) for entry in (*candidate.entries, *BASELINES)]
-    rows = to_polars(evaluation_scores.filter(nw.col("metric").is_in(_RECORDED_METRICS)))
-    wanted = pl.DataFrame(models, schema=["protocol", "model"], orient="row")
-    return rows.join(wanted, on=["protocol", "model"], how="semi").to_dicts()
 
 
 def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:

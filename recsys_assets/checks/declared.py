@@ -18,7 +18,6 @@ from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.assets import ASSETS
 from recsys_assets.assets.common import SettingsParam
-from recsys_assets.assets.evaluation import SPLITS
 from recsys_assets.assets.models import MODEL_TYPES, predictions_key
 from recsys_assets.checks.results import check_result, last_good_facts
 from recsys_assets.io_managers import AssetIOManager, table_of
@@ -100,6 +99,10 @@ def _of_test_ratings(stored: Stored, _: Mapping[str, object]) -> Found:
     return quality.cut_findings(train, test, row_count(stored.table("ratings"))), {}
 
 
+def _of_train_histories(stored: Stored, _: Mapping[str, object]) -> Found:
+    return [quality.histories_finding(row_count(stored.table("train_histories")))], {}
+
+
 def _of_scores(stored: Stored, _: Mapping[str, object]) -> Found:
     return quality.score_findings(to_polars(stored.table("evaluation_scores"))), {}
 
@@ -117,6 +120,7 @@ def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
 _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
     "ratings": _of_ratings,
     "test_ratings": _of_test_ratings,
+    "train_histories": _of_train_histories,
     "evaluation_scores": _of_scores,
     "segment_shares": _of_segment_shares,
     "recommendations": _of_recommendations,
@@ -198,7 +202,9 @@ CHECKS = [
     sound("ratings", ["ratings"]),
     sound("users", ["user_partition", "user_features"]),
     sound("user_clusters", ["user_clusters"]),
-    sound("split", SPLITS),
+    sound("cut_in_time", ["train_ratings", "test_ratings"]),
+    # Apart, so that ratings from which nothing can be learnt of latest ratings do not keep recommendations back.
+    sound("latest_ratings", ["train_histories", "train_responses", "test_histories", "test_responses"]),
     sound("cluster_ratings", ["cluster_ratings"]),
     sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
     *sound_by_layer("models", [name for name in MODEL_TYPES if name != "serving_model"]),

@@ -3,8 +3,9 @@
 What reads the record loads scikit-learn, so it is imported by the commands that need it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -109,14 +110,9 @@ def _listing(known: "Sequence[Promotion]", in_use: int | None) -> Table:
 
 
 def _score(promotion: "Promotion", metric: str) -> str:
-    """The score of the configuration's own model over all users, with half of its interval."""
-    own = {"time_cut": promotion.configuration.rating.model, "top_n": promotion.configuration.ranking.model}
-    shown = labels.metric(metric).shown
-
-    def is_own(row: Mapping[str, Any]) -> bool:
-        return row["metric"] == metric and row["population"] == "all" and row["model"] == own.get(row["protocol"])
-
-    return next(
-        (f"{shown(row['value'])} ±{shown((row['high'] - row['low']) / 2)}" for row in promotion.scores if is_own(row)),
-        "–",
-    )
+    """The score of the configuration's own model over all users, with half of its interval where that is known."""
+    contest = next((each for each in promotion.contests if each.metric == metric), None)
+    if contest is None:
+        return "–"
+    shown, half = labels.metric(metric).shown, (contest.score_high - contest.score_low) / 2
+    return shown(contest.score) if math.isnan(half) else f"{shown(contest.score)} ±{shown(half)}"

@@ -11,21 +11,25 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import pseudo_random, to_polars
+from recsys_assets.recommender.frames import common_values, pseudo_random, to_polars
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
 ZIP_CODE = "zip_code"
+# More columns cost time in every model that knows the users' attributes, and hardly anybody is in them.
+_MAX_VALUES = 50
 
 
-def user_features(users: nw.LazyFrame) -> pl.DataFrame:
+def user_features(users: nw.LazyFrame, *, log: Callable[[str], None] = lambda _: None) -> pl.DataFrame:
     """Attributes as numbers: the table `user_features`, one row per user.
 
     Args:
         users: user, user_id and any attribute columns. Numbers are scaled to mean 0 and variance 1 (a missing one
             becomes the mean), all else is one-hot encoded (a missing value is all zeros), `zip_code` by its first
-            digit, the postal region. A column with a single value tells nothing and is left out.
+            digit, the postal region. A column with a single value tells nothing and is left out; so are values that
+            only one user has, and of others all but the 50 most frequent of a column.
+        log: called with a line per column of which values are left out.
 
     Case study A scaled the whole zip code and the user id as if they were quantities. Neither is one: distances
     between them are arbitrary and drown the rest, so the id is left out and the zip code is taken as a region.
@@ -39,7 +43,7 @@ def user_features(users: nw.LazyFrame) -> pl.DataFrame:
         (pl.col(name).cast(pl.String).str.slice(0, 1) if name == ZIP_CODE else pl.col(name).cast(pl.String))
         for name in categories
     ]
-    one_hot = _one_hot(table.select(texts)) if texts else pl.DataFrame()
+    one_hot = _one_hot(table.select(texts), log) if texts else pl.DataFrame()
     return pl.concat([table.select("user", *scaled), one_hot], how="horizontal")
 
 
@@ -48,12 +52,19 @@ def _scaled(name: str) -> pl.Expr:
     return ((value - value.mean()) / value.std(ddof=0)).fill_null(0.0)
 
 
-def _one_hot(texts: pl.DataFrame) -> pl.DataFrame:
-    columns = [
-        (texts[name] == value).fill_null(False).cast(pl.Float64).alias(f"{name}={value}")
-        for name in texts.columns
-        for value in (texts[name].drop_nulls().unique().sort() if texts[name].drop_nulls().n_unique() > 1 else [])
-    ]
+def _one_hot(texts: pl.DataFrame, log: Callable[[str], None]) -> pl.DataFrame:
+    columns = []
+    for attribute in texts:
+        there = attribute.drop_nulls().n_unique()
+        if there < 2:
+            continue
+        values = common_values(attribute, at_most=_MAX_VALUES)
+        if len(values) < there:
+            log(f"{attribute.name}: {len(values)} of {there:,} values are used, the most frequent that users share")
+        columns += [
+            (attribute == value).fill_null(False).cast(pl.Float64).alias(f"{attribute.name}={value}")
+            for value in values
+        ]
     return pl.DataFrame(columns)
 
 

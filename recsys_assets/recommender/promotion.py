@@ -6,6 +6,7 @@ what is fitted again because of them, is not known here.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -137,6 +138,8 @@ class Contest:
         difference: score - opponent_score.
         low: lower end of the 95 % interval of the difference, paired bootstrap over users.
         high: its upper end.
+        score_low: lower end of the 95 % interval of the score itself; NaN in records of before 0.3.
+        score_high: its upper end.
     """
 
     metric: str
@@ -147,6 +150,8 @@ class Contest:
     difference: float
     low: float
     high: float
+    score_low: float = math.nan
+    score_high: float = math.nan
 
     def __str__(self) -> str:
         numbers = f"{self.score:.4f} against {self.opponent_score:.4f}"
@@ -219,7 +224,18 @@ class Contests:
         own, theirs, gap = scores
         if own is None or theirs is None or gap is None:
             raise ValueError(f"{metric.name} is not defined on the test ratings, so nothing can be compared by it")
-        return Contest(metric.name, model, own.value, opponent, theirs.value, gap.value, gap.low, gap.high)
+        return Contest(
+            metric.name,
+            model,
+            own.value,
+            opponent,
+            theirs.value,
+            gap.value,
+            gap.low,
+            gap.high,
+            score_low=own.low,
+            score_high=own.high,
+        )
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,16 @@ def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_rati
     ]
 
 
+def histories_finding(rows: int) -> Finding:
+    """Whether any train user of case study B has a rating before the latest one.
+
+    Args:
+        rows: of train_histories.
+    """
+    detail = "each has a single rating; add ratings or raise splitting.train_share" if not rows else ""
+    return Finding("ratings before the latest ones of train users", rows, "at least 1", 1, rows > 0, detail=detail)
+
+
 def finite_finding(arrays: Mapping[str, np.ndarray]) -> Finding:
     """Whether all parameters of a model are numbers."""
     return _none_of("finite parameters", {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items()})

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.frames import common_values, to_polars
 from recsys_assets.recommender.models.liking import feature_matrix
 
 # A number with this few values, such as MovieLens 1M's age groups, is a category as well.
 _FEW_VALUES = 10
+_MAX_GENRES = 50
 _RIDGE = 10.0
 # Standard deviations beyond which a profile says no more: some users rate like nobody else, and a model that takes them
 # for fifty times as extreme as the others can predict ratings of -5 and 11 for them.
@@ -34,9 +35,12 @@ def _is_few(n_values: int) -> bool:
 
 
 def movie_attributes(movies: nw.LazyFrame) -> np.ndarray:
-    """Genres one-hot, the scaled year and its square: shape (n_movies, F), float64. A missing year is the mean."""
+    """Genres one-hot, the scaled year and its square: shape (n_movies, F), float64. A missing year is the mean.
+
+    Of many genres, such as free tags, the 50 most frequent.
+    """
     table = to_polars(movies, "movie", "year", "genres").sort("movie")
-    names = table["genres"].explode(keep_nulls=True, empty_as_null=True).drop_nulls().unique().sort()
+    names = common_values(table["genres"].explode(keep_nulls=True, empty_as_null=True), at_most=_MAX_GENRES)
     genres = [table["genres"].list.contains(name).fill_null(False).to_numpy() for name in names]
     year = scaled(table["year"].cast(pl.Float64).fill_null(float("nan")).to_numpy())
     return np.column_stack([*genres, year, year**2]).astype(np.float64)

@@ -34,10 +34,11 @@ class ALSModel:
     """Factors of users and movies by dense index.
 
     Attributes:
-        user_factors: shape (n_users, rank), float32; zeros where the user had no training rating.
-        movie_factors: shape (n_movies, rank), float32; zeros where the movie had none.
-        user_known: shape (n_users,), whether the user has factors.
-        movie_known: shape (n_movies,), whether the movie has factors.
+        user_factors: shape (n_users, rank), float32; zeros where the user had no training rating, or with implicit
+            preferences none that speaks for a movie.
+        movie_factors: shape (n_movies, rank), float32; the same of movies.
+        user_known: shape (n_users,), whether the user had a training rating.
+        movie_known: shape (n_movies,), whether the movie had one.
         params: the parameters of the fit.
         index: fingerprint of the dense index it was fitted with.
     """
@@ -204,13 +205,29 @@ def fit(
         # Through a sorted file, not a plan: ALS repeats its input when a task is retried, and another row order would
         # give other factors.
         rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
-        rows.sort("user", "movie").sink_parquet(str(folder / "ratings.parquet"))
+        fitted = _that_say_something(rows) if implicit_prefs else rows
+        fitted.sort("user", "movie").sink_parquet(str(folder / "ratings.parquet"))
         user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     user = _dense(user_factors, "id", index.n_users)
     movie = _dense(movie_factors, "id", index.n_movies)
+    if implicit_prefs:
+        for (_, known), column in ((user, "user"), (movie, "movie")):
+            known[to_polars(rows.select(column).unique())[column].to_numpy()] = True
     return ALSModel(user[0], movie[0], user[1], movie[1], params=facts, index=index.fingerprint)
+
+
+def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
+    """The rows of users and of movies with a preference above 0; the factors of all others are 0, and change nothing.
+
+    Spark regularises by the number of such preferences. Where there is none, and fewer movies or users than factors,
+    the equations that it solves have no unique solution, and it gives up.
+    """
+    liked = rows.filter(nw.col("rating") > 0)
+    for column in ("user", "movie"):
+        rows = rows.join(liked.select(column).unique(), on=column, how="semi")
+    return rows
 
 
 def _fit_in_spark(

@@ -39,12 +39,14 @@ class SegmentModel:
         movies: shape (M',), int32 ascending: dense indices of the movies it knows.
         n_movies: size of the catalogue.
         index: fingerprint of the dense index it was fitted with.
+        zero: the rating that counts nothing: 0, or the lowest rating where that is below.
     """
 
     lda: "LatentDirichletAllocation"
     movies: np.ndarray
     n_movies: int
     index: str
+    zero: float = 0.0
 
     @property
     def n_segments(self) -> int:
@@ -88,7 +90,7 @@ class SegmentModel:
                 f"the segment model was fitted with {self.n_movies} movies, these ratings have {matrix.shape[1]}; "
                 "materialize segment_model and what depends on it again: dg launch --assets 'segment_model+'"
             )
-        known = matrix[:, self.movies]
+        known = _counts(matrix[:, self.movies], self.zero)
         starts = range(0, known.shape[0], _USERS_PER_BLOCK)
         blocks = [self.lda.transform(known[start : start + _USERS_PER_BLOCK].astype(np.float64)) for start in starts]
         return np.concatenate([np.empty((0, self.n_segments)), *blocks]).astype(np.float32)
@@ -99,7 +101,8 @@ class SegmentModel:
 
         (folder / _LDA_FILE).write_bytes(_reproducible(skops.dumps(self.lda)))
         pl.DataFrame({"movie": self.movies}).write_parquet(folder / _MOVIES_FILE)
-        (folder / _FACTS_FILE).write_text(json.dumps({"n_movies": self.n_movies, "index": self.index}, indent=1))
+        facts = {"n_movies": self.n_movies, "index": self.index, "zero": self.zero}
+        (folder / _FACTS_FILE).write_text(json.dumps(facts, indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "SegmentModel":
@@ -133,7 +136,8 @@ def fit(
     1,380).
 
     Args:
-        histories: user, movie, rating; the order of rows does not matter.
+        histories: user, movie, rating; the order of rows does not matter. Where the lowest rating is below 0, it
+            counts 0, and the others from there.
         index: the dense index the ids come from.
         n_segments: number of topics.
         passes: passes over the users, each in another order.
@@ -145,12 +149,17 @@ def fit(
         log: called with a line per pass.
 
     Raises:
-        ValueError: there is no rating, or one is negative.
+        ValueError: there is no rating.
     """
     from sklearn.decomposition import LatentDirichletAllocation
 
     _, ratings = user_movie_matrix(histories, n_movies=index.n_movies)
-    _require_counts(ratings)
+    if ratings.nnz == 0:
+        raise ValueError(
+            "no user of the train partition has two ratings, so there is no history to find segments in; "
+            "add ratings or raise splitting.train_share"
+        )
+    zero = min(0.0, float(ratings.data.min()))
     movies = np.unique(ratings.indices).astype(np.int32)
     lda = LatentDirichletAllocation(
         n_segments,
@@ -161,21 +170,15 @@ def fit(
         n_jobs=n_jobs,
         random_state=seed,
     )
-    _learn(lda, ratings[:, movies], passes, log or (lambda _: None))
-    return SegmentModel(lda, movies, index.n_movies, index.fingerprint)
+    _learn(lda, _counts(ratings[:, movies], zero), passes, log or (lambda _: None))
+    return SegmentModel(lda, movies, index.n_movies, index.fingerprint, zero)
 
 
-def _require_counts(ratings: sparse.csr_array) -> None:
-    if ratings.nnz == 0:
-        raise ValueError(
-            "no user of the train partition has two ratings, so there is no history to find segments in; "
-            "add ratings or raise splitting.train_share"
-        )
-    if ratings.data.min() < 0:
-        raise ValueError(
-            f"segments take ratings as counts, which cannot be negative, and the lowest is {ratings.data.min():g}; "
-            "shift the ratings' scale to start at 0 or above before they are ingested"
-        )
+def _counts(ratings: sparse.csr_array, zero: float) -> sparse.csr_array:
+    if zero == 0:
+        return ratings
+    counts = np.maximum(ratings.data - zero, 0)
+    return sparse.csr_array((counts, ratings.indices, ratings.indptr), shape=ratings.shape)
 
 
 def _learn(
