@@ -115,9 +115,7 @@ def test_fewer_movies_than_factors_and_users_who_like_nothing(tmp_path):
     train = lazy(pl.DataFrame([*rows, *grumpy, *dull], schema=columns, orient="row"))
     spark = spark_resource(SparkSettings(master="local[2]")).spark_session
     index = Index(n_users=8, n_movies=6, fingerprint="planted")
-    model = als.fit(
-        train, spark=spark, scratch=tmp_path, index=index, rank=8, implicit_prefs=True, neutral_offset=-0.5
-    )
+    model = als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=8, implicit_prefs=True, neutral_offset=-0.5)
     assert model.user_known.tolist() == [True] * 7 + [False]
     assert model.movie_known.tolist() == [True] * 5 + [False]
     users, rated = user_movie_matrix(train, n_movies=6)

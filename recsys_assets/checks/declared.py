@@ -6,7 +6,7 @@ and number the parts otherwise in each process, so that re-execution from failur
 tables are read with Polars on either engine, for a check should not wait for a cluster.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache, cached_property
 
@@ -18,13 +18,13 @@ from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.assets import ASSETS
 from recsys_assets.assets.common import SettingsParam
-from recsys_assets.assets.models import MODEL_TYPES, predictions_key
+from recsys_assets.assets.models import MODEL_TYPES, SERVING_MODEL, predictions_key
 from recsys_assets.checks.results import check_result, last_good_facts
 from recsys_assets.io_managers import AssetIOManager, table_of
 from recsys_assets.recommender import quality
 from recsys_assets.recommender.frames import row_count, to_polars
 from recsys_assets.recommender.quality import Finding
-from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry import ENTRIES, Task
 from recsys_assets.recommender.tables import Table
 from recsys_assets.settings import Settings
 from recsys_assets.storage import AssetStore, Model, scan
@@ -34,6 +34,7 @@ _INDEXED = ("users", "movies")
 # A table that loses rows takes everything after it along, so only the first ones are compared with the last good state.
 _ARE_NOT_TO_SHRINK = {"users", "movies", "ratings"}
 _RAW = ("raw_ratings", "raw_users", "raw_movies")
+_PARENTS = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
 
 
 # What was found, and what later checks are compared with.
@@ -177,17 +178,15 @@ def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefin
     return check
 
 
-def sound_by_layer(step: str, assets: Sequence[str | dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
+def sound_by_layer(step: str, keys: Collection[dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
     """The same for assets of which some depend on others, however indirectly: a step for each layer of them."""
-    keys = [dg.AssetKey.from_coercible(asset) for asset in assets]
-    parents = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
 
     @cache
     def layer(key: dg.AssetKey) -> int:
-        return max((layer(parent) + (parent in keys) for parent in parents.get(key, ())), default=1)
+        return max((layer(parent) + (parent in keys) for parent in _PARENTS.get(key, ())), default=1)
 
     layers = sorted({layer(key) for key in keys})
-    return [sound(f"{step}_{number}", [key for key in keys if layer(key) == number]) for number in layers]
+    return [sound(f"{step}_{number}", sorted(key for key in keys if layer(key) == number)) for number in layers]
 
 
 def _meaning(key: dg.AssetKey) -> str:
@@ -197,20 +196,34 @@ def _meaning(key: dg.AssetKey) -> str:
     return f"Columns, nulls, numbers, ranges, indices and key are as `recommender/tables.py` declares them.{more}"
 
 
+@cache
+def _follows_from(key: dg.AssetKey, source: dg.AssetKey) -> bool:
+    return key == source or any(_follows_from(parent, source) for parent in _PARENTS.get(key, ()))
+
+
+def _predictions(*tasks: Task) -> list[dg.AssetKey]:
+    return [predictions_key(entry) for entry in ENTRIES if entry.task in tasks]
+
+
+_MODELS = {dg.AssetKey(name) for name in MODEL_TYPES if name != SERVING_MODEL}
+_OF_LATEST_RATINGS = {key for key in _MODELS if _follows_from(key, dg.AssetKey("train_histories"))}
+
 CHECKS = [
     sound("catalogue", ["users", "movies"]),
     sound("ratings", ["ratings"]),
     sound("users", ["user_partition", "user_features"]),
     sound("user_clusters", ["user_clusters"]),
     sound("cut_in_time", ["train_ratings", "test_ratings"]),
-    # Apart, so that ratings from which nothing can be learnt of latest ratings do not keep recommendations back.
+    # Case study B has steps of its own: where it cannot be done, recommendations are made all the same.
     sound("latest_ratings", ["train_histories", "train_responses", "test_histories", "test_responses"]),
     sound("cluster_ratings", ["cluster_ratings"]),
     sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
-    *sound_by_layer("models", [name for name in MODEL_TYPES if name != "serving_model"]),
+    *sound_by_layer("models", _MODELS - _OF_LATEST_RATINGS),
+    *sound_by_layer("latest_rating_models", _MODELS & _OF_LATEST_RATINGS),
     sound("user_segments", ["user_segments"]),
     sound("segment_ratings", ["segment_ratings"]),
-    sound("predictions", [predictions_key(entry) for entry in ENTRIES]),
+    sound("predictions", _predictions("time_cut", "top_n")),
+    sound("latest_rating_predictions", _predictions("latest_rating", "next_movie")),
     sound("evaluation_scores", ["evaluation_scores"]),
     sound("serving_model", ["serving_model"]),
     sound("recommendations", ["recommendations"]),
