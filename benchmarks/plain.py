@@ -12,7 +12,7 @@ import polars as pl
 from pyspark.sql import SparkSession
 
 from recsys_assets.home import Home
-from recsys_assets.recommender import clusters, cold_start, segments, serving, splitting
+from recsys_assets.recommender import clusters, cold_start, rankings, segments, serving, splitting
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.index import Index
@@ -160,7 +160,7 @@ def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -
     refit = Refit({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
     model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, refit))
     ranker = model.ranker(ratings, tables)
-    best = serving.top_n(ranker, ratings, n_users=refit.index.n_users, n=settings.serving.n)
+    best = rankings.top_n(ranker, ratings, n_users=refit.index.n_users, n=settings.serving.n)
     because = reasons(best, ratings, ranker)
     out.table("recommendations", serving.recommendations(best, because, made["users"], made["movies"]))
 

@@ -76,22 +76,30 @@ class Promotions:
         return names
 
     def earlier(self, number: int | None = None) -> Promotion:
-        """The promotion to go back to: the given one, or the last one of another configuration than that in use.
+        """The promotion to go back to: the given one, or the last one that nobody has rolled back from.
 
         Raises:
-            PromotionError: there is none, or its configuration is in use or never was.
+            PromotionError: there is none, or the configuration of the given one is in use or never was.
         """
         used = [promotion for promotion in self.all() if promotion.in_use_from_here]
         if not used:
             raise PromotionError("Nothing has been promoted yet; `recsys-assets run` does it.")
         in_use = used[-1].configuration
         others = {promotion.number: promotion for promotion in used if promotion.configuration != in_use}
-        if number is None and others:
-            return others[max(others)]
         if number in others:
             return others[number]
+        withdrawn = self.withdrawn()
+        kept = [other for other, promotion in others.items() if promotion.configuration.name not in withdrawn]
+        if number is None and kept:
+            return others[max(kept)]
         there = f"there are: {', '.join(map(str, others))}" if others else "there is no other one"
-        asked = "" if number is None else f"{number} is not an earlier promotion of another configuration; "
+        asked = (
+            f"{number} is not an earlier promotion of another configuration; "
+            if number is not None
+            else "somebody rolled back from all others, name one to use it again; "
+            if others
+            else ""
+        )
         raise PromotionError(f"Nothing to go back to: {asked}{there}. `recsys-assets promotions` lists them.")
 
     def add(self, configuration: Configuration, decision: Decision, **facts: Any) -> Promotion:

@@ -78,6 +78,13 @@ class DataSettings(Section):
         }
 
 
+def _is_fraction(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
 class SplittingSettings(Section):
     """Who saw what."""
 
@@ -92,16 +99,16 @@ class SplittingSettings(Section):
     @field_validator("cut")
     @classmethod
     def _cut_is_known(cls, cut: str) -> str:
-        if cut != "auto" and float(cut) <= 0:
-            raise ValueError("a number of ratings, a fraction or 'auto'")
-        return cut
+        if cut == "auto" or (cut.isdecimal() and int(cut) > 0) or _is_fraction(cut):
+            return cut
+        raise ValueError(f"{cut!r} is none of: a number of ratings ('800000'), a fraction ('0.8'), 'auto'")
 
     @property
     def parsed_cut(self) -> int | float | Literal["auto"]:
         """The cut as the type that `recommender.splitting` takes."""
         if self.cut == "auto":
             return "auto"
-        return int(self.cut) if self.cut.isdigit() else float(self.cut)
+        return int(self.cut) if self.cut.isdecimal() else float(self.cut)
 
 
 class ClusterSettings(Section):
@@ -122,6 +129,13 @@ class ColdStartSettings(Section):
         description="Ratings drawn per such user: a number, or 'median': as many as the median user has.",
     )
     seed: int = Field(0, ge=0, description="Seed of the draw.")
+
+    @field_validator("fill_size")
+    @classmethod
+    def _fill_size_is_known(cls, fill_size: str) -> str:
+        if fill_size == "median" or (fill_size.isdecimal() and int(fill_size) > 0):
+            return fill_size
+        raise ValueError(f"{fill_size!r} is neither a number of ratings, from 1 on, nor 'median'")
 
 
 class ALSSettings(Section):

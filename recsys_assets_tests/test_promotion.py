@@ -291,6 +291,20 @@ def test_the_record_says_what_is_in_use_and_what_was(tmp_path):
     assert [found.number for found in record.all()] == [1, 2, 3]
 
 
+def test_going_back_twice_goes_further_back(tmp_path):
+    """Somebody who still does not like the lists would be given those that were rolled back from a minute ago."""
+    record = Promotions(tmp_path)
+    for rank in (10, 20, 30):
+        promoted(record, rank)
+    assert record.earlier().number == 2
+    promoted(record, 20, "rolled back")
+    assert record.earlier().number == 1
+    promoted(record, 10, "rolled back")
+    with pytest.raises(PromotionError, match=r"rolled back from all others.*there are: 2, 3, 4"):
+        record.earlier()
+    assert record.earlier(3).number == 3
+
+
 def test_the_record_knows_what_was_withdrawn_until_it_is_wanted_again(tmp_path):
     """A configuration once rolled back from could never be used again, or would come back by itself."""
     record = Promotions(tmp_path)

@@ -59,11 +59,10 @@ def tables() -> dict[str, nw.LazyFrame]:
     return {name: lazy(frame) for name, frame in frames.items()}
 
 
-def _listed(rated: nw.LazyFrame):
-    """Ranks by the movie's number."""
+def _listed() -> rankings.Ranker:
+    """By the movie's number."""
     scores = -1 - np.arange(N_MOVIES, dtype=np.float32)[:, None]
-    ranker = rankings.of_vectors(np.ones((N_USERS, 1), np.float32), scores)
-    return lambda pairs: lazy(rankings.rank_pairs(ranker, pairs, rated=rated))
+    return rankings.of_vectors(np.ones((N_USERS, 1), np.float32), scores)
 
 
 def _guess(pairs: nw.LazyFrame) -> nw.LazyFrame:
@@ -82,7 +81,7 @@ def _measured(name: str, tables: Mapping[str, nw.LazyFrame], **others) -> Measur
         rated = nw.concat([cut["train_histories"], cut["test_histories"]])
     else:
         pairs, rated = cut["test_ratings"], cut["train_ratings"]
-    made = {"item_mean": _guess(pairs), "listed": _listed(rated)(pairs)}
+    made = {"item_mean": _guess(pairs), "listed": lazy(rankings.rank_pairs(_listed(), pairs, rated=rated))}
     predictions = {_entry(SELECTED[task], task): made[SELECTED[task]] for task in protocols.tasks(name)}
     return protocols.measured(name, cut, predictions, selected=SELECTED, **others)
 
@@ -182,8 +181,8 @@ def test_scores_of_users_are_those_of_their_rows(tables):
 def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
     """Coverage and novelty would be of lists that nobody is shown."""
     cut = protocols.split("top_n", tables)
-    listed = _listed(cut["train_ratings"])
-    whole = protocols.lists(cut, {_entry("listed", "top_n"): listed}, k=5)
+    listed = {_entry("listed", "top_n"): _listed()}
+    whole = protocols.lists(cut, listed, k=5)
     rated = to_polars(cut["train_ratings"])
     for (user,), shown in to_polars(whole["listed"]).group_by("user"):
         unrated = [m for m in range(N_MOVIES) if m not in set(rated.filter(user=user)["movie"])]
@@ -191,8 +190,8 @@ def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
     drawn = to_polars(whole["random"])
     assert drawn.join(rated, on=["user", "movie"]).is_empty()
     assert drawn["movie"].n_unique() > 20
-    monkeypatch.setattr("recsys_assets.recommender.evaluation.lists._PAIRS_PER_BLOCK", 3 * N_MOVIES)
-    blocks = protocols.lists(cut, {_entry("listed", "top_n"): listed}, k=5)
+    monkeypatch.setattr("recsys_assets.recommender.rankings._SCORES_PER_BLOCK", 3 * N_MOVIES)
+    blocks = protocols.lists(cut, listed, k=5)
     assert all(
         to_polars(blocks[name]).sort("user", "rank").equals(to_polars(whole[name]).sort("user", "rank"))
         for name in whole
@@ -204,6 +203,9 @@ def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
         "selected",
         "random",
     }
+    bare = cut["movies"].with_columns(genres=nw.lit(None).cast(nw.List(nw.String())))
+    without_genres = _measured("top_n", tables | {"movies": bare}, lists=whole).scores(seed=0, n_resamples=20)
+    assert set(scores["metric"]) - set(without_genres["metric"]) == {"genre_diversity_10"}
 
 
 # Scores beside scores

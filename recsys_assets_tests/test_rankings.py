@@ -3,10 +3,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import sparse
 
 from recsys_assets.recommender import rankings
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.evaluation.lists import top_lists
+from recsys_assets.recommender.frames import lazy, to_polars
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.models import biases, item_mean
 from recsys_assets.recommender.registry import top_n
@@ -28,10 +28,22 @@ def test_ranks_agree_with_sorting_the_unseen_movies(n_users, n_lists, n_movies, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rankings, "_SCORES_PER_BLOCK", 3 * n_movies)
         patch.setattr(rankings, "_FEW", few)
-        ranks = rankings.ranks(lambda of: total[of], sparse.csr_array(seen.astype(np.float32)), rows, movies)
+        ordered = np.where(seen, -np.inf, total)
+        ranks = rankings.ranks(lambda of: ordered[of], n_movies, rows, movies)
     for row, movie, rank in zip(rows, movies, ranks, strict=True):
         best_first = sorted(np.flatnonzero(~seen[row]), key=lambda other, row=row: (-total[row, other], other))
         assert rank == 1 + best_first.index(movie)
+
+
+def test_movies_that_a_model_does_not_know_come_last():
+    """What a model knows nothing of would be scored, and served, before what it only advises against."""
+    vectors = np.array([[-2.0], [0.0], [-1.0], [1.0]], np.float32)
+    ranker = rankings.of_vectors(np.ones((1, 1), np.float32), vectors)
+    rated = lazy(_table("user movie rating", (0, 3, 5.0)))
+    pairs = lazy(_table("user movie", *[(0, movie) for movie in range(3)]))
+    assert rankings.rank_pairs(ranker, pairs, rated=rated)["rank"].to_list() == [2, None, 1]
+    assert rankings.top_n(ranker, rated, n_users=1)["movie"].to_list() == [2, 0, 1]
+    assert to_polars(top_lists(ranker, np.array([0]), rated=rated, n_users=1))["movie"].to_list() == [2, 0]
 
 
 def test_popularity_counts_ratings_and_knows_no_unrated_movie():

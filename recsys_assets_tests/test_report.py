@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from recsys_assets.assets.evaluation import headline
 from recsys_assets.recommender.frames import conform, lazy
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
@@ -28,6 +29,7 @@ from recsys_assets.recommender.report.summary import data_summary
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import SparkSettings
+from recsys_assets.storage import AssetStore, scan
 
 TIME = pl.Datetime("us", "UTC")
 NASTY_TITLE = "<script>alert('x')</script> & \"Co\" http://example.org/a.js"
@@ -638,6 +640,15 @@ def test_svg_numbers_are_shortened_in_positions_only():
 
 
 # The words
+
+
+def test_scores_of_ratings_that_are_all_alike_have_no_picture_of_r2(materialized_home):
+    """Likes without dislikes would get no scores and no report, since no R² can be drawn."""
+    scores = scan(AssetStore(materialized_home.assets).current(["evaluation_scores"])).to_native().collect()
+    titles = {name for name in headline(scores) if not name.startswith(("time_cut", "top_n", "latest_rating"))}
+    without = headline(scores.filter(pl.col("metric") != "r2"))
+    assert titles - without.keys() == {"R² of the latest rating"}
+    assert "rating of the top 5 %" in without
 
 
 def test_headline_says_who_wins_for_whom_and_how_sure_that_is():

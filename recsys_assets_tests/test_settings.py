@@ -66,7 +66,12 @@ def test_a_broken_file_of_a_study_is_named(home, text):
         ("[als]\nrank = 0\n", "als.rank: Input should be greater than or equal to 1"),
         ('engine = "duckdb"\n', "engine: Input should be 'polars' or 'spark'"),
         ("[als\n", "line 1"),
-        ('[splitting]\ncut = "soon"\n', "splitting.cut"),
+        *(
+            (f'[splitting]\ncut = "{cut}"\n', f"'{cut}' is none of: a number of ratings")
+            for cut in ("soon", "0", "1.0", "800_000", "-3", "nan", "²")
+        ),
+        ('[cold_start]\nfill_size = "many"\n', "'many' is neither a number of ratings"),
+        ('[cold_start]\nfill_size = "0"\n', "cold_start.fill_size"),
         ("[data]\nrating_scale = [5, 1]\n", "data.rating_scale"),
         ("[data.sample]\nshare = 0\n", "data.sample.share"),
     ],

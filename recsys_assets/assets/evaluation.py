@@ -81,6 +81,8 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
         | {
             title: picture(charts.scores(lazy(scores), protocol, metric))
             for title, (protocol, metric) in pictures.items()
+            # Where all ratings are alike there is no R².
+            if len(scores.filter(protocol=protocol, metric=metric))
         }
     )
 

@@ -5,7 +5,7 @@ import narwhals as nw
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
-from recsys_assets.recommender import serving
+from recsys_assets.recommender import rankings, serving
 from recsys_assets.recommender.frames import lazy, row_count
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.promotion import Configuration
@@ -56,7 +56,7 @@ def recommendations(
     tables = {"users": users, "movies": movies, "user_features": user_features, "user_clusters": user_clusters}
     ranker = serving_model.ranker(ratings, tables)
     n_users = row_count(users)
-    best = serving.top_n(ranker, ratings, n_users=n_users, n=settings.serving.n)
+    best = rankings.top_n(ranker, ratings, n_users=n_users, n=settings.serving.n)
     context.add_output_metadata(
         {
             "model": serving_model.name,

@@ -58,7 +58,7 @@ def promotions(home: HomeOption = None) -> None:
 def rollback(
     number: Annotated[
         int | None,
-        typer.Argument(help="The promotion to go back to.", show_default="the last one of another configuration"),
+        typer.Argument(help="The promotion to go back to.", show_default="the last one that nobody rolled back from"),
     ] = None,
     home: HomeOption = None,
 ) -> None:

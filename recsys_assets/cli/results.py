@@ -33,7 +33,7 @@ def recommend(
 
     Example: `recsys-assets recommend 42 -n 5`
     """
-    from recsys_assets.recommender import serving
+    from recsys_assets.recommender import rankings, serving
     from recsys_assets.recommender.index import Index
     from recsys_assets.recommender.reasons import reasons
 
@@ -46,7 +46,7 @@ def recommend(
     ratings = reader.table("ratings")
     rated = lazy(ratings.filter(pl.col("user") == user[0]))
     ranker = model.ranker(lazy(ratings), tables)
-    best = serving.top_n(ranker, rated, n_users=index.n_users, n=n, users=user.to_numpy())
+    best = rankings.top_n(ranker, rated, n_users=index.n_users, n=n, users=user.to_numpy())
     shown = serving.recommendations(best, reasons(best, rated, ranker), tables["users"], tables["movies"])
     facts = reader.table("movies").select("movie_id", "year", "genres").collect()
     without = ranker.otherwise if ranker.contributions is None or not row_count(rated) else "–"

@@ -1,7 +1,7 @@
-"""Models that rank: what one gives, and the place of given movies among all that a user has not rated.
+"""Models that rank: what one gives, the place of given movies among all that a user has not rated, and the first ones.
 
 Models differ only in how they score the movies for a user. From the same scores follow the places that top-N metrics
-are computed from (here) and the lists that users are shown (`serving`).
+are computed from and the lists that users are shown.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +21,8 @@ Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
 # From the movies that one user has rated and the ratings, shape (R,) each, and further movies, shape (P,), to what each
 # rating adds to the scores of those movies, shape (R, P).
 Contributions = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# The score of a movie that a model does not know.
+LAST = float(np.finfo(np.float32).min)
 # 16 MB of float32 scores at a time.
 _SCORES_PER_BLOCK = 4_000_000
 # Up to this many places of one user are counted, each in one pass over the scores; for more it pays to sort them.
@@ -43,6 +45,22 @@ class Ranker:
     movie_known: np.ndarray
     contributions: Contributions | None = None
     otherwise: str = ""
+
+    def ordered(self, users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
+        """Scores by which all movies are ordered for users, shape (B, n_movies): what has been rated is -inf.
+
+        Movies that the model does not know come behind all that it knows; a score of 0 would put them before what it
+        advises against.
+
+        Args:
+            users: shape (B,).
+            rated: the ratings of each, shape (B, n_movies).
+        """
+        scores = self.scores(users, rated)
+        scores[:, ~self.movie_known] = LAST
+        cells = rated.tocoo()
+        scores[cells.row, cells.col] = -np.inf
+        return scores
 
 
 def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any) -> Ranker:
@@ -70,13 +88,12 @@ def for_everybody(scores: np.ndarray, movie_known: np.ndarray, **told: Any) -> R
 
     Args:
         scores: of the movies, shape (n_movies,).
-        movie_known: shape (n_movies,); other movies come last.
+        movie_known: shape (n_movies,).
         told: further fields of `Ranker`.
     """
-    of_known = np.where(movie_known, scores, scores.min(initial=0) - 1).astype(np.float32)
 
     def same(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
-        return np.tile(of_known, (len(users), 1))
+        return np.tile(scores.astype(np.float32), (len(users), 1))
 
     return Ranker(same, movie_known, **told)
 
@@ -96,11 +113,54 @@ def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> p
     row = np.searchsorted(users, asked["user"].to_numpy())
 
     def of_rows(rows: np.ndarray) -> np.ndarray:
-        return ranker.scores(users[rows], seen[rows])
+        return ranker.ordered(users[rows], seen[rows])
 
-    place = ranks(of_rows, seen, row, asked["movie"].to_numpy())
+    place = ranks(of_rows, seen.shape[1], row, asked["movie"].to_numpy())
     known = pl.Series(ranker.movie_known)[asked["movie"]]
     return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
+
+
+def top_n(
+    ranker: Ranker, ratings: nw.LazyFrame, *, n_users: int, n: int = 10, users: np.ndarray | None = None
+) -> pl.DataFrame:
+    """The `n` unrated movies of highest score per user: user, rank (from 1), movie, score.
+
+    Args:
+        ranker: what scores the movies.
+        ratings: user, movie, rating; what each user has rated already.
+        n_users: number of users of the catalogue.
+        n: movies per user.
+        users: dense indices to recommend for, by default everyone.
+
+    Each user gets min(n, unrated movies) rows; movies that the model does not know come last. Equal scores are ordered
+    by the movie's index.
+    """
+    chosen = np.arange(n_users, dtype=np.int32) if users is None else users
+    n_movies = len(ranker.movie_known)
+    seen = rows_of(chosen, *user_movie_matrix(ratings, n_movies=n_movies))
+    return pl.concat(
+        _best(chosen[block], ranker.ordered(chosen[block], seen[block]), n) for block in blocks(len(chosen), n_movies)
+    )
+
+
+def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
+    n = min(n, scores.shape[1])
+    # The n-th best score of each row first, so that only a handful of candidates is sorted.
+    threshold = np.partition(scores, -n, axis=1)[:, -n]
+    row, movie = np.nonzero((scores >= threshold[:, None]) & (scores > -np.inf))
+    score = scores[row, movie]
+    order = np.lexsort((movie, -score, row))
+    row, movie, score = row[order], movie[order], score[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
+    keep = rank <= n
+    return pl.DataFrame(
+        {
+            "user": users[row[keep]].astype(np.int32),
+            "rank": rank[keep].astype(np.int32),
+            "movie": movie[keep].astype(np.int32),
+            "score": score[keep].astype(np.float64),
+        }
+    )
 
 
 def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array) -> sparse.csr_array:
@@ -120,15 +180,15 @@ def blocks(n_rows: int, n_movies: int) -> Iterator[slice]:
 
 
 def ranks(
-    scores: Callable[[np.ndarray], np.ndarray], seen: sparse.csr_array, pair_row: np.ndarray, pair_movie: np.ndarray
+    ordered: Callable[[np.ndarray], np.ndarray], n_movies: int, pair_row: np.ndarray, pair_movie: np.ndarray
 ) -> np.ndarray:
-    """The rank, from 1, of each pair's movie among the movies its user has not seen.
+    """The rank, from 1, of each pair's movie among all movies of its row.
 
     Args:
-        scores: from B rows of `seen` to their scores of all M movies, shape (B, M).
-        seen: shape (U, M); stored cells are movies left out of the ranking.
-        pair_row: shape (P,), rows of `seen`, ascending.
-        pair_movie: shape (P,), columns of `seen`, none of them seen.
+        ordered: from B rows to their scores of all movies, shape (B, n_movies).
+        n_movies: size of the catalogue.
+        pair_row: shape (P,), ascending.
+        pair_movie: shape (P,).
 
     Returns:
         Shape (P,), int32. Equal scores are ordered by the movie's index.
@@ -136,11 +196,8 @@ def ranks(
     result = np.empty(len(pair_row), np.int32)
     users, starts = np.unique(pair_row, return_index=True)
     ends = np.append(starts[1:], len(pair_row))
-    for block in blocks(len(users), seen.shape[1]):
-        scored = scores(users[block])
-        rated = seen[users[block]].tocoo()
-        scored[rated.row, rated.col] = -np.inf
-        for row, start, end in zip(scored, starts[block], ends[block], strict=True):
+    for block in blocks(len(users), n_movies):
+        for row, start, end in zip(ordered(users[block]), starts[block], ends[block], strict=True):
             result[start:end] = _places(row, pair_movie[start:end])
     return result
 

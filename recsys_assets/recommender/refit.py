@@ -15,6 +15,7 @@ from recsys_assets.recommender import clusters, cold_start, segments
 from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.models import als
+from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Parameters, Task
 
 if TYPE_CHECKING:
@@ -99,12 +100,17 @@ class Refit:
         other._made |= {name: made for name, made in self._made.items() if _sections_of(name) <= alike}
         return other
 
-    def predictions(self, model: Entry, pairs: nw.LazyFrame | None = None) -> nw.LazyFrame:
-        """What the model predicts for the test rows, or for other pairs (user, movie) in place of `test_ratings`."""
-        instead = {} if pairs is None else {"test_ratings": pairs}
-        needed = model.needed(self._parameters)
-        rows = model.predict(**{name: instead[name] if name in instead else self._get(name) for name in needed})
+    def predictions(self, model: Entry) -> nw.LazyFrame:
+        """What the model predicts for the test rows."""
+        rows = model.predict(**self._needed(model))
         return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
+
+    def ranker(self, model: Entry) -> Ranker:
+        """What scores all movies, of a model that ranks."""
+        return model.ranker(**self._needed(model))
+
+    def _needed(self, model: Entry) -> dict[str, Any]:
+        return {name: self._get(name) for name in model.needed(self._parameters)}
 
     def models(self, model: Entry) -> dict[str, Any]:
         """The fitted models that the entry predicts from, by the name of their asset."""

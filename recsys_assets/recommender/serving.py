@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import narwhals as nw
-import numpy as np
 import polars as pl
-from scipy import sparse
 
 from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.rankings import Ranker, blocks, rows_of
+from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.refit import Refit, entry
 from recsys_assets.recommender.registry import FITS
 
@@ -74,65 +71,13 @@ def fit(name: str, refit: Refit) -> ServingModel:
     return ServingModel(name, refit.models(entry("top_n", name)), refit.index.fingerprint)
 
 
-def top_n(
-    ranker: Ranker, ratings: nw.LazyFrame, *, n_users: int, n: int = 10, users: np.ndarray | None = None
-) -> pl.DataFrame:
-    """The `n` unrated movies of highest score per user: user, rank (from 1), movie, score.
-
-    Args:
-        ranker: what scores the movies.
-        ratings: user, movie, rating; what each user has rated already.
-        n_users: number of users of the catalogue.
-        n: movies per user.
-        users: dense indices to recommend for, by default everyone.
-
-    Each user gets min(n, unrated movies) rows. Equal scores are ordered by the movie's index.
-    """
-    chosen = np.arange(n_users, dtype=np.int32) if users is None else users
-    n_movies = len(ranker.movie_known)
-    seen = rows_of(chosen, *user_movie_matrix(ratings, n_movies=n_movies))
-    return pl.concat(
-        _best(chosen[block], _scores(ranker, chosen[block], seen[block]), n) for block in blocks(len(chosen), n_movies)
-    )
-
-
-def _scores(ranker: Ranker, users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
-    scores = ranker.scores(users, rated)
-    # A movie that the model does not know would score 0; it belongs behind everything that is known, before what is
-    # rated.
-    scores[:, ~ranker.movie_known] = np.finfo(np.float32).min
-    cells = rated.tocoo()
-    scores[cells.row, cells.col] = -np.inf
-    return scores
-
-
-def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
-    n = min(n, scores.shape[1])
-    # The n-th best score of each row first, so that only a handful of candidates is sorted.
-    threshold = np.partition(scores, -n, axis=1)[:, -n]
-    row, movie = np.nonzero((scores >= threshold[:, None]) & (scores > -np.inf))
-    score = scores[row, movie]
-    order = np.lexsort((movie, -score, row))
-    row, movie, score = row[order], movie[order], score[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
-    keep = rank <= n
-    return pl.DataFrame(
-        {
-            "user": users[row[keep]].astype(np.int32),
-            "rank": rank[keep].astype(np.int32),
-            "movie": movie[keep].astype(np.int32),
-            "score": score[keep].astype(np.float64),
-        }
-    )
-
-
 def recommendations(
     best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, movies: nw.LazyFrame
 ) -> pl.DataFrame:
     """The table `recommendations`: what is recommended and why, with original ids and titles.
 
     Args:
-        best: user, rank, movie, score; of `top_n`.
+        best: user, rank, movie, score; of `rankings.top_n`.
         because: user, movie, place, because; of `reasons.reasons`.
         users: table users.
         movies: table movies.

@@ -3,57 +3,43 @@
 Whether the listed movies are liked is measured from ranks, in `metrics`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recsys_assets.recommender import rankings
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.measured import OF_ALL_LISTS
 from recsys_assets.recommender.evaluation.metrics import mean
 from recsys_assets.recommender.evaluation.rows import ScoredRows
-from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
-
-# Candidates that are ranked at a time: some 100 MB with their ranks.
-_PAIRS_PER_BLOCK = 4_000_000
-
-Ranked = Callable[[nw.LazyFrame], nw.LazyFrame]
+from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.rankings import Ranker
 
 
-def top_lists(
-    ranked: Ranked, users: np.ndarray, movies: nw.LazyFrame, *, rated: nw.LazyFrame, k: int = 10
-) -> nw.LazyFrame:
+def top_lists(ranker: Ranker, users: np.ndarray, *, rated: nw.LazyFrame, n_users: int, k: int = 10) -> nw.LazyFrame:
     """The first k of all movies that each user has not rated: user, movie, rank.
 
     Args:
-        ranked: ranks given pairs (user, movie) among all that the user has not rated, as predictions of top N do.
+        ranker: the model; movies that it does not know are in no list.
         users: dense ids, shape (users,).
-        movies: table movies, the whole catalogue.
         rated: table ratings; the movies that are not listed.
+        n_users: number of users of the catalogue.
         k: length of a list; shorter where a model knows fewer movies.
     """
-    catalogue = to_polars(movies, "movie").sort("movie")
-    known = to_polars(rated, "user", "movie")
-    size = max(1, _PAIRS_PER_BLOCK // len(catalogue))
-    blocks = [
-        to_polars(ranked(_candidates(users[start : start + size], catalogue, known)).filter(nw.col("rank") <= k))
-        for start in range(0, len(users), size)
-    ]
-    empty = pl.DataFrame(schema={"user": pl.Int32, "movie": pl.Int32, "rank": pl.Int32})
-    return lazy(pl.concat([empty, *(block.select("user", "movie", pl.col("rank").cast(pl.Int32)) for block in blocks)]))
+    best = rankings.top_n(ranker, rated, n_users=n_users, n=k, users=users)
+    return lazy(best.filter(pl.col("score") > rankings.LAST).select("user", "movie", "rank"))
 
 
-def _candidates(users: np.ndarray, catalogue: pl.DataFrame, known: pl.DataFrame) -> nw.LazyFrame:
-    everyone = pl.DataFrame({"user": pl.Series(users, dtype=pl.Int32)})
-    return lazy(everyone.join(catalogue, how="cross").join(known, on=["user", "movie"], how="anti"))
+def random_ranker(n_movies: int, *, seed: int) -> Ranker:
+    """Another random order for every user: what lists look like when nobody is known."""
 
+    def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
+        return np.stack([np.random.default_rng([seed, user]).random(n_movies) for user in users])
 
-def random_ranks(pairs: nw.LazyFrame, *, seed: int) -> nw.LazyFrame:
-    """The pairs with ranks by a hash of (user, movie, seed): what lists look like when nobody is known."""
-    drawn = to_polars(pairs.with_columns(drawn=pseudo_random(seed, ["user", "movie"])))
-    return lazy(drawn.select("user", "movie", rank=pl.struct("drawn", "movie").rank("ordinal").over("user")))
+    return Ranker(scores, np.ones(n_movies, bool))
 
 
 class ListMetrics:
@@ -63,8 +49,8 @@ class ListMetrics:
     rated counts as rated by one (RecTools' MeanInvUserFreq). `popularity`: mean of that share (average recommendation
     popularity, Yin et al. 2012, per user of the training ratings). `popularity_bias`: the same minus its mean over the
     movies that the user likes in the test rows; above 0 the lists are more popular than the user's taste.
-    `genre_diversity`: mean Jaccard distance of the genres over the pairs of a list (Ziegler et al. 2005).
-    `catalog_coverage`: share of the catalogue in at least one list.
+    `genre_diversity`: mean Jaccard distance of the genres over the pairs of a list (Ziegler et al. 2005), if there
+    are genres. `catalog_coverage`: share of the catalogue in at least one list.
 
     Args:
         rows: the relevant rows, which say who is scored and what is liked.
@@ -109,8 +95,9 @@ class ListMetrics:
             "novelty": (_over(matrix @ self._information, length), has_list),
             "popularity": (popularity, has_list),
             "popularity_bias": (popularity - self._taste * has_list, has_list),
-            "genre_diversity": self._diversity(matrix),
         }
+        if self._genres.shape[1]:
+            parts["genre_diversity"] = self._diversity(matrix)
         means = [UserMetric(f"{name}_{self._k}", mean, of_users) for name, of_users in parts.items()]
         return [*means, *(self._coverage(matrix, name, mask) for name, mask in self._populations.items())]
 

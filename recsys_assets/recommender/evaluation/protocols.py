@@ -6,14 +6,13 @@ study's business.
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 import narwhals as nw
 
 from recsys_assets.recommender import splitting
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
-from recsys_assets.recommender.evaluation.lists import Ranked, random_ranks, top_lists
+from recsys_assets.recommender.evaluation.lists import random_ranker, top_lists
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.score_table import RANDOM
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
@@ -23,6 +22,7 @@ from recsys_assets.recommender.preferences import relevant_from
 from recsys_assets.recommender.splitting import Cut
 
 if TYPE_CHECKING:
+    from recsys_assets.recommender.rankings import Ranker
     from recsys_assets.recommender.registry import Entry, Task
 
 Tables = Mapping[str, nw.LazyFrame]
@@ -122,22 +122,21 @@ def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
     }
 
 
-def lists(tables: Tables, ranked: "Mapping[Entry, Ranked]", *, k: int = 10, seed: int = 0) -> dict[str, nw.LazyFrame]:
+def lists(tables: Tables, rankers: "Mapping[Entry, Ranker]", *, k: int = 10, seed: int = 0) -> dict[str, nw.LazyFrame]:
     """What each model would show the users that `top_n` scores, by name; with lists drawn at random as `random`.
 
     Args:
         tables: what `split("top_n", ...)` gave.
-        ranked: by entry, its predictions for any pairs: `lambda pairs: refit.predictions(entry, pairs)`.
+        rankers: by entry.
         k: length of the lists.
         seed: of the random lists.
     """
     relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from(tables["train_ratings"]))
     users = to_polars(relevant.select("user").unique())["user"].sort().to_numpy()
-    functions = {RANDOM: partial(random_ranks, seed=seed)} | {entry.name: of for entry, of in ranked.items()}
-    return {
-        name: top_lists(of, users, tables["movies"], rated=tables["train_ratings"], k=k)
-        for name, of in functions.items()
-    }
+    named = {entry.name: ranker for entry, ranker in rankers.items()}
+    named[RANDOM] = random_ranker(row_count(tables["movies"]), seed=seed)
+    rated, n_users = tables["train_ratings"], row_count(tables["users"])
+    return {name: top_lists(ranker, users, rated=rated, n_users=n_users, k=k) for name, ranker in named.items()}
 
 
 def measured(

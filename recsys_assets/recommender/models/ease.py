@@ -129,11 +129,16 @@ def item_weights(matrix: sparse.csr_array, *, reg: float) -> np.ndarray:
     Args:
         matrix: X, shape (U, K); an empty cell is a zero.
         reg: above 0.
+
+    Raises:
+        ValueError: the regularisation is too small for the precision of float32.
     """
     gram = (matrix.T @ matrix).toarray().astype(np.float32)
     gram[np.diag_indices_from(gram)] += reg
     # By Cholesky and in float32: half the time of a general inverse in half the memory.
-    factor, _ = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
+    factor, failed_at = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
+    if failed_at:
+        raise ValueError(f"EASE cannot be solved with a regularisation of {reg:g}; set [ease] reg to more")
     half, _ = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
     inverse = np.tril(half) + np.tril(half, -1).T
     weights = inverse / -np.diag(inverse)

@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ import polars as pl
 
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
-from recsys_assets.recommender.evaluation.lists import Ranked
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.refit import Parameters, Refit, parameters_of
@@ -145,10 +143,11 @@ def protocol_scores(
         fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
         lists: dict[str, nw.LazyFrame] = {}
         runs = []
-        for predictions, again in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):
+        for predictions, again, changed in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):
             if protocol == "top_n":
                 log(f"{protocol}: lists for all users that are scored")
-                lists |= protocols.lists(tables, again, seed=how.seed)
+                rankers = {entry: again.ranker(entry) for entry in changed}
+                lists |= protocols.lists(tables, rankers, seed=how.seed)
             shown = dict(lists) or None
             runs.append(
                 protocols.measured(protocol, tables, predictions, selected=selected, lists=shown, seed=how.seed)
@@ -166,8 +165,8 @@ def _by_seed(
     parameters: Parameters,
     n_seeds: int,
     log: Callable[[str], None],
-) -> Iterator[tuple[dict[Entry, nw.LazyFrame], dict[Entry, Ranked]]]:
-    """For each seed what all models predict, and the functions that predict any pairs of those that are fitted anew.
+) -> Iterator[tuple[dict[Entry, nw.LazyFrame], Refit, list[Entry]]]:
+    """For each seed what all models predict, what they are fitted by, and those that are fitted anew.
 
     The first seed is that of the parameters. What depends on no seed is fitted and predicted for it alone.
     """
@@ -175,10 +174,13 @@ def _by_seed(
     for number in range(n_seeds):
         reseeds = reseeded(parameters, number * _SEED_STEP)
         fitted = fitted.with_parameters(reseeds)
-        changed = [entry for entry in entries if parameters_of(entry, reseeds) != parameters_of(entry, parameters)]
-        due = changed if number else entries
+        due = [
+            entry
+            for entry in entries
+            if not number or parameters_of(entry, reseeds) != parameters_of(entry, parameters)
+        ]
         told = protocol if n_seeds == 1 else f"{protocol}, seed {number + 1} of {n_seeds}"
         for place, entry in enumerate(due, 1):
             log(f"{told}, model {place} of {len(due)}: {entry.name}")
             predictions[entry] = fitted.predictions(entry)
-        yield dict(predictions), {entry: partial(fitted.predictions, entry) for entry in due}
+        yield dict(predictions), fitted, due
