@@ -121,7 +121,7 @@ class Promotions:
 
 def _read(path: Path) -> Promotion:
     content = json.loads(path.read_text())
-    # Records of before 0.3 repeat what evaluation_scores said.
+    # Records of before 0.4 repeat what evaluation_scores said.
     content.pop("scores", None)
     content["configuration"] = Configuration.from_dict(content["configuration"])
     content["contests"] = tuple(Contest(**contest) for contest in content["contests"])

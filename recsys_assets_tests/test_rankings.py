@@ -44,6 +44,7 @@ def test_movies_that_a_model_does_not_know_come_last():
     assert rankings.rank_pairs(ranker, pairs, rated=rated)["rank"].to_list() == [2, None, 1]
     assert rankings.top_n(ranker, rated, n_users=1)["movie"].to_list() == [2, 0, 1]
     assert to_polars(top_lists(ranker, np.array([0]), rated=rated, n_users=1))["movie"].to_list() == [2, 0]
+    assert rankings.top_n(ranker, rated, n_users=1, users=np.array([], np.int32)).is_empty()
 
 
 def test_popularity_counts_ratings_and_knows_no_unrated_movie():

@@ -307,6 +307,17 @@ def test_effects_of_attributes_are_found_movie_by_movie(ratings):
     assert not model.coefficients[UNRATED].any()
 
 
+def test_free_tags_as_genres_are_cut_to_those_that_movies_share():
+    """A catalogue with thousands of tags would make a column of each, in the factors and in the stack."""
+    tags = [[f"common {n}", f"own {movie}"] for n in range(60) for movie in (2 * n, 2 * n + 1)]
+    movies = pl.DataFrame(
+        {"movie": range(120), "year": [2000] * 120, "genres": [*tags[:-1], ["common 59", "common 7"]]}
+    )
+    attributes = side_information.movie_attributes(lazy(movies))
+    assert attributes.shape == (120, 50 + 2)
+    assert sorted(set(attributes[:, :50].sum(axis=0))) == [2, 3]
+
+
 def test_a_user_like_no_other_is_not_predicted_beyond_the_scale(fitted, ratings):
     """Somebody with an odd history would be predicted ratings of -5 and 11, and so ruin lists and scores."""
     everyone = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))

@@ -191,6 +191,8 @@ def test_ratings_below_zero_count_from_the_lowest(tmp_path: Path) -> None:
     assert_frame_equal(from_below, from_zero)
     fitted.save(tmp_path)
     assert segments.SegmentModel.load(tmp_path).zero == -10
+    lower = segments.assign(fitted, lazy(TRAIN), lazy(TEST.with_columns(rating=pl.lit(-99.0, pl.Float32))))
+    assert np.isfinite(lower["affinity"].explode().to_numpy()).all()
 
 
 def test_perplexity_is_the_number_of_movies_to_guess_among(model: segments.SegmentModel) -> None:

@@ -19,7 +19,7 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
     """
     features = clusters.user_features(users, log=context.log.info)
     if features.width == 1:
-        context.log.warning("The users have no attributes: all of them form one cluster.")
+        context.log.warning("The users have no attributes that tell them apart: all of them form one cluster.")
     context.add_output_metadata({"features": features.width - 1})
     return lazy(features)
 

@@ -9,14 +9,14 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
-from recsys_assets.assets.models import predictions_key
+from recsys_assets.assets.models import input_name, predictions_key
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.promotions import Promotion, Promotions
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.promotion import BASELINES
-from recsys_assets.recommender.registry import ENTRIES, Entry
+from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.headline import Served
 from recsys_assets.recommender.report.page import ReportInputs, render_page
@@ -36,16 +36,12 @@ SPLITS = (
 )
 
 
-def _input_name(entry: Entry) -> str:
-    return f"{entry.task}__{entry.name}"
-
-
 @pipeline_asset(
     group="evaluation",
     kinds=TABLE_KINDS,
     ins={
         **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *SPLITS)},
-        **{_input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
+        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
     },
     dagster_type=nw.LazyFrame,
 )
@@ -53,7 +49,7 @@ def evaluation_scores(
     context: dg.AssetExecutionContext, settings: SettingsParam, **inputs: nw.LazyFrame
 ) -> nw.LazyFrame:
     """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
-    predictions = {entry: inputs[_input_name(entry)] for entry in ENTRIES}
+    predictions = {entry: inputs[input_name(entry)] for entry in ENTRIES}
     scores = marked(
         all_scores(inputs, predictions, **settings.evaluation.model_dump()), sample_share=settings.data.sample.share
     )

@@ -69,6 +69,11 @@ def predictions_key(entry: Entry) -> dg.AssetKey:
     return dg.AssetKey(["predictions", entry.task, entry.name])
 
 
+def input_name(entry: Entry) -> str:
+    """The name of an entry's predictions among the inputs of an asset."""
+    return f"{entry.task}__{entry.name}"
+
+
 def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
     """The asset with an entry's predictions for the rows of its task."""
     models = [name for name in entry.needs if name in MODEL_TYPES]

@@ -9,11 +9,11 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 
 from recsys_assets.assets.common import SettingsParam, pipeline_asset
-from recsys_assets.assets.models import predictions_key
+from recsys_assets.assets.models import input_name, predictions_key
 from recsys_assets.promotions import Promotion, PromotionError, Promotions
 from recsys_assets.recommender.promotion import BASELINES, Configuration, Contest, Decision, gate
 from recsys_assets.recommender.refit import Refit
-from recsys_assets.recommender.registry import ENTRIES, Entry
+from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.resources import HomeResource
 
 _TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings")
@@ -30,16 +30,12 @@ class PromotionConfig(dg.Config):
     )
 
 
-def _input_name(entry: Entry) -> str:
-    return f"{entry.task}__{entry.name}"
-
-
 @pipeline_asset(
     group="serving",
     kinds={"json"},
     ins={
         **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
-        **{_input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in _COMPARED},
+        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in _COMPARED},
     },
     dagster_type=Configuration,
 )
@@ -79,7 +75,7 @@ def promoted_configuration(
         decision, contests = gate(
             candidate,
             in_use.configuration if in_use else None,
-            {entry: inputs[_input_name(entry)] for entry in _COMPARED},
+            {entry: inputs[input_name(entry)] for entry in _COMPARED},
             inputs["train_ratings"],
             inputs["test_ratings"],
             parameters=parameters,

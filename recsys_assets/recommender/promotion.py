@@ -138,7 +138,7 @@ class Contest:
         difference: score - opponent_score.
         low: lower end of the 95 % interval of the difference, paired bootstrap over users.
         high: its upper end.
-        score_low: lower end of the 95 % interval of the score itself; NaN in records of before 0.3.
+        score_low: lower end of the 95 % interval of the score itself; NaN in records of before 0.4.
         score_high: its upper end.
     """
 

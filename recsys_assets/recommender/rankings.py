@@ -138,9 +138,11 @@ def top_n(
     chosen = np.arange(n_users, dtype=np.int32) if users is None else users
     n_movies = len(ranker.movie_known)
     seen = rows_of(chosen, *user_movie_matrix(ratings, n_movies=n_movies))
-    return pl.concat(
+    nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "movie": pl.Int32, "score": pl.Float64})
+    best = (
         _best(chosen[block], ranker.ordered(chosen[block], seen[block]), n) for block in blocks(len(chosen), n_movies)
     )
+    return pl.concat([nobody, *best])
 
 
 def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:

@@ -40,7 +40,9 @@ def movie_attributes(movies: nw.LazyFrame) -> np.ndarray:
     Of many genres, such as free tags, the 50 most frequent.
     """
     table = to_polars(movies, "movie", "year", "genres").sort("movie")
-    names = common_values(table["genres"].explode(keep_nulls=True, empty_as_null=True), at_most=_MAX_GENRES)
+    names = common_values(
+        table["genres"].list.unique().explode(keep_nulls=True, empty_as_null=True), at_most=_MAX_GENRES
+    )
     genres = [table["genres"].list.contains(name).fill_null(False).to_numpy() for name in names]
     year = scaled(table["year"].cast(pl.Float64).fill_null(float("nan")).to_numpy())
     return np.column_stack([*genres, year, year**2]).astype(np.float64)

@@ -138,7 +138,7 @@ def item_weights(matrix: sparse.csr_array, *, reg: float) -> np.ndarray:
     # By Cholesky and in float32: half the time of a general inverse in half the memory.
     factor, failed_at = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
     if failed_at:
-        raise ValueError(f"EASE cannot be solved with a regularisation of {reg:g}; set [ease] reg to more")
+        raise ValueError(f"EASE cannot be solved with a regularisation (reg) of {reg:g}; set a larger one")
     half, _ = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
     inverse = np.tril(half) + np.tril(half, -1).T
     weights = inverse / -np.diag(inverse)

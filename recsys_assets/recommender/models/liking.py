@@ -1,4 +1,4 @@
-"""What somebody will like of whom only the attributes are known: popularity by attributes, recent ratings first.
+"""What somebody will like of whom only the attributes are known: popularity by attributes, recent raters first.
 
 The answer for new users, and what is mixed into the lists of those with few ratings.
 """

@@ -47,7 +47,7 @@ LIKING = Fit(
     model_type=LikingModel,
     table="train_ratings",
     settings="liking",
-    description="What users like by their attributes, recent ratings first: the answer for new users.",
+    description="What users like by their attributes, recent raters first: the answer for new users.",
     others=("user_features",),
 )
 BLEND = Fit(

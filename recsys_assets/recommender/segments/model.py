@@ -175,8 +175,7 @@ def fit(
 
 
 def _counts(ratings: sparse.csr_array, zero: float) -> sparse.csr_array:
-    if zero == 0:
-        return ratings
+    # Users who come later may have rated lower than anybody the model was fitted with.
     counts = np.maximum(ratings.data - zero, 0)
     return sparse.csr_array((counts, ratings.indices, ratings.indptr), shape=ratings.shape)
 
