@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 from pyspark.sql import SparkSession
 
@@ -160,7 +161,7 @@ def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -
     refit = Refit({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
     model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, refit))
     ranker = model.ranker(ratings, tables)
-    best = rankings.top_n(ranker, ratings, n_users=refit.index.n_users, n=settings.serving.n)
+    best = rankings.top_n(ranker, ratings, np.arange(refit.index.n_users, dtype=np.int32), n=settings.serving.n)
     because = reasons(best, ratings, ranker)
     out.table("recommendations", serving.recommendations(best, because, made["users"], made["movies"]))
 

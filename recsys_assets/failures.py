@@ -6,6 +6,7 @@ Which of them are tried again is in `retries`.
 from collections.abc import Iterator
 
 import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._utils.error import SerializableErrorInfo
 
 # The first 20 rejected rows of a batch fit in.
@@ -26,6 +27,11 @@ def reason(error: SerializableErrorInfo | None) -> str:
     qualified, _, text = error.message.strip().partition(": ")
     told = text if qualified.startswith("recsys_assets.") else f"{error.cls_name}: {text or qualified}"
     return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"
+
+
+def is_of_a_check(error: SerializableErrorInfo | None) -> bool:
+    """Whether a step failed because of an asset check, whose own result says more."""
+    return error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__
 
 
 def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, SerializableErrorInfo | None]]:

@@ -27,8 +27,8 @@ UNFINISHED = [
 ]
 # What `refresh` rests on. New users and movies count as well: they are recommended, and to, before any rating.
 _MERGED = ("ratings", "users", "movies")
-# Depends on all of them and comes last, so its materialization tells which content the last refresh saw.
-_LAST = dg.AssetKey("evaluation_report")
+# Depend on all of them and come last: where they agree, they tell which content the last refresh saw.
+_LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
 _NOTES_SHOWN = 10
 
 
@@ -101,7 +101,7 @@ def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
-    if versions == _refreshed_from(instance):
+    if all(versions == _made_from(instance, key) for key in _LAST):
         context.update_cursor(state)
         return dg.SkipReason("the last refresh has seen these ratings")
     context.update_cursor(state)
@@ -154,7 +154,7 @@ def _data_version(instance: dg.DagsterInstance, name: str) -> str | None:
     return _tags(instance, dg.AssetKey(name)).get("dagster/data_version")
 
 
-def _refreshed_from(instance: dg.DagsterInstance) -> dict[str, str | None]:
-    """The content of the merged tables from which the present recommendations were made."""
-    seen = _tags(instance, _LAST)
+def _made_from(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:
+    """The content of the merged tables from which an asset was made."""
+    seen = _tags(instance, key)
     return {name: seen.get(f"dagster/input_data_version/{name}") for name in _MERGED}

@@ -116,8 +116,8 @@ def test_fewer_movies_than_factors_and_users_who_like_nothing(tmp_path):
     spark = spark_resource(SparkSettings(master="local[2]")).spark_session
     index = Index(n_users=8, n_movies=6, fingerprint="planted")
     model = als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=8, implicit_prefs=True, neutral_offset=-0.5)
-    assert model.user_known.tolist() == [True] * 7 + [False]
-    assert model.movie_known.tolist() == [True] * 5 + [False]
+    assert model.user_known.tolist() == [True] * 6 + [False] * 2
+    assert model.movie_known.tolist() == [True] * 4 + [False] * 2
     users, rated = user_movie_matrix(train, n_movies=6)
     np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-4)
     assert not model.user_factors[6].any() and not model.movie_factors[4].any()

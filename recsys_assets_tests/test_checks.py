@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.assets import study
+from recsys_assets.assets import ASSETS, study
 from recsys_assets.assets.models import MODEL_TYPES
 from recsys_assets.build import build_defs
 from recsys_assets.checks import CHECKS
@@ -261,6 +261,27 @@ def test_scores_outside_their_bounds_are_seen():
     assert broken(quality.score_findings(scores().with_columns(lower))) == {"no rating score below random": False}
     unbounded = scores().filter(pl.col("model") != "upper_bound")
     assert broken(quality.score_findings(unbounded)) == {"bounds beside every rating score": True}
+
+
+def test_recommendations_wait_for_nothing_of_case_study_b():
+    """Ratings from which nothing can be learnt of latest ratings would keep everybody's recommendations back."""
+    parents = {spec.key: {dep.asset_key for dep in spec.deps} for asset in ASSETS for spec in asset.specs}
+    # A step of checks comes before whatever depends on any asset of it.
+    together = {
+        key.asset_key: {other.asset_key for other in step.check_keys} for step in CHECKS for key in step.check_keys
+    }
+
+    def closure(start: dg.AssetKey, following: Callable[[dg.AssetKey], set[dg.AssetKey]]) -> set[dg.AssetKey]:
+        found, due = set(), [start]
+        while due:
+            found.add(key := due.pop())
+            due += following(key) - found
+        return found
+
+    awaited = closure(dg.AssetKey("recommendations"), lambda key: parents.get(key, set()) | together.get(key, set()))
+    assert dg.AssetKey("als_model") in awaited
+    partition = dg.AssetKey("user_partition")
+    assert not [key for key in awaited if partition in closure(key, lambda of: parents.get(of, set()))]
 
 
 # In real runs

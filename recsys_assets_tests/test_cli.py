@@ -16,7 +16,7 @@ from recsys_assets.cli.terminal import follow_up, nearest, seconds
 from recsys_assets.failures import reason
 from recsys_assets.home import Home
 from recsys_assets.storage import TABLE_FILE, AssetStore
-from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied
 
@@ -72,6 +72,23 @@ def test_failing_batch_is_named_with_its_reason_and_the_log(home):
     log = Path(ran.stderr.strip().rpartition("The whole log: ")[2])
     assert "SourceError" in log.read_text()
     assert "not begun because of it" in ran.stdout
+
+
+@pytest.mark.spark
+def test_a_rating_per_user_is_enough_for_recommendations(home):
+    """Ratings that case study B cannot use would give nobody a recommendation, and say why in three ways."""
+    home.prepare()
+    home.settings_file.write_text(FAST_SETTINGS)
+    rows = [f"u{n},m{n % 7},{1 + n * n % 5},{1_600_000_000 + n}" for n in range(60)]
+    (home.landing / "ratings.csv").write_text("\n".join(["user_id,movie_id,rating,timestamp", *rows]))
+    ran = invoke("run", "--home", home.path)
+    assert ran.exit_code == 1
+    told = ran.stderr.splitlines()
+    assert told[0].startswith("Error: check sound of train_histories failed: ratings before the latest ones")
+    assert told[1].startswith("The whole log:") and len(told) == 2
+    shown = invoke("recommend", "u3", "--home", home.path)
+    assert shown.exit_code == 0, shown.output
+    assert len(shown.stdout.splitlines()) == 1 + 6
 
 
 def test_second_run_of_one_home_is_refused(home):

@@ -1,5 +1,6 @@
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import narwhals as nw
@@ -32,7 +33,7 @@ from recsys_assets_tests.running import copied, files, materialize, table
 
 # What a change of the ranking model's settings leads to.
 AFTER_A_CHANGE = (
-    'key:ranking_model or key:"predictions/top_n/implicit_als" or key:evaluation_scores '
+    'key:ranking_model or key:"predictions/top_n/implicit_als" '
     "or key:promoted_configuration or key:serving_model or key:recommendations"
 )
 # Models whose settings a test changes at little cost.
@@ -168,10 +169,12 @@ def test_contests_are_paired_over_users():
     assert close.difference == pytest.approx(close.score - close.opponent_score)
 
 
-def compete(candidate: Configuration, current: Configuration) -> tuple[Decision, list[Contest], list[str]]:
+def compete(
+    candidate: Configuration, current: Configuration | None, *, higher_in_training: float = 0.0
+) -> tuple[Decision, list[Contest], list[str]]:
     """Two configurations on five movies that the candidate knows and the current one has upside down.
 
-    The last is what of the current one was fitted again.
+    Ratings were higher in training by so much. The last is what of the current one was fitted again.
     """
     pairs = pl.DataFrame({"user": np.repeat(np.arange(20), 5), "movie": np.tile(np.arange(5), 20)})
     test = pairs.cast(pl.Int32).with_columns(rating=pl.col("movie").cast(pl.Float32) + 1)
@@ -189,7 +192,7 @@ def compete(candidate: Configuration, current: Configuration) -> tuple[Decision,
         candidate,
         current,
         dict(zip((*candidate.entries, *BASELINES), (rated, good, upside_down, bad), strict=True)),
-        lazy(test),
+        lazy(test.with_columns(pl.col("rating") + higher_in_training)),
         lazy(test),
         parameters=Settings().model_dump(),
         refit=lambda _: Fitted(),
@@ -207,6 +210,16 @@ def test_what_two_configurations_share_is_not_fitted_again():
     assert [found.difference > 0 for found in contests[2:]] == [False, True]
     assert contests[2].difference == contests[2].low == contests[2].high == 0
     assert decision.verdict == "promoted"
+
+
+def test_test_ratings_without_a_liked_movie_stop_nothing():
+    """A small catalogue, or one whose ratings have fallen, would get no recommendations at all."""
+    for current, verdict in ((None, "promoted"), (configuration(20), "kept"), (configuration(10), "kept")):
+        decision, contests, fitted_again = compete(configuration(20), current, higher_in_training=10)
+        assert decision.verdict == verdict
+        assert "the test ratings do not define ndcg_10" in decision.reason
+        assert [found.metric for found in contests] == ["top5_rating"]
+        assert not fitted_again
 
 
 @pytest.mark.parametrize(
@@ -289,6 +302,18 @@ def test_the_record_says_what_is_in_use_and_what_was(tmp_path):
         with pytest.raises(PromotionError, match=f"{number} is not an earlier promotion.*there are: 1"):
             record.earlier(number)
     assert [found.number for found in record.all()] == [1, 2, 3]
+
+
+def test_records_of_earlier_versions_can_be_read(tmp_path):
+    """After an update nobody could list what was promoted, and every refresh would fail."""
+    promoted(Promotions(tmp_path), 10)
+    (path,) = tmp_path.glob("*.json")
+    record = json.loads(path.read_text())
+    old = {name: value for name, value in asdict(contest(0.1)).items() if not name.startswith("score_")}
+    path.write_text(json.dumps(record | {"contests": [old], "scores": [{"model": "stack", "value": 4.3}]}))
+    (found,) = Promotions(tmp_path).all()
+    assert found.contests[0].difference == pytest.approx(0.1)
+    assert np.isnan(found.contests[0].score_low)
 
 
 def test_going_back_twice_goes_further_back(tmp_path):

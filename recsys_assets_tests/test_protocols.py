@@ -181,8 +181,8 @@ def test_scores_of_users_are_those_of_their_rows(tables):
 def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
     """Coverage and novelty would be of lists that nobody is shown."""
     cut = protocols.split("top_n", tables)
-    listed = {_entry("listed", "top_n"): _listed()}
-    whole = protocols.lists(cut, listed, k=5)
+    listed = _entry("listed", "top_n")
+    whole = protocols.lists(cut, [listed], lambda _: _listed(), k=5)
     rated = to_polars(cut["train_ratings"])
     for (user,), shown in to_polars(whole["listed"]).group_by("user"):
         unrated = [m for m in range(N_MOVIES) if m not in set(rated.filter(user=user)["movie"])]
@@ -191,7 +191,7 @@ def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
     assert drawn.join(rated, on=["user", "movie"]).is_empty()
     assert drawn["movie"].n_unique() > 20
     monkeypatch.setattr("recsys_assets.recommender.rankings._SCORES_PER_BLOCK", 3 * N_MOVIES)
-    blocks = protocols.lists(cut, listed, k=5)
+    blocks = protocols.lists(cut, [listed], lambda _: _listed(), k=5)
     assert all(
         to_polars(blocks[name]).sort("user", "rank").equals(to_polars(whole[name]).sort("user", "rank"))
         for name in whole

@@ -42,9 +42,9 @@ def test_movies_that_a_model_does_not_know_come_last():
     rated = lazy(_table("user movie rating", (0, 3, 5.0)))
     pairs = lazy(_table("user movie", *[(0, movie) for movie in range(3)]))
     assert rankings.rank_pairs(ranker, pairs, rated=rated)["rank"].to_list() == [2, None, 1]
-    assert rankings.top_n(ranker, rated, n_users=1)["movie"].to_list() == [2, 0, 1]
-    assert to_polars(top_lists(ranker, np.array([0]), rated=rated, n_users=1))["movie"].to_list() == [2, 0]
-    assert rankings.top_n(ranker, rated, n_users=1, users=np.array([], np.int32)).is_empty()
+    assert rankings.top_n(ranker, rated, np.array([0]))["movie", "score"].rows() == [(2, -1.0), (0, -2.0), (1, None)]
+    assert to_polars(top_lists(ranker, np.array([0]), rated=rated))["movie"].to_list() == [2, 0]
+    assert rankings.top_n(ranker, rated, np.array([], np.int32)).is_empty()
 
 
 def test_popularity_counts_ratings_and_knows_no_unrated_movie():

@@ -572,7 +572,7 @@ def test_a_bound_far_away_is_named_without_squeezing_the_models_together():
     chart = charts.scores(_scores(), "time_cut", "rmse")
     domain = chart.to_dict()["vconcat"][0]["layer"][-1]["encoding"]["x"]["scale"]["domain"]
     assert domain[0] > 0.9
-    assert "← True order (upper bound) 0.000" in charts.to_svg(chart)
+    assert "← True order 0.000" in charts.to_svg(chart)
 
 
 def test_scores_take_lazy_frames_and_unknown_names():

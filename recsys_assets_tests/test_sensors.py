@@ -416,6 +416,28 @@ def test_a_refresh_by_the_command_line_counts(first_run):
         assert "has seen these ratings" in str(sensors.watch_ratings(context))
 
 
+def test_recommendations_of_other_ratings_than_the_report_are_made_anew(ticker):
+    """After a refresh that failed before its report, recommendations would rest on ratings that are gone."""
+    ticker.land("one")
+    ticker.settle()
+    latest = ticker.instance.get_latest_materialization_event
+    now = {
+        f"dagster/input_data_version/{name}": latest(dg.AssetKey(name)).asset_materialization.tags[
+            "dagster/data_version"
+        ]
+        for name in ("ratings", "users", "movies")
+    }
+
+    def made(asset: str, tags: dict[str, str]) -> None:
+        ticker.instance.report_runless_asset_event(dg.AssetMaterialization(asset, tags=tags))
+
+    made("evaluation_report", now)
+    made("recommendations", dict.fromkeys(now, "others"))
+    assert isinstance(_retrain(ticker, None)[0], dg.RunRequest)
+    made("recommendations", now)
+    assert "has seen these ratings" in str(_retrain(ticker, None)[0])
+
+
 # Failures and times
 
 

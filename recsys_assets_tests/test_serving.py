@@ -51,7 +51,7 @@ def test_everybody_gets_the_best_unrated_movies(seed, n_users, n_movies, n, shar
     model = _model(seed, n_users, n_movies)
     rated = np.random.default_rng(seed).random((n_users, n_movies)) < share
     ranker = of_vectors(model.user_factors, model.movie_factors)
-    best = rankings.top_n(ranker, lazy(_ratings(rated)), n_users=n_users, n=n)
+    best = rankings.top_n(ranker, lazy(_ratings(rated)), np.arange(n_users), n=n)
     for user in range(n_users):
         rows = best.filter(pl.col("user") == user)
         unrated = np.flatnonzero(~rated[user])
@@ -69,7 +69,7 @@ def test_a_cold_user_of_implicit_als_is_shown_what_its_cluster_likes():
     model = ALSModel(factors, np.eye(2, dtype=np.float32), known, np.array([True, True]), {}, "index")
     clusters = lazy(pl.DataFrame({"user": range(5), "cluster": [0, 1, 0, 1, 2]}))
     ranker = entry("top_n", "implicit_als").ranker(ranking_model=model, user_clusters=clusters)
-    best = rankings.top_n(ranker, lazy(_ratings(np.zeros((5, 2), bool))), n_users=5, n=1)
+    best = rankings.top_n(ranker, lazy(_ratings(np.zeros((5, 2), bool))), np.arange(5), n=1)
     assert best["movie"].to_list() == [0, 1, 0, 1, 0]
     assert cold_start.warm_up(model, clusters)[4].tolist() == [1.5, 1.5]
 
@@ -117,7 +117,7 @@ def _fitted(everything: tuple[pl.DataFrame, dict], name: str) -> ServingModel:
 def _shown(everything: tuple[pl.DataFrame, dict], model: ServingModel, n: int = 3) -> tuple[Ranker, pl.DataFrame]:
     ratings, tables = everything
     ranker = model.ranker(lazy(ratings), tables)
-    return ranker, rankings.top_n(ranker, lazy(ratings), n_users=INDEX.n_users, n=n)
+    return ranker, rankings.top_n(ranker, lazy(ratings), np.arange(INDEX.n_users), n=n)
 
 
 @pytest.mark.parametrize("name", ["ease", "blend"])

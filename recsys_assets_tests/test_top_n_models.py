@@ -52,6 +52,13 @@ def test_what_was_rated_low_speaks_against_similar_movies():
     assert scores[1:MOVIES_PER_GROUP].mean() < scores[MOVIES_PER_GROUP:UNRATED].mean()
 
 
+def test_a_regularisation_too_small_for_a_solution_is_told():
+    """Scores would be NaN, and lists whatever sorts before numbers."""
+    alike = sparse.csr_array(np.full((3, 2), 1e4, np.float32))
+    with pytest.raises(ValueError, match="set a larger one"):
+        ease.item_weights(alike, reg=1e-3)
+
+
 def test_the_weights_are_the_minimum_without_a_movie_speaking_for_itself():
     """EASE would not be EASE: a movie would speak for itself, or the weights would be other than least squares."""
     matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32))

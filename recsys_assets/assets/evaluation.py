@@ -26,7 +26,7 @@ from recsys_assets.storage import write_atomically
 from recsys_assets.studied import study_tables
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
-SPLITS = (
+_SPLITS = (
     "train_ratings",
     "test_ratings",
     "train_histories",
@@ -40,7 +40,7 @@ SPLITS = (
     group="evaluation",
     kinds=TABLE_KINDS,
     ins={
-        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *SPLITS)},
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *_SPLITS)},
         **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
     },
     dagster_type=nw.LazyFrame,

@@ -2,6 +2,7 @@
 
 import dagster as dg
 import narwhals as nw
+import numpy as np
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
@@ -56,7 +57,7 @@ def recommendations(
     tables = {"users": users, "movies": movies, "user_features": user_features, "user_clusters": user_clusters}
     ranker = serving_model.ranker(ratings, tables)
     n_users = row_count(users)
-    best = rankings.top_n(ranker, ratings, n_users=n_users, n=settings.serving.n)
+    best = rankings.top_n(ranker, ratings, np.arange(n_users, dtype=np.int32), n=settings.serving.n)
     context.add_output_metadata(
         {
             "model": serving_model.name,

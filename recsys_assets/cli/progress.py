@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from recsys_assets.cli.terminal import seconds
-from recsys_assets.failures import reason
+from recsys_assets.failures import is_of_a_check, reason
 
 _NAME_WIDTH = 44
 _LIVE_WIDTH = 100
@@ -108,15 +108,17 @@ class RunProgress(logging.Handler):
             self._done += 1
             self._end("✓", "green")
         elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
-            self.failures.append(f"{self._asset} failed: {reason(event.step_failure_data.error)}")
+            error = event.step_failure_data.error
+            if not is_of_a_check(error):
+                self.failures.append(f"{self._asset} failed: {reason(error)}")
             self._end("✗", "red")
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._judge(event.asset_check_evaluation_data)
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not self.failures:
             # Outside of any step: resources, say.
             failure = event.event_specific_data
-            error = failure.error if isinstance(failure, JobFailureData) else None
-            self.failures.append(f"The run failed: {reason(error)}")
+            cause = failure.error if isinstance(failure, JobFailureData) else None
+            self.failures.append(f"The run failed: {reason(cause)}")
 
     def begin_again(self, title: str) -> None:
         """What failed is tried again, with what could not begin because of it."""

@@ -46,14 +46,16 @@ def recommend(
     ratings = reader.table("ratings")
     rated = lazy(ratings.filter(pl.col("user") == user[0]))
     ranker = model.ranker(lazy(ratings), tables)
-    best = rankings.top_n(ranker, rated, n_users=index.n_users, n=n, users=user.to_numpy())
+    best = rankings.top_n(ranker, rated, user.to_numpy(), n=n)
     shown = serving.recommendations(best, reasons(best, rated, ranker), tables["users"], tables["movies"])
     facts = reader.table("movies").select("movie_id", "year", "genres").collect()
     without = ranker.otherwise if ranker.contributions is None or not row_count(rated) else "–"
     listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
     for row in shown.join(facts, on="movie_id", how="left").sort("rank").iter_rows(named=True):
         because = ", ".join(row["because"]) or without
-        cells = (str(row["rank"]), row["movie_id"], titled(row), genre_text(row), f"{row['score']:.3f}", because)
+        # Of a movie that the model does not know it says nothing.
+        score = "–" if row["score"] is None else f"{row['score']:.3f}"
+        cells = (str(row["rank"]), row["movie_id"], titled(row), genre_text(row), score, because)
         listed.add_row(*cells)
     console().print(listed)
 

@@ -11,7 +11,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import common_values, pseudo_random, to_polars
+from recsys_assets.recommender.frames import pseudo_random, to_polars
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -58,7 +58,7 @@ def _one_hot(texts: pl.DataFrame, log: Callable[[str], None]) -> pl.DataFrame:
         there = attribute.drop_nulls().n_unique()
         if there < 2:
             continue
-        values = common_values(attribute, at_most=_MAX_VALUES)
+        values = _shared(attribute)
         if len(values) < there:
             log(f"{attribute.name}: {len(values)} of {there:,} values are used, the most frequent that users share")
         columns += [
@@ -66,6 +66,15 @@ def _one_hot(texts: pl.DataFrame, log: Callable[[str], None]) -> pl.DataFrame:
             for value in values
         ]
     return pl.DataFrame(columns)
+
+
+def _shared(attribute: pl.Series) -> pl.Series:
+    """The values that at least two users share, in order; of many the most frequent ones.
+
+    What tells one user from all others, as a name or an e-mail does, says nothing of others.
+    """
+    counted = attribute.drop_nulls().alias("value").value_counts(name="n").filter(pl.col("n") > 1)
+    return counted.sort("n", "value", descending=[True, False]).head(_MAX_VALUES)["value"].sort()
 
 
 def sweep(

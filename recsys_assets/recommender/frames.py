@@ -152,15 +152,6 @@ def same_engine(template: nw.LazyFrame, small: pl.DataFrame) -> nw.LazyFrame:
     return nw.from_native(session.createDataFrame(small.to_arrow()))
 
 
-def common_values(values: pl.Series, *, at_most: int) -> pl.Series:
-    """The distinct values that at least two rows share, in order: the most frequent ones where there are many.
-
-    What tells one row from all others, as a name or an e-mail does, says nothing of others.
-    """
-    counted = values.drop_nulls().alias("value").value_counts(name="n").filter(pl.col("n") > 1)
-    return counted.sort("n", "value", descending=[True, False]).head(at_most)["value"].sort()
-
-
 def row_count(frame: nw.LazyFrame) -> int:
     """Number of rows; for a stored table read from its metadata, not from its rows."""
     return int(to_polars(frame.select(nw.len().alias("n")))["n"][0])

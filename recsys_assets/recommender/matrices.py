@@ -42,3 +42,15 @@ def user_movie_matrix(
     users, counts = np.unique(cells["user"].to_numpy(), return_counts=True)
     starts = np.concatenate([[0], np.cumsum(counts)])
     return users, sparse.csr_array((cells[values].to_numpy(), movies, starts), shape=(len(users), n_movies))
+
+
+def membership(lists: pl.Series) -> sparse.csr_array:
+    """Which row's list holds which value: ones, shape (rows, different values), the values in order.
+
+    Args:
+        lists: of lists; null where nothing is known.
+    """
+    named = pl.DataFrame({"value": lists.list.unique()}).with_row_index("row").explode("value").drop_nulls("value")
+    row, column = named["row"].to_numpy(), named["value"].rank("dense").to_numpy().astype(np.int64) - 1
+    n_values = int(column.max(initial=-1)) + 1
+    return sparse.csr_array((np.ones(len(named)), (row, column)), shape=(len(lists), n_values))

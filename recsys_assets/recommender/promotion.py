@@ -202,28 +202,26 @@ class Contests:
         return next(score for score in scores if score.name.startswith("ndcg"))
 
     def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Contest]:
-        """One contest per task.
+        """One contest per task, where its score is defined: there is no NDCG without a liked movie.
 
         Args:
             challengers: the new models.
             opponents: baselines, or the models in use.
             configuration: name of the configuration that the opponents are of.
-
-        Raises:
-            ValueError: a score is not defined on these rows.
         """
-        return [
+        contests = (
             self._contest(model, metric, f"{opponents[task][0]} {configuration}".strip(), opponents[task][1])
             for task, (model, metric) in challengers.items()
-        ]
+        )
+        return [contest for contest in contests if contest]
 
-    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Contest:
+    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Contest | None:
         paired = difference(metric, other, "difference")
         everyone = np.ones(len(metric.parts[0]), dtype=bool)
         scores = estimates([metric, other, paired], everyone, seed=self._seed, n_resamples=self._n_resamples)
         own, theirs, gap = scores
         if own is None or theirs is None or gap is None:
-            raise ValueError(f"{metric.name} is not defined on the test ratings, so nothing can be compared by it")
+            return None
         return Contest(
             metric.name,
             model,
@@ -259,6 +257,7 @@ def decide(
     champion: Sequence[Contest],
     withdrawn: Collection[str] = (),
     outdated: Collection[str] = (),
+    undefined: Collection[str] = (),
 ) -> Decision:
     """Whether the candidate replaces the configuration in use.
 
@@ -273,10 +272,13 @@ def decide(
         champion: against the current one.
         withdrawn: names of configurations that a person rolled back from.
         outdated: models in use that this version of the code cannot fit again: nothing was compared with them.
+        undefined: metrics without which the test ratings leave the contests.
     """
     lost = [str(contest) for contest in baseline if contest.difference <= 0]
     worse = [str(contest) for contest in champion if contest.high < 0]
-    but = f", but they do not beat the baseline: {'; '.join(lost)}." if lost else ", and they beat the baselines."
+    unknown = f"the test ratings do not define {' and '.join(undefined)}" if undefined else ""
+    doubts = [*([f"they do not beat the baseline: {'; '.join(lost)}"] if lost else []), *filter(None, [unknown])]
+    but = f", but {', and '.join(doubts)}." if doubts else ", and they beat the baselines."
     if current is None:
         return Decision("promoted", f"These are the first settings{but}")
     if current.ranking.model in outdated:
@@ -286,6 +288,8 @@ def decide(
         return Decision("kept", f"The settings are those in use{but}")
     if candidate.name in withdrawn:
         return Decision("kept", "Somebody rolled back from these settings; to use them again, roll back to them.")
+    if undefined:
+        return Decision("kept", f"The new settings cannot be compared: {unknown}.")
     if lost:
         return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
     if worse:
@@ -335,11 +339,13 @@ def gate(
     )
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
+    compared = {contest.metric for contest in baseline}
+    undefined = [metric.name for _, metric in challengers.values() if metric.name not in compared]
     champion: list[Contest] = []
     parts = current.parts if current else {}
     known = {task: part for task, part in parts.items() if part.can_be_fitted(task, parameters)}
     outdated = [part.model for task, part in parts.items() if task not in known]
-    if current and candidate != current and candidate.name not in withdrawn:
+    if current and candidate != current and candidate.name not in withdrawn and not undefined:
         fitted = refit(current)
         # What both have in common predicts the same, and need not be fitted twice.
         opponents = {
@@ -350,5 +356,13 @@ def gate(
         }
         rivals = {task: challenger for task, challenger in challengers.items() if task in known}
         champion = contests.between(rivals, contests.scored(opponents), current.name)
-    decision = decide(candidate, current, baseline=baseline, champion=champion, withdrawn=withdrawn, outdated=outdated)
+    decision = decide(
+        candidate,
+        current,
+        baseline=baseline,
+        champion=champion,
+        withdrawn=withdrawn,
+        outdated=outdated,
+        undefined=undefined,
+    )
     return decision, [*baseline, *champion]

@@ -21,8 +21,8 @@ Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
 # From the movies that one user has rated and the ratings, shape (R,) each, and further movies, shape (P,), to what each
 # rating adds to the scores of those movies, shape (R, P).
 Contributions = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-# The score of a movie that a model does not know.
-LAST = float(np.finfo(np.float32).min)
+# The score by which a movie that a model does not know is ordered.
+_UNKNOWN = float(np.finfo(np.float32).min)
 # 16 MB of float32 scores at a time.
 _SCORES_PER_BLOCK = 4_000_000
 # Up to this many places of one user are counted, each in one pass over the scores; for more it pays to sort them.
@@ -57,7 +57,7 @@ class Ranker:
             rated: the ratings of each, shape (B, n_movies).
         """
         scores = self.scores(users, rated)
-        scores[:, ~self.movie_known] = LAST
+        scores[:, ~self.movie_known] = _UNKNOWN
         cells = rated.tocoo()
         scores[cells.row, cells.col] = -np.inf
         return scores
@@ -120,29 +120,23 @@ def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> p
     return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
 
 
-def top_n(
-    ranker: Ranker, ratings: nw.LazyFrame, *, n_users: int, n: int = 10, users: np.ndarray | None = None
-) -> pl.DataFrame:
+def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 10) -> pl.DataFrame:
     """The `n` unrated movies of highest score per user: user, rank (from 1), movie, score.
 
     Args:
         ranker: what scores the movies.
         ratings: user, movie, rating; what each user has rated already.
-        n_users: number of users of the catalogue.
+        users: dense indices, shape (users,).
         n: movies per user.
-        users: dense indices to recommend for, by default everyone.
 
-    Each user gets min(n, unrated movies) rows; movies that the model does not know come last. Equal scores are ordered
-    by the movie's index.
+    Each user gets min(n, unrated movies) rows; movies that the model does not know come last, without a score. Equal
+    scores are ordered by the movie's index.
     """
-    chosen = np.arange(n_users, dtype=np.int32) if users is None else users
     n_movies = len(ranker.movie_known)
-    seen = rows_of(chosen, *user_movie_matrix(ratings, n_movies=n_movies))
+    seen = rows_of(users, *user_movie_matrix(ratings, n_movies=n_movies))
     nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "movie": pl.Int32, "score": pl.Float64})
-    best = (
-        _best(chosen[block], ranker.ordered(chosen[block], seen[block]), n) for block in blocks(len(chosen), n_movies)
-    )
-    return pl.concat([nobody, *best])
+    best = (_best(users[block], ranker.ordered(users[block], seen[block]), n) for block in blocks(len(users), n_movies))
+    return pl.concat([nobody, *best]).with_columns(pl.col("score").replace(_UNKNOWN, None))
 
 
 def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:

@@ -9,7 +9,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import common_values, to_polars
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.matrices import membership
 from recsys_assets.recommender.models.liking import feature_matrix
 
 # A number with this few values, such as MovieLens 1M's age groups, is a category as well.
@@ -37,15 +38,15 @@ def _is_few(n_values: int) -> bool:
 def movie_attributes(movies: nw.LazyFrame) -> np.ndarray:
     """Genres one-hot, the scaled year and its square: shape (n_movies, F), float64. A missing year is the mean.
 
-    Of many genres, such as free tags, the 50 most frequent.
+    Of the genres those that movies share; of many, such as free tags, the 50 most frequent.
     """
     table = to_polars(movies, "movie", "year", "genres").sort("movie")
-    names = common_values(
-        table["genres"].list.unique().explode(keep_nulls=True, empty_as_null=True), at_most=_MAX_GENRES
-    )
-    genres = [table["genres"].list.contains(name).fill_null(False).to_numpy() for name in names]
+    genres = membership(table["genres"])
+    counts = genres.sum(axis=0)
+    common = np.sort(np.argsort(-counts, kind="stable")[:_MAX_GENRES])
+    common = common[counts[common] > 1]
     year = scaled(table["year"].cast(pl.Float64).fill_null(float("nan")).to_numpy())
-    return np.column_stack([*genres, year, year**2]).astype(np.float64)
+    return np.column_stack([genres[:, common].toarray(), year, year**2])
 
 
 def scaled(values: np.ndarray) -> np.ndarray:

@@ -364,7 +364,11 @@ TABLES: Mapping[str, Table] = {
             "rank": Column(COUNT, "place, from 1", low=1),
             "movie_id": _MOVIE_ID,
             "title": Column(nw.String(), "title", nullable=True),
-            "score": Column(REAL, "the model's score: comparable within a user only"),
+            "score": Column(
+                REAL,
+                "the model's score: comparable within a user only; null where it knows nothing of the movie",
+                nullable=True,
+            ),
             "because": Column(
                 nw.List(nw.String()),
                 "titles of up to 3 of the user's own ratings, those that carried the score most; empty where none "

@@ -16,21 +16,21 @@ from recsys_assets.recommender.evaluation.measured import OF_ALL_LISTS
 from recsys_assets.recommender.evaluation.metrics import mean
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.matrices import membership
 from recsys_assets.recommender.rankings import Ranker
 
 
-def top_lists(ranker: Ranker, users: np.ndarray, *, rated: nw.LazyFrame, n_users: int, k: int = 10) -> nw.LazyFrame:
+def top_lists(ranker: Ranker, users: np.ndarray, *, rated: nw.LazyFrame, k: int = 10) -> nw.LazyFrame:
     """The first k of all movies that each user has not rated: user, movie, rank.
 
     Args:
         ranker: the model; movies that it does not know are in no list.
         users: dense ids, shape (users,).
         rated: table ratings; the movies that are not listed.
-        n_users: number of users of the catalogue.
         k: length of a list; shorter where a model knows fewer movies.
     """
-    best = rankings.top_n(ranker, rated, n_users=n_users, n=k, users=users)
-    return lazy(best.filter(pl.col("score") > rankings.LAST).select("user", "movie", "rank"))
+    best = rankings.top_n(ranker, rated, users, n=k)
+    return lazy(best.drop_nulls("score").select("user", "movie", "rank"))
 
 
 def random_ranker(n_movies: int, *, seed: int) -> Ranker:
@@ -71,7 +71,7 @@ class ListMetrics:
         self._rows, self._populations, self._k = rows, populations, k
         catalogue = to_polars(movies, "movie", "genres").sort("movie")
         self._n_movies = len(catalogue)
-        self._genres = _genre_matrix(catalogue["genres"])
+        self._genres = membership(catalogue["genres"])
         counts = to_polars(train_ratings.group_by("movie").agg(count=nw.len()))
         n_raters = np.zeros(self._n_movies)
         n_raters[counts["movie"].to_numpy()] = counts["count"].to_numpy()
@@ -105,7 +105,7 @@ class ListMetrics:
         """Mean distance over the pairs of each list and whether it has a pair: two arrays of shape (users,)."""
         distances = np.zeros(matrix.shape[0])
         for user, (start, end) in enumerate(zip(matrix.indptr, matrix.indptr[1:], strict=False)):
-            genres = self._genres[matrix.indices[start:end]]
+            genres = self._genres[matrix.indices[start:end]].toarray()
             common = genres @ genres.T
             sizes = genres.sum(axis=1)
             either = sizes[:, None] + sizes - common
@@ -131,10 +131,3 @@ class ListMetrics:
 
 def _over(total: np.ndarray, length: np.ndarray) -> np.ndarray:
     return np.divide(total, length, out=np.zeros(len(length)), where=length > 0)
-
-
-def _genre_matrix(genres: pl.Series) -> np.ndarray:
-    """Which movie has which genre: float64 of shape (movies, genres)."""
-    names = genres.explode().drop_nulls().unique().sort()
-    columns = [genres.list.contains(name).fill_null(False).to_numpy() for name in names]
-    return np.column_stack(columns).astype(np.float64) if columns else np.zeros((len(genres), 0))

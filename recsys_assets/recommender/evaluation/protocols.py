@@ -5,7 +5,7 @@ study's business.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 import narwhals as nw
@@ -122,21 +122,23 @@ def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
     }
 
 
-def lists(tables: Tables, rankers: "Mapping[Entry, Ranker]", *, k: int = 10, seed: int = 0) -> dict[str, nw.LazyFrame]:
+def lists(
+    tables: Tables, entries: "Collection[Entry]", ranker: "Callable[[Entry], Ranker]", *, k: int = 10, seed: int = 0
+) -> dict[str, nw.LazyFrame]:
     """What each model would show the users that `top_n` scores, by name; with lists drawn at random as `random`.
 
     Args:
         tables: what `split("top_n", ...)` gave.
-        rankers: by entry.
+        entries: the models.
+        ranker: from an entry to what scores its movies; one at a time, for they may be large.
         k: length of the lists.
         seed: of the random lists.
     """
-    relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from(tables["train_ratings"]))
+    train = tables["train_ratings"]
+    relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from(train))
     users = to_polars(relevant.select("user").unique())["user"].sort().to_numpy()
-    named = {entry.name: ranker for entry, ranker in rankers.items()}
-    named[RANDOM] = random_ranker(row_count(tables["movies"]), seed=seed)
-    rated, n_users = tables["train_ratings"], row_count(tables["users"])
-    return {name: top_lists(ranker, users, rated=rated, n_users=n_users, k=k) for name, ranker in named.items()}
+    shown = {entry.name: top_lists(ranker(entry), users, rated=train, k=k) for entry in entries}
+    return shown | {RANDOM: top_lists(random_ranker(row_count(tables["movies"]), seed=seed), users, rated=train, k=k)}
 
 
 def measured(

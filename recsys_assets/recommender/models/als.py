@@ -37,8 +37,8 @@ class ALSModel:
         user_factors: shape (n_users, rank), float32; zeros where the user had no training rating, or with implicit
             preferences none that speaks for a movie.
         movie_factors: shape (n_movies, rank), float32; the same of movies.
-        user_known: shape (n_users,), whether the user had a training rating.
-        movie_known: shape (n_movies,), whether the movie had one.
+        user_known: shape (n_users,), whether the user has factors.
+        movie_known: shape (n_movies,), whether the movie has factors.
         params: the parameters of the fit.
         index: fingerprint of the dense index it was fitted with.
     """
@@ -212,14 +212,12 @@ def fit(
         shutil.rmtree(folder, ignore_errors=True)
     user = _dense(user_factors, "id", index.n_users)
     movie = _dense(movie_factors, "id", index.n_movies)
-    if implicit_prefs:
-        for (_, known), column in ((user, "user"), (movie, "movie")):
-            known[to_polars(rows.select(column).unique())[column].to_numpy()] = True
     return ALSModel(user[0], movie[0], user[1], movie[1], params=facts, index=index.fingerprint)
 
 
 def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
-    """The rows of users and of movies with a preference above 0; the factors of all others are 0, and change nothing.
+    """The rows of users and of movies with a preference above 0; all others would end with factors of 0, which say
+    nothing and to which nothing is due but a part in the random start.
 
     Spark regularises by the number of such preferences. Where there is none, and fewer movies or users than factors,
     the equations that it solves have no unique solution, and it gives up.

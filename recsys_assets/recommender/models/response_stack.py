@@ -15,6 +15,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.matrices import membership
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.ridge import standardised_ridge
 from recsys_assets.recommender.segments.residuals import SegmentResidualModel
@@ -140,8 +141,8 @@ def features(
         neighbours=parts["neighbours"],
         segments=segment_residual_model.parts(user, movie, user_segments).astype(np.float64),
         mood=_mood(history, n_users)[user],
-        genres=_leaning(history, table.select("movie", kind="genres"), user, movie, n_users),
-        era=_leaning(history, table.select("movie", kind=pl.concat_list(era)), user, movie, n_users),
+        genres=_leaning(history, table["genres"], user, movie, n_users),
+        era=_leaning(history, table.select(pl.concat_list(era)).to_series(), user, movie, n_users),
         log_ratings=log_ratings,
     )
 
@@ -168,25 +169,22 @@ def _mood(history: pl.DataFrame, n_users: int) -> np.ndarray:
     return total / (np.bincount(user, weight, n_users) + 1)
 
 
-def _leaning(
-    history: pl.DataFrame, kinds: pl.DataFrame, user: np.ndarray, movie: np.ndarray, n_users: int
-) -> np.ndarray:
+def _leaning(history: pl.DataFrame, kinds: pl.Series, user: np.ndarray, movie: np.ndarray, n_users: int) -> np.ndarray:
     """The user's shrunk mean residual in each kind of the movie, averaged over them: shape (P,).
 
     Args:
         history: user, movie, residual.
-        kinds: movie, kind (list); the whole catalogue in order.
+        kinds: of each movie, a list; the whole catalogue in order.
         user: shape (P,).
         movie: shape (P,).
         n_users: number of users.
     """
-    named = kinds.explode("kind").drop_nulls("kind")
-    of_movie, kind = named["movie"].to_numpy(), named["kind"].rank("dense").to_numpy().astype(np.int64) - 1
-    share = 1 / np.bincount(of_movie, minlength=len(kinds))[of_movie]
-    shares = sparse.csr_array((share, (of_movie, kind)), shape=(len(kinds), int(kind.max(initial=0)) + 1))
+    member = membership(kinds)
+    shares = sparse.csr_array(sparse.diags_array(1 / np.maximum(member.sum(axis=1), 1)) @ member)
     cells = (history["user"].to_numpy(), history["movie"].to_numpy())
     shape = (n_users, len(kinds))
     total = sparse.csr_array((history["residual"].to_numpy(), cells), shape=shape) @ shares
     count = sparse.csr_array((np.ones(len(history)), cells), shape=shape) @ shares
-    mean = total.toarray() / (count.toarray() + _LEANING_SHRINKAGE)
+    weight = sparse.csr_array((1 / (count.data + _LEANING_SHRINKAGE), count.indices, count.indptr), shape=count.shape)
+    mean = sparse.csr_array(total.multiply(weight))
     return np.asarray(shares[movie].multiply(mean[user]).sum(axis=1)).ravel()

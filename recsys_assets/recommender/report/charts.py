@@ -208,7 +208,8 @@ def _role_color(present: set[str]) -> alt.Color:
 def _bound_lines(bounds: pl.DataFrame, x: Callable[[str], alt.X], domain: list[float]) -> list[alt.Chart]:
     """A dashed line per bound, its label reading inwards; of a bound outside the panel, the label with an arrow."""
     low, high = domain
-    value, label = pl.col("value"), pl.format("{} {}", "label", "text")
+    # Without what stands in brackets: where the bounds are near each other their labels would overlap.
+    value, label = pl.col("value"), pl.format("{} {}", pl.col("label").str.replace(r" \(.*\)$", ""), "text")
     to_the_left = value <= (low + high) / 2
     arrow = pl.when(value < low).then(pl.format("← {}", label)).when(value > high).then(pl.format("{} →", label))
     named = bounds.with_columns(text=arrow.otherwise(label), at=value.clip(low, high))

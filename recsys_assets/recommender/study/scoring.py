@@ -146,8 +146,7 @@ def protocol_scores(
         for predictions, again, changed in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):
             if protocol == "top_n":
                 log(f"{protocol}: lists for all users that are scored")
-                rankers = {entry: again.ranker(entry) for entry in changed}
-                lists |= protocols.lists(tables, rankers, seed=how.seed)
+                lists |= protocols.lists(tables, changed, again.ranker, seed=how.seed)
             shown = dict(lists) or None
             runs.append(
                 protocols.measured(protocol, tables, predictions, selected=selected, lists=shown, seed=how.seed)
