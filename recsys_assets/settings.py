@@ -193,10 +193,8 @@ class AttributeEffectsSettings(Section):
 class StackHoldoutSettings(Section):
     """The training ratings that the stack of rating models learns from."""
 
-    folds: Literal["time", "random", "users"] = Field(
-        "time",
-        description="Which of them are hidden from the models, as what is predicted: the latest, random ones, or all "
-        "those of some users.",
+    folds: Literal["time", "random"] = Field(
+        "time", description="Which of them are hidden from the models, as what is predicted: the latest or random ones."
     )
     seed: int = Field(0, ge=0, description="Seed of what is random.")
 

@@ -564,9 +564,9 @@ def test_lists_are_those_of_the_models_of_each_seed(study, fitted, tmp_path, mon
     asked: list[set[str]] = []
     make = protocols.lists
 
-    def counted(tables, ranked, **others):
+    def counted(tables, ranked, ranker, **others):
         asked.append({entry.name for entry in ranked})
-        return make(tables, ranked, **others)
+        return make(tables, ranked, ranker, **others)
 
     monkeypatch.setattr(protocols, "lists", counted)
     together, *alone = (

@@ -23,12 +23,12 @@ from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.ridge import standardised_ridge
 
-Folds = Literal["time", "random", "users"]
+Folds = Literal["time", "random"]
 
 # The models of the fold learn from what came before this share of the ratings, the weights from the rest. An earlier
 # fold beside it made the scores worse: what corrects the past is not what corrects the future.
 _TIME_CUT = 0.85
-# Of the parts into which a hash cuts the ratings, or the users, one is hidden.
+# Of the parts into which a hash cuts the ratings one is hidden.
 _RANDOM_PARTS = 10
 # Ratings without a correction that are added to the hidden ones when their level is taken.
 _LEVEL_SHRINKAGE = 1000.0
@@ -147,8 +147,7 @@ def hold_out(
         attribute_effects_model: likewise.
         cluster_mean_model: likewise.
         rating_neighbours_model: likewise.
-        folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; `random` ones; or
-            all those of some `users`.
+        folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; or `random` ones.
         seed: of what is random.
 
     Returns:
@@ -252,7 +251,7 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
         return in_time[:cut], in_time[cut:]
-    drawn = pseudo_random(seed, ["user", "movie"] if folds == "random" else ["user"])
+    drawn = pseudo_random(seed, ["user", "movie"])
     hidden = to_polars(lazy(rows).select(hidden=drawn % _RANDOM_PARTS == 0))["hidden"]
     return rows.filter(~hidden), rows.filter(hidden)
 

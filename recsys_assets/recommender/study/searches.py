@@ -169,7 +169,7 @@ SEARCHES = (
         RMSE_UNSEEN,
         ("time_cut", "new_users_0"),
     ),
-    Search("stack_holdout", "time_cut", "stack", {"stack_holdout.folds": ("time", "random", "users")}, RMSE),
+    Search("stack_holdout", "time_cut", "stack", {"stack_holdout.folds": ("time", "random")}, RMSE),
     Search("stack", "time_cut", "stack", {"stack.reg": (1e3, 1e4, 3e4, 1e5), "stack.level_share": (0.5, 1.0)}, RMSE),
     _choice_of_model("time_cut", RMSE),
     Search(
