@@ -1,7 +1,9 @@
 """Runs of parts of the graph in a home of the test's own."""
 
 import shutil
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,18 @@ from recsys_assets.storage import AssetStore, scan
 
 def copied(home: Home, folder: Path) -> Home:
     """The home again, in another folder, to change at will."""
-    shutil.copytree(home.path, folder, symlinks=True)
+    beside_a_database = shutil.ignore_patterns("*.db-wal", "*.db-shm", "*.db-journal")
+    shutil.copytree(home.path, folder, symlinks=True, ignore=beside_a_database, copy_function=_copy)
     return Home(folder)
+
+
+def _copy(source: str, target: str) -> None:
+    """A file; a database as SQLite copies it, as another worker may have it open and its log can go at any time."""
+    if not source.endswith(".db"):
+        shutil.copy2(source, target)
+        return
+    with closing(sqlite3.connect(source)) as database, closing(sqlite3.connect(target)) as copy:
+        database.backup(copy)
 
 
 def materialize(home: Home, selection: str, run_config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
