@@ -123,3 +123,15 @@ def test_fewer_movies_than_factors_and_users_who_like_nothing(tmp_path):
     assert not model.user_factors[6].any() and not model.movie_factors[4].any()
     scores = model.scores(rated[:2])
     assert scores[0, 0] > scores[0, 1] and scores[1, 1] > scores[1, 0]
+
+
+@pytest.mark.spark
+def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path):
+    """A setting that is too high would end in a page of Java about empty input."""
+    columns = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32}
+    train = lazy(pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=columns, orient="row"))
+    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    index = Index(n_users=1, n_movies=2, fingerprint="planted")
+    with pytest.raises(ValueError, match=r"above 13, .* lower neutral_offset"):
+        als.fit(train, spark=spark, scratch=tmp_path, index=index, implicit_prefs=True, neutral_offset=5.0)
+    assert not list(tmp_path.iterdir())

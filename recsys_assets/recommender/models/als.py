@@ -185,6 +185,9 @@ def fit(
             movie; by default every rating speaks for it. Only with `implicit_prefs`.
         n_blocks: blocks of users and of movies. Spark's 10 cost half as much time again on small data.
         seed: of the starting factors.
+
+    Raises:
+        ValueError: no rating speaks for a movie; only with `implicit_prefs`.
     """
     params = {
         "rank": rank,
@@ -207,6 +210,11 @@ def fit(
         rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
         fitted = _that_say_something(rows) if implicit_prefs else rows
         fitted.sort("user", "movie").sink_parquet(str(folder / "ratings.parquet"))
+        if implicit_prefs and pl.scan_parquet(folder / "ratings.parquet").limit(1).collect().is_empty():
+            raise ValueError(
+                f"no rating is above {facts.get('neutral', 0):g}, so none speaks for a movie, and implicit ALS has "
+                "nothing to learn; set a lower neutral_offset"
+            )
         user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
