@@ -98,10 +98,8 @@ class Bench:
         return home
 
     def copy(self, of: Home, name: str, settings: str = STILL) -> Home:
-        """The same home elsewhere, with an instance of its own."""
+        """The same home elsewhere."""
         home = copied(of, self.folder / name)
-        (home.dagster / "dagster.yaml").unlink()
-        home.prepare()
         home.settings_file.write_text(FAST_SETTINGS + settings)
         return home
 

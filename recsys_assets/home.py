@@ -4,14 +4,36 @@ Paths only. What is in a folder, and in which form, is the business of the modul
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 # Names that programs give to what they are still writing.
 _UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
+# The dagster.yaml of a home. It names no folder, so that Dagster keeps everything beside it, wherever the home is moved
+# or copied. That of the checkout says the same for the default home.
+INSTANCE = {
+    "telemetry": {"enabled": False},
+    "nux": {"enabled": False},
+    "concurrency": {"runs": {"max_concurrent_runs": 1}},
+    "run_queue": {"dequeue_interval_seconds": 1},
+    "run_launcher": {"module": "recsys_assets.launcher", "class": "ProcessCheckingRunLauncher"},
+    "run_monitoring": {
+        "enabled": True,
+        "poll_interval_seconds": 5,
+        "start_timeout_seconds": 60,
+        "cancel_timeout_seconds": 60,
+    },
+    "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
+    "retention": {
+        "schedule": {"purge_after_days": 90},
+        "sensor": {"purge_after_days": {"skipped": 7, "failure": 30, "success": 30}},
+    },
+}
 _REPO_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -130,37 +152,30 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True)
         configuration = self.dagster / "dagster.yaml"
         if not configuration.exists():
-            configuration.write_text(yaml.safe_dump(instance_configuration(self.dagster), sort_keys=False))
+            _write(configuration, INSTANCE)
+        elif _holds_its_path(stored := yaml.safe_load(configuration.read_text())):
+            _write(configuration, {section: content for section, content in stored.items() if section not in _STORES})
+            logs, place = self.dagster / "compute_logs", self.dagster / "storage"
+            if logs.exists() and not place.exists():
+                logs.rename(place)
 
 
-def instance_configuration(storage: Path) -> dict[str, object]:
-    """Content of a dagster.yaml that keeps everything below `storage`. The repo root's own file says the same."""
-    return {
-        "storage": {"sqlite": {"base_dir": str(storage)}},
-        "local_artifact_storage": {
-            "module": "dagster._core.storage.root",
-            "class": "LocalArtifactStorage",
-            "config": {"base_dir": str(storage)},
-        },
-        "compute_logs": {
-            "module": "dagster._core.storage.local_compute_log_manager",
-            "class": "LocalComputeLogManager",
-            "config": {"base_dir": str(storage / "compute_logs")},
-        },
-        "telemetry": {"enabled": False},
-        "nux": {"enabled": False},
-        "concurrency": {"runs": {"max_concurrent_runs": 1}},
-        "run_queue": {"dequeue_interval_seconds": 1},
-        "run_launcher": {"module": "recsys_assets.launcher", "class": "ProcessCheckingRunLauncher"},
-        "run_monitoring": {
-            "enabled": True,
-            "poll_interval_seconds": 5,
-            "start_timeout_seconds": 60,
-            "cancel_timeout_seconds": 60,
-        },
-        "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
-        "retention": {
-            "schedule": {"purge_after_days": 90},
-            "sensor": {"purge_after_days": {"skipped": 7, "failure": 30, "success": 30}},
-        },
-    }
+_STORES = ("storage", "local_artifact_storage", "compute_logs")
+
+
+def _holds_its_path(configuration: Mapping[str, Any]) -> bool:
+    """Whether every store lies where homes once wrote it down; a copy of such a home would write into the original's
+    history. Stores that somebody has set otherwise, such as PostgreSQL, stay as they are.
+    """
+    try:
+        where = configuration["storage"]["sqlite"]["base_dir"]
+        others = [configuration[section]["config"]["base_dir"] for section in _STORES[1:]]
+    except (KeyError, TypeError):
+        return False
+    return Path(where).name == "dagster" and others == [where, str(Path(where) / "compute_logs")]
+
+
+def _write(configuration: Path, content: Mapping[str, Any]) -> None:
+    unfinished = configuration.with_suffix(".unfinished")
+    unfinished.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    unfinished.replace(configuration)

@@ -30,10 +30,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 def _served_home(home: Home, folder: Path, settings: str = "") -> Home:
-    """A copy of a home, with an instance of its own: the run history and its paths."""
     copy = copied(home, folder)
-    (copy.dagster / "dagster.yaml").unlink()
-    copy.prepare()
     copy.settings_file.write_text(FAST_SETTINGS + settings)
     return copy
 

@@ -6,13 +6,15 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.instance.ref import InstanceRef
 
 from recsys_assets.assets import ASSETS
 from recsys_assets.build import build_defs
 from recsys_assets.checks import CHECKS
-from recsys_assets.home import Home, instance_configuration
+from recsys_assets.home import INSTANCE, Home
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.settings import Settings
+from recsys_assets_tests.running import copied
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOT = Path(__file__).parent / "snapshots" / "assets.json"
@@ -118,8 +120,14 @@ def test_no_step_is_split_by_dagster(tmp_path):
 
 def test_the_repo_root_serves_the_default_home():
     """`dg dev` in the checkout would show another run history than the command line."""
+    stores = ("storage", "local_artifact_storage", "compute_logs")
     found = yaml.safe_load((ROOT / "dagster.yaml").read_text())
-    assert found == instance_configuration(Path(".recsys/dagster"))
+    assert {section: content for section, content in found.items() if section not in stores} == INSTANCE
+    by_default = InstanceRef.config_defaults(".recsys/dagster")
+    in_root = InstanceRef.from_dir(str(ROOT))
+    assert in_root.storage_data.config_dict["base_dir"] == by_default["storage"].config_dict["base_dir"]
+    for section in stores[1:]:
+        assert found[section]["config"] == by_default[section].config_dict
     location = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"][0]["python_module"]
     assert location["module_name"] == "recsys_assets.definitions"
     assert location["location_name"] == "recsys_assets"
@@ -136,6 +144,42 @@ def test_two_homes_hold_two_catalogues(tmp_path):
         assert again.get_dynamic_partitions("batches") == ["only-here"]
     with dg.DagsterInstance.from_config(str(homes[1].dagster)) as other:
         assert other.get_dynamic_partitions("batches") == []
+
+
+def test_a_copied_or_moved_home_has_its_own_history(tmp_path):
+    """What is tried in a copy would be recorded in the original, whose sensors would then believe it."""
+    original, copy, moved = (Home(tmp_path / name) for name in ("original", "copy", "moved"))
+    original.prepare()
+    with dg.DagsterInstance.from_config(str(original.dagster)) as instance:
+        instance.add_dynamic_partitions("batches", ["before"])
+    copied(original, copy.path).prepare()
+    with dg.DagsterInstance.from_config(str(copy.dagster)) as instance:
+        instance.add_dynamic_partitions("batches", ["in the copy"])
+    original.path.rename(moved.path)
+    with dg.DagsterInstance.from_config(str(moved.dagster)) as instance:
+        assert instance.get_dynamic_partitions("batches") == ["before"]
+    assert not original.path.exists()
+
+
+def test_homes_that_hold_their_path_forget_it_and_nothing_else(tmp_path):
+    """A home of an earlier version would go on writing into the place from which it was copied."""
+    old, new = tmp_path / "old" / "dagster", Home(tmp_path / "new")
+    stored = {
+        "storage": {"sqlite": {"base_dir": str(old)}},
+        "local_artifact_storage": {"module": "m", "class": "c", "config": {"base_dir": str(old)}},
+        "compute_logs": {"module": "m", "class": "c", "config": {"base_dir": str(old / "compute_logs")}},
+        "run_retries": {"enabled": True, "max_retries": 3},
+    }
+    (new.dagster / "compute_logs" / "of a run").mkdir(parents=True)
+    configuration = new.dagster / "dagster.yaml"
+    configuration.write_text(yaml.safe_dump(stored))
+    new.prepare()
+    assert yaml.safe_load(configuration.read_text()) == {"run_retries": {"enabled": True, "max_retries": 3}}
+    assert (new.dagster / "storage" / "of a run").exists()
+    chosen = stored | {"storage": {"postgres": {"postgres_url": "postgresql://localhost/runs"}}}
+    configuration.write_text(yaml.safe_dump(chosen))
+    new.prepare()
+    assert yaml.safe_load(configuration.read_text()) == chosen
 
 
 def test_the_executor_is_one_setting(tmp_path):

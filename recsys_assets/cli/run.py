@@ -47,7 +47,6 @@ def run(
     """
     check_java()
     here, out = Home.resolve(home), console()
-    here.prepare()
     with locked(here):
         _fetch_if_empty(here, dataset, out)
         try:
@@ -73,13 +72,15 @@ def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:
 
 @contextmanager
 def locked(home: Home) -> Iterator[None]:
-    """Keep other runs of the same home out; the operating system gives the lock back when a process dies.
+    """Make the home ready for a run and keep other runs of it out; the operating system gives the lock back when a
+    process dies.
 
     Raises:
         CommandError: another process holds it.
     """
     from filelock import FileLock, Timeout
 
+    home.prepare()
     lock = FileLock(home.lock)
     try:
         lock.acquire(timeout=0)
