@@ -13,7 +13,7 @@ import yaml
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 # Names that programs give to what they are still writing.
-_UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
+UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
 # The dagster.yaml of a home. It names no folder, so that Dagster keeps everything beside it, wherever the home is moved
 # or copied. That of the checkout says the same for the default home.
 INSTANCE = {
@@ -143,7 +143,7 @@ class Home:
             return []
         names = (entry.name for entry in self.landing.iterdir())
         return sorted(
-            name for name in names if not name.startswith((".", "_")) and not name.endswith(_UNFINISHED_SUFFIXES)
+            name for name in names if not name.startswith((".", "_")) and not name.endswith(UNFINISHED_SUFFIXES)
         )
 
     def prepare(self) -> None:

@@ -294,7 +294,7 @@ def test_the_last_moment_allowed_is_a_day_ahead(tmp_path: Path) -> None:
         (ML_1M | {"users.dat": b"1::F::1::10::48067\n2::M::old::1::1\n3::M::1\n"}, [2, 3]),
         (ML_1M | {"movies.dat": b"1193::A (1971)::Drama\n7::B\n"}, [2]),
         ({"a.csv": GOOD, "users.csv": b"user_id,age\nu,1\n,2\n"}, [3]),
-        ({"a.csv": GOOD, "movies.csv": b"movie_id,title,year\nm,A,1999\n,B,\nn,C,soon\n"}, [3, 4]),
+        ({"a.csv": GOOD, "movies.csv": b"movie_id,title,year\nm,A,1999.0\n,B,\nn,C,soon\no,D,1999.5\n"}, [3, 4, 5]),
     ],
     ids=["1m-users", "1m-movies", "users", "movies"],
 )
@@ -304,6 +304,24 @@ def test_bad_users_and_movies_are_rejected_too(files: Mapping[str, bytes], expec
     assert tables.rejected.collect()["line"].to_list() == expected
     assert tables.users.collect()["user_id"].to_list() in ([], ["1"], ["u"])
     assert tables.movies.collect()["movie_id"].to_list() in ([], ["1193"], ["m"])
+
+
+def test_an_id_that_is_not_a_number_is_missing(tmp_path: Path) -> None:
+    """If this fails, all ratings whose user is unknown are those of one busy user, called NaN."""
+    gap = [1.0, float("nan")]
+    files = {
+        "r.parquet": parquet(user_id=gap, movie_id=gap[::-1], rating=[3, 4], timestamp=[978300760] * 2),
+        "users.parquet": parquet(user_id=gap, age=[30, 40]),
+        "movies.parquet": parquet(movie_id=gap, title=["A", "B"]),
+    }
+    tables = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch")
+    assert tables.rejected.select("file", "line", "reason").collect().rows() == [
+        ("r.parquet", 1, "missing movie id"),
+        ("r.parquet", 2, "missing user id"),
+        ("users.parquet", 2, "missing user id"),
+        ("movies.parquet", 2, "missing movie id"),
+    ]
+    assert (tables.users.collect()["user_id"][0], tables.movies.collect()["movie_id"][0]) == ("1", "1")
 
 
 def test_lines_swallowed_by_a_quote_are_all_counted(tmp_path: Path) -> None:

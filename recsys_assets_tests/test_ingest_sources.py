@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.recommender.frames import conform, lazy
+from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.leaving_out import sample_users
 from recsys_assets.recommender.ingest.sources import SourceTables, read_source
+from recsys_assets.recommender.report.attributes import attributes_by_group
 from recsys_assets.recommender.tables import TABLES
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -338,6 +341,75 @@ def test_a_column_is_text_if_it_is_text_in_any_file(tmp_path: Path) -> None:
         {"user_id": "u1", "level": "1", "age": None},
         {"user_id": "u2", "level": "high", "age": 33.0},
     ]
+
+
+def test_a_number_is_the_text_that_another_file_writes_for_it(tmp_path: Path) -> None:
+    """If this fails, users of the same level are of two kinds, 25 and 25.0."""
+    files = {
+        "r.csv": HEADER + b"u,m,3,978300760\n",
+        "a.parquet": parquet(user_id=["u1", "u2"], level=[25.0, None]),
+        "b.csv": b"user_id,level\nu3,25\nu4,gold\n",
+    }
+    assert sorted(rows(read(tmp_path, files).users)) == [("u1", "25"), ("u2", None), ("u3", "25"), ("u4", "gold")]
+
+
+OWN_NAMES = ["Segment", "Cluster", "Batch", "User", "User ID", "Movie", "Movie ID", "Kept"]
+_CALLED = ["segment_", "cluster_", "batch_", "user_", "user_id_", "movie_", "movie_id_", "kept"]
+
+
+@pytest.mark.parametrize("values", [[1, 2], ["gold", "iron"]], ids=["numbers", "texts"])
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_attributes_may_be_called_as_our_own_columns(form: str, values: list[Any], tmp_path: Path) -> None:
+    """If this fails, a column `segment` of a CRM export breaks the run, or is shown in the place of our segments."""
+    described = pl.DataFrame({"userId": ["u", "v"], **dict.fromkeys(OWN_NAMES, values)})
+    write = {"csv": described.write_csv, "parquet": described.write_parquet, "jsonl": described.write_ndjson}[form]
+    content = io.BytesIO()
+    write(content)
+    ratings = HEADER + b"u,m,3,978300760\nv,m,4,978300760\n"
+    tables = read(tmp_path, {"r.csv": ratings, f"users.{form}": content.getvalue()})
+    assert tables.users.collect_schema().names() == ["user_id", *_CALLED]
+    again = read(tmp_path / "again", {"r.csv": ratings, "users.parquet": parquet(**tables.users.collect().to_dict())})
+    assert again.users.collect().equals(tables.users.collect())
+    users = sample_users(merge.index_users([lazy(tables.users)], [lazy(tables.ratings)]), share=1 - 1e-9, seed=0)
+    for group in ("cluster", "segment"):
+        groups = lazy(pl.DataFrame({"user": [0, 1], group: [0, 0]}, schema_overrides={"user": pl.Int32}))
+        compared = attributes_by_group(users, groups, group)
+        assert compared[group].unique().to_list() == [0]
+        named = compared["row"].str.strip_prefix("mean ").str.split(": ").list.first()
+        assert set(named) == set(_CALLED)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "jsonl"])
+def test_one_column_may_be_id_and_title(form: str, tmp_path: Path) -> None:
+    """If this fails, films that are known by their title only end in Polars' own error."""
+    files = {
+        "csv": b"Film,year\nHeat,1995\n",
+        "parquet": parquet(Film=["Heat"], year=[1995]),
+        "jsonl": b'{"Film":"Heat","year":1995}\n',
+    }
+    source = {"r.csv": HEADER + b"u,Heat,3,978300760\n", f"films.{form}": files[form]}
+    tables = read(tmp_path, source, columns={"movie_id": "Film", "title": "Film"})
+    assert rows(tables.movies) == [("Heat", "Heat", 1995, None)]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t"], ids=["empty", "spaces", "tab"])
+@pytest.mark.parametrize("quote", ["", '"'], ids=["plain", "quoted"])
+def test_blank_lines_are_left_out_wherever_they_stand(blank: str, quote: str, tmp_path: Path) -> None:
+    """If this fails, a blank line before the header makes a row of the header, or one at the end is a bad row."""
+    files = {
+        "r.csv": f"{blank}\n{quote}user_id{quote},movie_id,rating,timestamp\nu,m,3,978300760\n{blank}\n",
+        "u.csv": f"{blank}\n{quote}user_id{quote},age\nu,7\n{blank}\n",
+    }
+    tables = read(tmp_path, {name: text.encode() for name, text in files.items()})
+    assert (rows(tables.users), len(rows(tables.ratings)), rows(tables.rejected)) == ([("u", 7.0)], 1, [])
+
+
+def test_years_may_have_decimals(tmp_path: Path) -> None:
+    """If this fails, a catalogue that pandas wrote loses its movies because another one has no year."""
+    files = {"r.csv": HEADER + b"u,a,3,978300760\n", "movies.csv": b"movie_id,title,year\na,A,1999.0\nb,B,\n"}
+    tables = read(tmp_path, files)
+    assert [row[:3] for row in rows(tables.movies)] == [("a", "A", 1999), ("b", "B", None)]
+    assert rows(tables.rejected) == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

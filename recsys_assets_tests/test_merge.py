@@ -90,3 +90,14 @@ def test_attributes_come_from_the_newest_description():
     raw = [lazy(_raw([(user, 0, 5, user)])) for user in (0, 1, 1)]
     users = to_polars(merge.index_users([lazy(table) for table in described], raw)).sort("user")
     assert users.select("user_id", "age", "plan").rows() == [("u0", 31.0, "gold"), ("u1", 40.0, None)]
+
+
+def test_a_number_is_the_text_that_another_batch_writes_for_it():
+    """Users of the same level would be of two kinds, 25 and 25.0, in clusters and profiles."""
+    described = [
+        pl.DataFrame({"user_id": ["u0", "u1", "u2"], "level": [25.0, 2.5, None]}),
+        pl.DataFrame({"user_id": ["u3", "u4"], "level": ["25", "gold"]}),
+    ]
+    raw = [lazy(_raw([(user, 0, 5, user)])) for user in (0, 3)]
+    users = to_polars(merge.index_users([lazy(table) for table in described], raw)).sort("user_id")
+    assert users["level"].to_list() == ["25", "2.5", None, "25", "gold"]

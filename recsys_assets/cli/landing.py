@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
-from recsys_assets.home import Home
+from recsys_assets.home import UNFINISHED_SUFFIXES, Home
 from recsys_assets.landed import fingerprint, is_batch_name
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ def add(
 
     here = Home.resolve(home)
     data = Settings.load(here).data
+    source, name = path.resolve(), checked_batch_name(batch or path.resolve().name)
     if check:
         from recsys_assets.cli.check import show
 
-        show(path.resolve(), here, data, console())
+        show(source, here, data, console())
         return
     here.prepare()
-    source, name = path.resolve(), checked_batch_name(batch or path.resolve().name)
     target = here.landing / name
     out = console()
     if target.exists():
@@ -130,7 +130,8 @@ def checked_batch_name(name: str) -> str:
     """
     if not is_batch_name(name):
         raise CommandError(
-            f"{name!r} is no name for a batch: it may not begin with . or _, nor hold /, ... or invisible characters. "
+            f"{name!r} is no name for a batch: it may not begin with . or _, nor hold /, ... or invisible characters, "
+            f"nor end as unfinished files do ({', '.join(UNFINISHED_SUFFIXES)}). "
             "Choose another with --batch, or rename the file in landing/."
         )
     return name

@@ -36,11 +36,12 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
         f"{name} is not a number": is_filled(name) & ~value.is_finite().fill_null(False)
         for name, value in values.items()
     }
-    kept = [pl.col(name).cast(pl.String).replace("", None) for name in texts]
     types = rows.collect_schema()
-    typed = [identifier("user_id", types["user_id"]), *(value.alias(name) for name, value in values.items())]
+    kept = [identifier(name, types[name]).replace("", None) for name in texts]
+    typed = [value.alias(name) for name, value in values.items()]
     attributes = [name for name in types.names() if name in {*numbers, *texts}]
-    return judged(rows, file, rules).with_columns(*typed, *kept).select("user_id", *attributes, *ADDED)
+    identified = rows.with_columns(identifier("user_id", types["user_id"]))
+    return judged(identified, file, rules).with_columns(*typed, *kept).select("user_id", *attributes, *ADDED)
 
 
 def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
@@ -56,13 +57,15 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
     title = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
     rules = {"missing movie id": missing_id("movie_id")}
     if "year" in types:
-        year = pl.col("year").cast(pl.Int32, strict=False)
-        rules["year is not a whole number"] = is_filled("year") & year.is_null()
+        number = pl.col("year").cast(pl.Float64, strict=False)
+        year = number.cast(pl.Int32, strict=False)
+        rules["year is not a whole number"] = is_filled("year") & (year != number).fill_null(True)
     else:
         year = title.str.extract(_YEAR, 1).cast(pl.Int32)
         title = title.str.replace(_YEAR, "$2").str.strip_chars()
-    return judged(rows, file, rules).select(
-        identifier("movie_id", types["movie_id"]),
+    identified = rows.with_columns(identifier("movie_id", types["movie_id"]))
+    return judged(identified, file, rules).select(
+        "movie_id",
         title.replace("", None).alias("title"),
         year.alias("year"),
         _genres(types, genre_separator).alias("genres"),

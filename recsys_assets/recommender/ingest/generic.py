@@ -30,6 +30,9 @@ FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_MOVIES = ("movieId", "title", "genres")
 _MOVIELENS_SCALE = (0.5, 5.0)
+# Our own columns in tables that users are joined or exported with; and with a `movie_id` beside the `user_id`, what
+# `compact` writes would not be read as users.
+_TAKEN = ("user", "user_id", "movie", "movie_id", "batch", "cluster", "segment")
 # Types of columns that are taken as categories.
 _CATEGORIES = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 
@@ -102,7 +105,8 @@ def _movies(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
 
 def _standard_rows(source: Source, file: Sheet, names: Sequence[str], rules: Rules) -> pl.LazyFrame:
     """The file's standard columns under their standard names."""
-    rows = sheet_rows(source, file, rules, [file.mapping[name] for name in names])
+    # Two standard columns may be one and the same of the file's, as title and id are where films have no other id.
+    rows = sheet_rows(source, file, rules, list(dict.fromkeys(file.mapping[name] for name in names)))
     return rows.select(*(pl.col(file.mapping[name]).alias(name) for name in names), *READERS)
 
 
@@ -120,13 +124,16 @@ def _users(source: Source, files: Sequence[Sheet], rules: Rules) -> pl.LazyFrame
 
 
 def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
-    """User id and attributes, these under names that every engine takes: small letters, digits and underscores."""
+    """User id and attributes, these under names that every engine takes: small letters, digits and underscores.
+
+    An attribute that is called as a column of ours gets an underscore: `segment_`.
+    """
     rows = sheet_rows(source, file, rules)
     own = [name for name in rows.collect_schema().names() if name not in READERS and name != file.mapping["user_id"]]
-    names = {name: re.sub(r"\W+", "_", name).strip("_").lower() for name in own}
+    names = {name: _attribute_name(name) for name in own}
     kept = {name: new for name, new in names.items() if new and not name.startswith(UNNAMED)}
     counts = Counter(kept.values())
-    clashing = [name for name, new in kept.items() if new in ("user", "user_id") or counts[new] > 1]
+    clashing = [name for name, new in kept.items() if counts[new] > 1]
     if clashing:
         raise SourceError(f"{file.name}: the column {clashing[0]!r} clashes with another one; rename it.")
     return rows.select(
@@ -134,6 +141,12 @@ def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
         *(pl.col(name).alias(new) for name, new in kept.items()),
         *READERS,
     )
+
+
+def _attribute_name(column: str) -> str:
+    name = re.sub(r"\W+", "_", column).strip("_").lower()
+    # No other attribute ends with an underscore, so that the new name is free.
+    return f"{name}_" if name in _TAKEN else name
 
 
 def _numbers(rows: pl.LazyFrame, file: Sheet) -> set[str]:

@@ -8,6 +8,7 @@ import polars as pl
 from recsys_assets.recommender.frames import pseudo_random
 
 _RANGE = 2**31 - 1
+_KEPT = "__kept"
 WITHHELD = "(withheld: it names a user who is to be forgotten)"
 
 
@@ -49,8 +50,8 @@ def sample_users(users: nw.LazyFrame, *, share: float, seed: int) -> nw.LazyFram
     columns = users.collect_schema().names()
     return (
         users.filter(pseudo_random(seed, ["user"]) < int(share * _RANGE))
-        .with_row_index("kept", order_by=["user"])
-        .with_columns(user=nw.col("kept").cast(nw.Int32()))
+        .with_row_index(_KEPT, order_by=["user"])
+        .with_columns(user=nw.col(_KEPT).cast(nw.Int32()))
         .select(*columns)
     )
 

@@ -12,6 +12,8 @@ from recsys_assets.recommender.tables import ID, RATINGS
 
 # How an id is written that is a whole number in the ratings: "07" is another id than 7.
 _WHOLE = r"^(0|[1-9]\d{0,17})$"
+# Floats above are whole numbers of which not every digit counts, and in the end too large for an integer.
+_LARGEST_EXACT = 2**53
 
 Batches = Sequence[nw.LazyFrame]
 
@@ -63,13 +65,22 @@ def _stacked(frames: Batches) -> nw.LazyFrame:
             types[name] = known if known == dtype else nw.String()
 
     def completed(frame: nw.LazyFrame, batch: int) -> nw.LazyFrame:
-        present = frame.collect_schema().names()
+        present = frame.collect_schema()
         columns = [
-            (nw.col(name) if name in present else nw.lit(None)).cast(dtype).alias(name) for name, dtype in types.items()
+            (_as(nw.col(name), present[name], dtype) if name in present else nw.lit(None).cast(dtype)).alias(name)
+            for name, dtype in types.items()
         ]
         return frame.select(*columns, batch=nw.lit(batch).cast(nw.Int32()))
 
     return nw.concat([completed(frame, batch) for batch, frame in enumerate(frames)])
+
+
+def _as(value: nw.Expr, dtype: nw.dtypes.DType, wanted: nw.dtypes.DType) -> nw.Expr:
+    """The value in another type; whole floats become texts without decimals, as people write them."""
+    if not (dtype.is_float() and wanted == nw.String()):
+        return value.cast(wanted)
+    whole = nw.when(value.abs() <= _LARGEST_EXACT).then(value).cast(nw.Int64())
+    return nw.when(whole.cast(nw.Float64()) == value).then(whole.cast(wanted)).otherwise(value.cast(wanted))
 
 
 def _as_rated(index: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:

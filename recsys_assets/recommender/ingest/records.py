@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.errors import SourceError
-from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, open_text
+from recsys_assets.recommender.ingest.text import BLANK, LINE, PROBLEM, TEXT, Text, open_text
 
 _CHUNK = 50_000
 _LARGEST_EXACT = 2**53
@@ -149,10 +149,11 @@ def _csv_records(text: Text, name: str, delimiter: str, width: int) -> Iterator[
         try:
             for values in reader:
                 shown = "".join(raw).rstrip("\n")
-                if values and not is_header:
+                is_blank = not shown.strip(BLANK)
+                if not is_blank and not is_header:
                     right = len(values) == width
                     yield line, shown, None if right else wrong, [value.strip() for value in values] if right else empty
-                is_header = is_header and not values
+                is_header = is_header and is_blank
                 line = reader.line_num + 1
                 raw.clear()
         except csv.Error as error:

@@ -18,6 +18,8 @@ from recsys_assets.recommender.ingest.errors import SourceError
 
 # Columns that every reader adds: line in the file, the line as it stands, what is wrong with its shape.
 LINE, TEXT, PROBLEM = "__line", "__text", "__problem"
+# Lines of nothing else are left out, wherever they stand: else one before the header would be taken for it.
+BLANK = " \t"
 _OVERFLOW, _FIELDS = "__overflow", "__fields"
 _LINE_END = re.compile(r"\r\n|\n|\r")
 # Small enough to stay in the processor's cache while it is looked through several times.
@@ -114,7 +116,7 @@ def first_lines(source: Source, name: str, encoding: str | None = None, count: i
     """
     size = 1 << 16
     head = source.head(name, size)
-    lines = [line for line in _LINE_END.split(_lenient(head, encoding)) if line.strip("\ufeff \t")]
+    lines = [line for line in _LINE_END.split(_lenient(head, encoding)) if line.strip(f"\ufeff{BLANK}")]
     if not lines:
         raise SourceError(f"{name}: the file is empty; expected one record per line.")
     if len(head) == size and len(lines) == 1:
@@ -131,7 +133,7 @@ def open_text(path: Path) -> IO[str]:
 
 def _scan_lines(text: Text) -> pl.LazyFrame:
     lines = pl.scan_lines(text.path, name=TEXT, row_index_name=LINE, row_index_offset=1, glob=False)
-    return lines.filter(pl.col(TEXT) != "").with_columns(pl.col(LINE).cast(pl.Int64))
+    return lines.filter(pl.col(TEXT).str.strip_chars(BLANK) != "").with_columns(pl.col(LINE).cast(pl.Int64))
 
 
 def _lenient(head: bytes, encoding: str | None) -> str:

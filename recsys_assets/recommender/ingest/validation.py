@@ -158,10 +158,11 @@ def _time_rules(times: Times, now: datetime) -> dict[str, pl.Expr]:
 
 
 def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
-    """An id as text; whole floats, which pandas makes of integers beside gaps, without their decimals."""
+    """An id as text; whole floats, which pandas makes of integers beside gaps, without their decimals, NaN as a gap."""
     value = pl.col(column)
     if not dtype.is_float():
         return value.cast(pl.String)
+    value = value.fill_nan(None)
     whole = value.cast(pl.Int64, strict=False)
     return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
 
