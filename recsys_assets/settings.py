@@ -5,21 +5,31 @@ variables (RECSYS_ALS__RANK=20), then the run configuration of a launch (`resour
 Fields bear the names of the `recommender` functions' parameters that they go to.
 """
 
+import os
+import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from recsys_assets.home import Home
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_WAY_OUT = "`recsys-assets init` writes a file with every setting and what it allows."
 
 
 class SettingsError(Exception):
@@ -335,6 +345,18 @@ class EvaluationSettings(Section):
     n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
 
+    @field_validator(
+        "selected_rating_model", "selected_ranking_model", "selected_response_model", "selected_next_movie_model"
+    )
+    @classmethod
+    def _model_is_known(cls, model: str, info: ValidationInfo) -> str:
+        # Here, because most commands of the command line never load the models.
+        from recsys_assets.recommender.refit import entry
+        from recsys_assets.recommender.study.searches import SELECTED_KNOBS
+
+        tasks = {knob: task for task, knob in SELECTED_KNOBS.items()}
+        return entry(tasks[f"evaluation.{info.field_name}"], model).name
+
 
 class StudySettings(Section):
     """What `recsys-assets study` tries before it chooses settings and models by validation."""
@@ -351,6 +373,18 @@ class StudySettings(Section):
     n_seeds: int = Field(
         3, ge=1, description="Seeds that models are fitted with under the pipeline's own splits; scores are the means."
     )
+
+    @field_validator("searches")
+    @classmethod
+    def _searches_are_known(cls, searches: list[str]) -> list[str]:
+        # Here, because most commands of the command line never load the study.
+        from recsys_assets.recommender.study.searches import SEARCHES
+
+        known = [search.name for search in SEARCHES]
+        for name in searches:
+            if name not in known:
+                raise ValueError(f"no search {name!r}; there are: {', '.join(known)}")
+        return searches
 
 
 class ServingSettings(Section):
@@ -424,6 +458,17 @@ class AutomationSettings(Section):
         return time_zone
 
 
+class _Environment(EnvSettingsSource):
+    """The RECSYS_ variables."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """The list or table; text that is no JSON stays what it is, and is refused with its place when all is read."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
 class Settings(BaseSettings):
     """All settings of a home."""
 
@@ -484,45 +529,77 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What is passed in beats the environment, which beats the user's file, which beats what the study chose."""
-        del dotenv_settings, file_secret_settings
+        del env_settings, dotenv_settings, file_secret_settings
         # One source per file: of several files in one source, the first would lose its whole section to the second.
-        files = (TomlConfigSettingsSource(settings_cls, path) for path in cls.files)
-        return init_settings, env_settings, *files
+        files = (InitSettingsSource(settings_cls, read_toml(path)) for path in cls.files)
+        return init_settings, _Environment(settings_cls), *files
 
     @classmethod
     def load(cls, home: Home) -> "Settings":
         """The settings of a home.
 
         Raises:
-            SettingsError: the file is no TOML, or a value is unknown or not allowed.
+            SettingsError: a file cannot be read, or a name or value is unknown or not allowed.
         """
 
         class SettingsOfHome(cls):  # type: ignore[valid-type, misc]
             files = (home.settings_file, home.studied_file)
 
+        _check_sections_of_variables()
         try:
             return cls.model_validate(SettingsOfHome().model_dump())
-        except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{_broken(home)}: {error}. Mend it, or start from `recsys-assets init`.") from None
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (found {fault['input']!r})"
-                for fault in error.errors()
+            faults = "; ".join(map(_told, error.errors()))
+            studied = (
+                f", {home.studied_file} (`recsys-assets study` writes it; you may delete it)"
+                if home.studied_file.exists()
+                else ""
             )
-            studied = f", {home.studied_file} (`recsys-assets study` writes it)" if home.studied_file.exists() else ""
             raise SettingsError(
-                f"{home.settings_file}{studied} or the RECSYS_ environment: {faults}. `recsys-assets init` writes a "
-                "file with every setting and what it allows."
+                f"{home.settings_file}{studied} or the RECSYS_ environment: {faults}. {_WAY_OUT}"
             ) from None
 
 
-def _broken(home: Home) -> Path:
-    """The file of the home that is no TOML."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file of settings says; nothing where there is none.
+
+    Raises:
+        SettingsError: it is no UTF-8 or no TOML; the message names the line.
+    """
+    if not path.exists():
+        return {}
     try:
-        tomllib.loads(home.studied_file.read_text() if home.studied_file.exists() else "")
-    except tomllib.TOMLDecodeError:
-        return home.studied_file
-    return home.settings_file
+        # Some editors begin UTF-8 with a mark, which TOML does not know.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}, line {line}: not UTF-8. Save the file as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}. Mend it, or delete it to go back to the built-in settings.") from None
+
+
+def _check_sections_of_variables() -> None:
+    """Refuse variables of a section that does not exist: nobody would read them.
+
+    Names without a section are not refused: they need not be settings, as RECSYS_HOME is none.
+    """
+    sections = [name for name, field in Settings.model_fields.items() if isinstance(field.default, Section)]
+    for variable in os.environ:
+        found = re.match("RECSYS_(.*?)__", variable, re.IGNORECASE)
+        if found and (section := found[1].lower()) not in sections:
+            alike = get_close_matches(section, sections, n=1)
+            hint = f"; the nearest is {alike[0]!r}" if alike else ""
+            raise SettingsError(f"{variable} in the environment: there is no section {section!r}{hint}. {_WAY_OUT}")
+
+
+def _told(fault: "ErrorDetails") -> str:
+    """A fault with its place: the variable if there is one, else the name in the files."""
+    variable = "RECSYS_" + "__".join(part for part in fault["loc"] if isinstance(part, str)).upper()
+    given = next((name for name in os.environ if name.upper() == variable), None)
+    place = given or ".".join(map(str, fault["loc"]))
+    is_json = given and fault["type"] in ("list_type", "dict_type", "model_type")
+    hint = "; in a variable, lists and tables are JSON, such as '[1, 5]'" if is_json else ""
+    return f"{place}: {fault['msg']} (found {fault['input']!r}){hint}"
 
 
 def template() -> str:

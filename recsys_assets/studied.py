@@ -3,7 +3,6 @@
 The file is written here and read by `settings`.
 """
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import tomlkit
 from recsys_assets.home import Home
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report.study_section import StudyTables
-from recsys_assets.settings import Settings
+from recsys_assets.settings import Settings, SettingsError, read_toml
 from recsys_assets.storage import AssetStore, scan, write_atomically
 
 _HEADER = """Chosen by `recsys-assets study` on validation slices of the training ratings; the next study may change it.
@@ -36,10 +35,15 @@ def study_tables(store: AssetStore) -> StudyTables | None:
 
 
 def studied_knobs(home: Home) -> dict[str, Any]:
-    """What the file says, by knob (`als.rank`); nothing where there is none."""
-    if not home.studied_file.exists():
-        return {}
-    sections = tomllib.loads(home.studied_file.read_text())
+    """What the file says, by knob (`als.rank`); nothing where there is none.
+
+    Raises:
+        SettingsError: somebody has changed it into what no study writes.
+    """
+    sections = read_toml(home.studied_file)
+    for name, knobs in sections.items():
+        if not isinstance(knobs, dict):
+            raise SettingsError(f"{home.studied_file}: {name!r} is in no section. Move it to {home.settings_file}.")
     return {f"{section}.{name}": value for section, knobs in sections.items() for name, value in knobs.items()}
 
 

@@ -74,6 +74,19 @@ def test_a_broken_file_of_a_study_is_named(home, text):
         ('[cold_start]\nfill_size = "0"\n', "cold_start.fill_size"),
         ("[data]\nrating_scale = [5, 1]\n", "data.rating_scale"),
         ("[data.sample]\nshare = 0\n", "data.sample.share"),
+        ('[study]\nsearches = ["als", "alss"]\n', "no search 'alss'; there are: als, clusters, "),
+        *(
+            (
+                f'[evaluation]\n{knob} = "{name}"\n',
+                f"{knob}: Value error, no model '{name}' in the task {task}; there are: ",
+            )
+            for knob, name, task in (
+                ("selected_rating_model", "blend", "time_cut"),
+                ("selected_ranking_model", "blendd", "top_n"),
+                ("selected_response_model", "stack", "latest_rating"),
+                ("selected_next_movie_model", "popularityy", "next_movie"),
+            )
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(home, text, message):
@@ -83,6 +96,55 @@ def test_a_wrong_setting_is_named_with_its_place(home, text, message):
         Settings.load(home)
     assert message in str(error.value)
     assert str(home.settings_file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("RECSYS_DATA__RATING_SCALE", "1,5", "lists and tables are JSON, such as '[1, 5]'"),
+        ("RECSYS_STUDY__SEARCHES", "als", "JSON, such as '[1, 5]'"),
+        ("recsys_study__searches", '["alss"]', "no search 'alss'"),
+        ("RECSYS_DATA__COLUMNS", "user_id=who", "JSON, such as '[1, 5]'"),
+        ("RECSYS_DATA__SAMPLE", "0.5", "JSON, such as '[1, 5]'"),
+        ("RECSYS_DATA", "x", "JSON, such as '[1, 5]'"),
+        ("RECSYS_ALS__RNK", "20", "Extra inputs are not permitted"),
+        ("RECSYS_CHECK__MAX_ROW_DROP", "1", "there is no section 'check'; the nearest is 'checks'"),
+        ("recsys_xyz__rank", "1", "there is no section 'xyz'. "),
+        ("RECSYS_ENGINE__RANK", "1", "there is no section 'engine'. "),
+    ],
+)
+def test_a_wrong_variable_is_named(home, monkeypatch, name, text, message):
+    """A variable would do nothing, or end every command in a traceback that does not say which one it was."""
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SettingsError) as error:
+        Settings.load(home)
+    assert name in str(error.value) and message in str(error.value)
+
+
+def test_variables_hold_lists_and_tables_as_json(home, monkeypatch):
+    """What a file can say could not be said in a container, or the project's other variables would be refused."""
+    monkeypatch.setenv("RECSYS_DATA__RATING_SCALE", "[1, 5]")
+    monkeypatch.setenv("RECSYS_DATA__COLUMNS", '{"user_id": "who"}')
+    monkeypatch.setenv("RECSYS_STUDY__SEARCHES", '["als"]')
+    monkeypatch.setenv("RECSYS_HOME", str(home.path))
+    monkeypatch.setenv("RECSYS_FUZZ_EXAMPLES", "5")
+    settings = Settings.load(home)
+    assert (settings.data.rating_scale, settings.data.columns) == ([1, 5], {"user_id": "who"})
+    assert settings.study.searches == ["als"]
+
+
+@pytest.mark.parametrize("file", ["settings_file", "studied_file"])
+def test_a_file_in_another_encoding_is_named_with_the_line(home, file):
+    """Column names with an umlaut, saved by an old editor, would end every command in a traceback."""
+    path = getattr(home, file)
+    text = '[data]\n[data.columns]\ntitle = "Stück"\n'
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingsError) as error:
+        Settings.load(home)
+    assert f"{path}, line 3: not UTF-8" in str(error.value)
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_bytes(text.encode(encoding))
+        assert Settings.load(home).data.columns == {"title": "Stück"}
 
 
 def test_the_template_shows_every_setting_and_changes_none(home):

@@ -93,6 +93,13 @@ def test_each_pair_is_tested_once_in_each_population():
     assert own["p_holm"].to_numpy() == pytest.approx(holm(own["p"]).to_numpy())
 
 
+def test_what_has_no_score_has_no_test():
+    """A study would end in an error about types, because nobody had liked a movie that is scored."""
+    models = {name: [_ndcg(np.full(3, np.nan))] for name in ("popularity", "new", "selected")}
+    tests = paired_tests(_measured(models), **FEW)
+    assert tests.is_empty() and tests.columns == list(TABLES["paired_tests"].columns)
+
+
 def test_holm_by_hand():
     """Among many models one would seem better by chance."""
     assert holm(pl.Series("p", [0.01, 0.04, 0.03, 0.005])).to_list() == pytest.approx([0.03, 0.06, 0.06, 0.02])

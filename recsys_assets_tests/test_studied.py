@@ -1,7 +1,9 @@
 import tomllib
 
+import pytest
+
 from recsys_assets.home import Home
-from recsys_assets.settings import Settings
+from recsys_assets.settings import Settings, SettingsError
 from recsys_assets.studied import overruled, studied_knobs, write_studied
 
 
@@ -46,3 +48,17 @@ def test_the_users_own_settings_that_go_before_are_told(tmp_path):
     home.settings_file.write_text("[als]\nrank = 7\n")
     write_studied(home, {"als.rank": 50, "als.max_iter": 15})
     assert overruled(studied_knobs(home), Settings.load(home)) == {"als.rank": 7}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"[als\n", "line 1"), ("# ü".encode("latin-1"), "line 1: not UTF-8"), (b'engine = "spark"\n', "'engine'")],
+)
+def test_a_file_that_somebody_has_broken_is_named(tmp_path, content, told):
+    """A study would end in a traceback after hours of trials."""
+    home = Home(tmp_path)
+    home.studied_file.write_bytes(content)
+    with pytest.raises(SettingsError, match=told) as error:
+        write_studied(home, {"als.rank": 50})
+    assert str(home.studied_file) in str(error.value)
+    assert home.studied_file.read_bytes() == content

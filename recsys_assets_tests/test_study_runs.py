@@ -10,11 +10,10 @@ from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.study import tuning
 from recsys_assets.recommender.study.searches import HITS_ASIDE, RMSE, Search
 from recsys_assets.recommender.study.slices import PROTOCOLS as NAMES
-from recsys_assets.recommender.study.trials import Trials
 from recsys_assets.settings import Settings
 from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.conftest import invoke
-from recsys_assets_tests.running import copied, table
+from recsys_assets_tests.running import copied, materialize, table
 
 FEW = (
     Search(
@@ -72,6 +71,34 @@ def test_splits_that_the_data_came_without_are_told(materialized_home, tmp_path)
     assert "Not studied: u1, u2." in ran.stdout and "Scores:" not in ran.stdout
 
 
+def test_splits_of_batches_that_were_not_read_are_not_studied(materialized_home, tmp_path):
+    """A study would end at a file that `run` has refused, or take the users of another release for its own."""
+    home = copied(materialized_home, tmp_path / "home")
+    (home.landing / "broken.zip").write_bytes(b"PK")
+    (home.landing / "other").mkdir()
+    for name in (f"u{number}.{ending}" for number in range(1, 6) for ending in ("base", "test")):
+        (home.landing / "other" / name).write_text("1\t1\t5\t881250949\n")
+    assert materialize(home, "key:published_folds").success
+    assert table(home, "published_folds").is_empty()
+
+
+@pytest.mark.spark
+def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materialized_home, tmp_path):
+    """Nothing would be chosen for a catalogue whose users have rated few movies; or the next commands name no home."""
+    home = copied(materialized_home, tmp_path / "home")
+    store = AssetStore(home.assets)
+    few = table(home, "ratings").group_by("user", maintain_order=True).head(15)
+    few.write_parquet(store.current(["ratings"]) / TABLE_FILE)
+    ran = invoke("study", "--protocols", "new_users_20,last_out", "--budget", "1", "--home", home.path)
+    assert ran.exit_code == 0, ran.output
+    assert "Not studied: new_users_20. The data leave no rating to score by." in ran.stdout
+    assert f"Scores: recsys-assets scores --study --home {home.path}" in ran.stdout
+    scored = (
+        pl.read_parquet(store.current(["study_scores"], name) / TABLE_FILE) for name in ("new_users_20", "last_out")
+    )
+    assert [rows.is_empty() for rows in scored] == [True, False]
+
+
 @pytest.mark.spark
 def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home, tmp_path, monkeypatch):
     """The command would choose nothing, show nothing, or fit everything again when it is called again."""
@@ -99,10 +126,10 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     assert any(row["seed_sd"] for row in rows if row["model"] == "als_adjusted")
     assert not any(row["seed_sd"] for row in rows if row["model"] in ("item_mean", "upper_bound"))
     assert "over seeds" in home.report.read_text()
-    trials = Trials(home.study / "trials")
+    trials = list((home.study / "trials").glob("*/*.json"))
     before = {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()}
     tables = (store.current(["study_trials"], protocol) / TABLE_FILE for protocol in ("latest_rating", "time_cut"))
-    assert len(trials.all()) == sum(len(pl.read_parquet(file)) for file in tables) > 0
+    assert len(trials) == sum(len(pl.read_parquet(file)) for file in tables) > 0
     again = invoke("study", "--protocols", "time_cut,latest_rating", "--home", home.path)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in home.study.rglob("*.*") if path.is_file()} == before

@@ -14,12 +14,13 @@ import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.batches import read_batches
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
 from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.evaluation.score_table import marked
-from recsys_assets.recommender.frames import conform, lazy
+from recsys_assets.recommender.frames import empty, lazy
 from recsys_assets.recommender.ingest import folds
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.report import study_charts
@@ -70,7 +71,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _empty(name: str) -> nw.LazyFrame:
-    return conform(lazy(pl.DataFrame(schema=list(TABLES[name].columns))), TABLES[name])
+    return lazy(empty(TABLES[name]))
 
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS)
@@ -83,7 +84,8 @@ def published_folds(
 ) -> nw.LazyFrame:
     """The splits that came with the data, such as u1 to u5 of MovieLens 100K; no rows where there are none."""
     limit = settings.data.max_unpacked_bytes
-    for batch in home.folders.landed_batches():
+    # What has landed and was refused, or waits, is not what the ratings are made of.
+    for batch in sorted({*home.folders.landed_batches()} & read_batches(home.folders)):
         source = Source(home.folders.batch(batch), home.scratch / f"folds-{batch}", limit)
         if (found := folds.published_folds(source, users, movies)) is not None:
             context.log.info(f"Folds of {batch}")
@@ -161,8 +163,8 @@ def study_scores(
     """Every model under each protocol, with the settings that its own validation slice chose.
 
     `selected` is the model that won on that slice; under `top_n_random_80_20` and `top_n_last_out`, which are there for
-    the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow, such as published folds
-    that did not come with them, has no rows.
+    the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow has no rows: published
+    folds that did not come with them, new users of whom nobody has rated enough.
 
     Under the pipeline's own splits what depends on a seed is fitted with several (`[study] n_seeds`): `value` is their
     mean, `seed_sd` their standard deviation.
@@ -174,7 +176,7 @@ def study_scores(
         if study.is_possible(protocol):
             made[protocol] = lazy(marked(study.scores(protocol).scores, sample_share=share))
         else:
-            context.log.info(f"{protocol}: the data came without it")
+            context.log.info(f"{protocol}: the data have no rows to score by")
             made[protocol] = _empty("study_scores")
     return made
 

@@ -56,10 +56,16 @@ def study(
         store.current([asset])
     with locked(here):
         launch(here, out, _launches(under, wanted, budget))
-    if without := [name for name in under if name in FOLDS and not _has_rows(store, name)]:
-        out.print(f"Not studied: {', '.join(without)}. The data came without these splits, which ml-100k.zip has.")
-        if len(without) == len(under):
-            return
+    without = [name for name in under if not _has_rows(store, name)]
+    reasons = {
+        "The data came without these splits, which ml-100k.zip has.": [name for name in without if name in FOLDS],
+        "The data leave no rating to score by.": [name for name in without if name not in FOLDS],
+    }
+    for reason, names in reasons.items():
+        if names:
+            out.print(f"Not studied: {', '.join(names)}. {reason}")
+    if len(without) == len(under):
+        return
     out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
     out.print(f"Scores: {follow_up('scores --study', here)}", soft_wrap=True)
     out.print(f"Report: {here.report}", soft_wrap=True)

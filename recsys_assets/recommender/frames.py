@@ -50,6 +50,11 @@ def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
     return frame.select(*declared, *extra)
 
 
+def empty(table: Table) -> pl.DataFrame:
+    """No rows, with the declared columns."""
+    return to_polars(conform(lazy(pl.DataFrame(schema=list(table.columns))), table))
+
+
 def pseudo_random(seed: int, columns: Sequence[str]) -> nw.Expr:
     """An integer in [0, 2**31 - 1) that looks random but depends only on the seed and the rows' integer columns.
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, score_table
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.frames import conform, empty, lazy, to_polars
 from recsys_assets.recommender.tables import TABLES
 
 GAIN, GAP = "_gain", "_gap"
@@ -78,9 +78,7 @@ class Measured:
             for metric in metrics
             if model != SELECTED and not metric.name.startswith(OF_ALL_LISTS)
         ]
-        schema = {name: column.dtype for name, column in table.columns.items()}
-        rows = pl.concat(parts) if parts else to_polars(conform(lazy(pl.DataFrame(schema=list(schema))), table))
-        return rows.sort(table.order)
+        return pl.concat([empty(table), *parts]).sort(table.order)
 
     def _of_users(self, model: str, metric: UserMetric) -> pl.DataFrame:
         with np.errstate(divide="ignore", invalid="ignore"):

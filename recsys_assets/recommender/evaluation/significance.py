@@ -18,7 +18,7 @@ from recsys_assets.recommender.evaluation.score_table import (
     SELECTED,
     UPPER_BOUND,
 )
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.frames import conform, empty, lazy, to_polars
 from recsys_assets.recommender.tables import TABLES
 
 LOWER_IS_BETTER = ("rmse", "mae")
@@ -76,6 +76,8 @@ def paired_tests(
         for pair, found in _tested([p for p in pairs if _is_given(p, population)], users, n_swaps, **drawn)
     ]
     names = [name for name in _TABLE.columns if name != "p_holm"]
+    if not rows:
+        return empty(_TABLE)
     table = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
     corrected = table.with_columns(p_holm=pl.col("p").map_batches(holm, return_dtype=pl.Float64).over("metric"))
     return to_polars(conform(lazy(_with_selected(corrected, measured.metrics)), _TABLE)).sort(_TABLE.order)

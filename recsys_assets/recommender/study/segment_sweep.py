@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.frames import conform, empty, lazy, to_polars
 from recsys_assets.recommender.refit import Parameters, Refit, entry
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.segments.perplexity import held_out_perplexity
@@ -58,7 +58,7 @@ def segment_sweep(
         log: called with a line per number.
     """
     fitted = Refit(of.tables, parameters, spark=spark, scratch=scratch)
-    parts = [to_polars(conform(lazy(pl.DataFrame(schema=list(_TABLE.columns))), _TABLE))]
+    parts = [empty(_TABLE)]
     for number in numbers:
         fitted = fitted.with_parameters(with_knobs(parameters, {"segments.n_segments": number}))
         try:

@@ -21,7 +21,7 @@ from recsys_assets.recommender.frames import row_count
 from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.splitting import Cut
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
-from recsys_assets.recommender.study.searches import SEARCHES, value_of, with_knobs
+from recsys_assets.recommender.study.searches import value_of, with_knobs
 from recsys_assets.recommender.study.segment_sweep import segment_sweep
 from recsys_assets.recommender.study.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.study.trials import Trials
@@ -79,11 +79,12 @@ class Study:
     log: Callable[[str], None] = lambda _: None
 
     def is_possible(self, protocol: str) -> bool:
-        """Whether the data have what the protocol needs."""
-        if protocol not in FOLDS:
-            return True
+        """Whether the data have rows that the protocol scores by."""
         folds = self.tables.get("published_folds")
-        return folds is not None and row_count(folds.filter(nw.col("fold") == protocol)) > 0
+        if protocol in FOLDS and (folds is None or row_count(folds.filter(nw.col("fold") == protocol)) == 0):
+            return False
+        scored_by = "test_responses" if protocol == "latest_rating" else "test_ratings"
+        return row_count(self._split(protocol)[scored_by]) > 0
 
     def found(self, protocol: str, searches: Collection[str] | None = None) -> list[Found]:
         """What is chosen for a protocol.
@@ -159,11 +160,6 @@ class Study:
     def _split(self, protocol: str) -> Tables:
         how = self.splits
         return protocols.split(protocol, self.tables, seed=how.seed, cut=how.cut, train_share=how.train_share)
-
-
-def known_searches() -> list[str]:
-    """Names of all searches, in their order."""
-    return [search.name for search in SEARCHES]
 
 
 def trials_table(found: Sequence[Found]) -> pl.DataFrame:

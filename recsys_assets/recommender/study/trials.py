@@ -98,10 +98,6 @@ class Trials:
         unfinished.write_text(json.dumps(asdict(trial), indent=1, sort_keys=True))
         unfinished.replace(path)
 
-    def all(self) -> list[Trial]:
-        """All trials, those of other data and other code included."""
-        return [_read(path) for path in sorted(self._folder.glob("*/*.json"))]
-
     def _path(self, question: Question) -> Path:
         return self._folder / question.slice / f"{question.key}.json"
 
