@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from recsys_assets.checks.declared import NAME as SOUND
+from recsys_assets.checks.results import was_good
 from recsys_assets.failures import one_line
 from recsys_assets.home import Home
 from recsys_assets.jobs import ingest, recommend, refresh
@@ -101,7 +103,7 @@ def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
-    if all(versions == _made_from(instance, key) for key in _LAST):
+    if _was_seen(instance):
         context.update_cursor(state)
         return dg.SkipReason("the last refresh has seen these ratings")
     context.update_cursor(state)
@@ -112,17 +114,32 @@ def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
 
 
 def unsound(instance: dg.DagsterInstance) -> str:
-    """Why nothing should be trained on the present ratings by itself; nothing if the run that made them succeeded.
+    """Why nothing should be trained on the present ratings by itself; empty if their checks passed, or if somebody has
+    launched a refresh of them all the same.
 
     A failed check stops what follows in its own run only; without this the next run would go on from there.
     """
-    record = _newest(instance, dg.AssetKey("ratings"))
-    if record is None:
-        return "nothing has been ingested yet"
-    _, group = instance.get_run_group(record.run_id) or ("", [])
-    if not group or any(run.status == dg.DagsterRunStatus.SUCCESS for run in group):
-        return ""
-    return f"the run that made the ratings failed ({record.run_id}); mend it, or launch `refresh` by hand"
+    for name in _MERGED:
+        record = _newest(instance, dg.AssetKey(name))
+        if record is None:
+            return "nothing has been ingested yet"
+        good = was_good(instance, dg.AssetCheckKey(dg.AssetKey(name), SOUND), record.storage_id)
+        if not good and not _was_seen(instance) and (good is False or not _succeeded(instance, record.run_id)):
+            found = "failed the check" if good is False else "was not checked"
+            return f"{name} {found} in run {record.run_id}; mend it, or launch `refresh` by hand"
+    return ""
+
+
+def _was_seen(instance: dg.DagsterInstance) -> bool:
+    """Whether the last refresh was one of the present ratings."""
+    versions = {name: _data_version(instance, name) for name in _MERGED}
+    return all(versions == _made_from(instance, key) for key in _LAST)
+
+
+def _succeeded(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run, or one that took it up, did all it was asked for."""
+    _, group = instance.get_run_group(run_id) or ("", [])
+    return not group or any(run.status == dg.DagsterRunStatus.SUCCESS for run in group)
 
 
 def unfinished(instance: dg.DagsterInstance) -> bool:

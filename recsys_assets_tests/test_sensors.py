@@ -1,7 +1,7 @@
 import os
 import socket
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -391,8 +391,40 @@ def test_no_second_refresh_while_a_run_is_at_work(ticker):
     assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
 
 
-def test_ratings_of_a_failed_run_are_not_trained_on(ticker, monkeypatch):
-    """What a check refused would be trained on by the next run."""
+def _refreshed(
+    ticker: Ticker, assets: Sequence[str] = ("recommendations", "evaluation_report"), **versions: str
+) -> None:
+    """As if these had been made from the present tables, or from the versions given."""
+    latest = ticker.instance.get_latest_materialization_event
+    seen = {
+        name: versions.get(name) or latest(dg.AssetKey(name)).asset_materialization.tags["dagster/data_version"]
+        for name in ("ratings", "users", "movies")
+    }
+    tags = {f"dagster/input_data_version/{name}": version for name, version in seen.items()}
+    for asset in assets:
+        ticker.instance.report_runless_asset_event(dg.AssetMaterialization(asset, tags=tags))
+
+
+def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
+    """What a check refused would be trained on by the next run, or never, though somebody has said that it is right."""
+    folder = ticker.land("one")
+    ticker.settle()
+    assert not sensors.unsound(ticker.instance)
+    ratings = folder / "u.data"
+    ratings.write_text("".join(ratings.read_text().splitlines(keepends=True)[:5]))
+    ticker.settle()
+    asked, cursor = _retrain(ticker, None)
+    assert isinstance(asked, dg.SkipReason) and "ratings failed the check" in str(asked.skip_message)
+    _refreshed(ticker, ratings="those before")
+    assert "ratings failed the check" in sensors.unsound(ticker.instance)
+    _refreshed(ticker)
+    assert not sensors.unsound(ticker.instance)
+    assert "has seen these ratings" in str(_retrain(ticker, cursor)[0])
+
+
+@pytest.mark.parametrize("is_checked", [True, False])
+def test_a_run_that_failed_after_its_ratings_were_checked_stops_nothing(ticker, monkeypatch, is_checked):
+    """After a model has failed once, nothing would be retrained by itself before new data arrive."""
     ticker.land("one")
     ticker.settle()
     get_run_group = ticker.instance.get_run_group
@@ -401,11 +433,12 @@ def test_ratings_of_a_failed_run_are_not_trained_on(ticker, monkeypatch):
         root, runs = get_run_group(run_id)
         return root, [run._replace(status=dg.DagsterRunStatus.FAILURE) for run in runs]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(ticker.instance, "get_run_group", failed)
-        asked, cursor = _retrain(ticker, None)
-    assert "failed" in str(asked)
-    assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
+    monkeypatch.setattr(ticker.instance, "get_run_group", failed)
+    if not is_checked:
+        monkeypatch.setattr(sensors, "was_good", lambda *_: None)
+    asked, _ = _retrain(ticker, None)
+    assert isinstance(asked, dg.RunRequest) == is_checked
+    assert is_checked or "ratings was not checked" in str(asked)
 
 
 def test_a_refresh_by_the_command_line_counts(first_run):
@@ -420,21 +453,10 @@ def test_recommendations_of_other_ratings_than_the_report_are_made_anew(ticker):
     """After a refresh that failed before its report, recommendations would rest on ratings that are gone."""
     ticker.land("one")
     ticker.settle()
-    latest = ticker.instance.get_latest_materialization_event
-    now = {
-        f"dagster/input_data_version/{name}": latest(dg.AssetKey(name)).asset_materialization.tags[
-            "dagster/data_version"
-        ]
-        for name in ("ratings", "users", "movies")
-    }
-
-    def made(asset: str, tags: dict[str, str]) -> None:
-        ticker.instance.report_runless_asset_event(dg.AssetMaterialization(asset, tags=tags))
-
-    made("evaluation_report", now)
-    made("recommendations", dict.fromkeys(now, "others"))
+    _refreshed(ticker, ["evaluation_report"])
+    _refreshed(ticker, ["recommendations"], ratings="others")
     assert isinstance(_retrain(ticker, None)[0], dg.RunRequest)
-    made("recommendations", now)
+    _refreshed(ticker, ["recommendations"])
     assert "has seen these ratings" in str(_retrain(ticker, None)[0])
 
 

@@ -1,6 +1,6 @@
 """From findings to the results of asset checks, and the last good state that later ones are compared with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -66,12 +66,34 @@ def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapp
 
     The newest materialization would not do: after a bad one, the next bad one would look unchanged.
     """
+    for evaluation in filter(_is_good, _evaluations(instance, key)):
+        facts = evaluation.metadata.get(_FACTS)
+        return facts.value if isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) else {}
+    return {}
+
+
+def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, materialization: int) -> bool | None:
+    """Whether a check found no severe rule broken in a materialization; None where it has not looked at it.
+
+    Args:
+        instance: whose history.
+        key: the check.
+        materialization: position in the event log.
+    """
+    for evaluation in _evaluations(instance, key):
+        target = evaluation.target_materialization_data
+        if target and target.storage_id == materialization:
+            return _is_good(evaluation)
+    return None
+
+
+def _evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[dg.AssetCheckEvaluation]:
+    """The results of a check, the newest first."""
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=_LOOKED_BACK):
         event = record.event.dagster_event if record.event else None
-        if event is None or event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            continue
-        evaluation = event.asset_check_evaluation_data
-        if evaluation.passed or evaluation.severity == dg.AssetCheckSeverity.WARN:
-            facts = evaluation.metadata.get(_FACTS)
-            return facts.value if isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) else {}
-    return {}
+        if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            yield event.asset_check_evaluation_data
+
+
+def _is_good(evaluation: dg.AssetCheckEvaluation) -> bool:
+    return evaluation.passed or evaluation.severity == dg.AssetCheckSeverity.WARN
