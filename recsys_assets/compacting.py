@@ -99,10 +99,10 @@ def _exchange(new: Path, landed: Path) -> None:
 def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | None:
     """The rows without forgotten users; None if there are none of theirs."""
     names = rows.collect_schema().names()
-    if "text" in names:
-        kept = withhold(rows, forgotten)
-        return kept if kept.select((pl.col("text") == WITHHELD).any()).collect().item() else None
-    if "user_id" not in names:
+    if "user_id" in names:
+        is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
+        return rows.filter(~is_one) if rows.select(is_one.any()).collect().item() else None
+    if "text" not in names:
         return None
-    is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
-    return rows.filter(~is_one) if rows.select(is_one.any()).collect().item() else None
+    kept = withhold(rows, forgotten)
+    return kept if kept.select((pl.col("text") == WITHHELD).any()).collect().item() else None

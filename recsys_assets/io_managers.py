@@ -16,6 +16,7 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
+from recsys_assets.numbering import record_numbering
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
 from recsys_assets.storage import (
     STATE_FOLDER,
@@ -97,6 +98,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
             if table is None:
                 raise TypeError(f"{context.asset_key.to_user_string()} has no declaration in recommender/tables.py")
             write_table(value, table, version)
+            record_numbering(self.store, version, context.asset_key.to_user_string(), table)
         elif isinstance(value, Model):
             value.save(version)
         else:

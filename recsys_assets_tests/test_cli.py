@@ -280,12 +280,14 @@ def test_add_refuses_what_is_no_ratings(home, tmp_path):
     assert list(home.landing.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [".hidden", "_begun", "a...b", "a/b", "a\tb"])
+@pytest.mark.parametrize("name", [".hidden", "_begun", "a...b", "a/b", "a\tb", "a.tmp", "a.csv.part", "a.csv~"])
 def test_add_refuses_names_that_dagster_or_the_landing_folder_cannot_hold(home, tmp_path, name):
     """A batch lands under a name that no run ever picks up."""
     source = made_up(n_users=6, n_movies=6).write(tmp_path / "mine")
-    assert invoke("add", source, "--batch", name, "--home", home.path).exit_code == 1
-    assert list(home.landing.iterdir()) == []
+    for check in ([], ["--check"]):
+        refused = invoke("add", source, *check, "--batch", name, "--home", home.path)
+        assert refused.exit_code == 1 and "--batch" in refused.stderr
+    assert list(home.landing.glob("*")) == []
 
 
 def test_fetch_says_source_and_terms(home, monkeypatch):
@@ -416,6 +418,29 @@ def test_predictions_can_be_exported(materialized_home, tmp_path):
     assert pl.read_parquet(out).columns == ["user_id", "movie_id", "title", "prediction"]
 
 
+@pytest.mark.parametrize("command", [("export", "user_clusters"), ("user", "2")])
+def test_numbers_are_never_shown_with_the_ids_of_others(materialized_home, tmp_path, command):
+    """After a user was forgotten, what a study says of each user would be exported as that of the next one."""
+    home = copied(materialized_home, tmp_path / "home")
+    arguments = (*command, *((tmp_path / "out.csv",) if command[0] == "export" else ()), "--home", home.path)
+    users = table(home, "users")
+    renumbered = users.filter(pl.col("user_id") != "1").with_columns(user=pl.col("user") - 1)
+    renumbered.write_parquet(AssetStore(home.assets).current(["users"]) / TABLE_FILE)
+    refused = invoke(*arguments)
+    assert refused.exit_code == 1 and "was made before the users were numbered anew" in refused.stderr
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_users_who_come_after_the_others_make_no_table_old(materialized_home, tmp_path):
+    """Nothing could be exported between the arrival of new users and the next refresh."""
+    home = copied(materialized_home, tmp_path / "home")
+    users = table(home, "users")
+    newest = users.tail(1).with_columns(user=pl.col("user") + 1, user_id=pl.lit("new"))
+    pl.concat([users, newest]).write_parquet(AssetStore(home.assets).current(["users"]) / TABLE_FILE)
+    exported = invoke("export", "user_clusters", tmp_path / "out.csv", "--home", home.path)
+    assert exported.exit_code == 0, exported.output
+
+
 @pytest.mark.parametrize(
     ("asset", "file", "told"),
     [
@@ -483,6 +508,20 @@ def test_movies_says_why_nothing_was_found(materialized_home, regex, told):
     assert refused.exit_code == 1 and told in refused.stderr
 
 
+def test_movies_without_titles_are_found_by_their_ids(materialized_home, tmp_path):
+    """In a catalogue that has no titles, no movie could be found, and none be suggested."""
+    home = copied(materialized_home, tmp_path / "home")
+    without = table(home, "movies").with_columns(title=pl.lit(None, pl.String), movie_id="story-" + pl.col("movie_id"))
+    store = AssetStore(home.assets)
+    without.write_parquet(store.current(["movies"]) / TABLE_FILE)
+    # As if the ratings had been merged with these ids.
+    (store.current(["ratings"]) / ".numbering.json").unlink()
+    shown = invoke("movies", "^STORY-1$", "--home", home.path).stdout.splitlines()
+    assert len(shown) == 2 and shown[1].split()[0] == "story-1"
+    for command in ("movies", "movie"):
+        assert "story-12" in invoke(command, "storry-12", "--home", home.path).stderr
+
+
 def test_movie_shows_what_each_segment_thinks_of_it(materialized_home):
     """The chart of a movie's mean by segment does not agree with the table behind it."""
     shown = invoke("movie", "1", "--home", materialized_home.path).stdout
@@ -502,6 +541,19 @@ def test_user_shows_attributes_ratings_cluster_and_affinity(materialized_home, s
     assert "engineer" in shown
     assert f"{len(small_data.ratings.filter(user_id=3))}, mean" in shown
     assert f"{max(affinity):.0%}" in shown
+
+
+def test_a_user_who_is_newer_than_clusters_and_segments_is_shown(materialized_home, tmp_path):
+    """Looking at a user who has just been ingested would end in a traceback."""
+    home = copied(materialized_home, tmp_path / "home")
+    user = table(home, "users").filter(user_id="3")["user"][0]
+    for asset in ("user_clusters", "user_segments"):
+        rest = table(home, asset).filter(pl.col("user") != user)
+        rest.write_parquet(AssetStore(home.assets).current([asset]) / TABLE_FILE)
+    shown = invoke("user", "3", "--home", home.path)
+    assert shown.exit_code == 0, shown.output
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert ["cluster", "–"] in lines and "No segment" in shown.stdout and "Latest ratings" in shown.stdout
 
 
 def test_segment_shows_size_its_movies_and_who_its_users_are(materialized_home):

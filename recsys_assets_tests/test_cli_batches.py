@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -238,6 +239,31 @@ def test_a_forgotten_user_is_left_out_at_once_and_erased_by_compact(home):
     assert (home.landing / "b.csv").read_bytes() == untouched
     assert Reader(home).table("users").filter(user_id="cleo").collect()["town"].to_list() == ["Ulm"]
     assert invoke("run", "--home", home.path).exit_code == 0
+
+
+def test_a_refused_batch_keeps_nobody_from_being_erased(home):
+    """Somebody who asked to be forgotten stays in old versions, because some other file cannot be read."""
+    land(home, "a.csv", "ana", "Zebulon")
+    assert (done := run(home)).exit_code == 0, done.output
+    land(home, "b.csv", "ben", bad=3)
+    assert invoke("forget", "Zebulon", "--home", home.path).exit_code == 1
+    compacted = invoke("compact", "--home", home.path)
+    assert compacted.exit_code == 1 and "Batch b.csv" in compacted.stderr
+    assert named_in(home.path, "Zebulon") == ["forgotten"]
+    assert users_of(home) == ["ana"]
+
+
+def test_a_forgotten_user_is_erased_from_what_was_read_of_a_source_that_is_gone(home):
+    """Somebody who asked to be forgotten stays in a raw table, because an attribute is called as a column of ours."""
+    (home.landing / "a").mkdir()
+    (home.landing / "a" / "ratings.csv").write_text(HEADER + "ana,m,4,978300760\nZebulon,m,3,978300761\n")
+    (home.landing / "a" / "users.csv").write_text("user_id,text\nZebulon,hello\nana,hello\n")
+    assert (done := run(home)).exit_code == 0, done.output
+    shutil.rmtree(home.landing / "a")
+    assert invoke("forget", "Zebulon", "--home", home.path).exit_code == 0
+    assert invoke("compact", "--home", home.path).exit_code == 0
+    assert named_in(home.path, "Zebulon") == ["forgotten"]
+    assert users_of(home) == ["ana"]
 
 
 def test_a_forgotten_user_whose_id_is_a_number_is_erased_too(home):

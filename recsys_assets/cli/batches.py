@@ -1,6 +1,5 @@
 """The commands on batches that are there: list them, take one out, forget a user, erase what is not needed any more."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from rich.console import Console
 
 from recsys_assets.batches import RAW_TABLES, read_batches
 from recsys_assets.cli.reader import Reader
-from recsys_assets.cli.run import launch, locked, show_results
+from recsys_assets.cli.run import environment, launch, locked, show_results
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
@@ -151,14 +150,18 @@ def compact(home: HomeOption = None) -> None:
                 # Without their raw tables these batches count as not read: the next run reads them, this one or later.
                 store.remove([asset], name)
         rewrite_stored(here, gone)
-        if rewritten or emptied:
-            _tell_rewritten(rewritten, emptied, out)
-            check_java()
-            _launch(here, out)
-        for folder in (here.removed, here.rejected):
-            shutil.rmtree(folder, ignore_errors=True)
-        deleted = store.keep_only_current()
-    out.print(f"{deleted:,} old versions deleted; removed batches and lists of rejected rows are gone", soft_wrap=True)
+        try:
+            if rewritten or emptied:
+                _tell_rewritten(rewritten, emptied, out)
+                check_java()
+                _launch(here, out)
+        finally:
+            # A batch that is refused, or a model that cannot be fitted, must not keep anybody's data here.
+            for folder in (here.removed, here.rejected):
+                shutil.rmtree(folder, ignore_errors=True)
+            deleted = store.keep_only_current()
+            told = f"{deleted:,} old versions deleted; removed batches and lists of rejected rows are gone"
+            out.print(told, soft_wrap=True)
 
 
 def listed(home: Home) -> list[Listed]:
@@ -206,12 +209,8 @@ def _take_out(home: Home, names: Sequence[str]) -> None:
 
 def _launch(home: Home, out: Console) -> None:
     """Run what is to be done. That there are fewer rows than before is meant, so no check stops it."""
-    before = os.environ.get(_LIMIT)
-    os.environ[_LIMIT] = "1"
-    try:
+    with environment({_LIMIT: "1"}):
         launch(home, out)
-    finally:
-        os.environ.pop(_LIMIT) if before is None else os.environ.update({_LIMIT: before})
 
 
 def _free(path: Path) -> Path:

@@ -3,7 +3,6 @@
 What is shown meanwhile belongs to `progress`.
 """
 
-import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from recsys_assets.cli.landing import checked_batch_name
 from recsys_assets.cli.progress import RunProgress
 from recsys_assets.cli.resume import is_to_be_tried_again, resume, was_interrupted
 from recsys_assets.failures import reason, step_failures
-from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
+from recsys_assets.home import Home
 from recsys_assets.jobs import everything, ingest, refresh
 from recsys_assets.landing_watch import RAW, contiguous, selections
 from recsys_assets.launcher import fail_dead_runs
@@ -92,7 +91,6 @@ def execute(
         chosen: what to run; by default what is pending is ingested and the rest is refreshed.
         again: batches to read again and to merge, instead of either.
     """
-    os.environ |= {"DAGSTER_HOME": str(home.dagster), ENVIRONMENT_VARIABLE: str(home.path)}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # What a script starts in the background ignores SIGINT, and Dagster makes SIGTERM do what SIGINT does: `kill`
         # would have no effect.

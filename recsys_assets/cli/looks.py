@@ -7,7 +7,7 @@ import polars as pl
 import typer
 from rich.text import Text
 
-from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.reader import MOVIE_NAME, Reader
 from recsys_assets.cli.terminal import (
     CommandError,
     HomeOption,
@@ -43,20 +43,20 @@ def movies(
     limit: Annotated[int, typer.Option("-n", min=1, help="How many movies at most.")] = 20,
     home: HomeOption = None,
 ) -> None:
-    """List the movies whose title matches, the most rated first.
+    """List the movies whose title, or id where there is none, matches, the most rated first.
 
     Examples: `recsys-assets movies 'star (wars|trek)'`, `recsys-assets movies '^alien'`
     """
     reader = Reader.of(home)
     catalogue = reader.table("movies").collect()
     try:
-        found = catalogue.filter(pl.col("title").str.contains(f"(?i){regex}"))
+        found = catalogue.filter(MOVIE_NAME.str.contains(f"(?i){regex}"))
     except pl.exceptions.ComputeError as error:
         # The parser's own last words; around them Polars shows the expression it was part of.
         told = [line for line in str(error).splitlines() if line.startswith("error: ")]
         raise CommandError(f"{regex!r} is no regular expression: {(told or [str(error)])[0]}") from None
     if found.is_empty():
-        alike = nearest(regex, catalogue["title"].drop_nulls().unique().to_list())
+        alike = nearest(regex, catalogue.select(MOVIE_NAME).to_series().unique().to_list())
         hint = f" Titles like it: {', '.join(alike)}." if alike else ""
         raise CommandError(f"No title matches {regex!r}.{hint}")
     stats = _rating_stats(reader.table("ratings"), "movie")
@@ -114,7 +114,9 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
     shown = reader.user(user_id)
     index = shown.pop("user")
     mine = reader.table("ratings").filter(pl.col("user") == index).collect()
-    cluster = reader.table("user_clusters").filter(pl.col("user") == index).collect()["cluster"][0]
+    clusters = reader.table("user_clusters").filter(pl.col("user") == index).collect()["cluster"]
+    # A user who came after the last clustering is in none.
+    cluster = clusters[0] if len(clusters) else "–"
     affinity = reader.table("user_segments").filter(pl.col("user") == index).collect()
     names = _segment_names(reader)
     mean = f", mean {mine['rating'].to_numpy().mean():.2f}" if len(mine) else ""
@@ -136,7 +138,7 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
 def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
     out = console()
     if found.is_empty():
-        out.print("\nNo segment: that takes at least two ratings.")
+        out.print("\nNo segment: that takes at least two ratings, and a refresh since.")
         return
     out.print(f"\nSegment affinity ({found['partition'][0]} user)", style="bold")
     shares = sorted(enumerate(found["affinity"][0].to_list()), key=lambda item: -item[1])

@@ -8,10 +8,13 @@ import polars as pl
 
 from recsys_assets.cli.terminal import CommandError, nearest, titled
 from recsys_assets.home import Home
+from recsys_assets.numbering import require_numbering
 from recsys_assets.storage import AssetStore, Model, scan
 
 ModelType = TypeVar("ModelType", bound=Model)
 _SUGGESTIONS = 5
+# Not every catalogue has titles.
+MOVIE_NAME = pl.coalesce("title", "movie_id")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,14 @@ class Reader:
         return AssetStore(self.home.assets)
 
     def table(self, asset: str, batch: str | None = None) -> pl.LazyFrame:
-        """A table asset, or one batch of it."""
-        return scan(self.store.current(asset.split("/"), batch)).to_native()
+        """A table asset, or one batch of it.
+
+        Raises:
+            IndexMismatchError: its numbers of users or movies are not those of the present tables.
+        """
+        version = self.store.current(asset.split("/"), batch)
+        require_numbering(self.store, version, asset)
+        return scan(version).to_native()
 
     def model(self, asset: str, model_type: type[ModelType]) -> ModelType:
         """A model asset."""
@@ -73,7 +82,7 @@ def _unknown(kind: str, wanted: str, alike: list[str]) -> str:
 def _movies_like(wanted: str, movies: pl.DataFrame) -> list[str]:
     """Ids with titles: digits are taken for an id, anything else for a title."""
     is_id = wanted.isdigit()
-    column = "movie_id" if is_id else "title"
-    alike = nearest(wanted, movies[column].drop_nulls().unique().to_list(), whole=is_id)
-    found = movies.filter(pl.col(column).is_in(alike)).sort(pl.col(column).cast(pl.Enum(alike)))
+    name = pl.col("movie_id") if is_id else MOVIE_NAME
+    alike = nearest(wanted, movies.select(name).to_series().unique().to_list(), whole=is_id)
+    found = movies.filter(name.is_in(alike)).sort(name.cast(pl.Enum(alike)))
     return [f"{row['movie_id']} {titled(row)}" for row in found.head(_SUGGESTIONS).iter_rows(named=True)]

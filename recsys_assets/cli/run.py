@@ -1,6 +1,7 @@
 """The command that does everything: fetch if the home is empty, ingest what landed, refresh, show the scores."""
 
-from collections.abc import Collection, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from recsys_assets.cli.quiet import quiet
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home import Home
+from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
 from recsys_assets.java import check_java
 from recsys_assets.storage import AssetStore
 
@@ -95,6 +96,18 @@ def locked(home: Home) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment for a while: Dagster, and the processes that it starts, read them there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
 def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Collection[str] = ()) -> None:
     """Run what was chosen, or read batches again, by default everything that is to be done; the home's lock is held.
 
@@ -102,7 +115,8 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
         BatchesRefusedError: everything was done but for batches that cannot come in.
         CommandError: something else failed; the message says what.
     """
-    with quiet(home.dagster / "logs", out) as (terminal, log):
+    of_home = environment({"DAGSTER_HOME": str(home.dagster), ENVIRONMENT_VARIABLE: str(home.path)})
+    with of_home, quiet(home.dagster / "logs", out) as (terminal, log):
         # Loading the definitions takes seconds: only when everything that can be refused has been.
         from recsys_assets.cli.launch import execute
 

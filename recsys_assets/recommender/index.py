@@ -13,7 +13,7 @@ from recsys_assets.recommender.frames import to_polars
 
 
 class IndexMismatchError(Exception):
-    """A stored model meets users or movies that were numbered differently from those it was fitted with."""
+    """What is stored meets users or movies that were numbered differently from those it was made with."""
 
 
 @dataclass(frozen=True)
