@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import dagster as dg
 import polars as pl
@@ -89,10 +90,12 @@ def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materiali
     store = AssetStore(home.assets)
     few = table(home, "ratings").group_by("user", maintain_order=True).head(15)
     few.write_parquet(store.current(["ratings"]) / TABLE_FILE)
+    # As in a home whose ratings case study B cannot use.
+    shutil.rmtree(store.folder(["evaluation_scores"]))
     ran = invoke("study", "--protocols", "new_users_20,last_out", "--budget", "1", "--home", home.path)
     assert ran.exit_code == 0, ran.output
     assert "Not studied: new_users_20. The data leave no rating to score by." in ran.stdout
-    assert f"Scores: recsys-assets scores --study --home {home.path}" in ran.stdout
+    assert f"Scores: recsys-assets scores --study --home {home.path}" in ran.stdout and "Report:" not in ran.stdout
     scored = (
         pl.read_parquet(store.current(["study_scores"], name) / TABLE_FILE) for name in ("new_users_20", "last_out")
     )

@@ -54,8 +54,10 @@ def study(
     store = AssetStore(here.assets)
     for asset in _NEEDED:
         store.current([asset])
+    # Where case study B is impossible there are no scores of the pipeline, and no report that the study could join.
+    is_reported = store.has(["evaluation_scores"])
     with locked(here):
-        launch(here, out, _launches(under, wanted, budget))
+        launch(here, out, _launches(under, wanted, budget, is_reported=is_reported))
     without = [name for name in under if not _has_rows(store, name)]
     reasons = {
         "The data came without these splits, which ml-100k.zip has.": [name for name in without if name in FOLDS],
@@ -68,7 +70,8 @@ def study(
         return
     out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
     out.print(f"Scores: {follow_up('scores --study', here)}", soft_wrap=True)
-    out.print(f"Report: {here.report}", soft_wrap=True)
+    if is_reported:
+        out.print(f"Report: {here.report}", soft_wrap=True)
     out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
 
 
@@ -90,7 +93,9 @@ def _known(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> list
     return [name for name in known if name in names]
 
 
-def _launches(protocols: Sequence[str], searches: Sequence[str], budget: int | None) -> "list[Launch]":
+def _launches(
+    protocols: Sequence[str], searches: Sequence[str], budget: int | None, *, is_reported: bool
+) -> "list[Launch]":
     """A run per protocol, so that what is done is there when the next one is stopped; then what follows from all."""
     import dagster as dg
 
@@ -111,4 +116,5 @@ def _launches(protocols: Sequence[str], searches: Sequence[str], budget: int | N
     ]
     swept = ["segment_sweep"] if "latest_rating" in protocols else []
     rest = Launch(job.name, "Choosing", assets=keys(*_OF_ALL, *swept), config=config)
-    return [folds, *each, rest, Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))]
+    report = [Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))] if is_reported else []
+    return [folds, *each, rest, *report]
