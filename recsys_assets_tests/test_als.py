@@ -1,3 +1,4 @@
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -126,12 +127,14 @@ def test_fewer_movies_than_factors_and_users_who_like_nothing(tmp_path):
 
 
 @pytest.mark.spark
-def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path):
+@pytest.mark.parametrize("engine", ["polars", "spark"])
+def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, engine):
     """A setting that is too high would end in a page of Java about empty input."""
     columns = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32}
-    train = lazy(pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=columns, orient="row"))
+    train = pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=columns, orient="row")
     spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    rows = lazy(train) if engine == "polars" else nw.from_native(spark.createDataFrame(train.to_pandas()))
     index = Index(n_users=1, n_movies=2, fingerprint="planted")
     with pytest.raises(ValueError, match=r"above 13, .* lower neutral_offset"):
-        als.fit(train, spark=spark, scratch=tmp_path, index=index, implicit_prefs=True, neutral_offset=5.0)
+        als.fit(rows, spark=spark, scratch=tmp_path, index=index, implicit_prefs=True, neutral_offset=5.0)
     assert not list(tmp_path.iterdir())

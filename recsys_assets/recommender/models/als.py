@@ -209,8 +209,11 @@ def fit(
         # give other factors.
         rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
         fitted = _that_say_something(rows) if implicit_prefs else rows
-        fitted.sort("user", "movie").sink_parquet(str(folder / "ratings.parquet"))
-        if implicit_prefs and pl.scan_parquet(folder / "ratings.parquet").limit(1).collect().is_empty():
+        path = folder / "ratings.parquet"
+        fitted.sort("user", "movie").sink_parquet(str(path))
+        # Spark makes a folder of it.
+        written = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
+        if implicit_prefs and written.limit(1).collect().is_empty():
             raise ValueError(
                 f"no rating is above {facts.get('neutral', 0):g}, so none speaks for a movie, and implicit ALS has "
                 "nothing to learn; set a lower neutral_offset"
