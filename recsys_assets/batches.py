@@ -4,7 +4,8 @@ Formats and rules of rows belong to `recommender.ingest`; which assets hold what
 """
 
 import json
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -143,6 +144,18 @@ def read_batches(home: Home) -> set[str]:
     """The batches of which all raw tables are stored."""
     store = AssetStore(home.assets)
     return set.intersection(*(set(store.batches([table])) for table in RAW_TABLES))
+
+
+def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str | None]]:
+    """Name and MovieLens release of each batch in the landing folder that can be read."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in home.landed_batches():
+            try:
+                form = read_source(home.landing / name, scratch=Path(scratch), **data.reading).format
+                yield name, release(home.landing / name, form, Path(scratch))
+            except SourceError:
+                # It says so itself when it is read.
+                continue
 
 
 def refusal(batch: str, error: SourceError) -> SourceError:

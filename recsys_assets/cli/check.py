@@ -8,7 +8,7 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from recsys_assets.cli.landing import landed_releases
+from recsys_assets.batches import landed_releases
 from recsys_assets.cli.terminal import facts, follow_up, table
 from recsys_assets.home import Home
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from recsys_assets.batches import landed_releases
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
 from recsys_assets.home import UNFINISHED_SUFFIXES, Home
 from recsys_assets.landed import fingerprint, is_batch_name
@@ -152,22 +152,6 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
         for frame in (tables.ratings, tables.users, tables.movies):
             frame.head(1).collect()
         return tables.format
-
-
-def landed_releases(home: Home, data: "DataSettings") -> Iterator[tuple[str, str | None]]:
-    """Name and MovieLens release of each batch in the landing folder that can be read."""
-    from recsys_assets.recommender.ingest.errors import SourceError
-    from recsys_assets.recommender.ingest.releases import release
-    from recsys_assets.recommender.ingest.sources import read_source
-
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in home.landed_batches():
-            try:
-                form = read_source(home.landing / name, scratch=Path(scratch), **data.reading).format
-                yield name, release(home.landing / name, form, Path(scratch))
-            except SourceError:
-                # It says so itself when it is read.
-                continue
 
 
 def _copy(source: Path, target: Path) -> None:
