@@ -16,7 +16,7 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
-from recsys_assets.numbering import record_numbering
+from recsys_assets.numbering import record_numbering, require_numbering
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
 from recsys_assets.storage import (
     STATE_FOLDER,
@@ -130,6 +130,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             AssetMissingError: it was not materialized, or the Dagster instance knows no batch.
+            IndexMismatchError: users or movies were numbered anew since.
         """
         wanted = context.dagster_type.typing_type
         if get_origin(wanted) is dict:
@@ -148,6 +149,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
     def _read(self, key: dg.AssetKey, partition: str | None, wanted: Any) -> object:
         version = self.store.current(key.path, partition)
         if wanted is nw.LazyFrame:
+            require_numbering(self.store, version, key.to_user_string())
             return scan(version, self.spark.spark_session if self.engine == "spark" else None)
         if isinstance(wanted, type) and issubclass(wanted, Model):
             return wanted.load(version)

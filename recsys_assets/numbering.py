@@ -38,8 +38,8 @@ def require_numbering(store: AssetStore, version: Path, asset: str) -> None:
     for name, (rows, fingerprint) in recorded.items():
         if _numbering(store.current([name]), rows) != (rows, fingerprint):
             raise IndexMismatchError(
-                f"{asset} was made before the {name} were numbered anew, and would be shown with the ids of others. "
-                "Make it again: `recsys-assets run`, or `recsys-assets study` for tables of a study."
+                f"{asset} was made before the {name} were numbered anew, and its numbers are those of others now. Make "
+                "it again: `recsys-assets run`, or `recsys-assets study` for tables of a study."
             )
 
 

@@ -103,7 +103,7 @@ def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
-    if _was_seen(instance):
+    if all(versions == _made_from(instance, key) for key in _LAST):
         context.update_cursor(state)
         return dg.SkipReason("the last refresh has seen these ratings")
     context.update_cursor(state)
@@ -114,8 +114,7 @@ def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
 
 
 def unsound(instance: dg.DagsterInstance) -> str:
-    """Why nothing should be trained on the present ratings by itself; empty if their checks passed, or if somebody has
-    launched a refresh of them all the same.
+    """Why nothing should be trained on the present ratings by itself; empty if their checks passed.
 
     A failed check stops what follows in its own run only; without this the next run would go on from there.
     """
@@ -123,23 +122,27 @@ def unsound(instance: dg.DagsterInstance) -> str:
         record = _newest(instance, dg.AssetKey(name))
         if record is None:
             return "nothing has been ingested yet"
-        good = was_good(instance, dg.AssetCheckKey(dg.AssetKey(name), SOUND), record.storage_id)
-        if not good and not _was_seen(instance) and (good is False or not _succeeded(instance, record.run_id)):
-            found = "failed the check" if good is False else "was not checked"
-            return f"{name} {found} in run {record.run_id}; mend it, or launch `refresh` by hand"
+        good = was_good(instance, dg.AssetCheckKey(dg.AssetKey(name), SOUND))
+        if good is False:
+            return (
+                f"{name} failed the check in run {record.run_id}. Mend the data, or accept the change: "
+                "RECSYS_CHECKS__MAX_ROW_DROP=1 recsys-assets run"
+            )
+        if good is None and _has_failed(instance, record.run_id):
+            return f"{name} was not checked in run {record.run_id}, which failed. Next: recsys-assets run"
+    made_from, catalogue = _made_from(instance, dg.AssetKey("ratings")), ("users", "movies")
+    if any(made_from[name] not in (None, _data_version(instance, name)) for name in catalogue):
+        return "the ratings were not merged with the present users and movies. Next: recsys-assets run"
     return ""
 
 
-def _was_seen(instance: dg.DagsterInstance) -> bool:
-    """Whether the last refresh was one of the present ratings."""
-    versions = {name: _data_version(instance, name) for name in _MERGED}
-    return all(versions == _made_from(instance, key) for key in _LAST)
+def _has_failed(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run has ended without success, and none that took it up did better or is at work.
 
-
-def _succeeded(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether a run, or one that took it up, did all it was asked for."""
-    _, group = instance.get_run_group(run_id) or ("", [])
-    return not group or any(run.status == dg.DagsterRunStatus.SUCCESS for run in group)
+    What somebody has reported in the UI, or a run that was deleted, counts for nothing.
+    """
+    _, group = (instance.has_run(run_id) and instance.get_run_group(run_id)) or ("", [])
+    return bool(group) and not any(run.status in (dg.DagsterRunStatus.SUCCESS, *UNFINISHED) for run in group)
 
 
 def unfinished(instance: dg.DagsterInstance) -> bool:

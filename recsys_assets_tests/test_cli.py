@@ -15,10 +15,11 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import follow_up, nearest, seconds
 from recsys_assets.failures import reason
 from recsys_assets.home import Home
+from recsys_assets.recommender.index import IndexMismatchError
 from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
-from recsys_assets_tests.running import copied
+from recsys_assets_tests.running import copied, materialize
 
 RAW = ("raw_ratings", "raw_users", "raw_movies", "rejected_rows")
 MERGED = ("users", "movies", "ratings")
@@ -89,6 +90,8 @@ def test_a_rating_per_user_is_enough_for_recommendations(home):
     shown = invoke("recommend", "u3", "--home", home.path)
     assert shown.exit_code == 0, shown.output
     assert len(shown.stdout.splitlines()) == 1 + 6
+    assert "No segment" in invoke("user", "u3", "--home", home.path).stdout
+    assert "no mean by segment" in invoke("movie", "m3", "--home", home.path).stdout
 
 
 def test_second_run_of_one_home_is_refused(home):
@@ -429,6 +432,17 @@ def test_numbers_are_never_shown_with_the_ids_of_others(materialized_home, tmp_p
     refused = invoke(*arguments)
     assert refused.exit_code == 1 and "was made before the users were numbered anew" in refused.stderr
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_no_step_reads_the_numbers_of_others(materialized_home, tmp_path):
+    """Models would be fitted on the ratings of other users, after a run that broke off between users and ratings."""
+    home = copied(materialized_home, tmp_path / "home")
+    users = table(home, "users")
+    users.with_columns(user_id=pl.col("user_id").reverse()).write_parquet(
+        AssetStore(home.assets).current(["users"]) / TABLE_FILE
+    )
+    with pytest.raises(IndexMismatchError, match="ratings was made before the users were numbered anew"):
+        materialize(home, "key:train_ratings")
 
 
 def test_users_who_come_after_the_others_make_no_table_old(materialized_home, tmp_path):

@@ -148,6 +148,20 @@ def test_a_named_release_is_not_merged_with_another_one_in_ingest(home):
     assert users_of(home) == ["1", "ana"]
 
 
+def test_what_failed_its_check_is_checked_again_until_it_passes(home, monkeypatch):
+    """The second `run` would train on what the first has refused, or a change that is meant be refused for ever."""
+    land(home, "a.csv", *(f"user {number}" for number in range(10)))
+    assert (done := run(home)).exit_code == 0, done.output
+    land(home, "a.csv", "user 1")
+    assert invoke("backfill", "a.csv", "--home", home.path).exit_code == 1
+    for _ in range(2):
+        assert "no sudden drop in rows" in run(home).stderr
+    monkeypatch.setenv("RECSYS_CHECKS__MAX_ROW_DROP", "1")
+    assert (done := run(home)).exit_code == 0, done.output
+    monkeypatch.delenv("RECSYS_CHECKS__MAX_ROW_DROP")
+    assert (done := run(home)).exit_code == 0, done.output
+
+
 # Commands on batches
 
 

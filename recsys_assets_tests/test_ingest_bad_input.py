@@ -306,13 +306,13 @@ def test_bad_users_and_movies_are_rejected_too(files: Mapping[str, bytes], expec
     assert tables.movies.collect()["movie_id"].to_list() in ([], ["1193"], ["m"])
 
 
-def test_an_id_that_is_not_a_number_is_missing(tmp_path: Path) -> None:
-    """If this fails, all ratings whose user is unknown are those of one busy user, called NaN."""
+def test_what_is_not_a_number_is_a_gap(tmp_path: Path) -> None:
+    """If this fails, all ratings of unknown users are those of one, called NaN, or an unknown age costs the user."""
     gap = [1.0, float("nan")]
     files = {
         "r.parquet": parquet(user_id=gap, movie_id=gap[::-1], rating=[3, 4], timestamp=[978300760] * 2),
-        "users.parquet": parquet(user_id=gap, age=[30, 40]),
-        "movies.parquet": parquet(movie_id=gap, title=["A", "B"]),
+        "users.parquet": parquet(user_id=gap, age=[float("nan"), 40.0]),
+        "movies.parquet": parquet(movie_id=gap, title=["A", "B"], year=[float("nan"), 1999.0]),
     }
     tables = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch")
     assert tables.rejected.select("file", "line", "reason").collect().rows() == [
@@ -321,7 +321,8 @@ def test_an_id_that_is_not_a_number_is_missing(tmp_path: Path) -> None:
         ("users.parquet", 2, "missing user id"),
         ("movies.parquet", 2, "missing movie id"),
     ]
-    assert (tables.users.collect()["user_id"][0], tables.movies.collect()["movie_id"][0]) == ("1", "1")
+    (user,), (movie,) = tables.users.collect().to_dicts(), tables.movies.collect().to_dicts()
+    assert (user["user_id"], user["age"], movie["movie_id"], movie["year"]) == ("1", None, "1", None)
 
 
 def test_lines_swallowed_by_a_quote_are_all_counted(tmp_path: Path) -> None:

@@ -391,9 +391,7 @@ def test_no_second_refresh_while_a_run_is_at_work(ticker):
     assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
 
 
-def _refreshed(
-    ticker: Ticker, assets: Sequence[str] = ("recommendations", "evaluation_report"), **versions: str
-) -> None:
+def _refreshed(ticker: Ticker, assets: Sequence[str], **versions: str) -> None:
     """As if these had been made from the present tables, or from the versions given."""
     latest = ticker.instance.get_latest_materialization_event
     seen = {
@@ -406,7 +404,7 @@ def _refreshed(
 
 
 def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
-    """What a check refused would be trained on by the next run, or never, though somebody has said that it is right."""
+    """What a check refused would be trained on by the next run, or nothing be trained any more once it is mended."""
     folder = ticker.land("one")
     ticker.settle()
     assert not sensors.unsound(ticker.instance)
@@ -415,11 +413,19 @@ def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
     ticker.settle()
     asked, cursor = _retrain(ticker, None)
     assert isinstance(asked, dg.SkipReason) and "ratings failed the check" in str(asked.skip_message)
-    _refreshed(ticker, ratings="those before")
-    assert "ratings failed the check" in sensors.unsound(ticker.instance)
-    _refreshed(ticker)
+    made_up(n_users=6, n_movies=8).write(ticker.home.path / "mended")
+    (ticker.home.path / "mended" / "u.data").replace(ratings)
+    ticker.settle()
     assert not sensors.unsound(ticker.instance)
-    assert "has seen these ratings" in str(_retrain(ticker, cursor)[0])
+    assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
+
+
+def test_ratings_of_other_users_are_not_trained_on(ticker):
+    """After a merge that broke off between users and ratings, models would learn from the ratings of others."""
+    ticker.land("one")
+    ticker.settle()
+    ticker.instance.report_runless_asset_event(dg.AssetMaterialization("users", tags={"dagster/data_version": "new"}))
+    assert "not merged with the present users" in sensors.unsound(ticker.instance)
 
 
 @pytest.mark.parametrize("is_checked", [True, False])

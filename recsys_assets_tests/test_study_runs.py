@@ -5,10 +5,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from recsys_assets.assets.study import newest_scores
 from recsys_assets.build import build_defs
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.study import tuning
+from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores
 from recsys_assets.recommender.study.searches import HITS_ASIDE, RMSE, Search
 from recsys_assets.recommender.study.slices import PROTOCOLS as NAMES
 from recsys_assets.settings import Settings
@@ -81,6 +83,29 @@ def test_splits_of_batches_that_were_not_read_are_not_studied(materialized_home,
         (home.landing / "other" / name).write_text("1\t1\t5\t881250949\n")
     assert materialize(home, "key:published_folds").success
     assert table(home, "published_folds").is_empty()
+
+
+def test_scores_of_a_protocol_that_was_possible_once_are_not_shown(materialized_home, tmp_path):
+    """After its folds were erased, scores of each user would be shown with the ids of others."""
+    home = copied(materialized_home, tmp_path / "home")
+    tables = {name: pl.DataFrame({"user": [1]}) for name in ("scores", "user_scores", "paired_tests")}
+    kept = KeptScores(home.study / "scores")
+    kept.of("u1", "key", lambda: ProtocolScores(**tables))
+    store = AssetStore(home.assets)
+    for n_rows in (1, 0):
+        version = store.new_version(["study_scores"], "u1", "made")
+        tables["scores"].head(n_rows).write_parquet(version / TABLE_FILE)
+        store.switch(version)
+        assert (newest_scores(home, "u1") is None) == (n_rows == 0)
+
+
+def test_a_study_waits_for_the_features_of_new_users(materialized_home, tmp_path):
+    """Every trial would be refused for arrays of different lengths."""
+    home = copied(materialized_home, tmp_path / "home")
+    features = AssetStore(home.assets).current(["user_features"]) / TABLE_FILE
+    pl.read_parquet(features).head(3).write_parquet(features)
+    refused = invoke("study", "--home", home.path)
+    assert refused.exit_code == 1 and "Users have come since the last refresh" in refused.stderr
 
 
 @pytest.mark.spark

@@ -20,16 +20,17 @@ from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
 from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.evaluation.score_table import marked
-from recsys_assets.recommender.frames import empty, lazy
+from recsys_assets.recommender.frames import empty, lazy, row_count
 from recsys_assets.recommender.ingest import folds
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.report import study_charts
-from recsys_assets.recommender.study.scoring import KeptScores, Scoring
+from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring
 from recsys_assets.recommender.study.study import Splits, Study, choices_table, trials_table
 from recsys_assets.recommender.study.tuning import chosen
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.resources import HomeResource
 from recsys_assets.settings import Settings
+from recsys_assets.storage import AssetStore, scan
 from recsys_assets.studied import overruled, write_studied
 
 _Tables = dict[str, nw.LazyFrame]
@@ -201,9 +202,15 @@ def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tabl
 
 def _kept(context: dg.AssetExecutionContext, home: Home, table: str) -> _Tables:
     """A table that was computed with `study_scores`."""
-    kept = KeptScores(home.study / "scores")
-    there = {protocol: kept.newest(protocol) for protocol in context.partition_keys}
+    there = {protocol: newest_scores(home, protocol) for protocol in context.partition_keys}
     return {protocol: lazy(getattr(scores, table)) if scores else _empty(table) for protocol, scores in there.items()}
+
+
+def newest_scores(home: Home, protocol: str) -> ProtocolScores | None:
+    """What was computed with `study_scores`; nothing where that has no rows, also if it had some once."""
+    store, asset = AssetStore(home.assets), ["study_scores"]
+    is_scored = store.has(asset, protocol) and row_count(scan(store.current(asset, protocol))) > 0
+    return KeptScores(home.study / "scores").newest(protocol) if is_scored else None
 
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_scores])
@@ -213,9 +220,8 @@ def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     Rating models are held against `time_cut`, ranking models against `top_n`. Of the protocols that have been scored;
     without the cut in time there are no rows.
     """
-    kept = KeptScores(home.folders.study / "scores")
     protocols = (*LEAKAGE_AUDIT, *TOP_N_LEAKAGE_AUDIT)
-    scored = [scores.scores for protocol in protocols if (scores := kept.newest(protocol))]
+    scored = [scores.scores for protocol in protocols if (scores := newest_scores(home.folders, protocol))]
     return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
 
 

@@ -72,17 +72,12 @@ def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapp
     return {}
 
 
-def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, materialization: int) -> bool | None:
-    """Whether a check found no severe rule broken in a materialization; None where it has not looked at it.
-
-    Args:
-        instance: whose history.
-        key: the check.
-        materialization: position in the event log.
-    """
-    for evaluation in _evaluations(instance, key):
+def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> bool | None:
+    """Whether a check broke no severe rule when it looked at what its asset holds now; None where it has not."""
+    newest = instance.fetch_materializations(key.asset_key, limit=1).records
+    for evaluation in _evaluations(instance, key) if newest else ():
         target = evaluation.target_materialization_data
-        if target and target.storage_id == materialization:
+        if target and target.storage_id == newest[0].storage_id:
             return _is_good(evaluation)
     return None
 

@@ -18,8 +18,9 @@ from recsys_assets.recommender.ingest.validation import check_rejected
 from recsys_assets.settings import DataSettings
 
 
-def show(source: Path, home: Home, data: DataSettings, out: Console) -> None:
-    """Describe a source, and say whether it would be taken. Nothing is written outside of a temporary folder.
+def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) -> None:
+    """Describe a source, and say whether it would be taken as the batch of that name. Nothing is written outside of a
+    temporary folder.
 
     Raises:
         SourceError: it would be refused; the message says why.
@@ -36,7 +37,8 @@ def show(source: Path, home: Home, data: DataSettings, out: Console) -> None:
         check_rejected(found.problems, rows, count=found.rejected, max_share=data.max_rejected_share)
     except SourceError as error:
         raise SourceError(f"It would be refused: {error}") from None
-    out.print(f"\nIt would be taken: {follow_up(f'add {shlex.quote(str(source))}', home)}", soft_wrap=True)
+    named = "" if name == source.name else f" --batch {shlex.quote(name)}"
+    out.print(f"\nIt would be taken: {follow_up(f'add {shlex.quote(str(source))}{named}', home)}", soft_wrap=True)
 
 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:

@@ -88,7 +88,7 @@ def add(
     if check:
         from recsys_assets.cli.check import show
 
-        show(source, here, data, console())
+        show(source, name, here, data, console())
         return
     here.prepare()
     target = here.landing / name

@@ -28,6 +28,7 @@ from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.partitions import BATCHES
 from recsys_assets.resources import start_early
 from recsys_assets.retries import was_bad_source
+from recsys_assets.sensors import unsound
 from recsys_assets.settings import Settings
 
 # More batches than this are counted, not listed.
@@ -253,7 +254,9 @@ def plan(
         return [*first, rest]
     if not known:
         return []
-    if min(_last_written(instance, merged)) < max(_last_written(instance, raw)) or _rests_on_others(home, instance):
+    is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
+    # What failed its check is merged again, so that it is checked again: `refresh` would go on from there.
+    if is_older or _rests_on_others(home, instance) or unsound(instance):
         return [merging("All batches are read; merging them, then everything else", assets)]
     return [Launch(refresh.name, "All batches are ingested; refreshing what follows from the ratings")]
 

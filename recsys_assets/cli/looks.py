@@ -19,8 +19,9 @@ from recsys_assets.cli.terminal import (
     table,
     titled,
 )
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.frames import empty, lazy
 from recsys_assets.recommender.report.attributes import attributes_by_group
+from recsys_assets.recommender.tables import TABLES
 
 _PANEL = "Looks into the data"
 _LATEST = 5
@@ -83,7 +84,7 @@ def movie(
     ratings = reader.table("ratings")
     stats = _rating_stats(ratings.filter(pl.col("movie") == shown["movie"]), "movie")
     low, high = ratings.select(low=pl.col("rating").min(), high=pl.col("rating").max()).collect().row(0)
-    by_segment = reader.table("segment_ratings").filter(pl.col("movie") == shown["movie"])
+    by_segment = _segments(reader, "segment_ratings").filter(pl.col("movie") == shown["movie"])
     enough = pl.col("count") >= _ENOUGH
     rows = by_segment.sort(enough, "mean", descending=True).collect()
     names = _segment_names(reader)
@@ -117,7 +118,7 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
     clusters = reader.table("user_clusters").filter(pl.col("user") == index).collect()["cluster"]
     # A user who came after the last clustering is in none.
     cluster = clusters[0] if len(clusters) else "–"
-    affinity = reader.table("user_segments").filter(pl.col("user") == index).collect()
+    affinity = _segments(reader, "user_segments").filter(pl.col("user") == index).collect()
     names = _segment_names(reader)
     mean = f", mean {mine['rating'].to_numpy().mean():.2f}" if len(mine) else ""
     out = console()
@@ -226,9 +227,14 @@ def _rating_stats(ratings: pl.LazyFrame, key: str) -> pl.DataFrame:
     return ratings.group_by(key).agg(n=pl.len(), mean=pl.col("rating").cast(pl.Float64).mean()).collect()
 
 
+def _segments(reader: Reader, asset: str) -> pl.LazyFrame:
+    """A table of segments; no rows in a home that has none, because nobody has rated twice."""
+    return reader.table(asset) if reader.store.has([asset]) else empty(TABLES[asset]).lazy()
+
+
 def _segment_names(reader: Reader, first: int = 2) -> dict[int, str]:
     """The segments by the titles of their first movies."""
-    top = reader.table("segment_movies").filter(pl.col("rank") <= first).sort("segment", "rank")
+    top = _segments(reader, "segment_movies").filter(pl.col("rank") <= first).sort("segment", "rank")
     named = top.group_by("segment", maintain_order=True).agg(pl.col("title").str.join(" · ")).collect()
     return dict(named.iter_rows())
 

@@ -52,8 +52,11 @@ def study(
     wanted = _known("search", searches, [search.name for search in SEARCHES])
     under = _known("protocol", protocols, PROTOCOLS) or PROTOCOLS
     store = AssetStore(here.assets)
+    n_users = {row_count(scan(store.current([asset]))) for asset in _NEEDED if asset.startswith("user")}
     for asset in _NEEDED:
         store.current([asset])
+    if len(n_users) > 1:
+        raise CommandError(f"Users have come since the last refresh. Next: {follow_up('run', here)}")
     # Where case study B is impossible there are no scores of the pipeline, and no report that the study could join.
     is_reported = store.has(["evaluation_scores"])
     with locked(here):

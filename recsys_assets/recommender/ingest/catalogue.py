@@ -13,6 +13,8 @@ from recsys_assets.recommender.ingest.validation import ADDED, identifier, judge
 # Postal codes are names of places, whatever they are made of.
 _POSTAL_CODE = re.compile(r"zip|post(al)?_?code|^plz$")
 _LEADING_ZERO = r"^[+-]?0\d"
+# What NumPy has in the place of an unknown number.
+_NAN_AS_GAP = pl.selectors.float().fill_nan(None)
 NO_GENRES = "(no genres listed)"
 NO_USERS = pl.LazyFrame(schema={"user_id": pl.String})
 NO_MOVIES = pl.LazyFrame(
@@ -40,7 +42,7 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
     kept = [identifier(name, types[name]).replace("", None) for name in texts]
     typed = [value.alias(name) for name, value in values.items()]
     attributes = [name for name in types.names() if name in {*numbers, *texts}]
-    identified = rows.with_columns(identifier("user_id", types["user_id"]))
+    identified = rows.with_columns(_NAN_AS_GAP).with_columns(identifier("user_id", types["user_id"]))
     return judged(identified, file, rules).with_columns(*typed, *kept).select("user_id", *attributes, *ADDED)
 
 
@@ -63,7 +65,7 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
     else:
         year = title.str.extract(_YEAR, 1).cast(pl.Int32)
         title = title.str.replace(_YEAR, "$2").str.strip_chars()
-    identified = rows.with_columns(identifier("movie_id", types["movie_id"]))
+    identified = rows.with_columns(_NAN_AS_GAP).with_columns(identifier("movie_id", types["movie_id"]))
     return judged(identified, file, rules).select(
         "movie_id",
         title.replace("", None).alias("title"),

@@ -58,12 +58,13 @@ def data_summary(
     reasons = to_polars(rejected_rows.group_by("reason").agg(nw.len().alias("rows")))
     rejections = tuple(reasons.sort("rows", "reason", descending=[True, False]).iter_rows())
     all_users, all_movies, bare = _rows(users), _rows(movies), _without_attributes(users)
+    noun = "reason" if len(rejections) == 1 else "reasons"
     facts = [
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
         Fact("movies", f"{all_movies:,}", f"{rating['movies']:,} of them rated"),
         Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
         *(_rating_facts(rating, all_movies) if rating["ratings"] else ()),
-        Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), "reasons")),
+        Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
         Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
     ]
     return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
