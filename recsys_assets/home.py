@@ -141,13 +141,10 @@ class Home:
         """Names of what has landed, in the order of their names; hidden and unfinished files are no batches."""
         if not self.landing.is_dir():
             return []
-        names = (entry.name for entry in self.landing.iterdir())
-        return sorted(
-            name for name in names if not name.startswith((".", "_")) and not name.endswith(UNFINISHED_SUFFIXES)
-        )
+        return sorted(entry.name for entry in self.landing.iterdir() if not is_hidden(entry.name))
 
     def prepare(self) -> None:
-        """Make the folders, and the Dagster instance's configuration where there is none."""
+        """Make the folders, and the Dagster instance's configuration where there is none, or one that names a place."""
         for folder in (self.landing, self.assets, self.dagster, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         configuration = self.dagster / "dagster.yaml"
@@ -158,6 +155,11 @@ class Home:
             logs, place = self.dagster / "compute_logs", self.dagster / "storage"
             if logs.exists() and not place.exists():
                 logs.rename(place)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name in the landing folder is that of no batch: hidden, or of what is still being written."""
+    return name.startswith((".", "_")) or name.endswith(UNFINISHED_SUFFIXES)
 
 
 _STORES = ("storage", "local_artifact_storage", "compute_logs")

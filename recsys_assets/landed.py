@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys_assets.home import UNFINISHED_SUFFIXES, Home
+from recsys_assets.home import Home, is_hidden
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -55,8 +55,7 @@ def landed(home: Home) -> list[Landed]:
 
 def is_batch_name(name: str) -> bool:
     """Whether Dagster, the landing folder and a reader of its list can tell the name from something else."""
-    is_hidden = name.startswith((".", "_")) or name.endswith(UNFINISHED_SUFFIXES)
-    return not (is_hidden or "..." in name or "/" in name) and name.isprintable()
+    return not (is_hidden(name) or "..." in name or "/" in name) and name.isprintable()
 
 
 def fingerprint(path: Path) -> str:

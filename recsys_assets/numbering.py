@@ -50,5 +50,5 @@ def _numbering(version: Path, rows: int | None = None) -> tuple[int, str]:
     """
     table: pl.LazyFrame = scan(version).to_native()
     number, original = table.collect_schema().names()[:2]
-    ids = table.select(number, original).sort(number).head(rows or 2**32 - 1).collect()[original].to_list()
+    ids = table.select(number, original).sort(number).collect()[original].to_list()[:rows]
     return len(ids), hashlib.blake2b("\x00".join(ids).encode(), digest_size=16).hexdigest()
