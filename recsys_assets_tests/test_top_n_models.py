@@ -12,7 +12,7 @@ from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.blend import Blend
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import LikingModel
-from recsys_assets.recommender.preferences import Preference, relevant_from
+from recsys_assets.recommender.preferences import Preference
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.reasons import reasons
 from recsys_assets_tests.planted_segments import (
@@ -209,14 +209,3 @@ def test_stored_ranking_models_come_back_alike(tmp_path):
     assert np.array_equal(EASEModel.load(tmp_path / "ease").scores(rated), made["ease"].scores(rated))
     assert np.array_equal(LikingModel.load(tmp_path / "liking").scores(features), made["liking"].scores(features))
     assert Blend.load(tmp_path / "weights") == made["weights"]
-
-
-@pytest.mark.parametrize(
-    ("scale", "lowest"),
-    [((1, 2, 3, 4, 5), 4), ((0.5, 3.5, 4, 5), 4), ((1, 2, 3), 3), ((0, 1), 1), ((1,), 1), ((0, 5, 7, 8, 10), 8)],
-)
-def test_what_is_liked_follows_from_the_scale(scale, lowest):
-    """With ratings of 1 to 3 nothing would be liked, and nobody be shown anything; of 0 to 10 nearly all would be."""
-    ratings = pl.DataFrame({"rating": pl.Series(scale, dtype=pl.Float32)})
-    liked = ratings.filter(pl.col("rating") >= relevant_from(lazy(ratings)))["rating"]
-    assert liked.min() == lowest

@@ -6,6 +6,7 @@ import narwhals as nw
 from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
 from recsys_assets.recommender import clusters
 from recsys_assets.recommender.frames import lazy, same_engine
+from recsys_assets.recommender.hints import attribute_hints
 from recsys_assets.recommender.report import charts
 
 SKLEARN_TABLE = TABLE_KINDS | {"scikitlearn"}
@@ -20,7 +21,12 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
     features = clusters.user_features(users, log=context.log.info)
     if features.width == 1:
         context.log.warning("The users have no attributes that tell them apart: all of them form one cluster.")
-    context.add_output_metadata({"features": features.width - 1})
+    alike = attribute_hints(users)
+    for hint in alike:
+        context.log.warning(hint)
+    context.add_output_metadata(
+        {"features": features.width - 1, "values that may mean the same": "; ".join(alike) or "none"}
+    )
     return lazy(features)
 
 

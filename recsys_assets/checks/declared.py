@@ -91,13 +91,15 @@ def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
             shares, known if isinstance(known, Mapping) else None, max_shift=limits.max_distribution_shift
         ),
         quality.rejected_finding(*stored.rejected(), max_share=stored.settings.data.max_rejected_share),
+        *quality.scale_findings(stored.table("ratings")),
     ]
     return findings, {"shares": shares}
 
 
 def _of_test_ratings(stored: Stored, _: Mapping[str, object]) -> Found:
     train, test = stored.table("train_ratings"), stored.table("test_ratings")
-    return quality.cut_findings(train, test, row_count(stored.table("ratings"))), {}
+    cut = quality.cut_findings(train, test, row_count(stored.table("ratings")))
+    return [*cut, quality.scored_finding(train, test)], {}
 
 
 def _of_train_histories(stored: Stored, _: Mapping[str, object]) -> Found:

@@ -28,6 +28,8 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
     with tempfile.TemporaryDirectory() as scratch:
         found = describe_source(source, scratch=Path(scratch), **data.reading)
         out.print(facts(_facts(source, found, data)))
+        for hint in found.hints:
+            out.print(Text(f"Look at this: {hint}.", "yellow"), soft_wrap=True)
         _rows("First ratings", found.head, out)
         if found.rejected:
             _rows("First problems", found.problems, out)

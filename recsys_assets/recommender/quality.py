@@ -3,6 +3,7 @@
 Each rule gives a `Finding`. What a broken rule stops, and where the last good state is kept, belongs to the checks.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND
-from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.hints import scale_hints
+from recsys_assets.recommender.preferences import relevant_from
 from recsys_assets.recommender.segments import largest_shift, share_shift
 from recsys_assets.recommender.tables import Table
 
@@ -22,6 +25,8 @@ _ROUNDING = 1e-9
 _BOUNDED = ("top5_rating",)
 # Ratings on finer scales are counted by the half point, so that two distributions have the same bins.
 _BINS_PER_POINT = 2
+# Users whose lists are scored: with fewer, or a smaller share of the users who could be, a score is a matter of luck.
+_FEWEST_SCORED, _SMALLEST_SCORED_SHARE = 10, 0.1
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,22 @@ def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_rati
         Finding("training ends before the test begins", str(last), f"at most {first}", str(first), in_time),
         Finding("train and test are all ratings", rows, n_ratings, n_ratings, rows == n_ratings),
     ]
+
+
+def scored_finding(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame) -> Finding:
+    """Whether enough users liked a test movie for scores of lists to mean anything."""
+    users = test_ratings.select("user").unique()
+    liked = test_ratings.filter(nw.col("rating") >= relevant_from(train_ratings)).select("user").unique()
+    n_users, n_scored = row_count(users), row_count(liked)
+    due = max(min(_FEWEST_SCORED, n_users), math.ceil(_SMALLEST_SCORED_SHARE * n_users))
+    detail = "" if n_scored >= due else f"of {n_users:,} users with test ratings; scores of lists say next to nothing"
+    return Finding("users who liked a test movie", n_scored, n_users, due, n_scored >= due, severe=False, detail=detail)
+
+
+def scale_findings(ratings: nw.LazyFrame) -> list[Finding]:
+    """Whether the ratings are a scale without strays; nothing where there are none."""
+    hints = scale_hints(ratings)
+    return [Finding("ratings are a scale", len(hints), 0, 0, not hints, severe=False, detail="; ".join(hints))]
 
 
 def histories_finding(rows: int) -> Finding:

@@ -5,8 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.hints import attribute_hints, scale_hints
 from recsys_assets.recommender.ingest.sources import read_source
 
 
@@ -19,6 +21,7 @@ class SourceDescription:
         ratings: rows of `raw_ratings`; `users`, `movies` and `rejected` alike.
         rating_scale: lowest and highest rating, (nan, nan) where there are no ratings.
         first: time of the earliest rating, None where there are no ratings; `last` alike.
+        hints: what looks odd although the rows are good.
         head: the first rows of `raw_ratings`.
         problems: the first rows of `rejected_rows`.
     """
@@ -31,6 +34,7 @@ class SourceDescription:
     rating_scale: tuple[float, float]
     first: datetime | None
     last: datetime | None
+    hints: list[str]
     head: pl.DataFrame
     problems: pl.DataFrame
 
@@ -65,6 +69,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         tables.rating_scale,
         first,
         last,
+        [*scale_hints(nw.from_native(tables.ratings)), *attribute_hints(nw.from_native(tables.users))],
         tables.ratings.head(rows).collect(engine="streaming"),
         tables.rejected.head(problems).collect(engine="streaming"),
     )

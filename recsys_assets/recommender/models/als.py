@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -116,10 +116,16 @@ class ALSModel:
         movies = self.movie_factors[self.movie_known].astype(np.float64)
         return movies.T @ movies if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
 
+    @cached_property
+    def _preference(self) -> Preference:
+        # Models that were stored before 0.5 name the neutral rating only.
+        stored = self.params.get("preference", {"neutral": self.params.get("neutral", 0.0), "scale": 1.0})
+        return Preference(**stored)
+
     def _equations(self, movies: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A user's normal equations, as Spark sets them up: the system, and each rating's part of its right side."""
         vectors = self.movie_factors[movies].astype(np.float64)
-        values = ratings - self.params.get("neutral", 0.0)
+        values = self._preference.from_neutral(ratings)
         implicit = self.params["implicitPrefs"]
         confidence = self.params["alpha"] * np.abs(values) if implicit else np.ones(len(values))
         target = np.where(values > 0, 1 + confidence, 0) if implicit else values
@@ -189,7 +195,7 @@ def fit(
     Raises:
         ValueError: no rating speaks for a movie; only with `implicit_prefs`.
     """
-    params = {
+    params: dict[str, Any] = {
         "rank": rank,
         "regParam": reg_param,
         "maxIter": max_iter,
@@ -198,11 +204,11 @@ def fit(
         "seed": seed,
     }
     if neutral_offset is not None:
-        neutral = Preference.of(ratings, neutral_offset=neutral_offset).neutral
-        ratings = ratings.with_columns(rating=(nw.col("rating") - neutral).cast(nw.Float32()))
-        facts = params | {"neutral": neutral}
+        preference = Preference.of(ratings, neutral_offset=neutral_offset)
+        ratings = ratings.with_columns(rating=preference.expression(nw.col("rating")).cast(nw.Float32()))
+        facts = params | {"preference": asdict(preference)}
     else:
-        facts = params
+        preference, facts = None, params
     folder = Path(tempfile.mkdtemp(prefix="als-", dir=scratch))
     try:
         # Through a sorted file, not a plan: ALS repeats its input when a task is retried, and another row order would
@@ -214,8 +220,9 @@ def fit(
         # Spark makes a folder of it.
         written = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
         if implicit_prefs and written.limit(1).collect().is_empty():
+            neutral = preference.neutral_rating if preference else 0.0
             raise ValueError(
-                f"no rating is above {facts.get('neutral', 0):g}, so none speaks for a movie, and implicit ALS has "
+                f"no rating is above {neutral:g}, so none speaks for a movie, and implicit ALS has "
                 "nothing to learn; set a lower neutral_offset"
             )
         user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
