@@ -128,6 +128,11 @@ class ClusterSettings(Section):
     k_max: int = Field(30, ge=2, description="The sweep shows SSE for 1 to this K, the silhouette for 2 to one less.")
     silhouette_sample: int = Field(8_000, ge=10, description="Users on which the silhouette is computed.")
     n_init: int = Field(3, ge=1, description="Starts of K-means per K of the sweep.")
+    weigh: Literal["auto", "attributes", "columns"] = Field(
+        "auto",
+        description="What weighs alike: 'attributes', or one-hot 'columns' as in case study A, where an attribute of "
+        "many values hardly counts; 'auto': columns for exactly MovieLens 1M, else attributes.",
+    )
     seed: int = Field(0, ge=0, description="Seed of K-means.")
 
 

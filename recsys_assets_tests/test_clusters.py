@@ -67,6 +67,42 @@ def test_planted_groups_are_found(people):
     assert assigned == [0] * 40 + [1] * 30 + [2] * 20
 
 
+def test_an_attribute_of_many_values_tells_clusters_apart():
+    """Users would be grouped by gender alone, whatever else is known of them, because it has two values only."""
+    generator = np.random.default_rng(0)
+    people = pl.DataFrame(
+        {
+            "user": np.arange(2_000, dtype=np.int32),
+            "user_id": [f"id{n}" for n in range(2_000)],
+            "gender": generator.choice(["F", "M"], 2_000),
+            "age": generator.normal(40, 15, 2_000),
+            "job": generator.choice([f"job {n}" for n in range(20)], 2_000),
+        }
+    )
+    features = clusters.user_features(lazy(people))
+    jobs = features.select(pl.col("^job=.*$")).to_numpy()
+
+    def explained(weigh: clusters.Weigh) -> float:
+        labels = clusters.assign(lazy(features), k=5, n_init=3, weigh=weigh)["cluster"].to_numpy()
+        within = sum(((jobs[labels == k] - jobs[labels == k].mean(axis=0)) ** 2).sum() for k in range(5))
+        return 1 - within / ((jobs - jobs.mean(axis=0)) ** 2).sum()
+
+    assert explained("columns") < 0.02
+    assert explained("auto") > 0.1
+
+
+def test_movielens_1m_is_clustered_as_in_case_study_a():
+    """The scores that are held against case study A would be of other clusters than it had."""
+    generator = np.random.default_rng(0)
+    drawn = {"age": generator.normal(size=6_040), "job=a": generator.random(6_040) < 0.2, "job=b": 0.0}
+    features = pl.DataFrame({"user": np.arange(6_040, dtype=np.int32), **drawn}).cast({"job=a": pl.Float64})
+    alike, as_then, by_default = (
+        clusters.assign(lazy(features), k=3, n_init=1, weigh=weigh) for weigh in ("attributes", "columns", "auto")
+    )
+    assert by_default.equals(as_then)
+    assert not by_default.equals(alike)
+
+
 def test_clusters_do_not_depend_on_the_order_of_rows(people):
     """The same users in another order would be grouped and numbered differently."""
     features = clusters.user_features(lazy(people))

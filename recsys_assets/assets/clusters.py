@@ -41,6 +41,7 @@ def cluster_sweep(
         k_values=range(1, knobs.k_max + 1),
         silhouette_sample=knobs.silhouette_sample,
         n_init=knobs.n_init,
+        weigh=knobs.weigh,
         seed=knobs.seed,
         log=context.log.debug,
     )
@@ -63,7 +64,8 @@ def user_clusters(
     settings: SettingsParam,
 ) -> nw.LazyFrame:
     """Each user's K-means cluster, the largest first; one cluster where the users have no attributes."""
-    assigned = clusters.assign(user_features, k=settings.clusters.k, seed=settings.clusters.seed)
+    knobs = settings.clusters
+    assigned = clusters.assign(user_features, k=knobs.k, weigh=knobs.weigh, seed=knobs.seed)
     n_clusters = int(assigned["cluster"].n_unique())
     pictures = {}
     if n_clusters > 1:

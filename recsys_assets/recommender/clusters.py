@@ -5,7 +5,7 @@ on each.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import narwhals as nw
 import numpy as np
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ZIP_CODE = "zip_code"
 # More columns cost time in every model that knows the users' attributes, and hardly anybody is in them.
 _MAX_VALUES = 50
+# By this number of users MovieLens 1M is told, where "auto" clusters as case study A did.
+_CASE_STUDY_USERS = 6_040
+Weigh = Literal["auto", "attributes", "columns"]
 
 
 def user_features(users: nw.LazyFrame, *, log: Callable[[str], None] = lambda _: None) -> pl.DataFrame:
@@ -83,6 +86,7 @@ def sweep(
     k_values: Sequence[int],
     silhouette_sample: int = 8_000,
     n_init: int = 3,
+    weigh: Weigh = "auto",
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
@@ -93,10 +97,11 @@ def sweep(
         k_values: numbers of clusters; those above the number of distinct users' features are left out.
         silhouette_sample: users the silhouette is computed on; time and memory grow with their square (8,000: 256 MB).
         n_init: K-means starts per K, the best kept.
+        weigh: see `assign`.
     """
     from sklearn.metrics import pairwise_distances, silhouette_score
 
-    matrix, users = _matrix(features)
+    matrix, users = _matrix(features, weigh)
     distinct = len(np.unique(matrix, axis=0))
     sample = _sample(users, silhouette_sample, seed)
     # Once for all K: they are the costly part of a silhouette.
@@ -120,12 +125,24 @@ def silhouette_choice(cluster_sweep: pl.DataFrame) -> int | None:
     return int(known["k"][0]) if len(known) else None
 
 
-def assign(features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, seed: int = 0) -> pl.DataFrame:
+def assign(
+    features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, weigh: Weigh = "auto", seed: int = 0
+) -> pl.DataFrame:
     """Each user's K-means cluster: the table `user_clusters`. Without any feature, one cluster holds everybody.
 
     Clusters are numbered by size, the largest first, so that their numbers do not depend on how K-means started.
+
+    Args:
+        features: user and feature columns.
+        k: number of clusters.
+        n_init: K-means starts, the best kept.
+        weigh: `columns`: each feature counts as it is, as in case study A, and an attribute of many values hardly tells
+            clusters apart. `attributes`: the features of an attribute are divided by their largest standard deviation
+            in any direction, so that each attribute weighs alike (multiple factor analysis, Escofier & Pagès 1994).
+            `auto`: columns for exactly as many users as MovieLens 1M has, else attributes.
+        seed: of K-means.
     """
-    matrix, users = _matrix(features)
+    matrix, users = _matrix(features, weigh)
     distinct = len(np.unique(matrix, axis=0))
     labels = _k_means(matrix, min(k, distinct), n_init, seed).labels_
     first_seen = np.unique(labels, return_index=True)[1]
@@ -135,11 +152,20 @@ def assign(features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, seed: int = 
     return pl.DataFrame({"user": users, "cluster": number[labels]})
 
 
-def _matrix(features: nw.LazyFrame) -> tuple[np.ndarray, np.ndarray]:
+def _matrix(features: nw.LazyFrame, weigh: Weigh) -> tuple[np.ndarray, np.ndarray]:
     table = to_polars(features).sort("user")
     # Without any feature everybody is alike: one constant column says so to K-means, which refuses none.
     values = table.drop("user").to_numpy() if table.width > 1 else np.zeros((len(table), 1))
-    return np.ascontiguousarray(values, np.float64), table["user"].to_numpy()
+    matrix = np.ascontiguousarray(values, np.float64)
+    as_in_case_study = len(table) == _CASE_STUDY_USERS if weigh == "auto" else weigh == "columns"
+    if not as_in_case_study:
+        of_attribute = np.array([name.split("=")[0] for name in table.columns[1:]])
+        for attribute in np.unique(of_attribute):
+            block = of_attribute == attribute
+            spread = np.linalg.norm(np.atleast_2d(np.cov(matrix[:, block].T, ddof=0)), 2)
+            if spread > 0:
+                matrix[:, block] /= np.sqrt(spread)
+    return matrix, table["user"].to_numpy()
 
 
 def _k_means(matrix: np.ndarray, k: int, n_init: int, seed: int) -> "KMeans":

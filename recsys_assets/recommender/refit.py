@@ -131,7 +131,8 @@ class Refit:
         match name:
             case "user_clusters":
                 knobs = self._parameters["clusters"]
-                assigned = clusters.assign(self._get("user_features"), k=knobs["k"], seed=knobs["seed"])
+                chosen = {name: knobs[name] for name in ("k", "weigh", "seed") if name in knobs}
+                assigned = clusters.assign(self._get("user_features"), **chosen)
                 return same_engine(self._get("train_ratings"), assigned)
             case "cluster_ratings":
                 model = als.fit(
