@@ -289,6 +289,16 @@ class TransitionSettings(Section):
     half_life: float = Field(1.5, gt=0, description="Ratings of the user after which one weighs half as much.")
 
 
+class SessionSettings(Section):
+    """The next movie within a session and at the start of a new one (case study B)."""
+
+    pause: float = Field(3_600.0, gt=0, description="Seconds between two ratings from which a new session starts.")
+    first: int = Field(5, ge=1, description="How many ratings of a session count as its start.")
+    smoothing: float = Field(0.01, gt=0, le=1, description="Probability added to each transition at a session's start.")
+    ease_weight: float = Field(0.05, ge=0, description="Weight of EASE beside transitions at a session's start.")
+    start_weight: float = Field(0.2, ge=0, description="Weight of what sessions start with, beside transitions.")
+
+
 class ItemNeighboursSettings(Section):
     """Ratings by how the user rated similar movies (case study B)."""
 
@@ -345,7 +355,7 @@ class EvaluationSettings(Section):
         "response_stack", description="The model shown as 'selected' for the latest rating (case study B)."
     )
     selected_next_movie_model: str = Field(
-        "transitions", description="The model shown as 'selected' for the next movie (case study B)."
+        "sessions", description="The model shown as 'selected' for the next movie (case study B)."
     )
     n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
@@ -516,6 +526,7 @@ class Settings(BaseSettings):
     next_ranking: NextRankingSettings = NextRankingSettings()
     next_ease: NextEASESettings = NextEASESettings()
     transitions: TransitionSettings = TransitionSettings()
+    sessions: SessionSettings = SessionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     study: StudySettings = StudySettings()
     serving: ServingSettings = ServingSettings()

@@ -343,12 +343,18 @@ def test_another_model_changes_no_other_interval():
 # latest_rating
 
 
+def at(seconds: int | dict[int, int], frame: nw.LazyFrame) -> nw.LazyFrame:
+    """Ratings at a time in seconds, or at one for each user."""
+    when = nw.lit(seconds) if isinstance(seconds, int) else nw.col("user").replace_strict(seconds)
+    return frame.with_columns(timestamp=(when * 1_000_000).cast(nw.Datetime("us")))
+
+
 def latest(**changes) -> pl.DataFrame:
     """Scores of two train users and two test users, with other arguments where given."""
     given = {
         "responses": {
-            "train_users": ratings((0, 0, 4.0), (2, 1, 2.0)),
-            "test_users": ratings((1, 2, 5.0), (3, 0, 3.0)),
+            "train_users": at(7, ratings((0, 0, 4.0), (2, 1, 2.0))),
+            "test_users": at(7, ratings((1, 2, 5.0), (3, 0, 3.0))),
         },
         "rating_predictions": {
             "item_mean": predictions((0, 0, 3.0), (2, 1, 3.0), (1, 2, 4.0), (3, 0, 4.0)),
@@ -359,8 +365,8 @@ def latest(**changes) -> pl.DataFrame:
             "segment_mean": ranking((2, 1, 1)),
         },
         "histories": {
-            "train_users": ratings(*[(0, 100 + movie, 3.0) for movie in range(8)]),
-            "test_users": ratings(*[(1, 100 + movie, 3.0) for movie in range(15)]),
+            "train_users": at(0, ratings(*[(0, 100 + movie, 3.0) for movie in range(8)])),
+            "test_users": at(0, ratings(*[(1, 100 + movie, 3.0) for movie in range(15)])),
         },
         "selected": "segment_mean",
         "n_movies": 20,
@@ -403,6 +409,26 @@ def test_the_next_movie_is_hit_by_rank():
     assert hits["random", 1, "train_users"] == pytest.approx((1 / 12 + 1 / 20) / 2)
     assert hits["random", 10, "train_users"] == pytest.approx((10 / 12 + 10 / 20) / 2)
     assert hits["random", 10, "test_users"] == pytest.approx((1 + 10 / 20) / 2)
+
+
+def test_test_users_are_scored_by_how_long_they_paused():
+    """A model that continues a rating page would look as good as one that knows what somebody comes back for."""
+    pause = {user: [0, 600, 3600][user % 3] for user in range(33)}
+    asked, before = (ratings(*[(user, movie, 3.0) for user in pause]) for movie in (0, 1))
+    scores = latest(
+        responses={"train_users": at(0, ratings((99, 0, 4.0))), "test_users": at(pause, asked)},
+        rating_predictions={"item_mean": predictions((99, 0, 3.0), *[(user, 0, 3.0) for user in pause])},
+        rankings={"popularity": ranking(*[(user, 0, 1 + 10 * (user % 3)) for user in pause])},
+        histories={"train_users": at(0, ratings((99, 1, 3.0))), "test_users": at(0, before)},
+        selected="item_mean",
+        selected_ranking="popularity",
+    )
+    hits = {
+        name: score(scores, "popularity", "next_movie_hit_10", f"test_users_{name}")
+        for name in ("same_second", "same_session", "new_session")
+    }
+    assert hits == {"same_second": 1, "same_session": 0, "new_session": 0}
+    assert score(scores, "popularity", "next_movie_hit_10", "test_users_new_session", "n") == 11
 
 
 def test_ratings_and_rankings_may_select_different_models():

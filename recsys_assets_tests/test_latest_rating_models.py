@@ -1,12 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 from scipy import sparse
 
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.models import item_neighbours, response_stack, transitions
+from recsys_assets.recommender.models import item_neighbours, response_stack, sessions, transitions
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.response_stack import ResponseStack
+from recsys_assets.recommender.models.sessions import SessionModel
 from recsys_assets.recommender.models.transitions import TransitionModel
 from recsys_assets.recommender.segments.residuals import SegmentResidualModel, fit_residuals
 
@@ -149,6 +152,39 @@ def test_what_is_often_rated_next_comes_first():
     assert not model.movie_known[0]
 
 
+def _visits() -> pl.DataFrame:
+    """Twenty users rate movies 0 and 1 in one session, and come back a day later for movies 8 and 9."""
+    visits = ((0, 0), (1, 60), (8, 86_400), (9, 86_460))
+    rows = [(user, movie, when, row) for user in range(20) for row, (movie, when) in enumerate(visits)]
+    table = pl.DataFrame(
+        rows, schema={"user": pl.Int32, "movie": pl.Int32, "when": pl.Int64, "row": pl.Int64}, orient="row"
+    )
+    times = pl.from_epoch("when", time_unit="s").cast(pl.Datetime("us"))
+    return table.select("user", "movie", "row", rating=pl.lit(1.0, pl.Float32), timestamp=times, batch=pl.lit(0))
+
+
+def test_a_new_session_starts_with_what_sessions_start_with():
+    """Whoever comes back after a pause would be shown the next page of the rating form of the last visit."""
+    model = sessions.fit(lazy(_visits()), index=INDEX, pause=3600.0, first=1)
+    assert model.starts.nonzero()[0].tolist() == [8]
+    transitions_, ease = np.full((2, N_MOVIES), 0.01), np.zeros((2, N_MOVIES))
+    transitions_[:, 1] = 0.02
+    within, after = model.scores(transitions_, ease, np.array([False, True]))
+    assert within.argmax() == 1
+    assert after.argmax() == 8
+    assert model.scores(np.zeros((1, N_MOVIES)), ease[:1], np.array([True]))[0].argmax() == 8
+
+
+def test_the_pause_is_that_before_the_question():
+    """A session would be taken for a new one, or go on for days."""
+    table = _visits()
+    asked = table.filter(pl.col("user") < 2, pl.col("row") == pl.when(pl.col("user") == 0).then(1).otherwise(2))
+    rated = table.filter(pl.col("row") < pl.when(pl.col("user") == 0).then(1).otherwise(2))
+    assert sessions.seconds_since_last(lazy(asked), lazy(rated))["seconds"].to_list() == [60.0, 86_340.0]
+    nobody = rated.filter(pl.col("user") == 1)
+    assert sessions.seconds_since_last(lazy(asked), lazy(nobody))["seconds"].to_list() == [None, 86_340.0]
+
+
 def test_stored_models_of_responses_come_back_alike(tmp_path):
     """Predictions after a restart would differ from those that were scored."""
     model, (fitted, rows) = _neighbours(), _stack(RESPONSES)
@@ -166,3 +202,13 @@ def test_stored_models_of_responses_come_back_alike(tmp_path):
     stored = TransitionModel.load(tmp_path / "chain")
     recent = chain.recent(rated)[1]
     assert np.array_equal(stored.scores(recent), chain.scores(recent))
+    started = sessions.fit(lazy(_visits()), index=INDEX)
+    started.save(_new_folder(tmp_path / "sessions"))
+    loaded = SessionModel.load(tmp_path / "sessions")
+    assert np.array_equal(loaded.starts, started.starts)
+    assert (loaded.pause, loaded.start_weight, loaded.index) == (started.pause, started.start_weight, started.index)
+
+
+def _new_folder(path: Path) -> Path:
+    path.mkdir()
+    return path

@@ -12,7 +12,7 @@ import polars as pl
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics, hit_at
-from recsys_assets.recommender.evaluation.populations import by_demographics
+from recsys_assets.recommender.evaluation.populations import by_demographics, by_pause
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, distribution, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import (
     BASELINE,
@@ -22,6 +22,7 @@ from recsys_assets.recommender.evaluation.score_table import (
     check_models,
 )
 from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.models.sessions import seconds_since_last
 
 _LIST_LENGTHS = (1, 10)
 
@@ -47,7 +48,8 @@ def measure_latest_rating(
     the histories), `upper_bound` (the truth), `selected`.
 
     Args:
-        responses: by population (train_users, test_users), table ratings with one row per user.
+        responses: by population (train_users, test_users), table ratings with one row per user. Test users are
+            scored apart by how long they paused before it, too: see `populations.by_pause`.
         rating_predictions: by model, table rating predictions for the responses of all populations. A row
             that a model does not predict falls back to `item_mean`, which must be there and predict every
             response.
@@ -79,9 +81,20 @@ def measure_latest_rating(
         protocol,
         rows.users,
         {model: [*raters.get(model, []), *rankers.get(model, [])] for model in {**raters, **rankers}},
-        {name: np.isin(rows.users, to_polars(frame, "user")["user"]) for name, frame in responses.items()},
+        {name: np.isin(rows.users, to_polars(frame, "user")["user"]) for name, frame in responses.items()}
+        | _by_pause(rows.users, responses, histories),
         by_demographics(users, rows.users) if users is not None else {},
     )
+
+
+def _by_pause(
+    users: np.ndarray, responses: Mapping[str, nw.LazyFrame], histories: Mapping[str, nw.LazyFrame]
+) -> dict[str, np.ndarray]:
+    """Masks of the test users by the time between their last two ratings, shape (users,)."""
+    paused = seconds_since_last(responses["test_users"], histories["test_users"])
+    known = pl.DataFrame({"user": users}).join(paused, on="user", how="left", maintain_order="left")
+    seconds = known["seconds"].fill_null(np.nan).to_numpy()
+    return {f"test_users_{name}": mask for name, mask in by_pause(seconds).items()}
 
 
 def _rater_metrics(

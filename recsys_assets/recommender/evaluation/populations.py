@@ -17,6 +17,8 @@ from recsys_assets.recommender.frames import to_polars
 MOST_OF_FEW = 20
 # MovieLens's own classes, each up to the next one's beginning.
 _AGES = (0, 18, 25, 35, 45, 50, 56)
+# Fixed, whatever a model takes for a session, so that scores of several configurations stand for the same users.
+_NEW_SESSION_SECONDS = 3600
 # A group of fewer users says nothing.
 _LEAST_USERS = 10
 
@@ -29,6 +31,26 @@ def by_experience(n_train: np.ndarray) -> dict[str, np.ndarray]:
     """
     few = (n_train > 0) & (n_train <= MOST_OF_FEW)
     return {**populations_by_history(n_train), "few_ratings": few}
+
+
+def by_pause(seconds: np.ndarray) -> dict[str, np.ndarray]:
+    """The masks same_second, same_session (below an hour) and new_session; each of shape (users,).
+
+    A rating of the same second as the one before comes from a page on which several movies are rated at once, so the
+    order within that second says how the page was filled in.
+
+    Args:
+        seconds: between each user's last two ratings, shape (users,); NaN where the user is not asked about.
+
+    Returns:
+        Only masks of 10 users or more.
+    """
+    masks = {
+        "same_second": seconds < 1,
+        "same_session": (seconds >= 1) & (seconds < _NEW_SESSION_SECONDS),
+        "new_session": seconds >= _NEW_SESSION_SECONDS,
+    }
+    return {name: mask for name, mask in masks.items() if mask.sum() >= _LEAST_USERS}
 
 
 def by_demographics(users: nw.LazyFrame, scored: np.ndarray) -> dict[str, np.ndarray]:

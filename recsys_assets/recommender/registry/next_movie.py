@@ -8,9 +8,10 @@ from scipy import sparse
 
 from recsys_assets.recommender import rankings, segments
 from recsys_assets.recommender.frames import row_count
-from recsys_assets.recommender.models import als, ease, transitions
+from recsys_assets.recommender.models import als, ease, sessions, transitions
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.sessions import SessionModel
 from recsys_assets.recommender.models.transitions import TransitionModel
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.registry.top_n import popularity
@@ -45,7 +46,16 @@ TRANSITIONS = Fit(
     settings="transitions",
     description="How often one movie is rated soon after another, in the train users' histories.",
 )
-FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS)
+SESSIONS = Fit(
+    asset="session_model",
+    group="next_movie",
+    function=sessions.fit,
+    model_type=SessionModel,
+    table="train_histories",
+    settings="sessions",
+    description="Which movies a session starts with after a pause, in the train users' histories.",
+)
+FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS, SESSIONS)
 
 
 def _segment_list(users: nw.LazyFrame, segment_model: SegmentModel, user_segments: nw.LazyFrame) -> Ranker:
@@ -81,6 +91,26 @@ def _transitions(transition_model: TransitionModel, rated: nw.LazyFrame) -> Rank
     return Ranker(scores, transition_model.movie_known)
 
 
+def _sessions(
+    session_model: SessionModel,
+    transition_model: TransitionModel,
+    history_ease_model: EASEModel,
+    pairs: nw.LazyFrame,
+    rated: nw.LazyFrame,
+) -> Ranker:
+    """The time at which a user is asked is that of the pair, as a live service knows it; its movie is not looked at."""
+    follows = _transitions(transition_model, rated)
+    paused = sessions.seconds_since_last(pairs, rated)
+    asked = paused["user"].to_numpy()
+    is_new_session = (paused["seconds"].fill_null(np.inf) >= session_model.pause).to_numpy()
+
+    def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+        new = is_new_session[np.searchsorted(asked, users)]
+        return session_model.scores(follows.scores(users, rows), history_ease_model.scores(rows), new)
+
+    return Ranker(scores, transition_model.movie_known | history_ease_model.movie_known)
+
+
 ENTRIES = (
     Entry("popularity", "next_movie", popularity),
     Entry("segment_list", "next_movie", _segment_list),
@@ -88,4 +118,5 @@ ENTRIES = (
     Entry("implicit_als", "next_movie", _implicit_als),
     Entry("ease", "next_movie", _ease),
     Entry("transitions", "next_movie", _transitions),
+    Entry("sessions", "next_movie", _sessions),
 )

@@ -106,6 +106,7 @@ MODELS: Mapping[str, str] = {
     "item_neighbours": "Similar movies",
     "response_stack": "Stack for the latest rating",
     "transitions": "What follows what",
+    "sessions": "What follows what, taste after a pause",
     SELECTED: "Selected model",
     UPPER_BOUND: "True order (upper bound)",
 }
@@ -116,6 +117,9 @@ POPULATIONS: Mapping[str, str] = {
     "unseen": "Users not seen in training",
     "train_users": "Train users",
     "test_users": "Test users",
+    "test_users_same_second": "Test users, rated in the same second",
+    "test_users_same_session": "Test users, rated within the hour",
+    "test_users_new_session": "Test users, rated an hour or more later",
 }
 METRICS: Mapping[str, Metric] = {
     "top5_rating": Metric(

@@ -196,6 +196,7 @@ SEARCHES = (
         {"transitions.window": (5, 10, 20), "transitions.half_life": (0.75, 1.5, 3.0, 6.0)},
         HITS_ASIDE,
     ),
+    Search("sessions", "next_movie", "sessions", {"sessions.start_weight": (0.1, 0.2, 0.5)}, HITS_ASIDE),
     Search(
         "item_neighbours",
         "latest_rating",

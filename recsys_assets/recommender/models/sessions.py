@@ -1,0 +1,116 @@
+"""Predicts the next movie by session: transitions while a session lasts, a blend when a new session starts.
+
+A session is a run of a user's ratings without a pause. Within a session the next rating follows from the one before.
+After a pause that link is weak: long-term taste and what people rate first when they come back say more.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.index import Index
+
+
+@dataclass(frozen=True)
+class SessionModel:
+    """How a new session starts, and how much that counts beside transitions and EASE.
+
+    Attributes:
+        starts: ratings of each movie among the first ratings of later sessions, shape (n_movies,), int64.
+        pause: seconds between two ratings from which a new session starts.
+        smoothing: probability added to every transition when a session starts; a larger one trusts transitions less.
+        ease_weight: weight of the EASE scores, standardised per user, beside the log transition probability.
+        start_weight: weight of the log probability that a session starts with the movie.
+        index: fingerprint of the dense index it was fitted with.
+    """
+
+    starts: np.ndarray
+    pause: float
+    smoothing: float
+    ease_weight: float
+    start_weight: float
+    index: str
+
+    def scores(self, transitions: np.ndarray, ease: np.ndarray, is_new_session: np.ndarray) -> np.ndarray:
+        """Scores of all movies, shape (U, n_movies), float32.
+
+        Args:
+            transitions: scores of the transition model, shape (U, n_movies); kept as they are within a session.
+            ease: scores of EASE, shape (U, n_movies).
+            is_new_session: whether each user is asked after a pause, shape (U,), bool.
+        """
+        scores = transitions.astype(np.float32, copy=True)
+        new = is_new_session
+        total = transitions[new].sum(axis=1, keepdims=True)
+        follows = np.divide(transitions[new], total, out=np.zeros_like(transitions[new]), where=total > 0)
+        centred = ease[new] - ease[new].mean(axis=1, keepdims=True)
+        deviation = centred.std(axis=1, keepdims=True)
+        taste = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+        smoothed = self.starts + 1.0
+        starts = np.log(smoothed / smoothed.sum())
+        scores[new] = np.log(follows + self.smoothing) + self.ease_weight * taste + self.start_weight * starts
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write starts.parquet (count, by dense index of the movie) and model.json."""
+        pl.DataFrame({"count": self.starts}).write_parquet(folder / "starts.parquet")
+        facts = {name: value for name, value in vars(self).items() if name != "starts"}
+        (folder / "model.json").write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path) -> "SessionModel":
+        """Read what `save` wrote."""
+        starts = pl.read_parquet(folder / "starts.parquet")["count"].to_numpy()
+        return cls(starts, **json.loads((folder / "model.json").read_text()))
+
+
+def fit(
+    histories: nw.LazyFrame,
+    *,
+    index: Index,
+    pause: float = 3600.0,
+    first: int = 5,
+    smoothing: float = 0.01,
+    ease_weight: float = 0.05,
+    start_weight: float = 0.2,
+) -> SessionModel:
+    """Count which movies later sessions start with.
+
+    Args:
+        histories: user, movie, timestamp, batch, row.
+        index: the dense index the ids come from.
+        pause: seconds between two ratings from which a new session starts.
+        first: how many ratings of a session count as its start.
+        smoothing: see `SessionModel`.
+        ease_weight: see `SessionModel`.
+        start_weight: see `SessionModel`.
+    """
+    rows = to_polars(histories, "user", "movie", "timestamp", "batch", "row").sort("user", "timestamp", "batch", "row")
+    waited = seconds(pl.col("timestamp") - pl.col("timestamp").shift(1).over("user")).fill_null(0)
+    numbered = rows.with_columns(session=(waited >= pause).cum_sum().over("user"))
+    place = pl.int_range(pl.len()).over("user", "session")
+    started = numbered.filter(place < first, pl.col("session") > 0)
+    starts = np.bincount(started["movie"].to_numpy(), minlength=index.n_movies)
+    return SessionModel(starts, pause, smoothing, ease_weight, start_weight, index.fingerprint)
+
+
+def seconds_since_last(asked: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
+    """How long each user has paused when asked: user, seconds (float; null without an earlier rating), by user.
+
+    Args:
+        asked: user, timestamp; one row per user.
+        rated: user, timestamp; the users' earlier ratings.
+    """
+    last = to_polars(rated.group_by("user").agg(last=nw.col("timestamp").max()))
+    paused = to_polars(asked, "user", "timestamp").join(last, on="user", how="left")
+    return paused.select("user", seconds=seconds(pl.col("timestamp") - pl.col("last"))).sort("user")
+
+
+def seconds(duration: pl.Expr) -> pl.Expr:
+    """A duration as a number of seconds."""
+    return duration.dt.total_microseconds() / 1e6
