@@ -76,7 +76,7 @@ def _entry(name: str, task) -> Entry:
 
 def _measured(name: str, tables: Mapping[str, nw.LazyFrame], **others) -> Measured:
     cut = protocols.split(name, tables, seed=1)
-    if name == "latest_rating":
+    if name.startswith("latest_rating"):
         pairs = nw.concat([cut["train_responses"], cut["test_responses"]])
         rated = nw.concat([cut["train_histories"], cut["test_histories"]])
     else:
@@ -107,6 +107,18 @@ def test_case_study_b_holds_back_responses_of_both_sides(tables):
     assert not set(sides["train"]["user"]) & set(sides["test"]["user"])
 
 
+def test_what_comes_after_a_cut_is_predicted_from_what_came_before_it(tables):
+    """A next movie would look easy, because others have already rated what came out after it."""
+    cut = {name: to_polars(frame) for name, frame in protocols.split("latest_rating_time_cut", tables).items()}
+    before, after = (to_polars(protocols.split("time_cut", tables)[f"{side}_ratings"]) for side in ("train", "test"))
+    known = pl.concat(cut[name] for name in ("train_histories", "train_responses", "test_histories"))
+    assert sorted(known["row"]) == sorted(before["row"])
+    first = after.sort("timestamp", "batch", "row").unique("user", keep="first")
+    expected = first.filter(pl.col("user").is_in(before["user"].implode()))
+    assert cut["test_responses"].sort("user").equals(expected.sort("user").select(cut["test_responses"].columns))
+    assert not set(cut["train_responses"]["user"]) & set(after["user"])
+
+
 @pytest.mark.parametrize("name", ["time_cut_80", "random_90_20", "new_users", "u6", "top_n_u6", "none"])
 def test_unknown_protocols_are_refused_with_those_there_are(tables, name):
     """A typing error would be a study of something else."""
@@ -128,7 +140,7 @@ def test_new_users_are_scored_on_the_same_rows_however_much_they_reveal(tables):
     assert to_polars(whole["test_ratings"])["row"].sort().equals(held_out["row"].sort())
 
 
-@pytest.mark.parametrize("name", ["time_cut", "random_80_20", "u1", "top_n", "latest_rating"])
+@pytest.mark.parametrize("name", ["time_cut", "random_80_20", "u1", "top_n", "latest_rating", "latest_rating_time_cut"])
 def test_every_table_has_bounds_gains_and_groups(tables, name):
     """A score would stand without what it has to be read beside."""
     scores = _measured(name, tables).scores(seed=0, n_resamples=20)

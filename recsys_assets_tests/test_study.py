@@ -200,7 +200,7 @@ def test_searched_settings_are_those_their_models_depend_on():
 def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
     """Settings would be chosen by rows that are scored later, or by rows that the trial had learnt from."""
     split = protocols.split(name, tables)
-    rows = ("histories", "responses") if name == "latest_rating" else ("ratings",)
+    rows = ("histories", "responses") if name.startswith("latest_rating") else ("ratings",)
     of = validation_slice(name, split, seed=1)
     pairs = {
         (where, side, table): set(to_polars(given[f"{side}_{table}"], "user", "movie").iter_rows())

@@ -18,7 +18,7 @@ from recsys_assets.batches import read_batches
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
-from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, OF_THE_PIPELINE, TOP_N_LEAKAGE_AUDIT
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS, OF_THE_PIPELINE
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import empty, lazy, row_count
 from recsys_assets.recommender.ingest import folds
@@ -217,10 +217,11 @@ def newest_scores(home: Home, protocol: str) -> ProtocolScores | None:
 def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     """By how much random and last-out splits make the same models look better than the cut in time.
 
-    Rating models are held against `time_cut`, ranking models against `top_n`. Of the protocols that have been scored;
+    Rating models are held against `time_cut`, ranking models against `top_n`, models of what comes next against
+    `latest_rating_time_cut`. Of the protocols that have been scored;
     without the cut in time there are no rows.
     """
-    protocols = (*LEAKAGE_AUDIT, *TOP_N_LEAKAGE_AUDIT)
+    protocols = [protocol for audited in LEAKAGE_AUDITS for protocol in audited]
     scored = [scores.scores for protocol in protocols if (scores := newest_scores(home.folders, protocol))]
     return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
 

@@ -85,6 +85,23 @@ def _placed_latest_first(ratings: nw.LazyFrame) -> nw.LazyFrame:
     )
 
 
+def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyFrame:
+    """The table `user_partition` of a cut in time: `test` are users with ratings on both sides, `train` those before.
+
+    Users without a rating before the cut are in no partition.
+    """
+    before, after = (cut_in_time(ratings, side, cut=cut).select("user").unique() for side in ("train", "test"))
+    returned = after.with_columns(partition=nw.lit("test"))
+    return before.join(returned, on="user", how="left").with_columns(nw.col("partition").fill_null("train"))
+
+
+def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
+    """The first rating of each test user; where times tie, the earlier source row."""
+    members = user_partition.filter(nw.col("partition") == "test").select("user")
+    place = nw.col("movie").cum_count().over("user", order_by=_IN_TIME)
+    return ratings.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1).drop("place")
+
+
 def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: int = 0) -> nw.LazyFrame:
     """Each rating to train or test by a hash of (user, movie, seed), as the random splits of the literature are."""
     in_test = pseudo_random(seed, ["user", "movie"]) < _threshold(test_share)

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS
 from recsys_assets.recommender.evaluation.significance import LOWER_IS_BETTER
 from recsys_assets.recommender.frames import conform, lazy, to_polars
 from recsys_assets.recommender.tables import TABLES
 
 _KEYS = ("protocol", "model", "population", "metric")
 # By split of an audit, the one beside it that does not look into the future.
-_HONEST = {split: honest for honest, *splits in (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT) for split in splits}
+_HONEST = {split: honest for honest, *splits in LEAKAGE_AUDITS for split in splits}
 
 
 def over_seeds(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -57,7 +57,8 @@ def leakage_audit(scores: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         scores: tables `evaluation_scores` of several protocols, one below the other. Rating models are held against
-            `time_cut`, ranking models against `top_n`; other protocols than those of the audits are left out.
+            `time_cut`, ranking models against `top_n`, models of what comes next against `latest_rating_time_cut`;
+            other protocols than those of the audits are left out.
     """
     table = TABLES["leakage_audit"]
     keys = ["model", "population", "metric"]

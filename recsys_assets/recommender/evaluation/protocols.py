@@ -34,26 +34,32 @@ NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
 # All ratings of the same new users, of whom nothing is known.
 COLD_USERS = "cold_users"
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
-# The same models under these, the cut in time first: by how much a split that looks into the future flatters them. The
-# first audit is that of rating models, the second that of ranking models.
+# The same models under these, the cut in time first: by how much a split that looks into the future flatters them. One
+# audit is of rating models, one of ranking models, one of what comes next.
 LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
 TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
+LATEST_RATING_LEAKAGE_AUDIT = ("latest_rating_time_cut", "latest_rating")
+LEAKAGE_AUDITS = (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT, LATEST_RATING_LEAKAGE_AUDIT)
 _SHARED = ("users", "movies", "user_features")
 _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
-    "last_out, top_n, top_n_<any of the others>, latest_rating"
+    "last_out, top_n, top_n_<any of the others>, latest_rating, latest_rating_time_cut"
 )
 
 
 def tasks(name: str) -> "tuple[Task, ...]":
     """The registry's tasks whose entries are scored under the protocol."""
-    if name == "latest_rating":
+    if _is_latest_rating(name):
         return ("latest_rating", "next_movie")
     return ("top_n",) if _is_top_n(name) else ("time_cut",)
 
 
 def _is_top_n(name: str) -> bool:
     return name.startswith("top_n")
+
+
+def _is_latest_rating(name: str) -> bool:
+    return name.startswith("latest_rating")
 
 
 def split(
@@ -64,15 +70,16 @@ def split(
     Args:
         name: time_cut (at `cut`), time_cut_0.6 (any share), random_90_10, random_80_20, u1 to u5, new_users_0 (to 20
             ratings revealed), cold_users (all ratings of such users), last_out, top_n (the rows of time_cut),
-            top_n_last_out (the rows of any other protocol), latest_rating.
+            top_n_last_out (the rows of any other protocol), latest_rating, latest_rating_time_cut (each user's first
+            rating after `cut`, from what everybody rated before).
         tables: users, movies, user_features, ratings; for u1 to u5 also published_folds.
         seed: of what is drawn: random rows, new users, the partition of case study B.
-        cut: where time_cut and top_n cut.
+        cut: where time_cut, top_n and latest_rating_time_cut cut.
         train_share: share of the users that train in latest_rating.
 
     Returns:
-        users, movies, user_features, and train_ratings and test_ratings; for latest_rating instead user_partition,
-        train_histories, train_responses, test_histories and test_responses.
+        users, movies, user_features, and train_ratings and test_ratings; for latest_rating and latest_rating_time_cut
+        instead user_partition, train_histories, train_responses, test_histories and test_responses.
 
     Raises:
         ValueError: there is no such protocol, or it leaves no rows on one side.
@@ -83,6 +90,8 @@ def split(
     if name == "latest_rating":
         partition = splitting.partition_users(tables["users"], train_share=train_share, seed=seed)
         return shared | _held(_latest_rating(ratings, partition))
+    if name == "latest_rating_time_cut":
+        return shared | _held(_latest_rating_in_time(ratings, cut))
     return shared | _held({f"{side}_ratings": _side(name, tables, side, seed, cut) for side in ("train", "test")})
 
 
@@ -113,6 +122,17 @@ def _latest_rating(ratings: nw.LazyFrame, partition: nw.LazyFrame) -> dict[str, 
         | {f"{side}_histories": splitting.histories(ratings, partition, side) for side in sides}
         | {f"{side}_responses": splitting.responses(ratings, partition, side) for side in sides}
     )
+
+
+def _latest_rating_in_time(ratings: nw.LazyFrame, cut: Cut) -> dict[str, nw.LazyFrame]:
+    """Test users are asked for their first rating after the cut; everything that trains comes before it."""
+    before, after = (splitting.cut_in_time(ratings, side, cut=cut) for side in ("train", "test"))
+    partition = splitting.partition_by_return(ratings, cut=cut)
+    members = partition.filter(nw.col("partition") == "test").select("user")
+    return _latest_rating(before, partition) | {
+        "test_histories": before.join(members, on="user", how="semi"),
+        "test_responses": splitting.first_responses(after, partition),
+    }
 
 
 def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
@@ -162,7 +182,7 @@ def measured(
     """
     of = {task: {entry.name: rows for entry, rows in predictions.items() if entry.task == task} for task in tasks(name)}
     users, movies = tables.get("users"), tables["movies"]
-    if name == "latest_rating":
+    if _is_latest_rating(name):
         return measure_latest_rating(
             {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
             of["latest_rating"],
@@ -172,6 +192,7 @@ def measured(
             selected_ranking=selected.get("next_movie"),
             n_movies=row_count(movies),
             users=users,
+            protocol=name,
             seed=seed,
         )
     train, test = tables["train_ratings"], tables["test_ratings"]

@@ -80,6 +80,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
     "cold_users": Protocol("New users, nothing known, all their ratings"),
     "last_out": Protocol("Everybody's last rating"),
+    "latest_rating_time_cut": Protocol("Each user's first rating after a cut in time"),
     "top_n_random_80_20": Protocol("Finding a random fifth of the ratings"),
     "top_n_last_out": Protocol("Finding everybody's last rating"),
 }

@@ -187,7 +187,15 @@ SEARCHES = (
     Search("ease", "top_n", "ease", {"ease.reg": (300.0, 1000.0, 3000.0, 8000.0)}, NDCG),
     Search("blend", "top_n", "blend", {"blend.ease_weight": (0.25, 0.5, 0.75, 1.0)}, NDCG),
     _choice_of_model("top_n", NDCG),
-    Search("segments", "next_movie", "segment_mixture", {"segments.n_segments": (5, 10, 20, 40, 80)}, HITS_ASIDE),
+    Search(
+        "segments",
+        "next_movie",
+        "segment_mixture",
+        {"segments.n_segments": (5, 10, 20, 40, 80)},
+        HITS_ASIDE,
+        # Each candidate fits LDA again, and the model that comes next rests on no segments.
+        ("latest_rating",),
+    ),
     Search("next_ease", "next_movie", "ease", {"next_ease.reg": (1000.0, 3000.0, 8000.0, 20000.0)}, HITS_ASIDE),
     Search(
         "transitions",

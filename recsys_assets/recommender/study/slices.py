@@ -16,6 +16,7 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import (
     COLD_USERS,
     FOLDS,
+    LATEST_RATING_LEAKAGE_AUDIT,
     NEW_USERS,
     TOP_N_LEAKAGE_AUDIT,
     Tables,
@@ -27,7 +28,7 @@ PROTOCOLS = (
     *("time_cut_0.6", "time_cut_0.7", "time_cut", "time_cut_0.9"),
     *("random_90_10", "random_80_20", *FOLDS),
     *(*NEW_USERS, COLD_USERS),
-    *("last_out", *TOP_N_LEAKAGE_AUDIT, "latest_rating"),
+    *("last_out", *TOP_N_LEAKAGE_AUDIT, *LATEST_RATING_LEAKAGE_AUDIT),
 )
 # Protocols for which is chosen on another one's slice. None of their test rows is among its training rows: an earlier
 # cut, a hash by which more is left out, the same new users.
@@ -112,7 +113,7 @@ def validation_slice(protocol: str, tables: Tables, *, seed: int = 0) -> Slice:
     random splits and published folds; a tenth of the users for new users, and of the train users for the latest rating.
     """
     shared = {name: tables[name] for name in ("users", "movies", "user_features") if name in tables}
-    if protocol == "latest_rating":
+    if protocol in LATEST_RATING_LEAKAGE_AUDIT:
         return Slice(protocol, protocol, {**shared, **_kept_aside(tables, seed)})
     within = shared | {"ratings": tables["train_ratings"]}
     how = _split_within(protocol)

@@ -16,7 +16,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.evaluation.protocols import FOLDS, Tables
+from recsys_assets.recommender.evaluation.protocols import FOLDS, LATEST_RATING_LEAKAGE_AUDIT, Tables
 from recsys_assets.recommender.frames import row_count
 from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.splitting import Cut
@@ -83,7 +83,7 @@ class Study:
         folds = self.tables.get("published_folds")
         if protocol in FOLDS and (folds is None or row_count(folds.filter(nw.col("fold") == protocol)) == 0):
             return False
-        scored_by = "test_responses" if protocol == "latest_rating" else "test_ratings"
+        scored_by = "test_responses" if protocol in LATEST_RATING_LEAKAGE_AUDIT else "test_ratings"
         return row_count(self._split(protocol)[scored_by]) > 0
 
     def found(self, protocol: str, searches: Collection[str] | None = None) -> list[Found]:
