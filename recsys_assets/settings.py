@@ -5,16 +5,17 @@ variables (RECSYS_ALS__RANK=20), then the run configuration of a launch (`resour
 Fields bear the names of the `recommender` functions' parameters that they go to.
 """
 
+import math
 import os
 import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -25,6 +26,7 @@ from pydantic_settings import (
 )
 
 from recsys_assets.home import Home
+from recsys_assets.recommender.automatic import AUTO, resolved
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -41,6 +43,24 @@ class Section(BaseModel):
 
     # Numbers become text where both are allowed ("0.8", 0.8, "auto"): Dagster's run configuration has no such unions.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+def _checked(low: float, *, above: bool = False) -> AfterValidator:
+    """For text that is `auto`, a multiple of it, or a number not below `low`; with `above`, not `low` itself either."""
+
+    def checked(text: str) -> str:
+        number, lowest = resolved(text, 1.0), min(low, 0) if AUTO in text else low
+        if number < lowest or (above and number == lowest):
+            raise ValueError(f"has to be {'above' if above else 'at least'} {lowest:g}")
+        return text.removesuffix(".0")
+
+    return AfterValidator(checked)
+
+
+_AnyNumber = Annotated[str, _checked(-math.inf)]
+_NotNegative = Annotated[str, _checked(0)]
+_Positive = Annotated[str, _checked(0, above=True)]
+_Count = Annotated[str, _checked(1)]
 
 
 class SampleSettings(Section):
@@ -244,9 +264,15 @@ class RankingSettings(Section):
 class EASESettings(Section):
     """EASE for top N."""
 
-    reg: float = Field(3000.0, gt=0, description="Regularisation of the weights between movies.")
-    neutral_offset: float = Field(
-        -0.5, description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    reg: _Positive = Field(
+        "auto",
+        description="Regularisation of the weights between movies: auto (3,000 for case study A, otherwise with the "
+        "root of the number of ratings), a multiple such as 'auto * 0.3', or a number.",
+    )
+    neutral_offset: _AnyNumber = Field(
+        "auto",
+        description="Standard deviations from the mean rating to the one that is neither liked nor disliked: auto "
+        "(-0.5), or a number.",
     )
     max_movies: int = Field(6_000, ge=1, description="The most rated movies that it knows; time grows with the cube.")
 
@@ -254,15 +280,25 @@ class EASESettings(Section):
 class LikingSettings(Section):
     """What users like by their attributes: what new users are shown."""
 
-    reg: float = Field(300.0, ge=0, description="Regularisation of the attributes; a large one leaves popularity.")
-    half_life: float = Field(0.15, gt=0, description="Share of the ratings after which a user weighs half as much.")
+    reg: _NotNegative = Field(
+        "auto",
+        description="Regularisation of the attributes; a large one leaves popularity. auto: 300 for case study A, "
+        "more with more users, less with more ratings of each.",
+    )
+    half_life: _Positive = Field(
+        "auto", description="Share of the ratings after which a user weighs half as much: auto (0.15), or a number."
+    )
 
 
 class BlendSettings(Section):
     """The blend of EASE, implicit ALS and the liking by attributes."""
 
     ease_weight: float = Field(1.0, ge=0, le=1, description="Share of EASE beside implicit ALS.")
-    prior_ratings: float = Field(60.0, ge=0, description="Ratings of a user that weigh as much as its attributes.")
+    prior_ratings: _NotNegative = Field(
+        "auto",
+        description="Ratings of a user that weigh as much as its attributes: auto (60 for case study A, otherwise with "
+        "the median number of ratings of a user), a multiple such as 'auto * 0.3', or a number.",
+    )
 
 
 class NextRankingSettings(RankingSettings):
@@ -272,9 +308,12 @@ class NextRankingSettings(RankingSettings):
 class NextEASESettings(EASESettings):
     """EASE for the next movie (case study B): to have rated a movie counts for it, however low."""
 
-    reg: float = Field(8000.0, gt=0, description="Regularisation of the weights between movies.")
-    neutral_offset: float = Field(
-        -4.0, description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    reg: _Positive = Field(
+        "auto * 2.86",
+        description="Regularisation of the weights between movies; see ease.reg. 8,000 for case study B.",
+    )
+    neutral_offset: _AnyNumber = Field(
+        "-4", description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
     )
 
 
@@ -337,7 +376,9 @@ class SegmentSettings(Section):
 
     n_segments: int = Field(20, ge=2, description="Number of segments; 20 as in case study B.")
     passes: int = Field(3, ge=1, description="Passes over the histories.")
-    batch_size: int = Field(256, ge=1, description="Users per update of the topics.")
+    batch_size: _Count = Field(
+        "auto", description="Users per update of the topics: auto (a twentieth of them, 256 to 4,096), or a number."
+    )
     learning_offset: float = Field(5.0, gt=0, description="Slows the first updates down.")
     learning_decay: float = Field(0.6, gt=0.5, le=1, description="How fast later updates weigh less.")
     n_jobs: int = Field(1, ge=1, description="Processes; another number gives (slightly) other segments.")

@@ -70,6 +70,10 @@ def test_a_broken_file_of_a_study_is_named(home, text):
             (f'[splitting]\ncut = "{cut}"\n', f"'{cut}' is none of: a number of ratings")
             for cut in ("soon", "0", "1.0", "800_000", "-3", "nan", "²")
         ),
+        ('[ease]\nreg = "automatic"\n', "ease.reg: Value error, 'automatic' is neither a number nor 'auto'"),
+        ("[ease]\nreg = 0\n", "ease.reg: Value error, has to be above 0"),
+        ('[blend]\nprior_ratings = "auto * -1"\n', "blend.prior_ratings: Value error, has to be at least 0"),
+        ("[segments]\nbatch_size = 0.5\n", "segments.batch_size: Value error, has to be at least 1"),
         ('[cold_start]\nfill_size = "many"\n', "'many' is neither a number of ratings"),
         ('[cold_start]\nfill_size = "0"\n', "cold_start.fill_size"),
         ("[data]\nrating_scale = [5, 1]\n", "data.rating_scale"),

@@ -11,11 +11,15 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
+from recsys_assets.recommender.automatic import ANCHOR_MEDIAN, AUTO, Setting, resolved
+from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
 from recsys_assets.recommender.rankings import Ranker
+
+_ANCHOR_PRIOR = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,23 @@ class Blend:
         return cls(**json.loads((folder / "model.json").read_text()))
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_ratings: float = 60.0) -> Blend:
-    """The blend with these weights, which validation chose: nothing is learnt from the ratings."""
-    del ratings
-    return Blend(ease_weight, prior_ratings, index.fingerprint)
+def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_ratings: Setting = AUTO) -> Blend:
+    """The blend with these weights, which validation chose; of the ratings only the length of histories is looked at.
+
+    Args:
+        ratings: user.
+        index: the dense index the ids come from.
+        ease_weight: see `Blend`.
+        prior_ratings: see `Blend` and `automatic_prior`.
+    """
+    per_user = to_polars(ratings.group_by("user").agg(n=nw.len()), "n")["n"]
+    prior = resolved(prior_ratings, automatic_prior(float(np.median(per_user.to_numpy()))))
+    return Blend(ease_weight, prior, index.fingerprint)
+
+
+def automatic_prior(median_ratings: float) -> float:
+    """The prior's weight where the median user has so many ratings: 60 for the 86 of case study A."""
+    return _ANCHOR_PRIOR * median_ratings / ANCHOR_MEDIAN
 
 
 def ranker(

@@ -4,6 +4,7 @@ The answer for new users, and what is mixed into the lists of those with few rat
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,15 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recsys_assets.recommender.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.preferences import relevant_from
 
 # Why somebody is shown what this model likes best for it.
 OTHERWISE = "liked by people with the same attributes"
+_ANCHOR_REG = 300.0
+_HALF_LIFE = 0.15
 
 
 @dataclass(frozen=True)
@@ -65,31 +69,34 @@ def fit(
     *,
     index: Index,
     user_features: nw.LazyFrame,
-    reg: float = 300.0,
-    half_life: float = 0.15,
+    reg: Setting = AUTO,
+    half_life: Setting = AUTO,
 ) -> LikingModel:
     """Weighted ridge regression of "the user liked the movie" on the users' attributes, for all movies at once.
 
     Users weigh less the longer ago their last rating lies, because tastes and catalogue move on.
 
     Args:
-        ratings: user, movie, rating, timestamp, batch, row.
+        ratings: user, movie, rating, timestamp.
         index: the dense index the ids come from.
         user_features: table user_features; everyone.
-        reg: regularisation of the attributes; the intercept has none, so that a large one leaves popularity.
-        half_life: share of the ratings, in time, after which a user weighs half as much.
+        reg: regularisation of the attributes; the intercept has none, so that a large one leaves popularity. See
+            `automatic_reg`.
+        half_life: share of the ratings, in time, after which a user weighs half as much: a span of days would be long
+            for one data set and short for another. auto is 0.15.
     """
-    timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
-    rows = to_polars(timed, "user", "movie", "rating", "position")
-    last = rows.group_by("user").agg(pl.col("position").max()).sort("user")
+    rows = to_polars(ratings, "user", "movie", "rating", "timestamp")
+    last = rows.group_by("user").agg(pl.col("timestamp").max()).sort("user")
     users = last["user"].to_numpy()
-    age = (len(rows) - last["position"].to_numpy()) / len(rows)
-    weights = 0.5 ** (age / half_life)
+    # Ratings of the same time are equally old: where all are, nobody weighs more.
+    times = rows["timestamp"].sort().to_numpy()
+    age = 1 - np.searchsorted(times, last["timestamp"].to_numpy(), side="right") / len(rows)
+    weights = 0.5 ** (age / resolved(half_life, _HALF_LIFE))
     liked = rows.filter(pl.col("rating") >= relevant_from(ratings))
     cells = (np.ones(len(liked)), (np.searchsorted(users, liked["user"].to_numpy()), liked["movie"].to_numpy()))
     target = sparse.csr_array(cells, shape=(len(users), index.n_movies))
     design = np.column_stack([np.ones(len(users)), feature_matrix(user_features)[users]])
-    penalty = np.full(design.shape[1], reg)
+    penalty = np.full(design.shape[1], resolved(reg, automatic_reg(len(users), len(rows))))
     penalty[0] = 0
     weighted = design * weights[:, None]
     gram = weighted.T @ design + np.diag(penalty)
@@ -97,3 +104,12 @@ def fit(
     coefficients = np.linalg.lstsq(gram, (target.T @ weighted).T, rcond=None)[0]
     known = np.bincount(liked["movie"].to_numpy(), minlength=index.n_movies) > 0
     return LikingModel(coefficients.astype(np.float32), known, index.fingerprint)
+
+
+def automatic_reg(n_users: int, n_ratings: int) -> float:
+    """The regularisation for so many users with so many ratings: 300 for those of case study A.
+
+    It grows with the users, as what it is weighed against does, and falls with the root of the ratings: where users
+    like little, each movie is liked by few of a group, and chance decides by how many.
+    """
+    return _ANCHOR_REG * n_users / ANCHOR_USERS * math.sqrt(ANCHOR_RATINGS / n_ratings)

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recsys_assets.recommender.automatic import AUTO, Setting, resolved
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.matrices import user_movie_matrix
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 # A block is copied to float64: 8,192 users with 100 movies each are 10 MB.
 _USERS_PER_BLOCK = 8_192
+# Smaller batches take longer and learn no better; larger ones save no more time.
+_BATCH_SIZES = (256, 4_096)
+_UPDATES_PER_PASS = 20
 _LDA_FILE, _MOVIES_FILE, _FACTS_FILE = "lda.skops", "movies.parquet", "model.json"
 
 
@@ -120,7 +124,7 @@ def fit(
     index: Index,
     n_segments: int = 20,
     passes: int = 3,
-    batch_size: int = 256,
+    batch_size: Setting = AUTO,
     learning_offset: float = 5.0,
     learning_decay: float = 0.6,
     n_jobs: int = 1,
@@ -141,7 +145,8 @@ def fit(
         index: the dense index the ids come from.
         n_segments: number of topics.
         passes: passes over the users, each in another order.
-        batch_size: users per update of the topics; each update touches all of segments × movies.
+        batch_size: users per update of the topics; each update touches all of segments × movies. See
+            `automatic_batch_size`.
         learning_offset: slows the first updates down; called tau_0 in the source.
         learning_decay: how fast later updates weigh less, above 0.5 and up to 1; called kappa in the source.
         n_jobs: processes. Each draws its own starting values, so another number gives slightly other segments.
@@ -163,7 +168,7 @@ def fit(
     movies = np.unique(ratings.indices).astype(np.int32)
     lda = LatentDirichletAllocation(
         n_segments,
-        batch_size=batch_size,
+        batch_size=int(resolved(batch_size, automatic_batch_size(ratings.shape[0]))),
         learning_offset=learning_offset,
         learning_decay=learning_decay,
         total_samples=ratings.shape[0],
@@ -172,6 +177,12 @@ def fit(
     )
     _learn(lda, _counts(ratings[:, movies], zero), passes, log or (lambda _: None))
     return SegmentModel(lda, movies, index.n_movies, index.fingerprint, zero)
+
+
+def automatic_batch_size(n_users: int) -> int:
+    """Users per update where there are so many: a twentieth of them, so that a pass has enough updates."""
+    low, high = _BATCH_SIZES
+    return min(max(low, n_users // _UPDATES_PER_PASS), high)
 
 
 def _counts(ratings: sparse.csr_array, zero: float) -> sparse.csr_array:

@@ -184,7 +184,7 @@ SEARCHES = (
         },
         NDCG,
     ),
-    Search("ease", "top_n", "ease", {"ease.reg": (300.0, 1000.0, 3000.0, 8000.0)}, NDCG),
+    Search("ease", "top_n", "ease", {"ease.reg": ("auto * 0.1", "auto * 0.3", "auto", "auto * 3")}, NDCG),
     Search("blend", "top_n", "blend", {"blend.ease_weight": (0.25, 0.5, 0.75, 1.0)}, NDCG),
     _choice_of_model("top_n", NDCG),
     Search(
@@ -196,7 +196,13 @@ SEARCHES = (
         # Each candidate fits LDA again, and the model that comes next rests on no segments.
         ("latest_rating",),
     ),
-    Search("next_ease", "next_movie", "ease", {"next_ease.reg": (1000.0, 3000.0, 8000.0, 20000.0)}, HITS_ASIDE),
+    Search(
+        "next_ease",
+        "next_movie",
+        "ease",
+        {"next_ease.reg": ("auto * 0.3", "auto", "auto * 2.86", "auto * 8")},
+        HITS_ASIDE,
+    ),
     Search(
         "transitions",
         "next_movie",
