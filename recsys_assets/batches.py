@@ -76,6 +76,8 @@ class Batch:
             return cls(home, name, read_source(home.batch(name), scratch=own, **settings.reading), own)
         except SourceError as error:
             raise refusal(name, error) from error
+        except FileNotFoundError as error:
+            raise SourceError(str(error)) from error
 
     def accept(self, others: Iterable[tuple[str, str | None]], max_rejected_share: float) -> Accepted:
         """Read it through, once per run, and refuse it whole if it may not come in; nothing is stored before.
@@ -127,13 +129,14 @@ class Batch:
 
     def _check_rejected(self, bad: int, good: int, max_share: float) -> None:
         listing = self.home.rejected / f"{self.name}.csv"
-        first = self.tables.rejected.head(_FIRST).collect(engine="streaming")
+        rejected = self.table("rejected_rows")
+        first = rejected.head(_FIRST).collect(engine="streaming")
         try:
             check_rejected(first, good + bad, count=bad, max_share=max_share, listed_in=str(listing))
         except SourceError:
             self.home.rejected.mkdir(exist_ok=True)
             unfinished = listing.with_name(f".{listing.name}")
-            withhold(self.tables.rejected, forgotten_users(self.home)).sink_csv(unfinished)
+            rejected.sink_csv(unfinished)
             unfinished.replace(listing)
             raise
         # Of an earlier content of the batch.

@@ -107,6 +107,11 @@ class Home:
         return self.path / ".lock"
 
     @property
+    def landing_lock(self) -> Path:
+        """Held by the command that changes `landing/`, for as long as that takes."""
+        return self.path / ".landing.lock"
+
+    @property
     def served_at(self) -> Path:
         """Holds the address of the UI while the home is served."""
         return self.dagster / "served_at"
@@ -135,6 +140,11 @@ class Home:
         exact = self.landing / name
         if exact.exists():
             return exact
+        if exact.is_symlink():
+            raise FileNotFoundError(
+                f"batch {name!r}: {exact} is a link to {exact.readlink()}, and nothing lies there. Put it back, or "
+                "remove the batch."
+            )
         raise FileNotFoundError(f"batch {name!r}: nothing lies at {exact}. Put it back, or remove the batch.")
 
     def landed_batches(self) -> list[str]:

@@ -6,7 +6,7 @@ an asset and keeps the version it began with. Knows nothing of Dagster: an asset
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,17 +123,36 @@ class AssetStore:
             shutil.rmtree(old, ignore_errors=True)
 
     def remove(self, asset: Sequence[str], partition: str) -> None:
-        """Delete all versions of one batch of an asset."""
-        shutil.rmtree(self.folder(asset, partition), ignore_errors=True)
+        """Delete all versions of one batch of an asset, first of all the pointer: nobody ever sees half of them."""
+        folder = self.folder(asset, partition)
+        (folder / "current").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def folders(self) -> Iterator[Path]:
+        """Every folder of an asset, or of a batch of one, that has versions; a batch may be called `versions`, too."""
+        pending = [self.root]
+        while pending:
+            folder = pending.pop()
+            if (folder / "versions").is_dir():
+                yield folder
+            for child in sorted(folder.iterdir()) if folder.is_dir() else ():
+                if child.name == "batches":
+                    yield from (batch for batch in sorted(child.iterdir()) if (batch / "versions").is_dir())
+                elif child.name != "versions" and child.is_dir() and not child.is_symlink():
+                    pending.append(child)
 
     def keep_only_current(self) -> int:
         """Delete every version that is not the present one of its asset or batch; how many there were."""
-        present = {pointer.resolve() for pointer in self.root.rglob("current") if pointer.is_symlink()}
-        versions = [version for folder in self.root.rglob("versions") for version in folder.iterdir()]
-        old = [version for version in versions if version.resolve() not in present]
-        for version in old:
-            shutil.rmtree(version)
-        return len(old)
+        deleted = 0
+        for folder in self.folders():
+            present = (folder / "current").resolve()
+            for unfinished in folder.glob(".current-*"):
+                unfinished.unlink()
+            for version in (folder / "versions").iterdir():
+                if version.resolve() != present:
+                    shutil.rmtree(version)
+                    deleted += 1
+        return deleted
 
 
 def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:

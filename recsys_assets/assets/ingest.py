@@ -1,6 +1,7 @@
 """Ingest: what landed, batch by batch, and the one catalogue it merges into."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 import narwhals as nw
@@ -103,6 +104,14 @@ def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[
         "forgotten": len(forgotten_users(home)),
         "sample": settings.data.sample.model_dump(),
     }
+
+
+def rests_on(instance: dg.DagsterInstance) -> Mapping[str, Any]:
+    """What the stored `ratings` was merged from, in the form of `merged_from`; nothing where that is not known."""
+    records = instance.fetch_materializations(dg.AssetKey("ratings"), limit=1).records
+    materialization = records[0].asset_materialization if records else None
+    recorded = materialization.metadata.get(MERGED_FROM) if materialization else None
+    return recorded.value if isinstance(recorded, dg.JsonMetadataValue) and isinstance(recorded.value, dict) else {}
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS)

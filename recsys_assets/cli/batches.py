@@ -1,5 +1,6 @@
 """The commands on batches that are there: list them, take one out, forget a user, erase what is not needed any more."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,14 @@ from recsys_assets.cli.run import environment, launch, locked, show_results
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
+from recsys_assets.landing_folder import changing, move_out
 from recsys_assets.storage import AssetStore
 
 _PANEL = "Data and settings"
 _LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
+NoRunOption = Annotated[
+    bool, typer.Option("--no-run", help="Compute nothing now, as when several are to follow; the next `run` does it.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -61,37 +66,62 @@ def batches(home: HomeOption = None) -> None:
 
 def remove(
     batch: Annotated[str, typer.Argument(help="The batch, by the name that `batches` shows.")],
+    no_run: NoRunOption = False,
     home: HomeOption = None,
 ) -> None:
     """Take a batch out: everything is merged and computed again without it.
 
-    What landed is moved to `removed/` in the home, and deleted by the next `compact`.
+    What landed is moved to `removed/` in the home, and deleted by the next `compact`. What was broken off is done by
+    the same command again.
 
     Example: `recsys-assets remove 2024-05.csv`
     """
-    check_java()
+    if not no_run:
+        check_java()
     here, out = Home.resolve(home), console()
-    names = [each.name for each in listed(here)]
-    if batch not in names:
+    names, was_read = [each.name for each in listed(here)], batch in _read_once(here)
+    is_moved = os.path.lexists(here.removed / batch)
+    if not (batch in names or was_read or is_moved):
         alike = nearest(batch, names, whole=True)
         raise CommandError(f"There is no batch {batch!r}." + (f" Nearest: {', '.join(alike)}." if alike else ""))
-    is_read = batch in read_batches(here)
-    if is_read and len(read_batches(here)) == 1:
+    others = read_batches(here) - {batch}
+    if batch in read_batches(here) and not others:
         raise CommandError(
             f"{batch} is the only batch that was read; without it there is nothing to compute. Add another one first, "
             f"or delete the home ({here.path})."
         )
     with locked(here):
-        _take_out(here, [batch])
-        out.print(f"{batch} is taken out; what landed lies in {here.removed}", soft_wrap=True)
-        if is_read:
+        moved_to = _take_out(here, batch)
+        where = f"what landed lies in {moved_to}" if moved_to else f"what landed is not in {here.landing} any more"
+        out.print(f"{batch} is taken out; {where}", soft_wrap=True)
+        is_to_run = was_read and bool(others)
+        if is_to_run and no_run:
+            out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
+        elif is_to_run:
             _launch(here, out)
-    if is_read:
+    if is_to_run and not no_run:
         show_results(here, out)
 
 
+def _read_once(home: Home) -> set[str]:
+    """The batches of which any raw table is stored, or which `ratings` was merged from.
+
+    A removal that was killed on its way may leave no more than one of these.
+    """
+    import dagster as dg
+
+    from recsys_assets.assets.ingest import rests_on
+
+    stored = {name for asset in RAW_TABLES for name in AssetStore(home.assets).batches([asset])}
+    home.prepare()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        return stored | {str(name) for name in rests_on(instance).get("batches", ())}
+
+
 def forget(
-    user_id: Annotated[str, typer.Argument(help="The user's id in your data.")], home: HomeOption = None
+    user_id: Annotated[str, typer.Argument(help="The user's id in your data.")],
+    no_run: NoRunOption = False,
+    home: HomeOption = None,
 ) -> None:
     """Forget a user: left out of everything from now on, whatever is read or computed again, and computed again now.
 
@@ -103,7 +133,8 @@ def forget(
     from recsys_assets import forgotten
     from recsys_assets.compacting import is_known_user
 
-    check_java()
+    if not no_run:
+        check_java()
     here, out = Home.resolve(home), console()
     if user_id in forgotten.forgotten_users(here):
         out.print(
@@ -118,6 +149,9 @@ def forget(
         raise CommandError(f"No batch that was read names a user {user_id!r}.{hint}")
     with locked(here):
         forgotten.forget(here, user_id)
+        if no_run:
+            out.print(f"{user_id} will be left out. Next: {follow_up('run', here)}", soft_wrap=True)
+            return
         _launch(here, out)
     out.print(
         f"{user_id} is left out of everything that is computed. Landed files, raw tables and old versions still hold "
@@ -144,7 +178,8 @@ def compact(home: HomeOption = None) -> None:
     gone, store = forgotten_users(here), AssetStore(here.assets)
     with locked(here):
         rewritten, emptied = rewrite_landed(here, gone, Settings.load(here).data) if gone else ([], [])
-        _take_out(here, emptied)
+        for name in emptied:
+            _take_out(here, name)
         for asset in RAW_TABLES:
             for name in rewritten:
                 # Without their raw tables these batches count as not read: the next run reads them, this one or later.
@@ -173,9 +208,11 @@ def listed(home: Home) -> list[Listed]:
 
 def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
     if not is_read:
-        landed = datetime.fromtimestamp(home.batch(name).stat().st_mtime, UTC)
-        refused = home.rejected / f"{name}.csv"
-        return Listed(name, landed, None, None, f"refused, see {refused}" if refused.exists() else "not read yet")
+        path, refused = home.landing / name, home.rejected / f"{name}.csv"
+        state = f"refused, see {refused}" if refused.exists() else "not read yet"
+        if not path.exists():
+            state = f"cannot be read: a link to {path.readlink()}, and nothing lies there"
+        return Listed(name, datetime.fromtimestamp(path.lstat().st_mtime, UTC), None, None, state)
     reader = Reader(home)
     rows, rejected = (
         int(reader.table(asset, name).select(pl.len()).collect().item()) for asset in ("raw_ratings", "rejected_rows")
@@ -184,39 +221,32 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
     return Listed(name, when, rows, rejected, "read" if is_landed else "read; what landed is gone")
 
 
-def _take_out(home: Home, names: Sequence[str]) -> None:
-    """Move what landed aside, make Dagster forget the batches, delete their raw tables; in this order, so that what is
+def _take_out(home: Home, batch: str) -> Path | None:
+    """Move what landed aside, make Dagster forget the batch, delete its raw tables; in this order, so that what is
     interrupted can be done again.
+
+    Returns:
+        Where lies what landed; None where nothing of that name lay in landing/.
     """
-    if not names:
-        return
     import dagster as dg
 
     from recsys_assets.partitions import BATCHES
 
-    for name in names:
-        if name in home.landed_batches():
-            home.removed.mkdir(exist_ok=True)
-            home.batch(name).rename(_free(home.removed / name))
-        (home.rejected / f"{name}.csv").unlink(missing_ok=True)
+    with changing(home):
+        moved_to = move_out(home, batch) if batch in home.landed_batches() else None
+    (home.rejected / f"{batch}.csv").unlink(missing_ok=True)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        for name in set(names) & set(instance.get_dynamic_partitions(str(BATCHES.name))):
-            instance.delete_dynamic_partition(str(BATCHES.name), name)
-    for name in names:
-        for asset in RAW_TABLES:
-            AssetStore(home.assets).remove([asset], name)
+        if batch in instance.get_dynamic_partitions(str(BATCHES.name)):
+            instance.delete_dynamic_partition(str(BATCHES.name), batch)
+    for asset in RAW_TABLES:
+        AssetStore(home.assets).remove([asset], batch)
+    return moved_to
 
 
 def _launch(home: Home, out: Console) -> None:
     """Run what is to be done. That there are fewer rows than before is meant, so no check stops it."""
     with environment({_LIMIT: "1"}):
         launch(home, out)
-
-
-def _free(path: Path) -> Path:
-    """The path, numbered if it is taken."""
-    taken = (path.with_name(f"{path.name}-{number}") for number in range(2, 10_000))
-    return path if not path.exists() else next(candidate for candidate in taken if not candidate.exists())
 
 
 def _tell_rewritten(rewritten: Sequence[str], emptied: Sequence[str], out: Console) -> None:

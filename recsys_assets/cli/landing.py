@@ -1,6 +1,5 @@
 """The commands that bring something into a home: data and settings. What lands appears whole or not at all."""
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from recsys_assets.batches import landed_releases
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
 from recsys_assets.home import UNFINISHED_SUFFIXES, Home
 from recsys_assets.landed import fingerprint, is_batch_name
+from recsys_assets.landing_folder import changing, land
 
 if TYPE_CHECKING:
     from recsys_assets.settings import DataSettings
@@ -91,19 +91,30 @@ def add(
         show(source, name, here, data, console())
         return
     here.prepare()
-    target = here.landing / name
     out = console()
+    with changing(here, lambda: out.print("Waiting for another command that changes landing/")):
+        _add(source, name, here, data, out)
+
+
+def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console) -> None:
+    """Land a source under a name, unless it lies there already; nobody else changes landing/ meanwhile."""
+    target = home.landing / name
+    if target.is_symlink() and not target.exists():
+        raise CommandError(
+            f"Batch {name} exists: {target} is a link to {target.readlink()}, and nothing lies there. Remove it first "
+            f"({follow_up(f'remove {name}', home)}), or choose another name with --batch."
+        )
     if target.exists():
         if source != target and fingerprint(source) != fingerprint(target):
             raise CommandError(
                 f"Batch {name} exists with other content ({target}). A batch is never overwritten: choose another "
-                f"name, `recsys-assets add {path} --batch NAME`."
+                f"name, `recsys-assets add {source} --batch NAME`."
             )
         out.print(f"{name} has landed already, with the same content: {target}", soft_wrap=True)
         return
-    form = _recognised(source, here, data)
-    _copy(source, target)
-    out.print(f"{name} landed ({form}): {target}\nNext: {follow_up('run', here)}", soft_wrap=True)
+    form = _recognised(source, home, data)
+    land(home, source, name)
+    out.print(f"{name} landed ({form}): {target}\nNext: {follow_up('run', home)}", soft_wrap=True)
 
 
 def init(home: HomeOption = None) -> None:
@@ -152,14 +163,3 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
         for frame in (tables.ratings, tables.users, tables.movies):
             frame.head(1).collect()
         return tables.format
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy beside the target, then switch: who watches the landing folder sees all or nothing."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
-        copied = Path(folder) / target.name
-        if source.is_dir():
-            shutil.copytree(source, copied)
-        else:
-            shutil.copy2(source, copied)
-        copied.replace(target)

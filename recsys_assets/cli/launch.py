@@ -14,7 +14,7 @@ import dagster as dg
 from rich.console import Console
 
 from recsys_assets.assets.ingest import ASSETS as INGEST_ASSETS
-from recsys_assets.assets.ingest import MERGED_FROM, merged_from, ratings
+from recsys_assets.assets.ingest import merged_from, rests_on
 from recsys_assets.batches import read_batches
 from recsys_assets.build import build_defs
 from recsys_assets.cli.landing import checked_batch_name
@@ -277,11 +277,8 @@ def _is_study(asset: dg.AssetsDefinition) -> bool:
 
 def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
     """Whether `ratings` was merged from other batches, or with other users left out, than it should be now."""
-    records = instance.fetch_materializations(ratings.key, limit=1).records
-    materialization = records[0].asset_materialization if records else None
-    recorded = materialization.metadata.get(MERGED_FROM) if materialization else None
-    known = instance.get_dynamic_partitions(str(BATCHES.name))
-    return recorded is not None and recorded.value != merged_from(known, home, Settings.load(home))
+    recorded, known = rests_on(instance), instance.get_dynamic_partitions(str(BATCHES.name))
+    return bool(recorded) and recorded != merged_from(known, home, Settings.load(home))
 
 
 def _register(

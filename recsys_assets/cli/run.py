@@ -15,6 +15,7 @@ from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
 from recsys_assets.java import check_java
+from recsys_assets.landing_folder import tidy
 from recsys_assets.storage import AssetStore
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def locked(home: Home) -> Iterator[None]:
             "a run in another home (--home) does not have to wait."
         ) from None
     try:
+        tidy(home)
         yield
     finally:
         lock.release()
