@@ -290,6 +290,19 @@ class LikingSettings(Section):
     )
 
 
+class RecentPopularitySettings(Section):
+    """What was liked lately: a baseline for lists."""
+
+    half_life: float = Field(0.1, gt=0, description="Share of the ratings after which one counts half as much.")
+
+
+class ItemKNNSettings(Section):
+    """Item-based nearest neighbours: a baseline for lists."""
+
+    neighbours: int = Field(500, ge=1, description="The most similar movies that each movie is scored by.")
+    shrinkage: float = Field(10.0, ge=0, description="Held against movies that few users liked.")
+
+
 class BlendSettings(Section):
     """The blend of EASE, implicit ALS and the liking by attributes."""
 
@@ -559,6 +572,8 @@ class Settings(BaseSettings):
     ranking: RankingSettings = RankingSettings()
     ease: EASESettings = EASESettings()
     liking: LikingSettings = LikingSettings()
+    recent_popularity: RecentPopularitySettings = RecentPopularitySettings()
+    item_knn: ItemKNNSettings = ItemKNNSettings()
     blend: BlendSettings = BlendSettings()
     segments: SegmentSettings = SegmentSettings()
     item_neighbours: ItemNeighboursSettings = ItemNeighboursSettings()

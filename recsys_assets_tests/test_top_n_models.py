@@ -7,11 +7,13 @@ from scipy import sparse
 
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.models import blend, ease, liking
+from recsys_assets.recommender.models import blend, ease, item_knn, liking, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.blend import Blend
 from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.liking import LikingModel
+from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
 from recsys_assets.recommender.preferences import Preference
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.reasons import reasons
@@ -43,6 +45,34 @@ def test_ease_shows_what_similar_users_liked():
     """Users would be shown movies of another taste than theirs."""
     users, rated = _rated()
     assert (_best(_ease().scores(rated), rated) // MOVIES_PER_GROUP == group_of(users)).all()
+
+
+def test_nearest_neighbours_show_what_was_liked_together(tmp_path):
+    """The baseline would show movies of another taste, stored or not, and any model would look good beside it."""
+    users, rated = _rated()
+    model = item_knn.fit(lazy(TRAIN), index=INDEX, neighbours=MOVIES_PER_GROUP)
+    model.save(tmp_path)
+    stored = ItemKNNModel.load(tmp_path)
+    assert (_best(stored.scores(rated), rated) // MOVIES_PER_GROUP == group_of(users)).all()
+    assert np.diff(sparse.csc_array(stored.similarities).indptr).max() <= MOVIES_PER_GROUP
+    assert not stored.movie_known[UNRATED]
+    of_one = rated[[0]]
+    added = stored.contributions(of_one.indices, of_one.data, np.arange(N_MOVIES))
+    np.testing.assert_allclose(added.sum(axis=0), stored.scores(of_one)[0], rtol=1e-5)
+
+
+def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
+    """Everybody would be shown the hits of years ago."""
+    rows = [(user, 0 if user < 60 else 1, 5.0, user) for user in range(100)] + [
+        (user, 2, 1.0, 99) for user in range(50)
+    ]
+    types = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
+    table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
+    model = recent_popularity.fit(lazy(table), index=INDEX, half_life=0.1)
+    model.save(tmp_path)
+    counts = RecentPopularityModel.load(tmp_path).counts
+    assert counts.argmax() == 1 and counts[0] > 0
+    assert not counts[2:].any()
 
 
 def test_what_was_rated_low_speaks_against_similar_movies():

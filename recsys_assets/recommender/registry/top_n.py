@@ -11,13 +11,15 @@ from scipy import sparse
 
 from recsys_assets.recommender import cold_start, rankings
 from recsys_assets.recommender.frames import row_count, to_polars
-from recsys_assets.recommender.models import als, blend, ease, liking
+from recsys_assets.recommender.models import als, blend, ease, item_knn, liking, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.blend import Blend
 from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
 from recsys_assets.recommender.models.liking import LikingModel
+from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 
@@ -50,6 +52,24 @@ LIKING = Fit(
     description="What users like by their attributes, recent raters first: the answer for new users.",
     others=("user_features",),
 )
+RECENT_POPULARITY = Fit(
+    asset="recent_popularity_model",
+    group="ranking",
+    function=recent_popularity.fit,
+    model_type=RecentPopularityModel,
+    table="train_ratings",
+    settings="recent_popularity",
+    description="How many users liked each movie, later ratings counting more: a baseline that knows the time.",
+)
+ITEM_KNN = Fit(
+    asset="item_knn_model",
+    group="ranking",
+    function=item_knn.fit,
+    model_type=ItemKNNModel,
+    table="train_ratings",
+    settings="item_knn",
+    description="Item-based nearest neighbours by cosine similarity of likes: the classical baseline for top N.",
+)
 BLEND = Fit(
     asset="blend_weights",
     group="ranking",
@@ -59,7 +79,7 @@ BLEND = Fit(
     settings="blend",
     description="How EASE, implicit ALS and the liking by attributes are mixed.",
 )
-FITS = (RANKING, EASE, LIKING, BLEND)
+FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
 
 def popularity(movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
@@ -72,6 +92,11 @@ def _counts(movies: nw.LazyFrame, trained: nw.LazyFrame) -> np.ndarray:
     counts = np.zeros(row_count(movies), np.int64)
     counts[rated["movie"].to_numpy()] = rated["n"].to_numpy()
     return counts
+
+
+def _recent_popularity(recent_popularity_model: RecentPopularityModel) -> Ranker:
+    counts = recent_popularity_model.counts
+    return rankings.for_everybody(counts, counts > 0, otherwise="liked by many lately")
 
 
 def _item_mean(item_mean_model: ItemMeanModel, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
@@ -111,17 +136,26 @@ def _liking(liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
     return Ranker(scores, liking_model.movie_known, otherwise=liking.OTHERWISE)
 
 
+def _item_knn(item_knn_model: ItemKNNModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
+    """Nearest neighbours for users with a rating, the liking by attributes for the others."""
+    return _or_liking(item_knn_model, liking_model, user_features)
+
+
 def _ease(ease_model: EASEModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
     """EASE for users with a rating, the liking by attributes for the others."""
+    return _or_liking(ease_model, liking_model, user_features)
+
+
+def _or_liking(model: EASEModel | ItemKNNModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
     features = liking.feature_matrix(user_features)
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
-        scored = ease_model.scores(rows)
+        scored = model.scores(rows)
         new = np.diff(rows.indptr) == 0
         scored[new] = liking_model.scores(features[users[new]])
         return scored
 
-    return Ranker(scores, ease_model.movie_known, ease_model.contributions, liking.OTHERWISE)
+    return Ranker(scores, model.movie_known, model.contributions, liking.OTHERWISE)
 
 
 def _blend(
@@ -140,11 +174,13 @@ def _idle_in_blend(parameters: Parameters) -> tuple[str, ...]:
 
 ENTRIES = (
     Entry("popularity", "top_n", popularity),
+    Entry("recent_popularity", "top_n", _recent_popularity),
     Entry("item_mean", "top_n", _item_mean),
     Entry("user_item_bias", "top_n", _user_item_bias),
     Entry("als_adjusted", "top_n", _explicit_als),
     Entry("implicit_als", "top_n", _implicit_als),
     Entry("liking", "top_n", _liking),
+    Entry("item_knn", "top_n", _item_knn),
     Entry("ease", "top_n", _ease),
     Entry("blend", "top_n", _blend, _idle_in_blend),
 )
