@@ -37,6 +37,7 @@ class Accepted:
         low, high: the rating scale: declared, else that of its ratings.
         ratings: number of good ones.
         rejected: number of bad rows in all its files.
+        cleaned: number of texts of users and movies from which control characters were taken out.
     """
 
     fingerprint: str
@@ -46,6 +47,7 @@ class Accepted:
     high: float
     ratings: int
     rejected: int
+    cleaned: int
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,15 @@ class Batch:
         numbers = [
             self.tables.ratings.select(pl.len().alias("n"), rating.min().alias("low"), rating.max().alias("high")),
             *(frame.select(n=pl.len()) for frame in (self.tables.users, self.tables.movies, self.tables.rejected)),
+            self.tables.cleaned.sum(),
         ]
-        ratings, users, movies, rejected = pl.collect_all(numbers, engine="streaming")
+        ratings, users, movies, rejected, cleaned = pl.collect_all(numbers, engine="streaming")
         self._check_rejected(rejected["n"][0], sum(part["n"][0] for part in (ratings, users, movies)), max_share)
         if not ratings["n"][0]:
             raise SourceError("it holds no good rating.")
         low, high = self.tables.declared_scale or (ratings["low"][0], ratings["high"][0])
-        return Accepted(
-            fingerprint(source), self.tables.format, found, low, high, ratings["n"][0], int(rejected["n"][0])
-        )
+        counts = (int(column.item()) for column in (ratings.select("n"), rejected, cleaned))
+        return Accepted(fingerprint(source), self.tables.format, found, low, high, *counts)
 
     def _check_rejected(self, bad: int, good: int, max_share: float) -> None:
         listing = self.home.rejected / f"{self.name}.csv"

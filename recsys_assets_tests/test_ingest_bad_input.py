@@ -239,6 +239,9 @@ REJECTED: dict[str, tuple[str, bytes, str]] = {
     "no user": ("csv", b",m,3,1", "missing user id"),
     "blank user": ("csv", b"  ,m,3,1", "missing user id"),
     "no movie": ("csv", b"u,,3,1", "missing movie id"),
+    "escape in the user id": ("csv", b"u\x1b[2J,m,3,1", "control character in the user id"),
+    "tab in the movie id": ("csv", b"u,m\tn,3,1", "control character in the movie id"),
+    "noncharacter in the movie id": ("csv", "u,m\uffff,3,1".encode(), "control character in the movie id"),
     "no rating": ("csv", b"u,m,,1", "rating is not a number"),
     "rating in words": ("csv", b"u,m,good,1", "rating is not a number"),
     "NaN": ("csv", b"u,m,NaN,1", "rating is not a number"),
@@ -254,6 +257,11 @@ REJECTED: dict[str, tuple[str, bytes, str]] = {
     "no JSON": ("jsonl", b'{"user_id":', "not a JSON object"),
     "JSON, but no object": ("jsonl", b"[1,2]", "not a JSON object"),
     "JSON null": ("jsonl", b'{"user_id":null,"movie_id":1,"rating":3,"timestamp":1}', "missing user id"),
+    "JSON: NUL in the user id": (
+        "jsonl",
+        b'{"user_id":"u\\u0000","movie_id":1,"rating":3,"timestamp":1}',
+        "control character in the user id",
+    ),
     "JSON without a key": ("jsonl", b'{"user_id":1,"movie_id":1,"timestamp":1}', "rating is not a number"),
     "1M: too few fields": ("dat", b"1::2::3", "wrong number of fields, expected 4"),
     "1M: half star": ("dat", b"1::2::0.5::978300760", "rating outside 1 to 5"),
@@ -304,6 +312,21 @@ def test_bad_users_and_movies_are_rejected_too(files: Mapping[str, bytes], expec
     assert tables.rejected.collect()["line"].to_list() == expected
     assert tables.users.collect()["user_id"].to_list() in ([], ["1"], ["u"])
     assert tables.movies.collect()["movie_id"].to_list() in ([], ["1193"], ["m"])
+
+
+def test_controls_are_taken_out_of_texts_and_counted(tmp_path: Path) -> None:
+    """A title with an escape sequence in it would rewrite the terminal of whoever looks at it."""
+    files = {
+        "a.jsonl": b'{"user_id":"u","movie_id":"m","rating":3,"timestamp":1}\n',
+        "users.jsonl": b'{"user_id":"u","job":"cle\\u0007rk"}\n{"user_id":"v\\u001b","job":"\\u0001"}\n',
+        "movies.jsonl": '{"movie_id":"m","title":"\\u001b]0;x\\u0007Up\\u000b\uffff (2009)","genres":["A\\nB","C"]}\n'
+        '{"movie_id":"n","title":"\u202eexe.gnp","genres":["\\u0000"]}\n'.encode(),
+    }
+    tables = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch", now=NOW)
+    assert tables.users.collect().rows() == [("u", "cle rk")]
+    assert tables.movies.collect().rows() == [("m", "]0;x Up", 2009, ["A B", "C"]), ("n", "\u202eexe.gnp", None, [])]
+    assert tables.cleaned.sum().collect().item() == 4
+    assert tables.rejected.collect()["reason"].to_list() == ["control character in the user id"]
 
 
 def test_what_is_not_a_number_is_a_gap(tmp_path: Path) -> None:

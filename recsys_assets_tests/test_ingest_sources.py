@@ -433,7 +433,7 @@ def test_texts_of_movies_may_span_lines(tmp_path: Path) -> None:
         "movies.csv": b'movie_id,title,plot\nm,"One\nTwo","first\nsecond"\nn,Three,\n',
     }
     tables = read(tmp_path, files)
-    assert [row[:2] for row in rows(tables.movies)] == [("m", "One\nTwo"), ("n", "Three")]
+    assert [row[:2] for row in rows(tables.movies)] == [("m", "One Two"), ("n", "Three")]
     assert rows(tables.rejected) == []
 
 

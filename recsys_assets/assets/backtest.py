@@ -5,7 +5,7 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.partitions import CUT_OFFS
 from recsys_assets.recommender import backtest
@@ -50,7 +50,11 @@ def backtest_scores(
             n_resamples=settings.evaluation.n_resamples,
         )
     everything = pl.concat([*_others(io_manager, set(scores)), *scores.values()], how="diagonal")
-    curves = {metric: picture(backtest_charts.curve(everything, metric)) for metric in ("top5_rating", "rmse")}
+    curves = {
+        name: curve
+        for metric in ("top5_rating", "rmse")
+        for name, curve in pictures(metric, backtest_charts.curve, everything, metric).items()
+    }
     for cut_off in scores:
         context.add_asset_metadata(curves, asset_key=context.asset_key, partition_key=cut_off)
     share = settings.data.sample.share

@@ -3,7 +3,7 @@
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.recommender import clusters
 from recsys_assets.recommender.frames import lazy, same_engine
 from recsys_assets.recommender.hints import attribute_hints
@@ -50,7 +50,7 @@ def cluster_sweep(
         {
             "K in use": knobs.k,
             "K of highest silhouette": "none: one cluster" if choice is None else choice,
-            "SSE and silhouette": picture(charts.cluster_sweep(lazy(sweep), knobs.k)),
+            **pictures("SSE and silhouette", charts.cluster_sweep, lazy(sweep), knobs.k),
         }
     )
     return lazy(sweep)
@@ -67,14 +67,12 @@ def user_clusters(
     knobs = settings.clusters
     assigned = clusters.assign(user_features, k=knobs.k, weigh=knobs.weigh, seed=knobs.seed)
     n_clusters = int(assigned["cluster"].n_unique())
-    pictures = {}
+    drawn = {}
     if n_clusters > 1:
         members = same_engine(users, assigned)
-        pictures = {
-            "clusters in pairs of features": picture(charts.cluster_pairs(user_features, members)),
-            "cluster profiles": picture(charts.cluster_profiles(users, members)),
-        }
-    context.add_output_metadata({"clusters": n_clusters, **pictures})
+        drawn = pictures("clusters in pairs of features", charts.cluster_pairs, user_features, members)
+        drawn |= pictures("cluster profiles", charts.cluster_profiles, users, members)
+    context.add_output_metadata({"clusters": n_clusters, **drawn})
     return lazy(assigned)
 
 

@@ -83,7 +83,31 @@ def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.Asse
     return asset.map_asset_specs(versioned)
 
 
-def picture(chart: ChartType) -> dg.MarkdownMetadataValue:
-    """A chart as metadata: the UI shows it behind [Show Markdown]."""
-    encoded = base64.b64encode(to_png(chart)).decode()
-    return dg.MetadataValue.md(f"![chart](data:image/png;base64,{encoded})")
+def pictures(
+    title: str, draw: Callable[..., ChartType | list[ChartType] | None], *of: Any
+) -> dict[str, dg.MarkdownMetadataValue]:
+    """Charts as metadata: the UI shows each behind [Show Markdown].
+
+    A picture never ends a run. Where there is none, for whatever reason, its place and a warning say why.
+
+    Args:
+        title: of the picture; several are numbered.
+        draw: makes a chart, or several, or none where there is nothing to show.
+        of: the arguments of `draw`.
+    """
+    try:
+        drawn = draw(*of) or []
+        charts = (
+            {f"{title} {number}": chart for number, chart in enumerate(drawn, 1)}
+            if isinstance(drawn, list)
+            else {title: drawn}
+        )
+        return {name: _shown(to_png(chart)) for name, chart in charts.items()}
+    except Exception as error:
+        told = f"No picture '{title}': {type(error).__name__}: {error}"
+        dg.get_dagster_logger().warning(told)
+        return {title: dg.MetadataValue.md(told)}
+
+
+def _shown(png: bytes) -> dg.MarkdownMetadataValue:
+    return dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(png).decode()})")

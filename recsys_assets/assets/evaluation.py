@@ -8,7 +8,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.assets.models import input_name, predictions_key
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.promotions import Promotion, Promotions
@@ -65,22 +65,18 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
         for row in chosen.iter_rows(named=True)
         if row["metric"] in ("top5_rating", "rmse", "ndcg_10", "r2", "next_movie_hit_10")
     }
-    pictures = {
+    shown = {
         "rating of the top 5 %": ("time_cut", "top5_rating"),
         "NDCG at 10": ("top_n", "ndcg_10"),
         "R² of the latest rating": ("latest_rating", "r2"),
     }
     sample = {SAMPLE_SHARE: float(scores[SAMPLE_SHARE][0])} if SAMPLE_SHARE in scores.columns else {}
-    return (
-        sample
-        | numbers
-        | {
-            title: picture(charts.scores(lazy(scores), protocol, metric))
-            for title, (protocol, metric) in pictures.items()
-            # Where all ratings are alike there is no R².
-            if len(scores.filter(protocol=protocol, metric=metric))
-        }
-    )
+    drawn: dict[str, Any] = {}
+    for title, (protocol, metric) in shown.items():
+        # Where all ratings are alike there is no R².
+        if len(scores.filter(protocol=protocol, metric=metric)):
+            drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric)
+    return sample | numbers | drawn
 
 
 # Of the promoted configuration only the order matters: the record of promotions tells more than it does.
@@ -124,7 +120,8 @@ def evaluation_report(
             # No input of the asset: a refresh must not wait for a study.
             study=study_tables(io_manager.store),
             served=_served(Promotions(home.folders.promotions).current()),
-        )
+        ),
+        warn=context.log.warning,
     )
     path = home.folders.report
     write_atomically(path, page.encode())

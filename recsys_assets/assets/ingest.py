@@ -7,7 +7,7 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
-from recsys_assets.batches import Accepted, Batch
+from recsys_assets.batches import RAW_TABLES, Accepted, Batch
 from recsys_assets.forgotten import forgotten_users
 from recsys_assets.home import Home
 from recsys_assets.partitions import BATCHES
@@ -35,6 +35,8 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         batch = Batch.open(home.folders, name, settings.data, home.scratch)
         accepted = batch.accept(known, settings.data.max_rejected_share)
         known.append((name, accepted.release))
+        if table == RAW_TABLES[0] and accepted.cleaned:
+            context.log.warning(f"Batch {name}: control characters taken out of {accepted.cleaned:,} texts")
         context.add_asset_metadata(_facts(accepted), asset_key=context.asset_key, partition_key=name)
         read[name] = lazy(batch.table(table))
     return read
@@ -46,6 +48,7 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
         "format": accepted.format,
         "rating scale": f"{accepted.low:g} to {accepted.high:g}",
         "rejected rows": accepted.rejected,
+        "cleaned texts": accepted.cleaned,
     }
     return facts | ({_RELEASE: accepted.release} if accepted.release else {})
 

@@ -6,7 +6,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.assets.common import LAST, TABLE_KINDS, picture, pipeline_asset
+from recsys_assets.assets.common import LAST, TABLE_KINDS, pictures, pipeline_asset
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.recommender import segments
 from recsys_assets.recommender.frames import lazy
@@ -31,8 +31,7 @@ def segment_movies(
     """
     Index.of(users, movies).require(segment_model.index, "segment_model")
     listed = lazy(segments.top_movies(segment_model, movies, train_histories))
-    sheets = segment_charts.segment_sheets(listed, user_segments, users)
-    context.add_output_metadata({f"segment cards {page}": picture(sheet) for page, sheet in enumerate(sheets, 1)})
+    context.add_output_metadata(pictures("segment cards", segment_charts.segment_sheets, listed, user_segments, users))
     return listed
 
 
@@ -49,10 +48,8 @@ def user_segments(
     Index.of(users, movies).require(segment_model.index, "segment_model")
     assigned = lazy(segments.assign(segment_model, train_histories, test_histories))
     context.add_output_metadata(
-        {
-            "users per segment": picture(segment_charts.users_per_segment(assigned)),
-            "three example users": picture(segment_charts.example_affinities(assigned, users)),
-        }
+        pictures("users per segment", segment_charts.users_per_segment, assigned)
+        | pictures("three example users", segment_charts.example_affinities, assigned, users)
     )
     return assigned
 
@@ -66,7 +63,7 @@ def segment_ratings(
 ) -> nw.LazyFrame:
     """Number and mean of the train users' ratings per (segment, movie); a pair that nobody rated has no row."""
     rated = segments.ratings_by_segment(train_histories, user_segments)
-    context.add_output_metadata({"mean rating by segment": picture(segment_charts.rating_by_segment(rated, movies))})
+    context.add_output_metadata(pictures("mean rating by segment", segment_charts.rating_by_segment, rated, movies))
     return rated
 
 
@@ -112,17 +109,17 @@ def _last_compared(context: dg.AssetExecutionContext, store: AssetStore) -> Comp
 
 def _shift(segment_shares: pl.DataFrame) -> dict[str, Any]:
     """The numbers that the UI plots over materializations, where there is something before, and the picture."""
-    chart = picture(charts.segment_shares(lazy(segment_shares)))
+    picture = pictures("shares", charts.segment_shares, lazy(segment_shares))
     moved = segments.share_shift(segment_shares)
     if moved is None:
-        return {"shares": chart}
+        return {**picture}
     which, shift = segments.largest_shift(segment_shares)
     return {
         "share of the affinity that moved": moved,
         "largest shift": abs(shift),
         "largest shift of": which,
         "mean similarity of partners": float(segment_shares.select(pl.col("similarity").mean()).item() or 0.0),
-        "shares": chart,
+        **picture,
     }
 
 

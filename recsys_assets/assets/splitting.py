@@ -3,7 +3,7 @@
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.recommender import cold_start, splitting
 from recsys_assets.recommender.report import charts
 
@@ -18,7 +18,7 @@ def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, sett
             "users": users,
             "mean ratings per user": mean,
             "median ratings per user": median,
-            "ratings per user": picture(charts.ratings_per_user(train)),
+            **pictures("ratings per user", charts.ratings_per_user, train),
         }
     )
     return train

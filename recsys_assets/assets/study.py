@@ -13,7 +13,7 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
-from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, picture, pipeline_asset
+from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.batches import read_batches
 from recsys_assets.home import Home
 from recsys_assets.partitions import PROTOCOLS
@@ -242,8 +242,9 @@ def segment_sweep(
     With the other settings that the trials chose for case study B.
     """
     swept = _study(context, tables, settings, home, spark).segment_sweep()
-    chart = study_charts.segment_sweep(swept, settings.segments.n_segments)
-    context.add_output_metadata({"by number of segments": picture(chart)} if chart else {})
+    context.add_output_metadata(
+        pictures("by number of segments", study_charts.segment_sweep, swept, settings.segments.n_segments)
+    )
     return lazy(swept)
 
 

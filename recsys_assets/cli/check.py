@@ -55,6 +55,7 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
         ("users described", f"{found.users:,}"),
         ("movies described", f"{found.movies:,}"),
         ("rejected rows", f"{found.rejected:,}"),
+        *([("texts with control characters, taken out", f"{found.cleaned:,}")] if found.cleaned else []),
         ("rating scale", f"{low:g} to {high:g} ({told})"),
         ("span", span),
     ]

@@ -4,11 +4,12 @@ How ratings are judged belongs to `validation`.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 
-from recsys_assets.recommender.ingest.validation import ADDED, identifier, judged, missing_id
+from recsys_assets.recommender.characters import holds_controls, without_controls
+from recsys_assets.recommender.ingest.validation import ADDED, CLEANED, id_rules, identifier, judged
 
 # Postal codes are names of places, whatever they are made of.
 _POSTAL_CODE = re.compile(r"zip|post(al)?_?code|^plz$")
@@ -34,16 +35,22 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
         texts: attributes that are categories.
     """
     values = {name: pl.col(name).cast(pl.Float64, strict=False) for name in numbers}
-    rules = {"missing user id": missing_id("user_id")} | {
+    rules = id_rules("user") | {
         f"{name} is not a number": is_filled(name) & ~value.is_finite().fill_null(False)
         for name, value in values.items()
     }
     types = rows.collect_schema()
-    kept = [identifier(name, types[name]).replace("", None) for name in texts]
+    given = {name: identifier(name, types[name]) for name in texts}
+    kept = [without_controls(text).replace("", None).alias(name) for name, text in given.items()]
     typed = [value.alias(name) for name, value in values.items()]
     attributes = [name for name in types.names() if name in {*numbers, *texts}]
     identified = rows.with_columns(_NAN_AS_GAP).with_columns(identifier("user_id", types["user_id"]))
-    return judged(identified, file, rules).with_columns(*typed, *kept).select("user_id", *attributes, *ADDED)
+    return (
+        judged(identified, file, rules)
+        .with_columns(_cleaned(map(holds_controls, given.values())))
+        .with_columns(*typed, *kept)
+        .select("user_id", *attributes, CLEANED, *ADDED)
+    )
 
 
 def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
@@ -56,8 +63,9 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
         genre_separator: stands between genres where they are text.
     """
     types = rows.collect_schema()
-    title = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
-    rules = {"missing movie id": missing_id("movie_id")}
+    given = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
+    title, genres = without_controls(given), _genres(types, genre_separator)
+    rules = id_rules("movie")
     if "year" in types:
         number = pl.col("year").cast(pl.Float64, strict=False)
         year = number.cast(pl.Int32, strict=False)
@@ -70,9 +78,15 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
         "movie_id",
         title.replace("", None).alias("title"),
         year.alias("year"),
-        _genres(types, genre_separator).alias("genres"),
+        genres.list.eval(without_controls(pl.element())).list.filter(pl.element() != "").alias("genres"),
+        _cleaned([holds_controls(given), genres.list.eval(holds_controls(pl.element())).list.any().fill_null(False)]),
         *ADDED,
     )
+
+
+def _cleaned(texts: Iterable[pl.Expr]) -> pl.Expr:
+    """How many texts of a row hold what is taken out of them; each expression says where one does."""
+    return pl.sum_horizontal(pl.lit(0, pl.Int32), *(text.cast(pl.Int32) for text in texts)).alias(CLEANED)
 
 
 def is_filled(column: str) -> pl.Expr:

@@ -19,6 +19,7 @@ class SourceDescription:
     Attributes:
         format: how it is written.
         ratings: rows of `raw_ratings`; `users`, `movies` and `rejected` alike.
+        cleaned: texts of users and movies from which control characters were taken out.
         rating_scale: lowest and highest rating, (nan, nan) where there are no ratings.
         first: time of the earliest rating, None where there are no ratings; `last` alike.
         hints: what looks odd although the rows are good.
@@ -31,6 +32,7 @@ class SourceDescription:
     users: int
     movies: int
     rejected: int
+    cleaned: int
     rating_scale: tuple[float, float]
     first: datetime | None
     last: datetime | None
@@ -66,6 +68,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         users,
         movies,
         rejected,
+        tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,
         first,
         last,

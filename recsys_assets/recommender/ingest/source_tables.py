@@ -7,7 +7,7 @@ from functools import cached_property
 import polars as pl
 
 from recsys_assets.recommender.ingest.catalogue import NO_MOVIES, NO_USERS
-from recsys_assets.recommender.ingest.validation import good_rows, rejected_rows
+from recsys_assets.recommender.ingest.validation import CLEANED, REASON, good_rows, rejected_rows
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,13 @@ class SourceTables:
         """Table `rejected_rows` of all files of the source, lazy Polars."""
         parts = (self._ratings, self._users, self._movies)
         return pl.concat([rejected_rows(part) for part in parts if part is not None])
+
+    @cached_property
+    def cleaned(self) -> pl.LazyFrame:
+        """The column `cleaned`: for each good row of users and movies, how many texts had controls in them."""
+        parts = [part for part in (self._users, self._movies) if part is not None]
+        counts = [part.filter(pl.col(REASON).is_null()).select(cleaned=CLEANED) for part in parts]
+        return pl.concat(counts) if counts else pl.LazyFrame(schema={"cleaned": pl.Int32})
 
     @cached_property
     def rating_scale(self) -> tuple[float, float]:

@@ -10,13 +10,16 @@ from typing import Literal
 
 import polars as pl
 
+from recsys_assets.recommender.characters import holds_controls
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT
 
 # Columns that judging adds, beside those of the readers.
 FILE, REASON = "__file", "__reason"
 ADDED = (FILE, LINE, TEXT, REASON)
-RESERVED = (*ADDED, PROBLEM)
+# Beside them, where there are texts: how many of a row were cleaned.
+CLEANED = "__cleaned"
+RESERVED = (*ADDED, CLEANED, PROBLEM)
 _SHOWN_ERRORS = 20
 _SHOWN_TEXT = 100
 _LONGEST_TEXT = 1000
@@ -64,7 +67,7 @@ def judge_ratings(
         pl.col("rating").cast(pl.Float32, strict=False),
         _microseconds(types["timestamp"], times).alias("timestamp"),
     )
-    rules = {**_id_rules("user", "movie"), **_rating_rules(scale), **_time_rules(times, now or datetime.now(UTC))}
+    rules = {**id_rules("user", "movie"), **_rating_rules(scale), **_time_rules(times, now or datetime.now(UTC))}
     time = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return judged(typed, file, rules).with_columns(time)
 
@@ -76,14 +79,16 @@ def judged(rows: pl.LazyFrame, file: str, rules: Mapping[str, pl.Expr]) -> pl.La
     return rows.with_columns(reason.alias(REASON), pl.lit(file).alias(FILE)).drop(PROBLEM)
 
 
-def missing_id(column: str) -> pl.Expr:
-    """Where an id is null or empty."""
-    return (pl.col(column).cast(pl.String) == "").fill_null(True)
+def id_rules(*kinds: str) -> dict[str, pl.Expr]:
+    """What ids must be, for `judged`: there, and without controls, which no list of ids could show."""
+    ids = {kind: pl.col(f"{kind}_id").cast(pl.String) for kind in kinds}
+    missing = {f"missing {kind} id": (text == "").fill_null(True) for kind, text in ids.items()}
+    return missing | {f"control character in the {kind} id": holds_controls(text) for kind, text in ids.items()}
 
 
 def good_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The rows that break no rule, without the columns that readers add."""
-    return rows.filter(pl.col(REASON).is_null()).drop(ADDED)
+    return rows.filter(pl.col(REASON).is_null()).drop(*ADDED, CLEANED, strict=False)
 
 
 def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
@@ -133,10 +138,6 @@ def check_rejected(
         f"{count:,} of {rows:,} rows are bad ({count / max(rows, 1):.1%}), "
         f"{max_share:.1%} are allowed; mend them or raise the limit.{rest} The first:\n{shown}"
     )
-
-
-def _id_rules(*kinds: str) -> dict[str, pl.Expr]:
-    return {f"missing {kind} id": missing_id(f"{kind}_id") for kind in kinds}
 
 
 def _rating_rules(scale: tuple[float, float] | None) -> dict[str, pl.Expr]:

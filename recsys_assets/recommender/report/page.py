@@ -3,10 +3,12 @@
 What it says comes from `headline`, `summary` and `score_tables`, its pictures from `charts`; here they become a page.
 """
 
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from html import escape
 
 import altair as alt
@@ -27,6 +29,8 @@ from recsys_assets.recommender.report.summary import data_summary
 
 # Beyond these, cards make the page long and heavy without making it more readable; the largest segments are shown.
 MAX_CARDS = 60
+
+_LOGGER = logging.getLogger(__name__)
 
 _PACKAGE = "recsys_assets.recommender.report"
 _TEMPLATE = "template.html.j2"
@@ -70,11 +74,17 @@ class ReportInputs:
     served: Served | None = None
 
 
-def render_page(inputs: ReportInputs) -> str:
+Warn = Callable[[str], None]
+# Makes a chart; None where there is nothing to show.
+Draw = Callable[[], ChartType | None]
+
+
+def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
     """The report as one HTML document that loads nothing: style and pictures are inside.
 
     Args:
         inputs: the tables, scores, settings and versions to show.
+        warn: told of each picture that cannot be drawn; the page says so in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
     data = data_summary(inputs.ratings, inputs.users, inputs.movies, inputs.rejected_rows)
@@ -91,11 +101,11 @@ def render_page(inputs: ReportInputs) -> str:
         labels=labels,
         data=data,
         headline=Headline(scores, data.users, data.ratings, inputs.served),
-        protocols=_protocols(scores),
+        protocols=_protocols(scores, warn),
         published=[(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED],
         study=StudySection(inputs.study) if inputs.study else None,
-        study_pictures=_study_pictures(inputs.study) if inputs.study else [],
-        pictures=_pictures(inputs),
+        study_pictures=list(_figures(_study_pictures(inputs.study), warn).values()) if inputs.study else [],
+        pictures=_figures(_pictures(inputs), warn),
         cards=largest(segment_cards(inputs.segment_movies, inputs.user_segments, inputs.users), MAX_CARDS),
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
@@ -117,6 +127,20 @@ def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
     return Markup(svg.replace("<svg ", described, 1))
 
 
+def _figures(drawn: Mapping[str, Draw], warn: Warn, *, titled: bool = True) -> dict[str, Markup]:
+    """The pictures by name, without those that have nothing to show; a sentence where one cannot be drawn."""
+    figures = {}
+    for name, draw in drawn.items():
+        try:
+            if chart := draw():
+                figures[name] = figure(chart, name, titled=titled)
+        except Exception as error:
+            told = f"No picture '{name}': {type(error).__name__}: {error}"
+            warn(told)
+            figures[name] = Markup("<p>{}</p>").format(told)
+    return figures
+
+
 def _with_own_ids(svg: str, name: str) -> str:
     """The SVG with its ids numbered under `name`: Vega counts them on from one picture of the process to the next."""
     own = {found: f"{name}-{place}" for place, found in enumerate(dict.fromkeys(_SVG_IDS.findall(svg)))}
@@ -124,40 +148,42 @@ def _with_own_ids(svg: str, name: str) -> str:
     return references.sub(lambda found: found[1] + own[found[2]], svg) if own else svg
 
 
-def _protocols(scores: pl.DataFrame) -> list[dict[str, object]]:
+def _protocols(scores: pl.DataFrame, warn: Warn) -> list[dict[str, object]]:
     """Each protocol with its tables and the pictures of those worth one."""
     return [
         {
             "name": name,
             "facts": labels.protocol(name),
-            "tables": [(table, _score_figure(scores, table)) for table in score_tables(scores, name)],
+            "tables": [(table, _score_figure(scores, table, warn)) for table in score_tables(scores, name)],
         }
         for name in labels.ordered(scores["protocol"], labels.PROTOCOLS)
     ]
 
 
-def _score_figure(scores: pl.DataFrame, table: ScoreTable) -> Markup | None:
+def _score_figure(scores: pl.DataFrame, table: ScoreTable, warn: Warn) -> Markup | None:
     if not table.facts.is_drawn:
         return None
-    chart = charts.scores(scores, table.protocol, table.metric)
-    return figure(chart, f"{table.protocol}-{table.metric}", titled=False)
+    name = f"{table.protocol}-{table.metric}"
+    draw = partial(charts.scores, scores, table.protocol, table.metric)
+    return _figures({name: draw}, warn, titled=False)[name]
 
 
-def _pictures(inputs: ReportInputs) -> dict[str, Markup]:
+def _pictures(inputs: ReportInputs) -> dict[str, Draw]:
     k = int(to_polars(inputs.user_clusters.select(nw.col("cluster").n_unique().alias("k")))["k"][0])
-    drawn = {
-        "ratings_per_user": charts.ratings_per_user(inputs.ratings),
-        "cluster_sweep": charts.cluster_sweep(inputs.cluster_sweep, k),
-        "cold_error": charts.cold_error(inputs.study.trials, inputs.cluster_sweep, k) if inputs.study else None,
-        "cluster_pairs": charts.cluster_pairs(inputs.user_features, inputs.user_clusters),
-        "cluster_profiles": charts.cluster_profiles(inputs.users, inputs.user_clusters),
-        "users_per_segment": charts.users_per_segment(inputs.user_segments),
-        "segment_shares": charts.segment_shares(inputs.segment_shares),
-        "segment_sweep": _segment_sweep(inputs),
-        "rating_by_segment": charts.rating_by_segment(inputs.segment_ratings, inputs.movies),
-        "example_affinities": charts.example_affinities(inputs.user_segments, inputs.users),
+    drawn: dict[str, Draw] = {
+        "ratings_per_user": partial(charts.ratings_per_user, inputs.ratings),
+        "cluster_sweep": partial(charts.cluster_sweep, inputs.cluster_sweep, k),
+        "cluster_pairs": partial(charts.cluster_pairs, inputs.user_features, inputs.user_clusters),
+        "cluster_profiles": partial(charts.cluster_profiles, inputs.users, inputs.user_clusters),
+        "users_per_segment": partial(charts.users_per_segment, inputs.user_segments),
+        "segment_shares": partial(charts.segment_shares, inputs.segment_shares),
+        "segment_sweep": partial(_segment_sweep, inputs),
+        "rating_by_segment": partial(charts.rating_by_segment, inputs.segment_ratings, inputs.movies),
+        "example_affinities": partial(charts.example_affinities, inputs.user_segments, inputs.users),
     }
-    return {name: figure(chart, name) for name, chart in drawn.items() if chart}
+    if inputs.study:
+        drawn["cold_error"] = partial(charts.cold_error, inputs.study.trials, inputs.cluster_sweep, k)
+    return drawn
 
 
 def _segment_sweep(inputs: ReportInputs) -> ChartType | None:
@@ -165,13 +191,12 @@ def _segment_sweep(inputs: ReportInputs) -> ChartType | None:
     return study_charts.segment_sweep(inputs.study.sweep, n_segments[0]) if inputs.study and len(n_segments) else None
 
 
-def _study_pictures(study: StudyTables) -> list[Markup]:
-    drawn = {
-        "cold-to-warm": study_charts.cold_to_warm(study.scores),
-        "optimism": study_charts.optimism(study.scores),
-        "optimism-of-rankings": study_charts.optimism(study.scores, study_charts.AUDIT_OF_RANKINGS),
+def _study_pictures(study: StudyTables) -> dict[str, Draw]:
+    return {
+        "cold-to-warm": partial(study_charts.cold_to_warm, study.scores),
+        "optimism": partial(study_charts.optimism, study.scores),
+        "optimism-of-rankings": partial(study_charts.optimism, study.scores, study_charts.AUDIT_OF_RANKINGS),
     }
-    return [figure(chart, name) for name, chart in drawn.items() if chart]
 
 
 def _groups(settings: Mapping[str, object]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
-import vl_convert
 from altair.typing import ChartType
 from PIL import Image
+
+from recsys_assets.recommender.report import drawing
 
 INK = "#1f2430"
 MUTED = "#5c6470"
@@ -106,14 +107,15 @@ def to_png(chart: ChartType) -> bytes:
 
     Raises:
         ValueError: even at one pixel per unit it is too large; draw less of it, or store an SVG.
+        DrawingError: the chart library cannot draw it.
     """
-    drawing = _svg(chart)
+    svg = _svg(chart)
     bytes_per_scale = 0.0
     for scale in _PNG_SCALES:
         # A picture's bytes grow about as its scale does: what cannot fit is not worth a second of drawing.
         if scale > _PNG_SCALES[-1] and bytes_per_scale * scale > MAX_PNG_BYTES:
             continue
-        png = _packed(vl_convert.svg_to_png(drawing, scale=scale))
+        png = _packed(drawing.png(svg, scale))
         if len(png) <= MAX_PNG_BYTES:
             return png
         bytes_per_scale = len(png) / scale
@@ -140,4 +142,4 @@ def to_svg(chart: ChartType) -> str:
 def _svg(chart: ChartType) -> str:
     # What is not valid has been refused where it was encoded; a second pass would take as long as the drawing.
     spec = chart.to_dict(validate=False)
-    return vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE)
+    return drawing.svg(spec, _VEGA_LITE)
