@@ -106,9 +106,9 @@ class AssetStore:
         """An empty folder to write the next version into; nobody reads it before `switch`."""
         versions = self.folder(asset, partition) / "versions"
         now = datetime.now(UTC)
-        if versions.is_dir() and (stamps := [path.name.partition("-")[0] for path in versions.iterdir()]):
+        if versions.is_dir() and (known := list(versions.iterdir())):
             # Versions are pruned by name: where the clock was set back, the newest must not look like the oldest.
-            now = max(now, datetime.strptime(f"{max(stamps)}+0000", f"{_STAMP}%z") + timedelta(microseconds=1))
+            now = max(now, max(map(written, known)) + timedelta(microseconds=1))
         version = versions / f"{now.strftime(_STAMP)}-{run_id[:8]}"
         version.mkdir(parents=True)
         return version
@@ -153,6 +153,11 @@ class AssetStore:
                     shutil.rmtree(version)
                     deleted += 1
         return deleted
+
+
+def written(version: Path) -> datetime:
+    """When a version was begun."""
+    return datetime.strptime(f"{version.name.partition('-')[0]}+0000", f"{_STAMP}%z")
 
 
 def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:

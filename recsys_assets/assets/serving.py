@@ -1,5 +1,7 @@
 """Serving: the model that is used, and what users are shown."""
 
+from dataclasses import replace
+
 import dagster as dg
 import narwhals as nw
 import numpy as np
@@ -7,13 +9,15 @@ from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.recommender import rankings, serving
+from recsys_assets.recommender.audience import Audience
 from recsys_assets.recommender.frames import lazy, row_count
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.index import Index, IndexMismatchError
 from recsys_assets.recommender.promotion import Configuration
 from recsys_assets.recommender.reasons import reasons
 from recsys_assets.recommender.refit import Refit
-from recsys_assets.recommender.serving import ServingModel
+from recsys_assets.recommender.serving import MadeWith, ServingModel
 from recsys_assets.resources import HomeResource
+from recsys_assets.storage import TableWithState
 
 
 @pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"})
@@ -23,15 +27,22 @@ def serving_model(
     users: nw.LazyFrame,
     movies: nw.LazyFrame,
     user_features: nw.LazyFrame,
+    user_clusters: nw.LazyFrame,
     ratings: nw.LazyFrame,
     home: HomeResource,
     spark: LazyPySparkResource,
 ) -> ServingModel:
-    """The promoted top-N model with its settings, fitted on **all** ratings. It is never scored on the test rows."""
+    """The promoted top-N model with its settings, fitted on **all** ratings. It is never scored on the test rows.
+
+    Ids, features and clusters of its users lie beside it, so that it recommends until the next one is there, whatever
+    has been ingested since.
+    """
     ranking = promoted_configuration.ranking
     tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": ratings}
     refit = Refit(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
-    model = serving.fit(ranking.model, refit)
+    audience = Audience.of({**tables, "user_clusters": user_clusters})
+    fitted = serving.fit(ranking.model, refit)
+    model = replace(fitted, audience=audience, configuration=promoted_configuration.name)
     context.add_output_metadata(
         {"model": model.name, "settings": dg.MetadataValue.json(dict(ranking.settings)), "index": model.index}
     )
@@ -45,17 +56,19 @@ def recommendations(
     users: nw.LazyFrame,
     movies: nw.LazyFrame,
     ratings: nw.LazyFrame,
-    user_features: nw.LazyFrame,
-    user_clusters: nw.LazyFrame,
     settings: SettingsParam,
-) -> nw.LazyFrame:
+) -> TableWithState:
     """The N best movies that each user has not rated, for everybody, and the user's own ratings that say so.
 
     A user without a rating is shown what people with its attributes, or of its cluster, like; such rows name no rating.
     """
     Index.of(users, movies).require(serving_model.index, "serving_model")
-    tables = {"users": users, "movies": movies, "user_features": user_features, "user_clusters": user_clusters}
-    ranker = serving_model.ranker(ratings, tables)
+    if serving_model.audience is None:
+        raise IndexMismatchError(
+            "serving_model was made by a version of this package before 0.5. Make it again: "
+            "dg launch --assets 'serving_model+'"
+        )
+    ranker = serving_model.ranker(ratings, serving_model.audience.tables)
     n_users = row_count(users)
     best = rankings.top_n(ranker, ratings, np.arange(n_users, dtype=np.int32), n=settings.serving.n)
     context.add_output_metadata(
@@ -65,7 +78,8 @@ def recommendations(
             "shown to them": f"what is {ranker.otherwise}",
         }
     )
-    return lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, movies))
+    lists = lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, movies))
+    return TableWithState(lists, MadeWith(serving_model.configuration))
 
 
 ASSETS = [serving_model, recommendations]

@@ -1,25 +1,37 @@
 """Assets of a home read with Polars, for the commands that look at results. Needs neither Dagster nor a JVM."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+import narwhals as nw
 import polars as pl
 
 from recsys_assets.cli.terminal import CommandError, nearest, titled
+from recsys_assets.forgotten import forgotten_users
 from recsys_assets.home import Home
-from recsys_assets.numbering import require_numbering
-from recsys_assets.storage import AssetStore, Model, scan
+from recsys_assets.numbering import renumbered
+from recsys_assets.recommender.index import renumber
+from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
+from recsys_assets.storage import AssetStore, Model, scan, written
 
 ModelType = TypeVar("ModelType", bound=Model)
 _SUGGESTIONS = 5
+_WAY_OUT = {
+    "user": "`recsys-assets recommend --newcomer` shows what somebody new would be shown.",
+    "movie": "`recsys-assets movies REGEX` searches the titles.",
+}
 # Not every catalogue has titles.
 MOVIE_NAME = pl.coalesce("title", "movie_id")
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The present versions of a home's assets. Every method raises AssetMissingError where there is none."""
+    """The present versions of a home's assets, without users who are to be forgotten.
+
+    Every method raises AssetMissingError where there is no version.
+    """
 
     home: Home
 
@@ -34,14 +46,36 @@ class Reader:
         return AssetStore(self.home.assets)
 
     def table(self, asset: str, batch: str | None = None) -> pl.LazyFrame:
-        """A table asset, or one batch of it.
+        """A table asset, or one batch of it, in the numbers of the present `users` and `movies`.
 
         Raises:
-            IndexMismatchError: its numbers of users or movies are not those of the present tables.
+            IndexMismatchError: it has the numbers of users or movies that are not kept any more.
         """
         version = self.store.current(asset.split("/"), batch)
-        require_numbering(self.store, version, asset)
-        return scan(version).to_native()
+        rows: pl.LazyFrame = scan(version).to_native()
+        for name, made_with in renumbered(self.store, version, asset).items():
+            rows = renumber(rows, name.removesuffix("s"), scan(made_with).to_native(), self._stored(name))
+        return self._without_forgotten(rows)
+
+    def written(self, asset: str) -> datetime:
+        """When the present version of an asset was begun."""
+        return written(self.store.current(asset.split("/")))
+
+    def _stored(self, asset: str) -> pl.LazyFrame:
+        return scan(self.store.current([asset])).to_native()
+
+    def _without_forgotten(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """The rows of everybody else: who is to be forgotten is shown no more, even before the next merge."""
+        forgotten = forgotten_users(self.home)
+        if not forgotten:
+            return rows
+        columns = rows.collect_schema().names()
+        if "user_id" in columns:
+            return without_users(nw.from_native(rows), forgotten).to_native()
+        if "user" in columns:
+            users = self._stored("users").filter(pl.col("user_id").is_in(sorted(forgotten)))
+            return rows.join(users.select("user"), on="user", how="anti", maintain_order="left")
+        return withhold(rows, forgotten) if "text" in columns else rows
 
     def model(self, asset: str, model_type: type[ModelType]) -> ModelType:
         """A model asset."""
@@ -75,8 +109,7 @@ class Reader:
 
 def _unknown(kind: str, wanted: str, alike: list[str]) -> str:
     hint = f" Nearest: {', '.join(alike)}." if alike else ""
-    way_out = " `recsys-assets movies REGEX` searches the titles." if kind == "movie" else ""
-    return f"There is no {kind} with the id {wanted!r}.{hint}{way_out}"
+    return f"There is no {kind} with the id {wanted!r}.{hint} {_WAY_OUT[kind]}"
 
 
 def _movies_like(wanted: str, movies: pl.DataFrame) -> list[str]:

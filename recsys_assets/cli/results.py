@@ -9,7 +9,6 @@ import typer
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, nearest, table, titled
-from recsys_assets.recommender.frames import lazy, row_count
 from recsys_assets.recommender.tables import TABLES
 
 _PANEL = "Results"
@@ -23,41 +22,37 @@ def register(app: typer.Typer) -> None:
 
 
 def recommend(
-    user_id: Annotated[str, typer.Argument(help="The user's id in your data.")],
+    user_id: Annotated[str | None, typer.Argument(help="The user's id in your data.", show_default=False)] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many movies.")] = 10,
+    newcomer: Annotated[
+        bool, typer.Option("--newcomer", help="For somebody of whom nothing is known, in the place of a user.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Show the movies to recommend to one user, the best first, none that the user has rated, and why.
 
-    Why: titles of up to three of the user's own ratings, those that carried the recommendation most.
+    Why: titles of up to three of the user's own ratings, those that carried the recommendation most. From the moment
+    when new data are ingested until a refresh has fitted the models anew, the list is by the models before, and the
+    last line says so.
 
-    Example: `recsys-assets recommend 42 -n 5`
+    Examples: `recsys-assets recommend 42 -n 5`, `recsys-assets recommend --newcomer`
     """
-    from recsys_assets.recommender import rankings, serving
-    from recsys_assets.recommender.index import Index
-    from recsys_assets.recommender.reasons import reasons
+    if newcomer == (user_id is not None):
+        raise typer.BadParameter("Name one user, or give --newcomer.", param_hint="USER_ID")
+    from recsys_assets.cli.recommending import recommended
 
-    reader = Reader.of(home)
-    user = pl.Series([reader.user(user_id)["user"]], dtype=pl.Int32)
-    tables = {name: lazy(reader.table(name)) for name in ("users", "movies", "user_features", "user_clusters")}
-    model = reader.model("serving_model", serving.ServingModel)
-    index = Index.of(tables["users"], tables["movies"])
-    index.require(model.index, "serving_model")
-    ratings = reader.table("ratings")
-    rated = lazy(ratings.filter(pl.col("user") == user[0]))
-    ranker = model.ranker(lazy(ratings), tables)
-    best = rankings.top_n(ranker, rated, user.to_numpy(), n=n)
-    shown = serving.recommendations(best, reasons(best, rated, ranker), tables["users"], tables["movies"])
-    facts = reader.table("movies").select("movie_id", "year", "genres").collect()
-    without = ranker.otherwise if ranker.contributions is None or not row_count(rated) else "–"
-    listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
-    for row in shown.join(facts, on="movie_id", how="left").sort("rank").iter_rows(named=True):
-        because = ", ".join(row["because"]) or without
-        # Of a movie that the model does not know it says nothing.
-        score = "–" if row["score"] is None else f"{row['score']:.3f}"
-        cells = (str(row["rank"]), row["movie_id"], titled(row), genre_text(row), score, because)
-        listed.add_row(*cells)
-    console().print(listed)
+    reader, out = Reader.of(home), console()
+    found = recommended(reader, user_id, n)
+    if found.rows:
+        listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
+        for rank, row in enumerate(found.rows, 1):
+            # Of a movie that the model does not know it says nothing.
+            score = "–" if row["score"] is None else f"{row['score']:.3f}"
+            because = ", ".join(row["because"]) or found.otherwise
+            listed.add_row(str(rank), row["movie_id"], titled(row), genre_text(row), score, because)
+        out.print(listed)
+    for note in found.notes:
+        out.print(note, style="dim", soft_wrap=True)
 
 
 def export(

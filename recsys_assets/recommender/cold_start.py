@@ -83,15 +83,17 @@ def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
     """User factors, shape (n_users, rank), with the mean of the cluster's factors where a user has none of its own.
 
     A prediction is linear in the user's factors, so such a user is shown what its cluster prefers on average. A cluster
-    in which nobody has factors takes the mean of all users.
+    in which nobody has factors takes the mean of all users. Users who came after the fit have no factors either.
     """
     clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
-    factors = model.user_factors.copy()
-    everyone = factors[model.user_known].mean(axis=0)
-    for cluster in np.unique(clusters[~model.user_known]):
+    came_later = len(clusters) - len(model.user_known)
+    factors = np.pad(model.user_factors, ((0, came_later), (0, 0)))
+    has_factors = np.pad(model.user_known, (0, came_later))
+    everyone = factors[has_factors].mean(axis=0)
+    for cluster in np.unique(clusters[~has_factors]):
         members = clusters == cluster
-        known = members & model.user_known
-        factors[members & ~model.user_known] = factors[known].mean(axis=0) if known.any() else everyone
+        known = members & has_factors
+        factors[members & ~has_factors] = factors[known].mean(axis=0) if known.any() else everyone
     return factors
 
 

@@ -49,6 +49,21 @@ class Index:
             )
 
 
+def renumber(rows: pl.LazyFrame, column: str, before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows by the numbers of another index, without those of users or movies that it does not have.
+
+    Args:
+        rows: a table with the column.
+        column: `user` or `movie`.
+        before: the column and `<column>_id`: the index that the rows are numbered by.
+        after: the same of the other index.
+    """
+    original = f"{column}_id"
+    numbers = before.select(column, original).join(after.select(original, new=column), on=original)
+    found = rows.join(numbers.select(column, "new"), on=column, maintain_order="left")
+    return found.with_columns(pl.col("new").alias(column)).drop("new")
+
+
 def _digest(*columns: pl.Series) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for ids in columns:

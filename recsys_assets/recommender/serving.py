@@ -12,10 +12,33 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.audience import Audience
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.refit import Refit, entry
 from recsys_assets.recommender.registry import FITS
+
+_AUDIENCE = "audience"
+_MADE_WITH = "made_with.json"
+# The configuration of what was made by a version of before 0.5.
+UNKNOWN = ""
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """Name of the configuration that something served was made with."""
+
+    configuration: str
+
+    def save(self, folder: Path) -> None:
+        """Write made_with.json."""
+        (folder / _MADE_WITH).write_text(json.dumps({"configuration": self.configuration}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "MadeWith":
+        """Read what `save` wrote."""
+        path = folder / _MADE_WITH
+        return cls(**json.loads(path.read_text())) if path.exists() else cls(UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -26,11 +49,15 @@ class ServingModel:
         name: of the entry.
         models: by the name of the asset that is fitted alike on the training ratings.
         index: fingerprint of the dense index they were fitted with.
+        audience: the users and movies of that index; None in models of before 0.5.
+        configuration: name of the configuration they are of.
     """
 
     name: str
     models: Mapping[str, Any]
     index: str
+    audience: Audience | None = None
+    configuration: str = UNKNOWN
 
     def ranker(self, ratings: nw.LazyFrame, tables: Mapping[str, nw.LazyFrame]) -> Ranker:
         """What scores the movies for every user.
@@ -42,12 +69,16 @@ class ServingModel:
         return entry("top_n", self.name).ranker(**self.models, **tables, train_ratings=ratings)
 
     def save(self, folder: Path) -> None:
-        """Write model.json and each model into a folder of its own."""
+        """Write model.json, and each model and the audience into a folder of its own."""
         for name, model in self.models.items():
             (folder / name).mkdir()
             model.save(folder / name)
+        if self.audience is not None:
+            (folder / _AUDIENCE).mkdir()
+            self.audience.save(folder / _AUDIENCE)
         facts = {"name": self.name, "models": sorted(self.models), "index": self.index}
         (folder / "model.json").write_text(json.dumps(facts))
+        MadeWith(self.configuration).save(folder)
 
     @classmethod
     def load(cls, folder: Path) -> "ServingModel":
@@ -55,7 +86,8 @@ class ServingModel:
         facts = json.loads((folder / "model.json").read_text())
         types: dict[str, Any] = {fit.asset: fit.model_type for fit in FITS}
         models = {name: types[name].load(folder / name) for name in facts["models"]}
-        return cls(facts["name"], models, facts["index"])
+        audience = Audience.load(folder / _AUDIENCE) if (folder / _AUDIENCE).exists() else None
+        return cls(facts["name"], models, facts["index"], audience, MadeWith.load(folder).configuration)
 
 
 def fit(name: str, refit: Refit) -> ServingModel:

@@ -119,12 +119,18 @@ def _implicit_als(ranking_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranke
 
 
 def _als(model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
-    return rankings.of_vectors(
-        cold_start.warm_up(model, user_clusters),
-        model.movie_factors,
-        contributions=model.contributions,
-        otherwise="liked by people of the same cluster",
-    )
+    vectors = cold_start.warm_up(model, user_clusters)
+
+    def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+        own = vectors[users]
+        came_later = (users >= len(model.user_known)) & (np.diff(rows.indptr) > 0)
+        if came_later.any():
+            folded_in = model.fold_in(rows[came_later])
+            own[came_later] = np.where(folded_in.any(axis=1, keepdims=True), folded_in, own[came_later])
+        return own @ model.movie_factors.T
+
+    known = np.asarray(model.movie_factors.any(axis=1))
+    return Ranker(scores, known, model.contributions, "liked by people of the same cluster")
 
 
 def _liking(liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:

@@ -1,0 +1,106 @@
+"""What one user is recommended now, by the model that is served, whatever has been ingested since it was fitted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.terminal import follow_up
+from recsys_assets.recommender import clusters, rankings, serving
+from recsys_assets.recommender.audience import Audience
+from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.reasons import reasons
+from recsys_assets.recommender.serving import ServingModel
+
+# No user has it: ids of sources are not empty.
+_NOBODY = ""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """A list for one user.
+
+    Attributes:
+        rows: movie_id, title, year, genres, score, because; the best first.
+        otherwise: what stands in the place of a reason where no rating is one.
+        notes: what the reader of the list should know.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    otherwise: str
+    notes: Sequence[str]
+
+
+def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
+    """The `n` best movies that a user has not rated; of a newcomer without any rating, if no id is given.
+
+    Raises:
+        CommandError: nobody has that id.
+    """
+    here = reader.user(user_id) if user_id is not None else None
+    model = reader.model("serving_model", ServingModel)
+    users, movies = reader.table("users"), reader.table("movies")
+    index = Index.of(lazy(users), lazy(movies))
+    audience = _audience(reader, model, index)
+    number = audience.number(user_id) if user_id is not None else None
+    is_new = number is None
+    if number is None:
+        number = len(audience.users)
+        audience = audience.with_newcomer(user_id or _NOBODY, _features(users, here))
+    ratings = audience.ratings(reader.table("ratings"), users, movies)
+    rated = ratings.filter(pl.col("user") == number).collect()
+    ranker = model.ranker(lazy(ratings), audience.tables)
+    facts = movies.select("movie_id", "title", "year", "genres").collect()
+    # Movies that are gone since the fit would take places of the list.
+    n_gone = len(audience.movies.join(facts, on="movie_id", how="anti"))
+    best = rankings.top_n(ranker, lazy(rated), pl.Series([number], dtype=pl.Int32).to_numpy(), n=n + n_gone)
+    because = reasons(best, lazy(rated), ranker)
+    named = lazy(audience.movies.join(facts.select("movie_id", "title"), on="movie_id", how="left"))
+    shown = serving.recommendations(best, because, audience.tables["users"], named).drop("title")
+    rows = shown.join(facts, on="movie_id").sort("rank").head(n).to_dicts()
+    without = ranker.otherwise if ranker.contributions is None or rated.is_empty() else "–"
+    notes = [*_why_empty(user_id, rows, facts), *_from_before(reader, model, index, user_id if is_new else None)]
+    return Recommended(rows, without, notes)
+
+
+def _audience(reader: Reader, model: ServingModel, index: Index) -> Audience:
+    """That of the model; of a model that was made by an earlier version, the present one, if it is still the same.
+
+    Raises:
+        IndexMismatchError: it is not.
+    """
+    if model.audience is not None:
+        return model.audience
+    index.require(model.index, "serving_model")
+    return Audience.of(
+        {name: lazy(reader.table(name)) for name in ("users", "movies", "user_features", "user_clusters")}
+    )
+
+
+def _features(users: pl.LazyFrame, user: Mapping[str, object] | None) -> pl.DataFrame:
+    """A user's row of table user_features as it would be made now; no row for nobody."""
+    features = clusters.user_features(lazy(users))
+    return features.filter(user=user["user"]) if user else features.clear()
+
+
+def _why_empty(user_id: str | None, rows: Sequence[object], movies: pl.DataFrame) -> list[str]:
+    if rows:
+        return []
+    return [f"User {user_id} has rated all {len(movies):,} movies of the catalogue: nothing is left to recommend."]
+
+
+def _from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:
+    """That the list is by models from before the present users and movies; `newcomer`: a user whom they do not know."""
+    if model.index == index.fingerprint:
+        return []
+    fitted = f"{reader.written('serving_model'):%Y-%m-%d %H:%M} UTC"
+    anew = f"The next refresh fits them anew: {follow_up('run', reader.home)}"
+    if newcomer is None:
+        return [f"By the models of {fitted}, from before the present users and movies. {anew}"]
+    return [
+        f"User {newcomer} is new to the models of {fitted}: the list follows from the user's attributes and from its "
+        f"ratings of movies that they know. {anew}"
+    ]
