@@ -1,6 +1,8 @@
-"""The record of a home's promotions: one JSON file per decision, numbered, never changed.
+"""The record of a home's promotions: one JSON file per decision, numbered, never changed; and what is served of it.
 
-The newest decision for a configuration says which one is in use. How it is decided is `recommender.promotion`.
+A decision is written down before anything is made from it. What users are shown is told by what the served model and
+the lists were made with, so a process that dies between the two hides nothing. How it is decided is
+`recommender.promotion`.
 """
 
 import json
@@ -11,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from recsys_assets.recommender.promotion import Configuration, Contest, Decision, Verdict
-from recsys_assets.storage import write_atomically
+from recsys_assets.recommender.serving import UNKNOWN, MadeWith
+from recsys_assets.storage import STATE_FOLDER, AssetStore, write_atomically
 
 
 class PromotionError(Exception):
@@ -44,7 +47,7 @@ class Promotion:
 
     @property
     def in_use_from_here(self) -> bool:
-        """Whether the configuration was used from this decision on."""
+        """Whether the configuration is to be used from this decision on."""
         return self.verdict != "kept"
 
 
@@ -59,8 +62,32 @@ class Promotions:
         return [_read(path) for path in sorted(self._folder.glob("*.json"))]
 
     def current(self) -> Promotion | None:
-        """The decision by which the configuration in use came into use."""
+        """The decision that says which configuration is to be used."""
         return next((promotion for promotion in reversed(self.all()) if promotion.in_use_from_here), None)
+
+    def served(self, store: AssetStore) -> Promotion | None:
+        """The decision by which what is served came into use: `current`, but for what was broken off."""
+        model, _ = _made_with(store)
+        used = [promotion for promotion in reversed(self.all()) if promotion.in_use_from_here]
+        return next((each for each in used if model in (UNKNOWN, each.configuration.name)), None)
+
+    def broken_off(self, store: AssetStore) -> Promotion | None:
+        """The decision that says which configuration is to be used, if the served model or the lists are of another."""
+        current = self.current()
+        others = {*_made_with(store)} - {UNKNOWN, current.configuration.name} if current else set()
+        return current if others else None
+
+    def not_served(self, store: AssetStore) -> str:
+        """Why users are not shown what the last refresh selected and scored as such; empty if they are."""
+        known, served = self.all(), self.served(store)
+        selected = next((each for each in reversed(known) if each.verdict != "rolled back"), None)
+        if selected is None or served is None or selected.configuration == served.configuration:
+            return ""
+        reason = selected.reason if selected.verdict == "kept" else known[-1].reason
+        return (
+            f"Users are shown {_models(served)}, not what is scored as selected, {_models(selected)}. {reason} "
+            "`recsys-assets promotions` lists the decisions."
+        )
 
     def withdrawn(self) -> set[str]:
         """Names of the configurations that somebody rolled back from, and not to again."""
@@ -75,8 +102,13 @@ class Promotions:
             names.discard(in_use)
         return names
 
-    def earlier(self, number: int | None = None) -> Promotion:
+    def earlier(self, number: int | None = None, *, broken_off: Promotion | None = None) -> Promotion:
         """The promotion to go back to: the given one, or the last one that nobody has rolled back from.
+
+        Args:
+            number: of the promotion.
+            broken_off: the newest decision, if nothing or not everything was made from it. If it is a rollback, it is
+                gone on with where no other promotion is named.
 
         Raises:
             PromotionError: there is none, or the configuration of the given one is in use or never was.
@@ -84,8 +116,11 @@ class Promotions:
         used = [promotion for promotion in self.all() if promotion.in_use_from_here]
         if not used:
             raise PromotionError("Nothing has been promoted yet; `recsys-assets run` does it.")
+        goes_on = broken_off is not None and broken_off.verdict == "rolled back"
+        if goes_on and number is None:
+            return used[-1]
         in_use = used[-1].configuration
-        others = {promotion.number: promotion for promotion in used if promotion.configuration != in_use}
+        others = {each.number: each for each in used if goes_on or each.configuration != in_use}
         if number in others:
             return others[number]
         withdrawn = self.withdrawn()
@@ -117,6 +152,21 @@ class Promotions:
         content = json.dumps(asdict(promotion), indent=1, sort_keys=True)
         write_atomically(self._folder / f"{number:06}.json", content.encode())
         return promotion
+
+
+def _models(promotion: Promotion) -> str:
+    configuration = promotion.configuration
+    return f"configuration {configuration.name} ({configuration.rating.model}, {configuration.ranking.model})"
+
+
+def _made_with(store: AssetStore) -> tuple[str, str]:
+    """Names of the configurations that the served model and the lists were made with."""
+    places = {"serving_model": "", "recommendations": STATE_FOLDER}
+    model, lists = (
+        MadeWith.load(store.current([asset]) / folder).configuration if store.has([asset]) else UNKNOWN
+        for asset, folder in places.items()
+    )
+    return model, lists
 
 
 def _read(path: Path) -> Promotion:

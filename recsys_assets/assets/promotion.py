@@ -15,6 +15,8 @@ from recsys_assets.recommender.promotion import BASELINES, Configuration, Contes
 from recsys_assets.recommender.refit import Refit
 from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.resources import HomeResource
+from recsys_assets.settings import Settings
+from recsys_assets.storage import AssetStore
 
 _TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings")
 _COMPARED = [entry for entry in ENTRIES if entry.task in ("time_cut", "top_n")]
@@ -56,14 +58,8 @@ def promoted_configuration(
     record = Promotions(home.folders.promotions)
     in_use = record.current()
     if config.rollback_to is not None:
-        chosen = record.earlier(config.rollback_to)
-        candidate = chosen.configuration
-        if not candidate.ranking.can_be_fitted("top_n", settings.model_dump()):
-            raise PromotionError(
-                f"Promotion {chosen.number} is of another version of this package, whose {candidate.ranking.model} "
-                "cannot be fitted any more. `recsys-assets promotions` lists the others."
-            )
-        decision = Decision("rolled back", f"Somebody went back to promotion {chosen.number}.")
+        candidate = _going_back(record, config.rollback_to, home, settings)
+        decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
         contests: list[Contest] = []
     else:
         evaluation, parameters = settings.evaluation, settings.model_dump()
@@ -86,17 +82,37 @@ def promoted_configuration(
             seed=evaluation.seed,
             n_resamples=evaluation.n_resamples,
         )
-    added = record.add(
-        candidate,
-        decision,
-        contests=contests,
-        data_versions=_data_versions(context.instance),
-        run_id=context.run.run_id,
-    )
-    context.log.info(f"Configuration {candidate.name} {decision.verdict}. {decision.reason}")
+    if decision.verdict == "rolled back" and in_use and in_use.configuration == candidate:
+        # It was decided by a run that was broken off; what follows from it is made again.
+        added = in_use
+    else:
+        added = record.add(
+            candidate,
+            decision,
+            contests=contests,
+            data_versions=_data_versions(context.instance),
+            run_id=context.run.run_id,
+        )
+    context.log.info(f"Configuration {candidate.name} {added.verdict}. {added.reason}")
     now = record.current() or added
     context.add_output_metadata(_metadata(added, now))
     return now.configuration
+
+
+def _going_back(record: Promotions, number: int, home: HomeResource, settings: Settings) -> Configuration:
+    """The configuration of an earlier promotion.
+
+    Raises:
+        PromotionError: there is no such promotion, or its model cannot be fitted.
+    """
+    broken_off = record.broken_off(AssetStore(home.folders.assets))
+    chosen = record.earlier(number, broken_off=broken_off).configuration
+    if not chosen.ranking.can_be_fitted("top_n", settings.model_dump()):
+        raise PromotionError(
+            f"Promotion {number} is of another version of this package, whose {chosen.ranking.model} cannot be fitted "
+            "any more. `recsys-assets promotions` lists the others."
+        )
+    return chosen
 
 
 def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:

@@ -16,6 +16,7 @@ from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.recommender.report import labels
+from recsys_assets.storage import AssetStore
 
 if TYPE_CHECKING:
     from recsys_assets.promotions import Promotion
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def promotions(home: HomeOption = None) -> None:
-    """List every decision about what users are shown: configuration, scores, verdict and reason; ● is in use.
+    """List every decision about what users are shown: configuration, scores, verdict and reason; ● is what is served.
 
     Example: `recsys-assets promotions`
     """
@@ -45,9 +46,18 @@ def promotions(home: HomeOption = None) -> None:
     known = record.all()
     if not known:
         raise CommandError(f"Nothing has been promoted in {here.path} yet; `{follow_up('run', here)}` does it.")
-    current = record.current()
+    store = AssetStore(here.assets)
+    served, unfinished = record.served(store), record.broken_off(store)
     out = console()
-    out.print(_listing(known, current.number if current else None))
+    out.print(_listing(known, served.number if served else None))
+    if unfinished:
+        again = follow_up("rollback" if unfinished.verdict == "rolled back" else "run", here)
+        out.print(
+            f"No. {unfinished.number} is decided, and not everything is made from it yet. If no run is at work, it was "
+            f"broken off; go on with: {again}",
+            style="yellow",
+            soft_wrap=True,
+        )
     out.print(
         "kept: the configuration before it stayed in use. `recsys-assets rollback NUMBER` goes back to an earlier one.",
         style="dim",
@@ -64,7 +74,8 @@ def rollback(
 ) -> None:
     """Use an earlier configuration again, and make the recommendations that it gives.
 
-    The configuration that is left is not promoted again until you roll back to it or change the settings.
+    The configuration that is left is not promoted again until you roll back to it or change the settings. A rollback
+    that was broken off is gone on with by the same command.
 
     Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
     """
@@ -74,7 +85,8 @@ def rollback(
     here, out = Home.resolve(home), console()
     with locked(here):
         try:
-            chosen = Promotions(here.promotions).earlier(number)
+            record = Promotions(here.promotions)
+            chosen = record.earlier(number, broken_off=record.broken_off(AssetStore(here.assets)))
         except PromotionError as error:
             raise CommandError(str(error)) from None
         # Loading Dagster takes seconds: only when everything that can be refused has been.
@@ -93,11 +105,11 @@ def rollback(
     out.print(f"Configuration {chosen.configuration.name} is in use; recommendations are made with it.")
 
 
-def _listing(known: "Sequence[Promotion]", in_use: int | None) -> Table:
+def _listing(known: "Sequence[Promotion]", served: int | None) -> Table:
     listing = table("", "No.", "When", "Configuration", *_SHOWN_SCORES.values(), "Verdict", "Reason", numbers=("No.",))
     for promotion in known:
         listing.add_row(
-            Text("●" if promotion.number == in_use else "", "green"),
+            Text("●" if promotion.number == served else "", "green"),
             str(promotion.number),
             promotion.when[:16].replace("T", " "),
             f"{promotion.configuration.name} ({promotion.configuration.rating.model}, "

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from recsys_assets.cli.launch import Launch
 
 DATASET = "ml-100k"
+# A sensor that looks whether a run is at work holds the lock for a moment.
+_LOOKING_SECONDS = 1.0
 
 
 class BatchesRefusedError(CommandError):
@@ -85,7 +87,7 @@ def locked(home: Home) -> Iterator[None]:
     home.prepare()
     lock = FileLock(home.lock)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOOKING_SECONDS)
     except Timeout:
         raise CommandError(
             f"Another run works on this home ({home.path}). Wait until it has ended, or end it, and run this again; "
@@ -132,8 +134,12 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
 
 
 def show_results(home: Home, out: Console) -> None:
-    """The table of scores and where the report lies."""
+    """The table of scores, whether what is selected is what users are shown, and where the report lies."""
+    from recsys_assets.promotions import Promotions
+
     out.print()
     out.print(summary(Reader(home).table("evaluation_scores").collect()))
     out.print()
+    if told := Promotions(home.promotions).not_served(AssetStore(home.assets)):
+        out.print(told, style="yellow", soft_wrap=True)
     out.print(f"Report: {home.report}", soft_wrap=True)

@@ -60,8 +60,19 @@ def scores(
         typer.echo(json.dumps(rows.to_dicts(), indent=1))
     elif asked:
         console().print(_listing(rows))
+    elif studied:
+        console().print(_results(studied))
     else:
-        console().print(_results(studied) if studied else summary(rows))
+        console().print(summary(rows))
+        _tell_what_is_served(reader)
+
+
+def _tell_what_is_served(reader: Reader) -> None:
+    """That users are shown something else than what is selected, where it is so."""
+    from recsys_assets.promotions import Promotions
+
+    if told := Promotions(reader.home.promotions).not_served(reader.store):
+        console().print(told, style="yellow", soft_wrap=True)
 
 
 def _studied(reader: Reader) -> "StudyTables":
@@ -125,7 +136,8 @@ def summary(scores: pl.DataFrame) -> Table:
     compact.title_style, compact.title_justify = "bold yellow", "left"
     compact.caption = (
         "↑ higher is better, ↓ lower. Behind each population: rows scored. ± half of the 95 % interval, by bootstrap "
-        "over users. Baseline: item mean; for lists, popularity. More: recsys-assets scores --protocol time_cut, --json"
+        "over users. Baseline: the stronger of item mean and popularity. More: recsys-assets scores --protocol "
+        "time_cut, --json"
     )
     compact.caption_justify = "left"
     return compact
