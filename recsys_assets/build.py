@@ -17,7 +17,7 @@ from recsys_assets.locking import locked_executor
 from recsys_assets.policies import with_policies
 from recsys_assets.resources import HomeResource, settings_resource, spark_resource, start_early
 from recsys_assets.schedules import build_schedules
-from recsys_assets.sensors import build_sensors
+from recsys_assets.sensors import build_sensors, done_meanwhile
 from recsys_assets.settings import Settings
 
 _EXECUTORS = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
@@ -63,6 +63,6 @@ def build_defs(
 def _executor(settings: Settings, home: Home, spark: LazyPySparkResource) -> dg.ExecutorDefinition:
     chosen = _EXECUTORS[settings.run.executor]
     if settings.run.executor == "in_process":
-        return locked_executor(chosen, home, partial(start_early, spark))
+        return locked_executor(chosen, home, partial(start_early, spark), done_meanwhile)
     # Its steps have processes, and sessions, of their own.
-    return locked_executor(chosen, home)
+    return locked_executor(chosen, home, needless=done_meanwhile)

@@ -24,13 +24,18 @@ _POLL_SECONDS = 1.0
 
 # Told of the ops of a run when it begins to work.
 Begin = Callable[[Iterable[dg.OpDefinition]], None]
+# Why a run that has the lock need not do anything; empty if it is to work.
+Needless = Callable[[dg.DagsterInstance, dg.DagsterRun], str]
 
 
 class LockedExecutor(dg.Executor):
-    """An executor that works only while it holds the home's lock; until then it waits."""
+    """An executor that works only while it holds the home's lock; until then it waits.
 
-    def __init__(self, inner: dg.Executor, lock: Path, begin: Begin) -> None:
-        self._inner, self._lock, self._begin = inner, lock, begin
+    What it was asked for may be done by then: such a run ends well, without a step.
+    """
+
+    def __init__(self, inner: dg.Executor, lock: Path, begin: Begin, needless: Needless) -> None:
+        self._inner, self._lock, self._begin, self._needless = inner, lock, begin, needless
 
     @property
     def retries(self) -> RetryMode:
@@ -43,7 +48,7 @@ class LockedExecutor(dg.Executor):
         return self._inner.step_dependency_config
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        """Wait for the lock, then execute."""
+        """Wait for the lock, then execute what there still is to do."""
         lock = FileLock(self._lock)
         if not _acquired(lock):
             message = f"Another run works on this home ({self._lock.parent}); waiting until it has ended."
@@ -53,6 +58,9 @@ class LockedExecutor(dg.Executor):
                 while not _acquired(lock, _POLL_SECONDS):
                     pass
         try:
+            if done := self._needless(plan_context.instance, plan_context.dagster_run):
+                yield DagsterEvent.engine_event(plan_context, done, EngineEventData())
+                return
             self._begin(_ops(plan_context, execution_plan))
             yield from self._inner.execute(plan_context, execution_plan)
         finally:
@@ -73,13 +81,36 @@ def _acquired(lock: FileLock, timeout: float = 0) -> bool:
     return True
 
 
-def locked_executor(inner: dg.ExecutorDefinition, home: Home, begin: Begin = lambda _: None) -> dg.ExecutorDefinition:
-    """The same executor, name and configuration, behind the home's lock; `begin` is called when it has it."""
+def is_locked(home: Home) -> bool:
+    """Whether a run works on the home: one of Dagster's, or the command line, also between two runs of its own."""
+    lock = FileLock(home.lock)
+    if not home.lock.exists():
+        return False
+    if not _acquired(lock):
+        return True
+    lock.release()
+    return False
+
+
+def locked_executor(
+    inner: dg.ExecutorDefinition,
+    home: Home,
+    begin: Begin = lambda _: None,
+    needless: Needless = lambda *_: "",
+) -> dg.ExecutorDefinition:
+    """The same executor, name and configuration, behind the home's lock.
+
+    Args:
+        inner: does the work.
+        home: whose lock.
+        begin: called when it has the lock.
+        needless: asked before that.
+    """
 
     @dg.executor(name=inner.name, config_schema=inner.config_schema.as_field(), requirements=inner.get_requirements({}))
     def locked(context: dg.InitExecutorContext) -> LockedExecutor:
         create = inner.executor_creation_fn
         assert create is not None
-        return LockedExecutor(create(context), home.lock, begin)
+        return LockedExecutor(create(context), home.lock, begin, needless)
 
     return locked

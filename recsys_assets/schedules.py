@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from recsys_assets.jobs import refresh
+from recsys_assets.jobs import everything, refresh
 from recsys_assets.sensors import UNFINISHED, unsound
 from recsys_assets.settings import AutomationSettings
 
@@ -21,8 +21,8 @@ def build_schedules(settings: AutomationSettings) -> list[dg.ScheduleDefinition]
     def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if refused := unsound(context.instance):
             return dg.SkipReason(refused)
-        waiting = dg.RunsFilter(job_name=refresh.name, statuses=UNFINISHED)
-        if context.instance.get_runs(waiting, limit=1):
+        at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        if any(run.job_name in (refresh.name, everything.name) for run in at_work):
             return dg.SkipReason("a refresh is under way")
         return dg.RunRequest()
 

@@ -6,7 +6,7 @@ are tried again in `retries`. docs/operations.md gives the reasons.
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -17,6 +17,7 @@ from recsys_assets.failures import one_line
 from recsys_assets.home import Home
 from recsys_assets.jobs import ingest, recommend, refresh
 from recsys_assets.landing_watch import Cursor, choose, look, request, settle
+from recsys_assets.locking import is_locked
 from recsys_assets.settings import AutomationSettings
 from recsys_assets.storage import AssetStore
 
@@ -31,6 +32,10 @@ UNFINISHED = [
 _MERGED = ("ratings", "users", "movies")
 # Depend on all of them and come last: where they agree, they tell which content the last refresh saw.
 _LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
+# What a run makes last that was asked for because the ratings have changed.
+_ENDS = {recommend.name: _LAST[:1], refresh.name: _LAST}
+# Tag of such a run.
+CONTENT_TAG = "recsys/content"
 _NOTES_SHOWN = 10
 
 
@@ -51,11 +56,11 @@ def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDef
         Before it, where a configuration is in use, for recommendations by that one, which new users need not wait long
         for.
         """
-        asked = watch_ratings(context)
+        asked = watch_ratings(context, home)
         if isinstance(asked, dg.SkipReason):
             return asked
         in_use = AssetStore(home.assets).has(["promoted_configuration"])
-        first = dg.RunRequest(run_key=f"{asked.run_key}-{recommend.name}", job_name=recommend.name)
+        first = dg.RunRequest(run_key=f"{asked.run_key}-{recommend.name}", job_name=recommend.name, tags=asked.tags)
         return [first, asked] if in_use else [asked]
 
     @dg.run_failure_sensor(
@@ -75,7 +80,7 @@ def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds
     """One tick of `landing_sensor`."""
     found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=time.time())
     cursor, wanted = found.cursor, list[str]()
-    if unfinished(context.instance):
+    if is_busy(context.instance, home):
         # It may be ingesting what lies here. What arrives meanwhile is asked for together, after it.
         found.waiting.append("a run is at work")
     else:
@@ -90,27 +95,44 @@ def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds
     return dg.SensorResult(skip_reason=dg.SkipReason(shown), cursor=cursor.model_dump_json())
 
 
-def watch_ratings(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+def watch_ratings(context: dg.SensorEvaluationContext, home: Home) -> dg.RunRequest | dg.SkipReason:
     """One tick of `retrain_sensor`."""
     instance = context.instance
-    versions = {name: _data_version(instance, name) for name in _MERGED}
+    versions = _present(instance)
     if None in versions.values():
         return dg.SkipReason("nothing has been ingested yet")
     state = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:32]
     if context.cursor == state:
         return dg.SkipReason("the ratings are those of the last refresh that was asked for")
-    if unfinished(instance):
+    if is_busy(instance, home):
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
-    if all(versions == _made_from(instance, key) for key in _LAST):
+    if are_of_present_ratings(instance, _LAST):
         context.update_cursor(state)
         return dg.SkipReason("the last refresh has seen these ratings")
     context.update_cursor(state)
     # The same content may come back: the event, not the content alone, makes the key.
     newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
     key = f"{state}-{max(record.storage_id for record in newest if record)}"
-    return dg.RunRequest(run_key=key, job_name=refresh.name)
+    return dg.RunRequest(run_key=key, job_name=refresh.name, tags={CONTENT_TAG: state})
+
+
+def are_of_present_ratings(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> bool:
+    """Whether assets were made from the present content of the merged tables."""
+    return all(_present(instance) == _made_from(instance, key) for key in keys)
+
+
+def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Why a run that was asked for because the ratings had changed has nothing left to do; empty if it has.
+
+    While it waited for its turn, `recsys-assets run` may have done the same.
+    """
+    keys = _ENDS.get(run.job_name, ()) if CONTENT_TAG in run.tags else ()
+    if not keys or not are_of_present_ratings(instance, keys):
+        return ""
+    made = " and ".join(key.to_user_string() for key in keys)
+    return f"Nothing is left to do: while this run waited, another one made {made} from the present ratings."
 
 
 def unsound(instance: dg.DagsterInstance) -> str:
@@ -150,6 +172,11 @@ def unfinished(instance: dg.DagsterInstance) -> bool:
     return bool(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1))
 
 
+def is_busy(instance: dg.DagsterInstance, home: Home) -> bool:
+    """Whether anything is at work in the home; `recsys-assets run` is, also between two of its runs."""
+    return unfinished(instance) or is_locked(home)
+
+
 def record_failure(context: dg.RunFailureSensorContext, home: Home) -> None:
     """One line into failures.log, and into the log of the sensor."""
     line = one_line(context.instance, context.dagster_run, context.failure_event.message or "")
@@ -172,6 +199,11 @@ def _tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
 
 def _data_version(instance: dg.DagsterInstance, name: str) -> str | None:
     return _tags(instance, dg.AssetKey(name)).get("dagster/data_version")
+
+
+def _present(instance: dg.DagsterInstance) -> dict[str, str | None]:
+    """The content of the merged tables."""
+    return {name: _data_version(instance, name) for name in _MERGED}
 
 
 def _made_from(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:

@@ -14,6 +14,8 @@ import pytest
 
 from recsys_assets.cli.serve import served_at
 from recsys_assets.home import Home
+from recsys_assets.locking import is_locked
+from recsys_assets.sensors import CONTENT_TAG
 from recsys_assets.storage import AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.made_up import made_up
@@ -188,8 +190,42 @@ def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_hom
         assert list(instance.get_dynamic_partitions("batches")) == ["small"]
         runs = [run for run in instance.get_runs() if run.run_id not in before]
     assert {run.status.value for run in runs} == {"SUCCESS"}
-    assert not [run for run in runs if run.job_name == "refresh"], "what the commands had computed was computed again"
+    asked = [run for run in runs if run.tags.get("dagster/sensor_name")]
+    assert not [run for run in asked if run.job_name == "refresh"], "what the commands had computed was computed again"
     assert not home.failures.exists()
+
+
+def test_run_beside_serve_recommends_first_and_refreshes_once(materialized_home, tmp_path):
+    """With `run` beside `serve` new users would wait for a refresh, and the daemon would do it a second time."""
+    # The command line is there before the sensor.
+    home = _served_home(
+        materialized_home, tmp_path / "home", AUTOMATION.replace("quiet_seconds = 1", "quiet_seconds = 9")
+    )
+    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+    before = _runs(home)
+    with served(home) as running:
+        new.write(home.path / "arriving").rename(home.landing / "new")
+        command = [*PROGRAM, "run", "--home", str(home.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            wait_for("run at work", lambda: is_locked(home))
+            # As the sensor asks, a moment before `run` has taken the lock.
+            late = [running.launch(job, **{CONTENT_TAG: "content"}) for job in ("recommend", "refresh")]
+            printed, _ = process.communicate()
+        assert process.returncode == 0, printed
+        for run in late:
+            assert running.ended(run) == "SUCCESS" and not running.steps(run)
+        ticks = time.monotonic() + 20
+        wait_for("rest", lambda: time.monotonic() > ticks and not is_locked(home), 600)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert not unfinished_runs(instance)
+        done = [(step, when) for run in _runs(home) - before for step, when in steps_of(instance, run).items()]
+    ends = {
+        name: sorted(when for step, when in done if step == name) for name in ("recommendations", "evaluation_report")
+    }
+    assert [len(found) for found in ends.values()] == [2, 1]
+    (scored,) = (when for step, when in done if step == "evaluation_scores")
+    assert ends["recommendations"][0] < min(when for step, when in done if step == "train_ratings") < scored
+    assert {"500", "505"} <= set(table(home, "recommendations")["user_id"])
 
 
 def test_a_run_of_the_command_line_gets_over_a_dead_jvm(materialized_home, tmp_path):

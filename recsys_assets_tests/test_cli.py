@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from recsys_assets.build import build_defs
-from recsys_assets.cli.launch import pipeline_assets, plan
+from recsys_assets.cli.launch import Ended, Launch, carry_out, pipeline_assets, plan
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import follow_up, nearest, seconds
 from recsys_assets.failures import reason
@@ -154,9 +154,9 @@ def launches(home, assets, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
     with dg.DagsterInstance.get() as instance:
 
-        def materialize(keys, batch=None):
+        def materialize(keys, batch=None, tags=None):
             for key in keys:
-                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=batch))
+                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=batch, tags=tags))
                 (AssetStore(home.assets).folder([key], batch) / "current").mkdir(parents=True, exist_ok=True)
 
         def launched(*landed):
@@ -213,6 +213,36 @@ def test_an_interrupted_merge_is_made_up_for(launches):
     ((job, batches, assets),) = launched()
     assert (job, batches) == ("everything", [])
     assert {"ratings", "evaluation_scores"} <= set(assets) and not set(RAW) & set(assets)
+
+
+def test_users_do_not_wait_for_scores(launches):
+    """With `run`, new users would have no list of their own until two dozen models are scored."""
+    materialize, launched = launches
+    first = ("recommend", [], []), ("refresh", [], [])
+    launched("a")
+    materialize(RAW, "a")
+    materialize(MERGED, tags={"dagster/data_version": "new"})
+    materialize(["promoted_configuration", "recommendations"])
+    assert launched() == [*first]
+    assert launched("b") == [("ingest", ["b"], []), *first]
+    materialize(RAW, "b")
+    assert launched() == [("ingest", [], sorted(MERGED)), *first]
+    materialize(MERGED, tags={"dagster/data_version": "newer"})
+    materialize(["recommendations"], tags={f"dagster/input_data_version/{name}": "newer" for name in MERGED})
+    assert launched() == [first[1]]
+
+
+def test_a_refresh_does_not_need_the_configuration_in_use():
+    """After an update of the package `run` would fail, because the model in use cannot be fitted any more."""
+    done = []
+
+    def attempt(launch: Launch) -> Ended:
+        done.append(launch.job)
+        return Ended(launch.job != "recommend", failures=["cannot be fitted"])
+
+    launches = [Launch("ingest", ""), Launch("recommend", "", is_extra=True), Launch("refresh", "")]
+    assert carry_out(launches, lambda *_: [], attempt) == ({}, [])
+    assert done == ["ingest", "recommend", "refresh"]
 
 
 def test_a_gap_between_new_batches_is_kept(launches):

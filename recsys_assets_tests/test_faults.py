@@ -29,11 +29,12 @@ from recsys_assets.recommender.index import IndexMismatchError
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.tables import TABLES
 from recsys_assets.retries import decide_on_retry, is_lost_jvm, is_permanent
+from recsys_assets.sensors import CONTENT_TAG
 from recsys_assets.settings import SettingsError
 from recsys_assets.storage import AssetMissingError, AssetStore
 from recsys_assets_tests import killed
 from recsys_assets_tests.conftest import FAST_SETTINGS
-from recsys_assets_tests.running import table
+from recsys_assets_tests.running import copied, table
 
 
 def _home(folder: Path, small_data) -> Home:
@@ -215,6 +216,25 @@ def test_a_run_waits_for_another_of_the_same_home(tmp_path, monkeypatch):
         released = time.monotonic()
     worker.join(timeout=60)
     assert ended and ended[0] > released
+
+
+def refresh_job() -> dg.JobDefinition:
+    """The refresh of the home that the environment names, as another process can build it again."""
+    return build_defs().resolve_job_def("refresh")
+
+
+def test_a_run_whose_work_was_done_while_it_waited_ends_without_a_step(first_run, tmp_path, monkeypatch):
+    """Beside `serve`, everything that `run` has just computed would be computed again."""
+    home = copied(first_run[0], tmp_path / "home")
+    monkeypatch.setenv("RECSYS_HOME", str(home.path))
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+    with dg.DagsterInstance.get() as instance:
+        job = dg.reconstructable(refresh_job)
+        with dg.execute_job(job, instance=instance, tags={CONTENT_TAG: "asked for"}) as result:
+            assert result.success
+            assert not [event for event in result.all_events if event.is_step_start]
+    with FileLock(home.lock, timeout=0):
+        pass
 
 
 # What is tried again

@@ -1,13 +1,14 @@
 import os
 import socket
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
 import pytest
+from filelock import FileLock
 
 from recsys_assets import sensors
 from recsys_assets.build import build_defs
@@ -333,7 +334,7 @@ def test_one_bad_batch_does_not_keep_its_companions_out(ticker):
 
 def _retrain(ticker: Ticker, cursor: str | None) -> tuple[dg.RunRequest | dg.SkipReason, str | None]:
     context = dg.build_sensor_context(instance=ticker.instance, cursor=cursor)
-    return sensors.watch_ratings(context), context.cursor
+    return sensors.watch_ratings(context, ticker.home), context.cursor
 
 
 def test_a_refresh_is_asked_for_once_per_content(ticker):
@@ -389,6 +390,41 @@ def test_no_second_refresh_while_a_run_is_at_work(ticker):
     assert isinstance(waiting, dg.SkipReason)
     ticker.instance.report_run_canceled(run)
     assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
+
+
+def test_nothing_is_asked_for_between_two_runs_of_the_command_line(ticker):
+    """What `run` is about to do next would be done a second time, after it or before it."""
+    ticker.land("one")
+    ticker.settle()
+    ticker.land("two", first_user=50)
+    with FileLock(ticker.home.lock):
+        waiting, cursor = _retrain(ticker, None)
+        assert "waiting for the run that is at work" in str(waiting)
+        for _ in range(3):
+            assert "a run is at work" in str(ticker.tick().skip_reason)
+    ticker.tick()
+    assert ticker.ranges() == [("two", "two")]
+    assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
+
+
+def test_what_was_done_while_a_run_waited_is_known(ticker):
+    """A refresh that the daemon had asked for would be done again after `run` has done it, or never be done."""
+    ticker.land("one")
+    ticker.settle()
+    asked, _ = _retrain(ticker, None)
+
+    def left(job: str, tags: Mapping[str, str]) -> bool:
+        run = ticker.instance.create_run_for_job(ticker.job(job), tags=dict(tags))
+        return not sensors.done_meanwhile(ticker.instance, run)
+
+    assert left("recommend", asked.tags) and left("refresh", asked.tags)
+    _refreshed(ticker, ["recommendations"])
+    assert not left("recommend", asked.tags) and left("refresh", asked.tags)
+    _refreshed(ticker, ["evaluation_report"])
+    assert not left("refresh", asked.tags)
+    assert left("refresh", {}) and left("recommend", {}), "what a person launches is always done"
+    _refreshed(ticker, ["evaluation_report"], users="others")
+    assert left("refresh", asked.tags)
 
 
 def _refreshed(ticker: Ticker, assets: Sequence[str], **versions: str) -> None:
@@ -452,7 +488,7 @@ def test_a_refresh_by_the_command_line_counts(first_run):
     home, _ = first_run
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         context = dg.build_sensor_context(instance=instance)
-        assert "has seen these ratings" in str(sensors.watch_ratings(context))
+        assert "has seen these ratings" in str(sensors.watch_ratings(context, home))
 
 
 def test_recommendations_of_other_ratings_than_the_report_are_made_anew(ticker):

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from recsys_assets.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.assets.ingest import merged_from, rests_on
+from recsys_assets.assets.serving import recommendations
 from recsys_assets.batches import read_batches
 from recsys_assets.build import build_defs
 from recsys_assets.cli.landing import checked_batch_name
@@ -22,14 +23,15 @@ from recsys_assets.cli.progress import RunProgress
 from recsys_assets.cli.resume import is_to_be_tried_again, resume, was_interrupted
 from recsys_assets.failures import reason, step_failures
 from recsys_assets.home import Home
-from recsys_assets.jobs import everything, ingest, refresh
+from recsys_assets.jobs import everything, ingest, recommend, refresh
 from recsys_assets.landing_watch import RAW, contiguous, selections
 from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.partitions import BATCHES
 from recsys_assets.resources import start_early
 from recsys_assets.retries import was_bad_source
-from recsys_assets.sensors import unsound
+from recsys_assets.sensors import are_of_present_ratings, unsound
 from recsys_assets.settings import Settings
+from recsys_assets.storage import AssetStore
 
 # More batches than this are counted, not listed.
 _NAMED = 5
@@ -38,18 +40,34 @@ _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset
 
 @dataclass(frozen=True)
 class Launch:
-    """One run of a job: for a range of batches, or of a part of its assets."""
+    """One run of a job.
+
+    Attributes:
+        job: its name.
+        title: what the run does, in words.
+        batches: a range of them.
+        assets: a part of the job's; by default all.
+        config: of the run.
+        is_extra: whether what comes after it goes on if it fails.
+    """
 
     job: str
     title: str
     batches: Sequence[str] = ()
     assets: Sequence[dg.AssetKey] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    is_extra: bool = False
 
     @property
     def tags(self) -> dict[str, str]:
         """The range of batches as Dagster reads it."""
         return {_RANGE_START: self.batches[0], _RANGE_END: self.batches[-1]} if self.batches else {}
+
+
+# Users do not wait for scores: lists by the configuration in use come first. If it cannot be fitted on the present
+# ratings, the refresh finds another one.
+_RECOMMEND = Launch(recommend.name, "Recommending by the configuration in use", is_extra=True)
+_REFRESH = Launch(refresh.name, "All batches are ingested; refreshing what follows from the ratings")
 
 
 @dataclass
@@ -140,6 +158,8 @@ def carry_out(
         ended = attempt(launch)
         if ended.success:
             read += launch.batches
+        elif launch.is_extra:
+            continue
         elif ended.refusal is None or not launch.batches:
             return refused, ended.failures or ["The run ended early."]
         else:
@@ -175,6 +195,8 @@ def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance,
         progress.begin_again(f"{told}\nThat may pass: once more, in a new process, what is not done")
         return Ended(resume(instance, result.run_id, progress.take), failures=progress.failures)
     ended = Ended(False, refusal(instance, result.run_id), progress.failures.copy())
+    if launch.is_extra:
+        progress.announce(f"{'; '.join(ended.failures)}\nWhat comes next does not need it.")
     progress.failures.clear()
     return ended
 
@@ -247,18 +269,24 @@ def plan(
     ingested = read_batches(home)
     known = _register(home, instance, ingested, refused)
     pieces = [[name] for name in known if name not in ingested] if one_by_one else _contiguous(known, ingested)
+    in_use = AssetStore(home.assets).has(["promoted_configuration"])
     if pieces:
         # Only the last piece may go on to the merge: before it, some batch is still missing.
         first = [Launch(everything.name, f"Ingesting {_named(piece)}", piece, raw) for piece in pieces[:-1]]
-        rest = Launch(everything.name, f"Ingesting {_named(pieces[-1])}, then everything else", pieces[-1])
-        return [*first, rest]
+        title = f"Ingesting {_named(pieces[-1])}"
+        if in_use:
+            return [*first, Launch(ingest.name, title, pieces[-1]), _RECOMMEND, _REFRESH]
+        return [*first, Launch(everything.name, f"{title}, then everything else", pieces[-1])]
     if not known:
         return []
     is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
     # What failed its check is merged again, so that it is checked again: `refresh` would go on from there.
     if is_older or _rests_on_others(home, instance) or unsound(instance):
+        if in_use:
+            return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
         return [merging("All batches are read; merging them, then everything else", assets)]
-    return [Launch(refresh.name, "All batches are ingested; refreshing what follows from the ratings")]
+    is_recommended = not in_use or are_of_present_ratings(instance, [recommendations.key])
+    return [_REFRESH] if is_recommended else [_RECOMMEND, _REFRESH]
 
 
 def merging(title: str, assets: Sequence[dg.AssetsDefinition]) -> Launch:
