@@ -92,6 +92,9 @@ def test_a_rating_per_user_is_enough_for_recommendations(home):
     assert len(shown.stdout.splitlines()) == 1 + 6
     assert "No segment" in invoke("user", "u3", "--home", home.path).stdout
     assert "no mean by segment" in invoke("movie", "m3", "--home", home.path).stdout
+    for words in (("scores",), ("segment", "0"), ("export", "user_segments", home.path / "out.csv")):
+        empty = invoke(*words, "--home", home.path)
+        assert empty.exit_code == 1 and "no user of this home has rated twice" in empty.stderr
 
 
 def test_second_run_of_one_home_is_refused(home):

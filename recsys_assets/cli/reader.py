@@ -14,10 +14,14 @@ from recsys_assets.home import Home
 from recsys_assets.numbering import renumbered
 from recsys_assets.recommender.index import renumber
 from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
-from recsys_assets.storage import AssetStore, Model, scan, written
+from recsys_assets.storage import AssetMissingError, AssetStore, Model, scan, written
 
 ModelType = TypeVar("ModelType", bound=Model)
 _SUGGESTIONS = 5
+_NOBODY_RATED_TWICE = (
+    "There is no {asset}: no user of this home has rated twice, and scores, report and segments rest on what came "
+    "before a user's latest rating. Recommendations are made all the same: `recsys-assets recommend USER`."
+)
 _WAY_OUT = {
     "user": "`recsys-assets recommend --newcomer` shows what somebody new would be shown.",
     "movie": "`recsys-assets movies REGEX` searches the titles.",
@@ -50,8 +54,9 @@ class Reader:
 
         Raises:
             IndexMismatchError: it has the numbers of users or movies that are not kept any more.
+            CommandError: it is made of what no user of this home has.
         """
-        version = self.store.current(asset.split("/"), batch)
+        version = self._present(asset, batch)
         rows: pl.LazyFrame = scan(version).to_native()
         for name, made_with in renumbered(self.store, version, asset).items():
             rows = renumber(rows, name.removesuffix("s"), scan(made_with).to_native(), self._stored(name))
@@ -60,6 +65,18 @@ class Reader:
     def written(self, asset: str) -> datetime:
         """When the present version of an asset was begun."""
         return written(self.store.current(asset.split("/")))
+
+    def _present(self, asset: str, batch: str | None) -> Path:
+        try:
+            return self.store.current(asset.split("/"), batch)
+        except AssetMissingError:
+            if asset != "recommendations" and self._nobody_rated_twice():
+                raise CommandError(_NOBODY_RATED_TWICE.format(asset=asset)) from None
+            raise
+
+    def _nobody_rated_twice(self) -> bool:
+        histories = "train_histories"
+        return self.store.has([histories]) and self._stored(histories).head(1).collect().is_empty()
 
     def _stored(self, asset: str) -> pl.LazyFrame:
         return scan(self.store.current([asset])).to_native()
