@@ -53,9 +53,11 @@ def test_nearest_neighbours_show_what_was_liked_together(tmp_path):
     model = item_knn.fit(lazy(TRAIN), index=INDEX, neighbours=MOVIES_PER_GROUP)
     model.save(tmp_path)
     stored = ItemKNNModel.load(tmp_path)
+    before = rated.copy()
     assert (_best(stored.scores(rated), rated) // MOVIES_PER_GROUP == group_of(users)).all()
     assert np.diff(sparse.csc_array(stored.similarities).indptr).max() <= MOVIES_PER_GROUP
     assert not stored.movie_known[UNRATED]
+    assert np.array_equal(rated.indices, before.indices) and np.array_equal(rated.data, before.data)
     of_one = rated[[0]]
     added = stored.contributions(of_one.indices, of_one.data, np.arange(N_MOVIES))
     np.testing.assert_allclose(added.sum(axis=0), stored.scores(of_one)[0], rtol=1e-5)

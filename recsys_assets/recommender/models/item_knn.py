@@ -68,9 +68,8 @@ class ItemKNNModel:
 
 def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
     """Ones where a rating is at least `relevant_from`, in the shape of the ratings, float32."""
-    ones = sparse.csr_array(
-        ((rated.data >= relevant_from).astype(np.float32), rated.indices, rated.indptr), shape=rated.shape
-    )
+    ones = rated.astype(np.float32, copy=True)
+    ones.data = (rated.data >= relevant_from).astype(np.float32)
     ones.eliminate_zeros()
     return ones
 
