@@ -34,6 +34,8 @@ INSTANCE = {
         "sensor": {"purge_after_days": {"skipped": 7, "failure": 30, "success": 30}},
     },
 }
+# Folders of DAGSTER_HOME that Dagster's telemetry uploads and empties.
+_SPOOLS = ("logs", ".logs_queue")
 _REPO_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -80,6 +82,24 @@ class Home:
     def dagster(self) -> Path:
         """Run history and known batches: the DAGSTER_HOME of this home."""
         return self.path / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        """What runs and `serve` print. Outside `dagster`, whose own folder `logs` Dagster's telemetry uploads."""
+        return self.path / "logs"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process that works with Dagster on this home must find in its environment.
+
+        Webserver and daemon upload Dagster's spool whatever dagster.yaml says about telemetry; only the variable stops
+        them.
+        """
+        return {
+            "DAGSTER_HOME": str(self.dagster),
+            ENVIRONMENT_VARIABLE: str(self.path),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+        }
 
     @property
     def report(self) -> Path:
@@ -154,9 +174,14 @@ class Home:
         return sorted(entry.name for entry in self.landing.iterdir() if not is_hidden(entry.name))
 
     def prepare(self) -> None:
-        """Make the folders, and the Dagster instance's configuration where there is none, or one that names a place."""
-        for folder in (self.landing, self.assets, self.dagster, self.scratch):
+        """Make the folders, and the Dagster instance's configuration where there is none, or one that names a place.
+
+        Logs that earlier versions kept where telemetry uploads them are moved away.
+        """
+        for folder in (self.landing, self.assets, self.dagster, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
+        for spool in _SPOOLS:
+            _move_files(self.dagster / spool, self.logs)
         configuration = self.dagster / "dagster.yaml"
         if not configuration.exists():
             _write(configuration, INSTANCE)
@@ -191,3 +216,14 @@ def _write(configuration: Path, content: Mapping[str, Any]) -> None:
     unfinished = configuration.with_suffix(".unfinished")
     unfinished.write_text(yaml.safe_dump(dict(content), sort_keys=False))
     unfinished.replace(configuration)
+
+
+def _move_files(folder: Path, target: Path) -> None:
+    """Move the files of a folder; a log that exists there already becomes longer."""
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not (target / file.name).exists():
+            file.rename(target / file.name)
+            continue
+        with (target / file.name).open("ab") as log:
+            log.write(file.read_bytes())
+        file.unlink()

@@ -60,7 +60,7 @@ shuffle_partitions = 1
 def invoke(*arguments: object) -> Result:
     """The command line in this process; the environment is as before afterwards."""
     with pytest.MonkeyPatch.context() as environment:
-        for variable in ("DAGSTER_HOME", "RECSYS_HOME"):
+        for variable in ("DAGSTER_HOME", "RECSYS_HOME", "DAGSTER_DISABLE_TELEMETRY"):
             # Set and taken away again, so that what the command sets is undone as well.
             environment.setenv(variable, "")
             environment.delenv(variable)

@@ -17,7 +17,7 @@ import dagster as dg
 
 from recsys_assets.assets import evaluation
 from recsys_assets.build import build_defs
-from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
+from recsys_assets.home import Home
 from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.storage import AssetStore
 
@@ -104,6 +104,6 @@ def _kill_at(home: Home, deadly: Collection[str]) -> None:
 
 if __name__ == "__main__":
     where = Home(Path(sys.argv[1]))
-    os.environ |= {ENVIRONMENT_VARIABLE: str(where.path), "DAGSTER_HOME": str(where.dagster)}
+    os.environ |= where.environment
     died = die_at(where, sys.argv[2:])
     (where.path / "deaths.json").write_text(json.dumps(died))

@@ -56,7 +56,7 @@ def test_run_names_every_asset_and_ends_with_scores_and_report(first_run, assets
 def test_run_keeps_debug_logs_off_the_terminal_and_in_the_file(first_run):
     """The terminal is flooded by Dagster's and Spark's logs, or they are lost."""
     home, ran = first_run
-    (log,) = (home.dagster / "logs").glob("*.log")
+    (log,) = home.logs.glob("*.log")
     assert "STEP_START" in log.read_text()
     assert "STEP_START" not in ran.output and "WARN" not in ran.output
 

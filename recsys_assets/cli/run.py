@@ -13,7 +13,7 @@ from recsys_assets.cli.quiet import quiet
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
+from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.landing_folder import tidy
 from recsys_assets.storage import AssetStore
@@ -119,8 +119,7 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
         BatchesRefusedError: everything was done but for batches that cannot come in.
         CommandError: something else failed; the message says what.
     """
-    of_home = environment({"DAGSTER_HOME": str(home.dagster), ENVIRONMENT_VARIABLE: str(home.path)})
-    with of_home, quiet(home.dagster / "logs", out) as (terminal, log):
+    with environment(home.environment), quiet(home.logs, out) as (terminal, log):
         # Loading the definitions takes seconds: only when everything that can be refused has been.
         from recsys_assets.cli.launch import execute
 

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home import ENVIRONMENT_VARIABLE, Home
+from recsys_assets.home import Home
 from recsys_assets.java import check_java
 from recsys_assets.settings import Settings
 from recsys_assets.storage import write_atomically
@@ -56,9 +56,9 @@ def serve(
         f"watched every {automation.tick_seconds} s" if automation.sensors else "not watched ([automation] sensors)"
     )
     refreshed = f"'{automation.cron}' {automation.time_zone}" if automation.schedule else "off ([automation] schedule)"
-    log = here.dagster / "logs" / "serve.log"
+    log = here.logs / "serve.log"
     out.print(f"Landing: {here.landing}, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True)
-    os.environ |= {"DAGSTER_HOME": str(here.dagster), ENVIRONMENT_VARIABLE: str(here.path)}
+    os.environ |= here.environment
     command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(_workspace(here))]
     listening = ["--host", host, "--port", str(port), "--log-level", "warning"]
     if status := _supervise([*command, *listening], here, log, held):
@@ -73,7 +73,6 @@ def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int
     Returns:
         0 if this process was told to end, else Dagster's exit status.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = held._context.lock_file_fd
     assert descriptor is not None
     # As long as Dagster lives the home is served, even where this process was killed.
