@@ -15,7 +15,7 @@ from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.jobs import JOBS
 from recsys_assets.locking import locked_executor
 from recsys_assets.policies import with_policies
-from recsys_assets.resources import HomeResource, settings_resource, spark_resource, start_early
+from recsys_assets.resources import HomeResource, fixed, settings_resource, spark_resource, start_early
 from recsys_assets.schedules import build_schedules
 from recsys_assets.sensors import build_sensors, done_meanwhile
 from recsys_assets.settings import Settings
@@ -43,10 +43,10 @@ def build_defs(
     settings = settings or Settings.load(home)
     spark = spark_resource(settings.spark)
     resources = {
-        "home": HomeResource(path=str(home.path)),
+        "home": fixed(HomeResource(path=str(home.path))),
         "settings": settings_resource(settings),
-        "spark": spark,
-        "io_manager": AssetIOManager(root=str(home.assets), engine=settings.engine, spark=spark),
+        "spark": fixed(spark),
+        "io_manager": fixed(AssetIOManager(root=str(home.assets), engine=settings.engine, spark=spark)),
         **(resource_overrides or {}),
     }
     return dg.Definitions(

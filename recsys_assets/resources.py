@@ -6,8 +6,8 @@ Storage of what assets return is `io_managers`.
 import os
 import shutil
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,22 @@ class HomeResource(dg.ConfigurableResource):
         """Remove it."""
         del context
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.ResourceDefinition:
+    """The resource as this home has it: a run configuration that sets one of its fields is refused.
+
+    Otherwise whoever can launch a run could make it write into another folder, or make Spark load other code.
+    """
+    if isinstance(resource, dg.ConfigurableIOManager):
+        return dg.IOManagerDefinition(lambda: resource, config_schema={})
+
+    @contextmanager
+    def for_one_run(context: dg.InitResourceContext) -> Iterator[object]:
+        with resource.yield_for_execution(context) as ready:
+            yield ready
+
+    return dg.ResourceDefinition(for_one_run, config_schema={}, description=type(resource).__doc__)
 
 
 def settings_resource(settings: Settings) -> dg.ResourceDefinition:

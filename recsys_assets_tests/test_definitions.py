@@ -188,3 +188,22 @@ def test_the_executor_is_one_setting(tmp_path):
         settings = Settings.model_validate({"run": {"executor": name}})
         job = build_defs(home=Home(tmp_path), settings=settings).resolve_job_def("refresh")
         assert job.executor_def.name == name
+
+
+@pytest.mark.parametrize(
+    ("resource", "field", "value"),
+    [
+        ("io_manager", "root", "/elsewhere"),
+        ("io_manager", "engine", "spark"),
+        ("home", "path", "/elsewhere"),
+        ("spark", "spark_config", {"spark.jars": "http://elsewhere/code.jar"}),
+    ],
+)
+def test_a_launch_cannot_lead_a_run_out_of_its_home(tmp_path, resource, field, value):
+    """Whoever can launch a run could overwrite another folder, or have Spark load code of theirs."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    job = build_defs(home=home).resolve_job_def("refresh")
+    config = {"resources": {resource: {"config": {field: value}}}}
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.DagsterInvalidConfigError, match=field):
+        job.execute_in_process(instance=instance, run_config=config)

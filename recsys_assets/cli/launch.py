@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster_pyspark import LazyPySparkResource
 from rich.console import Console
 
 from recsys_assets.assets.ingest import ASSETS as INGEST_ASSETS
@@ -27,7 +28,7 @@ from recsys_assets.jobs import everything, ingest, recommend, refresh
 from recsys_assets.landing_watch import RAW, contiguous, selections
 from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.partitions import BATCHES
-from recsys_assets.resources import start_early
+from recsys_assets.resources import spark_resource, start_early
 from recsys_assets.retries import was_bad_source
 from recsys_assets.sensors import are_of_present_ratings, unsound
 from recsys_assets.settings import Settings
@@ -130,7 +131,8 @@ def execute(
             return plan(home, instance, assets, refused=refused, one_by_one=True)
 
         first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
-        refused, failures = carry_out(first, rest, lambda launch: _attempt(launch, defs, instance, progress))
+        spark = spark_resource(Settings.load(home).spark)
+        refused, failures = carry_out(first, rest, lambda launch: _attempt(launch, defs, spark, instance, progress))
         progress.failures = [*refused.values(), *failures]
         return Outcome(progress.failures, went_on=bool(refused) and not failures and bool(read_batches(home)))
 
@@ -169,7 +171,13 @@ def carry_out(
     return refused, []
 
 
-def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance, progress: RunProgress) -> Ended:
+def _attempt(
+    launch: Launch,
+    defs: dg.Definitions,
+    spark: LazyPySparkResource,
+    instance: dg.DagsterInstance,
+    progress: RunProgress,
+) -> Ended:
     """One run in this process; and, where the rules of retries say so, what it left undone in another.
 
     Raises:
@@ -178,7 +186,7 @@ def _attempt(launch: Launch, defs: dg.Definitions, instance: dg.DagsterInstance,
     progress.announce(launch.title)
     job = defs.resolve_job_def(launch.job)
     selected = job.get_subset(asset_selection=set(launch.assets)) if launch.assets else job
-    start_early((defs.resources or {})["spark"], _ops(selected))
+    start_early(spark, _ops(selected))
     result = job.execute_in_process(
         instance=instance,
         tags=launch.tags,
