@@ -133,7 +133,7 @@ class Home:
 
     @property
     def served_at(self) -> Path:
-        """Holds the address of the UI while the home is served."""
+        """Holds the address of the UI, and the process of `serve`, while the home is served."""
         return self.dagster / "served_at"
 
     @property

@@ -1,9 +1,13 @@
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,8 @@ import dagster as dg
 import polars as pl
 import psutil
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from recsys_assets.cli.serve import served_at
 from recsys_assets.home import Home
@@ -20,7 +26,16 @@ from recsys_assets.storage import AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, table
-from recsys_assets_tests.served import Served, kill_jvm, served, steps_of, unfinished_runs, wait_for, worker_of
+from recsys_assets_tests.served import (
+    SELECTOR,
+    Served,
+    kill_jvm,
+    served,
+    steps_of,
+    unfinished_runs,
+    wait_for,
+    worker_of,
+)
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 AUTOMATION = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
@@ -261,7 +276,53 @@ def test_serve_listens_on_this_machine_only_and_once(quiet):
     again = subprocess.run(
         [*PROGRAM, "serve", "--home", str(quiet.home.path)], capture_output=True, text=True, check=False
     )
-    assert again.returncode == 1 and "served already" in again.stderr and quiet.address in again.stderr
+    assert again.returncode == 1 and "served already" in again.stderr
+    assert f"{quiet.address} by process {quiet.process.pid}" in again.stderr
+
+
+def test_a_foreign_page_is_refused_by_the_real_webserver(quiet):
+    """Any page that somebody has open could delete runs or launch them, or read logs as they are written."""
+    mutation = urllib.parse.urlencode({"query": "mutation { setAutoMaterializePaused(paused: true) }"})
+    for headers, address in [
+        ({}, f"{quiet.address}/graphql?{mutation}"),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, f"{quiet.address}/graphql"),
+        ({"Origin": "http://evil.example"}, f"{quiet.address}/graphql"),
+    ]:
+        body = None if "?" in address else mutation.encode()
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=60)
+        assert refusal.value.code == 403
+    socket = f"{quiet.address.replace('http', 'ws')}/graphql"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(socket, origin="http://evil.example", subprotocols=["graphql-ws"])
+    with connect(socket, origin=quiet.address, subprotocols=["graphql-ws"]) as own:
+        own.send('{"type": "connection_init"}')
+        assert json.loads(own.recv()) == {"type": "connection_ack"}
+
+
+def test_a_run_cannot_be_launched_into_another_folder(quiet, tmp_path):
+    """Whoever reaches the launch dialog could overwrite files that are not the home's."""
+    launch = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename } }"""
+    config = {"resources": {"io_manager": {"config": {"root": str(tmp_path)}}}}
+    params = {"selector": {**SELECTOR, "jobName": "recommend"}, "mode": "default", "runConfigData": config}
+    assert quiet.query(launch, params=params)["launchRun"]["__typename"] == "RunConfigValidationInvalid"
+
+
+def test_what_a_killed_serve_has_started_ends_with_it(materialized_home, tmp_path):
+    """After the process was killed, its worker would go on, and the home could not be served again."""
+    home = _served_home(materialized_home, tmp_path / "home", STILL)
+    with served(home) as running:
+        run = running.launch("refresh")
+        wait_for("the first steps", lambda: len(running.steps(run)) >= 3)
+        family = running.family()
+        assert worker_of(home, run) in {process.pid for process in family}
+        running.process.kill()
+        running.process.wait()
+        assert not psutil.wait_procs(family, timeout=60)[1]
+    with served(home) as running:
+        assert running.ended(run) == "FAILURE"
+        (again,) = wait_for("the retried run", lambda: _runs(home, parent=run))
+        wait_for("its first steps", lambda: running.steps(again))
 
 
 def test_serve_ends_with_all_its_processes_and_takes_up_what_it_left(materialized_home, tmp_path):

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from recsys_assets.home import Home
+from recsys_assets_tests.alone import destinations, require_namespaces
+from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.served import free_port, served, wait_for
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,18 @@ with get_possibly_temporary_instance_for_cli():
     upload_logs(stop, raise_errors=True)
 """
 DEV = {"dg dev": ["dg", "dev"], "dagster dev": ["dagster", "dev", "-w", "workspace.yaml"]}
+PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
+# A minute of `serve`, in which a run is done.
+SERVE = """
+import sys, time
+from recsys_assets.home import Home
+from recsys_assets_tests.alone import destinations, require_namespaces
+from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.served import served
+with served(Home(sys.argv[1])) as running:
+    assert running.ended(running.launch("recommend")) == "SUCCESS"
+    time.sleep(60)
+"""
 
 
 class Collector(http.server.BaseHTTPRequestHandler):
@@ -149,3 +163,36 @@ def test_nothing_is_posted_for_a_minute(tmp_path, monkeypatch, door, is_spool_fi
     if is_spool_filled:
         kept = home.logs if door == "serve" else home.dagster / "logs"
         assert (kept / "event.log").read_text() == SECRET
+
+
+def test_an_attempt_to_reach_another_machine_is_seen(tmp_path):
+    """The test below would find nothing wherever anything went."""
+    require_namespaces()
+    script = """
+import contextlib, socket
+for ask in (lambda: socket.create_connection(("192.0.2.7", 80)), lambda: socket.getaddrinfo("example.org", 80)):
+    with contextlib.suppress(OSError):
+        ask()
+"""
+    found = destinations([sys.executable, "-c", script], tmp_path / "log")
+    assert "192.0.2.7 port 80" in found and any(place.endswith("port 53") for place in found - {"192.0.2.7 port 80"})
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_run_study_and_serve_reach_no_other_machine(small_data, tmp_path):
+    """A library asks for its newest version, a chart for a font, or Dagster tells what is done here."""
+    require_namespaces()
+    home = Home(tmp_path / "home")
+    home.prepare()
+    home.settings_file.write_text(FAST_SETTINGS)
+    small_data.write(home.landing / "small")
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_DISABLE_TELEMETRY"}
+    study = ["study", "--protocols", "last_out", "--searches", "als", "--budget", "1"]
+    for command in (
+        [*PROGRAM, "run", "--home", str(home.path)],
+        [*PROGRAM, *study, "--home", str(home.path)],
+        [sys.executable, "-c", SERVE, str(home.path)],
+    ):
+        assert destinations(command, tmp_path / "log", environment) == set(), command
+    assert home.report.exists() and home.studied_file.exists()

@@ -9,14 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
-import yaml
 from filelock import FileLock, Timeout
 
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
+from recsys_assets.sessions import kill_session
 from recsys_assets.settings import Settings
 from recsys_assets.storage import write_atomically
 
@@ -24,6 +23,8 @@ from recsys_assets.storage import write_atomically
 LOCALHOST = "127.0.0.1"
 # Web server and daemon end within two or three seconds where they can.
 _GRACE_SECONDS = 15
+# What a killed `serve` has left needs a second or two to end.
+_LAST_SECONDS = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -34,6 +35,9 @@ def register(app: typer.Typer) -> None:
 def serve(
     port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=65535)] = 3000,
     host: Annotated[str, typer.Option(help="Address of the UI; it has no passwords.")] = LOCALHOST,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Another name that browsers know the UI by; may be repeated.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Open the UI and keep everything fresh: what lands in `landing/` is ingested and leads to new recommendations.
@@ -46,11 +50,13 @@ def serve(
     here = Home.resolve(home)
     here.prepare()
     settings = Settings.load(here)
-    _require_free(host, port)
     held = _keep_others_out(here)
-    write_atomically(here.served_at, f"http://{host}:{port}\n".encode())
+    _require_free(host, port)
+    address = f"http://{_in_url(host)}:{port}"
+    write_atomically(here.served_at, f"{address}\n{os.getpid()}\n".encode())
     out = console()
-    out.print(f"Home: {here.path}\nUI: http://{host}:{port} (Ctrl-C ends it)", soft_wrap=True)
+    out.print(f"Home: {here.path}\nUI: {address} (Ctrl-C ends it)", soft_wrap=True)
+    _warn_if_public(host)
     automation = settings.automation
     watching = (
         f"watched every {automation.tick_seconds} s" if automation.sensors else "not watched ([automation] sensors)"
@@ -59,10 +65,26 @@ def serve(
     log = here.logs / "serve.log"
     out.print(f"Landing: {here.landing}, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True)
     os.environ |= here.environment
-    command = [sys.executable, "-W", "ignore", "-m", "dagster", "dev", "-w", str(_workspace(here))]
-    listening = ["--host", host, "--port", str(port), "--log-level", "warning"]
-    if status := _supervise([*command, *listening], here, log, held):
+    names = [argument for name in allowed_host or () for argument in ("--allowed-host", name)]
+    services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.services"]
+    if status := _supervise([*services, "--host", host, "--port", str(port), *names], here, log, held):
         raise CommandError(f"Dagster has ended by itself with status {status}; {log} says why.")
+
+
+def _warn_if_public(host: str) -> None:
+    from recsys_assets.same_origin import is_loopback
+
+    if not is_loopback(host):
+        console(stderr=True).print(
+            f"Warning: the UI has no passwords. Whoever reaches {host} can read what is in this home and change it. "
+            f"Without --host it listens on this machine only; `ssh -L` reaches it from another.",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int:
@@ -79,8 +101,15 @@ def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int
     os.set_inheritable(descriptor, True)
     with log.open("ab") as sink:
         # In a session of its own, so that Ctrl-C in the terminal comes here alone.
+        # Its standard input closes when this process is gone, also by SIGKILL, and then it ends.
         dagster = subprocess.Popen(
-            command, stdout=sink, stderr=sink, cwd=home.dagster, pass_fds=[descriptor], start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=sink,
+            cwd=home.dagster,
+            pass_fds=[descriptor],
+            start_new_session=True,
         )
     for sign in (signal.SIGTERM, signal.SIGINT):
         # A shell that starts a program in the background may have had it ignore one of them.
@@ -104,22 +133,8 @@ def _end(dagster: "subprocess.Popen[bytes]") -> None:
     dagster.terminate()
     with suppress(subprocess.TimeoutExpired):
         dagster.wait(_GRACE_SECONDS)
-    while left := _of_session(dagster.pid):
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=1)
-        dagster.poll()
-
-
-def _of_session(leader: int) -> list[psutil.Process]:
-    """The living processes of a session: all that its leader has started, and they in turn, whoever is left of them."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(OSError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    kill_session(dagster.pid)
+    dagster.wait()
 
 
 def _require_free(host: str, port: int) -> None:
@@ -139,9 +154,12 @@ def _keep_others_out(home: Home) -> FileLock:
     """
     lock = FileLock(home.dagster / ".serve.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LAST_SECONDS)
     except Timeout:
-        raise CommandError(f"This home is served already: {served_at(home)} ({home.path}).") from None
+        address, pid = _recorded(home)
+        raise CommandError(
+            f"This home is served already: {address} by process {pid} ({home.path}). `kill {pid}` ends it."
+        ) from None
     return lock
 
 
@@ -151,14 +169,15 @@ def served_at(home: Home) -> str | None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return home.served_at.read_text().strip() if home.served_at.exists() else None
+        return _recorded(home)[0]
     lock.release()
     return None
 
 
-def _workspace(home: Home) -> Path:
-    """The file that names the code location as the checkout's own workspace.yaml does."""
-    location = {"module_name": "recsys_assets.definitions", "location_name": "recsys_assets"}
-    path = home.dagster / "workspace.yaml"
-    write_atomically(path, yaml.safe_dump({"load_from": [{"python_module": location}]}).encode())
-    return path
+def _recorded(home: Home) -> tuple[str | None, int | None]:
+    """The address and the process that the last `serve` has recorded."""
+    if not home.served_at.exists():
+        return None, None
+    address, *pid = home.served_at.read_text().split()
+    # Earlier versions recorded no process.
+    return address, int(pid[0]) if pid else None

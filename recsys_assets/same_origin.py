@@ -1,0 +1,124 @@
+"""Who may drive the UI: the pages that it serves itself, and programs that are no browser.
+
+The UI has no passwords. Without a check, any page that a person has open could send requests to it from that person's
+browser: by their own address or, after DNS rebinding, as if they came from the UI. The checks are those of OWASP's
+cheat sheet on cross-site request forgery: Host, Origin and Fetch Metadata.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+_GRAPHQL = "/graphql"
+_POLICY_VIOLATION = 1008
+# No other page may show the UI in a frame and have its buttons clicked, and nothing is loaded from elsewhere.
+_HEADERS = {
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": (
+        "frame-ancestors 'none'; default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'"
+    ),
+}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address, or the name localhost, is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class HostNames:
+    """The names by which browsers may ask for the UI.
+
+    Args:
+        host: the address that the webserver listens on.
+        others: names under which a proxy or a forwarded port makes it known.
+    """
+
+    def __init__(self, host: str, others: Iterable[str] = ()) -> None:
+        machine = () if is_loopback(host) else (socket.gethostname(), f"{socket.gethostname()}.local")
+        self._names = {name.lower() for name in ("localhost", host, *machine, *others)}
+        self._is_public = not is_loopback(host)
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return name.lower() in self._names
+        # A page of somebody else has a name or an address of its own; only names can be made to point here.
+        return self._is_public or address.is_loopback
+
+
+class SameOriginOnly:
+    """The app for requests of its own pages and of programs; what a foreign page makes a browser send is refused."""
+
+    def __init__(self, app: ASGIApp, names: HostNames) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on; what is answered is kept to this origin."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if reason := self._foreign(headers, scope) or _wrong_method(headers, scope):
+            await _refuse(reason, scope, receive, send)
+            return
+
+        async def send_kept(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                kept = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    # A second policy beside Dagster's own: browsers keep to both.
+                    kept.append(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_kept)
+
+    def _foreign(self, headers: Headers, scope: Scope) -> str | None:
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or _name(hosts[0]) not in self._names:
+            asked = ", ".join(hosts) or "none"
+            return f"This UI is not known as {asked}. Start `recsys-assets serve` with --allowed-host, if it should be."
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+            return f"Only pages of this UI may ask it, not those of {origin}."
+        if site not in (None, "same-origin", "none") and not _follows_a_link(headers, scope):
+            return "Only pages of this UI may ask it."
+        return None
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _follows_a_link(headers: Headers, scope: Scope) -> bool:
+    """Whether a browser opens the UI in a window because of a link on another page."""
+    is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return is_page and scope["type"] == "http" and scope["method"] == "GET"
+
+
+def _wrong_method(headers: Headers, scope: Scope) -> str | None:
+    """A GraphQL operation by GET, which browsers send across sites without Origin; its page for people is none."""
+    if scope["type"] == "http" and scope["path"].rstrip("/") == _GRAPHQL and scope["method"] != "POST":
+        return None if "text/html" in headers.get("accept", "") else "Send GraphQL operations by POST."
+    return None
+
+
+async def _refuse(reason: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocketClose(_POLICY_VIOLATION, reason)(scope, receive, send)
+    else:
+        await PlainTextResponse(f"{reason}\n", status_code=403)(scope, receive, send)
