@@ -41,7 +41,7 @@ def main() -> None:
         return SizedSegments.of(model, assigned, movies, n_users=row_count(users))
 
     def without(percent: int) -> nw.LazyFrame:
-        return users.filter(pseudo_random(1, ["user"]) % _PERCENT >= percent)
+        return users.filter(pseudo_random(0, ["user"], stream=1) % _PERCENT >= percent)
 
     usual = fitted(users)
     among = usual.similarity(usual)[np.triu_indices(len(usual.shares), 1)]

@@ -134,7 +134,7 @@ def test_als_agrees_across_engines(both, spark, tmp_path):
     assert predictions[0].drop_nulls().std() > 0.1
 
 
-@pytest.mark.parametrize("seed", [0, 1234])
+@pytest.mark.parametrize("seed", [0, 1, 1000, 1234, 2**40])
 def test_pseudo_random_numbers_do_not_overflow_on_spark(spark, seed):
     """Large ids would make every Spark run fail with an overflow that Polars hides."""
     ids = pl.DataFrame(

@@ -109,8 +109,8 @@ def _draw_movies(users: nw.LazyFrame, movies: nw.LazyFrame, *, size: int, seed: 
     strides = strides.with_row_index("choice").select(pl.all().cast(pl.Int64))
     steps = pl.DataFrame({"step": np.arange(min(size, n_movies), dtype=np.int64)})
     walks = users.with_columns(
-        start=pseudo_random(seed + 1, ["user"]) % max(n_movies, 1),
-        choice=pseudo_random(seed + 2, ["user"]) % len(strides),
+        start=pseudo_random(seed, ["user"], stream=1) % max(n_movies, 1),
+        choice=pseudo_random(seed, ["user"], stream=2) % len(strides),
     ).join(same_engine(users, strides), on="choice")
     return (
         walks.join(same_engine(users, steps), how="cross")

@@ -3,6 +3,7 @@
 Only what is the same on both engines (Polars and PySpark) belongs here; what a table means is in `tables`.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import narwhals as nw
@@ -15,6 +16,8 @@ from recsys_assets.recommender.tables import Table
 # would wrap).
 _PRIME = 2**31 - 1
 _MULTIPLIERS = (1_540_483_477, 668_265_263)
+# The defaults of settings: draws with them stay what they were when the scores in docs/ were computed, an offset apart.
+_PUBLISHED_SEEDS = (0, 1234)
 _PLACE, _KEY = "__place", "__key"
 # Keys that an array is made for: 200 MB.
 _LARGEST_TABLE = 50_000_000
@@ -55,19 +58,37 @@ def empty(table: Table) -> pl.DataFrame:
     return to_polars(conform(lazy(pl.DataFrame(schema=list(table.columns))), table))
 
 
-def pseudo_random(seed: int, columns: Sequence[str]) -> nw.Expr:
+def pseudo_random(seed: int, columns: Sequence[str], *, stream: int = 0) -> nw.Expr:
     """An integer in [0, 2**31 - 1) that looks random but depends only on the seed and the rows' integer columns.
 
     Row order, engine and number of threads do not matter. Each column is mixed in by two rounds of multiplying and
     squaring modulo a prime: linear rounds alone would draw one lattice for all users.
+
+    Args:
+        seed: what is drawn with one seed says nothing of what is drawn with another.
+        columns: at least one, of integers from 0 to 2**31 - 1.
+        stream: number of the draw, where one seed is for several; small.
     """
-    state: nw.Expr = nw.lit(seed % _PRIME).cast(nw.Int64())
+    multiplier_of_seed, offset = _of_seed(seed)
+    state: nw.Expr = nw.lit((offset + stream) % _PRIME).cast(nw.Int64())
     for column in columns:
-        state = state + nw.col(column).cast(nw.Int64())
+        state = state + nw.col(column).cast(nw.Int64()) * multiplier_of_seed
         for multiplier in _MULTIPLIERS:
             state = (state % _PRIME * multiplier + multiplier) % _PRIME
             state = (state * state + multiplier) % _PRIME
     return state
+
+
+def _of_seed(seed: int) -> tuple[int, int]:
+    """What ids are multiplied by, and what is added to them.
+
+    An offset alone would draw for user 0 and seed 1 what it draws for user 1 and seed 0.
+    """
+    if seed in _PUBLISHED_SEEDS:
+        return 1, seed
+    digest = hashlib.sha256(str(seed).encode()).digest()
+    first, second = (int.from_bytes(part) for part in (digest[:16], digest[16:]))
+    return 1 + first % (_PRIME - 1), second % _PRIME
 
 
 def distinct(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:

@@ -187,7 +187,9 @@ def _spread_sample(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame, nam
     sample = drawn.sort("draw", "user").head(PAIRED_USERS).join(user_clusters, on="user")
     table = to_polars(sample).sort("draw", "user")
     noise = to_polars(
-        lazy(table).select("user", *[pseudo_random(seed + 1, ["user"]).alias(f"f{seed}") for seed in range(len(names))])
+        lazy(table).select(
+            "user", *[pseudo_random(0, ["user"], stream=stream + 1).alias(f"f{stream}") for stream in range(len(names))]
+        )
     ).select(pl.exclude("user") / 2**31 - 0.5)
     spread = [(pl.col(name) + noise[name] * _gap(table[name])).round(3) for name in noise.columns]
     return table.select("cluster", *spread)
