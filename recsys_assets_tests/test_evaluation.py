@@ -295,6 +295,25 @@ def test_r2_is_zero_for_the_mean_and_missing_without_spread():
     assert score(scores, "upper_bound", "r2") == 1
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 40).map(lambda step: step / 8), min_size=3, max_size=30), st.integers(-20, 20))
+def test_the_r2_of_shifted_ratings_is_the_same(ratings, exponent):
+    """Ratings far from 0, such as years or prices, would have no R², or one that is rounding."""
+    truth, error = np.array(ratings), np.sin(np.arange(len(ratings)))
+    shift = float(np.sign(exponent) * 2.0 ** abs(exponent))
+
+    def r2(by: float) -> float:
+        table = {"user": range(len(truth)), "movie": range(len(truth)), "rating": truth + by}
+        rows = ScoredRows.of(pl.DataFrame(table), seed=0)
+        order = rows.rating - by
+        metric = RatingMetrics(rows).errors(rows.rating + error[np.argsort(np.argsort(order))])[2]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(metric.formula(*(part.sum() for part in metric.parts)))
+
+    assert r2(shift) == pytest.approx(r2(0.0), rel=1e-6, nan_ok=True)
+    assert np.isnan(r2(shift)) == (len(set(ratings)) == 1)
+
+
 # Bootstrap
 
 
@@ -308,6 +327,17 @@ def test_the_interval_of_a_mean_is_the_normal_one():
     assert estimate.low < estimate.value < estimate.high
     half = 1.96 * np.std(metric.parts[0] / 5) / np.sqrt(400)
     assert (estimate.high - estimate.low) / 2 == pytest.approx(half, rel=0.06)
+
+
+def test_intervals_of_few_users_hold_the_truth():
+    """Of a small catalogue's differences one in eight would be called real that is none."""
+    rng = np.random.default_rng(2)
+    held = 0
+    for seed in range(400):
+        metric = UserMetric("mean", mean, (rng.normal(0, 1, 12), np.ones(12)))
+        [estimate] = estimates([metric], np.ones(12, dtype=bool), seed=seed, n_resamples=400)
+        held += estimate.low <= 0 <= estimate.high
+    assert held / 400 > 0.93
 
 
 @settings(max_examples=30)

@@ -92,6 +92,14 @@ def test_lists_from_counts_follow_the_taste():
     assert (top % 2 == users[:, None] % 2).mean() > 0.9
 
 
+def test_without_ratings_nothing_is_liked():
+    """A home whose ratings were all taken out would end in an error that names no cause."""
+    nothing = _ratings([])
+    assert np.isnan(relevant_from(nothing))
+    assert scale_hints(nothing) == []
+    assert np.isfinite(Preference.of(nothing, neutral_offset=-0.5)(np.ones(2, np.float32))).all()
+
+
 @pytest.mark.parametrize("values", [(1, 2, 3, 4, 5), range(101), (0, 0, 0, 0, 8, 9, 10), (1,), (0, 1), (-10, 10)])
 def test_rating_scales_are_compared_as_they_are(values):
     """A scale would be bent as if it were a count, and lists of everybody change."""

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -237,6 +238,71 @@ def test_ratings_on_any_scale_give_finite_predictions(ratings, constant):
     else:
         warm = predicted.filter(pl.col("user") < COLD[0], pl.col("movie") < UNRATED[0])
         assert rmse(warm.with_columns(pl.col("prediction") / 20)) < 0.3
+
+
+@pytest.fixture(scope="module")
+def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
+    """Fits every rating model and predicts all pairs."""
+
+    def predicted(rated: pl.DataFrame) -> dict[str, np.ndarray]:
+        known = {"index": INDEX, "user_features": lazy(USER_FEATURES)}
+        attributes, profile = factors(rated), factors(rated, n_profile=4, seed=1)
+        effects = attribute_effects.fit(lazy(rated), bayesian_factors_model=attributes, reg=10.0, **known)
+        clusters = cluster_mean.fit(lazy(rated), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=2.0)
+        neighbours = item_neighbours.fit(lazy(rated), index=INDEX, pair_shrinkage=5.0)
+        holdout = stack.hold_out(
+            lazy(rated),
+            movies=lazy(MOVIES),
+            user_clusters=lazy(CLUSTERS),
+            bayesian_factors_model=attributes,
+            profile_factors_model=profile,
+            attribute_effects_model=effects,
+            cluster_mean_model=clusters,
+            rating_neighbours_model=neighbours,
+            **known,
+        )
+        asked = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+        bases = Bases(attributes, profile, effects, clusters, neighbours)
+        tables = {
+            "attributes": attributes.predict(asked),
+            "profile": profile.predict(asked),
+            "clusters": clusters.predict(asked),
+            "neighbours": neighbours.predict(asked, lazy(rated)),
+            "bias": biases.fit(lazy(rated), index=INDEX).predict(asked),
+            "item_mean": item_mean.fit(lazy(rated), index=INDEX).predict(asked),
+            "stack": stack.fit(lazy(rated), index=INDEX, stack_holdout=holdout).predict(asked, lazy(rated), bases),
+        }
+        return {name: table["prediction"].to_numpy() for name, table in tables.items()}
+
+    return predicted
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e7])
+def test_ratings_in_another_unit_give_predictions_in_that_unit(ratings, in_other_units, scale):
+    """Whoever rates in cents would get worse predictions than who rates in euros."""
+    rescaled = ratings.with_columns((pl.col("rating").cast(pl.Float64) * scale).cast(pl.Float32).alias("rating"))
+    before = in_other_units(ratings)
+    for name, predicted in in_other_units(rescaled).items():
+        np.testing.assert_allclose(predicted / scale, before[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("n_ratings", [0, 1, 2])
+def test_next_to_no_ratings_give_finite_predictions(ratings, in_other_units, n_ratings):
+    """A home that has just begun would end in an error or in recommendations of NaN."""
+    for name, predicted in in_other_units(ratings.head(n_ratings)).items():
+        assert np.isfinite(predicted).all(), name
+
+
+def test_a_million_ratings_of_one_item_are_summed_to_the_digit():
+    """What everybody has rated would be predicted too low, the more the more people rated it."""
+    n, level = 1_000_000, 0.123
+    rated = sparse.csr_array((np.full(n, level, np.float32), np.arange(n), [0, n]), shape=(1, n))
+    others, spread = np.zeros((n, 2)), np.zeros((n, 2, 2), np.float32)
+    spread[:, 1, 1] = level
+    prior = Prior(np.zeros((1, 2)), np.eye(2))
+    means, covariances = posterior(rated, others, spread, np.zeros((1, 2)), prior, np.ones(1))
+    assert means[0, 0] == pytest.approx(np.float64(np.float32(level)) * n / (n + 1), rel=1e-6)
+    assert covariances[0, 1, 1] == pytest.approx(1 / (1 + np.float64(np.float32(level)) * n), rel=1e-6)
 
 
 def test_row_order_does_not_matter(ratings):

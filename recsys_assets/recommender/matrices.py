@@ -44,6 +44,11 @@ def user_movie_matrix(
     return users, sparse.csr_array((cells[values].to_numpy(), movies, starts), shape=(len(users), n_movies))
 
 
+def mean_rating(rated: sparse.csr_array) -> float:
+    """The mean of the stored cells; 0 where there are none, for then any level will do."""
+    return float(rated.data.sum(dtype=np.float64)) / max(rated.nnz, 1)
+
+
 def membership(lists: pl.Series) -> sparse.csr_array:
     """Which row's list holds which value: ones, shape (rows, different values), the values in order.
 

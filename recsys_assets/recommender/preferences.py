@@ -60,7 +60,9 @@ class _Counted(NamedTuple):
         return float(self.values[min(place, len(self.values) - 1)])
 
     def span(self) -> Span:
-        """Of at least one rating."""
+        """Of no rating: from 0 to 0."""
+        if not len(self.values):
+            return Span(0.0, 0.0, 0.0)
         low, high = self.quantile(_STRAY_SHARE), self.quantile(1 - _STRAY_SHARE)
         up_to_low = self.shares[int(np.searchsorted(self.values, low))]
         unit = self.quantile((1 + up_to_low) / 2) - low
@@ -85,7 +87,7 @@ def relevant_from(ratings: nw.LazyFrame) -> float:
 
 
 def span(ratings: nw.LazyFrame) -> Span:
-    """What the ratings (rating), of which there is at least one, reach from and to."""
+    """What the ratings (rating) reach from and to."""
     return _Counted.of(ratings).span()
 
 
@@ -121,7 +123,7 @@ class Preference:
         compared = cls(0.0, 1.0, low, high, unit).expression(nw.col("rating").cast(nw.Float64()))
         mean, deviation = to_polars(ratings.select(mean=compared.mean(), deviation=compared.std(ddof=0))).row(0)
         if not deviation:
-            return cls(mean - 1, 1.0, low, high)
+            return cls((mean or 0.0) - 1, 1.0, low, high)
         return cls(mean + neutral_offset * deviation, deviation, low, high, unit)
 
     @property

@@ -100,6 +100,8 @@ def unexplained(values: np.ndarray, by: np.ndarray, known: np.ndarray) -> np.nda
 
 
 def _standard(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    if not known.any():
+        return np.zeros_like(values)
     spread = values[known].std(axis=0)
     standard = np.where(known[:, None], values - values[known].mean(axis=0), 0) / np.where(spread > 0, spread, 1)
     return np.clip(standard, -_LARGEST_DEVIATION, _LARGEST_DEVIATION)

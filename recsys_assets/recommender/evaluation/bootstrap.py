@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 LEVELS = (0.025, 0.975)
 # Draw counts held at a time: 128 MiB as float64. Fewer make the matrix products slow, more only take memory.
@@ -113,14 +114,30 @@ def resampled_scores(
         return [metric.formula(*totals[:, [column[id(part)] for part in metric.parts]].T) for metric in metrics]
 
 
-def interval(scores: np.ndarray) -> tuple[float, float]:
-    """Ends of the 95 % interval of what `resampled_scores` gave; those in which it is not defined are left out."""
+def interval(scores: np.ndarray, n_users: int | None = None) -> tuple[float, float]:
+    """Ends of the 95 % interval of what `resampled_scores` gave; those in which it is not defined are left out.
+
+    Resamples of few users vary too little, and by how much a normal quantile does not tell. So the percentiles that are
+    taken lie further out, by Student's t and n / (n - 1) (Hesterberg 2015, "What teachers should know about the
+    bootstrap", section 5.3): of 20 users the 1.6th and the 98.4th.
+
+    Args:
+        scores: of the users as they are, then of the resamples.
+        n_users: how many there are; None for so many that it makes no difference.
+    """
     resampled = scores[1:][np.isfinite(scores[1:])]
-    low, high = np.quantile(resampled if resampled.size else scores[:1], LEVELS)
+    low, high = np.quantile(resampled if resampled.size else scores[:1], _levels(n_users))
     return float(low), float(high)
+
+
+def _levels(n_users: int | None) -> tuple[float, float]:
+    if n_users is None or n_users < 2:
+        return LEVELS
+    outer = float(ndtr(np.sqrt(n_users / (n_users - 1)) * stdtrit(n_users - 1, LEVELS[0])))
+    return outer, 1 - outer
 
 
 def _estimate(metric: UserMetric, scores: np.ndarray, users: np.ndarray) -> Estimate | None:
     if not np.isfinite(scores[0]):
         return None
-    return Estimate(float(scores[0]), int(metric.parts[-1][users].sum()), *interval(scores))
+    return Estimate(float(scores[0]), int(metric.parts[-1][users].sum()), *interval(scores, int(users.sum())))

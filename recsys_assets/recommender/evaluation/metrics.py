@@ -28,7 +28,10 @@ def root_mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def r_squared(sse: np.ndarray, squares: np.ndarray, total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """1 - SSE / SST from the squared errors and the truth's squares, sum and count; NaN without spread."""
+    """1 - SSE / SST from the squared errors and the truth's squares, sum and count; NaN without spread.
+
+    The truth may be counted from any rating: from one near its mean, squares leave the spread its digits.
+    """
     sst = squares - total**2 / count
     return np.where(sst > _NO_SPREAD * squares, 1 - sse / sst, np.nan)
 
@@ -45,7 +48,8 @@ class RatingMetrics:
         self.count = rows.counts.astype(np.float64)
         self.picks = ((rows.counts + _ROWS_PER_PICK - 1) // _ROWS_PER_PICK).astype(np.float64)
         self.total = rows.per_user(rows.rating)
-        self.squares = rows.per_user(rows.rating**2)
+        central = rows.rating - (rows.rating.mean() if len(rows.rating) else 0.0)
+        self.central, self.squares = rows.per_user(central), rows.per_user(central**2)
 
     def errors(self, prediction: np.ndarray, populations: frozenset[str] | None = None) -> list[UserMetric]:
         """RMSE, MAE and R² of complete predictions, shape (rows,), for these populations or all (None)."""
@@ -56,7 +60,7 @@ class RatingMetrics:
         return [
             UserMetric("rmse", root_mean, (sse, self.count), populations),
             UserMetric("mae", mean, (absolute, self.count), populations),
-            UserMetric("r2", r_squared, (sse, self.squares, self.total, self.count), populations),
+            UserMetric("r2", r_squared, (sse, self.squares, self.central, self.count), populations),
         ]
 
     def coverage(self, own: np.ndarray) -> UserMetric:

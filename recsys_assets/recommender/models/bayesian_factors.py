@@ -19,7 +19,7 @@ from scipy import sparse
 from recsys_assets.recommender import side_information
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.matrices import mean_rating, user_movie_matrix
 from recsys_assets.recommender.models.variational import Prior, factorise, posterior
 
 _PAIRS_PER_BLOCK = 1_000_000
@@ -158,7 +158,7 @@ def fit(
     movie_side = np.column_stack([side_information.movie_attributes(movies), side_information.log_counts(movie_counts)])
     if n_profile:
         user_side, movie_side = _with_profiles(rated, user_side, movie_side, n_profile)
-    offset = float(rated.data.mean(dtype=np.float64))
+    offset = mean_rating(rated)
     rated.data = rated.data - np.float32(offset)
     found = factorise(rated, user_side, movie_side, rank=rank, max_iter=max_iter, reg_links=reg_links, seed=seed)
     params = {"rank": rank, "max_iter": max_iter, "n_profile": n_profile, "reg_links": reg_links, "seed": seed}

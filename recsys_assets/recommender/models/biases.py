@@ -69,7 +69,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, mov
     rows = to_polars(ratings, "user", "movie", "rating").sort("user", "movie")
     user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
     above = rows["rating"].cast(pl.Float64).to_numpy()
-    global_mean = float(above.mean())
+    global_mean = float(above.mean()) if len(above) else 0.0
     above = above - global_mean
     user_bias, movie_bias = np.zeros(index.n_users), np.zeros(index.n_movies)
     for _ in range(_N_ITERATIONS):

@@ -57,7 +57,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> Item
     rating = nw.col("rating").cast(nw.Float64())
     sums = to_polars(ratings.group_by("movie").agg(total=rating.sum(), n=nw.len()).sort("movie"))
     total, n = sums["total"].to_numpy(), sums["n"].to_numpy()
-    global_mean = float(total.sum() / n.sum())
+    global_mean = float(total.sum() / max(n.sum(), 1))
     means = np.full(index.n_movies, global_mean)
     means[sums["movie"].to_numpy()] = (total + shrinkage * global_mean) / (n + shrinkage)
     return ItemMeanModel(means=means, global_mean=global_mean, index=index.fingerprint)

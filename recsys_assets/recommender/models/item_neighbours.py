@@ -16,7 +16,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.matrices import mean_rating, user_movie_matrix
 from recsys_assets.recommender.rankings import rows_of
 
 # Alternating means of the biases of users and movies settle within rounding of ratings.
@@ -161,6 +161,8 @@ def fit(
     }
     biased = ItemNeighboursModel(mean, movie_bias, unrelated, movies, params, index.fingerprint)
     _, residual = biased.residuals(rated)
+    # Cosines have no unit; at variance 1 their squares fit in float32 whatever the ratings' own is.
+    residual.data /= np.sqrt((residual.data**2).sum() / max(residual.nnz, 1)) or 1.0
     similarity = _similarity(residual[:, movies].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
     return replace(biased, similarity=similarity)
 
@@ -171,7 +173,7 @@ def _biases(rated: sparse.csr_array, *, movie_shrinkage: float, user_shrinkage: 
     row, movie = np.repeat(np.arange(n_users), np.diff(rated.indptr)), rated.indices
     of_user = np.maximum(np.bincount(row, minlength=n_users) + user_shrinkage, 1e-9)
     of_movie = np.maximum(np.bincount(movie, minlength=n_movies) + movie_shrinkage, 1e-9)
-    mean = float(rated.data.mean(dtype=np.float64))
+    mean = mean_rating(rated)
     above, bias = rated.data - mean, np.zeros(n_movies)
     for _ in range(_ROUNDS):
         of_users = np.bincount(row, above - bias[movie], n_users) / of_user

@@ -2,7 +2,8 @@
 
 They let go of the interpreter's lock and no row knows of another, so blocks of rows are done side by side, and how many
 at a time changes no result. Imported where they are used, because Numba takes a second to load. What the loops are for
-is said in `variational` and `item_neighbours`.
+is said in `variational` and `item_neighbours`. What is added up is float32, the sums are float64: a movie may have a
+million cells.
 """
 
 import os
@@ -47,7 +48,7 @@ def fill_covariances(
         precision: of the prior, shape (K, K).
     """
     size = len(precision)
-    total = np.empty(moments.shape[1], moments.dtype)
+    total = np.empty(moments.shape[1])
     matrix = np.empty((size, size))
     for row in range(begin, end):
         _add_up(total, starts[row], starts[row + 1], columns, moments)
@@ -58,6 +59,37 @@ def fill_covariances(
                 place += 1
         _invert(matrix)
         covariances[row] = matrix
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_targets(
+    targets: np.ndarray,
+    begin: int,
+    end: int,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    designs: np.ndarray,
+    offsets: np.ndarray,
+) -> None:
+    """Write what the cells of the rows from `begin` to before `end` ask of them: value × design - offset, summed.
+
+    Args:
+        targets: shape (n, K), float64, to be filled.
+        begin: first row.
+        end: row after the last.
+        starts: of each row's cells, shape (n + 1,).
+        columns: of the cells.
+        values: of the cells.
+        designs: of the columns, shape (m, K).
+        offsets: of the columns, shape (m, K).
+    """
+    for row in range(begin, end):
+        targets[row] = 0
+        for cell in range(starts[row], starts[row + 1]):
+            value, column = values[cell], columns[cell]
+            for place in range(targets.shape[1]):
+                targets[row, place] += value * designs[column, place] - offsets[column, place]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -90,7 +122,7 @@ def fill_squared_errors(
         covariances: of the columns, upper triangles, off the diagonal twice.
     """
     size = rows.shape[1]
-    of_designs, of_columns = np.empty(moments.shape[1], moments.dtype), np.empty(moments.shape[1], moments.dtype)
+    of_designs, of_columns = np.empty(moments.shape[1]), np.empty(moments.shape[1])
     for row in range(begin, end):
         _add_up(of_designs, starts[row], starts[row + 1], columns, moments)
         _add_up(of_columns, starts[row], starts[row + 1], columns, covariances)

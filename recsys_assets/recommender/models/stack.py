@@ -242,7 +242,8 @@ def fit(
         name: _corrections(stack_holdout.features[few], stack_holdout.residuals[few], reg, level_share)
         for name, few in populations.items()
     }
-    return StackModel(weights, (float(rating.min()), float(rating.max())), index.fingerprint)
+    scale = (float(rating.min()), float(rating.max())) if len(rating) else (0.0, 0.0)
+    return StackModel(weights, scale, index.fingerprint)
 
 
 def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:

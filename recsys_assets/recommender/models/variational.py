@@ -76,9 +76,13 @@ def factorise(
         seed: of the starting factors.
     """
     by_movie = sparse.csr_array(rated.T)
-    variance = max(float(np.mean(rated.data.astype(np.float64) ** 2)), 1e-12)
-    user_prior, movie_prior = (_start(side.shape[1], rank, variance) for side in (user_side, movie_side))
-    movies = np.random.default_rng(seed).normal(0, 0.1 * variance**0.25, (rated.shape[1], 1 + rank))
+    # Without ratings, or where all are the same, any unit will do.
+    variance = float((rated.data.astype(np.float64) ** 2).sum()) / max(rated.nnz, 1) or 1.0
+    # A product of two factors has the unit of a rating, so each has its root.
+    units = np.full(1 + rank, variance**0.25)
+    units[0] = variance**0.5
+    user_prior, movie_prior = (_start(side.shape[1], units) for side in (user_side, movie_side))
+    movies = np.random.default_rng(seed).normal(0, 0.1 * units[-1], (rated.shape[1], 1 + rank))
     movies[:, 0] = 0
     movie_covariances = np.zeros((rated.shape[1], 1 + rank, 1 + rank), np.float32)
     noise = np.full(rated.shape[0], _NOISE_PRECISION / variance)
@@ -90,14 +94,14 @@ def factorise(
         if iteration == max_iter:
             break
         if iteration >= _BURN_IN:
-            user_prior = _learnt(users, user_covariances, user_side, regressions[0], reg_links)
-            if (iteration - _BURN_IN) % _NOISE_EVERY == 0:
+            user_prior = _learnt(users, user_covariances, user_side, regressions[0], reg_links, units)
+            if rated.nnz and (iteration - _BURN_IN) % _NOISE_EVERY == 0:
                 noise = _noise(rated, users, user_covariances, movies, movie_covariances)
         movies, movie_covariances = posterior(
             by_movie, users, user_covariances, movie_prior.means(movie_side), movie_prior, noise, per_row=False
         )
         if iteration >= _BURN_IN:
-            movie_prior = _learnt(movies, movie_covariances, movie_side, regressions[1], reg_links)
+            movie_prior = _learnt(movies, movie_covariances, movie_side, regressions[1], reg_links, units)
     return Factorisation(users, movies, movie_covariances, user_prior, float(noise.mean()))
 
 
@@ -122,24 +126,28 @@ def posterior(
         noise: precisions of ratings, of each row, shape (n,), or else of each column, (m,).
         per_row: which of the two.
     """
-    from recsys_assets.recommender.models.kernels import fill_covariances, in_threads
+    from recsys_assets.recommender.models.kernels import fill_covariances, fill_targets, in_threads
 
     weight = np.ones((len(others), 1), np.float32) if per_row else noise[:, None].astype(np.float32)
     own_noise = noise if per_row else np.ones(len(expected))
-    stored = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
     design, bias = others.astype(np.float32), others[:, :1].astype(np.float32)
     design[:, 0] = 1
     moments = weight * second_moments(design, other_covariances)
     covered = other_covariances[:, 0].copy()
     covered[:, 0] = 0
-    target = rated @ (weight * design) - stored @ (weight * (design * bias + covered))
-    pull = own_noise[:, None] * target + expected @ prior.precision
+    targets = np.empty(expected.shape)
     covariances = np.empty((len(expected), design.shape[1], design.shape[1]), np.float32)
     cells = (rated.indptr, rated.indices)
+    weighted = (weight * design, weight * (design * bias + covered))
+    in_threads(
+        lambda begin, end: fill_targets(targets, begin, end, *cells, rated.data, *weighted),
+        len(expected),
+    )
     in_threads(
         lambda begin, end: fill_covariances(covariances, begin, end, *cells, moments, own_noise, prior.precision),
         len(expected),
     )
+    pull = own_noise[:, None] * targets + expected @ prior.precision
     return np.einsum("nij,nj->ni", covariances, pull), covariances
 
 
@@ -161,11 +169,10 @@ def upper_triangles(matrices: np.ndarray) -> np.ndarray:
     return np.take(matrices.reshape(len(matrices), -1), places, axis=1)
 
 
-def _start(n_attributes: int, rank: int, variance: float) -> Prior:
-    # A product of two factors has the unit of a rating, so each has its root.
-    precision = np.full(1 + rank, _FACTOR_PRECISION / variance**0.5)
-    precision[0] = _BIAS_PRECISION / variance
-    return Prior(np.zeros((1 + n_attributes, 1 + rank)), np.diag(precision))
+def _start(n_attributes: int, units: np.ndarray) -> Prior:
+    precision = _FACTOR_PRECISION / units**2
+    precision[0] = _BIAS_PRECISION / units[0] ** 2
+    return Prior(np.zeros((1 + n_attributes, len(units))), np.diag(precision))
 
 
 def _regression(side: np.ndarray, reg: float) -> np.ndarray:
@@ -176,12 +183,20 @@ def _regression(side: np.ndarray, reg: float) -> np.ndarray:
     return np.linalg.solve(design.T @ design + np.diag(penalty), design.T)
 
 
-def _learnt(means: np.ndarray, covariances: np.ndarray, side: np.ndarray, regression: np.ndarray, reg: float) -> Prior:
+def _learnt(
+    means: np.ndarray,
+    covariances: np.ndarray,
+    side: np.ndarray,
+    regression: np.ndarray,
+    reg: float,
+    units: np.ndarray,
+) -> Prior:
     links = regression @ means
     left = means - links[0] - side @ links[1:]
     scatter = left.T @ left + covariances.sum(axis=0, dtype=np.float64) + reg * links[1:].T @ links[1:]
-    # So little that it only keeps a factor that has died out invertible.
-    scatter += 1e-6 * np.trace(scatter) * np.eye(len(scatter))
+    # So little that it only keeps a factor that has died out invertible; of each in its own unit, for bias and factors
+    # have different ones.
+    scatter += 1e-6 * np.sum(np.diag(scatter) / units**2) * np.diag(units**2)
     return Prior(links, np.linalg.inv(scatter / len(means)))
 
 
