@@ -610,10 +610,12 @@ def test_a_batch_that_is_refused_now_keeps_what_was_read_of_it(tmp_path):
     assert table(home, "ratings").equals(before)
 
 
-def test_a_port_in_use_is_told(tmp_path):
-    """`serve` would start, fail in the log, and look as if it ran."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_in_use_is_told_and_a_public_address_warned_of(tmp_path, host):
+    """`serve` would start, fail in the log, and look as if it ran; or somebody opens the home to a network unawares."""
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind((host, 0))
         taken.listen()
-        ran = invoke("serve", "--port", taken.getsockname()[1], "--home", tmp_path / "home")
+        ran = invoke("serve", "--host", host, "--port", taken.getsockname()[1], "--home", tmp_path / "home")
     assert ran.exit_code == 1 and "choose another --port" in ran.stderr
+    assert ("Warning: the UI has no passwords" in ran.stderr) == (host == "0.0.0.0")

@@ -50,13 +50,13 @@ def serve(
     here = Home.resolve(home)
     here.prepare()
     settings = Settings.load(here)
+    _warn_if_public(host)
     held = _keep_others_out(here)
     _require_free(host, port)
     address = f"http://{_in_url(host)}:{port}"
     write_atomically(here.served_at, f"{address}\n{os.getpid()}\n".encode())
     out = console()
     out.print(f"Home: {here.path}\nUI: {address} (Ctrl-C ends it)", soft_wrap=True)
-    _warn_if_public(host)
     automation = settings.automation
     watching = (
         f"watched every {automation.tick_seconds} s" if automation.sensors else "not watched ([automation] sensors)"
@@ -143,7 +143,9 @@ def _require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise CommandError(f"{host}:{port} cannot be used ({error.strerror}); choose another --port.") from None
+            raise CommandError(
+                f"{_in_url(host)}:{port} cannot be used ({error.strerror}); choose another --port or --host."
+            ) from None
 
 
 def _keep_others_out(home: Home) -> FileLock:
