@@ -14,6 +14,7 @@ import polars as pl
 from recsys_assets.forgotten import forgotten_users
 from recsys_assets.home import Home
 from recsys_assets.landed import fingerprint
+from recsys_assets.recommender.characters import without_formulas
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import withhold
 from recsys_assets.recommender.ingest.releases import check_release, release
@@ -138,7 +139,8 @@ class Batch:
         except SourceError:
             self.home.rejected.mkdir(exist_ok=True)
             unfinished = listing.with_name(f".{listing.name}")
-            rejected.sink_csv(unfinished)
+            # People open it in a spreadsheet.
+            rejected.with_columns(without_formulas(pl.col(pl.String))).sink_csv(unfinished)
             unfinished.replace(listing)
             raise
         # Of an earlier content of the batch.

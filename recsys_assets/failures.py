@@ -9,6 +9,8 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._utils.error import SerializableErrorInfo
 
+from recsys_assets.recommender.characters import visible
+
 # The first 20 rejected rows of a batch fit in.
 _LONGEST_REASON = 4_000
 
@@ -57,4 +59,4 @@ def one_line(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> 
     batches = f" of {first}" + (f" to {last}" if last != first else "") if first else ""
     following = "tried again by itself" if tags.get("dagster/will_retry") == "true" else "not tried again by itself"
     told = f"{run.job_name}{batches} failed, {following}: {causes[0]}{more}; run {run.run_id}"
-    return " ".join(told.split())
+    return " ".join(visible(told).split())

@@ -4,6 +4,7 @@ Paths only. What is in a folder, and in which form, is the business of the modul
 """
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,11 +174,23 @@ class Home:
             return []
         return sorted(entry.name for entry in self.landing.iterdir() if not is_hidden(entry.name))
 
+    def close(self) -> None:
+        """Keep everybody but the owner out of a home that everybody may enter, as those of before 0.5 are.
+
+        A home that is closed to others and open to a group was opened on purpose, and stays so.
+        """
+        found = self.path.stat()
+        if found.st_mode & stat.S_IRWXO and found.st_uid == os.geteuid():
+            self.path.chmod(stat.S_IRWXU)
+
     def prepare(self) -> None:
-        """Make the folders, and the Dagster instance's configuration where there is none, or one that names a place.
+        """Make the folders, for their owner alone, and the Dagster instance's configuration where there is none, or one
+        that names a place.
 
         Logs that earlier versions kept where telemetry uploads them are moved away.
         """
+        self.path.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+        self.close()
         for folder in (self.landing, self.assets, self.dagster, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         for spool in _SPOOLS:
@@ -190,6 +203,11 @@ class Home:
             logs, place = self.dagster / "compute_logs", self.dagster / "storage"
             if logs.exists() and not place.exists():
                 logs.rename(place)
+
+
+def keep_private() -> None:
+    """Let this process, and all that it starts, make files for their owner only: they hold what people have rated."""
+    os.umask(stat.S_IRWXG | stat.S_IRWXO)
 
 
 def is_hidden(name: str) -> bool:

@@ -7,6 +7,7 @@ than the home, and the next command completes or clears what a killed one has le
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,12 +64,14 @@ def put_right(home: Home) -> None:
 
 
 def land(home: Home, source: Path, name: str) -> None:
-    """Copy a file or folder to landing/ under a name that is free."""
+    """Copy a file or folder to landing/ under a name that is free; only the owner can read the copy."""
     with _unfinished(home, name) as copied:
         if source.is_dir():
             shutil.copytree(source, copied)
         else:
             shutil.copy2(source, copied)
+        for path in (copied, *copied.rglob("*")):
+            path.chmod(stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR)
         copied.rename(home.landing / name)
 
 

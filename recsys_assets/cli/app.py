@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import click
 import typer
 from typer.core import TyperGroup
 
 from recsys_assets.cli import backfill, batches, landing, looks, promotions, results, run, scores, serve, study
 from recsys_assets.cli.terminal import complain
+from recsys_assets.home import keep_private
+from recsys_assets.recommender.characters import visible
 
 
 class _Commands(TyperGroup):
@@ -14,8 +17,13 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
+        keep_private()
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            # It quotes what was typed, or what a shell has put in the place of a pattern: names of files.
+            error.message = visible(error.message)  # type: ignore[misc]
+            raise
         except Exception as error:
             # Click itself ends quietly when the reader of a pipe has gone.
             if isinstance(error, BrokenPipeError) or not isinstance(error, _expected()):

@@ -56,7 +56,7 @@ def fetch_into(home: Home, name: str, out: Console) -> None:
         check_release(name, landed_releases(home, Settings.load(home).data))
     if not out.is_terminal:
         out.print(f"Fetching {name}")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task(f"Fetching {name}", total=None)
         fetched = get(name, target, progress=lambda done, size: progress.update(task, completed=done, total=size))

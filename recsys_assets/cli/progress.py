@@ -17,9 +17,18 @@ from rich.text import Text
 
 from recsys_assets.cli.terminal import seconds
 from recsys_assets.failures import is_of_a_check, reason
+from recsys_assets.recommender.characters import visible
 
 _NAME_WIDTH = 44
 _LIVE_WIDTH = 100
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Messages quote rows and names of files, and somebody will look at the log with `cat`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, with signs in the place of what a terminal obeys."""
+        return visible(super().format(record))
 
 
 class RunProgress(logging.Handler):
@@ -41,7 +50,7 @@ class RunProgress(logging.Handler):
         self._notes: list[str] = []
         self._planned = self._begun = self._done = 0
         self._started = self._step_started = time.monotonic()
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
         self._live = Progress(*columns, TimeElapsedColumn(), console=out, transient=True, disable=not out.is_terminal)
         self._task = self._live.add_task("loading", total=None)
 
@@ -52,7 +61,7 @@ class RunProgress(logging.Handler):
         @dg.logger
         def terminal(_: dg.InitLoggerContext) -> logging.Logger:
             to_file = logging.FileHandler(self._log, encoding="utf-8")
-            to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            to_file.setFormatter(_VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
             logger = logging.Logger(self.logger_name)
             logger.handlers = [to_file, self]
             return logger

@@ -9,6 +9,7 @@ import typer
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, nearest, table, titled
+from recsys_assets.recommender.characters import without_formulas
 from recsys_assets.recommender.tables import TABLES
 
 _PANEL = "Results"
@@ -62,7 +63,9 @@ def export(
 ) -> None:
     """Write a table as a Parquet or CSV file, with the ids of your data in place of the inner numbers.
 
-    In CSV the values of a list stand between |. A file that is there already is replaced, in one step.
+    In CSV the values of a list stand between |, and a text that a spreadsheet would compute has an apostrophe before
+    it; Parquet holds every text as it is. A file that is there already is replaced, in one step. Only you can read it:
+    `chmod` opens it to others.
 
     Examples: `recsys-assets export recommendations top.csv`, `recsys-assets export ratings ratings.parquet`
     """
@@ -76,7 +79,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         written = Path(folder) / out.name
         if out.suffix == ".csv":
-            _without_lists(frame).sink_csv(written)
+            _for_spreadsheets(frame).sink_csv(written)
             rows = pl.scan_csv(written).select(pl.len())
         else:
             frame.sink_parquet(written)
@@ -128,6 +131,8 @@ def _with_original_ids(frame: pl.LazyFrame, reader: Reader) -> pl.LazyFrame:
     return frame.select(names)
 
 
-def _without_lists(frame: pl.LazyFrame) -> pl.LazyFrame:
-    lists = [name for name, dtype in frame.collect_schema().items() if isinstance(dtype, pl.List)]
-    return frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(_LIST_SEPARATOR) for name in lists)
+def _for_spreadsheets(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Lists as texts, and no text that a spreadsheet would compute; lists of numbers are none."""
+    texts = [name for name, dtype in frame.collect_schema().items() if dtype in (pl.String, pl.List(pl.String))]
+    joined = frame.with_columns(pl.selectors.list().cast(pl.List(pl.String)).list.join(_LIST_SEPARATOR))
+    return joined.with_columns(without_formulas(pl.col(texts)))

@@ -7,11 +7,13 @@ from typing import IO, Annotated, Any
 
 import typer
 from rich.bar import Bar
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from recsys_assets.home import Home
+from recsys_assets.recommender.characters import visible
 
 # Where there is no terminal there is no width to keep to; tables stay whole in files and pipes.
 _WIDTH_OF_FILES = 160
@@ -38,9 +40,22 @@ class CommandError(Exception):
     """A command cannot do what it was asked for; the message says why and what to do."""
 
 
+class _VisibleConsole(Console):
+    """A console that shows every character of a text, and obeys none: titles and file names come from anywhere."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text, measured with the signs that are shown."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Everything that is printed, but for the codes by which the console itself moves the cursor."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
-    """A console that prints text as it is: titles may hold what Rich takes for markup."""
-    plain = Console(stderr=stderr, file=file, width=width, markup=False, highlight=False, emoji=False)
+    """A console that prints text as it is: titles may hold what Rich takes for markup, or what terminals obey."""
+    plain = _VisibleConsole(stderr=stderr, file=file, width=width, markup=False, highlight=False, emoji=False)
     if not plain.is_terminal:
         plain.width = max(plain.width, _WIDTH_OF_FILES)
     return plain

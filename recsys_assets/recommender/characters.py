@@ -54,5 +54,5 @@ def without_controls(text: pl.Expr) -> pl.Expr:
 
 def without_formulas(text: pl.Expr) -> pl.Expr:
     """The text with an apostrophe before what a spreadsheet would compute; a plain number, such as -1.5, stays one."""
-    is_formula = text.str.contains(_FORMULA) & ~text.str.contains(_NUMBER)
-    return pl.when(is_formula).then(pl.concat_str(pl.lit("'"), text)).otherwise(text)
+    is_plain = ~text.str.contains(_FORMULA) | text.str.contains(_NUMBER)
+    return pl.when(is_plain).then(text).otherwise("'" + text)
