@@ -24,6 +24,8 @@ from recsys_assets.recommender.reasons import reasons
 from recsys_assets.recommender.refit import Refit
 from recsys_assets.recommender.registry import ENTRIES, FITS
 from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.study.quick import Choice, quick_choice
+from recsys_assets.recommender.study.tuning import chosen
 from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import Settings
@@ -64,6 +66,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
     _split(out, settings)
     index = Index.of(out.made["users"], out.made["movies"])
     _cluster(out, settings)
+    settings = _chosen(out, settings, spark.spark_session)
     for fit in FITS:
         if fit.table == "adjusted_train_ratings":
             _fill(out, settings, index, spark.spark_session, folder)
@@ -119,6 +122,13 @@ def _cluster(out: Folder, settings: Settings) -> None:
         ),
     )
     out.table("user_clusters", clusters.assign(features, k=knobs.k, seed=knobs.seed))
+
+
+def _chosen(out: Folder, settings: Settings, spark: SparkSession) -> Settings:
+    """The settings with what the quick choice chooses."""
+    given = {"trials": out.path / "trials", "code": "", "scratch": out.path, "seed": settings.study.seed}
+    found = quick_choice(out.made, settings.model_dump(), spark=lambda: spark, **given)
+    return Settings.model_validate(Choice(chosen(found)).applied(settings.model_dump()))
 
 
 def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, folder: Path) -> None:

@@ -267,7 +267,7 @@ class EASESettings(Section):
     reg: _Positive = Field(
         "auto",
         description="Regularisation of the weights between movies: auto (3,000 for case study A, otherwise with the "
-        "root of the number of ratings), a multiple such as 'auto * 0.3', or a number.",
+        "root of users times ratings), a multiple such as 'auto * 0.3', or a number.",
     )
     neutral_offset: _AnyNumber = Field(
         "auto",
@@ -322,7 +322,7 @@ class NextEASESettings(EASESettings):
     """EASE for the next movie (case study B): to have rated a movie counts for it, however low."""
 
     reg: _Positive = Field(
-        "auto * 2.86",
+        "auto * 3.2",
         description="Regularisation of the weights between movies; see ease.reg. 8,000 for case study B.",
     )
     neutral_offset: _AnyNumber = Field(
@@ -403,7 +403,9 @@ class EvaluationSettings(Section):
 
     selected_rating_model: str = Field("stack", description="The model shown as 'selected' for ratings.")
     selected_ranking_model: str = Field(
-        "blend", description="The model shown as 'selected' for top N; recommendations are made with it."
+        "auto",
+        description="The model shown as 'selected' for top N; recommendations are made with it. auto: chosen on slices "
+        "of the training ratings, see docs/architecture.md; with a name, nothing is chosen there.",
     )
     selected_response_model: str = Field(
         "response_stack", description="The model shown as 'selected' for the latest rating (case study B)."
@@ -424,7 +426,8 @@ class EvaluationSettings(Section):
         from recsys_assets.recommender.study.searches import SELECTED_KNOBS
 
         tasks = {knob: task for task, knob in SELECTED_KNOBS.items()}
-        return entry(tasks[f"evaluation.{info.field_name}"], model).name
+        knob = f"evaluation.{info.field_name}"
+        return AUTO if (knob, model) == (SELECTED_KNOBS["top_n"], AUTO) else entry(tasks[knob], model).name
 
 
 class StudySettings(Section):

@@ -49,6 +49,8 @@ batch_size = 16
 
 [evaluation]
 n_resamples = 100
+# The quick choice fits a dozen models: where it is meant, a test sets this to auto.
+selected_ranking_model = "blend"
 
 [spark]
 master = "local[2]"

@@ -31,7 +31,7 @@ def test_what_is_no_setting_is_refused(setting):
 
 def test_the_rules_give_the_numbers_of_case_study_a_there():
     """MovieLens 1M would get other lists than those that were studied."""
-    assert ease.automatic_reg(ANCHOR_RATINGS) == 3000
+    assert ease.automatic_reg(ANCHOR_USERS, ANCHOR_RATINGS) == 3000
     assert liking.automatic_reg(ANCHOR_USERS, ANCHOR_RATINGS) == 300
     assert blend.automatic_prior(ANCHOR_MEDIAN) == 60
     assert segments.automatic_batch_size(4_228) == 256
@@ -41,7 +41,7 @@ def test_the_rules_give_the_numbers_of_case_study_a_there():
 def test_the_rules_follow_the_data(one, other):
     """Small data would be smothered by what large data need, or large data learn chance."""
     small, large = sorted((one, other))
-    assert 0 < ease.automatic_reg(small) <= ease.automatic_reg(large)
+    assert 0 < ease.automatic_reg(small, small) <= ease.automatic_reg(large, small) <= ease.automatic_reg(large, large)
     assert 0 < blend.automatic_prior(small) <= blend.automatic_prior(large)
     assert 0 < liking.automatic_reg(small, 1000) <= liking.automatic_reg(large, 1000)
     assert liking.automatic_reg(1000, large) <= liking.automatic_reg(1000, small)

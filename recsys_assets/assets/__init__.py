@@ -6,6 +6,7 @@ import dagster as dg
 
 from recsys_assets.assets import (
     backtest,
+    choice,
     clusters,
     cold_start,
     evaluation,
@@ -23,6 +24,7 @@ ASSETS: Sequence[dg.AssetsDefinition] = [
     *splitting.ASSETS,
     *clusters.ASSETS,
     *cold_start.ASSETS,
+    *choice.ASSETS,
     *models.ASSETS,
     *segments.ASSETS,
     *evaluation.ASSETS,

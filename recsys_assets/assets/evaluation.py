@@ -9,7 +9,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
-from recsys_assets.assets.models import input_name, predictions_key
+from recsys_assets.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.io_managers import AssetIOManager
 from recsys_assets.promotions import Promotion, Promotions
 from recsys_assets.recommender.evaluation.score_table import marked
@@ -20,6 +20,7 @@ from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.headline import Served
 from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.study.quick import Choice
 from recsys_assets.recommender.tables import SAMPLE_SHARE
 from recsys_assets.resources import HomeResource
 from recsys_assets.storage import write_atomically
@@ -42,17 +43,17 @@ _SPLITS = (
     ins={
         **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *_SPLITS)},
         **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
+        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
     },
     dagster_type=nw.LazyFrame,
 )
 def evaluation_scores(
-    context: dg.AssetExecutionContext, settings: SettingsParam, **inputs: nw.LazyFrame
+    context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
 ) -> nw.LazyFrame:
     """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
     predictions = {entry: inputs[input_name(entry)] for entry in ENTRIES}
-    scores = marked(
-        all_scores(inputs, predictions, **settings.evaluation.model_dump()), sample_share=settings.data.sample.share
-    )
+    how = quick_choice.applied(settings.model_dump())["evaluation"]
+    scores = marked(all_scores(inputs, predictions, **how), sample_share=settings.data.sample.share)
     context.add_output_metadata(headline(scores))
     return lazy(scores)
 

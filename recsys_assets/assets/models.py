@@ -12,10 +12,12 @@ from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit
 from recsys_assets.recommender.serving import ServingModel
+from recsys_assets.recommender.study import quick
 from recsys_assets.resources import HomeResource
 from recsys_assets.settings import Settings
 
 SERVING_MODEL = "serving_model"
+CHOICE = "quick_choice"
 MODEL_TYPES = {**{fit.asset: fit.model_type for fit in FITS}, SERVING_MODEL: ServingModel}
 
 
@@ -24,7 +26,7 @@ def _input(name: str) -> dg.AssetIn:
 
 
 def model_asset(fit: Fit) -> dg.AssetsDefinition:
-    """The asset that fits a model and stores it."""
+    """The asset that fits a model, with what was chosen for it where there is a choice, and stores it."""
 
     def fitted(context: dg.AssetExecutionContext, settings: SettingsParam, **tables: Any) -> Any:
         return _fit(fit, context, settings, tables)
@@ -43,9 +45,13 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         group=fit.group,
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
         description=fit.description,
-        ins={name: _input(name) for name in {"users", "movies", fit.table, *fit.others}},
+        ins={name: _input(name) for name in {"users", "movies", fit.table, *fit.others}} | _choice(fit),
         dagster_type=fit.model_type,
     )(fitted_in_spark if fit.needs_spark else fitted)
+
+
+def _choice(fit: Fit) -> dict[str, dg.AssetIn]:
+    return {CHOICE: dg.AssetIn(CHOICE, dagster_type=quick.Choice)} if fit.settings in quick.SECTIONS else {}
 
 
 def _fit(
@@ -56,8 +62,9 @@ def _fit(
     **outside: Any,
 ) -> Any:
     index = Index.of(tables["users"], tables["movies"])
-    parameters = getattr(settings, fit.settings).model_dump()
-    context.add_output_metadata({"settings": parameters, "index": index.fingerprint})
+    choice = tables.get(CHOICE, quick.Choice())
+    parameters = choice.applied(settings.model_dump())[fit.settings]
+    context.add_output_metadata({"settings": dict(parameters), "index": index.fingerprint})
     others = {name: tables[name] for name in fit.others}
     for name in others.keys() & MODEL_TYPES.keys():
         index.require(others[name].index, name)

@@ -9,11 +9,13 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 
 from recsys_assets.assets.common import SettingsParam, pipeline_asset
-from recsys_assets.assets.models import input_name, predictions_key
+from recsys_assets.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.promotions import Promotion, PromotionError, Promotions
 from recsys_assets.recommender.promotion import BASELINES, Configuration, Contest, Decision, gate
 from recsys_assets.recommender.refit import Refit
 from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.study.quick import MODEL, Choice
+from recsys_assets.recommender.study.searches import value_of
 from recsys_assets.resources import HomeResource
 from recsys_assets.settings import Settings
 from recsys_assets.storage import AssetStore
@@ -38,6 +40,7 @@ class PromotionConfig(dg.Config):
     ins={
         **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
         **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in _COMPARED},
+        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
     },
     dagster_type=Configuration,
 )
@@ -47,6 +50,7 @@ def promoted_configuration(
     settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
+    quick_choice: Choice,
     **inputs: nw.LazyFrame,
 ) -> Configuration:
     """The models and settings in use: the newly trained ones if they passed the gate, else those before.
@@ -62,11 +66,11 @@ def promoted_configuration(
         decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
         contests: list[Contest] = []
     else:
-        evaluation, parameters = settings.evaluation, settings.model_dump()
+        evaluation, parameters = settings.evaluation, quick_choice.applied(settings.model_dump())
         candidate = Configuration.of(
             parameters,
             rating_model=evaluation.selected_rating_model,
-            ranking_model=evaluation.selected_ranking_model,
+            ranking_model=value_of(parameters, MODEL),
         )
         decision, contests = gate(
             candidate,

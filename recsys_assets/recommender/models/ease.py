@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from scipy import linalg, sparse
 
-from recsys_assets.recommender.automatic import ANCHOR_RATINGS, AUTO, Setting, resolved
+from recsys_assets.recommender.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
 from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.matrices import user_movie_matrix
 from recsys_assets.recommender.preferences import Preference
@@ -125,16 +125,17 @@ def fit(
     by_count = np.argsort(-counts, kind="stable")[:max_movies]
     movies = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
     model = EASEModel(np.empty((0, 0), np.float32), movies, index.n_movies, preference, index.fingerprint)
-    weights = item_weights(model.preferences(rated), reg=resolved(reg, automatic_reg(rated.nnz)))
+    weights = item_weights(model.preferences(rated), reg=resolved(reg, automatic_reg(rated.shape[0], rated.nnz)))
     return EASEModel(weights, movies, index.n_movies, preference, index.fingerprint)
 
 
-def automatic_reg(n_ratings: int) -> float:
-    """The regularisation for so many ratings: 3,000 for those of case study A.
+def automatic_reg(n_users: int, n_ratings: int) -> float:
+    """The regularisation for so many users with so many ratings: 3,000 for those of case study A.
 
-    It has to outweigh chance in the sums over common users, which grows with the root of what is summed.
+    It grows with the users, as the sums over common users that it is weighed against, and with the root of how much a
+    user has rated.
     """
-    return _ANCHOR_REG * math.sqrt(n_ratings / ANCHOR_RATINGS)
+    return _ANCHOR_REG * math.sqrt(n_users / ANCHOR_USERS * n_ratings / ANCHOR_RATINGS)
 
 
 def item_weights(matrix: sparse.csr_array, *, reg: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from recsys_assets.recommender.automatic import AUTO
 from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.registry import ENTRIES, Task
 
@@ -20,6 +21,8 @@ SELECTED_KNOBS: Mapping[Task, str] = {
     "latest_rating": "evaluation.selected_response_model",
     "next_movie": "evaluation.selected_next_movie_model",
 }
+# What is served where nothing is surely better.
+_BUILT_IN = {SELECTED_KNOBS["top_n"]: "blend"}
 # What has no prediction of its own for some users is shown for comparison, and can never be the one that is used.
 _NOT_FOR_EVERYBODY = ("als_unadjusted",)
 
@@ -98,9 +101,10 @@ class Search:
 
 
 def value_of(parameters: Parameters, knob: str) -> Any:
-    """The value of a knob."""
+    """The value of a knob; of a model that is not named, the built-in one."""
     section, name = knob.split(".")
-    return parameters[section][name]
+    value = parameters[section][name]
+    return _BUILT_IN.get(knob, value) if value == AUTO else value
 
 
 def with_knobs(parameters: Parameters, knobs: Knobs) -> Parameters:
@@ -185,6 +189,16 @@ SEARCHES = (
         NDCG,
     ),
     Search("ease", "top_n", "ease", {"ease.reg": ("auto * 0.1", "auto * 0.3", "auto", "auto * 3")}, NDCG),
+    Search("ease_offset", "top_n", "ease", {"ease.neutral_offset": ("auto", "0", "-1.5")}, NDCG),
+    Search("liking_age", "top_n", "liking", {"liking.half_life": ("auto * 0.3", "auto", "auto * 3")}, NDCG),
+    Search("liking", "top_n", "liking", {"liking.reg": ("auto * 0.3", "auto", "auto * 3")}, NDCG),
+    Search(
+        "prior",
+        "top_n",
+        "blend",
+        {"blend.prior_ratings": ("auto * 0.01", "auto * 0.1", "auto * 0.3", "auto", "auto * 3")},
+        NDCG,
+    ),
     Search("blend", "top_n", "blend", {"blend.ease_weight": (0.25, 0.5, 0.75, 1.0)}, NDCG),
     _choice_of_model("top_n", NDCG),
     Search(
@@ -200,7 +214,7 @@ SEARCHES = (
         "next_ease",
         "next_movie",
         "ease",
-        {"next_ease.reg": ("auto * 0.3", "auto", "auto * 2.86", "auto * 8")},
+        {"next_ease.reg": ("auto * 0.3", "auto", "auto * 3.2", "auto * 8")},
         HITS_ASIDE,
     ),
     Search(

@@ -98,6 +98,13 @@ class Trials:
         unfinished.write_text(json.dumps(asdict(trial), indent=1, sort_keys=True))
         unfinished.replace(path)
 
+    def keep(self, of_slice: str, questions: Sequence[Question]) -> None:
+        """Remove the trials of a slice that answer none of these questions."""
+        kept = {self._path(question) for question in questions}
+        for path in (self._folder / of_slice).glob("*.json"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
     def _path(self, question: Question) -> Path:
         return self._folder / question.slice / f"{question.key}.json"
 

@@ -140,6 +140,7 @@ class Tuning:
         self._parameters = starting_point(settings, defaults)
         self._spark, self._scratch = spark, scratch
         self._refit: Refit | None = None
+        self._asked: list[Question] = []
 
     def run(self, searches: Collection[str] | None = None) -> list[Found]:
         """Do these searches, by default all that apply; of the others, choose from the trials that are there."""
@@ -160,15 +161,12 @@ class Tuning:
         default: Trial | None = None
         for number, knobs in enumerate(candidates, 1):
             parameters = with_knobs(self._parameters, knobs)
-            question = self._question(search, knobs, parameters)
-            known = self._trials.get(question)
+            known = self._trials.get(self._question(search, knobs, parameters))
             if known is None and not missing:
                 continue
-            trial = known or self._try(question, parameters)
+            trial = known or self.trial(search, knobs, parameters)
             if number == 1:
                 default = trial
-            if known is None:
-                self._trials.add(trial)
             tried.append(_judged(search.objective, knobs, trial, default))
             if known is None:
                 self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
@@ -176,6 +174,26 @@ class Tuning:
                 # The slice has no row of that population, say: no candidate will have a score.
                 break
         return Found(self._slice.name, search, tried)
+
+    def trial(self, search: Search, knobs: Knobs, parameters: Parameters) -> Trial:
+        """The trial of a candidate: the one that is there, or a new one, which is kept.
+
+        Args:
+            search: tells the model.
+            knobs: the values that are tried.
+            parameters: of all stages by section, these values included.
+        """
+        question = self._question(search, knobs, parameters)
+        self._asked.append(question)
+        trial = self._trials.get(question)
+        if trial is None:
+            trial = self._try(question, parameters)
+            self._trials.add(trial)
+        return trial
+
+    def forget_others(self) -> None:
+        """Remove the slice's trials that were not asked for: they are of other ratings, settings or code."""
+        self._trials.keep(self._slice.name, self._asked)
 
     def _question(self, search: Search, knobs: Knobs, parameters: Parameters) -> Question:
         model = search.model_of(knobs)

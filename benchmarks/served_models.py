@@ -1,0 +1,150 @@
+"""What `run` serves by itself against the best ranking model of its score table, for many data sets; as a table.
+
+Built-in settings and the quick choice on the training ratings, scored on the test ratings of the cut in time, with
+paired intervals. `best` is chosen by the test ratings themselves, which nothing that is served may be: an upper bound.
+`0.4.0` is the blend with the numbers of that version. Where taste is planted: how much of the top 5 lies in the users'
+own taste, and the share of lists with each of the four most shown items, by a fit on all ratings.
+
+Usage: python benchmarks/served_models.py [SOURCE …] [--shapes] [--without-spark]. A source is an archive or a file;
+`interests.csv%4` says that ids modulo 4 are the planted taste. `--shapes` adds those of
+`recsys_assets_tests/planted_taste.py`.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from catalogue import indexed
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from recsys_assets.recommender import clusters, rankings, serving
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
+from recsys_assets.recommender.evaluation.measured import difference
+from recsys_assets.recommender.evaluation.metrics import RankingMetrics
+from recsys_assets.recommender.evaluation.rows import ScoredRows
+from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.preferences import relevant_from
+from recsys_assets.recommender.refit import Refit, entry
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.study import quick
+from recsys_assets.recommender.study.quick import MODEL, Choice
+from recsys_assets.recommender.study.searches import value_of, with_knobs
+from recsys_assets.recommender.study.tuning import chosen
+from recsys_assets.resources import spark_resource
+from recsys_assets.settings import Settings
+from recsys_assets_tests.planted_taste import SHAPES, planted
+
+BEFORE = {"ease.reg": "3000", "liking.reg": "300", "blend.prior_ratings": "60"}
+LENGTH = 5
+COLUMNS = ("data", "chosen", "0.4.0", "served", "best", "served - best", "own taste", "four most shown")
+Tables = dict[str, nw.LazyFrame]
+
+
+class Served:
+    """What is chosen, fitted and shown for one data set.
+
+    Args:
+        tables: users, movies and ratings.
+        folder: for trials and temporary files.
+        spark: gives the Spark session; None leaves out the models that need one.
+    """
+
+    def __init__(self, tables: Tables, folder: Path, spark: Any) -> None:
+        self._settings = Settings()
+        self._tables = tables | {"user_features": lazy(clusters.user_features(tables["users"]))}
+        self._split = protocols.split("top_n", self._tables, cut=self._settings.splitting.parsed_cut)
+        self._folder, self._spark = folder, spark
+        self._models = [each for each in ENTRIES if each.task == "top_n" and (spark or "als" not in each.name)]
+        found = quick.quick_choice(
+            self._split, self._settings.model_dump(), trials=folder, code="", spark=spark, scratch=folder
+        )
+        self.choice = Choice(chosen(found))
+        self._parameters = self.choice.applied(self._settings.model_dump())
+
+    def scores(self) -> tuple[str, str, str, str]:
+        """NDCG at 10: as in 0.4.0, served, of the best model, and the difference of the last two with its interval."""
+        train = self._split["train_ratings"]
+        rows = to_polars(self._split["test_ratings"], "user", "movie", "rating")
+        relevant = ScoredRows.of(rows.filter(rows["rating"] >= relevant_from(train)), seed=0)
+
+        def ndcg(fitted: Refit, model: str) -> UserMetric:
+            ranks = relevant.ranks_of(model, fitted.predictions(entry("top_n", model)))
+            return RankingMetrics(relevant, 10).of_ranks(ranks)[0]
+
+        fitted = self._fitted(self._split, self._parameters)
+        of = {each.name: ndcg(fitted, each.name) for each in self._models}
+        best, served = max(of, key=lambda name: of[name].parts[0].mean()), value_of(self._parameters, MODEL)
+        before = ndcg(fitted.with_parameters(with_knobs(self._settings.model_dump(), BEFORE)), "blend")
+        metrics = [before, of[served], of[best], difference(of[served], of[best], "")]
+        users = np.ones(len(before.parts[0]), bool)
+        told = estimates(metrics, users, seed=0, n_resamples=1000)
+        values = [f"{each.value:.4f}" if each else "–" for each in told]
+        paired = f"{values[3]} ({told[3].low:.4f} to {told[3].high:.4f})" if told[3] and served != best else "the same"
+        return values[0], f"{served} {values[1]}", f"{best} {values[2]}", paired
+
+    def taste(self, n_groups: int) -> tuple[str, str]:
+        """Share of the first items in the users' own group; share of the lists with each of the four most shown."""
+        ratings = self._tables["ratings"]
+        fitted = self._fitted({**self._tables, "train_ratings": ratings}, self._parameters)
+        ranker = serving.fit(value_of(self._parameters, MODEL), fitted).ranker(ratings, self._ranked_with(fitted))
+        users = to_polars(ratings.select("user").unique())["user"].sort().to_numpy()
+        shown = rankings.top_n(ranker, ratings, users, n=LENGTH)
+        ids = [to_polars(self._tables[f"{name}s"], name, f"{name}_id") for name in ("user", "movie")]
+        lists = shown.join(ids[0], on="user").join(ids[1], on="movie")
+        own, theirs = (lists[name].cast(pl.Int64) % n_groups for name in ("user_id", "movie_id"))
+        most = lists.group_by("movie").len().sort("len", descending=True)["len"].head(4) / len(users)
+        return f"{(own == theirs).mean():.0%}", ", ".join(f"{share:.0%}" for share in most)
+
+    def _fitted(self, tables: Mapping[str, nw.LazyFrame], parameters: Any) -> Refit:
+        return Refit(tables, parameters, spark=self._spark, scratch=self._folder)
+
+    def _ranked_with(self, fitted: Refit) -> Tables:
+        return self._tables | {"user_clusters": fitted._get("user_clusters")}
+
+
+def main() -> None:
+    """Print a row per data set."""
+    asked = argparse.ArgumentParser()
+    asked.add_argument("sources", nargs="*")
+    asked.add_argument("--shapes", action="store_true")
+    asked.add_argument("--without-spark", action="store_true")
+    given = asked.parse_args()
+    resource = spark_resource(Settings().spark)
+    spark = None if given.without_spark else lambda: resource.spark_session
+    if given.without_spark:
+        quick.SEARCHES = tuple(map(_without_spark, quick.SEARCHES))
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, tables, n_groups in _data(given.sources, Path(folder), with_shapes=given.shapes):
+            served = Served(tables, Path(folder) / f"{abs(hash(name))}", spark)
+            knobs = ", ".join(f"{k} {v}" for k, v in served.choice.knobs.items() if v != "auto" and k != MODEL)
+            taste = served.taste(n_groups) if n_groups else ("–", "–")
+            print("| " + " | ".join([name, knobs or "auto", *served.scores(), *taste]) + " |", flush=True)
+
+
+def _without_spark(search: Any) -> Any:
+    models = [model for model in search.grid.get(MODEL, ()) if "als" not in model]
+    return replace(search, grid={MODEL: models}) if models else search
+
+
+def _data(sources: list[str], folder: Path, *, with_shapes: bool) -> Iterator[tuple[str, Tables, int]]:
+    for source in sources:
+        path, _, groups = source.partition("%")
+        yield Path(path).name, indexed(Path(path), folder), int(groups or 0)
+    for shape in SHAPES if with_shapes else ():
+        path = folder / "ratings.csv"
+        planted(shape).write_csv(path)
+        n = f"{shape.n_users:,} × {shape.n_items:,}, {shape.median_ratings:g} each"
+        yield f"{shape.name} ({n})", indexed(path, folder), shape.n_groups
+
+
+if __name__ == "__main__":
+    main()

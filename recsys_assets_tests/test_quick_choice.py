@@ -1,0 +1,176 @@
+"""The quick choice: what is served follows the data, on made-up ratings with planted taste."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys_assets.promotions import Promotions
+from recsys_assets.recommender import clusters, rankings, serving
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.models import blend
+from recsys_assets.recommender.promotion import Configuration
+from recsys_assets.recommender.refit import Refit
+from recsys_assets.recommender.study import quick
+from recsys_assets.recommender.study.quick import MODEL, Choice
+from recsys_assets.recommender.study.searches import value_of, with_knobs
+from recsys_assets.recommender.study.tuning import Found, chosen
+from recsys_assets.recommender.tables import RATINGS
+from recsys_assets.settings import Settings
+from recsys_assets.storage import AssetStore
+from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.planted_taste import Shape, planted
+from recsys_assets_tests.running import copied, materialize, table
+
+DEFAULTS = Settings().model_dump()
+FEW_LIKES = Shape("few likes", 1_500, 40, 5, "likes", 1.0)
+LOUD = Shape("one loud group", 1_500, 60, 4, "likes", 0.8, n_groups=6, group_popularity=3.0, seed=1)
+STARS = Shape("stars", 300, 120, 20, "stars", 0.5, own_share=0.7, seed=2)
+
+
+def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
+    """Users, movies, features and ratings as the pipeline numbers them; the index is the id."""
+    made = {
+        f"{name}s": lazy(pl.DataFrame({name: np.arange(n, dtype=np.int32), f"{name}_id": np.arange(n).astype(str)}))
+        for name, n in (("user", shape.n_users), ("movie", shape.n_items))
+    }
+    rows = ratings.select(
+        user="user_id",
+        movie="movie_id",
+        rating="rating",
+        timestamp=(pl.col("timestamp") * 1_000_000).cast(pl.Datetime("us", "UTC")),
+        batch=0,
+        row=pl.int_range(pl.len()),
+    )
+    made |= {"ratings": conform(lazy(rows), RATINGS), "user_features": lazy(clusters.user_features(made["users"]))}
+    return made
+
+
+@pytest.fixture
+def choose(tmp_path, monkeypatch) -> Callable[..., list[Found]]:
+    """The quick choice among the models that need no Spark."""
+    of_models = {MODEL: [model for model in _models() if "als" not in model]}
+    without = [replace(each, grid=of_models) if MODEL in each.grid else each for each in quick.SEARCHES]
+    monkeypatch.setattr(quick, "SEARCHES", without)
+
+    def made(tables: Mapping[str, nw.LazyFrame], settings: Any = DEFAULTS, only: Collection[str] = ()) -> list[Found]:
+        if only:
+            monkeypatch.setattr(quick, "SEARCHES", [each for each in without if each.name in only])
+        given = {"trials": tmp_path, "code": "1", "scratch": tmp_path, "spark": lambda: pytest.fail("no Spark")}
+        return quick.quick_choice(tables, settings, **given)
+
+    return made
+
+
+def _models() -> list[str]:
+    return [model for search in quick.SEARCHES if MODEL in search.grid for model in search.grid[MODEL]]
+
+
+def served(tables: Mapping[str, nw.LazyFrame], parameters: Mapping[str, Any], n: int = 5) -> pl.DataFrame:
+    """What is shown to users with these parameters, fitted on all ratings."""
+    given = {**tables, "train_ratings": tables["ratings"]}
+    fitted = Refit(given, parameters, spark=lambda: pytest.fail("no Spark"), scratch=None)
+    ranker = serving.fit(value_of(parameters, MODEL), fitted).ranker(tables["ratings"], tables)
+    users = np.arange(row_count(tables["users"]), dtype=np.int32)
+    return rankings.top_n(ranker, tables["ratings"], users, n=n)
+
+
+@pytest.mark.parametrize("shape", [FEW_LIKES, LOUD, STARS], ids=lambda shape: shape.name)
+def test_lists_are_of_the_users_own_taste(shape, choose):
+    """Users with few ratings would all be shown the same list, whatever they like."""
+    tables = tables_of(planted(shape), shape)
+    split = protocols.split("top_n", tables, cut=0.8)
+    parameters = Choice(chosen(choose(split))).applied(DEFAULTS)
+    lists = served(tables, parameters)
+    own = lists["user"] % shape.n_groups == lists["movie"] % shape.n_groups
+    most_shown = lists.group_by("movie").len().sort("len", descending=True)["len"][:4]
+    assert own.mean() >= 0.6
+    assert (most_shown < shape.n_users / 2).all()
+
+
+def test_the_choice_leaves_a_blend_that_swamps_taste(choose):
+    """Where the built-in blend shows everybody the same, it would stay, because nobody asks for a study."""
+    split = protocols.split("top_n", tables_of(planted(FEW_LIKES), FEW_LIKES), cut=0.8)
+    swamped = with_knobs(DEFAULTS, {"blend.prior_ratings": "1000"})
+    found = choose(split, swamped)
+    assert chosen(found)[MODEL] == "ease" and "blend.prior_ratings" not in chosen(found)
+    assert found[-1].choice.improvement.low > 0
+
+
+def test_what_is_named_is_not_chosen(choose):
+    """Somebody's own settings, or those of a study, would be overruled by a guess."""
+    split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
+    assert choose(split, with_knobs(DEFAULTS, {MODEL: "liking"})) == []
+    fixed = with_knobs(DEFAULTS, {"ease.reg": "100", "liking.half_life": "0.3"})
+    names = [each.search.name for each in choose(split, fixed)]
+    assert "ease" not in names and "liking_age" not in names and "prior" in names
+    assert Choice().applied(with_knobs(DEFAULTS, {MODEL: "liking"}))["evaluation"][MODEL.split(".")[1]] == "liking"
+    assert value_of(Choice().applied(DEFAULTS), MODEL) == "blend"
+
+
+def test_the_choice_knows_no_test_rating(choose):
+    """What is served would be chosen by what it is scored on."""
+    split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
+    rated = to_polars(split["train_ratings"], "user", "movie")
+    for each in quick.rolling_slices(split, seed=0):
+        tested = to_polars(each.tables["test_ratings"], "user", "movie", "timestamp")
+        trained = to_polars(each.tables["train_ratings"], "user", "movie", "timestamp")
+        assert len(pl.concat([tested, trained]).join(rated, on=["user", "movie"], how="anti")) == 0
+        assert trained["timestamp"].max() <= tested["timestamp"].min()
+    honest = chosen(choose(split, only=("ease",)))
+    assert chosen(choose({**split, "test_ratings": split["test_ratings"].head(0)}, only=("ease",))) == honest
+
+
+def test_trials_of_a_choice_are_taken_over_and_older_ones_removed(choose, tmp_path):
+    """Each refresh would fit everything again though nothing has changed, or leave its trials for ever."""
+    split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
+    choose(split, only=("ease", "prior"))
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    choose(split, only=("ease", "prior"))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} == first and first
+    choose(split, with_knobs(DEFAULTS, {"ease.reg": "100"}), only=("ease", "prior"))
+    left = {*tmp_path.rglob("*.json")}
+    assert left - {*first} and {*first} - left
+
+
+def test_ratings_without_anything_to_score_leave_what_is_built_in(choose):
+    """A first handful of ratings would end the run."""
+    few = pl.DataFrame({"user_id": [0, 0, 1], "movie_id": [0, 1, 0], "rating": 1.0, "timestamp": [1, 2, 3]})
+    tables = tables_of(few, Shape("three", 2, 2, 1, "likes", 0.0))
+    found = choose({**tables, "train_ratings": tables["ratings"]})
+    assert value_of(Choice(chosen(found)).applied(DEFAULTS), MODEL) == "blend"
+
+
+def test_a_choice_is_stored_as_it_is(tmp_path):
+    """The models would be fitted with other settings than those that were chosen."""
+    choice = Choice({"ease.reg": "auto * 3", MODEL: "ease"})
+    choice.save(tmp_path)
+    assert Choice.load(tmp_path) == choice
+    assert blend.automatic_prior(5) < 5
+
+
+@pytest.mark.spark
+def test_scores_and_what_is_served_follow_the_choice(materialized_home, tmp_path):
+    """`Selected` in the table would be another model than the one that makes the lists, or have other settings."""
+    home = copied(materialized_home, tmp_path / "home")
+    home.settings_file.write_text(FAST_SETTINGS.replace('selected_ranking_model = "blend"', ""))
+    models = "key:ease_model or key:liking_model or key:blend_weights"
+    followers = 'key:"predictions/top_n/*" or key:evaluation_scores or key:promoted_configuration or key:serving_model'
+    ran = materialize(home, f"key:quick_choice or {models} or {followers}")
+    store = AssetStore(home.assets)
+    choice = Choice.load(store.current(["quick_choice"]))
+    assert {*choice.knobs} >= {MODEL, "ease.reg", "blend.prior_ratings"}
+    parameters = choice.applied(Settings.load(home).model_dump())
+    facts = ran.asset_materializations_for_node("ease_model")[0].metadata["settings"].value
+    assert facts == parameters["ease"]
+    scores = table(home, "evaluation_scores").filter(protocol="top_n", metric="ndcg_10", population="all")
+    of = dict(scores.select("model", "value").iter_rows())
+    chosen_model = value_of(parameters, MODEL)
+    assert of["selected"] == of[chosen_model]
+    candidate = Configuration.of(parameters, rating_model="stack", ranking_model=chosen_model)
+    assert Promotions(home.promotions).all()[-1].configuration.ranking == candidate.ranking
