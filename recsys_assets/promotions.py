@@ -83,7 +83,12 @@ class Promotions:
         selected = next((each for each in reversed(known) if each.verdict != "rolled back"), None)
         if selected is None or served is None or selected.configuration == served.configuration:
             return ""
-        reason = selected.reason if selected.verdict == "kept" else known[-1].reason
+        if selected.verdict == "kept":
+            reason = selected.reason
+        elif selected == known[-1]:
+            reason = "It is promoted, and not everything is made from it yet; the next `recsys-assets run` goes on."
+        else:
+            reason = known[-1].reason
         return (
             f"Users are shown {_models(served)}, not what is scored as selected, {_models(selected)}. {reason} "
             "`recsys-assets promotions` lists the decisions."

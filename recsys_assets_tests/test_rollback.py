@@ -114,6 +114,10 @@ def test_scores_and_run_say_what_is_shown_instead_of_what_is_selected(materializ
     )
     assert "(stack, ease). The new settings do not beat the baseline." in told
     assert "Users are shown" not in invoke("scores", "--json", "--home", home.path).stdout
+    decided(home, "popularity")
+    assert "not everything is made from it yet" in invoke("scores", "--home", home.path).stdout
+    decided(home, "blend", "rolled back", "Somebody went back to promotion 1.")
+    assert "(stack, popularity). Somebody went back to promotion 1." in invoke("scores", "--home", home.path).stdout
 
 
 def test_the_caption_says_which_baseline_is_shown(materialized_home):

@@ -104,6 +104,10 @@ def test_lists_outlive_a_merge_that_numbers_users_anew(materialized_home, tmp_pa
     assert "rating" in ok("user", "60", "--home", home.path).lower()
     del clusters[7]
     assert dict(_exported(home, "user_clusters", tmp_path).select("user_id", "cluster").iter_rows()) == clusters
+    # Steps of a refresh that come before the model are made already, or being made.
+    for asset in ("user_features", "user_clusters"):
+        shutil.rmtree(AssetStore(home.assets).folder([asset]))
+    assert {user: shown(home, user) for user in before} == before
 
 
 def _exported(home: Home, asset: str, folder: Path) -> pl.DataFrame:
