@@ -3,17 +3,15 @@
 Formats and rules of rows belong to `recommender.ingest`; which assets hold what was read, to `assets.ingest`.
 """
 
-import json
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from recsys_assets.forgotten import forgotten_users
 from recsys_assets.home import Home
-from recsys_assets.landed import fingerprint
 from recsys_assets.recommender.characters import without_formulas
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import withhold
@@ -82,26 +80,21 @@ class Batch:
         except FileNotFoundError as error:
             raise SourceError(str(error)) from error
 
-    def accept(self, others: Iterable[tuple[str, str | None]], max_rejected_share: float) -> Accepted:
-        """Read it through, once per run, and refuse it whole if it may not come in; nothing is stored before.
+    def accept(self, content: str, others: Iterable[tuple[str, str | None]], max_rejected_share: float) -> Accepted:
+        """Read it through, and refuse it whole if it may not come in; nothing is stored before.
 
         Args:
+            content: fingerprint of its source.
             others: name and MovieLens release of the batches that are there.
             max_rejected_share: larger shares of bad rows are refused, and listed in the home's folder `rejected`.
 
         Raises:
             SourceError: the message names the batch.
         """
-        decision = self.scratch / "accepted.json"
-        if decision.exists():
-            return Accepted(**json.loads(decision.read_text()))
         try:
-            accepted = self._accepted(others, max_rejected_share)
+            return self._accepted(content, others, max_rejected_share)
         except SourceError as error:
             raise refusal(self.name, error) from error
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        decision.write_text(json.dumps(asdict(accepted)))
-        return accepted
 
     def table(self, name: str) -> pl.LazyFrame:
         """One of `RAW_TABLES`, without the users who are to be forgotten."""
@@ -112,7 +105,7 @@ class Batch:
         is_left_out = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
         return frame.filter(~is_left_out) if forgotten and name != "raw_movies" else frame
 
-    def _accepted(self, others: Iterable[tuple[str, str | None]], max_share: float) -> Accepted:
+    def _accepted(self, content: str, others: Iterable[tuple[str, str | None]], max_share: float) -> Accepted:
         source = self.home.batch(self.name)
         found = release(source, self.tables.format, self.scratch)
         check_release(found, others)
@@ -128,7 +121,7 @@ class Batch:
             raise SourceError("it holds no good rating.")
         low, high = self.tables.declared_scale or (ratings["low"][0], ratings["high"][0])
         counts = (int(column.item()) for column in (ratings.select("n"), rejected, cleaned))
-        return Accepted(fingerprint(source), self.tables.format, found, low, high, *counts)
+        return Accepted(content, self.tables.format, found, low, high, *counts)
 
     def _check_rejected(self, bad: int, good: int, max_share: float) -> None:
         listing = self.home.rejected / f"{self.name}.csv"

@@ -43,20 +43,31 @@ def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[s
             yield (event.step_key or "").replace("__", "/"), event.step_failure_data.error
 
 
-def one_line(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> str:
+def causes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """Why a run failed, in words: its steps, else what kept it from its first step, else Dagster's own word."""
+    if of_steps := [f"{step}: {reason(error)}" for step, error in step_failures(instance, run.run_id)]:
+        return of_steps
+    logged = [entry.dagster_event for entry in instance.all_logs(run.run_id)]
+    events = [event for event in logged if event is not None]
+    errors = [event.engine_event_data.error for event in events if event.is_engine_event]
+    ends = [event for event in events if event.is_job_failure]
+    errors += [event.job_failure_data.error for event in ends]
+    told = [reason(error) for error in errors if error] or [event.message for event in ends if event.message]
+    return told[:1] or (["its process died"] if run.status == dg.DagsterRunStatus.FAILURE else [])
+
+
+def one_line(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """What failed, why, and what happens next.
 
     Args:
         instance: which knows the run.
         run: that failed.
-        message: what Dagster says about it, for a run that failed outside of any step.
     """
-    failed = list(step_failures(instance, run.run_id))
-    causes = [f"{step}: {reason(error)}" for step, error in failed] or [message or "its process died"]
-    more = f" (and {len(causes) - 1} more)" if len(causes) > 1 else ""
+    why = causes(instance, run)
+    more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
     tags = run.tags
     first, last = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
     batches = f" of {first}" + (f" to {last}" if last != first else "") if first else ""
     following = "tried again by itself" if tags.get("dagster/will_retry") == "true" else "not tried again by itself"
-    told = f"{run.job_name}{batches} failed, {following}: {causes[0]}{more}; run {run.run_id}"
+    told = f"{run.job_name}{batches} failed, {following}: {why[0]}{more}; run {run.run_id}"
     return " ".join(visible(told).split())

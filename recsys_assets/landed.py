@@ -4,6 +4,7 @@ Looks at files only. Which batches are known, and what to run for them, is decid
 """
 
 import hashlib
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,19 @@ def fingerprint(path: Path) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    """Its files, in a fixed order.
+
+    Raises:
+        OSError: a folder of it may not be looked into; without what is in there it would be another batch.
+    """
+    if not path.is_dir():
+        return [path]
+    found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse) for name in names]
+    return sorted(file for file in found if file.is_file())
+
+
+def _refuse(error: OSError) -> None:
+    raise error
 
 
 def _signature(path: Path) -> str:

@@ -14,28 +14,51 @@ import dagster as dg
 from pydantic import BaseModel, ValidationError
 
 from recsys_assets.assets.ingest import ASSETS as INGEST_ASSETS
-from recsys_assets.assets.ingest import SOURCE_FINGERPRINT
-from recsys_assets.failures import step_failures
+from recsys_assets.assets.ingest import SOURCE_FINGERPRINT, ratings
+from recsys_assets.failures import causes, is_of_a_check, step_failures
 from recsys_assets.home import Home
 from recsys_assets.landed import Landed, fingerprint, is_batch_name, landed
 from recsys_assets.partitions import BATCHES
-from recsys_assets.retries import was_bad_source
+from recsys_assets.verdicts import verdicts_of
 
 RAW = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is not None]
 REQUEST_TAG = "recsys/request"
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # What looks cut off is read after all when it has not changed for this many quiet periods, so that its fault is told.
 _PATIENCE = 10
 # A tick that takes longer than a minute is given up by Dagster; what is not hashed yet is hashed in the next.
 _HASHING_SECONDS = 20.0
+# After a fault that may pass a batch is asked for again, soon at first, at last once an hour.
+_AGAIN_SECONDS, _AGAIN_AT_MOST_SECONDS = 60.0, 3_600.0
 
 
 class Seen(BaseModel):
-    """One batch as it was seen last: `signature` since `since`, its `content`, and the content it was `asked` for."""
+    """One batch as it was seen last.
+
+    Attributes:
+        signature: of its files, since `since`.
+        since: seconds since 1970.
+        content: its fingerprint; empty until it is known.
+        asked: the content that a run was asked for, and not to be asked for again.
+        fault: why the last run did not read it; empty where it did.
+        faults: how many runs have failed at this content of something that may pass.
+        again_at: when the next one may be asked for.
+    """
 
     signature: str
     since: float
     content: str = ""
     asked: str = ""
+    fault: str = ""
+    faults: int = 0
+    again_at: float = 0.0
+
+    def failed(self, fault: str, *, may_pass: bool, now: float) -> None:
+        """Take note of a run that did not read it."""
+        self.fault = fault
+        if may_pass:
+            self.asked, self.faults = "", self.faults + 1
+            self.again_at = now + min(_AGAIN_SECONDS * 2 ** (self.faults - 1), _AGAIN_AT_MOST_SECONDS)
 
 
 class Cursor(BaseModel):
@@ -46,14 +69,12 @@ class Cursor(BaseModel):
         sequence: how many requests there have been; it keeps run keys of equal content apart.
         request: the key of the last request that is not settled yet.
         requested: its batches.
-        parts: parts of a request that failed by a bad source, to be asked for one after the other.
     """
 
     batches: dict[str, Seen] = {}
     sequence: int = 0
     request: str = ""
     requested: list[str] = []
-    parts: list[list[str]] = []
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
@@ -82,10 +103,18 @@ def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Loo
         quiet_seconds: what has not changed for so long has stopped growing.
         now: seconds since 1970. A clock that is set back makes everything wait anew.
     """
-    found = {entry.name: entry for entry in landed(home)}
     result = Look(cursor.model_copy(deep=True))
-    batches = result.cursor.batches
-    for name in sorted(set(batches) - set(found)):
+    if not home.landing.is_dir():
+        result.waiting.append(f"{home.landing} is not there")
+        return result
+    batches, names = result.cursor.batches, home.landed_batches()
+    found = {entry.name: entry for entry in landed(home)}
+    result.waiting += [
+        f"{name} cannot be read: a folder is closed to this user, or it is just being changed"
+        for name in names
+        if name not in found
+    ]
+    for name in sorted(set(batches) - {*names, *found}):
         del batches[name]
         result.news.append(f"{name} is gone from landing/; what was read from it stays until it is removed")
     deadline = time.monotonic() + _HASHING_SECONDS
@@ -96,17 +125,27 @@ def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Loo
         batches[name] = _seen(entry, batches.get(name), now)
         if batches[name].content or time.monotonic() > deadline:
             continue
-        if waiting := _waiting(entry, now - batches[name].since, quiet_seconds):
+        waiting = _waiting(entry, now - batches[name].since, quiet_seconds) or _hash(entry, batches[name])
+        if waiting:
             result.waiting.append(waiting)
-        else:
-            _hash(entry, batches[name])
     return result
+
+
+def unread(cursor: Cursor, now: float) -> list[str]:
+    """Which batches have landed and are not read, and why, one line for each."""
+    lines = []
+    for name, seen in cursor.batches.items():
+        if seen.fault:
+            again = f" (again in {seen.again_at - now:.0f} s)" if seen.again_at > now else ""
+            lines.append(f"{name} is not read: {seen.fault}{again}")
+    return lines
 
 
 def _seen(entry: Landed, before: Seen | None, now: float) -> Seen:
     if before and before.signature == entry.signature and (before.content or before.since <= now):
         return before
-    return Seen(signature=entry.signature, since=now, asked=before.asked if before else "")
+    known = before.model_dump(include={"asked", "fault"}) if before else {}
+    return Seen(signature=entry.signature, since=now, **known)
 
 
 def _waiting(entry: Landed, age: float, quiet_seconds: float) -> str:
@@ -120,58 +159,81 @@ def _waiting(entry: Landed, age: float, quiet_seconds: float) -> str:
     return ""
 
 
-def _hash(entry: Landed, seen: Seen) -> None:
+def _hash(entry: Landed, seen: Seen) -> str:
+    """Take its fingerprint; why that could not be done, else nothing."""
     try:
         seen.content = fingerprint(entry.path)
-    except OSError:
+    except OSError as error:
         # Taken away or locked since it was listed; the next tick looks again.
-        return
+        return f"{entry.name} cannot be read: {error}"
+    return ""
 
 
-def settle(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
-    """After the last request has ended: note what was ingested; split what failed because of a bad source.
+def settle(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str]:
+    """After the last request has ended: note what was ingested, and when to ask again for what was not.
 
-    One bad batch fails the run of all that were asked for together. Its companions must not wait for a person, so the
-    halves are asked for one after the other, until the bad one is alone.
+    A bad source is not asked for again until it changes; nor is anything whose run somebody canceled. What was read
+    together with a bad source is asked for at once, without it. After any other fault, of the disk, the settings or
+    the machine, the same is asked for again a while later.
 
     Returns:
         What there is to say.
     """
     if not cursor.request:
         return []
-    known = instance.get_dynamic_partitions(str(BATCHES.name))
-    failed = [
-        name
-        for name in cursor.requested
-        if (seen := cursor.batches.get(name)) and seen.content == seen.asked
-        if name not in known or ingested_content(instance, name) != seen.asked
-    ]
     runs = instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: cursor.request}))
-    is_bad = any(was_bad_source(error) for run in runs for _, error in step_failures(instance, run.run_id))
+    verdicts = {batch: found for run in runs for batch, found in verdicts_of(instance, run.run_id).items()}
+    is_canceled = any(run.status == dg.DagsterRunStatus.CANCELED for run in runs)
+    # A check that failed has refused what was merged: a person has to say whether it is meant.
+    is_refused = any(is_of_a_check(error) for run in runs for _, error in step_failures(instance, run.run_id))
+    fault = next((cause for run in runs for cause in causes(instance, run)), "no run was started for it")
+    failed = _unread(instance, cursor)
+    for name in failed:
+        seen, verdict = cursor.batches[name], verdicts.get(name)
+        if verdict:
+            seen.failed(verdict.reason, may_pass=verdict.may_pass, now=now)
+        elif verdicts:
+            seen.asked = ""
+        elif is_canceled:
+            seen.failed("its run was canceled; `recsys-assets backfill` reads it", may_pass=False, now=now)
+        else:
+            seen.failed(fault, may_pass=not is_refused, now=now)
     cursor.request, cursor.requested = "", []
-    if failed and is_bad and len(failed) > 1:
-        middle = len(failed) // 2
-        cursor.parts = [failed[:middle], failed[middle:], *cursor.parts]
-    if not failed:
-        return []
-    return [f"{', '.join(failed)} could not be ingested; failures.log says why"]
+    told = [name for name in failed if cursor.batches[name].fault]
+    return [f"{', '.join(told)} could not be ingested; failures.log says why"] if told else []
 
 
-def choose(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
-    """The batches to ask a run for now: the next part of a request that failed, else all with content not asked for."""
-    while cursor.parts:
-        part = cursor.parts.pop(0)
-        if still := [name for name in part if (seen := cursor.batches.get(name)) and seen.content == seen.asked]:
-            return still
+def _unread(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
+    """The batches of the last request that it did not read; what has changed meanwhile is asked for anyway.
+
+    If it read all and then failed to merge them, the last one: to read that once more brings the merge about.
+    """
+    requested = [name for name in cursor.requested if name in cursor.batches]
+    asked = [name for name in requested if cursor.batches[name].content == cursor.batches[name].asked]
+    known = instance.get_dynamic_partitions(str(BATCHES.name))
+    unread = [
+        name for name in asked if name not in known or ingested_content(instance, name) != cursor.batches[name].asked
+    ]
+    return unread or [name for name in asked if not _is_merged(instance, name)][-1:]
+
+
+def _is_merged(instance: dg.DagsterInstance, batch: str) -> bool:
+    """Whether `ratings` was made after the batch was read."""
+    records = instance.fetch_materializations(ratings.key, limit=1).records
+    return bool(records) and records[0].storage_id > _last_event(instance, batch)
+
+
+def choose(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str]:
+    """The batches to ask a run for now: all with content that was not asked for, or is to be asked for again."""
     known = set(instance.get_dynamic_partitions(str(BATCHES.name)))
     wanted = []
     for name, seen in cursor.batches.items():
-        if not seen.content or seen.content == seen.asked:
+        if not seen.content or (seen.content == seen.asked and not seen.fault):
             continue
-        if name in known and ingested_content(instance, name) == seen.content:
+        if name in known and ingested_content(instance, name) == seen.content and _is_merged(instance, name):
             # By the command line or by hand; or its files were written anew with what they held before.
-            seen.asked = seen.content
-        else:
+            seen.asked, seen.fault = seen.content, ""
+        elif seen.content != seen.asked and seen.again_at <= now:
             wanted.append(name)
     return sorted(wanted)
 
@@ -189,7 +251,7 @@ def request(instance: dg.DagsterInstance, cursor: Cursor, wanted: Sequence[str])
     pieces = contiguous([*order, *new], wanted)
     cursor.sequence += 1
     for name in wanted:
-        cursor.batches[name].asked = cursor.batches[name].content
+        cursor.batches[name].asked, cursor.batches[name].fault = cursor.batches[name].content, ""
     contents = [(name, cursor.batches[name].asked, _last_event(instance, name)) for name in wanted]
     key = hashlib.sha256(repr((cursor.sequence, contents)).encode()).hexdigest()[:32]
     cursor.request, cursor.requested = key, list(wanted)
@@ -215,8 +277,8 @@ def _run_requests(key: str, pieces: Sequence[Sequence[str]]) -> list[dg.RunReque
 def range_tags(batches: Sequence[str]) -> Mapping[str, str]:
     """A range of neighbouring batches as Dagster reads it."""
     return {
-        "dagster/asset_partition_range_start": batches[0],
-        "dagster/asset_partition_range_end": batches[-1],
+        _RANGE_START: batches[0],
+        _RANGE_END: batches[-1],
     }
 
 

@@ -2,15 +2,15 @@
 
 Three mechanisms could repeat a failure. Retries of a step are not used: a step that failed by chance left a dead JVM or
 a full disk behind, and would meet it again. Retries of a run (`run_retries` of the instance, by the daemon, in a new
-process, once, from failure) answer a dead worker and a dead JVM. Automation: `landing_sensor` and `retrain_sensor` ask
-once per content, so a failure comes back only with other data or by a person's hand.
+process, once, from failure) answer a dead worker and a dead JVM. Automation: `retrain_sensor` asks once per content, so
+a failure comes back only with other data or by a person's hand. `landing_sensor` asks again, ever more rarely, for what
+is not read for another reason than a bad source (`landing_watch.settle`).
 """
 
 from collections.abc import Iterator
 
 import dagster as dg
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
-from dagster._utils.error import SerializableErrorInfo
 
 from recsys_assets.java import JavaError
 from recsys_assets.recommender.index import IndexMismatchError
@@ -45,15 +45,6 @@ def is_lost_jvm(error: BaseException) -> bool:
     return any(type(cause).__name__ in _LOST_JVM for cause in _chain(error))
 
 
-def was_bad_source(error: SerializableErrorInfo | None) -> bool:
-    """Whether a recorded failure was the data's own fault."""
-    while error is not None:
-        if error.cls_name == SourceError.__name__:
-            return True
-        error = error.cause
-    return False
-
-
 @dg.failure_hook(name="decide_on_retry")
 def decide_on_retry(context: dg.HookContext) -> None:
     """Tell the daemon, by tags of the run, what to do about the failure of a step.
@@ -72,4 +63,5 @@ def decide_on_retry(context: dg.HookContext) -> None:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        # What `raise … from None` hides was handled, and is not why it failed.
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

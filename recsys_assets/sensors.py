@@ -16,7 +16,7 @@ from recsys_assets.checks.results import was_good
 from recsys_assets.failures import one_line
 from recsys_assets.home import Home
 from recsys_assets.jobs import ingest, recommend, refresh
-from recsys_assets.landing_watch import Cursor, choose, look, request, settle
+from recsys_assets.landing_watch import Cursor, choose, look, request, settle, unread
 from recsys_assets.locking import is_locked
 from recsys_assets.settings import AutomationSettings
 from recsys_assets.storage import AssetStore
@@ -78,19 +78,20 @@ def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDef
 
 def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds: float) -> dg.SensorResult:
     """One tick of `landing_sensor`."""
-    found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=time.time())
+    now = time.time()
+    found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=now)
     cursor, wanted = found.cursor, list[str]()
     if is_busy(context.instance, home):
         # It may be ingesting what lies here. What arrives meanwhile is asked for together, after it.
         found.waiting.append("a run is at work")
     else:
-        found.news += settle(context.instance, cursor)
-        wanted = choose(context.instance, cursor)
+        found.news += settle(context.instance, cursor, now)
+        wanted = choose(context.instance, cursor, now)
     for line in found.news:
         context.log.warning(line)
     if wanted:
         return request(context.instance, cursor, wanted)
-    notes = [*found.news, *found.waiting] or ["nothing new in landing/"]
+    notes = [*found.news, *found.waiting, *unread(cursor, now)] or ["nothing new in landing/"]
     shown = "; ".join(notes[:_NOTES_SHOWN]) + (f"; and {len(notes) - _NOTES_SHOWN} more" * (len(notes) > _NOTES_SHOWN))
     return dg.SensorResult(skip_reason=dg.SkipReason(shown), cursor=cursor.model_dump_json())
 
@@ -179,7 +180,7 @@ def is_busy(instance: dg.DagsterInstance, home: Home) -> bool:
 
 def record_failure(context: dg.RunFailureSensorContext, home: Home) -> None:
     """One line into failures.log, and into the log of the sensor."""
-    line = one_line(context.instance, context.dagster_run, context.failure_event.message or "")
+    line = one_line(context.instance, context.dagster_run)
     stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
     with home.failures.open("a", encoding="utf-8") as log:
         log.write(stamped)

@@ -3,7 +3,6 @@ import os
 import pickle
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -49,30 +48,6 @@ def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """Steps of a run whose end is recorded."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_SUCCESS)
     return [str(event.step_key) for event in events]
-
-
-@pytest.mark.spark
-@pytest.mark.parametrize(("sign", "at_first"), [("SIGINT", "default_int_handler"), ("SIGTERM", "SIG_IGN")])
-def test_a_run_ends_when_somebody_ends_it_and_nothing_tries_it_again(small_data, tmp_path, sign, at_first):
-    """Ctrl-C would start the run again, and `kill` have no effect on what a script started in the background.
-
-    Bash has such a program ignore SIGINT.
-    """
-    home = _home(tmp_path / "home", small_data)
-    command = [Path(sys.executable).with_name("recsys-assets"), "run", "--home", home.path]
-    prepared = {"preexec_fn": lambda: signal.signal(signal.SIGINT, getattr(signal, at_first))}
-    with (tmp_path / "out").open("w") as out:
-        running = subprocess.Popen(command, stdout=out, stderr=out, **prepared)
-    deadline = time.monotonic() + 120
-    while not AssetStore(home.assets).has(["ratings"]):
-        assert running.poll() is None and time.monotonic() < deadline, (tmp_path / "out").read_text()
-        time.sleep(0.05)
-    running.send_signal(getattr(signal, sign))
-    assert running.wait(60) == 130, (tmp_path / "out").read_text()
-    assert "Interrupted. What was finished is kept." in (tmp_path / "out").read_text()
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        [ended] = instance.get_runs()
-        assert ended.status == dg.DagsterRunStatus.FAILURE and ended.tags["dagster/will_retry"] == "false"
 
 
 @pytest.mark.spark
@@ -237,6 +212,32 @@ def test_a_run_whose_work_was_done_while_it_waited_ends_without_a_step(first_run
         pass
 
 
+def ingest_job() -> dg.JobDefinition:
+    """The job `ingest` of the home that the environment names, as another process can build it again."""
+    return build_defs().resolve_job_def("ingest")
+
+
+def test_a_source_is_judged_once_per_run_whatever_process_a_step_has(small_data, tmp_path, monkeypatch):
+    """With a process per step every source would be read through four times, and perhaps judged otherwise each time."""
+    home = _home(tmp_path / "home", small_data)
+    home.settings_file.write_text('[run]\nexecutor = "multiprocess"\n')
+    monkeypatch.setenv("RECSYS_HOME", str(home.path))
+    steps = [dg.AssetKey("rejected_rows"), dg.AssetKey("raw_users")]
+    job = dg.reconstructable(ingest_job).get_subset(asset_selection=frozenset(steps))
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        instance.add_dynamic_partitions("batches", [killed.BATCH])
+        tags = dict.fromkeys(killed.RANGE, killed.BATCH)
+        with dg.execute_job(job, instance=instance, tags=tags) as result:
+            assert result.success
+        said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+        found = [
+            instance.get_latest_materialization_event(step).asset_materialization.metadata["source fingerprint"].value
+            for step in steps
+        ]
+    assert len([line for line in said if f"Batch {killed.BATCH} is accepted" in line]) == 1
+    assert len({*found}) == 1
+
+
 # What is tried again
 
 
@@ -261,6 +262,18 @@ def test_a_dead_jvm_means_another_run(error):
     run = _fail_with(error)
     assert run.tags["dagster/retry_on_asset_or_op_failure"] == "true"
     assert run.tags["dagster/will_retry"] == "true"
+
+
+@pytest.mark.parametrize("hidden", [AssetMissingError("none"), ConnectionRefusedError(111, "refused")])
+def test_what_was_handled_on_the_way_decides_nothing(hidden):
+    """A lost connection that the code had got over would start a run again, or an old error forbid it."""
+    try:
+        try:
+            raise hidden
+        except Exception:
+            raise ZeroDivisionError from None
+    except ZeroDivisionError as error:
+        assert not is_permanent(error) and not is_lost_jvm(error)
 
 
 def test_an_error_nobody_foresaw_is_not_tried_again():

@@ -1,7 +1,9 @@
 import os
 import socket
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -316,17 +318,186 @@ def test_a_failed_ingest_is_tried_again_only_when_its_content_changes(ticker):
     assert ticker.ingested() == {"one"}
 
 
-def test_one_bad_batch_does_not_keep_its_companions_out(ticker):
-    """One unreadable file among many would keep all of them from being ingested."""
-    for number in range(5):
-        ticker.land(f"batch-{number}", first_user=10 * number)
-    ticker.spoil("batch-2a")
+def _csv(ticker: Ticker, number: int, rows: int = 1) -> str:
+    """A small batch; without rows it holds a header only."""
+    name = f"day-{number:03}.csv"
+    lines = [f"{number},{movie},3,{880_000_000 + number}\n" for movie in range(1, rows + 1)]
+    (ticker.home.landing / name).write_text("".join(["user_id,movie_id,rating,timestamp\n", *lines]))
+    return name
+
+
+def test_bad_batches_among_many_cost_one_run_more(ticker):
+    """One unreadable file among many would keep all of them out, or have each of them read by a run of its own."""
+    empty = _csv(ticker, 40, rows=0)
+    good = {_csv(ticker, number) for number in range(64) if number != 40}
+    ticker.spoil("worse")
     ticker.settle()
-    assert ticker.ingested() == {f"batch-{number}" for number in range(5)}
-    assert ticker.users() == 30
+    assert ticker.ingested() == good and ticker.users() == 63
+    assert ticker.instance.get_runs_count() == 2
+    told = str(ticker.tick().skip_reason.skip_message)
+    assert f"{empty} is not read: Batch {empty}: " in told and "worse is not read: " in told
     ticker.land("later", first_user=500)
     ticker.settle()
-    assert ticker.users() == 36 and "batch-2a" not in ticker.batches()
+    assert ticker.users() == 69 and not {empty, "worse"} & {*ticker.batches()}
+
+
+def test_a_fault_that_passes_is_tried_again_and_told_meanwhile(ticker):
+    """After a minute of a full disk, a broken settings file or a missing Java, nobody would ever read what landed."""
+    ticker.land("one")
+    obstacle = ticker.home.assets / "raw_users"
+    obstacle.write_text("no folder can be made here")
+    ticker.tick()
+    ticker.tick()
+    assert ticker.run() == [False]
+    for _ in range(3):
+        told = str(ticker.tick().skip_reason.skip_message)
+        assert not ticker.asked and "one is not read: raw_users: " in told and str(obstacle) in told
+    assert "again in " in told
+    obstacle.unlink()
+    ticker.now += 60
+    ticker.settle()
+    assert ticker.ingested() == {"one"} and ticker.instance.get_runs_count() == 2
+    assert "not read" not in str(ticker.tick().skip_reason.skip_message)
+
+
+def test_a_fault_that_stays_is_tried_ever_more_rarely(ticker):
+    """A fault that nobody mends would start a run every few seconds."""
+    ticker.land("one")
+    (ticker.home.assets / "raw_users").write_text("no folder can be made here")
+    for _ in range(3_600 // 10):
+        ticker.tick()
+        ticker.run()
+    assert ticker.instance.get_runs_count() == 6
+
+
+def test_a_merge_that_fails_is_done_again_when_it_can_be(ticker):
+    """What was read while the disk was full would be in no table until something else lands."""
+    ticker.land("one")
+    ticker.land("two", first_user=50)
+    obstacle = ticker.home.assets / "ratings"
+    obstacle.write_text("no folder can be made here")
+    ticker.tick()
+    ticker.tick()
+    assert ticker.run() == [False] and ticker.ingested() == {"one", "two"}
+    assert "two is not read: ratings: " in str(ticker.tick().skip_reason.skip_message)
+    obstacle.unlink()
+    ticker.now += 60
+    ticker.tick()
+    assert ticker.ranges() == [("two", "two")] and ticker.run() == [True]
+    ticker.settle()
+    assert ticker.instance.get_runs_count() == 2 and not sensors.unsound(ticker.instance)
+
+
+def test_a_source_that_is_away_when_it_is_to_be_read_keeps_nobody_out_and_is_read_later(ticker):
+    """A mount that is gone for a moment would keep its batches out for ever, and those of all others meanwhile."""
+    folder = ticker.land("away")
+    ticker.land("good", first_user=50)
+    ticker.tick()
+    ticker.tick()
+    folder.rename(ticker.home.path / "elsewhere")
+    assert ticker.run() == [False]
+    (ticker.home.path / "elsewhere").rename(folder)
+    ticker.tick()
+    assert ticker.ranges() == [("good", "good")] and ticker.run() == [True]
+    assert "away is not read: Batch away: FileNotFoundError" in str(ticker.tick().skip_reason.skip_message)
+    ticker.now += 60
+    ticker.settle()
+    assert ticker.ingested() == {"away", "good"}
+
+
+def test_a_landing_folder_that_is_gone_is_told_and_forgets_nothing(ticker):
+    """While a disk is not mounted every batch would be taken for removed, and asked for again afterwards."""
+    ticker.land("one")
+    ticker.spoil("bad")
+    ticker.settle()
+    runs = ticker.instance.get_runs_count()
+    ticker.home.landing.rename(ticker.home.path / "elsewhere")
+    assert "landing is not there" in str(ticker.tick().skip_reason.skip_message)
+    (ticker.home.path / "elsewhere").rename(ticker.home.landing)
+    ticker.settle()
+    assert ticker.instance.get_runs_count() == runs
+
+
+def test_a_run_that_was_never_started_is_asked_for_again(ticker):
+    """If the daemon dies between a tick and its run, what had landed would never be read."""
+    ticker.land("one")
+    ticker.tick()
+    ticker.tick()
+    assert ticker.asked
+    assert "no run was started for it" in str(ticker.tick().skip_reason.skip_message)
+    ticker.now += 60
+    ticker.settle()
+    assert ticker.ingested() == {"one"}
+
+
+def test_a_run_that_somebody_canceled_is_not_asked_for_again(ticker):
+    """Whoever ends a run in the UI would see it come back a minute later."""
+    ticker.land("one")
+    ticker.tick()
+    ticker.tick()
+    (asked,) = ticker.asked
+    run = ticker.instance.create_run_for_job(ticker.job("ingest"), tags=dict(asked.tags))
+    ticker.instance.report_run_canceled(run)
+    for _ in range(20):
+        told = str(ticker.tick().skip_reason.skip_message)
+        assert not ticker.asked and "one is not read: its run was canceled" in told
+
+
+def test_what_a_person_has_read_is_no_longer_told(ticker):
+    """The sensor would name a batch as unread for ever that `backfill` has read since."""
+    ticker.spoil("one")
+    ticker.settle()
+    assert "one is not read" in str(ticker.tick().skip_reason.skip_message)
+    (ticker.home.landing / "one" / "u.data").unlink()
+    made_up(n_users=6, n_movies=8).write(ticker.home.path / "mended")
+    for file in (ticker.home.path / "mended").iterdir():
+        file.rename(ticker.home.landing / "one" / file.name)
+    ticker.instance.add_dynamic_partitions("batches", ["one"])
+    tags = dict(zip(RANGE, ["one", "one"], strict=True))
+    assert ticker.job("ingest").execute_in_process(instance=ticker.instance, tags=tags).success
+    ticker.tick()
+    assert "not read" not in str(ticker.tick().skip_reason.skip_message) and not ticker.asked
+
+
+@contextmanager
+def _as_anybody(*folders: Path) -> Iterator[None]:
+    """Without root's right to read everything, where the tests are run by root; the folders are then anybody's."""
+    if os.geteuid():
+        yield
+        return
+    for folder in folders:
+        os.chown(folder, 65_534, 65_534)
+    os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_may_not_be_read_is_named_until_it_may(monkeypatch, kind):
+    """A batch with the wrong permissions would be passed over without a word, or be called empty."""
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
+        home = Home(Path(folder) / "home")
+        ticker = Ticker(home, instance, monkeypatch)
+        locked = home.landing / "locked.csv"
+        _csv(ticker, 1)
+        if kind == "folder":
+            locked.mkdir()
+            (locked / "ratings.csv").write_text("user_id,movie_id,rating,timestamp\n9,1,3,880000000\n")
+        else:
+            locked.write_text("user_id,movie_id,rating,timestamp\n9,1,3,880000000\n")
+        right = locked.stat().st_mode
+        locked.chmod(0)
+        Path(folder).chmod(0o755)
+        with _as_anybody(home.path, home.landing, home.landing / "day-001.csv", home.assets, home.scratch):
+            ticker.tick()
+            ticker.tick()
+            assert ticker.ranges() == [("day-001.csv", "day-001.csv")] and ticker.run() == [True]
+            assert "locked.csv cannot be read: " in str(ticker.tick().skip_reason.skip_message)
+        locked.chmod(right)
+        ticker.settle()
+        assert ticker.ingested() == {"day-001.csv", "locked.csv"}
 
 
 # The refresh
@@ -594,6 +765,21 @@ def test_a_refused_batch_does_not_end_a_backfill(tmp_path, names):
         assert list(instance.get_dynamic_partitions("batches")) == good
     if good:
         assert len(table(home, "users")) == 6 * len(good)
+
+
+def test_a_backfill_of_many_with_some_that_are_refused_is_two_runs(tmp_path):
+    """Minutes would become hours, because every batch is read by a run of its own."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    for number in range(30):
+        rows = "" if number in (7, 20) else f"{number},1,3,880000000\n{number},2,4,880000001\n"
+        (home.landing / f"day-{number:02}.csv").write_text(f"user_id,movie_id,rating,timestamp\n{rows}")
+    names = home.landed_batches()
+    ran = invoke("backfill", *names, "--home", home.path)
+    assert ran.exit_code == 1 and "Batch day-07.csv: " in ran.stderr and "Batch day-20.csv: " in ran.stderr
+    assert len(AssetStore(home.assets).batches(["raw_ratings"])) == len(table(home, "users")) == 28
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert instance.get_runs_count() == 2
 
 
 def test_a_batch_that_is_refused_now_keeps_what_was_read_of_it(tmp_path):

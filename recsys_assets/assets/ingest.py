@@ -7,50 +7,84 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
-from recsys_assets.batches import RAW_TABLES, Accepted, Batch
+from recsys_assets.batches import Accepted, Batch
 from recsys_assets.forgotten import forgotten_users
 from recsys_assets.home import Home
+from recsys_assets.landed import fingerprint
 from recsys_assets.partitions import BATCHES
 from recsys_assets.recommender.frames import lazy
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.leaving_out import sample_users, without_users
 from recsys_assets.resources import HomeResource
 from recsys_assets.settings import Settings
+from recsys_assets.verdicts import read_each
 
 Batches = dict[str, nw.LazyFrame]
 # By this the automation knows whether what lies in landing/ is what was ingested.
 SOURCE_FINGERPRINT = "source fingerprint"
 # By this a run knows whether `ratings` holds what it should: the batches, who was left out, the sample.
 MERGED_FROM = "merged from"
-_RELEASE = "MovieLens release"
+_FORMAT, _SCALE, _RELEASE = "format", "rating scale", "MovieLens release"
+_REJECTED, _CLEANED = "rejected rows", "cleaned texts"
+# What is known of a batch that may come in, recorded with each of its raw tables.
+_FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, _RELEASE, _REJECTED, _CLEANED}
 # A range of batches in order of arrival is read in one go, so a later one must be held against those before it.
 _Known = list[tuple[str, str | None]]
 
 
 def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Settings) -> Batches:
-    """One table of every batch of the run; none if one of them is refused."""
+    """One table of every batch of the run; none if one of them is refused.
+
+    A run judges a batch once, in its first step; the others take over what that has found.
+    """
     table, known = context.asset_key.path[-1], _Known(_ingested(context))
-    read = {}
-    for name in context.partition_keys:
+
+    def judged(batch: Batch, content: str) -> Mapping[str, str | int]:
+        accepted = batch.accept(content, known, settings.data.max_rejected_share)
+        known.append((batch.name, accepted.release))
+        context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
+        if accepted.cleaned:
+            context.log.warning(f"Batch {batch.name}: control characters taken out of {accepted.cleaned:,} texts")
+        return _facts(accepted)
+
+    def read(name: str) -> nw.LazyFrame:
+        # Looked up and hashed before it is judged: what the disk or the system refuses here is no fault of the source.
+        source, found = home.folders.batch(name), _found_in_this_run(context, name)
+        content = "" if found else fingerprint(source)
         batch = Batch.open(home.folders, name, settings.data, home.scratch)
-        accepted = batch.accept(known, settings.data.max_rejected_share)
-        known.append((name, accepted.release))
-        if table == RAW_TABLES[0] and accepted.cleaned:
-            context.log.warning(f"Batch {name}: control characters taken out of {accepted.cleaned:,} texts")
-        context.add_asset_metadata(_facts(accepted), asset_key=context.asset_key, partition_key=name)
-        read[name] = lazy(batch.table(table))
-    return read
+        facts = found or judged(batch, content)
+        context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=name)
+        return lazy(batch.table(table))
+
+    return read_each(context, read)
 
 
 def _facts(accepted: Accepted) -> Mapping[str, str | int]:
     facts: dict[str, str | int] = {
         SOURCE_FINGERPRINT: accepted.fingerprint,
-        "format": accepted.format,
-        "rating scale": f"{accepted.low:g} to {accepted.high:g}",
-        "rejected rows": accepted.rejected,
-        "cleaned texts": accepted.cleaned,
+        _FORMAT: accepted.format,
+        _SCALE: f"{accepted.low:g} to {accepted.high:g}",
+        _REJECTED: accepted.rejected,
+        _CLEANED: accepted.cleaned,
     }
     return facts | ({_RELEASE: accepted.release} if accepted.release else {})
+
+
+def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping[str, dg.MetadataValue]:
+    """What the first step of this run, or of the one that it goes on with, has recorded of a batch, if anything."""
+    record = _newest(context, batch) if context.asset_key != rejected_rows.key else None
+    run = context.run
+    if record is None or record.run_id not in (run.run_id, run.parent_run_id, run.root_run_id):
+        return {}
+    materialization = record.asset_materialization
+    assert materialization is not None
+    return {name: value for name, value in materialization.metadata.items() if name in _FACTS}
+
+
+def _newest(context: dg.AssetExecutionContext, batch: str) -> dg.EventLogRecord | None:
+    """The newest materialization of `rejected_rows` of a batch."""
+    wanted = dg.AssetRecordsFilter(asset_key=rejected_rows.key, asset_partitions=[batch])
+    return next(iter(context.instance.fetch_materializations(wanted, limit=1).records), None)
 
 
 def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | None]]:
@@ -59,10 +93,8 @@ def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | No
     for name in context.instance.get_dynamic_partitions(str(BATCHES.name)):
         if name in here:
             continue
-        records = context.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=rejected_rows.key, asset_partitions=[name]), limit=1
-        ).records
-        materialization = records[0].asset_materialization if records else None
+        record = _newest(context, name)
+        materialization = record.asset_materialization if record else None
         recorded = materialization.metadata.get(_RELEASE) if materialization else None
         yield name, str(recorded.value) if recorded else None
 

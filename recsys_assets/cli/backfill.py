@@ -110,7 +110,7 @@ def _read_there(home: Home, address: str, instance: "dg.DagsterInstance", batche
         BatchesRefusedError: some were refused; the others are read and merged.
         CommandError: a run failed otherwise.
     """
-    from recsys_assets.cli.launch import Ended, Launch, carry_out, one_by_one, reading_again, refusal
+    from recsys_assets.cli.launch import Ended, Launch, carry_out, reading_again, reading_the_rest, refused_by
     from recsys_assets.failures import reason, step_failures
 
     def attempt(wanted: Launch) -> Ended:
@@ -121,11 +121,11 @@ def _read_there(home: Home, address: str, instance: "dg.DagsterInstance", batche
             return Ended(True)
         failures = [f"{step} failed: {reason(error)}" for step, error in step_failures(instance, ended.run_id)]
         told = failures or [f"The run ended as {ended.status.value}: {address}/runs/{ended.run_id}"]
-        return Ended(False, refusal(instance, ended.run_id), told)
+        return Ended(False, refused_by(instance, ended.run_id), told)
 
     refused, failures = carry_out(
         reading_again(instance, batches),
-        lambda read, refused: one_by_one(home, instance, batches, read=read, refused=refused),
+        lambda read, refused: reading_the_rest(home, instance, batches, read=read, refused=refused),
         attempt,
     )
     if refused or failures:

@@ -3,7 +3,6 @@
 What is shown meanwhile belongs to `progress`.
 """
 
-import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,20 +18,20 @@ from recsys_assets.assets.ingest import merged_from, rests_on
 from recsys_assets.assets.serving import recommendations
 from recsys_assets.batches import read_batches
 from recsys_assets.build import build_defs
+from recsys_assets.cli.ending import is_ending
 from recsys_assets.cli.landing import checked_batch_name
 from recsys_assets.cli.progress import RunProgress
-from recsys_assets.cli.resume import is_to_be_tried_again, resume, was_interrupted
-from recsys_assets.failures import reason, step_failures
+from recsys_assets.cli.resume import NEVER_BY_A_DAEMON, has_lost_its_jvm, resume
 from recsys_assets.home import Home
 from recsys_assets.jobs import everything, ingest, recommend, refresh
-from recsys_assets.landing_watch import RAW, contiguous, selections
+from recsys_assets.landing_watch import contiguous, selections
 from recsys_assets.launcher import fail_dead_runs
 from recsys_assets.partitions import BATCHES
 from recsys_assets.resources import spark_resource, start_early
-from recsys_assets.retries import was_bad_source
 from recsys_assets.sensors import are_of_present_ratings, unsound
 from recsys_assets.settings import Settings
 from recsys_assets.storage import AssetStore
+from recsys_assets.verdicts import verdicts_of
 
 # More batches than this are counted, not listed.
 _NAMED = 5
@@ -90,12 +89,12 @@ class Ended:
 
     Attributes:
         success: whether all of it was done.
-        refusal: why a batch was refused, if the run failed of nothing else.
-        failures: what else failed, in words.
+        refused: why, by batch that could not be read.
+        failures: what failed, in words.
     """
 
     success: bool
-    refusal: str | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
     failures: Sequence[str] = ()
 
 
@@ -111,10 +110,6 @@ def execute(
         chosen: what to run; by default what is pending is ingested and the rest is refreshed.
         again: batches to read again and to merge, instead of either.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # What a script starts in the background ignores SIGINT, and Dagster makes SIGTERM do what SIGINT does: `kill`
-        # would have no effect.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     progress = RunProgress(terminal, log)
     with progress, dg.DagsterInstance.get() as instance:
         defs = dg.Definitions.merge(
@@ -127,8 +122,8 @@ def execute(
 
         def rest(read: Collection[str], refused: Collection[str]) -> list[Launch]:
             if again:
-                return one_by_one(home, instance, again, read=read, refused=refused)
-            return plan(home, instance, assets, refused=refused, one_by_one=True)
+                return reading_the_rest(home, instance, again, read=read, refused=refused)
+            return plan(home, instance, assets, refused=refused)
 
         first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
         spark = spark_resource(Settings.load(home).spark)
@@ -144,11 +139,11 @@ def carry_out(
 ) -> tuple[Mapping[str, str], Sequence[str]]:
     """Run one launch after the other; a batch that is refused does not keep the others out.
 
-    It fails the run of all that are read with it. They are then read one by one, and the rest is done without it.
+    A run names all the batches that it cannot read before it fails, so what comes next is done without them.
 
     Args:
         first: what is to be run.
-        rest: what is to be run after a refusal, each batch by itself, given those that were read and those refused.
+        rest: what is to be run after a refusal, given the batches that were read and those that were refused.
         attempt: runs one launch.
 
     Returns:
@@ -162,12 +157,11 @@ def carry_out(
             read += launch.batches
         elif launch.is_extra:
             continue
-        elif ended.refusal is None or not launch.batches:
-            return refused, ended.failures or ["The run ended early."]
-        else:
-            if len(launch.batches) == 1:
-                refused[launch.batches[0]] = ended.refusal
+        elif ended.refused:
+            refused |= ended.refused
             pending = rest(read, refused)
+        else:
+            return refused, ended.failures or ["The run ended early."]
     return refused, []
 
 
@@ -189,20 +183,21 @@ def _attempt(
     start_early(spark, _ops(selected))
     result = job.execute_in_process(
         instance=instance,
-        tags=launch.tags,
+        tags={**launch.tags, **NEVER_BY_A_DAEMON},
         asset_selection=list(launch.assets),
         run_config={"loggers": {progress.logger_name: {}}, **launch.config},
         raise_on_error=False,
     )
+    is_lost = has_lost_its_jvm(instance, result.run_id)
+    if is_ending(after_a_death=is_lost):
+        raise KeyboardInterrupt
     if result.success:
         return Ended(True)
-    if was_interrupted(instance, result.run_id):
-        raise KeyboardInterrupt
-    if is_to_be_tried_again(instance, result.run_id):
+    if is_lost:
         told = "; ".join(progress.failures)
         progress.begin_again(f"{told}\nThat may pass: once more, in a new process, what is not done")
         return Ended(resume(instance, result.run_id, progress.take), failures=progress.failures)
-    ended = Ended(False, refusal(instance, result.run_id), progress.failures.copy())
+    ended = Ended(False, refused_by(instance, result.run_id), progress.failures.copy())
     if launch.is_extra:
         progress.announce(f"{'; '.join(ended.failures)}\nWhat comes next does not need it.")
     progress.failures.clear()
@@ -213,10 +208,9 @@ def _ops(job: dg.JobDefinition) -> list[dg.OpDefinition]:
     return [node for node in job.all_node_defs if isinstance(node, dg.OpDefinition)]
 
 
-def refusal(instance: dg.DagsterInstance, run_id: str) -> str | None:
-    """Why a batch was refused, if a run failed of nothing else."""
-    errors = [error for _, error in step_failures(instance, run_id)]
-    return reason(errors[0]) if errors and all(map(was_bad_source, errors)) else None
+def refused_by(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    """Why a run did not read some of its batches, by batch."""
+    return {batch: verdict.reason for batch, verdict in verdicts_of(instance, run_id).items()}
 
 
 def reading_again(instance: dg.DagsterInstance, batches: Collection[str]) -> list[Launch]:
@@ -229,7 +223,7 @@ def reading_again(instance: dg.DagsterInstance, batches: Collection[str]) -> lis
     ]
 
 
-def one_by_one(
+def reading_the_rest(
     home: Home,
     instance: dg.DagsterInstance,
     batches: Collection[str],
@@ -241,11 +235,10 @@ def one_by_one(
     name = str(BATCHES.name)
     for batch in set(refused) - read_batches(home):
         instance.delete_dynamic_partition(name, batch)
-    left = [batch for batch in instance.get_dynamic_partitions(name) if batch in {*batches} - {*read, *refused}]
-    singly = [Launch(ingest.name, f"Ingesting {batch}", [batch], RAW) for batch in left]
+    if left := {*batches} - {*read, *refused}:
+        return reading_again(instance, left)
     merged = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is None]
-    is_anything = bool(left) or bool(read_batches(home))
-    return [*singly, Launch(ingest.name, "Merging", assets=merged)] if is_anything else []
+    return [Launch(ingest.name, "Merging", assets=merged)] if read_batches(home) else []
 
 
 def pipeline_assets(defs: dg.Definitions) -> list[dg.AssetsDefinition]:
@@ -259,7 +252,6 @@ def plan(
     assets: Sequence[dg.AssetsDefinition],
     *,
     refused: Collection[str] = (),
-    one_by_one: bool = False,
 ) -> list[Launch]:
     """What has to run: everything for the batches that are not ingested yet, or only what follows from `ratings`.
 
@@ -270,13 +262,12 @@ def plan(
         instance: which knows them.
         assets: the pipeline's.
         refused: batches to leave aside.
-        one_by_one: whether each batch is read by a run of its own.
     """
     merged = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is None]
     raw = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is not None]
     ingested = read_batches(home)
     known = _register(home, instance, ingested, refused)
-    pieces = [[name] for name in known if name not in ingested] if one_by_one else _contiguous(known, ingested)
+    pieces = _contiguous(known, ingested)
     in_use = AssetStore(home.assets).has(["promoted_configuration"])
     if pieces:
         # Only the last piece may go on to the merge: before it, some batch is still missing.

@@ -10,32 +10,26 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.storage.tags import MAX_RETRIES_TAG, PARENT_RUN_ID_TAG, ROOT_RUN_ID_TAG, WILL_RETRY_TAG
+from dagster._core.storage.tags import (
+    MAX_RETRIES_TAG,
+    PARENT_RUN_ID_TAG,
+    RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
+    ROOT_RUN_ID_TAG,
+)
 
 from recsys_assets.build import build_defs
 
+# A run of the command line that was ended or killed must not go on in the daemon of a home that is served meanwhile.
+NEVER_BY_A_DAEMON = {MAX_RETRIES_TAG: "0"}
 _POLL_SECONDS = 0.5
-_GRACE_SECONDS = 20.0
+# Less than the command itself has to end (`ending`).
+_GRACE_SECONDS = 5.0
 
 
-def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether somebody ended the run of this process, by Ctrl-C or `kill`; from then on nothing will try it again.
-
-    As nobody has asked Dagster for it, Dagster takes it for a failure like that of a dead worker.
-    """
-    ended = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    errors = [entry.dagster_event.job_failure_data.error for entry in ended if entry.dagster_event]
-    is_so = any(error and error.cls_name == DagsterExecutionInterruptedError.__name__ for error in errors)
-    if is_so:
-        instance.add_run_tags(run_id, {WILL_RETRY_TAG: "false", MAX_RETRIES_TAG: "0"})
-    return is_so
-
-
-def is_to_be_tried_again(instance: dg.DagsterInstance, run_id: str) -> bool:
+def has_lost_its_jvm(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether the run failed in a way that another process may get over."""
     run = instance.get_run_by_id(run_id)
-    return run is not None and run.tags.get(WILL_RETRY_TAG) == "true"
+    return run is not None and run.tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
 
 
 def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.DagsterEvent], None]) -> bool:
@@ -94,7 +88,7 @@ def _main(run_id: str) -> int:
         # Without the parent's range of batches, raw tables would not know what to read.
         tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
         # By these the UI shows them as one group, and the parent process finds this run.
-        tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id}
+        tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id, **NEVER_BY_A_DAEMON}
         options = dg.ReexecutionOptions.from_failure(run_id, instance)
         with dg.execute_job(
             job, instance=instance, run_config=config, tags=tags, reexecution_options=options

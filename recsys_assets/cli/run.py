@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from recsys_assets.cli.ending import ending
 from recsys_assets.cli.landing import fetch_into
 from recsys_assets.cli.quiet import quiet
 from recsys_assets.cli.reader import Reader
@@ -76,8 +77,9 @@ def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:
 
 @contextmanager
 def locked(home: Home) -> Iterator[None]:
-    """Make the home ready for a run and keep other runs of it out; the operating system gives the lock back when a
-    process dies.
+    """Make the home ready for a run, keep other runs of it out, and end by Ctrl-C and TERM as `ending` says.
+
+    The operating system gives the lock back when a process dies.
 
     Raises:
         CommandError: another process holds it.
@@ -93,11 +95,12 @@ def locked(home: Home) -> Iterator[None]:
             f"Another run works on this home ({home.path}). Wait until it has ended, or end it, and run this again; "
             "a run in another home (--home) does not have to wait."
         ) from None
-    try:
-        tidy(home)
-        yield
-    finally:
-        lock.release()
+    with ending():
+        try:
+            tidy(home)
+            yield
+        finally:
+            lock.release()
 
 
 @contextmanager

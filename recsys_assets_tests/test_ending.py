@@ -1,0 +1,194 @@
+"""Commands that are ended by signals, as people, shells and supervisors send them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from recsys_assets.home import Home
+from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
+from recsys_assets_tests.running import copied
+from recsys_assets_tests.served import served, wait_for
+
+COMMAND = Path(sys.executable).with_name("recsys-assets")
+ON_SPARK = 'engine = "spark"\n'
+
+
+@dataclass
+class AtWork:
+    """A command in a process group of its own, while it works on a home."""
+
+    home: Home
+    process: subprocess.Popen[bytes]
+    runs_before: int
+
+    def family(self) -> list[psutil.Process]:
+        """Every process of it."""
+        return [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+
+    def jvm(self) -> psutil.Process:
+        """The one that Spark runs in."""
+        (found,) = [process for process in self.family() if process.name() == "java"]
+        return found
+
+    def check_ended(self, sign: int, family: list[psutil.Process]) -> None:
+        """It has ended by the signal, with all its processes; what it did is failed, and nobody tries it again."""
+        printed = (self.home.path / "printed").read_text
+        assert self.process.wait(60) == -sign, printed()
+        assert "Interrupted. What was finished is kept." in printed()
+        assert not psutil.wait_procs(family, timeout=30)[1]
+        with dg.DagsterInstance.from_config(str(self.home.dagster)) as instance:
+            runs = instance.get_runs()
+        assert len(runs) == self.runs_before + 1, "the run was tried again"
+        assert runs[0].status == dg.DagsterRunStatus.FAILURE
+        assert runs[0].tags["dagster/will_retry"] == "false"
+
+
+@contextmanager
+def at_work(home: Home, command: str, step: str, sigint: int = signal.SIG_DFL) -> Iterator[AtWork]:
+    """A command from the moment at which a step begins; nothing is left of it afterwards.
+
+    Args:
+        home: that it works on.
+        command: and its arguments.
+        step: as it is printed.
+        sigint: what the shell that starts it has made of SIGINT.
+    """
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        before = instance.get_runs_count()
+    printed = home.path / "printed"
+    words = [COMMAND, *command.split(), "--home", home.path]
+    with printed.open("w") as out:
+        process = subprocess.Popen(
+            words,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, sigint),
+        )
+
+    def has_begun() -> bool:
+        assert process.poll() is None, printed.read_text()
+        return f" {step} " in printed.read_text()
+
+    try:
+        wait_for(f"{step} of {command}", has_begun, 600)
+        yield AtWork(home, process, before)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _home(folder: Path, small_data, settings: str = "") -> Home:
+    home = Home(folder)
+    home.prepare()
+    home.settings_file.write_text(settings + FAST_SETTINGS)
+    small_data.write(home.landing / "small")
+    return home
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(
+    ("command", "sign", "sigint"),
+    [("run", signal.SIGINT, signal.SIG_DFL), ("backfill small", signal.SIGTERM, signal.SIG_IGN)],
+)
+def test_a_command_ends_by_the_signal_that_it_gets(small_data, tmp_path, command, sign, sigint):
+    """A script would go on after Ctrl-C, systemd call a stop a failure, or `kill` do nothing to what Bash started."""
+    home = _home(tmp_path / "home", small_data)
+    with at_work(home, command, "users", sigint) as working:
+        family = working.family()
+        working.process.send_signal(sign)
+        working.check_ended(sign, family)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("is_first", [False, True])
+def test_a_jvm_that_is_ended_together_with_its_run_is_no_crash(small_data, tmp_path, is_first):
+    """`timeout`, systemd and Docker end the JVM too, before the run or with it: the run would take itself up again."""
+    home = _home(tmp_path / "home", small_data, ON_SPARK)
+    with at_work(home, "backfill small", "ratings") as working:
+        family, jvm = working.family(), working.jvm()
+        if is_first:
+            jvm.send_signal(signal.SIGTERM)
+            wait_for("the end of the JVM", lambda: jvm.status() == psutil.STATUS_ZOMBIE)
+        os.killpg(working.process.pid, signal.SIGTERM)
+        working.check_ended(signal.SIGTERM, family)
+
+
+def test_what_cannot_end_is_ended_where_it_stands():
+    """A supervisor would wait in vain for a library that keeps control, and then kill only one of its processes.
+
+    The second program is asked twice, and does not wait for its time to run out.
+    """
+    program = """
+import subprocess, sys, time
+from recsys_assets.cli import ending
+ending._GRACE_SECONDS = float(sys.argv[1])
+with ending.ending():
+    child = subprocess.Popen(["sleep", "600"])
+    while True:
+        try:
+            print(child.pid, flush=True)
+            time.sleep(600)
+        except KeyboardInterrupt:
+            pass
+"""
+    for grace, times in ((2, 1), (600, 2)):
+        stuck = subprocess.Popen([sys.executable, "-c", program, str(grace)], stdout=subprocess.PIPE, text=True)
+        assert stuck.stdout
+        child = psutil.Process(int(stuck.stdout.readline()))
+        for _ in range(times):
+            stuck.send_signal(signal.SIGTERM)
+            assert stuck.stdout.readline()
+            time.sleep(1.5 * (times - 1))
+        assert stuck.wait(60) == 128 + signal.SIGTERM
+        psutil.wait_procs([child], timeout=30)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "step"), [("study --protocols time_cut --budget 1", "study_trials"), ("compact", "users")]
+)
+def test_long_commands_end_with_their_group(materialized_home, tmp_path, command, step):
+    """A study of hours, or the erasing of a user, would go on in another process after it was ended."""
+    home = copied(materialized_home, tmp_path / "home")
+    home.settings_file.write_text(ON_SPARK + FAST_SETTINGS)
+    if command == "compact":
+        assert invoke("forget", "7", "--home", home.path).exit_code == 0
+    with at_work(home, command, step) as working:
+        family = working.family()
+        os.killpg(working.process.pid, signal.SIGTERM)
+        working.check_ended(signal.SIGTERM, family)
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_beside_serve_stays_ended(materialized_home, tmp_path, sign):
+    """The daemon of a served home would go on with a run that somebody has just ended or killed."""
+    home = copied(materialized_home, tmp_path / "home")
+    still = "\n[automation]\nsensors = false\nschedule = false\n"
+    home.settings_file.write_text(FAST_SETTINGS + still)
+    with served(home), at_work(home, "run", "als_model_unadjusted") as working:
+        family = working.family()
+        os.killpg(working.process.pid, sign)
+        psutil.wait_procs(family, timeout=30)
+        with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+            run_id = instance.get_runs(limit=1)[0].run_id
+            wait_for("the end of the run", lambda: instance.get_run_by_id(run_id).is_finished)  # type: ignore[union-attr]
+            # The daemon looks every few seconds; what it launches is there as soon as it has looked.
+            looks = time.monotonic() + 20
+            wait_for("looks of the daemon", lambda: time.monotonic() > looks)
+            assert instance.get_runs(limit=1)[0].run_id == run_id
+            assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
