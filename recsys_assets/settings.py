@@ -530,6 +530,13 @@ class AutomationSettings(Section):
         return time_zone
 
 
+class HistorySettings(Section):
+    """How long finished runs and their logs are kept. What assets and checks rest on stays whatever is set here."""
+
+    keep_days: float = Field(30, ge=0, description="Days after which a finished run is deleted.")
+    keep_runs: int = Field(50, ge=1, description="Finished runs that are kept at most, the newest ones.")
+
+
 class _Environment(EnvSettingsSource):
     """The RECSYS_ variables."""
 
@@ -593,6 +600,7 @@ class Settings(BaseSettings):
     run: RunSettings = RunSettings()
     checks: CheckSettings = CheckSettings()
     automation: AutomationSettings = AutomationSettings()
+    history: HistorySettings = HistorySettings()
 
     @classmethod
     def settings_customise_sources(

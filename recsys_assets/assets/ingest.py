@@ -24,10 +24,10 @@ Batches = dict[str, nw.LazyFrame]
 SOURCE_FINGERPRINT = "source fingerprint"
 # By this a run knows whether `ratings` holds what it should: the batches, who was left out, the sample.
 MERGED_FROM = "merged from"
-_FORMAT, _SCALE, _RELEASE = "format", "rating scale", "MovieLens release"
+_FORMAT, _SCALE, RELEASE = "format", "rating scale", "MovieLens release"
 _REJECTED, _CLEANED = "rejected rows", "cleaned texts"
 # What is known of a batch that may come in, recorded with each of its raw tables.
-_FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, _RELEASE, _REJECTED, _CLEANED}
+_FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, RELEASE, _REJECTED, _CLEANED}
 # A range of batches in order of arrival is read in one go, so a later one must be held against those before it.
 _Known = list[tuple[str, str | None]]
 
@@ -67,7 +67,7 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
         _REJECTED: accepted.rejected,
         _CLEANED: accepted.cleaned,
     }
-    return facts | ({_RELEASE: accepted.release} if accepted.release else {})
+    return facts | ({RELEASE: accepted.release} if accepted.release else {})
 
 
 def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping[str, dg.MetadataValue]:
@@ -95,7 +95,7 @@ def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | No
             continue
         record = _newest(context, name)
         materialization = record.asset_materialization if record else None
-        recorded = materialization.metadata.get(_RELEASE) if materialization else None
+        recorded = materialization.metadata.get(RELEASE) if materialization else None
         yield name, str(recorded.value) if recorded else None
 
 

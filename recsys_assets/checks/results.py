@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 from recsys_assets.recommender.quality import Finding
 
-_FACTS = "facts"
+FACTS = "facts"
 # Bad states since the last good one; more than this in a row, and there is nothing to compare with.
 _LOOKED_BACK = 50
 
@@ -33,7 +34,7 @@ def check_result(key: dg.AssetCheckKey, findings: Sequence[Finding], facts: Mapp
             "expected": 0,
             "threshold": 0,
             "rules": dg.MetadataValue.table([_record(finding) for finding in findings]),
-            _FACTS: dg.MetadataValue.json(dict(facts)),
+            FACTS: dg.MetadataValue.json(dict(facts)),
         },
     )
 
@@ -67,7 +68,7 @@ def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapp
     The newest materialization would not do: after a bad one, the next bad one would look unchanged.
     """
     for evaluation in filter(_is_good, _evaluations(instance, key)):
-        facts = evaluation.metadata.get(_FACTS)
+        facts = evaluation.metadata.get(FACTS)
         return facts.value if isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) else {}
     return {}
 
@@ -82,12 +83,25 @@ def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> bool | None
     return None
 
 
+def needed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> set[int]:
+    """Ids of the results of a check that `was_good` and `last_good_facts` read: the newest, and the newest good one."""
+    found = list(_evaluated(instance, key))
+    good = [record for record, evaluation in found if _is_good(evaluation)]
+    return {record.id for record in (*[record for record, _ in found][:1], *good[:1])}
+
+
 def _evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[dg.AssetCheckEvaluation]:
     """The results of a check, the newest first."""
+    return (evaluation for _, evaluation in _evaluated(instance, key))
+
+
+def _evaluated(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> Iterator[tuple[AssetCheckExecutionRecord, dg.AssetCheckEvaluation]]:
     for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=_LOOKED_BACK):
         event = record.event.dagster_event if record.event else None
         if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-            yield event.asset_check_evaluation_data
+            yield record, event.asset_check_evaluation_data
 
 
 def _is_good(evaluation: dg.AssetCheckEvaluation) -> bool:
