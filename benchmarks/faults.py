@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 
 from recsys_assets.home import Home  # noqa: E402
 from recsys_assets.storage import TABLE_FILE, AssetStore  # noqa: E402
-from recsys_assets_tests import killed  # noqa: E402
+from recsys_assets_tests import kill_points, killed  # noqa: E402
 from recsys_assets_tests.conftest import FAST_SETTINGS  # noqa: E402
 from recsys_assets_tests.made_up import made_up  # noqa: E402
 from recsys_assets_tests.running import copied, table  # noqa: E402
@@ -57,13 +57,13 @@ class Outcome:
     Attributes:
         conditions: what has to hold for it to be survived, by name.
         home: the disturbed one.
-        against: an undisturbed one, whose tables it must have.
+        against: an undisturbed one, whose tables it must have; None where the conditions say all.
         note: for the table.
     """
 
     conditions: Mapping[str, bool]
     home: Home
-    against: Home
+    against: Home | None
     note: str
 
 
@@ -119,7 +119,8 @@ class Bench:
 
 def lost(outcome: Outcome) -> int:
     """Rows of the final tables of an undisturbed run that are not in those of the disturbed one."""
-    return sum(_missing(table(outcome.against, name), table(outcome.home, name)) for name in COMPARED)
+    against = outcome.against
+    return sum(_missing(table(against, name), table(outcome.home, name)) for name in COMPARED) if against else 0
 
 
 def _missing(wanted: pl.DataFrame, found: pl.DataFrame) -> int:
@@ -312,6 +313,19 @@ def clock_set_back(bench: Bench) -> Outcome:
     )
 
 
+def killed_at_every_change(bench: Bench) -> Outcome:
+    """add, remove, forget, compact and rollback killed before each change that they make in a home, then given again"""
+    folder = bench.folder / "killed"
+    copied(bench.one, folder / "everything")
+    command = [sys.executable, "-m", "recsys_assets_tests.kill_points", str(folder), "1"]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    moments = {name: count for line in ran.stdout.splitlines() for name, count in json.loads(line).items()}
+    told = ", ".join(f"{name} {count or '(no second disk)'}" for name, count in moments.items())
+    missing = [name for name in kill_points.SCENARIOS if name not in moments]
+    conditions = {"nothing lost, nobody left": ran.returncode == 0, f"all of them (not {missing})": not missing}
+    return Outcome(conditions, Home(folder), None, f"kills: {told}")
+
+
 FAULTS: list[Callable[[Bench], Outcome]] = [
     worker_at_every_asset,
     jvm_in_als,
@@ -323,6 +337,7 @@ FAULTS: list[Callable[[Bench], Outcome]] = [
     deleted,
     two_at_once,
     clock_set_back,
+    killed_at_every_change,
 ]
 
 

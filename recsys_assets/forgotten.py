@@ -5,6 +5,7 @@ again would bring them back.
 """
 
 import json
+from datetime import UTC, datetime
 
 from recsys_assets.home import Home
 from recsys_assets.storage import write_atomically
@@ -15,6 +16,11 @@ def forgotten_users(home: Home) -> frozenset[str]:
     if not home.forgotten.exists():
         return frozenset()
     return frozenset(json.loads(line) for line in home.forgotten.read_text(encoding="utf-8").splitlines())
+
+
+def last_forgotten(home: Home) -> datetime | None:
+    """When somebody was put on the list last; None where nobody is on it."""
+    return datetime.fromtimestamp(home.forgotten.stat().st_mtime, UTC) if home.forgotten.exists() else None
 
 
 def forget(home: Home, user_id: str) -> bool:

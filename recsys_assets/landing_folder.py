@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from recsys_assets.home import Home
 
-_WORK = ".changing"
+_WORK = ".landing-changes"
 # Inside of it. What lies in NEW is complete and belongs under its name in landing/; what lies in OLD is not needed.
 _UNFINISHED, _NEW, _OLD = "unfinished", "new", "old"
 

@@ -185,16 +185,19 @@ def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_hom
     def recommended() -> set[str]:
         return set(table(home, "recommendations")["user_id"])
 
+    def command(words: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*PROGRAM, *words, "--home", str(home.path)], capture_output=True, text=True, check=False)
+
     with served(home):
         new.write(home.path / "arriving").rename(home.landing / "new")
         wait_for("recommendations for the new users", lambda: "500" in recommended(), 600)
         wait_for("rest", rest, 600)
         before = _runs(home)
-        for words in (["remove", "new"], ["forget", "7"], ["compact"]):
-            ran = subprocess.run(
-                [*PROGRAM, *words, "--home", str(home.path)], capture_output=True, text=True, check=False
-            )
+        for words in (["remove", "new"], ["forget", "7"]):
+            ran = command(words)
             assert ran.returncode == 0, ran.stdout + ran.stderr
+        refused = command(["compact"])
+        assert refused.returncode == 1 and "This home is served" in refused.stderr
         # Several ticks of the sensors, so that what they could ask for is asked for.
         ticks = time.monotonic() + 10
         wait_for("rest after the commands", lambda: time.monotonic() > ticks and rest(), 600)
@@ -208,6 +211,8 @@ def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_hom
     asked = [run for run in runs if run.tags.get("dagster/sensor_name")]
     assert not [run for run in asked if run.job_name == "refresh"], "what the commands had computed was computed again"
     assert not home.failures.exists()
+    compacted = command(["compact"])
+    assert compacted.returncode == 0, compacted.stdout + compacted.stderr
 
 
 def test_run_beside_serve_recommends_first_and_refreshes_once(materialized_home, tmp_path):

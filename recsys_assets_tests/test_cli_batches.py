@@ -71,9 +71,11 @@ def test_run_goes_on_without_the_batches_that_are_refused(home):
     land(home, "b.csv", "ben", bad=3)
     land(home, "c.csv", "cleo")
     (home.landing / "d.csv").write_text("what,is,this\n1,2,3\n")
+    (home.landing / "e.csv").symlink_to("/nowhere")
     ran = run(home)
     assert ran.exit_code == 1
     assert users_of(home) == ["ana", "cleo"]
+    assert "e.csv is a link to /nowhere, and nothing lies there" in ran.stderr
     assert "Batch b.csv: 3 of 4 rows are bad (75.0%)" in ran.stderr
     assert "Batch d.csv: " in ran.stderr and "what, is, this" in ran.stderr
     assert "Batch a.csv" not in ran.stderr and "Traceback" not in ran.output
@@ -221,7 +223,7 @@ def named_in(folder: Path, word: str) -> list[str]:
     """Files below a folder in which a word can be read, Parquet files unpacked."""
     found = []
     for file in folder.rglob("*"):
-        if file.is_file() and "dagster" not in file.relative_to(folder).parts:
+        if file.is_file():
             text = (
                 pl.read_parquet(file).write_json() if file.suffix == ".parquet" else file.read_bytes().decode("latin-1")
             )
@@ -262,7 +264,7 @@ def test_a_refused_batch_keeps_nobody_from_being_erased(home):
     land(home, "b.csv", "ben", bad=3)
     assert invoke("forget", "Zebulon", "--home", home.path).exit_code == 1
     compacted = invoke("compact", "--home", home.path)
-    assert compacted.exit_code == 1 and "Batch b.csv" in compacted.stderr
+    assert compacted.exit_code == 0, compacted.output
     assert named_in(home.path, "Zebulon") == ["forgotten"]
     assert users_of(home) == ["ana"]
 

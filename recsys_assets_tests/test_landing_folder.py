@@ -97,7 +97,7 @@ def test_a_link_to_nothing_is_one_unreadable_batch_that_can_be_removed(home):
 
 def test_what_a_killed_command_has_left_in_landing_is_put_right_by_the_next(home, tmp_path):
     """The only copy of a source lies in a hidden folder for ever, or half a copy does."""
-    work = home.landing / ".changing"
+    work = home.landing / ".landing-changes"
     written(work / "new" / "a.csv" / "ratings.csv", "ana")
     written(work / "old" / "a.csv", "ana", "ben")
     written(work / "unfinished" / "c.csv", "cl")
@@ -122,7 +122,7 @@ def test_an_exchange_that_fails_leaves_the_batch_as_it_was(home):
 
 def test_what_lands_meanwhile_under_the_name_of_an_exchange_is_kept(home):
     """A file that somebody copies into landing/ in a moment between two steps is overwritten."""
-    work = home.landing / ".changing"
+    work = home.landing / ".landing-changes"
     written(work / "new" / "a.csv", "ana")
     written(work / "old" / "a.csv", "ana", "ben")
     written(home.landing / "a.csv", "cleo")

@@ -6,7 +6,19 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from recsys_assets.cli import backfill, batches, landing, looks, promotions, results, run, scores, serve, study
+from recsys_assets.cli import (
+    backfill,
+    batches,
+    compacting,
+    landing,
+    looks,
+    promotions,
+    results,
+    run,
+    scores,
+    serve,
+    study,
+)
 from recsys_assets.cli.terminal import complain
 from recsys_assets.home import keep_private
 from recsys_assets.recommender.characters import visible
@@ -70,5 +82,5 @@ Examples:
 All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
 """,
 )
-for module in (run, serve, study, backfill, landing, batches, scores, results, looks, promotions):
+for module in (run, serve, study, backfill, landing, batches, compacting, scores, results, looks, promotions):
     module.register(app)

@@ -1,8 +1,6 @@
-"""The commands on batches that are there: list them, take one out, forget a user, erase what is not needed any more."""
+"""The commands on batches that are there: list them, take one out, leave a user out of all of them."""
 
 import os
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +28,7 @@ NoRunOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (batches, remove, forget, compact):
+    for command in (batches, remove, forget):
         app.command(rich_help_panel=_PANEL)(command)
 
 
@@ -91,14 +89,14 @@ def remove(
             f"or delete the home ({here.path})."
         )
     with locked(here):
-        moved_to = _take_out(here, batch)
+        moved_to = take_out(here, batch)
         where = f"what landed lies in {moved_to}" if moved_to else f"what landed is not in {here.landing} any more"
         out.print(f"{batch} is taken out; {where}", soft_wrap=True)
         is_to_run = was_read and bool(others)
         if is_to_run and no_run:
             out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
         elif is_to_run:
-            _launch(here, out)
+            run_without(here, out)
     if is_to_run and not no_run:
         show_results(here, out)
 
@@ -152,51 +150,12 @@ def forget(
         if no_run:
             out.print(f"{user_id} will be left out. Next: {follow_up('run', here)}", soft_wrap=True)
             return
-        _launch(here, out)
+        run_without(here, out)
     out.print(
         f"{user_id} is left out of everything that is computed. Landed files, raw tables and old versions still hold "
         f"the user: {follow_up('compact', here)}",
         soft_wrap=True,
     )
-
-
-def compact(home: HomeOption = None) -> None:
-    """Erase for good: forgotten users from landed files and raw tables, removed batches, versions that are not in use.
-
-    A landed source that names a forgotten user is replaced by Parquet files of its good rows without them, and read
-    again. There is no going back to earlier versions afterwards.
-
-    Example: `recsys-assets compact`
-    """
-    from recsys_assets.compacting import rewrite_landed, rewrite_stored
-    from recsys_assets.forgotten import forgotten_users
-    from recsys_assets.settings import Settings
-
-    here, out = Home.resolve(home), console()
-    if not here.assets.is_dir():
-        raise CommandError(f"There is nothing in {here.path}.")
-    gone, store = forgotten_users(here), AssetStore(here.assets)
-    with locked(here):
-        rewritten, emptied = rewrite_landed(here, gone, Settings.load(here).data) if gone else ([], [])
-        for name in emptied:
-            _take_out(here, name)
-        for asset in RAW_TABLES:
-            for name in rewritten:
-                # Without their raw tables these batches count as not read: the next run reads them, this one or later.
-                store.remove([asset], name)
-        rewrite_stored(here, gone)
-        try:
-            if rewritten or emptied:
-                _tell_rewritten(rewritten, emptied, out)
-                check_java()
-                _launch(here, out)
-        finally:
-            # A batch that is refused, or a model that cannot be fitted, must not keep anybody's data here.
-            for folder in (here.removed, here.rejected):
-                shutil.rmtree(folder, ignore_errors=True)
-            deleted = store.keep_only_current()
-            told = f"{deleted:,} old versions deleted; removed batches and lists of rejected rows are gone"
-            out.print(told, soft_wrap=True)
 
 
 def listed(home: Home) -> list[Listed]:
@@ -221,7 +180,7 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
     return Listed(name, when, rows, rejected, "read" if is_landed else "read; what landed is gone")
 
 
-def _take_out(home: Home, batch: str) -> Path | None:
+def take_out(home: Home, batch: str) -> Path | None:
     """Move what landed aside, make Dagster forget the batch, delete its raw tables; in this order, so that what is
     interrupted can be done again.
 
@@ -243,14 +202,7 @@ def _take_out(home: Home, batch: str) -> Path | None:
     return moved_to
 
 
-def _launch(home: Home, out: Console) -> None:
+def run_without(home: Home, out: Console) -> None:
     """Run what is to be done. That there are fewer rows than before is meant, so no check stops it."""
     with environment({_LIMIT: "1"}):
         launch(home, out)
-
-
-def _tell_rewritten(rewritten: Sequence[str], emptied: Sequence[str], out: Console) -> None:
-    if rewritten:
-        out.print(f"Rewritten without forgotten users: {', '.join(rewritten)}", soft_wrap=True)
-    if emptied:
-        out.print(f"Taken out, because nothing else was in them: {', '.join(emptied)}", soft_wrap=True)

@@ -1,0 +1,129 @@
+"""The command that erases for good, and says so only after it has looked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+
+from recsys_assets.cli.batches import run_without, take_out
+from recsys_assets.cli.run import locked
+from recsys_assets.cli.serve import served_at
+from recsys_assets.cli.terminal import CommandError, HomeOption, console
+from recsys_assets.home import Home
+from recsys_assets.java import JavaError, check_java
+
+if TYPE_CHECKING:
+    from recsys_assets.compacting import Erased, Survey
+
+# More files than this are counted, not listed.
+_NAMED = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(rich_help_panel="Data and settings")(compact)
+
+
+def compact(home: HomeOption = None) -> None:
+    """Erase for good: forgotten users from all of the home, removed batches, versions that are not in use.
+
+    A landed source that names a forgotten user is replaced by Parquet files of its good rows without them. Where there
+    are forgotten users, the run history and all logs go, too. In the end the whole home is searched, and exit status 0
+    means that nothing in it names a forgotten user. There is no going back to earlier versions afterwards.
+
+    Example: `recsys-assets compact`
+    """
+    from recsys_assets import compacting
+    from recsys_assets.forgotten import forgotten_users
+    from recsys_assets.settings import Settings
+
+    here, out = Home.resolve(home), console()
+    if not here.assets.is_dir():
+        raise CommandError(f"There is nothing in {here.path}.")
+    gone, data = forgotten_users(here), Settings.load(here).data
+    if gone and (address := served_at(here)):
+        raise CommandError(
+            f"This home is served ({address}), and beside that the run history cannot be erased. End `serve`, then run "
+            "this again."
+        )
+    with locked(here):
+        done = compacting.erase_sources(here, gone, data)
+        for name in done.emptied:
+            done.attempt(f"Batch {name}", take_out, here, name)
+        compacting.erase_traces(here, gone, done)
+        if gone:
+            done.attempt(f"Run history in {here.dagster}", _erase_history, here)
+        _tell(done, out)
+        try:
+            if done.emptied or compacting.made_before_forgetting(here):
+                check_java()
+                run_without(here, out)
+        except (CommandError, JavaError) as error:
+            done.trouble.append(str(error))
+        finally:
+            # A batch that is refused, or a model that cannot be fitted, must not keep anybody's data here.
+            compacting.erase_old_versions(here, done)
+        out.print(f"{done.versions:,} old versions deleted; removed batches and lists of rejected rows are gone")
+        if gone:
+            _report(compacting.survey(here, gone, data), len(gone), done, out)
+    if done.trouble:
+        raise CommandError("\n".join(done.trouble))
+
+
+def _erase_history(home: Home) -> None:
+    """Delete what finished runs have quoted: failed runs altogether, of the others all but the newest states of assets.
+
+    Raises:
+        OSError: another process uses the history.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    import dagster as dg
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        finished = [run for run in instance.get_runs() if run.is_finished]
+        for run in finished:
+            if run.status != dg.DagsterRunStatus.SUCCESS:
+                instance.delete_run(run.run_id)
+            instance.compute_log_manager.delete_logs(prefix=[run.run_id])
+            if isinstance(events := instance.event_log_storage, SqliteEventLogStorage):
+                for ending in ("", "-wal", "-shm"):
+                    Path(events.path_for_shard(run.run_id) + ending).unlink(missing_ok=True)
+    for database in sorted(home.dagster.rglob("*.db")):
+        # Deleted rows stay in a file until it is written anew.
+        try:
+            with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{database}: {error}. End what uses it, such as `dg dev`, and run this again") from error
+
+
+def _tell(done: "Erased", out: Console) -> None:
+    if done.rewritten:
+        out.print(f"Rewritten without forgotten users: {', '.join(done.rewritten)}", soft_wrap=True)
+    if done.emptied:
+        out.print(f"Taken out, because nothing else was in them: {', '.join(done.emptied)}", soft_wrap=True)
+    for path in done.outside:
+        out.print(f"Not in this home, so not erased: {path}, which a link in landing/ pointed to", soft_wrap=True)
+
+
+def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None:
+    """Say what the search of the whole home has found."""
+    of = "the forgotten user" if n_users == 1 else f"the {n_users:,} forgotten users"
+    if found.common:
+        out.print(
+            f"Too short, or words of the catalogue, so looked for in columns of user ids only: "
+            f"{', '.join(found.common[:_NAMED])}{' …' if len(found.common) > _NAMED else ''}",
+            soft_wrap=True,
+        )
+    if not found.found:
+        out.print(f"{found.files:,} files searched: none names {of}, except the list {'forgotten'!r} itself")
+        return
+    named = [f"{each.path} {each.what}" for each in found.found[:_NAMED]]
+    more = [f"and {len(found.found) - _NAMED:,} more"] if len(found.found) > _NAMED else []
+    head = f"Not everything of {of} is erased. Mend or delete what is named here, and run `compact` again:"
+    done.trouble.append("\n".join([head, *named, *more]))

@@ -1,0 +1,170 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from recsys_assets.home import Home
+from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.kill_points import FORGOTTEN, read, write_ratings
+from recsys_assets_tests.running import copied, materialize, table
+
+NAME = FORGOTTEN[0]
+MERGED = 'key:"users" or key:"movies" or key:"ratings"'
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def read_home(tmp_path_factory) -> Home:
+    """A home with two batches that were read, one of which names somebody who will be forgotten. Read only."""
+    home = Home(tmp_path_factory.mktemp("read") / "home")
+    home.prepare()
+    write_ratings(home.landing / "a.csv", "ana", NAME)
+    write_ratings(home.landing / "b.csv", "ben")
+    for name in ("a.csv", "b.csv"):
+        read(home, name)
+    materialize(home, MERGED)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        instance.add_dynamic_partitions("batches", ["a.csv", "b.csv"])
+    return home
+
+
+@pytest.fixture
+def home(read_home, tmp_path) -> Home:
+    """The same after somebody was forgotten, and everything but what was sent made again."""
+    home = copied(read_home, tmp_path / "home")
+    assert invoke("forget", NAME, "--no-run", "--home", home.path).exit_code == 0
+    materialize(home, MERGED)
+    return home
+
+
+def compact(home: Home):
+    """The command."""
+    return invoke("compact", "--home", home.path)
+
+
+def stored_users(home: Home, batch: str) -> list[str]:
+    """Who is in the raw ratings of a batch."""
+    return pl.read_parquet(AssetStore(home.assets).current(["raw_ratings"], batch) / TABLE_FILE)["user_id"].to_list()
+
+
+def test_a_source_that_cannot_be_read_any_more_keeps_nobody_in_raw_tables(home):
+    """Somebody stays in raw tables, because the file that was read has become unreadable since; and nobody is told."""
+    (home.landing / "a.csv").write_text(f"what,is,this\n{NAME},2,3\n")
+    compacted = compact(home)
+    assert compacted.exit_code == 1
+    assert f"{home.landing / 'a.csv'} names a forgotten user; it cannot be read as ratings" in compacted.stderr
+    assert stored_users(home, "a.csv") == ["ana"]
+    assert invoke("remove", "a.csv", "--no-run", "--home", home.path).exit_code == 0
+    compacted = compact(home)
+    assert compacted.exit_code == 0, compacted.output
+    assert "none names the forgotten user" in compacted.stdout
+
+
+def test_a_link_in_landing_is_replaced_and_what_it_points_to_is_told(home, tmp_path):
+    """`compact` ends in the middle at a link, and whoever runs it takes that for done."""
+    outside = tmp_path / "mine.csv"
+    (home.landing / "a.csv").rename(outside)
+    (home.landing / "a.csv").symlink_to(outside)
+    (home.landing / "nothing.csv").symlink_to("/nowhere")
+    compacted = compact(home)
+    assert compacted.exit_code == 0, compacted.output
+    assert f"Not in this home, so not erased: {outside}" in compacted.stdout
+    assert not (home.landing / "a.csv").is_symlink() and NAME in outside.read_text()
+    assert pl.read_parquet(home.landing / "a.csv" / "ratings.parquet")["user_id"].to_list() == ["ana"]
+
+
+def test_what_compact_may_not_delete_is_named(home):
+    """An export that somebody keeps in the home still holds the user, and `compact` says that nobody is there."""
+    pl.DataFrame({"user_id": ["ana", NAME]}).write_parquet(home.path / "top.parquet")
+    (home.landing / ".sent.rar").write_bytes(b"Rar!\x1a\x07\x01\x00")
+    compacted = compact(home)
+    assert compacted.exit_code == 1
+    assert f"{home.path / 'top.parquet'} names a forgotten user" in compacted.stderr
+    assert f"{home.landing / '.sent.rar'} cannot be searched (it is packed with RAR" in compacted.stderr
+    (home.path / "top.parquet").unlink()
+    (home.landing / ".sent.rar").unlink()
+    assert compact(home).exit_code == 0
+
+
+def test_a_run_that_fails_inside_does_not_pass_for_erased(read_home, tmp_path):
+    """`compact` says that somebody is erased, whose rows are in tables that could not be made again."""
+    home = copied(read_home, tmp_path / "home")
+    assert invoke("forget", NAME, "--no-run", "--home", home.path).exit_code == 0
+    (home.landing / "b.csv").unlink()
+    damaged = AssetStore(home.assets).current(["raw_ratings"], "b.csv") / TABLE_FILE
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    ran = subprocess.run(
+        [sys.executable, "-c", "from recsys_assets.cli import app; app()", "compact", "--home", str(home.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 1, ran.stdout
+    assert "none names" not in ran.stdout
+    for asset in ("users", "ratings"):
+        assert f"{home.assets / asset} was made before the last `forget`" in ran.stderr
+    assert f"{damaged.resolve()} cannot be searched" in ran.stderr
+    assert stored_users(home, "a.csv") == ["ana"]
+
+
+def test_what_a_study_knows_of_users_goes_with_them(home):
+    """Scores of somebody who asked to be forgotten stay in a study, under a number."""
+    kept = home.study / "scores" / "top_n" / "0123456789abcdef"
+    kept.mkdir(parents=True)
+    (kept.parent / "newest").write_text(kept.name)
+    pl.DataFrame({"user": [1]}).write_parquet(kept / "user_scores.parquet")
+    (home.study / "trials").mkdir()
+    (home.study / "trials" / "a.json").write_text("{}")
+    old = AssetStore(home.assets)
+    for name in ("user_scores", "study_scores"):
+        version = old.new_version([name], "top_n", "test")
+        pl.DataFrame({"user" if name == "user_scores" else "model": [1]}).write_parquet(version / TABLE_FILE)
+        old.switch(version)
+    os.utime(home.forgotten)
+    materialize(home, MERGED)
+    assert compact(home).exit_code == 0
+    assert not list(home.study.rglob("*.parquet")) and not (kept.parent / "newest").exists()
+    assert (home.study / "trials" / "a.json").exists()
+    assert old.batches(["user_scores"]) == [] and old.batches(["study_scores"]) == ["top_n"]
+
+
+def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):
+    """User 42 is not erased; or `compact` never ends well, because every log has a 42."""
+    home = copied(read_home, tmp_path / "home")
+    write_ratings(home.landing / "c.csv", "42", "43")
+    read(home, "c.csv")
+    materialize(home, MERGED)
+    assert invoke("forget", "42", "--no-run", "--home", home.path).exit_code == 0
+    materialize(home, MERGED)
+    home.failures.write_text("42 is no rating\n")
+    compacted = compact(home)
+    assert compacted.exit_code == 0, compacted.output
+    assert "looked for in columns of user ids only: 42" in compacted.stdout
+    assert stored_users(home, "c.csv") == [43]
+    assert pl.read_parquet(home.landing / "c.csv" / "ratings.parquet")["user_id"].to_list() == [43]
+    assert "42" not in table(home, "users")["user_id"].to_list() and not home.failures.exists()
+
+
+# Kills
+
+
+@pytest.mark.parametrize("every", [40, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.spark])])
+def test_a_command_that_is_killed_at_any_moment_can_be_given_again(every, tmp_path, request):
+    """A kill loses the only copy of a source, leaves somebody who was erased, or makes the command impossible.
+
+    Of `make test` it is every n-th moment, of `make test-slow` all of them.
+    """
+    if every == 1:
+        copied(request.getfixturevalue("materialized_home"), tmp_path / "everything")
+    words = [sys.executable, "-m", "recsys_assets_tests.kill_points", str(tmp_path), str(every)]
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr[-5000:]
+    moments = {name: count for line in ran.stdout.splitlines() for name, count in json.loads(line).items()}
+    assert {"add", "remove", "forget", "compact"} <= {name for name, count in moments.items() if count}, moments
