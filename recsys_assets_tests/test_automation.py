@@ -219,7 +219,7 @@ def test_run_beside_serve_recommends_first_and_refreshes_once(materialized_home,
     """With `run` beside `serve` new users would wait for a refresh, and the daemon would do it a second time."""
     # The command line is there before the sensor.
     home = _served_home(
-        materialized_home, tmp_path / "home", AUTOMATION.replace("quiet_seconds = 1", "quiet_seconds = 9")
+        materialized_home, tmp_path / "home", AUTOMATION.replace("quiet_seconds = 1", "quiet_seconds = 60")
     )
     new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
     before = _runs(home)
