@@ -151,9 +151,10 @@ def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str |
     with tempfile.TemporaryDirectory() as scratch:
         for name in home.landed_batches():
             try:
-                form = read_source(home.landing / name, scratch=Path(scratch), **data.reading).format
-                yield name, release(home.landing / name, form, Path(scratch))
-            except SourceError:
+                source = home.batch(name)
+                form = read_source(source, scratch=Path(scratch), **data.reading).format
+                yield name, release(source, form, Path(scratch))
+            except (SourceError, FileNotFoundError):
                 # It says so itself when it is read.
                 continue
 

@@ -9,12 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 # Names that programs give to what they are still writing.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
+# Folders are called by names of batches, quoted as in addresses; file systems take 255 bytes, some of which are ours.
+_LONGEST_NAME = 230
+NAMES = (
+    "A name may not begin with . or _, nor hold /, ... or invisible characters, nor end as unfinished files do "
+    f"({', '.join(UNFINISHED_SUFFIXES)}), nor be longer than {_LONGEST_NAME} characters (25 in Japanese, say)."
+)
+
 # The dagster.yaml of a home. It names no folder, so that Dagster keeps everything beside it, wherever the home is moved
 # or copied. That of the checkout says the same for the default home.
 INSTANCE = {
@@ -156,11 +164,19 @@ class Home:
         """The landed source of a batch.
 
         Raises:
-            FileNotFoundError: nothing has landed under that name.
+            FileNotFoundError: nothing has landed under that name, or only a link that leads out of the landing folder.
         """
+        if not is_batch_name(name):
+            raise FileNotFoundError(f"{name!r} is no name for a batch, so nothing can have landed under it. {NAMES}")
         exact = self.landing / name
         if exact.exists():
-            return exact
+            place = Path(os.path.realpath(exact))
+            if place.is_relative_to(os.path.realpath(self.landing)):
+                return exact
+            raise FileNotFoundError(
+                f"batch {name!r}: {exact} is a link that leads out of the landing folder, to {place}. Put the file "
+                "itself in its place (`recsys-assets add` copies it), or take the link away."
+            )
         if exact.is_symlink():
             raise FileNotFoundError(
                 f"batch {name!r}: {exact} is a link to {exact.readlink()}, and nothing lies there. Put it back, or "
@@ -208,6 +224,12 @@ class Home:
 def keep_private() -> None:
     """Let this process, and all that it starts, make files for their owner only: they hold what people have rated."""
     os.umask(stat.S_IRWXG | stat.S_IRWXO)
+
+
+def is_batch_name(name: str) -> bool:
+    """Whether Dagster, the landing folder and a reader of its list can tell the name from something else."""
+    is_path = "/" in name or len(quote(name, safe="", errors="replace")) > _LONGEST_NAME
+    return bool(name) and name.isprintable() and not (is_hidden(name) or "..." in name or is_path)
 
 
 def is_hidden(name: str) -> bool:

@@ -4,12 +4,13 @@ Looks at files only. Which batches are known, and what to run for them, is decid
 """
 
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys_assets.home import Home, is_hidden
+from recsys_assets.home import Home
+from recsys_assets.recommender.ingest.archives import files_in
+from recsys_assets.recommender.ingest.errors import SourceError
 
 _PARQUET_MAGIC = b"PAR1"
 
@@ -22,16 +23,18 @@ class Landed:
         name: of the batch.
         path: a file or a folder.
         signature: changes whenever a file of it is added, removed, written or resized; cheap.
+        fault: why it may not even be opened, if it may not.
     """
 
     name: str
     path: Path
     signature: str
+    fault: str = ""
 
     @property
     def files(self) -> list[Path]:
         """Its files, in a fixed order."""
-        return _files(self.path)
+        return files_in(self.path)
 
     @property
     def is_complete(self) -> bool:
@@ -48,45 +51,30 @@ def landed(home: Home) -> list[Landed]:
     for name in home.landed_batches():
         path = home.landing / name
         try:
-            found.append(Landed(name, path, _signature(path)))
+            found.append(Landed(name, path, _signature(home.batch(name))))
+        except (SourceError, FileNotFoundError) as error:
+            found.append(Landed(name, path, "", str(error)))
         except OSError:
             continue
     return found
 
 
-def is_batch_name(name: str) -> bool:
-    """Whether Dagster, the landing folder and a reader of its list can tell the name from something else."""
-    return not (is_hidden(name) or "..." in name or "/" in name) and name.isprintable()
-
-
 def fingerprint(path: Path) -> str:
-    """SHA-256 over the names and contents of a file or of all files of a folder; times and places do not count."""
+    """SHA-256 over the names and contents of a file or of all files of a folder; times and places do not count.
+
+    Raises:
+        SourceError: something in it may not be opened.
+    """
     hashed = hashlib.sha256()
-    for file in _files(path):
+    for file in files_in(path):
         inside = file.relative_to(path).as_posix() if path.is_dir() else ""
         with file.open("rb") as stream:
             hashed.update(f"{inside}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return hashed.hexdigest()
 
 
-def _files(path: Path) -> list[Path]:
-    """Its files, in a fixed order.
-
-    Raises:
-        OSError: a folder of it may not be looked into; without what is in there it would be another batch.
-    """
-    if not path.is_dir():
-        return [path]
-    found = [Path(folder, name) for folder, _, names in os.walk(path, onerror=_refuse) for name in names]
-    return sorted(file for file in found if file.is_file())
-
-
-def _refuse(error: OSError) -> None:
-    raise error
-
-
 def _signature(path: Path) -> str:
-    stats = [(str(file.relative_to(path)), file.stat()) for file in _files(path)]
+    stats = [(str(file.relative_to(path)), file.stat()) for file in files_in(path)]
     lines = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in stats]
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

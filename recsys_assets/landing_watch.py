@@ -17,8 +17,9 @@ from recsys_assets.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.assets.ingest import SOURCE_FINGERPRINT, ratings
 from recsys_assets.failures import causes, is_of_a_check, step_failures
 from recsys_assets.home import Home
-from recsys_assets.landed import Landed, fingerprint, is_batch_name, landed
+from recsys_assets.landed import Landed, fingerprint, landed
 from recsys_assets.partitions import BATCHES
+from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.verdicts import verdicts_of
 
 RAW = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is not None]
@@ -119,8 +120,8 @@ def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Loo
         result.news.append(f"{name} is gone from landing/; what was read from it stays until it is removed")
     deadline = time.monotonic() + _HASHING_SECONDS
     for name, entry in found.items():
-        if not is_batch_name(name):
-            result.waiting.append(f"{name!r} is no name for a batch; rename it")
+        if entry.fault:
+            result.waiting.append(f"{name} is not read: {entry.fault}")
             continue
         batches[name] = _seen(entry, batches.get(name), now)
         if batches[name].content or time.monotonic() > deadline:
@@ -163,7 +164,7 @@ def _hash(entry: Landed, seen: Seen) -> str:
     """Take its fingerprint; why that could not be done, else nothing."""
     try:
         seen.content = fingerprint(entry.path)
-    except OSError as error:
+    except (OSError, SourceError) as error:
         # Taken away or locked since it was listed; the next tick looks again.
         return f"{entry.name} cannot be read: {error}"
     return ""

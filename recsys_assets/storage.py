@@ -76,7 +76,7 @@ class AssetStore:
     def folder(self, asset: Sequence[str], partition: str | None = None) -> Path:
         """Where the versions of an asset, or of one batch of it, lie."""
         folder = self.root.joinpath(*asset)
-        return folder if partition is None else folder / "batches" / quote(partition, safe="")
+        return folder if partition is None else folder / "batches" / _quoted(partition)
 
     def current(self, asset: Sequence[str], partition: str | None = None) -> Path:
         """The present version. Resolved, so that who holds it keeps it when a newer one comes.
@@ -158,6 +158,12 @@ class AssetStore:
 def written(version: Path) -> datetime:
     """When a version was begun."""
     return datetime.strptime(f"{version.name.partition('-')[0]}+0000", f"{_STAMP}%z")
+
+
+def _quoted(name: str) -> str:
+    """The name as that of one folder; what it quotes is read by `unquote`."""
+    quoted = quote(name, safe="")
+    return quoted.replace(".", "%2E") if quoted in (".", "..") else quoted
 
 
 def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:

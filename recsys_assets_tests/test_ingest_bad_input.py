@@ -54,6 +54,14 @@ def encrypted(content: bytes) -> bytes:
     return bytes(changed)
 
 
+def linking(content: bytes) -> bytes:
+    """The zip with its first member marked as a symbolic link."""
+    changed = bytearray(content)
+    place = changed.find(b"PK\x01\x02")
+    changed[place + 38 : place + 42] = struct.pack("<I", 0o120777 << 16)
+    return bytes(changed)
+
+
 def swelling(content: bytes) -> bytes:
     """The zip with its first member declared to unpack to 3 GiB."""
     changed = bytearray(content)
@@ -84,6 +92,7 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "encrypted zip": ({"a.zip": encrypted(zipped(ML_1M))}, {}, ["ratings.dat", "encrypted", "unpack it"]),
     "nested zip": ({"a.zip": zipped({"in.zip": zipped(ML_1M)})}, {}, ["in.zip", "zip inside the zip", "inner one"]),
     "zip in a folder": ({"a.csv": GOOD, "b.dat": zipped(ML_1M)}, {}, ["b.dat", "zip", "cannot be read here"]),
+    "link in a zip": ({"a.zip": linking(zipped({"a.csv": b"/etc/passwd"}))}, {}, ["link inside the zip (a.csv)"]),
     "zip with ..": ({"a.zip": zipped({"../../a.csv": GOOD})}, {}, ["'../../a.csv'", "leads out"]),
     "zip with absolute path": ({"a.zip": zipped({"/etc/a.csv": GOOD})}, {}, ["leads out"]),
     "zip with Windows path": ({"a.zip": zipped({"C:\\a.csv": GOOD})}, {}, ["leads out"]),

@@ -87,10 +87,12 @@ def published_folds(
     limit = settings.data.max_unpacked_bytes
     # What has landed and was refused, or waits, is not what the ratings are made of.
     for batch in sorted({*home.folders.landed_batches()} & read_batches(home.folders)):
-        if not (home.folders.landing / batch).exists():
-            # A link to nothing.
+        try:
+            landed = home.folders.batch(batch)
+        except FileNotFoundError:
+            # A link to nothing, or to what may not be read any more.
             continue
-        source = Source(home.folders.batch(batch), home.scratch / f"folds-{batch}", limit)
+        source = Source(landed, home.scratch / f"folds-{batch}", limit)
         if (found := folds.published_folds(source, users, movies)) is not None:
             context.log.info(f"Folds of {batch}")
             return lazy(found)

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from recsys_assets.batches import landed_releases
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
-from recsys_assets.home import UNFINISHED_SUFFIXES, Home
-from recsys_assets.landed import fingerprint, is_batch_name
+from recsys_assets.home import NAMES, Home, is_batch_name
+from recsys_assets.landed import fingerprint
 from recsys_assets.landing_folder import changing, land
 
 if TYPE_CHECKING:
@@ -141,9 +141,7 @@ def checked_batch_name(name: str) -> str:
     """
     if not is_batch_name(name):
         raise CommandError(
-            f"{name!r} is no name for a batch: it may not begin with . or _, nor hold /, ... or invisible characters, "
-            f"nor end as unfinished files do ({', '.join(UNFINISHED_SUFFIXES)}). "
-            "Choose another with --batch, or rename the file in landing/."
+            f"{name!r} is no name for a batch. {NAMES} Choose another with --batch, or rename the file in landing/."
         )
     return name
 

@@ -8,6 +8,7 @@ import errno
 import gzip
 import hashlib
 import os
+import stat
 import tempfile
 import zipfile
 import zlib
@@ -51,9 +52,10 @@ class Source:
         """
         if not self.path.exists():
             raise SourceError(f"{self.path}: no such file or folder; check the path.")
+        files = files_in(self.path)
         if self.path.is_file() and not self._is_zip:
             return (self.path.name,)
-        found = self._zip_names() if self._is_zip else self._folder_names()
+        found = self._zip_names() if self._is_zip else [file.relative_to(self.path).as_posix() for file in files]
         names = tuple(sorted(name for name in found if not _hidden(name)))
         if not names:
             raise SourceError(f"{self.path}: there are no files in it; expected a file of ratings.")
@@ -173,14 +175,51 @@ class Source:
                 raise SourceError(
                     f"{self.path.name}: the path {name!r} leads out of the archive; do not trust this archive."
                 )
+            if stat.S_ISLNK(info.external_attr >> 16):
+                raise SourceError(
+                    f"{self.path.name}: a link inside the zip ({name}); put the file itself in its place."
+                )
             if name.lower().endswith(".zip"):
                 raise SourceError(f"{self.path.name}: a zip inside the zip ({name}); unpack it and add the inner one.")
         if len({info.filename for info in members}) < len(members):
             raise SourceError(f"{self.path.name}: the zip lists a file twice; pack it again.")
         self._check_size(sum(info.file_size for info in members), self.path.name)
 
-    def _folder_names(self) -> list[str]:
-        return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()]
+
+def files_in(path: Path) -> list[Path]:
+    """A file, or all files of a folder, hidden ones too, in a fixed order.
+
+    Raises:
+        SourceError: something in it is neither file nor folder, such as a FIFO, which nobody may open, since that waits
+            for ever; or a link leads out of the folder, to what its owner may not mean to be read.
+        OSError: it cannot be looked into, or is not there.
+    """
+    if not path.is_dir():
+        _check_kind(path)
+        return [path]
+    root = Path(os.path.realpath(path))
+    found = []
+    # Links to folders are not followed: what they may lead to is in the folder already.
+    for folder, folders, files in os.walk(path, onerror=_raise):
+        for entry in (Path(folder, name) for name in (*folders, *files)):
+            if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
+                raise SourceError(f"{entry}: a link that leads out of its folder; put the file itself in its place.")
+            if not entry.is_dir():
+                _check_kind(entry)
+                found.append(entry)
+    return sorted(found)
+
+
+def _check_kind(path: Path) -> None:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_ISFIFO: "a FIFO", stat.S_ISSOCK: "a socket"}
+        kind = next((kind for is_one, kind in kinds.items() if is_one(mode)), "a device")
+        raise SourceError(f"{path}: {kind}; expected a file or a folder. Take it away.")
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager
