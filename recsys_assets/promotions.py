@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recsys_assets.recommender.promotion import Configuration, Contest, Decision, Verdict
+from recsys_assets.recommender.promotion import Configuration, Contest, Decision, Verdict, best_of
 from recsys_assets.recommender.serving import UNKNOWN, MadeWith
 from recsys_assets.storage import STATE_FOLDER, AssetStore, write_atomically
 
@@ -64,6 +64,10 @@ class Promotions:
     def current(self) -> Promotion | None:
         """The decision that says which configuration is to be used."""
         return next((promotion for promotion in reversed(self.all()) if promotion.in_use_from_here), None)
+
+    def best(self) -> Configuration | None:
+        """The best configuration that ever came into use; see `best_of`."""
+        return best_of((each.verdict, each.configuration, each.contests) for each in self.all())
 
     def served(self, store: AssetStore) -> Promotion | None:
         """The decision by which what is served came into use: `current`, but for what was broken off."""

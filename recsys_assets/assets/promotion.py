@@ -55,9 +55,11 @@ def promoted_configuration(
 ) -> Configuration:
     """The models and settings in use: the newly trained ones if they passed the gate, else those before.
 
-    The gate: better than item mean (ratings) and popularity (lists), and not worse than the configuration in use, which
-    is fitted again on the same training rows; paired bootstrap over users on the same test rows. Every decision is kept
-    with its reason; `recsys-assets promotions` lists them, `recsys-assets rollback` goes back to an earlier one.
+    The gate: lists that are better than those of popularity and not worse than those of the configuration in use, nor
+    below those of the best one ever promoted, if that is another one. Both are fitted again on the same training rows;
+    paired bootstrap over users on the same test rows. Rating models, which nobody is shown, decide nothing. Every
+    decision is kept with its reason; `recsys-assets promotions` lists them, `recsys-assets rollback` goes back to an
+    earlier one.
     """
     record = Promotions(home.folders.promotions)
     in_use = record.current()
@@ -82,6 +84,7 @@ def promoted_configuration(
             refit=lambda current: Refit(
                 inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
             ),
+            best=record.best(),
             withdrawn=record.withdrawn(),
             seed=evaluation.seed,
             n_resamples=evaluation.n_resamples,

@@ -7,7 +7,7 @@ what is fitted again because of them, is not known here.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
 from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
 from recsys_assets.recommender.evaluation.rows import ScoredRows
-from recsys_assets.recommender.evaluation.score_table import BASELINE
+from recsys_assets.recommender.evaluation.score_table import BASELINE, DECIDING
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.preferences import relevant_from
 from recsys_assets.recommender.refit import Refit, entry, parameters_of
@@ -29,6 +29,10 @@ Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
 BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
 _LIST_LENGTH = 10
+_LISTS: Task = "top_n"
+# Standard errors from the middle of a 95 % interval to its ends; and what is found in 80 % of cases, by these ends.
+_Z = 1.96
+_DETECTABLE = _Z + 0.84
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,35 @@ class Contest:
     score_low: float = math.nan
     score_high: float = math.nan
 
+    @property
+    def decides(self) -> bool:
+        """Whether it is about what users are shown, and tells the two apart at all: nobody is shown predicted ratings,
+        and two models that show everybody what scores alike are not told apart."""
+        return self.metric == DECIDING and (self.low, self.difference, self.high) != (0, 0, 0)
+
+    def is_against(self, configuration: Configuration) -> bool:
+        """Whether the opponent is the ranking model of this configuration."""
+        return self.opponent == _named(configuration)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the whole interval of the difference lies below zero."""
+        return self.decides and self.high < 0
+
+    @property
+    def power(self) -> str:
+        """In words, which loss passes and which one would be found out."""
+        error = (self.high - self.low) / (2 * _Z)
+        margin, found = self.high - self.difference, _DETECTABLE * error
+        return f"a loss of up to {margin:.4f} passes, one of {found:.4f} is found in 4 of 5 cases"
+
     def __str__(self) -> str:
         numbers = f"{self.score:.4f} against {self.opponent_score:.4f}"
         return f"{self.metric} {numbers} of {self.opponent} (difference {self.low:+.4f} to {self.high:+.4f})"
+
+
+def _named(configuration: Configuration) -> str:
+    return f"{configuration.ranking.model} {configuration.name}"
 
 
 # The models of one configuration, or the baselines: name and per-user scores by task.
@@ -255,51 +285,72 @@ def decide(
     *,
     baseline: Sequence[Contest],
     champion: Sequence[Contest],
+    best: Sequence[Contest] = (),
     withdrawn: Collection[str] = (),
     outdated: Collection[str] = (),
     undefined: Collection[str] = (),
 ) -> Decision:
-    """Whether the candidate replaces the configuration in use.
+    """Whether the candidate replaces the configuration in use; by the lists alone, which are what users are shown.
 
-    It does if it beats its baselines, and is not worse than the current one: of no contest does the whole interval of
-    the difference lie below zero. The first one is used whatever its scores, and so is one that follows a ranking model
-    which cannot be fitted any more: without it there would be nothing to show.
+    It does if it beats popularity and is not worse than the current one: the whole interval of the difference does not
+    lie below zero. So a loss that chance explains passes, once: where the best configuration ever promoted is another
+    one than the current one, ground has been lost already, and the candidate has to be level with the best. The first
+    one is used whatever its scores, and so is one that follows a ranking model which cannot be fitted any more: without
+    it there would be nothing to show. What cannot be compared decides nothing.
 
     Args:
         candidate: the newly trained configuration.
         current: the one in use, None where there is none.
         baseline: against item mean and popularity.
         champion: against the current one.
+        best: against the best one ever promoted, where that is another one than the current one.
         withdrawn: names of configurations that a person rolled back from.
-        outdated: models in use that this version of the code cannot fit again: nothing was compared with them.
-        undefined: metrics without which the test ratings leave the contests.
+        outdated: ranking models in use that this version of the code cannot fit again: nothing was compared with them.
+        undefined: metrics of lists without which the test ratings leave the contests.
     """
-    lost = [str(contest) for contest in baseline if contest.difference <= 0]
-    worse = [str(contest) for contest in champion if contest.high < 0]
+    lost = [str(contest) for contest in baseline if contest.decides and contest.difference <= 0]
+    worse = [f"{contest}; {contest.power}" for contest in champion if contest.is_lost]
+    below = [f"{contest}; what is in use has lost the margin already" for contest in best if contest.difference < 0]
     unknown = f"the test ratings do not define {' and '.join(undefined)}" if undefined else ""
     doubts = [*([f"they do not beat the baseline: {'; '.join(lost)}"] if lost else []), *filter(None, [unknown])]
-    but = f", but {', and '.join(doubts)}." if doubts else ", and they beat the baselines."
+    but = f", but {', and '.join(doubts)}." if doubts else ", and they beat the baseline."
     if current is None:
         return Decision("promoted", f"These are the first settings{but}")
-    if current.ranking.model in outdated:
-        why = f"{current.ranking.model} in use is of another version of this package and cannot be fitted any more"
+    if outdated:
+        why = f"{' and '.join(outdated)} in use is of another version of this package and cannot be fitted any more"
         return Decision("promoted", f"{why}; the new settings are used{but}")
     if candidate == current:
         return Decision("kept", f"The settings are those in use{but}")
     if candidate.name in withdrawn:
         return Decision("kept", "Somebody rolled back from these settings; to use them again, roll back to them.")
     if undefined:
-        return Decision("kept", f"The new settings cannot be compared: {unknown}.")
+        return Decision("promoted", f"The new settings are used as they were meant: {unknown}, so nothing is compared.")
     if lost:
         return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
     if worse:
         return Decision("kept", f"The new settings are worse than those in use: {'; '.join(worse)}.")
-    reasons = ["The new settings beat the baselines"]
-    if champion:
-        reasons.append(f"are not worse than those in use: {'; '.join(map(str, champion))}")
-    if outdated:
-        reasons.append(f"were not compared with {' and '.join(outdated)} in use, of another version of this package")
-    return Decision("promoted", f"{', and '.join(reasons)}.")
+    if below:
+        return Decision("kept", f"The new settings are below the best ever promoted: {'; '.join(below)}.")
+    compared = [f"{contest}; {contest.power}" if contest.decides else str(contest) for contest in champion]
+    told = f", and are not worse than those in use: {'; '.join(compared)}" if compared else ""
+    level = f", and are level with the best ever promoted: {'; '.join(map(str, best))}" if best else ""
+    return Decision("promoted", f"The new settings beat the baseline{told}{level}.")
+
+
+def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Contest]]]) -> Configuration | None:
+    """The best configuration of those that came into use, by the decisions in their order; None where none did.
+
+    The first one, or the one that a person went back to, until another one is better than it by a whole interval. One
+    that was only luckier is not: else a row of such would each be measured by the one before.
+    """
+    best = None
+    for verdict, configuration, contests in decisions:
+        if verdict == "kept":
+            continue
+        better = best and any(each.decides and each.low > 0 and each.is_against(best) for each in contests)
+        if best is None or verdict == "rolled back" or better:
+            best = configuration
+    return best
 
 
 def gate(
@@ -311,11 +362,12 @@ def gate(
     *,
     parameters: Parameters,
     refit: Callable[[Configuration], Refit],
+    best: Configuration | None = None,
     withdrawn: Collection[str],
     seed: int,
     n_resamples: int,
 ) -> tuple[Decision, list[Contest]]:
-    """Let the candidate compete with its baselines and with the configuration in use, and decide.
+    """Let the candidate compete with its baselines, the configuration in use and the best one ever, and decide.
 
     Args:
         candidate: the newly trained configuration.
@@ -324,8 +376,9 @@ def gate(
         train_ratings: table ratings, what the candidate was trained on.
         test_ratings: table ratings.
         parameters: the present settings of all stages by section.
-        refit: how the current one is fitted again on the present training ratings. Its old predictions would be of
-            other rows as soon as there are new ratings; so it is only called when the settings differ.
+        refit: how another one is fitted again on the present training ratings. Its old predictions would be of other
+            rows as soon as there are new ratings; so it is only called when the settings differ.
+        best: the best one ever promoted, by `best_of`.
         withdrawn: names of configurations that a person rolled back from.
         seed: of ties and bootstrap.
         n_resamples: bootstrap resamples.
@@ -339,30 +392,29 @@ def gate(
     )
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
     baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
-    compared = {contest.metric for contest in baseline}
-    undefined = [metric.name for _, metric in challengers.values() if metric.name not in compared]
-    champion: list[Contest] = []
-    parts = current.parts if current else {}
-    known = {task: part for task, part in parts.items() if part.can_be_fitted(task, parameters)}
-    outdated = [part.model for task, part in parts.items() if task not in known]
-    if current and candidate != current and candidate.name not in withdrawn and not undefined:
-        fitted = refit(current)
+    undefined = [] if any(contest.metric == DECIDING for contest in baseline) else [DECIDING]
+    is_new = current and candidate != current and candidate.name not in withdrawn and not undefined
+
+    def against(other: Configuration | None) -> list[Contest]:
+        if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS, parameters):
+            return []
+        model = entry(_LISTS, other.ranking.model)
         # What both have in common predicts the same, and need not be fitted twice.
-        opponents = {
-            (model := entry(task, part.model)): predictions[model]
-            if part == candidate.parts[task]
-            else fitted.predictions(model)
-            for task, part in known.items()
-        }
-        rivals = {task: challenger for task, challenger in challengers.items() if task in known}
-        champion = contests.between(rivals, contests.scored(opponents), current.name)
+        is_shared = other.ranking == candidate.ranking
+        rows = predictions[model] if is_shared else refit(other).predictions(model)
+        return contests.between({_LISTS: challengers[_LISTS]}, contests.scored({model: rows}), other.name)
+
+    is_outdated = current is not None and not current.ranking.can_be_fitted(_LISTS, parameters)
+    champion = against(current)
+    above = against(best) if best and current and best.ranking != current.ranking else []
     decision = decide(
         candidate,
         current,
         baseline=baseline,
         champion=champion,
+        best=above,
         withdrawn=withdrawn,
-        outdated=outdated,
+        outdated=[current.ranking.model] if current and is_outdated else [],
         undefined=undefined,
     )
-    return decision, [*baseline, *champion]
+    return decision, [*baseline, *champion, *above]

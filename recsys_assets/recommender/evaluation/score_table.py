@@ -15,6 +15,8 @@ from recsys_assets.recommender.tables import SAMPLE_SHARE, TABLES
 _TABLE = TABLES["evaluation_scores"]
 BASELINE = "item_mean"
 POPULARITY = "popularity"
+# By this metric of lists a study chooses what is shown, and the gate decides whether it is.
+DECIDING = "ndcg_10"
 # Rows that the protocols add themselves.
 RANDOM, UPPER_BOUND, SELECTED = "random", "upper_bound", "selected"
 

@@ -135,7 +135,8 @@ class Headline:
         ]
         return (
             f"Intervals hold 95\u00a0% of bootstrap samples of the users; {_listed(counted)}. "
-            "Where intervals overlap, the order may be chance."
+            "Where intervals overlap, the order may be chance. Of fewer than 150\u00a0users those of RMSE and of the "
+            "rating of the top\u00a05\u00a0% are too narrow: they hold the truth in 89 to 95\u00a0% of cases."
             if counted
             else "There is nothing to compare the winners with."
         )

@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any
 
 from recsys_assets.recommender.automatic import AUTO
+from recsys_assets.recommender.evaluation.score_table import DECIDING
 from recsys_assets.recommender.refit import Parameters
 from recsys_assets.recommender.registry import ENTRIES, Task
 
@@ -44,7 +45,7 @@ class Objective:
 
 RMSE = Objective("rmse")
 RMSE_UNSEEN = Objective("rmse", "unseen")
-NDCG = Objective("ndcg_10", higher=True)
+NDCG = Objective(DECIDING, higher=True)
 # Of the train users who were kept aside, none of whom trained anything.
 RMSE_ASIDE = Objective("rmse", "test_users")
 HITS_ASIDE = Objective("next_movie_hit_10", "test_users", higher=True)
