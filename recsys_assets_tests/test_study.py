@@ -330,7 +330,8 @@ def found(*values: float | list[float] | None, higher: bool = False) -> Found:
         scores = {} if score is None else {"all": {"x": score}}
         asked = question(model=str(rank))
         trials.append(Trial(asked, scores, 0.0, "2026-01-01", resampled={"all": {"x": resampled}} if scores else {}))
-    tried = [tuning._judged(objective, {"als.rank": n}, trial, trials[0]) for n, trial in enumerate(trials)]
+    n_others = max(len(trials) - 1, 1)
+    tried = [tuning._judged(objective, {"als.rank": n}, trial, trials[0], n_others) for n, trial in enumerate(trials)]
     return Found("a", search, tried)
 
 
@@ -354,6 +355,18 @@ def test_what_may_be_chance_changes_no_setting():
     only = found(usual, by_chance, best_by_chance)
     assert chosen([only]) == {"als.rank": 0} and only.best_other is only.tried[2]
     assert only.best_other.improvement.value == pytest.approx(0.1)
+
+
+def test_the_more_is_tried_the_surer_a_choice_has_to_be():
+    """Of twenty candidates that are no better than the built-in settings, one would be chosen most of the time."""
+    drawn = np.random.default_rng(0).normal(0, 1, (200, 21))
+    resampled = np.random.default_rng(1).normal(0, 1, 400)
+    chosen_by_chance = [
+        any(tuning.improvement(np.array([gain, *(gain + resampled)]), n_others=21).low > 0 for gain in gains)
+        for gains in drawn
+    ]
+    assert np.mean(chosen_by_chance) < 0.06
+    assert tuning.improvement(np.array([2.5, *(2.5 + resampled)]), n_others=1).low > 0
 
 
 def test_candidates_are_compared_on_the_same_users(search_in):

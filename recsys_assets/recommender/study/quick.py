@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
@@ -32,7 +31,7 @@ from recsys_assets.recommender.study.searches import (
 )
 from recsys_assets.recommender.study.slices import Slice
 from recsys_assets.recommender.study.trials import Trial, Trials
-from recsys_assets.recommender.study.tuning import Found, Improvement, Tried, Tuning
+from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, improvement
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -52,7 +51,6 @@ _MOST_RATINGS = 150_000
 _MOST_USERS = 2_000
 # Time grows with the cube of the movies that EASE knows: 2,000 take half a second.
 _MOST_MOVIES = 2_000
-_CONFIDENCE = 0.95
 _PRECISION = 10_000
 
 
@@ -196,9 +194,6 @@ def _judged(
 ) -> Tried:
     """The mean over these cuts, held against that of the automatic settings, where these have a score.
 
-    The interval is that of a normal distribution with the deviation over resamples, so wide that of all candidates that
-    are no better, none is chosen in 95 % of the cases (Bonferroni).
-
     Args:
         objective: by what is chosen.
         knobs: the candidate.
@@ -215,9 +210,7 @@ def _judged(
         return Tried(knobs, trials[-1], value, is_default=True)
     better = np.mean([_drawn(own, place) - _drawn(other, place) for own, other in pairs], axis=0)
     sign = 1 if objective.higher else -1
-    gain = sign * float(better[0])
-    reach = NormalDist().inv_cdf(1 - (1 - _CONFIDENCE) / 2 / n_others) * float(np.nanstd(better[1:]))
-    return Tried(knobs, trials[-1], value, False, Improvement(gain, gain - reach, gain + reach))
+    return Tried(knobs, trials[-1], value, False, improvement(sign * better, n_others=n_others))
 
 
 def _has_score(trial: Trial, place: tuple[str, str]) -> bool:

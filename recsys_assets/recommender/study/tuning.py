@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import NormalDist
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from recsys_assets.recommender.evaluation.bootstrap import interval
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.refit import Parameters, Refit, entry, parameters_of
 from recsys_assets.recommender.registry import Task
@@ -24,6 +24,7 @@ from recsys_assets.recommender.study.validating import ValidationScores, validat
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+_CONFIDENCE = 0.95
 # The fallback of models that do not predict every row, which protocols want to see.
 _WITH_BASELINE: tuple[Task, ...] = ("time_cut", "latest_rating")
 
@@ -33,7 +34,7 @@ class Improvement(NamedTuple):
 
     Attributes:
         value: the difference.
-        low: lower end of its 95 % interval.
+        low: lower end of its 95 % interval, which allows for how many candidates were tried.
         high: upper end.
     """
 
@@ -167,7 +168,7 @@ class Tuning:
             trial = known or self.trial(search, knobs, parameters)
             if number == 1:
                 default = trial
-            tried.append(_judged(search.objective, knobs, trial, default))
+            tried.append(_judged(search.objective, knobs, trial, default, len(candidates) - 1))
             if known is None:
                 self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
             if tried[0].value is None and not trial.refusal:
@@ -239,7 +240,23 @@ def chosen(found: Sequence[Found]) -> dict[str, Any]:
     return {knob: value for each in found if each.choice for knob, value in each.choice.knobs.items()}
 
 
-def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | None) -> Tried:
+def improvement(better: np.ndarray, *, n_others: int) -> Improvement:
+    """By how much a candidate is better, with an interval that allows for how many were tried.
+
+    That of a normal distribution with the deviation over resamples, so wide that of all candidates that are no better,
+    none is chosen in 95 % of the cases (Bonferroni).
+
+    Args:
+        better: for the users as they are, then for resamples of them; above 0 is better.
+        n_others: candidates of the search beside the built-in settings, at least 1.
+    """
+    gain, resampled = float(better[0]), better[1:][np.isfinite(better[1:])]
+    deviation = float(np.std(resampled)) if len(resampled) else 0.0
+    reach = NormalDist().inv_cdf(1 - (1 - _CONFIDENCE) / 2 / n_others) * deviation
+    return Improvement(gain, gain - reach, gain + reach)
+
+
+def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | None, n_others: int) -> Tried:
     """A trial by the score of the search, held against that of the built-in settings, where there is one."""
     place = (objective.metric, objective.population)
     value = trial.score(*place)
@@ -250,8 +267,7 @@ def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | N
     own, other = (
         np.array([score, *each.resampled_score(*place)]) for score, each in ((value, trial), (of_default, default))
     )
-    better = sign * (own - other)
-    return Tried(knobs, trial, value, False, Improvement(float(better[0]), *interval(better)))
+    return Tried(knobs, trial, value, False, improvement(sign * (own - other), n_others=n_others))
 
 
 def _shown(tried: Tried) -> str:
