@@ -86,6 +86,23 @@ def test_a_dropped_file_becomes_recommendations(materialized_home, tmp_path, cap
     assert jobs == ["refresh", "recommend", "ingest"]
 
 
+def _tells(home: Home, cause: str) -> bool:
+    return home.failures.exists() and cause in home.failures.read_text()
+
+
+def test_a_settings_file_that_is_broken_for_a_while_keeps_nothing_out(tmp_path):
+    """A typing error would keep what lands meanwhile out for ever, and failures.log would not say where it is."""
+    home, settings = Home(tmp_path / "home"), FAST_SETTINGS + AUTOMATION
+    home.prepare()
+    home.settings_file.write_text(settings)
+    with served(home):
+        home.settings_file.write_text(settings + "this is no TOML")
+        made_up(n_users=6, n_movies=40).write(home.path / "arriving").rename(home.landing / "new")
+        wait_for("the cause in failures.log", lambda: _tells(home, str(home.settings_file)), 600)
+        home.settings_file.write_text(settings)
+        wait_for("the batch", lambda: AssetStore(home.assets).has(["ratings"]), 900)
+
+
 # What a person does in the UI
 
 

@@ -155,6 +155,22 @@ with ending.ending():
         assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_worker_that_is_ended_does_not_end_its_command():
+    """A library that stops a worker of its own would look like somebody who asks the command to end."""
+    program = """
+import multiprocessing, time
+from recsys_assets.cli.ending import ending, is_ending
+with ending():
+    worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    worker.start()
+    time.sleep(0.5)
+    worker.terminate()
+    worker.join()
+    assert not is_ending(after_a_death=True)
+"""
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.spark
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def ending() -> Iterator[None]:
     for number in SIGNALS:
         # A shell that starts a program in the background may have had it ignore one of them.
         signal.signal(number, signal.default_int_handler)
+    # A forked process has the descriptor too: what ends a worker must not end who has started it.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     listener = threading.Thread(target=told.listen, args=(ours,), daemon=True)
     listener.start()
     try:
