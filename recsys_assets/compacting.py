@@ -53,7 +53,7 @@ class Erased:
     Attributes:
         rewritten: batches whose source was replaced.
         emptied: batches that held nothing but forgotten users; they are to be taken out.
-        outside: where links in landing/ pointed to that named forgotten users; that is not the home's to erase.
+        outside: where links lead that leave landing/; nothing of that is the home's, to read or to erase.
         trouble: what could not be done, in words.
         versions: number of old versions that were deleted.
     """
@@ -94,6 +94,9 @@ def erase_sources(home: Home, forgotten: Collection[str], settings: DataSettings
         for left in _left_behind(home):
             done.attempt(left, _delete, left)
         for name in home.landed_batches() if forgotten else ():
+            if _leads_out(home, name):
+                done.outside.append((home.landing / name).resolve())
+                continue
             done.attempt(f"Batch {name}", _rewrite_landed, home, name, forgotten, settings, done)
     for asset in RAW_TABLES if forgotten else ():
         for name in store.batches([asset]):
@@ -201,8 +204,6 @@ def _rewrite_landed(home: Home, name: str, forgotten: Collection[str], settings:
         if tables["raw_ratings"].is_empty():
             done.emptied.append(name)
             return
-        if (landed := home.landing / name).is_symlink():
-            done.outside.append(landed.resolve())
         exchange(home, name, lambda folder: _write(tables, folder))
         done.rewritten.append(name)
 
@@ -249,6 +250,8 @@ def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | N
 def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: DataSettings) -> list[Found]:
     """What is to be said of a landed batch as its reader sees it; of one that cannot be read, as bytes."""
     landed = home.landing / name
+    if _leads_out(home, name):
+        return []
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         try:
             batch = Batch.open(home, name, settings, Path(scratch))
@@ -260,6 +263,10 @@ def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: D
             return [
                 Found(file, f"{what}; it cannot be read as ratings: mend or remove it") for file, what in told if what
             ]
+
+
+def _leads_out(home: Home, name: str) -> bool:
+    return not (home.landing / name).resolve().is_relative_to(home.landing.resolve())
 
 
 def _catalogue(home: Home) -> list[pl.LazyFrame]:
@@ -308,7 +315,7 @@ def _withhold_in_record(record: Path, search: Search) -> None:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def _empty(log: Path) -> None:

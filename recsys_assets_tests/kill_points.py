@@ -27,7 +27,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from recsys_assets import searching  # noqa: F401
+from recsys_assets import history, searching  # noqa: F401
 from recsys_assets.batches import RAW_TABLES, Batch
 from recsys_assets.cli import app, compacting, launch  # noqa: F401
 from recsys_assets.forgotten import forgotten_users

@@ -1,6 +1,5 @@
 """The command that erases for good, and says so only after it has looked."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -72,34 +71,22 @@ def compact(home: HomeOption = None) -> None:
 
 
 def _erase_history(home: Home) -> None:
-    """Delete what finished runs have quoted: failed runs altogether, of the others all but the newest states of assets.
+    """Delete the finished runs with all that they have quoted.
 
     Raises:
         OSError: another process uses the history.
     """
     import sqlite3
-    from contextlib import closing
 
     import dagster as dg
-    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+
+    from recsys_assets.history import erase_history
 
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        finished = [run for run in instance.get_runs() if run.is_finished]
-        for run in finished:
-            if run.status != dg.DagsterRunStatus.SUCCESS:
-                instance.delete_run(run.run_id)
-            instance.compute_log_manager.delete_logs(prefix=[run.run_id])
-            if isinstance(events := instance.event_log_storage, SqliteEventLogStorage):
-                for ending in ("", "-wal", "-shm"):
-                    Path(events.path_for_shard(run.run_id) + ending).unlink(missing_ok=True)
-    for database in sorted(home.dagster.rglob("*.db")):
-        # Deleted rows stay in a file until it is written anew.
         try:
-            with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            erase_history(instance)
         except sqlite3.OperationalError as error:
-            raise OSError(f"{database}: {error}. End what uses it, such as `dg dev`, and run this again") from error
+            raise OSError(f"{error}. End what uses it, such as `dg dev`, and run this again") from error
 
 
 def _tell(done: "Erased", out: Console) -> None:
@@ -108,7 +95,7 @@ def _tell(done: "Erased", out: Console) -> None:
     if done.emptied:
         out.print(f"Taken out, because nothing else was in them: {', '.join(done.emptied)}", soft_wrap=True)
     for path in done.outside:
-        out.print(f"Not in this home, so not erased: {path}, which a link in landing/ pointed to", soft_wrap=True)
+        out.print(f"Not in this home, so not looked at: {path}, where a link in landing/ leads", soft_wrap=True)
 
 
 def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None:
