@@ -32,6 +32,7 @@ from recsys_assets.recommender.evaluation.metrics import RankingMetrics
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.frames import lazy, to_polars
 from recsys_assets.recommender.preferences import relevant_from
+from recsys_assets.recommender.rankings import Ranker
 from recsys_assets.recommender.refit import Refit, entry
 from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.study import quick
@@ -40,11 +41,21 @@ from recsys_assets.recommender.study.searches import value_of, with_knobs
 from recsys_assets.recommender.study.tuning import chosen
 from recsys_assets.resources import spark_resource
 from recsys_assets.settings import Settings
-from recsys_assets_tests.planted_taste import SHAPES, planted
+from recsys_assets_tests.planted_taste import SHAPES, Shape, planted, truth
 
 BEFORE = {"ease.reg": "3000", "liking.reg": "300", "blend.prior_ratings": "60"}
 LENGTH = 5
-COLUMNS = ("data", "chosen", "0.4.0", "served", "best", "served - best", "own taste", "four most shown")
+COLUMNS = (
+    "data",
+    "chosen",
+    "0.4.0",
+    "served",
+    "best",
+    "served - best",
+    "own taste",
+    "four most shown",
+    "the same, as planted",
+)
 Tables = dict[str, nw.LazyFrame]
 
 
@@ -91,23 +102,41 @@ class Served:
         return values[0], f"{served} {values[1]}", f"{best} {values[2]}", paired
 
     def taste(self, n_groups: int) -> tuple[str, str]:
-        """Share of the first items in the users' own group; share of the lists with each of the four most shown."""
+        """Of the lists that are served; see `told`."""
         ratings = self._tables["ratings"]
         fitted = self._fitted({**self._tables, "train_ratings": ratings}, self._parameters)
         ranker = serving.fit(value_of(self._parameters, MODEL), fitted).ranker(ratings, self._ranked_with(fitted))
-        users = to_polars(ratings.select("user").unique())["user"].sort().to_numpy()
-        shown = rankings.top_n(ranker, ratings, users, n=LENGTH)
-        ids = [to_polars(self._tables[f"{name}s"], name, f"{name}_id") for name in ("user", "movie")]
-        lists = shown.join(ids[0], on="user").join(ids[1], on="movie")
-        own, theirs = (lists[name].cast(pl.Int64) % n_groups for name in ("user_id", "movie_id"))
-        most = lists.group_by("movie").len().sort("len", descending=True)["len"].head(4) / len(users)
-        return f"{(own == theirs).mean():.0%}", ", ".join(f"{share:.0%}" for share in most)
+        return told(self._tables, ranker, n_groups)
 
     def _fitted(self, tables: Mapping[str, nw.LazyFrame], parameters: Any) -> Refit:
         return Refit(tables, parameters, spark=self._spark, scratch=self._folder)
 
     def _ranked_with(self, fitted: Refit) -> Tables:
         return self._tables | {"user_clusters": fitted._get("user_clusters")}
+
+
+def told(tables: Tables, ranker: Ranker, n_groups: int) -> tuple[str, str]:
+    """Share of the first items in the users' own group; share of the lists with each of the four most shown."""
+    ids = _ids(tables)
+    shown = rankings.top_n(ranker, tables["ratings"], ids["user"]["user"].to_numpy(), n=LENGTH)
+    lists = shown.join(ids["user"], on="user").join(ids["movie"], on="movie")
+    own = lists["user_id"] % n_groups == lists["movie_id"] % n_groups
+    most = lists.group_by("movie").len().sort("len", descending=True)["len"].head(4) / len(ids["user"])
+    return f"{own.mean():.0%}", ", ".join(f"{share:.0%}" for share in most)
+
+
+def ideal(tables: Tables, shape: Shape) -> tuple[str, str]:
+    """The same of lists in the order of what was planted."""
+    ids = _ids(tables)
+    likely = truth(shape)
+    users = np.eye(shape.n_groups)[ids["user"]["user_id"].to_numpy() % shape.n_groups]
+    return told(tables, rankings.of_vectors(users, likely[:, ids["movie"]["movie_id"].to_numpy()].T), shape.n_groups)
+
+
+def _ids(tables: Tables) -> dict[str, pl.DataFrame]:
+    """Dense and original ids of users and movies, in the order of the dense ones."""
+    names = {name: to_polars(tables[f"{name}s"], name, f"{name}_id").sort(name) for name in ("user", "movie")}
+    return {name: ids.with_columns(pl.col(f"{name}_id").cast(pl.Int64)) for name, ids in names.items()}
 
 
 def main() -> None:
@@ -123,11 +152,12 @@ def main() -> None:
         quick.SEARCHES = tuple(map(_without_spark, quick.SEARCHES))
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name, tables, n_groups in _data(given.sources, Path(folder), with_shapes=given.shapes):
+        for name, tables, n_groups, shape in _data(given.sources, Path(folder), with_shapes=given.shapes):
             served = Served(tables, Path(folder) / f"{abs(hash(name))}", spark)
             knobs = ", ".join(f"{k} {v}" for k, v in served.choice.knobs.items() if v != "auto" and k != MODEL)
             taste = served.taste(n_groups) if n_groups else ("–", "–")
-            print("| " + " | ".join([name, knobs or "auto", *served.scores(), *taste]) + " |", flush=True)
+            planted_one = "; ".join(ideal(tables, shape)) if shape else "–"
+            print("| " + " | ".join([name, knobs or "auto", *served.scores(), *taste, planted_one]) + " |", flush=True)
 
 
 def _without_spark(search: Any) -> Any:
@@ -135,15 +165,15 @@ def _without_spark(search: Any) -> Any:
     return replace(search, grid={MODEL: models}) if models else search
 
 
-def _data(sources: list[str], folder: Path, *, with_shapes: bool) -> Iterator[tuple[str, Tables, int]]:
+def _data(sources: list[str], folder: Path, *, with_shapes: bool) -> Iterator[tuple[str, Tables, int, Shape | None]]:
     for source in sources:
         path, _, groups = source.partition("%")
-        yield Path(path).name, indexed(Path(path), folder), int(groups or 0)
+        yield Path(path).name, indexed(Path(path), folder), int(groups or 0), None
     for shape in SHAPES if with_shapes else ():
         path = folder / "ratings.csv"
         planted(shape).write_csv(path)
         n = f"{shape.n_users:,} × {shape.n_items:,}, {shape.median_ratings:g} each"
-        yield f"{shape.name} ({n})", indexed(path, folder), shape.n_groups
+        yield f"{shape.name} ({n})", indexed(path, folder), shape.n_groups, shape
 
 
 if __name__ == "__main__":

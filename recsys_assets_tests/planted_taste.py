@@ -83,14 +83,33 @@ def planted(shape: Shape) -> pl.DataFrame:
     )
 
 
+def truth(shape: Shape) -> np.ndarray:
+    """How likely a user of each group is to rate each item next, shape (n_groups, n_items)."""
+    own = shape.own_share * np.eye(shape.n_groups) + (1 - shape.own_share) * _loudness(shape)
+    items = np.arange(len(_weights(shape)) * shape.n_groups)
+    likely = own[:, items % shape.n_groups] * _weights(shape)[items // shape.n_groups]
+    return np.pad(likely, ((0, 0), (0, shape.n_items - len(items))))
+
+
+def _loudness(shape: Shape) -> np.ndarray:
+    """Share of each group in what users rate outside their own taste, shape (n_groups,)."""
+    loudness = shape.group_popularity ** -np.arange(shape.n_groups)
+    return loudness / loudness.sum()
+
+
+def _weights(shape: Shape) -> np.ndarray:
+    """Share of each item in what is rated of its group, the most popular one first."""
+    weights = np.arange(1, shape.n_items // shape.n_groups + 1) ** -shape.popularity
+    return weights / weights.sum()
+
+
 def _chosen(shape: Shape, wanted: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Users and the items that each rates, every pair once."""
     user = np.repeat(np.arange(shape.n_users), wanted * _DRAWS)
-    loudness = shape.group_popularity ** -np.arange(shape.n_groups)
-    other = random.choice(shape.n_groups, len(user), p=loudness / loudness.sum())
+    other = random.choice(shape.n_groups, len(user), p=_loudness(shape))
     group = np.where(random.random(len(user)) < shape.own_share, user % shape.n_groups, other)
-    weights = np.arange(1, shape.n_items // shape.n_groups + 1) ** -shape.popularity
-    place = random.choice(len(weights), len(user), p=weights / weights.sum())
+    weights = _weights(shape)
+    place = random.choice(len(weights), len(user), p=weights)
     drawn = pl.DataFrame({"user": user, "item": place * shape.n_groups + group}).unique(maintain_order=True)
     nth = drawn.with_columns(nth=pl.int_range(pl.len()).over("user"))
     kept = nth.filter(pl.col("nth") < pl.Series(wanted)[nth["user"]])
