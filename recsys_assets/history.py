@@ -8,6 +8,7 @@ UI do. Dagster's own `delete_run` deletes them too, and leaves the run's databas
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ from sqlalchemy.engine import Connection
 
 from recsys_assets.assets.ingest import MERGED_FROM, RELEASE, SOURCE_FINGERPRINT
 from recsys_assets.checks.results import FACTS, needed_evaluations
-from recsys_assets.settings import HistorySettings
+from recsys_assets.home import Home
+from recsys_assets.settings import HistorySettings, Settings, SettingsError
 
 # A tick that asked for nothing says what the next one says, and the sensors of a home make 50,000 of them a day.
 _IDLE_TICKS_KEPT = timedelta(hours=6)
@@ -95,6 +97,20 @@ def prune_history(instance: dg.DagsterInstance, keep: HistorySettings) -> Pruned
     moment and done again, also while the home is served.
     """
     return _Pruning(instance, keep.keep_days, keep.keep_runs).done()
+
+
+def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
+    """Prune as the home's settings say, for those who do it beside their work; what is to be told of it.
+
+    A full disk, or a database that another process holds for long, ends nothing: it is tried again the next time.
+    """
+    try:
+        pruned = prune_history(instance, Settings.load(home).history)
+    except (OSError, sqlite3.Error, db.exc.SQLAlchemyError, SettingsError) as error:
+        return f"The run history was not pruned: {type(error).__name__}: {error}"
+    return f"Run history pruned: {pruned.runs} runs, {pruned.ticks} ticks, {pruned.freed:,} bytes" * bool(
+        pruned.runs or pruned.ticks
+    )
 
 
 def erase_history(instance: dg.DagsterInstance) -> Pruned:
@@ -373,3 +389,14 @@ def _bytes_below(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 found += os.lstat(Path(place, name)).st_size
     return found
+
+
+def _main() -> None:
+    """Prune the home that the environment names."""
+    with dg.DagsterInstance.get() as instance:
+        if told := prune_where_possible(instance, Home.resolve()):
+            print(told, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    _main()

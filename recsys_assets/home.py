@@ -40,7 +40,7 @@ INSTANCE = {
     "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
     "retention": {
         "schedule": {"purge_after_days": 90},
-        "sensor": {"purge_after_days": {"skipped": 7, "failure": 30, "success": 30}},
+        "sensor": {"purge_after_days": {"skipped": 1, "failure": 1, "success": 30}},
     },
 }
 # Folders of DAGSTER_HOME that Dagster's telemetry uploads and empties.

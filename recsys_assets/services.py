@@ -26,6 +26,9 @@ from recsys_assets.sessions import kill_session
 _LOCATION = ModuleTarget("recsys_assets.definitions", None, None, "recsys_assets")
 _LOG_LEVEL = "warning"
 _POLL_SECONDS = 1
+# By then the services have started. Sensors write a megabyte of ticks an hour.
+_FIRST_PRUNED_AFTER_SECONDS = 30
+_PRUNED_EVERY_SECONDS = 3600
 # Webserver and daemon end within two or three seconds where they can.
 _GRACE_SECONDS = 10
 
@@ -61,9 +64,14 @@ def main(listening: Sequence[str]) -> int:
 
 
 def _run(services: Sequence[Sequence[str]]) -> int:
-    running = [subprocess.Popen([sys.executable, "-W", "ignore", *service]) for service in services]
+    running = [_started(service) for service in services]
+    pruning: subprocess.Popen[bytes] | None = None
+    due = time.monotonic() + _FIRST_PRUNED_AFTER_SECONDS
     try:
         while True:
+            if time.monotonic() >= due and (pruning is None or pruning.poll() is not None):
+                # In a process of its own: what it imports would stay in memory.
+                pruning, due = _started(["-m", "recsys_assets.history"]), time.monotonic() + _PRUNED_EVERY_SECONDS
             for service in running:
                 if service.poll() is not None:
                     print(f"{service.args!r} has ended with status {service.returncode}", file=sys.stderr)
@@ -75,6 +83,10 @@ def _run(services: Sequence[Sequence[str]]) -> int:
         for service in running:
             with suppress(subprocess.TimeoutExpired):
                 service.wait(_GRACE_SECONDS)
+
+
+def _started(module: Sequence[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-W", "ignore", *module])
 
 
 def _end_with_the_holder_of_the_lifeline() -> None:

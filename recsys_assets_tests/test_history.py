@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +15,7 @@ from dagster._utils.error import SerializableErrorInfo
 from recsys_assets.build import build_defs
 from recsys_assets.checks.declared import NAME as SOUND
 from recsys_assets.checks.results import last_good_facts, was_good
-from recsys_assets.history import erase_history, prune_history
+from recsys_assets.history import erase_history, prune_history, prune_where_possible
 from recsys_assets.home import Home
 from recsys_assets.landing_watch import RAW, ingested_content, range_tags
 from recsys_assets.sensors import unsound
@@ -206,3 +209,24 @@ def test_what_the_ui_leaves_of_a_deleted_run_is_swept(kept):
     assert kept.databases() == {run_id}
     prune_history(kept.instance, HistorySettings())
     assert kept.databases() == set()
+
+
+def test_the_process_that_serve_starts_prunes_as_the_settings_say(kept):
+    """A home that is served for months would grow without end, whatever its settings say."""
+    for number, name in enumerate(("may", "june")):
+        _land(kept, name, 1 + 100 * number)
+        assert kept.ingest(name).success
+    kept.home.settings_file.write_text("[history]\nkeep_runs = 1\n")
+    command = [sys.executable, "-W", "ignore", "-m", "recsys_assets.history"]
+    ended = subprocess.run(command, env=os.environ | kept.home.environment, capture_output=True, text=True, check=False)
+    assert (ended.returncode, len(kept.runs())) == (0, 1), ended.stderr
+    assert "Run history pruned: 1 runs" in ended.stderr
+
+
+def test_what_cannot_be_pruned_now_is_told_and_ends_nothing(kept):
+    """A full disk or a mistake in settings.toml would fail a run whose work is done."""
+    kept.home.settings_file.write_text("[history]\nkeep_runs = 0\n")
+    assert "was not pruned" in prune_where_possible(kept.instance, kept.home)
+    kept.home.settings_file.write_text("")
+    (kept.home.dagster / "schedules" / "schedules.db").write_bytes(b"no database" * 1000)
+    assert "was not pruned" in prune_where_possible(kept.instance, kept.home)

@@ -22,6 +22,7 @@ from recsys_assets.cli.ending import is_ending
 from recsys_assets.cli.landing import checked_batch_name
 from recsys_assets.cli.progress import RunProgress
 from recsys_assets.cli.resume import NEVER_BY_A_DAEMON, has_lost_its_jvm, resume
+from recsys_assets.history import prune_where_possible
 from recsys_assets.home import Home
 from recsys_assets.jobs import everything, ingest, recommend, refresh
 from recsys_assets.landing_watch import contiguous, selections
@@ -128,6 +129,8 @@ def execute(
         first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
         spark = spark_resource(Settings.load(home).spark)
         refused, failures = carry_out(first, rest, lambda launch: _attempt(launch, defs, spark, instance, progress))
+        # Standard output is the log of the run by now.
+        print(prune_where_possible(instance, home))
         progress.failures = [*refused.values(), *failures]
         return Outcome(progress.failures, went_on=bool(refused) and not failures and bool(read_batches(home)))
 

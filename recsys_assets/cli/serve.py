@@ -23,6 +23,8 @@ from recsys_assets.storage import write_atomically
 LOCALHOST = "127.0.0.1"
 # Web server and daemon end within two or three seconds where they can.
 _GRACE_SECONDS = 15
+# A longer log is put aside at the next start; there is one such log.
+_LOG_BYTES = 10_000_000
 # What a killed `serve` has left needs a second or two to end.
 _LAST_SECONDS = 5
 
@@ -99,6 +101,8 @@ def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int
     assert descriptor is not None
     # As long as Dagster lives the home is served, even where this process was killed.
     os.set_inheritable(descriptor, True)
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.old"))
     with log.open("ab") as sink:
         # In a session of its own, so that Ctrl-C in the terminal comes here alone.
         # Its standard input closes when this process is gone, also by SIGKILL, and then it ends.
