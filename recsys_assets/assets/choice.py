@@ -3,13 +3,12 @@
 How it is made is `recommender.study.quick`; what follows it are the models, `selected` and the promoted configuration.
 """
 
-from importlib.metadata import version
-
 import dagster as dg
 import narwhals as nw
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.assets.common import SettingsParam, pipeline_asset
+from recsys_assets.recommender.provenance import libraries
 from recsys_assets.recommender.study.quick import MODEL, Choice
 from recsys_assets.recommender.study.quick import quick_choice as chosen_on
 from recsys_assets.recommender.study.study import trials_table
@@ -41,7 +40,7 @@ def quick_choice(
         tables,
         settings.model_dump(),
         trials=home.folders.study / "trials",
-        code=version("recsys_assets"),
+        code=libraries(),
         spark=lambda: spark.spark_session,
         scratch=home.scratch,
         seed=settings.study.seed,

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -23,8 +23,10 @@ MODEL_KINDS = {"model"}
 # What people look at and nothing that is recommended rests on, pictures above all, takes seconds: whatever else can be
 # done is done first, so that new recommendations do not wait for it.
 LAST = {"dagster/priority": "-1"}
+# A backtest and a study fit the models themselves, with what they are made from.
+_OF_EVERY_MODEL = ("clusters", "cold_start", "segments", *(fit.settings for fit in FITS))
 # Beside the sections of the models that are fitted there.
-_SETTINGS_OF_STAGE = {
+_SETTINGS_OF_STAGE: Mapping[str, Sequence[str]] = {
     "ingest": ("data",),
     "splitting": ("splitting",),
     "clusters": ("clusters",),
@@ -32,7 +34,8 @@ _SETTINGS_OF_STAGE = {
     "segments": ("segments",),
     "evaluation": ("evaluation",),
     "serving": ("evaluation", "serving"),
-    "study": ("study", "evaluation"),
+    "backtest": ("evaluation", *_OF_EVERY_MODEL),
+    "study": ("study", "evaluation", "splitting", *_OF_EVERY_MODEL),
 }
 
 

@@ -5,7 +5,6 @@ stopped goes on where it was. What is chosen and how is `recommender.study`.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
@@ -23,6 +22,7 @@ from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.frames import empty, lazy, row_count
 from recsys_assets.recommender.ingest import folds
 from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.provenance import libraries
 from recsys_assets.recommender.report import study_charts
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring
 from recsys_assets.recommender.study.study import Splits, Study, choices_table, trials_table
@@ -54,7 +54,7 @@ def _study(
         settings.model_dump(),
         _defaults(),
         home.folders.study,
-        code=version("recsys_assets"),
+        code=libraries(),
         spark=lambda: spark.spark_session,
         scratch=home.scratch,
         splits=Splits(split.parsed_cut, split.train_share, split.seed),

@@ -57,6 +57,12 @@ def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, A
     }
 
 
+def fits_behind(name: str) -> set[Fit]:
+    """The fits of a model and of all models that it is made from."""
+    fit = _FITS.get(name)
+    return {fit}.union(*map(fits_behind, (fit.table, *fit.others))) if fit else set()
+
+
 def _sections_of(name: str) -> set[str]:
     """The sections behind a model or a table, those of what it is made from included."""
     sections = set(_SECTIONS_OF_TABLES.get(name, ()))

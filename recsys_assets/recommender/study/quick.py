@@ -113,7 +113,7 @@ def quick_choice(
         tables: users, movies, user_features and train_ratings.
         settings: parameters of all stages by section.
         trials: folder where trials are kept; those of earlier choices are removed.
-        code: version of the code, which trials depend on.
+        code: what trials depend on beside the package's own source: versions of libraries.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
         seed: of samples.

@@ -19,6 +19,7 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
 from recsys_assets.recommender.evaluation.significance import paired_tests
+from recsys_assets.recommender.provenance import SOURCES
 from recsys_assets.recommender.refit import Parameters, Refit, parameters_of
 from recsys_assets.recommender.registry import ENTRIES, Entry, Task
 from recsys_assets.recommender.study.searches import SELECTED_KNOBS, value_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _POINTER = "newest"
+_SCORED_BY = "study.scoring"
 # From one seed to the next: more than the built-in seeds of two models are apart, else one would take over the other's.
 _SEED_STEP = 1000
 
@@ -127,7 +129,7 @@ def protocol_scores(
         parameters: with what was chosen for this protocol, the names of the selected models included.
         how: how scores are computed.
         kept: where they are kept.
-        code: version of the code.
+        code: what scores depend on beside the package's own source: versions of libraries.
         spark: gives the Spark session.
         scratch: folder for temporary files that the driver and the executors can reach.
         log: called with a line per model.
@@ -136,7 +138,8 @@ def protocol_scores(
     entries = [entry for entry in ENTRIES if entry.task in tasks]
     selected: dict[Task, str] = {task: str(value_of(parameters, SELECTED_KNOBS[task])) for task in tasks}
     used = {f"{entry.task} {entry.name}": parameters_of(entry, parameters) for entry in entries}
-    depends_on = [protocol, fingerprint(tables), used, selected, code, how.drawn, n_seeds]
+    sources = [SOURCES.code_of_model(each, parameters, _SCORED_BY) for each in entries]
+    depends_on = [protocol, fingerprint(tables), used, selected, sources, code, how.drawn, n_seeds]
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
     def make() -> ProtocolScores:

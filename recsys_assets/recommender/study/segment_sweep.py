@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 N_SEGMENTS: Sequence[int] = next(search for search in SEARCHES if search.name == "segments").grid["segments.n_segments"]
 PERPLEXITY = "perplexity"
-_MODELS: dict[Task, tuple[str, ...]] = {
+SWEPT: dict[Task, tuple[str, ...]] = {
     "latest_rating": ("item_mean", "segment_mean", "segment_bias"),
     "next_movie": ("segment_list", "segment_mixture"),
 }
@@ -73,9 +73,9 @@ def segment_sweep(
 
 def _scores(of: Slice, fitted: Refit, *, seed: int, n_resamples: int) -> pl.DataFrame:
     """Of the users who were kept aside."""
-    entries = [entry(task, name) for task, names in _MODELS.items() for name in names]
+    entries = [entry(task, name) for task, names in SWEPT.items() for name in names]
     predictions = {each: fitted.predictions(each) for each in entries}
-    selected = {task: names[-1] for task, names in _MODELS.items()}
+    selected = {task: names[-1] for task, names in SWEPT.items()}
     measured = protocols.measured(of.scored_as, of.tables, predictions, selected=selected, seed=seed)
     scores = measured.scores(seed=seed, n_resamples=n_resamples)
     named = pl.col("model").is_in([each.name for each in entries]) & pl.col("metric").is_in(_METRICS)

@@ -18,11 +18,12 @@ import polars as pl
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import FOLDS, LATEST_RATING_LEAKAGE_AUDIT, Tables
 from recsys_assets.recommender.frames import row_count
-from recsys_assets.recommender.refit import Parameters
+from recsys_assets.recommender.provenance import SOURCES
+from recsys_assets.recommender.refit import Parameters, entry
 from recsys_assets.recommender.splitting import Cut
 from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
 from recsys_assets.recommender.study.searches import value_of, with_knobs
-from recsys_assets.recommender.study.segment_sweep import segment_sweep
+from recsys_assets.recommender.study.segment_sweep import SWEPT, segment_sweep
 from recsys_assets.recommender.study.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.study.trials import Trials
 from recsys_assets.recommender.study.tuning import Found, Tried, Tuning, chosen, starting_point
@@ -55,7 +56,7 @@ class Study:
         settings: parameters of all stages by section.
         defaults: the same as they are built in: where searches begin.
         folder: where trials and scores are kept.
-        code: version of the code, which trials and scores depend on.
+        code: what trials and scores depend on beside the package's own source: versions of libraries.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
         splits: how the pipeline splits.
@@ -127,7 +128,12 @@ class Study:
         """Table `segment_sweep`, with what the trials that are there choose beside the number of segments."""
         of = self._slice("latest_rating")
         parameters = self._chosen("latest_rating")
-        depends_on = [of.fingerprint, parameters, self.code, self.scoring.drawn]
+        sources = [
+            SOURCES.code_of_model(entry(task, model), parameters, "study.segment_sweep")
+            for task, models in SWEPT.items()
+            for model in models
+        ]
+        depends_on = [of.fingerprint, parameters, sources, self.code, self.scoring.drawn]
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / "segment_sweeps" / f"{key}.parquet"
         if not path.exists():

@@ -25,7 +25,7 @@ class Question:
         task: of the model.
         model: as in the registry.
         parameters: what the model depends on, by section.
-        code: version of the code.
+        code: hashes of the source that computes them, and versions of libraries.
     """
 
     slice: str

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from recsys_assets.recommender.evaluation.score_table import BASELINE
+from recsys_assets.recommender.provenance import SOURCES
 from recsys_assets.recommender.refit import Parameters, Refit, entry, parameters_of
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.study.searches import KNOBS, SEARCHES, Knobs, Objective, Search, value_of, with_knobs
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _CONFIDENCE = 0.95
 # The fallback of models that do not predict every row, which protocols want to see.
 _WITH_BASELINE: tuple[Task, ...] = ("time_cut", "latest_rating")
+_SCORED_BY = "study.validating"
 
 
 class Improvement(NamedTuple):
@@ -116,7 +118,7 @@ class Tuning:
         trials: where trials are kept.
         budget: candidates per search.
         seed: of the order of candidates.
-        code: version of the code, which trials depend on.
+        code: what trials depend on beside the package's own source: versions of libraries.
         spark: gives the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
         log: called with a line per trial.
@@ -199,7 +201,10 @@ class Tuning:
     def _question(self, search: Search, knobs: Knobs, parameters: Parameters) -> Question:
         model = search.model_of(knobs)
         used = parameters_of(entry(search.task, model), parameters)
-        return Question(self._slice.name, self._slice.fingerprint, search.task, model, used, self._code)
+        fitted = {model, BASELINE} if search.task in _WITH_BASELINE else {model}
+        sources = [SOURCES.code_of_model(entry(search.task, name), parameters, _SCORED_BY) for name in sorted(fitted)]
+        code = "; ".join([*sources, self._code])
+        return Question(self._slice.name, self._slice.fingerprint, search.task, model, used, code)
 
     def _try(self, question: Question, parameters: Parameters) -> Trial:
         began = perf_counter()

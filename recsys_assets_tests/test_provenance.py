@@ -1,0 +1,49 @@
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+import recsys_assets
+from recsys_assets.assets.study import _defaults
+from recsys_assets.recommender.provenance import Sources
+from recsys_assets.recommender.registry import ENTRIES
+
+Codes = Mapping[tuple[str, str], str]
+EASE, LIKING = ("top_n", "ease"), ("top_n", "liking")
+
+
+@pytest.fixture
+def codes(tmp_path) -> Callable[..., Codes]:
+    """Hashes of all entries after a file of a copy of the package was changed."""
+    folder = Path(recsys_assets.__file__).parent
+    shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def of(file: str = "", old: str = "", new: str = "") -> Codes:
+        if file:
+            path = tmp_path / folder.name / "recommender" / file
+            text = path.read_text()
+            assert old in text
+            path.write_text(text.replace(old, new, 1))
+        sources, parameters = Sources(tmp_path), _defaults()
+        return {
+            (entry.task, entry.name): sources.code_of_model(entry, parameters, "study.validating") for entry in ENTRIES
+        }
+
+    return of
+
+
+def _changed(before: Codes, after: Codes) -> set[tuple[str, str]]:
+    return {key for key in before if before[key] != after[key]}
+
+
+def test_a_trial_counts_as_long_as_the_code_that_computes_it_is_the_same(codes):
+    """A study would take over scores of other code, or fit hours of models again because of a comment or a release."""
+    first = codes()
+    assert codes() == first == codes("models/ease.py", '"""', '"""Another sentence. ')
+    assert codes("models/ease.py", "\nimport", "\n# A comment.\nimport") == first
+    of_ease = _changed(first, second := codes("models/ease.py", "\ndef fit(", "\nCHANGED = 1\n\n\ndef fit("))
+    assert EASE in of_ease and ("top_n", "blend") in of_ease and LIKING not in of_ease
+    of_entry = _changed(second, third := codes("registry/top_n.py", "scored[new] = ", "scored[new] = 1.0 * "))
+    assert EASE in of_entry and LIKING not in of_entry and ("time_cut", "item_mean") not in of_entry
+    assert len(_changed(third, codes("evaluation/metrics.py", "\ndef ", "\nCHANGED = 1\n\n\ndef "))) == len(ENTRIES)
