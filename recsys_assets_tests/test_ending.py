@@ -191,12 +191,12 @@ def test_long_commands_end_with_their_group(materialized_home, tmp_path, command
 @pytest.mark.spark
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_ended_beside_serve_stays_ended(materialized_home, tmp_path, sign):
+def test_a_run_that_is_ended_beside_serve_stays_ended(small_data, tmp_path, sign):
     """The daemon of a served home would go on with a run that somebody has just ended or killed."""
-    home = copied(materialized_home, tmp_path / "home")
-    still = "\n[automation]\nsensors = false\nschedule = false\n"
-    home.settings_file.write_text(FAST_SETTINGS + still)
-    with served(home), at_work(home, "run", "als_model_unadjusted") as working:
+    home = _home(tmp_path / "home", small_data, ON_SPARK)
+    with home.settings_file.open("a") as settings:
+        settings.write("\n[automation]\nsensors = false\nschedule = false\n")
+    with served(home), at_work(home, "run", "ratings") as working:
         family = working.family()
         os.killpg(working.process.pid, sign)
         psutil.wait_procs(family, timeout=30)
