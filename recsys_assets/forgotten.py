@@ -7,15 +7,33 @@ again would bring them back.
 import json
 from datetime import UTC, datetime
 
-from recsys_assets.home import Home
+from recsys_assets.home import Home, HomeError
 from recsys_assets.storage import write_atomically
 
 
 def forgotten_users(home: Home) -> frozenset[str]:
-    """Their ids."""
+    """Their ids.
+
+    Raises:
+        HomeError: the list is damaged; nothing is computed then, since somebody could come back.
+    """
     if not home.forgotten.exists():
         return frozenset()
-    return frozenset(json.loads(line) for line in home.forgotten.read_text(encoding="utf-8").splitlines())
+    lines = home.forgotten.read_bytes().splitlines()
+    return frozenset(_user_id(home, number, line) for number, line in enumerate(lines, 1))
+
+
+def _user_id(home: Home, number: int, line: bytes) -> str:
+    try:
+        user_id = json.loads(line)
+        if isinstance(user_id, str):
+            return user_id
+    except ValueError:
+        pass
+    raise HomeError(
+        f"{home.forgotten}, line {number}: expected the id of a user in quotes, found {line[:40]!r}. Mend the line, or "
+        "put the file back from a copy: who is not in it comes back with the next run."
+    )
 
 
 def last_forgotten(home: Home) -> datetime | None:

@@ -14,6 +14,12 @@ from urllib.parse import quote
 import yaml
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
+
+
+class HomeError(Exception):
+    """A file of a home cannot be used; the message names it and the way out."""
+
+
 # Names that programs give to what they are still writing.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
 # Folders are called by names of batches, quoted as in addresses; file systems take 255 bytes, some of which are ours.
@@ -214,7 +220,7 @@ class Home:
         configuration = self.dagster / "dagster.yaml"
         if not configuration.exists():
             _write(configuration, INSTANCE)
-        elif _holds_its_path(stored := yaml.safe_load(configuration.read_text())):
+        elif _holds_its_path(stored := _read(configuration)):
             _write(configuration, {section: content for section, content in stored.items() if section not in _STORES})
             logs, place = self.dagster / "compute_logs", self.dagster / "storage"
             if logs.exists() and not place.exists():
@@ -252,10 +258,21 @@ def _holds_its_path(configuration: Mapping[str, Any]) -> bool:
     return Path(where).name == "dagster" and others == [where, str(Path(where) / "compute_logs")]
 
 
+def _read(configuration: Path) -> Any:
+    try:
+        return yaml.safe_load(configuration.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())
+        raise HomeError(f"{configuration}: {told}. Mend it, or delete it: the next command writes it anew.") from None
+
+
 def _write(configuration: Path, content: Mapping[str, Any]) -> None:
     unfinished = configuration.with_suffix(".unfinished")
-    unfinished.write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    unfinished.replace(configuration)
+    try:
+        unfinished.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+        unfinished.replace(configuration)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _move_files(folder: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from recsys_assets.home import HomeError
 from recsys_assets.recommender.promotion import Configuration, Contest, Decision, Verdict, best_of
 from recsys_assets.recommender.serving import UNKNOWN, MadeWith
 from recsys_assets.storage import STATE_FOLDER, AssetStore, write_atomically
@@ -179,9 +180,15 @@ def _made_with(store: AssetStore) -> tuple[str, str]:
 
 
 def _read(path: Path) -> Promotion:
-    content = json.loads(path.read_text())
-    # Records of before 0.4 repeat what evaluation_scores said.
-    content.pop("scores", None)
-    content["configuration"] = Configuration.from_dict(content["configuration"])
-    content["contests"] = tuple(Contest(**contest) for contest in content["contests"])
-    return Promotion(**content)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # Records of before 0.4 repeat what evaluation_scores said.
+        content.pop("scores", None)
+        content["configuration"] = Configuration.from_dict(content["configuration"])
+        content["contests"] = tuple(Contest(**contest) for contest in content["contests"])
+        return Promotion(**content)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HomeError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Put it back from a copy, or move it away: then the "
+            "decision that it recorded counts no more."
+        ) from error

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import dagster as dg
 from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
+from recsys_assets.home import HomeError
 from recsys_assets.java import JavaError
 from recsys_assets.recommender.index import IndexMismatchError
 from recsys_assets.recommender.ingest.errors import SourceError
@@ -26,6 +27,7 @@ PERMANENT: tuple[type[BaseException], ...] = (
     AssetMissingError,
     AssetDamagedError,
     JavaError,
+    HomeError,
     dg.DagsterInvalidConfigError,
     dg.DagsterTypeCheckDidNotPass,
     FileNotFoundError,

@@ -32,7 +32,7 @@ from recsys_assets.settings import SparkSettings
 from recsys_assets.storage import AssetStore, scan
 
 TIME = pl.Datetime("us", "UTC")
-NASTY_TITLE = "<script>alert('x')</script> & \"Co\" http://example.org/a.js"
+NASTY_TITLE = "<script>alert('x')</script> & \"Co\" \u202ehttp://example.org/a.js"
 SCORES_SCHEMA = ["protocol", "model", "population", "metric", "value", "n", "low", "high"]
 
 STUDY_TABLES = {
@@ -773,6 +773,7 @@ def test_page_escapes_what_the_data_says(page):
     assert "&lt;script&gt;alert(" in page
     assert "<b>bad" not in page
     assert "<i>of</i>" not in page
+    assert "\u202e" not in page
 
 
 def test_page_has_all_pictures_cards_settings_and_versions(page):

@@ -19,6 +19,7 @@ from recsys_assets.cli import (
     serve,
     study,
 )
+from recsys_assets.cli.faults import explained
 from recsys_assets.cli.terminal import complain
 from recsys_assets.home import keep_private
 from recsys_assets.recommender.characters import visible
@@ -38,30 +39,33 @@ class _Commands(TyperGroup):
             raise
         except Exception as error:
             # Click itself ends quietly when the reader of a pipe has gone.
-            if isinstance(error, BrokenPipeError) or not isinstance(error, _expected()):
+            if isinstance(error, BrokenPipeError):
                 raise
-            complain(str(error))
+            told = str(error) if isinstance(error, _expected()) else explained(error, ctx.find_root().obj)
+            if told is None:
+                raise
+            complain(told)
             raise typer.Exit(1) from None
 
 
 def _expected() -> tuple[type[Exception], ...]:
     from recsys_assets.cli.terminal import CommandError
+    from recsys_assets.home import HomeError
     from recsys_assets.java import JavaError
     from recsys_assets.recommender.index import IndexMismatchError
     from recsys_assets.recommender.ingest.errors import SourceError
     from recsys_assets.settings import SettingsError
     from recsys_assets.storage import AssetDamagedError, AssetMissingError
 
-    # The operating system's errors name the file: a full disk, a folder that may not be written.
     return (
         CommandError,
+        HomeError,
         JavaError,
         IndexMismatchError,
         SourceError,
         SettingsError,
         AssetMissingError,
         AssetDamagedError,
-        OSError,
     )
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from recsys_assets.batches import read_batches
+from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.run import BatchesRefusedError, launch, locked
 from recsys_assets.cli.serve import served_at
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
@@ -57,6 +58,7 @@ def backfill(
 
     here, out = Home.resolve(home), console()
     here.prepare()
+    require_history(here)
     _require_landed(here, batches)
     with dg.DagsterInstance.from_config(str(here.dagster)) as instance:
         if address := served_at(here):

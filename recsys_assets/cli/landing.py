@@ -13,6 +13,7 @@ from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow
 from recsys_assets.home import NAMES, Home, is_batch_name
 from recsys_assets.landed import fingerprint
 from recsys_assets.landing_folder import changing, land
+from recsys_assets.storage import write_atomically
 
 if TYPE_CHECKING:
     from recsys_assets.settings import DataSettings
@@ -126,10 +127,11 @@ def init(home: HomeOption = None) -> None:
 
     here = Home.resolve(home)
     here.prepare()
-    if here.settings_file.exists():
+    # An empty one is what a full disk left of an earlier `init`.
+    if here.settings_file.exists() and here.settings_file.stat().st_size:
         console().print(f"Settings are there already, and stay as they are: {here.settings_file}", soft_wrap=True)
         return
-    here.settings_file.write_text(template())
+    write_atomically(here.settings_file, template().encode())
     console().print(f"Settings written: {here.settings_file}", soft_wrap=True)
 
 

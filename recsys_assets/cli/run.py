@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from recsys_assets.cli.ending import ending
+from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.landing import fetch_into
 from recsys_assets.cli.quiet import quiet
 from recsys_assets.cli.reader import Reader
@@ -87,6 +88,7 @@ def locked(home: Home) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     home.prepare()
+    require_history(home)
     lock = FileLock(home.lock)
     try:
         lock.acquire(timeout=_LOOKING_SECONDS)

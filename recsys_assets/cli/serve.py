@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from filelock import FileLock, Timeout
 
+from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
@@ -51,6 +52,7 @@ def serve(
     check_java()
     here = Home.resolve(home)
     here.prepare()
+    require_history(here)
     settings = Settings.load(here)
     _warn_if_public(host)
     held = _keep_others_out(here)

@@ -19,6 +19,13 @@ from recsys_assets.recommender.characters import visible
 _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
 
+
+def _remember(context: typer.Context, path: Path | None) -> Path | None:
+    """Keep the home that a command works on where errors are told."""
+    context.find_root().obj = Home.resolve(path)
+    return path
+
+
 HomeOption = Annotated[
     Path | None,
     typer.Option(
@@ -26,6 +33,7 @@ HomeOption = Annotated[
         help="The home to work on: the folder of one catalogue, with its data, settings, models and report.",
         show_default="RECSYS_HOME, else .recsys in the checkout",
         file_okay=False,
+        callback=_remember,
     ),
 ]
 

@@ -18,6 +18,7 @@ from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from recsys_assets.recommender.characters import visible
 from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.headline import Headline, Served
@@ -95,7 +96,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(_TEMPLATE).render(
+    page = environment.get_template(_TEMPLATE).render(
         title=inputs.title,
         generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
         labels=labels,
@@ -110,6 +111,8 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
+    # A title that turns the direction of writing would turn what stands beside it.
+    return visible(page)
 
 
 def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:

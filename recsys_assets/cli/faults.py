@@ -1,0 +1,133 @@
+"""What went wrong outside of this program, in one line with the file and the way out: disks, rights, damaged files.
+
+Errors of the program's own are written where they are raised; here are those of the system, of SQLite and of Polars.
+"""
+
+import errno
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from recsys_assets.cli.terminal import CommandError
+from recsys_assets.home import Home
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM_IN_WORDS = re.compile(rf"disk is full|os error ({'|'.join(map(str, _NO_ROOM))})\b")
+_MORE_ROOM = "Make room, then give the same command again; what was there before is unchanged."
+_HEADER = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+
+
+def explained(error: BaseException, home: Home | None) -> str | None:
+    """An error in words for people; None for one that is no fault of the system or of a file.
+
+    Args:
+        error: what ended a command; causes count.
+        home: on which it worked, if that is known.
+    """
+    if isinstance(error, OSError):
+        return _of_system(error, home)
+    for cause in _chain(error):
+        if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+            return _of_system(cause, home)
+        if isinstance(cause, sqlite3.Error):
+            return _of_history(cause, home)
+        if _NO_ROOM_IN_WORDS.search(str(cause)):
+            return f"There is no room on the disk{_of(home)}: {_first_line(cause)}. {_MORE_ROOM}"
+    return None
+
+
+def damaged_databases(home: Home, *, thorough: bool = False) -> list[Path]:
+    """The databases of the run history that SQLite cannot read.
+
+    Args:
+        home: whose history.
+        thorough: read all of them through; else those that begin or end as no database does, which takes no time.
+    """
+    found = sorted(home.dagster.rglob("*.db"))
+    # One that is just being written may look damaged.
+    return [path for path in found if (thorough or _looks_damaged(path)) and not _reads_through(path)]
+
+
+def require_history(home: Home) -> None:
+    """Refuse to begin anything that could not be recorded.
+
+    Raises:
+        CommandError: a database of the run history is damaged.
+    """
+    if damaged := damaged_databases(home):
+        raise CommandError(damage(damaged))
+
+
+def damage(paths: list[Path]) -> str:
+    """What to do about damaged databases."""
+    named = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    return (
+        f"The run history is damaged: {named}. Put a copy back, or move the file away: Dagster begins a new one, and "
+        "data, models and settings stay."
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_system(error: OSError, home: Home | None) -> str:
+    where = f" ({error.filename})" if error.filename else _of(home)
+    if error.errno in _NO_ROOM:
+        return f"There is no room on the disk{where}: {error.strerror}. {_MORE_ROOM}"
+    if isinstance(error, PermissionError):
+        return f"{error}. Change its rights (chmod, chown), or work as its owner."
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        return f"{error}. A file stands where a folder belongs, or a folder where a file does: move it away."
+    return str(error)
+
+
+def _of_history(error: sqlite3.Error, home: Home | None) -> str:
+    told = _first_line(error)
+    if _NO_ROOM_IN_WORDS.search(told):
+        return f"There is no room on the disk{_of(home)}: {told}. {_MORE_ROOM}"
+    if "locked" in told:
+        return f"The run history{_of(home)} is in use ({told}). Give the same command again when the other has ended."
+    damaged = damaged_databases(home, thorough=True) if home else []
+    if damaged:
+        return damage(damaged)
+    folder = home.dagster if home else "DAGSTER_HOME"
+    return f"The run history in {folder} cannot be used: {told}. Is there room on the disk, and may you write there?"
+
+
+def _looks_damaged(path: Path) -> bool:
+    if not path.is_file():
+        return True
+    size = path.stat().st_size
+    if not size:
+        # Begun, and nothing was written yet.
+        return False
+    with path.open("rb") as stream:
+        header = stream.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES or not header.startswith(_HEADER):
+        return True
+    # https://www.sqlite.org/fileformat.html: the number of pages counts where the two change counters agree.
+    page_bytes = int.from_bytes(header[16:18]) if header[16:18] != b"\0\1" else 1 << 16
+    pages = int.from_bytes(header[28:32]) if header[24:28] == header[92:96] else 1
+    return size < pages * page_bytes
+
+
+def _reads_through(path: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True)) as database:
+            return [row[0] for row in database.execute("PRAGMA quick_check(1)")] == ["ok"]
+    except sqlite3.DatabaseError as error:
+        return "locked" in str(error)
+
+
+def _of(home: Home | None) -> str:
+    return f" of {home.path}" if home else ""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
