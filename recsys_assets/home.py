@@ -40,7 +40,8 @@ INSTANCE = {
     "run_monitoring": {
         "enabled": True,
         "poll_interval_seconds": 5,
-        "start_timeout_seconds": 60,
+        # A busy machine takes minutes to start a process that imports everything.
+        "start_timeout_seconds": 180,
         "cancel_timeout_seconds": 60,
     },
     "run_retries": {"enabled": True, "max_retries": 1, "retry_on_asset_or_op_failure": False},
