@@ -20,7 +20,7 @@ from dagster import DagsterInstance
 from dagster._cli.proxy_server_manager import ProxyServerManager
 from dagster._core.workspace.load_target import ModuleTarget
 
-from recsys_assets.sessions import kill_session
+from recsys_assets.process_sessions import kill_session
 
 # The same name as in workspace.yaml and pyproject.toml: sensors keep their state under it.
 _LOCATION = ModuleTarget("recsys_assets.definitions", None, None, "recsys_assets")

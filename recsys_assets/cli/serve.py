@@ -16,7 +16,7 @@ from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home import Home
 from recsys_assets.java import check_java
-from recsys_assets.sessions import kill_session
+from recsys_assets.process_sessions import kill_session
 from recsys_assets.settings import Settings
 from recsys_assets.storage import write_atomically
 

@@ -1,7 +1,7 @@
 """Turns charts' specifications into SVG and PNG, in a process of its own.
 
 vl-convert does not raise where it cannot go on: it aborts its process, and so would end a run for a picture. A child
-that dies costs that picture alone; the next one gets a new child. The child starts in a tenth of a second, serves all
+that dies costs that picture alone; the next one gets a new child. The child starts in half a second, serves all
 pictures of its parent, and ends when its parent does. What charts show belongs to the modules that draw.
 """
 
