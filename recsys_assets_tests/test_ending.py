@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 import pytest
+from filelock import FileLock, Timeout
 
 from recsys_assets.home import Home
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
@@ -208,3 +209,34 @@ def test_a_run_that_is_ended_beside_serve_stays_ended(small_data, tmp_path, sign
             wait_for("looks of the daemon", lambda: time.monotonic() > looks)
             assert instance.get_runs(limit=1)[0].run_id == run_id
             assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from recsys_assets.cli import resume
+from recsys_assets.cli.run import locked
+from recsys_assets.home import Home
+
+with locked(Home(Path(sys.argv[1]))):
+    child = resume.start(["-c", "import time; time.sleep(600)"])
+    print(child.pid, flush=True)
+    child.wait()
+"""
+
+
+def test_a_run_that_goes_on_keeps_the_home_when_its_command_is_killed(tmp_path):
+    """Two runs would write one home: the one that goes on in another process, and the next command's."""
+    home = Home(tmp_path / "home")
+    command = subprocess.Popen([sys.executable, "-c", HOLDER, str(home.path)], stdout=subprocess.PIPE)
+    assert command.stdout is not None
+    goes_on = psutil.Process(int(command.stdout.readline()))
+    try:
+        command.kill()
+        command.wait()
+        with pytest.raises(Timeout):
+            FileLock(home.lock).acquire(timeout=0)
+    finally:
+        goes_on.kill()
+    wait_for("the end of the process", lambda: not goes_on.is_running() or goes_on.status() == psutil.STATUS_ZOMBIE)
+    FileLock(home.lock).acquire(timeout=10)

@@ -6,7 +6,7 @@ Where a daemon runs it does the same for its runs. A process whose JVM died cann
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import dagster as dg
@@ -33,7 +33,7 @@ def has_lost_its_jvm(instance: dg.DagsterInstance, run_id: str) -> bool:
 
 
 def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.DagsterEvent], None]) -> bool:
-    """Run what the failed run has left undone; the caller holds the home's lock meanwhile.
+    """Run what the failed run has left undone, under the home's lock, which the caller holds and hands on.
 
     Args:
         instance: of the home that the environment names.
@@ -43,7 +43,7 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
     Returns:
         Whether all of it was done.
     """
-    child = subprocess.Popen([sys.executable, "-W", "ignore", "-m", __name__, run_id])
+    child = start(["-m", __name__, run_id])
     again: dg.DagsterRun | None = None
     seen = 0
     is_running = True
@@ -60,6 +60,12 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
         _end(child)
         raise
     return child.returncode == 0
+
+
+def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """A Python process that holds the home's lock as well, so that nobody takes the home while it works."""
+    # The lock is the one descriptor that may be inherited.
+    return subprocess.Popen([sys.executable, "-W", "ignore", *arguments], close_fds=False)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:

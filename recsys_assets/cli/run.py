@@ -97,6 +97,10 @@ def locked(home: Home) -> Iterator[None]:
             f"Another run works on this home ({home.path}). Wait until it has ended, or end it, and run this again; "
             "a run in another home (--home) does not have to wait."
         ) from None
+    descriptor = lock._context.lock_file_fd
+    assert descriptor is not None
+    # For a run that goes on in another process: it keeps the lock where this process is killed.
+    os.set_inheritable(descriptor, True)
     with ending():
         try:
             tidy(home)
