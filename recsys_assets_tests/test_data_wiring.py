@@ -42,8 +42,9 @@ def lay(folder: Path, files: Mapping[str, Any]) -> Path:
 
 
 def contents(home: Home) -> dict[str, bytes | None]:
-    """Everything below a home, to the letter."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in home.path.rglob("*")}
+    """Everything below a home, to the letter, but for the lock that `add` takes."""
+    found = (path for path in home.path.rglob("*") if path != home.landing_lock)
+    return {str(path): path.read_bytes() if path.is_file() else None for path in found}
 
 
 @pytest.mark.parametrize("case", REFUSED)
