@@ -62,7 +62,8 @@ def test_what_lands_is_the_owners_alone(tmp_path: Path) -> None:
 
 def test_what_a_run_makes_is_the_owners_alone(materialized_home: Home) -> None:
     """Models, run history, logs and the report quote users, and every user of the machine could read them."""
-    made = (materialized_home.assets, materialized_home.report.parent, materialized_home.promotions)
+    # The folder of all assets is the fixture's, which has the umask of the tests.
+    made = (*materialized_home.assets.iterdir(), materialized_home.report.parent, materialized_home.promotions)
     assert [path for folder in made for path in _open_to_others(folder)] == []
     history = [path for path in materialized_home.dagster.rglob("*") if path.suffix in (".db", ".log")]
     assert history
