@@ -111,6 +111,7 @@ def test_a_command_ends_by_the_signal_that_it_gets(small_data, tmp_path, command
         working.check_ended(sign, family)
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 @pytest.mark.parametrize("is_first", [False, True])
 def test_a_jvm_that_is_ended_together_with_its_run_is_no_crash(small_data, tmp_path, is_first):

@@ -467,7 +467,7 @@ def test_a_rollback_to_another_model_changes_what_users_are_shown(materialized_h
     blend, with_blend = record.current().configuration, recommended(home)
     assert blend.ranking.model == "blend"
     ranking = Settings.load(home).ranking.model_dump()
-    earlier = {"clusters": {"k": 2, "seed": 0}, "ranking": ranking}
+    earlier = {"clusters": {"k": 2, "seed": 0, "weigh": "auto"}, "ranking": ranking}
     als = Part("als_adjusted", {"als": {"rank": 4}})
     record.add(Configuration(als, Part("implicit_als", earlier)), Decision("promoted", "as it was"))
     record.add(blend, Decision("promoted", "as it is"))
