@@ -459,6 +459,7 @@ def test_recommendations_change_only_with_a_promotion_or_a_rollback(materialized
     assert recommended(home).equals(accepted_lists)
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_rollback_to_another_model_changes_what_users_are_shown(materialized_home, tmp_path):
     """Going back to a configuration of the time when another model was served would fail, or change nothing."""
