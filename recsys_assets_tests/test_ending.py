@@ -212,6 +212,46 @@ def test_a_run_that_is_ended_beside_serve_stays_ended(small_data, tmp_path, sign
             assert instance.get_run_by_id(run_id).status == dg.DagsterRunStatus.FAILURE  # type: ignore[union-attr]
 
 
+LOSES_AN_INTERRUPT = """
+import io, os, signal, sys, time
+from pathlib import Path
+import dagster as dg
+from rich.console import Console
+from recsys_assets.cli.ending import ending
+from recsys_assets.cli.progress import RunProgress
+
+progress = RunProgress(Console(file=io.StringIO()), Path(sys.argv[1]))
+
+@dg.op
+def loses_it():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+    except BaseException:
+        pass
+
+@dg.op(ins={"start": dg.In(dg.Nothing)})
+def next_step():
+    print("began", flush=True)
+
+@dg.job(logger_defs={progress.logger_name: progress.logger})
+def work():
+    next_step(loses_it())
+
+with ending():
+    work.execute_in_process(run_config={"loggers": {progress.logger_name: {}}}, raise_on_error=False)
+"""
+
+
+def test_a_run_whose_step_loses_an_interrupt_ends_at_the_next_step(tmp_path):
+    """Ctrl-C while a library runs a callback is lost, and the run would go on until it is ended by force."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOSES_AN_INTERRUPT, tmp_path / "log"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGTERM, ended.stderr
+    assert not ended.stdout
+
+
 HOLDER = """
 import sys
 from pathlib import Path

@@ -44,6 +44,16 @@ class Ending:
         """
         return self._asked.wait(_ARRIVES_WITHIN_SECONDS if after_a_death else 0)
 
+    def remind(self) -> None:
+        """Interrupt the main thread once more where a signal has come, as the handler in force at present does it.
+
+        Raises:
+            BaseException: what that handler raises.
+        """
+        handler = signal.getsignal(self.signal) if self.signal is not None else None
+        if callable(handler):
+            handler(self.signal, None)
+
     def listen(self, signals: socket.socket) -> None:
         """Take note of signals until the other end is closed; end the process where it cannot end by itself."""
         deadline = 0.0
@@ -71,6 +81,15 @@ _present = Ending()
 def is_ending(*, after_a_death: bool = False) -> bool:
     """Whether this process has been asked to end since `ending` began; arguments as of `Ending.is_asked_for`."""
     return _present.is_asked_for(after_a_death=after_a_death)
+
+
+def remind() -> None:
+    """Interrupt once more if this process has been asked to end, to be called between the pieces of long work.
+
+    An interrupt may be lost: Python ignores what is raised in a callback or a finalizer, and Dagster forgets what comes
+    at the end of one of its captures.
+    """
+    _present.remind()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from recsys_assets.cli.ending import remind
 from recsys_assets.cli.terminal import seconds
 from recsys_assets.failures import is_of_a_check, reason
 from recsys_assets.recommender.characters import visible
@@ -113,6 +114,7 @@ class RunProgress(logging.Handler):
             self._live.update(self._task, total=self._planned)
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self._begin(str(event.step_key))
+            remind()
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
             self._done += 1
             self._end("✓", "green")
