@@ -21,7 +21,7 @@ setup: check-java $(STAMP)
 
 .PHONY: check-java
 check-java:
-	@$(PYTHON) recsys_assets/java.py
+	@$(PYTHON) recsys_assets/home/java.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import narwhals as nw
 
-from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_assets.recommender.tables import RELATIONAL, TABLES
-from recsys_assets.storage import TABLE_FILE, AssetStore, scan
+from recsys_assets.home.versions import TABLE_FILE, AssetStore, scan
+from recsys_assets.recommender.data.tables import RELATIONAL, TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = ROOT.parent / "shared" / "data" / "ml-100k.zip"

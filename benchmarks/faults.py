@@ -27,8 +27,8 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from recsys_assets.home import Home  # noqa: E402
-from recsys_assets.storage import TABLE_FILE, AssetStore  # noqa: E402
+from recsys_assets.home.layout import Home  # noqa: E402
+from recsys_assets.home.versions import TABLE_FILE, AssetStore  # noqa: E402
 from recsys_assets_tests import kill_points, killed  # noqa: E402
 from recsys_assets_tests.conftest import FAST_SETTINGS  # noqa: E402
 from recsys_assets_tests.made_up import made_up  # noqa: E402
@@ -398,7 +398,7 @@ def _overlap(home: Home, runs: Collection[str]) -> bool:
 
 def _work_limited(home: Home) -> int:
     """`run` of a process that may write only a few bytes while it writes the recommendations."""
-    from recsys_assets.io_managers import AssetIOManager
+    from recsys_assets.orchestration.io_managers import AssetIOManager
 
     write = AssetIOManager._write
 
@@ -420,7 +420,7 @@ def _work_yesterday(home: Home) -> int:
     """`run` of a process whose clock is a day behind that of the newest version."""
     from datetime import datetime, timedelta
 
-    from recsys_assets import storage
+    from recsys_assets.home import versions as storage
 
     shift = home.path / "days"
     days = int(shift.read_text()) + 1 if shift.exists() else 1

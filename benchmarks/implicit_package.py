@@ -22,19 +22,20 @@ from catalogue import indexed
 from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 
-from recsys_assets.recommender import clusters, rankings
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.splitting import cut_in_time
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
-from recsys_assets.recommender.frames import lazy, row_count, to_polars
-from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.preferences import relevant_from
-from recsys_assets.recommender.rankings import Ranker
-from recsys_assets.recommender.refit import Refit, entry
-from recsys_assets.recommender.splitting import cut_in_time
-from recsys_assets.recommender.study.searches import with_knobs
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.rankings import Ranker
+from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.tuning.searches import with_knobs
 
 # The first candidate is what was best for `implicit` when it was tried by hand, the built-in settings for the others.
 # `positives`: all ratings with their stars as counts, all ratings alike, or the liked ones alone.

@@ -19,7 +19,7 @@ import polars as pl
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from recsys_assets.home import Home  # noqa: E402
+from recsys_assets.home.layout import Home  # noqa: E402
 from recsys_assets_tests.running import table  # noqa: E402
 from recsys_assets_tests.served import served, wait_for  # noqa: E402
 

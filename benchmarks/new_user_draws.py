@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 from catalogue import indexed
 
-from recsys_assets.recommender import clusters
+from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
 from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import root_mean
-from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
-from recsys_assets.recommender.refit import Refit, entry
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.registry.fitting import Refit, entry
 
 N_DRAWS = 10
 BASELINE = "item_mean"

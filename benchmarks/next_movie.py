@@ -11,12 +11,12 @@ from typing import Never
 import polars as pl
 from catalogue import indexed
 
+from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.significance import paired_tests
-from recsys_assets.recommender.frames import row_count
-from recsys_assets.recommender.refit import Refit, entry
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.registry.fitting import Refit, entry
 
 MODELS = ("popularity", "ease", "transitions", "sessions")
 SIDES = {"train_users": "train", "test_users": "test"}

@@ -12,23 +12,26 @@ import numpy as np
 import polars as pl
 from pyspark.sql import SparkSession
 
-from recsys_assets.home import Home
-from recsys_assets.recommender import clusters, cold_start, rankings, segments, serving, splitting
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import conform, lazy
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
 from recsys_assets.recommender.evaluation.scores import all_scores
-from recsys_assets.recommender.frames import conform, lazy
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
-from recsys_assets.recommender.models import als
-from recsys_assets.recommender.reasons import reasons
-from recsys_assets.recommender.refit import Refit
+from recsys_assets.recommender.models import als, cold_start, segments
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.registry import ENTRIES, FITS
+from recsys_assets.recommender.registry.fitting import Refit
 from recsys_assets.recommender.report.page import ReportInputs, render_page
-from recsys_assets.recommender.study.quick import Choice, quick_choice
-from recsys_assets.recommender.study.tuning import chosen
-from recsys_assets.recommender.tables import PREDICTIONS, TABLES, Table
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.tuning.quick import Choice, quick_choice
+from recsys_assets.recommender.tuning.tuning import chosen
 
 
 class Folder:

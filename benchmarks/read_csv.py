@@ -43,11 +43,11 @@ def read_here(path: Path, folder: Path) -> None:
     """As the assets do: raw tables are written, then merged from what was written."""
     import narwhals as nw
 
-    from recsys_assets.recommender.frames import lazy
+    from recsys_assets.home.versions import scan, write_table
+    from recsys_assets.recommender.data.frames import lazy
+    from recsys_assets.recommender.data.tables import TABLES
     from recsys_assets.recommender.ingest import merge
     from recsys_assets.recommender.ingest.sources import read_source
-    from recsys_assets.recommender.tables import TABLES
-    from recsys_assets.storage import scan, write_table
 
     def stored(name: str, frame: nw.LazyFrame) -> nw.LazyFrame:
         version = folder / name

@@ -13,11 +13,12 @@ import narwhals as nw
 import numpy as np
 from catalogue import indexed
 
-from recsys_assets.recommender import segments, splitting
-from recsys_assets.recommender.frames import lazy, pseudo_random, row_count, to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.segments.shares import ComparedSegments, SizedSegments, share_shift
-from recsys_assets.settings import Settings
+from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import lazy, pseudo_random, row_count, to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.models import segments
+from recsys_assets.recommender.models.segments.shares import ComparedSegments, SizedSegments, share_shift
 
 _PERCENT = 100
 

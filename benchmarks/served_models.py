@@ -24,23 +24,25 @@ import polars as pl
 from catalogue import indexed
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from recsys_assets.recommender import clusters, rankings, serving
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
 from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics
 from recsys_assets.recommender.evaluation.rows import ScoredRows
-from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.preferences import relevant_from
-from recsys_assets.recommender.rankings import Ranker
-from recsys_assets.recommender.refit import Refit, entry
+from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.study import quick
-from recsys_assets.recommender.study.quick import MODEL, Choice
-from recsys_assets.recommender.study.searches import value_of, with_knobs
-from recsys_assets.recommender.study.tuning import chosen
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.tuning import quick
+from recsys_assets.recommender.tuning.quick import MODEL, Choice
+from recsys_assets.recommender.tuning.searches import value_of, with_knobs
+from recsys_assets.recommender.tuning.tuning import chosen
 from recsys_assets_tests.planted_taste import SHAPES, Shape, planted, truth
 
 BEFORE = {"ease.reg": "3000", "liking.reg": "300", "blend.prior_ratings": "60"}

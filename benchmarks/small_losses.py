@@ -17,11 +17,11 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.promotions import Promotions
+from recsys_assets.home.promotions import Promotions
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.metrics import mean
 from recsys_assets.recommender.evaluation.score_table import DECIDING
-from recsys_assets.recommender.promotion import Configuration, Contest, Contests, Part, decide
+from recsys_assets.recommender.promotion.gate import Configuration, Contest, Contests, Part, decide
 
 STEPS = 20
 LOSS = 2 / 3

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
+from recsys_assets.home.tuned_settings import study_tables
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.protocols import COLD_USERS, LEAKAGE_AUDIT, NEW_USERS, TOP_N_LEAKAGE_AUDIT
-from recsys_assets.recommender.frames import to_polars
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.study_section import OPPONENTS, SIGNIFICANT, Result, StudySection, StudyTables
-from recsys_assets.storage import AssetStore, scan
-from recsys_assets.studied import study_tables
 
 _POPULATIONS = ("all", "seen", "unseen")
 _PARTITIONS = ("train_users", "test_users")

@@ -1,1 +1,1 @@
-"""A recommender pipeline as Dagster assets: see `recsys_assets.build.build_defs` and docs/architecture.md."""
+"""A recommender pipeline as Dagster assets: `recsys_assets.build_defs` and docs/architecture.md."""

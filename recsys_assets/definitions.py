@@ -1,7 +1,7 @@
 """The code location: what the Dagster UI, daemon and `dg` load."""
 
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home, keep_private
+from recsys_assets.home.layout import Home, keep_private
+from recsys_assets.orchestration.build import build_defs
 
 keep_private()
 home = Home.resolve()

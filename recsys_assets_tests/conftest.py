@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 from typer.testing import CliRunner, Result
 
 from recsys_assets.cli import app
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 from recsys_assets_tests.made_up import MadeUp, made_up
 
 # How long an example takes says something about the machine, nothing about the code.

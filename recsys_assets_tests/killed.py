@@ -15,11 +15,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from recsys_assets.assets import evaluation
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home
-from recsys_assets.launcher import fail_dead_runs
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.assets import evaluation
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.launcher import fail_dead_runs
 
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 JOB = "everything"

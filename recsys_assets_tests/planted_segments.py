@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.index import Index
 
 N_GROUPS, MOVIES_PER_GROUP = 3, 10
 # The last movie is in the catalogue, but nobody of the train users has rated it.

@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from recsys_assets.assets import ASSETS
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home
-from recsys_assets.storage import AssetStore, scan
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.build import build_defs
 
 
 def copied(home: Home, folder: Path) -> Home:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import dagster as dg
 import psutil
 
-from recsys_assets.home import Home
-from recsys_assets.sensors import UNFINISHED
+from recsys_assets.home.layout import Home
+from recsys_assets.orchestration.sensors import UNFINISHED
 
 Found = TypeVar("Found")
 FITS = {"cluster_ratings", "als_model", "als_model_unadjusted", "ranking_model"}
@@ -151,7 +151,7 @@ def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 def worker_of(home: Home, run_id: str) -> int:
     """The process that executes a run."""
-    from recsys_assets.launcher import _recorded_process
+    from recsys_assets.orchestration.launcher import _recorded_process
 
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         found = wait_for("a process recorded by the run", lambda: _recorded_process(instance, run_id))

@@ -3,13 +3,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.index import Index, IndexMismatchError
-from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.home.settings import SparkSettings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index, IndexMismatchError
+from recsys_assets.recommender.features.matrices import user_movie_matrix
 from recsys_assets.recommender.models import als
 from recsys_assets.recommender.models.als import ALSModel
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import SparkSettings
 
 MODEL = ALSModel(
     user_factors=np.array([[1, 0], [0, 0], [0.5, 2]], np.float32),

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.recommender.automatic import ANCHOR_MEDIAN, ANCHOR_RATINGS, ANCHOR_USERS, multiple, resolved
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.automatic import ANCHOR_MEDIAN, ANCHOR_RATINGS, ANCHOR_USERS, multiple, resolved
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import blend, ease, liking
-from recsys_assets.recommender.segments import model as segments
+from recsys_assets.recommender.models.segments import model as segments
 
 _SIZES = st.integers(1, 10**8)
 

@@ -2,13 +2,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recsys_assets.build import build_defs
-from recsys_assets.partitions import CUT_OFFS
-from recsys_assets.recommender import backtest
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.partitions import CUT_OFFS
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import RATINGS
+from recsys_assets.recommender.evaluation import backtest
 from recsys_assets.recommender.report import backtest_charts, charts
-from recsys_assets.recommender.tables import RATINGS
-from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.running import copied, table
 
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -96,7 +96,7 @@ def test_a_backfill_of_cut_offs_is_one_run_with_their_curve(materialized_home, t
 
 def test_backtests_are_no_part_of_the_pipeline(tmp_path):
     """`run` would fit every model five times more, or could not be launched at all."""
-    from recsys_assets.home import Home
+    from recsys_assets.home.layout import Home
 
     defs = build_defs(home=Home(tmp_path))
     for name, there in (("refresh", False), ("everything", False), ("backtest", True)):

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from recsys_assets.cli.faults import damaged_databases
-from recsys_assets.home import Home
-from recsys_assets.partitions import BATCHES
+from recsys_assets.home.layout import Home
+from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets_tests.conftest import invoke
 
 RATINGS = "user_id,movie_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
@@ -135,8 +135,8 @@ def test_a_damaged_file_is_named_with_the_way_out(name: str, content: bytes | No
 @pytest.mark.parametrize("content", [b'"ana"\n"be', b"\xff\n", b"42\n", b'"ana"\n\n'])
 def test_a_damaged_list_of_exclusions_stops_everything(content: bytes, home: Home) -> None:
     """Whoever is on a line that cannot be read would come back."""
-    from recsys_assets.forgotten import forgotten_users
-    from recsys_assets.home import HomeError
+    from recsys_assets.home.exclusions import forgotten_users
+    from recsys_assets.home.layout import HomeError
 
     home.forgotten.write_bytes(content)
     with pytest.raises(HomeError, match=r"forgotten, line [12]: expected the id of a user in quotes"):

@@ -2,11 +2,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import clusters, cold_start, splitting
-from recsys_assets.recommender.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
-from recsys_assets.recommender.tables import TABLES
+from recsys_assets.recommender.models import cold_start
 from recsys_assets_tests.movielens import archive
 
 

@@ -7,19 +7,19 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.assets import ASSETS, study
-from recsys_assets.assets.models import MODEL_TYPES
-from recsys_assets.build import build_defs
-from recsys_assets.checks import CHECKS
-from recsys_assets.checks.declared import parameters
-from recsys_assets.checks.results import check_result, last_good_facts
-from recsys_assets.home import Home
-from recsys_assets.io_managers import table_of
-from recsys_assets.recommender import quality
-from recsys_assets.recommender.frames import conform, lazy, to_polars
-from recsys_assets.recommender.quality import Finding
-from recsys_assets.recommender.tables import RATINGS, TABLES
-from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.orchestration.assets import ASSETS, study
+from recsys_assets.orchestration.assets.models import MODEL_TYPES
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.checks import CHECKS
+from recsys_assets.orchestration.checks.declared import parameters
+from recsys_assets.orchestration.checks.results import check_result, last_good_facts
+from recsys_assets.orchestration.io_managers import table_of
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import RATINGS, TABLES
+from recsys_assets.recommender.evaluation import quality
+from recsys_assets.recommender.evaluation.quality import Finding
 from recsys_assets_tests.running import copied, files, table
 
 N_USERS, N_MOVIES, N_SHOWN = 4, 6, 3

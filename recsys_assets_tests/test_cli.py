@@ -9,14 +9,14 @@ import polars as pl
 import pytest
 from filelock import FileLock
 
-from recsys_assets.build import build_defs
-from recsys_assets.cli.launch import Ended, Launch, carry_out, pipeline_assets, plan
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import follow_up, nearest, seconds
-from recsys_assets.failures import reason
-from recsys_assets.home import Home
-from recsys_assets.recommender.index import IndexMismatchError
-from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.failures import reason
+from recsys_assets.orchestration.launch import Ended, Launch, carry_out, pipeline_assets, plan
+from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize

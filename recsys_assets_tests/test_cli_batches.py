@@ -6,11 +6,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recsys_assets.cli import launch as launching
 from recsys_assets.cli.reader import Reader
-from recsys_assets.home import Home
-from recsys_assets.jobs import ingest
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration import launch as launching
+from recsys_assets.orchestration.jobs import ingest
 from recsys_assets_tests.conftest import invoke
 
 HEADER = "user_id,movie_id,rating,timestamp\n"

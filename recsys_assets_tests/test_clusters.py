@@ -2,8 +2,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import clusters
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.features import clusters
 
 
 @pytest.fixture

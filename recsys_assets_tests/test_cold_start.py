@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.recommender import cold_start
-from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.models import cold_start
 from recsys_assets.recommender.models.als import ALSModel
 
 

@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recsys_assets.home import Home
-from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.kill_points import FORGOTTEN, read, write_ratings
 from recsys_assets_tests.running import copied, materialize, table
@@ -157,7 +157,7 @@ def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):
 # Kills
 
 
-@pytest.mark.parametrize("every", [40, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.spark])])
+@pytest.mark.parametrize("every", [120, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.spark])])
 def test_a_command_that_is_killed_at_any_moment_can_be_given_again(every, tmp_path, request):
     """A kill loses the only copy of a source, leaves somebody who was erased, or makes the command impossible.
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import tomlkit
 
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets_tests.conftest import invoke

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from dagster._core.instance.ref import InstanceRef
 
-from recsys_assets.assets import ASSETS
-from recsys_assets.build import build_defs
-from recsys_assets.checks import CHECKS
-from recsys_assets.home import INSTANCE, Home
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.settings import Settings
+from recsys_assets.home.layout import INSTANCE, Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.checks import CHECKS
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets_tests.running import copied
 
 ROOT = Path(__file__).parent.parent

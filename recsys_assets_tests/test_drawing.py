@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.assets.common import pictures
-from recsys_assets.recommender.characters import visible
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.orchestration.assets.common import pictures
+from recsys_assets.recommender.data.characters import visible
+from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.report import charts, drawing
 from recsys_assets.recommender.report.page import _figures
 from recsys_assets.recommender.report.theme import note

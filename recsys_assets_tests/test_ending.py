@@ -15,7 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock, Timeout
 
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.running import copied
 from recsys_assets_tests.served import served, wait_for
@@ -133,7 +133,7 @@ def test_what_cannot_end_is_ended_where_it_stands():
     """
     program = """
 import subprocess, sys, time
-from recsys_assets.cli import ending
+from recsys_assets.orchestration import ending
 ending._GRACE_SECONDS = float(sys.argv[1])
 with ending.ending():
     child = subprocess.Popen(["sleep", "600"])
@@ -161,7 +161,7 @@ def test_a_worker_that_is_ended_does_not_end_its_command():
     """A library that stops a worker of its own would look like somebody who asks the command to end."""
     program = """
 import multiprocessing, time
-from recsys_assets.cli.ending import ending, is_ending
+from recsys_assets.orchestration.ending import ending, is_ending
 with ending():
     worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
     worker.start()
@@ -217,7 +217,7 @@ import io, os, signal, sys, time
 from pathlib import Path
 import dagster as dg
 from rich.console import Console
-from recsys_assets.cli.ending import ending
+from recsys_assets.orchestration.ending import ending
 from recsys_assets.cli.progress import RunProgress
 
 progress = RunProgress(Console(file=io.StringIO()), Path(sys.argv[1]))
@@ -255,9 +255,9 @@ def test_a_run_whose_step_loses_an_interrupt_ends_at_the_next_step(tmp_path):
 HOLDER = """
 import sys
 from pathlib import Path
-from recsys_assets.cli import resume
+from recsys_assets.orchestration import resume
 from recsys_assets.cli.run import locked
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 
 with locked(Home(Path(sys.argv[1]))):
     child = resume.start(["-c", "import time; time.sleep(600)"])

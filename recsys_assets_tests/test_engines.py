@@ -3,14 +3,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import cold_start, splitting
-from recsys_assets.recommender.frames import conform, lazy, pseudo_random, to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.home.settings import SparkSettings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import conform, lazy, pseudo_random, to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
-from recsys_assets.recommender.models import als
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import SparkSettings
+from recsys_assets.recommender.models import als, cold_start
 
 pytestmark = pytest.mark.spark
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, r2_score
 
+from recsys_assets.home.settings import SparkSettings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates, resampled_totals
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics, mean
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import SparkSettings
 
 ML_1M = Path(__file__).parents[2] / "shared" / "data" / "ml-1m.zip"
 FEW = {"n_resamples": 20}

@@ -17,20 +17,20 @@ import pytest
 from dagster._core.events import EngineEventData
 from filelock import FileLock
 
-from recsys_assets import storage
-from recsys_assets.assets.models import MODEL_TYPES
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home
-from recsys_assets.landing_watch import RAW
-from recsys_assets.launcher import fail_dead_runs, worker_health
-from recsys_assets.locking import locked_executor
-from recsys_assets.recommender.index import IndexMismatchError
+from recsys_assets.home import versions as storage
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import SettingsError
+from recsys_assets.home.versions import AssetMissingError, AssetStore
+from recsys_assets.orchestration.assets.models import MODEL_TYPES
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.landing_watch import RAW
+from recsys_assets.orchestration.launcher import fail_dead_runs, worker_health
+from recsys_assets.orchestration.locking import locked_executor
+from recsys_assets.orchestration.retries import decide_on_retry, is_lost_jvm, is_permanent
+from recsys_assets.orchestration.sensors import CONTENT_TAG
+from recsys_assets.recommender.data.index import IndexMismatchError
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest.errors import SourceError
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.retries import decide_on_retry, is_lost_jvm, is_permanent
-from recsys_assets.sensors import CONTENT_TAG
-from recsys_assets.settings import SettingsError
-from recsys_assets.storage import AssetMissingError, AssetStore
 from recsys_assets_tests import killed
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.running import copied, table
@@ -50,6 +50,7 @@ def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [str(event.step_key) for event in events]
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_worker_killed_at_every_stage_loses_nothing_and_repeats_nothing(materialized_home, small_data, tmp_path):
     """After a crash, or just in another home, tables and scores would be others, or hours of work be done again.
@@ -296,7 +297,7 @@ def _fail_with(error: Exception) -> dg.DagsterRun:
 
 def test_every_asset_decides_about_its_failures():
     """The JVM's death under an asset without the hook would wait for a person."""
-    from recsys_assets.assets import ASSETS
+    from recsys_assets.orchestration.assets import ASSETS
 
     assert all(decide_on_retry in asset.hook_defs for asset in ASSETS)
 

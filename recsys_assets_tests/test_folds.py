@@ -3,8 +3,8 @@
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import splitting
-from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.folds import published_folds

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy.stats import chisquare
 
-from recsys_assets.recommender.frames import conform, lazy, numbered, pseudo_random, to_polars
-from recsys_assets.recommender.tables import TABLES
+from recsys_assets.recommender.data.frames import conform, lazy, numbered, pseudo_random, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 
 
 def _draws(seed: int, frame: pl.DataFrame, columns: list[str]) -> np.ndarray:

@@ -12,14 +12,14 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._utils.error import SerializableErrorInfo
 
-from recsys_assets.build import build_defs
-from recsys_assets.checks.declared import NAME as SOUND
-from recsys_assets.checks.results import last_good_facts, was_good
-from recsys_assets.history import erase_history, prune_history, prune_where_possible
-from recsys_assets.home import Home
-from recsys_assets.landing_watch import RAW, ingested_content, range_tags
-from recsys_assets.sensors import unsound
-from recsys_assets.settings import HistorySettings, Settings
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import HistorySettings, Settings
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.checks.declared import NAME as SOUND
+from recsys_assets.orchestration.checks.results import last_good_facts, was_good
+from recsys_assets.orchestration.landing_watch import RAW, ingested_content, range_tags
+from recsys_assets.orchestration.run_history import erase_history, prune_history, prune_where_possible
+from recsys_assets.orchestration.sensors import unsound
 from recsys_assets_tests.made_up import made_up
 
 MERGED = ("ratings", "users", "movies")
@@ -217,7 +217,7 @@ def test_the_process_that_serve_starts_prunes_as_the_settings_say(kept):
         _land(kept, name, 1 + 100 * number)
         assert kept.ingest(name).success
     kept.home.settings_file.write_text("[history]\nkeep_runs = 1\n")
-    command = [sys.executable, "-W", "ignore", "-m", "recsys_assets.history"]
+    command = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.run_history"]
     ended = subprocess.run(command, env=os.environ | kept.home.environment, capture_output=True, text=True, check=False)
     assert (ended.returncode, len(kept.runs())) == (0, 1), ended.stderr
     assert "Run history pruned: 1 runs" in ended.stderr

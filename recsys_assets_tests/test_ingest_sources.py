@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.recommender.frames import conform, lazy
+from recsys_assets.recommender.data.frames import conform, lazy
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import sample_users
 from recsys_assets.recommender.ingest.sources import SourceTables, read_source
 from recsys_assets.recommender.report.attributes import attributes_by_group
-from recsys_assets.recommender.tables import TABLES
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NOON = datetime(2020, 1, 2, 12, tzinfo=UTC)

@@ -3,14 +3,14 @@ import narwhals as nw
 import polars as pl
 import pytest
 
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home
-from recsys_assets.io_managers import digest
-from recsys_assets.partitions import BATCHES
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.retries import is_permanent
-from recsys_assets.storage import TABLE_FILE, AssetDamagedError, AssetMissingError, AssetStore, scan
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetDamagedError, AssetMissingError, AssetStore, scan
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.io_managers import digest
+from recsys_assets.orchestration.partitions import BATCHES
+from recsys_assets.orchestration.retries import is_permanent
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.tables import TABLES
 
 CLUSTERS = pl.DataFrame({"user": [2, 0, 1], "cluster": [0, 1, 1]})
 

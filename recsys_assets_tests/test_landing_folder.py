@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys_assets.home import Home
-from recsys_assets.landing_folder import changing, exchange, land, move_out
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.landing import changing, exchange, land, move_out
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import invoke
 
 HEADER = "user_id,movie_id,rating,timestamp\n"

@@ -10,14 +10,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from recsys_assets.batches import Batch
-from recsys_assets.home import Home, is_batch_name
-from recsys_assets.landed import fingerprint, landed
-from recsys_assets.landing_watch import Cursor, look
-from recsys_assets.partitions import BATCHES
+from recsys_assets.home.batches import Batch
+from recsys_assets.home.landed import fingerprint, landed
+from recsys_assets.home.layout import Home, is_batch_name
+from recsys_assets.home.settings import DataSettings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.landing_watch import Cursor, look
+from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.recommender.ingest.errors import SourceError
-from recsys_assets.settings import DataSettings
-from recsys_assets.storage import AssetStore
 from recsys_assets_tests.conftest import invoke
 
 RATINGS = "user_id,movie_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
@@ -168,8 +168,8 @@ def test_usual_names_are_names(name: str) -> None:
 
 def test_a_partition_that_is_no_name_fails_its_run_and_goes(home: Home) -> None:
     """A partition `..`, added through GraphQL, would read what lies beside landing/, or stay for ever."""
-    from recsys_assets.build import build_defs
-    from recsys_assets.cli.launch import plan
+    from recsys_assets.orchestration.build import build_defs
+    from recsys_assets.orchestration.launch import plan
 
     (home.path / "ratings.csv").write_text(RATINGS)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:

@@ -4,14 +4,14 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import item_neighbours, response_stack, sessions, transitions
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.response_stack import ResponseStack
+from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel, fit_residuals
 from recsys_assets.recommender.models.sessions import SessionModel
 from recsys_assets.recommender.models.transitions import TransitionModel
-from recsys_assets.recommender.segments.residuals import SegmentResidualModel, fit_residuals
 
 N_USERS, N_MOVIES = 90, 24
 INDEX = Index(N_USERS, N_MOVIES, "planted")

@@ -2,9 +2,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.recommender.registry import FITS
-from recsys_assets.storage import TABLE_FILE, AssetStore
 from recsys_assets_tests.running import copied, files, materialize, table
 
 

@@ -2,9 +2,9 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
-from recsys_assets.recommender.tables import TABLES
 
 # Every row at a time of its own; a pair may be rated several times.
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(1, 5)), min_size=1, max_size=30)

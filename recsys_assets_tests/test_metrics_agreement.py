@@ -19,11 +19,11 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
+from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.lists import ListMetrics
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
 from recsys_assets.recommender.evaluation.rows import ScoredRows, distribution
-from recsys_assets.recommender.frames import lazy
 
 INDEX = {"user": pl.Int32, "movie": pl.Int32}
 # Ranks of each user's relevant movies in lists of 15.

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.hints import attribute_hints, scale_hints
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.data.hints import attribute_hints, scale_hints
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import Preference, relevant_from, span
+from recsys_assets.recommender.evaluation.quality import scored_finding
+from recsys_assets.recommender.features.matrices import user_movie_matrix
 from recsys_assets.recommender.models import ease
-from recsys_assets.recommender.preferences import Preference, relevant_from, span
-from recsys_assets.recommender.quality import scored_finding
 
 
 def _ratings(values: object) -> nw.LazyFrame:

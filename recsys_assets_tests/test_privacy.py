@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 from recsys_assets_tests.alone import destinations, require_namespaces
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.served import free_port, served, wait_for
@@ -36,7 +36,7 @@ PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 # A minute of `serve`, in which a run is done.
 SERVE = """
 import sys, time
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 from recsys_assets_tests.alone import destinations, require_namespaces
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.served import served

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 
 from recsys_assets.cli.terminal import _VisibleConsole
-from recsys_assets.home import Home
-from recsys_assets.recommender.characters import visible
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.storage import AssetStore, write_table
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore, write_table
+from recsys_assets.recommender.data.characters import visible
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets_tests.conftest import invoke
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\x1b[31m"

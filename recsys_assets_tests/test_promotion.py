@@ -10,10 +10,13 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from benchmarks.small_losses import sequence
-from recsys_assets.home import Home
-from recsys_assets.promotions import PromotionError, Promotions
-from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.promotion import (
+from recsys_assets.home.layout import Home
+from recsys_assets.home.promotions import PromotionError, Promotions
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.promotion.gate import (
     BASELINES,
     Configuration,
     Contest,
@@ -23,12 +26,9 @@ from recsys_assets.recommender.promotion import (
     decide,
     gate,
 )
-from recsys_assets.recommender.refit import Refit, entry
 from recsys_assets.recommender.registry import Entry
-from recsys_assets.recommender.serving import ServingModel
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import Settings
-from recsys_assets.storage import AssetStore, scan
+from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.running import copied, files, materialize, table
 

@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import rankings, splitting
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.comparing import leakage_audit, over_seeds, reseeded
 from recsys_assets.recommender.evaluation.measured import Measured
-from recsys_assets.recommender.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry import Entry
-from recsys_assets.recommender.tables import TABLES
 
 N_USERS, N_MOVIES = 40, 30
 NAMES = (
@@ -202,7 +203,7 @@ def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
     drawn = to_polars(whole["random"])
     assert drawn.join(rated, on=["user", "movie"]).is_empty()
     assert drawn["movie"].n_unique() > 20
-    monkeypatch.setattr("recsys_assets.recommender.rankings._SCORES_PER_BLOCK", 3 * N_MOVIES)
+    monkeypatch.setattr("recsys_assets.recommender.ranking.rankings._SCORES_PER_BLOCK", 3 * N_MOVIES)
     blocks = protocols.lists(cut, [listed], lambda _: _listed(), k=5)
     assert all(
         to_polars(blocks[name]).sort("user", "rank").equals(to_polars(whole[name]).sort("user", "rank"))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import recsys_assets
-from recsys_assets.assets.study import _defaults
-from recsys_assets.recommender.provenance import Sources
+from recsys_assets.orchestration.assets.study import _defaults
 from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry.provenance import Sources
 
 Codes = Mapping[tuple[str, str], str]
 EASE, LIKING = ("top_n", "ease"), ("top_n", "liking")
@@ -27,7 +27,7 @@ def codes(tmp_path) -> Callable[..., Codes]:
             path.write_text(text.replace(old, new, 1))
         sources, parameters = Sources(tmp_path), _defaults()
         return {
-            (entry.task, entry.name): sources.code_of_model(entry, parameters, "study.validating") for entry in ENTRIES
+            (entry.task, entry.name): sources.code_of_model(entry, parameters, "tuning.validating") for entry in ENTRIES
         }
 
     return of

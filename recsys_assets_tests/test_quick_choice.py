@@ -9,20 +9,22 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.promotions import Promotions
-from recsys_assets.recommender import clusters, rankings, serving
+from recsys_assets.home.promotions import Promotions
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.recommender.data.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.data.tables import RATINGS
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.models import blend
-from recsys_assets.recommender.promotion import Configuration
-from recsys_assets.recommender.refit import Refit
-from recsys_assets.recommender.study import quick
-from recsys_assets.recommender.study.quick import MODEL, Choice
-from recsys_assets.recommender.study.searches import value_of, with_knobs
-from recsys_assets.recommender.study.tuning import Found, chosen
-from recsys_assets.recommender.tables import RATINGS
-from recsys_assets.settings import Settings
-from recsys_assets.storage import AssetStore
+from recsys_assets.recommender.promotion.gate import Configuration
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.tuning import quick
+from recsys_assets.recommender.tuning.quick import MODEL, Choice
+from recsys_assets.recommender.tuning.searches import value_of, with_knobs
+from recsys_assets.recommender.tuning.tuning import Found, chosen
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.planted_taste import Shape, planted
 from recsys_assets_tests.running import copied, materialize, table

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.recommender import rankings
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.evaluation.lists import top_lists
-from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.index import Index
 from recsys_assets.recommender.models import biases, item_mean
+from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry import top_n
 
 

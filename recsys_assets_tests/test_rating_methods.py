@@ -6,9 +6,8 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from recsys_assets.recommender import side_information
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import (
     attribute_effects,
     bayesian_factors,
@@ -16,6 +15,7 @@ from recsys_assets.recommender.models import (
     cluster_mean,
     item_mean,
     item_neighbours,
+    side_information,
     stack,
 )
 from recsys_assets.recommender.models.attribute_effects import AttributeEffects

@@ -14,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recsys_assets.assets.evaluation import headline
-from recsys_assets.recommender.frames import conform, lazy
+from recsys_assets.home.settings import SparkSettings
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.orchestration.assets.evaluation import headline
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import conform, lazy
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
 from recsys_assets.recommender.report.contests import APART, OVERLAP, contest
@@ -26,10 +30,6 @@ from recsys_assets.recommender.report.segment_cards import segment_cards
 from recsys_assets.recommender.report.segment_share_charts import SHOWN
 from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.recommender.report.summary import data_summary
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import SparkSettings
-from recsys_assets.storage import AssetStore, scan
 
 TIME = pl.Datetime("us", "UTC")
 NASTY_TITLE = "<script>alert('x')</script> & \"Co\" \u202ehttp://example.org/a.js"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from recsys_assets.home import Home
-from recsys_assets.recommender.tables import RELATIONAL, TABLES
+from recsys_assets.home.layout import Home
+from recsys_assets.recommender.data.tables import RELATIONAL, TABLES
 from recsys_assets_tests.running import copied, materialize, table
 
 CLUSTERED = ("user_features", "user_clusters", "user_segments")

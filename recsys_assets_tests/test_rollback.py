@@ -7,19 +7,19 @@ import sys
 
 import pytest
 
-from recsys_assets.home import Home
-from recsys_assets.promotions import Promotions
-from recsys_assets.recommender.promotion import Configuration, Decision
-from recsys_assets.settings import Settings
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.promotions import Promotions
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.running import copied, table
 
 # A rollback that kills itself before an asset is switched in, or when the decision has been written down.
 DIES = """
 import os, signal, sys
-from recsys_assets import promotions
-from recsys_assets.storage import AssetStore
+from recsys_assets.home import promotions
+from recsys_assets.home.versions import AssetStore
 deadly, home = sys.argv[1:]
 switch, write = AssetStore.switch, promotions.write_atomically
 

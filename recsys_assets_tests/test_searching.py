@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.searching import Search, catalogue_words, is_distinctive
+from recsys_assets.home.searching import Search, catalogue_words, is_distinctive
 
 NAME = "Zebulon"
 LINE = f"3,{NAME},m,5\n".encode()
@@ -110,7 +110,7 @@ def test_ids_are_found_as_files_write_them(tmp_path):
 
 def test_an_id_that_is_cut_by_the_end_of_a_block_is_found(tmp_path, monkeypatch):
     """Somebody is overlooked in a long file."""
-    monkeypatch.setattr("recsys_assets.searching._CHUNK", 16)
+    monkeypatch.setattr("recsys_assets.home.searching._CHUNK", 16)
     path = tmp_path / "file"
     for before in range(40):
         path.write_bytes(b"," * before + LINE + b"," * 40)

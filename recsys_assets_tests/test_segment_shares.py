@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.home import Home
-from recsys_assets.recommender.frames import conform, lazy, to_polars
-from recsys_assets.recommender.segments import ComparedSegments, SegmentModel, SizedSegments, fit, share_shift
-from recsys_assets.recommender.tables import TABLES
-from recsys_assets.storage import STATE_FOLDER, AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import STATE_FOLDER, AssetStore
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.models.segments import ComparedSegments, SegmentModel, SizedSegments, fit, share_shift
 from recsys_assets_tests.planted_segments import INDEX, LDA, N_GROUPS, TRAIN, catalogue
 from recsys_assets_tests.running import copied, files, materialize, table
 

@@ -16,14 +16,15 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 from skops import io as skops
 
-from recsys_assets.recommender import rankings, segments
-from recsys_assets.recommender.frames import conform, lazy, to_polars
-from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.segments import model as segment_model
-from recsys_assets.recommender.segments.perplexity import held_out_perplexity
-from recsys_assets.recommender.tables import RATING_PREDICTIONS, TABLES
-from recsys_assets.resources import spark_resource
-from recsys_assets.settings import SparkSettings
+from recsys_assets.home.settings import SparkSettings
+from recsys_assets.orchestration.resources import spark_resource
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import RATING_PREDICTIONS, TABLES
+from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.models import segments
+from recsys_assets.recommender.models.segments import model as segment_model
+from recsys_assets.recommender.models.segments.perplexity import held_out_perplexity
+from recsys_assets.recommender.ranking import rankings
 from recsys_assets_tests.planted_segments import (
     INDEX,
     LDA,

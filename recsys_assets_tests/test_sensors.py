@@ -12,12 +12,12 @@ import dagster as dg
 import pytest
 from filelock import FileLock
 
-from recsys_assets import sensors
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home
-from recsys_assets.landing_watch import RAW
-from recsys_assets.settings import AutomationSettings, Settings, SettingsError
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import AutomationSettings, Settings, SettingsError
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration import sensors
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.landing_watch import RAW
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import table

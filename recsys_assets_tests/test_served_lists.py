@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys_assets.forgotten import forget
-from recsys_assets.home import Home
-from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets.home.exclusions import forget
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import MadeUp, made_up
 from recsys_assets_tests.running import copied, table

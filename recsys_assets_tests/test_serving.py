@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.recommender import cold_start, rankings, serving
-from recsys_assets.recommender.frames import lazy
+from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.models import cold_start
 from recsys_assets.recommender.models.als import ALSModel
-from recsys_assets.recommender.rankings import Ranker, of_vectors
-from recsys_assets.recommender.reasons import reasons
-from recsys_assets.recommender.refit import Refit, entry
-from recsys_assets.recommender.serving import ServingModel
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.rankings import Ranker, of_vectors
+from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets_tests.planted_segments import (
     INDEX,
     MOVIES_PER_GROUP,

@@ -6,10 +6,10 @@ import dagster as dg
 import pytest
 from pydantic import BaseModel
 
-from recsys_assets import java
-from recsys_assets.home import Home
-from recsys_assets.resources import settings_resource
-from recsys_assets.settings import Settings, SettingsError, template
+from recsys_assets.home import java
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings, SettingsError, template
+from recsys_assets.orchestration.resources import settings_resource
 
 
 @pytest.fixture

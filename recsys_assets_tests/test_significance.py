@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test
 
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import mean, root_mean
 from recsys_assets.recommender.evaluation.significance import holm, paired_tests
-from recsys_assets.recommender.tables import TABLES
 
 FEW = {"n_resamples": 100, "n_swaps": 4999}
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.recommender import splitting
-from recsys_assets.recommender.frames import lazy, to_polars
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import lazy, to_polars
 
 TIMES = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12), st.integers(0, 4)), min_size=2, max_size=60)
 

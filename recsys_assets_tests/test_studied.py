@@ -2,9 +2,9 @@ import tomllib
 
 import pytest
 
-from recsys_assets.home import Home
-from recsys_assets.settings import Settings, SettingsError
-from recsys_assets.studied import overruled, studied_knobs, write_studied
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings, SettingsError
+from recsys_assets.home.tuned_settings import overruled, studied_knobs, write_studied
 
 
 def test_what_was_chosen_is_what_is_trained_with(tmp_path):

@@ -11,14 +11,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.recommender import clusters, rankings, refit
+from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.data.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.data.tables import RATINGS, TABLES
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.frames import conform, lazy, row_count, to_polars
-from recsys_assets.recommender.refit import parameters_of
+from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry import ENTRIES, Entry, Fit
-from recsys_assets.recommender.study import scoring, tuning
-from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores
-from recsys_assets.recommender.study.searches import (
+from recsys_assets.recommender.registry import fitting as refit
+from recsys_assets.recommender.registry.fitting import parameters_of
+from recsys_assets.recommender.tuning import scoring, tuning
+from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores
+from recsys_assets.recommender.tuning.searches import (
     HITS_ASIDE,
     NDCG,
     RMSE,
@@ -30,8 +34,8 @@ from recsys_assets.recommender.study.searches import (
     value_of,
     with_knobs,
 )
-from recsys_assets.recommender.study.segment_sweep import segment_sweep
-from recsys_assets.recommender.study.slices import (
+from recsys_assets.recommender.tuning.segment_sweep import segment_sweep
+from recsys_assets.recommender.tuning.slices import (
     PROTOCOLS,
     Slice,
     chosen_with,
@@ -39,12 +43,10 @@ from recsys_assets.recommender.study.slices import (
     is_searched,
     validation_slice,
 )
-from recsys_assets.recommender.study.study import Study, choices_table, trials_table
-from recsys_assets.recommender.study.trials import Question, Trial, Trials
-from recsys_assets.recommender.study.tuning import Found, Tuning, chosen
-from recsys_assets.recommender.study.validating import ValidationScores
-from recsys_assets.recommender.tables import RATINGS, TABLES
-from recsys_assets.settings import Settings
+from recsys_assets.recommender.tuning.study import Study, choices_table, trials_table
+from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
+from recsys_assets.recommender.tuning.tuning import Found, Tuning, chosen
+from recsys_assets.recommender.tuning.validating import ValidationScores
 from recsys_assets_tests.made_up import made_up
 
 DEFAULTS = {

@@ -4,9 +4,9 @@ import polars as pl
 import pytest
 
 from recsys_assets.cli.scores import _listing
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.report import study_charts
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
-from recsys_assets.recommender.tables import TABLES
 
 AUDITS = (study_charts.AUDIT_OF_RATINGS, study_charts.AUDIT_OF_RANKINGS)
 

@@ -5,16 +5,16 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recsys_assets.assets.study import newest_scores
-from recsys_assets.build import build_defs
-from recsys_assets.home import Home
-from recsys_assets.partitions import PROTOCOLS
-from recsys_assets.recommender.study import tuning
-from recsys_assets.recommender.study.scoring import KeptScores, ProtocolScores
-from recsys_assets.recommender.study.searches import HITS_ASIDE, RMSE, Search
-from recsys_assets.recommender.study.slices import PROTOCOLS as NAMES
-from recsys_assets.settings import Settings
-from recsys_assets.storage import TABLE_FILE, AssetStore
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.orchestration.assets.study import newest_scores
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.partitions import PROTOCOLS
+from recsys_assets.recommender.tuning import tuning
+from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores
+from recsys_assets.recommender.tuning.searches import HITS_ASIDE, RMSE, Search
+from recsys_assets.recommender.tuning.slices import PROTOCOLS as NAMES
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.running import copied, materialize, table
 

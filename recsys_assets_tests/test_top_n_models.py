@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.matrices import user_movie_matrix
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.preferences import Preference
+from recsys_assets.recommender.features.matrices import user_movie_matrix
 from recsys_assets.recommender.models import blend, ease, item_knn, liking, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.blend import Blend
@@ -14,9 +15,8 @@ from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
-from recsys_assets.recommender.preferences import Preference
-from recsys_assets.recommender.rankings import Ranker
-from recsys_assets.recommender.reasons import reasons
+from recsys_assets.recommender.ranking.rankings import Ranker
+from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets_tests.planted_segments import (
     INDEX,
     MOVIES_PER_GROUP,

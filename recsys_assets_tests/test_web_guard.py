@@ -8,9 +8,9 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from recsys_assets.home import Home
-from recsys_assets.same_origin import HostNames
-from recsys_assets.webserver import guarded
+from recsys_assets.home.layout import Home
+from recsys_assets.orchestration.same_origin import HostNames
+from recsys_assets.orchestration.webserver import guarded
 
 UI = "http://127.0.0.1:3000"
 SOCKET = "ws://127.0.0.1:3000/graphql"

@@ -21,8 +21,8 @@ from recsys_assets.cli import (
 )
 from recsys_assets.cli.faults import explained
 from recsys_assets.cli.terminal import complain
-from recsys_assets.home import keep_private
-from recsys_assets.recommender.characters import visible
+from recsys_assets.home.layout import keep_private
+from recsys_assets.recommender.data.characters import visible
 
 
 class _Commands(TyperGroup):
@@ -50,12 +50,12 @@ class _Commands(TyperGroup):
 
 def _expected() -> tuple[type[Exception], ...]:
     from recsys_assets.cli.terminal import CommandError
-    from recsys_assets.home import HomeError
-    from recsys_assets.java import JavaError
-    from recsys_assets.recommender.index import IndexMismatchError
+    from recsys_assets.home.java import JavaError
+    from recsys_assets.home.layout import HomeError
+    from recsys_assets.home.settings import SettingsError
+    from recsys_assets.home.versions import AssetDamagedError, AssetMissingError
+    from recsys_assets.recommender.data.index import IndexMismatchError
     from recsys_assets.recommender.ingest.errors import SourceError
-    from recsys_assets.settings import SettingsError
-    from recsys_assets.storage import AssetDamagedError, AssetMissingError
 
     return (
         CommandError,

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from recsys_assets.batches import read_batches
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.run import BatchesRefusedError, launch, locked
 from recsys_assets.cli.serve import served_at
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
-from recsys_assets.home import Home
+from recsys_assets.home.batches import read_batches
+from recsys_assets.home.layout import Home
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from recsys_assets.cli.launch import Launch
+    from recsys_assets.orchestration.launch import Launch
 
 _LAUNCH = """
 mutation Backfill($params: ExecutionParams!) {
@@ -93,8 +93,8 @@ def _make_known(home: Home, instance: "dg.DagsterInstance", batches: Sequence[st
 
     What is forgotten lies in `landing/` and becomes known again by the next `run` or by the sensor, when it changes.
     """
-    from recsys_assets.partitions import BATCHES
-    from recsys_assets.sensors import unfinished
+    from recsys_assets.orchestration.partitions import BATCHES
+    from recsys_assets.orchestration.sensors import unfinished
 
     name = str(BATCHES.name)
     known = set(instance.get_dynamic_partitions(name))
@@ -112,8 +112,8 @@ def _read_there(home: Home, address: str, instance: "dg.DagsterInstance", batche
         BatchesRefusedError: some were refused; the others are read and merged.
         CommandError: a run failed otherwise.
     """
-    from recsys_assets.cli.launch import Ended, Launch, carry_out, reading_again, reading_the_rest, refused_by
-    from recsys_assets.failures import reason, step_failures
+    from recsys_assets.orchestration.failures import reason, step_failures
+    from recsys_assets.orchestration.launch import Ended, Launch, carry_out, reading_again, reading_the_rest, refused_by
 
     def attempt(wanted: Launch) -> Ended:
         run_id = _launched(address, wanted)

@@ -10,14 +10,14 @@ import polars as pl
 import typer
 from rich.console import Console
 
-from recsys_assets.batches import RAW_TABLES, read_batches
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import environment, launch, locked, show_results
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
-from recsys_assets.home import Home
-from recsys_assets.java import check_java
-from recsys_assets.landing_folder import changing, move_out
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.batches import RAW_TABLES, read_batches
+from recsys_assets.home.java import check_java
+from recsys_assets.home.landing import changing, move_out
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
 
 _PANEL = "Data and settings"
 _LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
@@ -108,7 +108,7 @@ def _read_once(home: Home) -> set[str]:
     """
     import dagster as dg
 
-    from recsys_assets.assets.ingest import rests_on
+    from recsys_assets.orchestration.assets.ingest import rests_on
 
     stored = {name for asset in RAW_TABLES for name in AssetStore(home.assets).batches([asset])}
     home.prepare()
@@ -128,8 +128,8 @@ def forget(
 
     Example: `recsys-assets forget 42 && recsys-assets compact`
     """
-    from recsys_assets import forgotten
-    from recsys_assets.compacting import is_known_user
+    from recsys_assets.home import exclusions as forgotten
+    from recsys_assets.home.erase import is_known_user
 
     if not no_run:
         check_java()
@@ -189,7 +189,7 @@ def take_out(home: Home, batch: str) -> Path | None:
     """
     import dagster as dg
 
-    from recsys_assets.partitions import BATCHES
+    from recsys_assets.orchestration.partitions import BATCHES
 
     with changing(home):
         moved_to = move_out(home, batch) if batch in home.landed_batches() else None

@@ -8,14 +8,14 @@ import polars as pl
 from rich.console import Console
 from rich.text import Text
 
-from recsys_assets.batches import landed_releases
 from recsys_assets.cli.terminal import facts, follow_up, table
-from recsys_assets.home import Home
+from recsys_assets.home.batches import landed_releases
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import DataSettings
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.releases import check_release, release
 from recsys_assets.recommender.ingest.validation import check_rejected
-from recsys_assets.settings import DataSettings
 
 
 def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) -> None:

@@ -9,11 +9,11 @@ from recsys_assets.cli.batches import run_without, take_out
 from recsys_assets.cli.run import locked
 from recsys_assets.cli.serve import served_at
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home import Home
-from recsys_assets.java import JavaError, check_java
+from recsys_assets.home.java import JavaError, check_java
+from recsys_assets.home.layout import Home
 
 if TYPE_CHECKING:
-    from recsys_assets.compacting import Erased, Survey
+    from recsys_assets.home.erase import Erased, Survey
 
 # More files than this are counted, not listed.
 _NAMED = 20
@@ -33,9 +33,9 @@ def compact(home: HomeOption = None) -> None:
 
     Example: `recsys-assets compact`
     """
-    from recsys_assets import compacting
-    from recsys_assets.forgotten import forgotten_users
-    from recsys_assets.settings import Settings
+    from recsys_assets.home import erase as compacting
+    from recsys_assets.home.exclusions import forgotten_users
+    from recsys_assets.home.settings import Settings
 
     here, out = Home.resolve(home), console()
     if not here.assets.is_dir():
@@ -80,7 +80,7 @@ def _erase_history(home: Home) -> None:
 
     import dagster as dg
 
-    from recsys_assets.history import erase_history
+    from recsys_assets.orchestration.run_history import erase_history
 
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         try:

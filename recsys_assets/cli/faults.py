@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from recsys_assets.cli.terminal import CommandError
-from recsys_assets.home import Home
+from recsys_assets.home.layout import Home
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_IN_WORDS = re.compile(rf"disk is full|os error ({'|'.join(map(str, _NO_ROOM))})\b")

@@ -8,15 +8,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from recsys_assets.batches import landed_releases
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
-from recsys_assets.home import NAMES, Home, is_batch_name
-from recsys_assets.landed import fingerprint
-from recsys_assets.landing_folder import changing, land
-from recsys_assets.storage import write_atomically
+from recsys_assets.home.batches import landed_releases
+from recsys_assets.home.landed import fingerprint
+from recsys_assets.home.landing import changing, land
+from recsys_assets.home.layout import NAMES, Home, is_batch_name
+from recsys_assets.home.versions import write_atomically
 
 if TYPE_CHECKING:
-    from recsys_assets.settings import DataSettings
+    from recsys_assets.home.settings import DataSettings
 
 _PANEL = "Data and settings"
 
@@ -43,10 +43,10 @@ def fetch_into(home: Home, name: str, out: Console) -> None:
     Raises:
         SourceError: it is unknown, cannot be had, or another release is here.
     """
+    from recsys_assets.home.settings import Settings
     from recsys_assets.recommender.ingest.fetch import ARCHIVES
     from recsys_assets.recommender.ingest.fetch import fetch as get
     from recsys_assets.recommender.ingest.releases import check_release
-    from recsys_assets.settings import Settings
 
     home.prepare()
     target = home.landing / f"{name}.zip"
@@ -81,7 +81,7 @@ def add(
 
     Examples: `recsys-assets add ml-1m.zip && recsys-assets run`, `recsys-assets add --check watched.csv`
     """
-    from recsys_assets.settings import Settings
+    from recsys_assets.home.settings import Settings
 
     here = Home.resolve(home)
     data = Settings.load(here).data
@@ -123,7 +123,7 @@ def init(home: HomeOption = None) -> None:
 
     Example: `recsys-assets init --home ~/my-ratings`
     """
-    from recsys_assets.settings import template
+    from recsys_assets.home.settings import template
 
     here = Home.resolve(home)
     here.prepare()

@@ -8,20 +8,10 @@ import typer
 from rich.text import Text
 
 from recsys_assets.cli.reader import MOVIE_NAME, Reader
-from recsys_assets.cli.terminal import (
-    CommandError,
-    HomeOption,
-    bar,
-    console,
-    facts,
-    genre_text,
-    nearest,
-    table,
-    titled,
-)
-from recsys_assets.recommender.frames import empty, lazy
+from recsys_assets.cli.terminal import CommandError, HomeOption, bar, console, facts, genre_text, nearest, table, titled
+from recsys_assets.recommender.data.frames import empty, lazy
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.report.attributes import attributes_by_group
-from recsys_assets.recommender.tables import TABLES
 
 _PANEL = "Looks into the data"
 _LATEST = 5

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from recsys_assets.cli.ending import remind
 from recsys_assets.cli.terminal import seconds
-from recsys_assets.failures import is_of_a_check, reason
-from recsys_assets.recommender.characters import visible
+from recsys_assets.orchestration.ending import remind
+from recsys_assets.orchestration.failures import is_of_a_check, reason
+from recsys_assets.recommender.data.characters import visible
 
 _NAME_WIDTH = 44
 _LIVE_WIDTH = 100

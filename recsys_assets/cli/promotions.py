@@ -13,13 +13,13 @@ from rich.text import Text
 
 from recsys_assets.cli.run import launch, locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, table
-from recsys_assets.home import Home
-from recsys_assets.java import check_java
+from recsys_assets.home.java import check_java
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
 from recsys_assets.recommender.report import labels
-from recsys_assets.storage import AssetStore
 
 if TYPE_CHECKING:
-    from recsys_assets.promotions import Promotion
+    from recsys_assets.home.promotions import Promotion
 
 _PANEL = "The pipeline"
 _SHOWN_SCORES = {"top5_rating": "Top 5 %", "ndcg_10": "NDCG at 10"}
@@ -39,7 +39,7 @@ def promotions(home: HomeOption = None) -> None:
 
     Example: `recsys-assets promotions`
     """
-    from recsys_assets.promotions import Promotions
+    from recsys_assets.home.promotions import Promotions
 
     here = Home.resolve(home)
     record = Promotions(here.promotions)
@@ -80,7 +80,7 @@ def rollback(
     Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
     """
     check_java()
-    from recsys_assets.promotions import PromotionError, Promotions
+    from recsys_assets.home.promotions import PromotionError, Promotions
 
     here, out = Home.resolve(home), console()
     with locked(here):
@@ -92,8 +92,8 @@ def rollback(
         # Loading Dagster takes seconds: only when everything that can be refused has been.
         import dagster as dg
 
-        from recsys_assets.cli.launch import Launch
-        from recsys_assets.jobs import refresh
+        from recsys_assets.orchestration.jobs import refresh
+        from recsys_assets.orchestration.launch import Launch
 
         following = Launch(
             refresh.name,

@@ -9,12 +9,12 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.cli.terminal import CommandError, nearest, titled
-from recsys_assets.forgotten import forgotten_users
-from recsys_assets.home import Home
-from recsys_assets.numbering import renumbered
-from recsys_assets.recommender.index import renumber
+from recsys_assets.home.exclusions import forgotten_users
+from recsys_assets.home.id_map import renumbered
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetMissingError, AssetStore, Model, scan, written
+from recsys_assets.recommender.data.index import renumber
 from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
-from recsys_assets.storage import AssetMissingError, AssetStore, Model, scan, written
 
 ModelType = TypeVar("ModelType", bound=Model)
 _SUGGESTIONS = 5

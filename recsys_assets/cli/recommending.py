@@ -8,12 +8,14 @@ import polars as pl
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import follow_up
-from recsys_assets.recommender import clusters, rankings, serving
-from recsys_assets.recommender.audience import Audience
-from recsys_assets.recommender.frames import lazy
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.reasons import reasons
-from recsys_assets.recommender.serving import ServingModel
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.serving.audience import Audience
+from recsys_assets.recommender.serving.recommendations import ServingModel
 
 # No user has it: ids of sources are not empty.
 _NOBODY = ""

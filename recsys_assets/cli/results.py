@@ -9,8 +9,8 @@ import typer
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, nearest, table, titled
-from recsys_assets.recommender.characters import without_formulas
-from recsys_assets.recommender.tables import TABLES
+from recsys_assets.recommender.data.characters import without_formulas
+from recsys_assets.recommender.data.tables import TABLES
 
 _PANEL = "Results"
 _LIST_SEPARATOR = "|"

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from recsys_assets.cli.ending import ending
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.landing import fetch_into
 from recsys_assets.cli.quiet import quiet
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home import Home
-from recsys_assets.java import check_java
-from recsys_assets.landing_folder import tidy
-from recsys_assets.storage import AssetStore
+from recsys_assets.home.java import check_java
+from recsys_assets.home.landing import tidy
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.ending import ending
 
 if TYPE_CHECKING:
-    from recsys_assets.cli.launch import Launch
+    from recsys_assets.orchestration.launch import Launch
 
 DATASET = "ml-100k"
 # A sensor that looks whether a run is at work holds the lock for a moment.
@@ -130,7 +130,7 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
     """
     with environment(home.environment), quiet(home.logs, out) as (terminal, log):
         # Loading the definitions takes seconds: only when everything that can be refused has been.
-        from recsys_assets.cli.launch import execute
+        from recsys_assets.orchestration.launch import execute
 
         try:
             outcome = execute(home, terminal, log, chosen, again)
@@ -143,7 +143,7 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
 
 def show_results(home: Home, out: Console) -> None:
     """The table of scores, whether what is selected is what users are shown, and where the report lies."""
-    from recsys_assets.promotions import Promotions
+    from recsys_assets.home.promotions import Promotions
 
     out.print()
     out.print(summary(Reader(home).table("evaluation_scores").collect()))

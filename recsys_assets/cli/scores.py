@@ -11,8 +11,8 @@ from rich.text import Text
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
+from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.tables import SAMPLE_SHARE
 
 if TYPE_CHECKING:
     from recsys_assets.recommender.report.study_section import StudyTables
@@ -69,7 +69,7 @@ def scores(
 
 def _tell_what_is_served(reader: Reader) -> None:
     """That users are shown something else than what is selected, where it is so."""
-    from recsys_assets.promotions import Promotions
+    from recsys_assets.home.promotions import Promotions
 
     if told := Promotions(reader.home.promotions).not_served(reader.store):
         console().print(told, style="yellow", soft_wrap=True)
@@ -77,7 +77,7 @@ def _tell_what_is_served(reader: Reader) -> None:
 
 def _studied(reader: Reader) -> "StudyTables":
     # Here, because everything else on the scores is shown without the science behind them.
-    from recsys_assets.studied import study_tables
+    from recsys_assets.home.tuned_settings import study_tables
 
     tables = study_tables(reader.store)
     if tables is None:

@@ -14,11 +14,11 @@ from filelock import FileLock, Timeout
 
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home import Home
-from recsys_assets.java import check_java
-from recsys_assets.process_sessions import kill_session
-from recsys_assets.settings import Settings
-from recsys_assets.storage import write_atomically
+from recsys_assets.home.java import check_java
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import write_atomically
+from recsys_assets.orchestration.process_sessions import kill_session
 
 # Nobody but this machine's users reaches the UI, which has no passwords, unless a person says so.
 LOCALHOST = "127.0.0.1"
@@ -70,13 +70,13 @@ def serve(
     out.print(f"Landing: {here.landing}, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True)
     os.environ |= here.environment
     names = [argument for name in allowed_host or () for argument in ("--allowed-host", name)]
-    services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.services"]
+    services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.services"]
     if status := _supervise([*services, "--host", host, "--port", str(port), *names], here, log, held):
         raise CommandError(f"Dagster has ended by itself with status {status}; {log} says why.")
 
 
 def _warn_if_public(host: str) -> None:
-    from recsys_assets.same_origin import is_loopback
+    from recsys_assets.orchestration.same_origin import is_loopback
 
     if not is_loopback(host):
         console(stderr=True).print(

@@ -7,13 +7,13 @@ import typer
 
 from recsys_assets.cli.run import launch, locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
-from recsys_assets.home import Home
-from recsys_assets.java import check_java
-from recsys_assets.recommender.frames import row_count
-from recsys_assets.storage import AssetStore, scan
+from recsys_assets.home.java import check_java
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.recommender.data.frames import row_count
 
 if TYPE_CHECKING:
-    from recsys_assets.cli.launch import Launch
+    from recsys_assets.orchestration.launch import Launch
 
 _NEEDED = ("ratings", "users", "movies", "user_features")
 _OF_A_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
@@ -45,8 +45,8 @@ def study(
     """
     check_java()
     from recsys_assets.recommender.evaluation.protocols import FOLDS
-    from recsys_assets.recommender.study.searches import SEARCHES
-    from recsys_assets.recommender.study.slices import PROTOCOLS
+    from recsys_assets.recommender.tuning.searches import SEARCHES
+    from recsys_assets.recommender.tuning.slices import PROTOCOLS
 
     here, out = Home.resolve(home), console()
     wanted = _known("search", searches, [search.name for search in SEARCHES])
@@ -102,9 +102,9 @@ def _launches(
     """A run per protocol, so that what is done is there when the next one is stopped; then what follows from all."""
     import dagster as dg
 
-    from recsys_assets.cli.launch import Launch
-    from recsys_assets.jobs import refresh
-    from recsys_assets.jobs import study as job
+    from recsys_assets.orchestration.jobs import refresh
+    from recsys_assets.orchestration.jobs import study as job
+    from recsys_assets.orchestration.launch import Launch
 
     knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
     config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}

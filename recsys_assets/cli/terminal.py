@@ -12,8 +12,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from recsys_assets.home import Home
-from recsys_assets.recommender.characters import visible
+from recsys_assets.home.layout import Home
+from recsys_assets.recommender.data.characters import visible
 
 # Where there is no terminal there is no width to keep to; tables stay whole in files and pipes.
 _WIDTH_OF_FILES = 160

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS
 from recsys_assets.recommender.evaluation.significance import LOWER_IS_BETTER
-from recsys_assets.recommender.frames import conform, lazy, to_polars
-from recsys_assets.recommender.tables import TABLES
 
 _KEYS = ("protocol", "model", "population", "metric")
 # By split of an audit, the one beside it that does not look into the future.

@@ -9,19 +9,13 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics, hit_at
 from recsys_assets.recommender.evaluation.populations import by_demographics, by_pause
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, distribution, ratings_per_user
-from recsys_assets.recommender.evaluation.score_table import (
-    BASELINE,
-    RANDOM,
-    SELECTED,
-    UPPER_BOUND,
-    check_models,
-)
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.evaluation.score_table import BASELINE, RANDOM, SELECTED, UPPER_BOUND, check_models
 from recsys_assets.recommender.models.sessions import seconds_since_last
 
 _LIST_LENGTHS = (1, 10)

@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender import rankings
+from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.measured import OF_ALL_LISTS
 from recsys_assets.recommender.evaluation.metrics import mean
 from recsys_assets.recommender.evaluation.rows import ScoredRows
-from recsys_assets.recommender.frames import lazy, to_polars
-from recsys_assets.recommender.matrices import membership
-from recsys_assets.recommender.rankings import Ranker
+from recsys_assets.recommender.features.matrices import membership
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.rankings import Ranker
 
 
 def top_lists(ranker: Ranker, users: np.ndarray, *, rated: nw.LazyFrame, k: int = 10) -> nw.LazyFrame:

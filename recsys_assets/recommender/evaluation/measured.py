@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.data.frames import conform, empty, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, score_table
-from recsys_assets.recommender.frames import conform, empty, lazy, to_polars
-from recsys_assets.recommender.tables import TABLES
 
 GAIN, GAP = "_gain", "_gap"
 # What is measured of a whole set of lists is no score of a user.

@@ -9,8 +9,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.rows import populations_by_history
-from recsys_assets.recommender.frames import to_polars
 
 # As many as new users reveal at most; on MovieLens 1M's cut in time 106 of 1,142 seen test users have so few, and only
 # 22 have five or fewer.

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import narwhals as nw
 
-from recsys_assets.recommender import splitting
+from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.lists import random_ranker, top_lists
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.score_table import RANDOM
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
-from recsys_assets.recommender.frames import lazy, row_count, to_polars
-from recsys_assets.recommender.preferences import relevant_from
-from recsys_assets.recommender.splitting import Cut
 
 if TYPE_CHECKING:
-    from recsys_assets.recommender.rankings import Ranker
+    from recsys_assets.recommender.ranking.rankings import Ranker
     from recsys_assets.recommender.registry import Entry, Task
 
 Tables = Mapping[str, nw.LazyFrame]

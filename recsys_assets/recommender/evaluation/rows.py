@@ -10,8 +10,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import conform, lazy, pseudo_random, to_polars
-from recsys_assets.recommender.tables import RANKING_PREDICTIONS, RATING_PREDICTIONS, Table
+from recsys_assets.recommender.data.frames import conform, lazy, pseudo_random, to_polars
+from recsys_assets.recommender.data.tables import RANKING_PREDICTIONS, RATING_PREDICTIONS, Table
 
 _PAIR = (pl.col("user").cast(pl.Int64) * 2**32 + pl.col("movie")).alias("pair")
 

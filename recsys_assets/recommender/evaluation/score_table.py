@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import SAMPLE_SHARE, TABLES
 from recsys_assets.recommender.evaluation.bootstrap import Estimate, UserMetric, estimates
-from recsys_assets.recommender.frames import conform, lazy, to_polars
-from recsys_assets.recommender.tables import SAMPLE_SHARE, TABLES
 
 _TABLE = TABLES["evaluation_scores"]
 BASELINE = "item_mean"

@@ -9,17 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.data.frames import conform, empty, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
 from recsys_assets.recommender.evaluation.measured import Measured, difference, is_leading
-from recsys_assets.recommender.evaluation.score_table import (
-    BASELINE,
-    POPULARITY,
-    RANDOM,
-    SELECTED,
-    UPPER_BOUND,
-)
-from recsys_assets.recommender.frames import conform, empty, lazy, to_polars
-from recsys_assets.recommender.tables import TABLES
+from recsys_assets.recommender.evaluation.score_table import BASELINE, POPULARITY, RANDOM, SELECTED, UPPER_BOUND
 
 LOWER_IS_BETTER = ("rmse", "mae")
 # What is compared with, in every protocol where it has a score: nothing learned about users, and case study A's repair.

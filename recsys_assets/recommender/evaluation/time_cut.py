@@ -10,6 +10,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics
@@ -23,7 +24,6 @@ from recsys_assets.recommender.evaluation.score_table import (
     UPPER_BOUND,
     check_models,
 )
-from recsys_assets.recommender.frames import to_polars
 
 _SEEN = frozenset({"seen", "few_ratings"})
 

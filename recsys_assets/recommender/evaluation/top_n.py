@@ -9,13 +9,13 @@ from collections.abc import Mapping
 import narwhals as nw
 import numpy as np
 
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.lists import ListMetrics
 from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics
 from recsys_assets.recommender.evaluation.populations import by_demographics, by_experience
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, check_models
-from recsys_assets.recommender.frames import to_polars
 
 
 def measure_top_n(

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 
-from recsys_assets.recommender.characters import holds_controls, without_controls
+from recsys_assets.recommender.data.characters import holds_controls, without_controls
 from recsys_assets.recommender.ingest.validation import ADDED, CLEANED, id_rules, identifier, judged
 
 # Postal codes are names of places, whatever they are made of.

@@ -8,7 +8,7 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.hints import attribute_hints, scale_hints
+from recsys_assets.recommender.data.hints import attribute_hints, scale_hints
 from recsys_assets.recommender.ingest.sources import read_source
 
 

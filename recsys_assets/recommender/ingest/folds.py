@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.errors import SourceError
-from recsys_assets.recommender.tables import TABLES
 
 _SIDES = {"train": "base", "test": "test"}
 _FOLDS = ("u1", "u2", "u3", "u4", "u5")

@@ -15,14 +15,7 @@ from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.plain import plain_ratings
-from recsys_assets.recommender.ingest.sheets import (
-    MOVIE_COLUMNS,
-    RATING_COLUMNS,
-    READERS,
-    UNNAMED,
-    Sheet,
-    sheet_rows,
-)
+from recsys_assets.recommender.ingest.sheets import MOVIE_COLUMNS, RATING_COLUMNS, READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.frames import pseudo_random
+from recsys_assets.recommender.data.frames import pseudo_random
 
 _RANGE = 2**31 - 1
 _KEPT = "__kept"

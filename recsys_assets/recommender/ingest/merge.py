@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import narwhals as nw
 
-from recsys_assets.recommender.frames import distinct, last_rows, numbered
-from recsys_assets.recommender.tables import ID, RATINGS
+from recsys_assets.recommender.data.frames import distinct, last_rows, numbered
+from recsys_assets.recommender.data.tables import ID, RATINGS
 
 # How an id is written that is a whole number in the ratings: "07" is another id than 7.
 _WHOLE = r"^(0|[1-9]\d{0,17})$"

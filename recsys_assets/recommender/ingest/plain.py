@@ -11,12 +11,12 @@ from typing import IO
 
 import polars as pl
 
+from recsys_assets.recommender.data.tables import WHOLE_IDS_BELOW
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.detect import DELIMITED
 from recsys_assets.recommender.ingest.sheets import RATING_COLUMNS, Sheet
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, utf8_text
 from recsys_assets.recommender.ingest.validation import FILE, MILLISECONDS_FROM, REASON, Rules, judge_ratings
-from recsys_assets.recommender.tables import WHOLE_IDS_BELOW
 
 _IDS = ("user_id", "movie_id")
 _WIDTH = "__width"

@@ -10,7 +10,7 @@ from typing import Literal
 
 import polars as pl
 
-from recsys_assets.recommender.characters import holds_controls
+from recsys_assets.recommender.data.characters import holds_controls
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT
 

@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.preferences import Preference
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import Preference
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -11,9 +11,9 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender import side_information
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 
 _PAIRS_PER_BLOCK = 1_000_000

@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender import side_information
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import mean_rating, user_movie_matrix
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features.matrices import mean_rating, user_movie_matrix
+from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.variational import Prior, factorise, posterior
 
 _PAIRS_PER_BLOCK = 1_000_000

@@ -11,13 +11,13 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
-from recsys_assets.recommender.automatic import ANCHOR_MEDIAN, AUTO, Setting, resolved
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.automatic import ANCHOR_MEDIAN, AUTO, Setting, resolved
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
-from recsys_assets.recommender.rankings import Ranker
+from recsys_assets.recommender.ranking.rankings import Ranker
 
 _ANCHOR_PRIOR = 60.0
 

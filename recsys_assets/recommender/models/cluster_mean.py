@@ -12,8 +12,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import item_mean
 
 

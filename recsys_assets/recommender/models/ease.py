@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from scipy import linalg, sparse
 
-from recsys_assets.recommender.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.preferences import Preference
+from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import Preference
+from recsys_assets.recommender.features.matrices import user_movie_matrix
 
 _ANCHOR_REG = 3000.0
 _NEUTRAL_OFFSET = -0.5

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import user_movie_matrix
-from recsys_assets.recommender.preferences import relevant_from
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.features.matrices import user_movie_matrix
 
 # Rows of similarities that are worked out at a time.
 _BLOCK = 512

@@ -8,8 +8,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import mean_rating, user_movie_matrix
-from recsys_assets.recommender.rankings import rows_of
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features.matrices import mean_rating, user_movie_matrix
+from recsys_assets.recommender.ranking.rankings import rows_of
 
 # Alternating means of the biases of users and movies settle within rounding of ratings.
 _ROUNDS = 8

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.preferences import relevant_from
+from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import relevant_from
 
 # Why somebody is shown what this model likes best for it.
 OTHERWISE = "liked by people with the same attributes"

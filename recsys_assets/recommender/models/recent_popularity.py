@@ -11,9 +11,9 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.preferences import relevant_from
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import relevant_from
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
-from recsys_assets.recommender.index import Index
-from recsys_assets.recommender.matrices import membership
+from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features.matrices import membership
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.ridge import standardised_ridge
-from recsys_assets.recommender.segments.residuals import SegmentResidualModel
+from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel
 
 # In ratings, of the user's mood: how far its last ratings lie above its own mean.
 _HALF_LIFE = 10.0

@@ -14,8 +14,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import attribute_effects, bayesian_factors, cluster_mean, item_neighbours
 from recsys_assets.recommender.models.attribute_effects import AttributeEffects
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.frames import to_polars
-from recsys_assets.recommender.index import Index
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
 
 # A rating this many half-lives back counts for nothing.
 _HALF_LIVES = 10

@@ -4,14 +4,13 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender import segments
-from recsys_assets.recommender.frames import same_engine, to_polars
-from recsys_assets.recommender.models import item_mean, item_neighbours, response_stack
+from recsys_assets.recommender.data.frames import same_engine, to_polars
+from recsys_assets.recommender.models import item_mean, item_neighbours, response_stack, segments
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.response_stack import ResponseStack
+from recsys_assets.recommender.models.segments import SegmentModel, SegmentResidualModel
 from recsys_assets.recommender.registry.types import Entry, Fit
-from recsys_assets.recommender.segments import SegmentModel, SegmentResidualModel
 
 HISTORY_ITEM_MEAN = Fit(
     asset="history_item_mean_model",

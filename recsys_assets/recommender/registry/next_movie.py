@@ -6,17 +6,17 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
-from recsys_assets.recommender import rankings, segments
-from recsys_assets.recommender.frames import row_count
-from recsys_assets.recommender.models import als, ease, sessions, transitions
+from recsys_assets.recommender.data.frames import row_count
+from recsys_assets.recommender.models import als, ease, segments, sessions, transitions
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.segments import SegmentModel
 from recsys_assets.recommender.models.sessions import SessionModel
 from recsys_assets.recommender.models.transitions import TransitionModel
-from recsys_assets.recommender.rankings import Ranker
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.top_n import popularity
 from recsys_assets.recommender.registry.types import Entry, Fit
-from recsys_assets.recommender.segments import SegmentModel
 
 HISTORY_RANKING = Fit(
     asset="history_ranking_model",

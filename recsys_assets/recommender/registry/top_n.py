@@ -9,9 +9,8 @@ import narwhals as nw
 import numpy as np
 from scipy import sparse
 
-from recsys_assets.recommender import cold_start, rankings
-from recsys_assets.recommender.frames import row_count, to_polars
-from recsys_assets.recommender.models import als, blend, ease, item_knn, liking, recent_popularity
+from recsys_assets.recommender.data.frames import row_count, to_polars
+from recsys_assets.recommender.models import als, blend, cold_start, ease, item_knn, liking, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.blend import Blend
@@ -20,7 +19,8 @@ from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
 from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
-from recsys_assets.recommender.rankings import Ranker
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 
 RANKING = Fit(

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.rankings import Ranker, rank_pairs
-from recsys_assets.recommender.tables import PREDICTIONS, RANKING_PREDICTIONS
+from recsys_assets.recommender.data.tables import PREDICTIONS, RANKING_PREDICTIONS
+from recsys_assets.recommender.ranking.rankings import Ranker, rank_pairs
 
 # By section: what `Settings.model_dump()` holds, or a part of it.
 Parameters = Mapping[str, Mapping[str, Any]]

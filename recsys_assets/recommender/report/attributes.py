@@ -6,8 +6,8 @@ What is drawn of it belongs to `cluster_charts` and `segment_charts`.
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.clusters import ZIP_CODE
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.features.clusters import ZIP_CODE
 
 # Rarer categories say little and differ by chance.
 _RARE = 0.005

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from altair.typing import ChartType
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep, cold_error
 from recsys_assets.recommender.report.segment_charts import (

@@ -12,19 +12,10 @@ import numpy as np
 import polars as pl
 from altair.typing import ChartType
 
-from recsys_assets.recommender.clusters import silhouette_choice
-from recsys_assets.recommender.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.features.clusters import silhouette_choice
 from recsys_assets.recommender.report.attributes import attributes_by_group
-from recsys_assets.recommender.report.theme import (
-    BLACK,
-    BLUE,
-    INK,
-    ORANGE,
-    WIDTH,
-    category_scale,
-    finished,
-    note,
-)
+from recsys_assets.recommender.report.theme import BLACK, BLUE, INK, ORANGE, WIDTH, category_scale, finished, note
 
 _FORMATS = {"sse": "~s", "silhouette": ".2f", "rmse": ".4f"}
 # Enough to see a cloud's shape; more only makes the picture heavier.

@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from recsys_assets.recommender.characters import visible
+from recsys_assets.recommender.data.characters import visible
 
 # A picture takes a tenth of a second; one that hangs would keep the home's lock.
 _TIMEOUT_SECONDS = 120.0

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from recsys_assets.recommender.tables import SAMPLE_SHARE
+from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 
 RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
 BOUNDS = (RANDOM, UPPER_BOUND)

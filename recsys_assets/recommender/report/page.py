@@ -18,8 +18,8 @@ from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from recsys_assets.recommender.characters import visible
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.characters import visible
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.published import PUBLISHED

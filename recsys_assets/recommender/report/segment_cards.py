@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.attributes import over_represented
 
 CARD_MOVIES = 20

@@ -11,7 +11,7 @@ import narwhals as nw
 import polars as pl
 from altair.typing import ChartType
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.segment_cards import CARD_MOVIES, Card, largest, segment_cards
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
 

@@ -5,9 +5,9 @@ import narwhals as nw
 import polars as pl
 from altair.typing import ChartType
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.models.segments import largest_shift, share_shift
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
-from recsys_assets.recommender.segments import largest_shift, share_shift
 
 # More rows make the picture long; the largest segments, now or before, are shown.
 SHOWN = 40

@@ -14,8 +14,8 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.study.searches import SELECTED_KNOBS
-from recsys_assets.recommender.study.slices import PROTOCOLS, chosen_with, is_searched
+from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS
+from recsys_assets.recommender.tuning.slices import PROTOCOLS, chosen_with, is_searched
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
     "time_cut": ("top5_rating", "rmse"),

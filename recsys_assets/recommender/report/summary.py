@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import narwhals as nw
 
-from recsys_assets.recommender.frames import to_polars
+from recsys_assets.recommender.data.frames import to_polars
 
 
 @dataclass(frozen=True)

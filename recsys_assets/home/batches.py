@@ -1,0 +1,164 @@
+"""A landed batch on its way in: read under the home's settings, and accepted or refused as a whole.
+
+Formats and rules of rows belong to `recommender.ingest`; which assets hold what was read, to `assets.ingest`.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recsys_assets.home.exclusions import forgotten_users
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import DataSettings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.recommender.data.characters import without_formulas
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.leaving_out import withhold
+from recsys_assets.recommender.ingest.releases import check_release, release
+from recsys_assets.recommender.ingest.sources import SourceTables, read_source
+from recsys_assets.recommender.ingest.validation import check_rejected
+
+RAW_TABLES = ("rejected_rows", "raw_ratings", "raw_users", "raw_movies")
+_FIRST = 20
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What is known of a batch that may come in.
+
+    Attributes:
+        fingerprint: of its source's content.
+        format: how it is written.
+        release: the MovieLens release that it is, if it is one.
+        low, high: the rating scale: declared, else that of its ratings.
+        ratings: number of good ones.
+        rejected: number of bad rows in all its files.
+        cleaned: number of texts of users and movies from which control characters were taken out.
+    """
+
+    fingerprint: str
+    format: str
+    release: str | None
+    low: float
+    high: float
+    ratings: int
+    rejected: int
+    cleaned: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A landed batch that can be read; nothing of it has been judged yet.
+
+    Attributes:
+        home: whose landing folder it lies in.
+        name: of the batch.
+        tables: what its source holds.
+        scratch: its own folder for temporary files, which lasts as long as the run.
+    """
+
+    home: Home
+    name: str
+    tables: SourceTables
+    scratch: Path
+
+    @classmethod
+    def open(cls, home: Home, name: str, settings: DataSettings, scratch: Path) -> "Batch":
+        """Tell its format.
+
+        Raises:
+            SourceError: there is none that can be read; the message names the batch.
+        """
+        own = scratch / name
+        try:
+            return cls(home, name, read_source(home.batch(name), scratch=own, **settings.reading), own)
+        except SourceError as error:
+            raise refusal(name, error) from error
+        except FileNotFoundError as error:
+            raise SourceError(str(error)) from error
+
+    def accept(self, content: str, others: Iterable[tuple[str, str | None]], max_rejected_share: float) -> Accepted:
+        """Read it through, and refuse it whole if it may not come in; nothing is stored before.
+
+        Args:
+            content: fingerprint of its source.
+            others: name and MovieLens release of the batches that are there.
+            max_rejected_share: larger shares of bad rows are refused, and listed in the home's folder `rejected`.
+
+        Raises:
+            SourceError: the message names the batch.
+        """
+        try:
+            return self._accepted(content, others, max_rejected_share)
+        except SourceError as error:
+            raise refusal(self.name, error) from error
+
+    def table(self, name: str) -> pl.LazyFrame:
+        """One of `RAW_TABLES`, without the users who are to be forgotten."""
+        forgotten = forgotten_users(self.home)
+        if name == "rejected_rows":
+            return withhold(self.tables.rejected, forgotten)
+        frame: pl.LazyFrame = getattr(self.tables, name.removeprefix("raw_"))
+        is_left_out = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
+        return frame.filter(~is_left_out) if forgotten and name != "raw_movies" else frame
+
+    def _accepted(self, content: str, others: Iterable[tuple[str, str | None]], max_share: float) -> Accepted:
+        source = self.home.batch(self.name)
+        found = release(source, self.tables.format, self.scratch)
+        check_release(found, others)
+        rating = pl.col("rating")
+        numbers = [
+            self.tables.ratings.select(pl.len().alias("n"), rating.min().alias("low"), rating.max().alias("high")),
+            *(frame.select(n=pl.len()) for frame in (self.tables.users, self.tables.movies, self.tables.rejected)),
+            self.tables.cleaned.sum(),
+        ]
+        ratings, users, movies, rejected, cleaned = pl.collect_all(numbers, engine="streaming")
+        self._check_rejected(rejected["n"][0], sum(part["n"][0] for part in (ratings, users, movies)), max_share)
+        if not ratings["n"][0]:
+            raise SourceError("it holds no good rating.")
+        low, high = self.tables.declared_scale or (ratings["low"][0], ratings["high"][0])
+        counts = (int(column.item()) for column in (ratings.select("n"), rejected, cleaned))
+        return Accepted(content, self.tables.format, found, low, high, *counts)
+
+    def _check_rejected(self, bad: int, good: int, max_share: float) -> None:
+        listing = self.home.rejected / f"{self.name}.csv"
+        rejected = self.table("rejected_rows")
+        first = rejected.head(_FIRST).collect(engine="streaming")
+        try:
+            check_rejected(first, good + bad, count=bad, max_share=max_share, listed_in=str(listing))
+        except SourceError:
+            self.home.rejected.mkdir(exist_ok=True)
+            unfinished = listing.with_name(f".{listing.name}")
+            # People open it in a spreadsheet.
+            rejected.with_columns(without_formulas(pl.col(pl.String))).sink_csv(unfinished)
+            unfinished.replace(listing)
+            raise
+        # Of an earlier content of the batch.
+        listing.unlink(missing_ok=True)
+
+
+def read_batches(home: Home) -> set[str]:
+    """The batches of which all raw tables are stored."""
+    store = AssetStore(home.assets)
+    return set.intersection(*(set(store.batches([table])) for table in RAW_TABLES))
+
+
+def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str | None]]:
+    """Name and MovieLens release of each batch in the landing folder that can be read."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in home.landed_batches():
+            try:
+                source = home.batch(name)
+                form = read_source(source, scratch=Path(scratch), **data.reading).format
+                yield name, release(source, form, Path(scratch))
+            except (SourceError, FileNotFoundError):
+                # It says so itself when it is read.
+                continue
+
+
+def refusal(batch: str, error: SourceError) -> SourceError:
+    """The error with the batch's name before it."""
+    return SourceError(f"Batch {batch}: {error}")

@@ -1,0 +1,332 @@
+"""What a home holds of users who are to be forgotten, where it lies, and how it is erased.
+
+The command that does it is in `cli/compacting.py`. Every step can be done again, so the next `compact` makes up for one
+that was killed or failed. At the end the whole home is searched, whatever the steps say (`searching`).
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.home.batches import RAW_TABLES, Batch
+from recsys_assets.home.exclusions import last_forgotten
+from recsys_assets.home.landing import changing, exchange
+from recsys_assets.home.layout import Home
+from recsys_assets.home.searching import Found, Search, catalogue_words, files_of, is_distinctive
+from recsys_assets.home.settings import DataSettings
+from recsys_assets.home.versions import (
+    TABLE_FILE,
+    AssetDamagedError,
+    AssetMissingError,
+    AssetStore,
+    scan,
+    write_atomically,
+    written,
+)
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
+from recsys_assets.recommender.ingest.source_tables import SourceTables
+
+# Tables with rows of users that only a study makes again.
+_USERS_OF_A_STUDY = ("user_scores", "published_folds")
+# As `write_atomically` and others call what they are still writing, and versions before 0.5 what `add` was.
+_UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|studied\.toml)-\d+")
+_UNFINISHED_ADD, _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}"), 0o700
+# What a step may meet in files that others have made; the search at the end tells what it means.
+_TROUBLE = (SourceError, OSError, AssetDamagedError, AssetMissingError, pl.exceptions.PolarsError)
+
+
+@dataclass
+class Erased:
+    """What was done.
+
+    Attributes:
+        rewritten: batches whose source was replaced.
+        emptied: batches that held nothing but forgotten users; they are to be taken out.
+        outside: where links lead that leave landing/; nothing of that is the home's, to read or to erase.
+        trouble: what could not be done, in words.
+        versions: number of old versions that were deleted.
+    """
+
+    rewritten: list[str] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
+    outside: list[Path] = field(default_factory=list)
+    trouble: list[str] = field(default_factory=list)
+    versions: int = 0
+
+    def attempt(self, what: object, step: Callable[..., object], *arguments: object) -> None:
+        """Do one step; no other one must be left out because this one fails."""
+        try:
+            step(*arguments)
+        except _TROUBLE as error:
+            self.trouble.append(f"{what}: {error}")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a search of the whole home says.
+
+    Attributes:
+        found: files that name a forgotten user, or of which that cannot be told.
+        files: how many were looked through.
+        common: ids that are too short, or words of the catalogue: they were looked for in columns of user ids only.
+    """
+
+    found: list[Found]
+    files: int
+    common: list[str]
+
+
+def erase_sources(home: Home, forgotten: Collection[str], settings: DataSettings) -> Erased:
+    """Take forgotten users out of what was sent: landed files, raw tables, and what killed commands have left."""
+    done, store = Erased(), AssetStore(home.assets)
+    with changing(home):
+        for left in _left_behind(home):
+            done.attempt(left, _delete, left)
+        for name in home.landed_batches() if forgotten else ():
+            if _leads_out(home, name):
+                done.outside.append((home.landing / name).resolve())
+                continue
+            done.attempt(f"Batch {name}", _rewrite_landed, home, name, forgotten, settings, done)
+    for asset in RAW_TABLES if forgotten else ():
+        for name in store.batches([asset]):
+            done.attempt(f"{asset} of batch {name}", _rewrite_stored, store, asset, name, forgotten)
+    return done
+
+
+def erase_traces(home: Home, forgotten: Collection[str], done: Erased) -> None:
+    """Delete removed batches, and all that may quote rows of forgotten users, but for the run history."""
+    for folder in (home.removed, home.rejected):
+        done.attempt(folder, _delete, folder)
+    if not forgotten:
+        return
+    for log in (home.failures, *_files_below(home.logs)):
+        done.attempt(log, _empty, log)
+    search = Search(forgotten, filter(is_distinctive, forgotten))
+    _erase_studies(home, search, done)
+    for record in sorted(home.promotions.glob("*.json")):
+        done.attempt(record, _withhold_in_record, record, search)
+
+
+def erase_old_versions(home: Home, done: Erased) -> None:
+    """Delete all versions of assets that are not in use."""
+
+    def erase() -> None:
+        done.versions = AssetStore(home.assets).keep_only_current()
+
+    done.attempt(home.assets, erase)
+
+
+def made_before_forgetting(home: Home) -> list[Found]:
+    """Rows and models of users, and the report, that are older than the last request to forget somebody.
+
+    Inner numbers of users say nothing by themselves, but a row or a factor is still that user's.
+    """
+    last = last_forgotten(home)
+    if last is None:
+        return []
+    found, store = [], AssetStore(home.assets)
+    for folder in store.folders():
+        asset = folder.relative_to(store.root).parts[0]
+        if asset in RAW_TABLES or not (folder / "current").exists():
+            continue
+        version = (folder / "current").resolve()
+        if written(version) < last and _is_of_users(version):
+            found.append(Found(folder, "was made before the last `forget`; `recsys-assets run` makes it again"))
+    if home.report.exists() and datetime.fromtimestamp(home.report.stat().st_mtime, UTC) < last:
+        found.append(Found(home.report, "was made before the last `forget`; `recsys-assets run` makes it again"))
+    return found
+
+
+def survey(home: Home, forgotten: Collection[str], settings: DataSettings) -> Survey:
+    """Look through the whole home, except the list of forgotten users."""
+    try:
+        other_words = catalogue_words(_catalogue(home))
+    except _TROUBLE:
+        # A damaged table, which the search names.
+        other_words = set()
+    common = [each for each in sorted(forgotten) if not is_distinctive(each) or each in other_words]
+    search = Search(forgotten, set(forgotten) - set(common))
+    found, files = made_before_forgetting(home), 0
+    for path in files_of(home):
+        files += 1
+        if what := search.file(path, named=path.relative_to(home.path) if path.is_relative_to(home.path) else path):
+            found.append(Found(path, what))
+    for name in home.landed_batches():
+        found += _landed_names(home, name, forgotten, settings)
+    return Survey(sorted(set(found), key=lambda each: each.path), files, common)
+
+
+def is_known_user(home: Home, user_id: str) -> bool:
+    """Whether any batch that was read names the user."""
+    store = AssetStore(home.assets)
+    tables = [
+        scan(store.current([asset], name)) for asset in ("raw_users", "raw_ratings") for name in store.batches([asset])
+    ]
+    return any(len(frame.filter(nw.col("user_id").cast(nw.String()) == user_id).head(1).collect()) for frame in tables)
+
+
+def _left_behind(home: Home) -> Iterator[Path]:
+    """What killed commands have left; while the locks of the home and of landing/ are held nobody needs it."""
+    yield from home.scratch.iterdir()
+    for folder, name in ((home.landing, _UNFINISHED_ADD), (home.path, _UNFINISHED_FILE)):
+        yield from [each for each in folder.iterdir() if name.fullmatch(each.name) and _is_our_own(each)]
+    for folder in (home.promotions, home.study, home.report.parent):
+        yield from [each for each in folder.rglob("*") if _UNFINISHED.fullmatch(each.name)]
+
+
+def _is_our_own(path: Path) -> bool:
+    """A folder for temporary files can be opened by nobody else; others keep hidden folders here too."""
+    return not path.is_dir() or path.stat().st_mode & 0o777 == _TEMPORARY
+
+
+def _rewrite_landed(home: Home, name: str, forgotten: Collection[str], settings: DataSettings, done: Erased) -> None:
+    """Replace a landed source that names a forgotten user by Parquet files of its good rows without them."""
+    with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
+        try:
+            batch = Batch.open(home, name, settings, Path(scratch))
+            if not _names(batch.tables, forgotten):
+                return
+            tables = {table: batch.table(table).collect(engine="streaming") for table in RAW_TABLES[1:]}
+        except SourceError:
+            # No source that can be read; the search at the end looks at what is in it.
+            return
+        if tables["raw_ratings"].is_empty():
+            done.emptied.append(name)
+            return
+        exchange(home, name, lambda folder: _write(tables, folder))
+        done.rewritten.append(name)
+
+
+def _write(tables: Mapping[str, pl.DataFrame], folder: Path) -> None:
+    folder.mkdir()
+    for name, rows in tables.items():
+        if not rows.is_empty():
+            rows.drop("row", strict=False).write_parquet(folder / f"{name.removeprefix('raw_')}.parquet")
+
+
+def _rewrite_stored(store: AssetStore, asset: str, name: str, forgotten: Collection[str]) -> None:
+    """Take forgotten users out of a raw table, whatever has become of its source."""
+    rows: pl.LazyFrame = scan(store.current([asset], name)).to_native()
+    kept = _without(rows, forgotten)
+    if kept is None:
+        return
+    version = store.new_version([asset], name, "compact")
+    kept.sink_parquet(version / TABLE_FILE)
+    store.switch(version)
+
+
+def _names(tables: SourceTables, forgotten: Collection[str]) -> bool:
+    is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
+    parts = [frame.select(is_one.any().alias("any")) for frame in (tables.ratings, tables.users)]
+    withheld = withhold(tables.rejected, forgotten).select((pl.col("text") == WITHHELD).any().alias("any"))
+    return any(part["any"][0] for part in pl.collect_all([*parts, withheld], engine="streaming"))
+
+
+def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | None:
+    """The rows without forgotten users; None if there are none of theirs."""
+    names = rows.collect_schema().names()
+    if "user_id" in names:
+        is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
+        return rows.filter(~is_one) if rows.select(is_one.any()).collect().item() else None
+    if "text" not in names:
+        return None
+    kept = withhold(rows, forgotten)
+    named = pl.col("text").str.len_bytes().sum()
+    before, after = (part.collect().item() for part in (rows.select(named), kept.select(named)))
+    return kept if before != after else None
+
+
+def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: DataSettings) -> list[Found]:
+    """What is to be said of a landed batch as its reader sees it; of one that cannot be read, as bytes."""
+    landed = home.landing / name
+    if _leads_out(home, name):
+        return []
+    with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
+        try:
+            batch = Batch.open(home, name, settings, Path(scratch))
+            return [Found(landed, "names a forgotten user")] if _names(batch.tables, forgotten) else []
+        except _TROUBLE:
+            search = Search(forgotten, forgotten)
+            files = _files_below(landed) if landed.is_dir() else [landed] if landed.exists() else []
+            told = [(file, search.file(file, named=Path(file.name))) for file in files]
+            return [
+                Found(file, f"{what}; it cannot be read as ratings: mend or remove it") for file, what in told if what
+            ]
+
+
+def _leads_out(home: Home, name: str) -> bool:
+    return not (home.landing / name).resolve().is_relative_to(home.landing.resolve())
+
+
+def _catalogue(home: Home) -> list[pl.LazyFrame]:
+    store = AssetStore(home.assets)
+    return [scan(store.current([name])).to_native() for name in ("users", "movies") if store.has([name])]
+
+
+def _is_of_users(version: Path) -> bool:
+    try:
+        is_table = (version / TABLE_FILE).exists()
+        return not is_table or bool({"user", "user_id"} & {*scan(version).collect_schema().names()})
+    except AssetDamagedError:
+        return True
+
+
+def _erase_studies(home: Home, search: Search, done: Erased) -> None:
+    """Delete what a study knows of single users, where it is older than the last request to forget one of them."""
+    store, last = AssetStore(home.assets), last_forgotten(home)
+    assert last is not None
+    for folder in store.folders():
+        asset, current = folder.relative_to(store.root).parts[0], folder / "current"
+        if asset in _USERS_OF_A_STUDY and current.exists() and written(current.resolve()) < last:
+            done.attempt(folder, _delete, folder)
+    for scores in [*home.study.glob("scores/*/*/user_scores.parquet")]:
+        if datetime.fromtimestamp(scores.stat().st_mtime, UTC) < last:
+            # With the pointer to it; a study scores the protocol again.
+            done.attempt(scores, _delete, scores.parent.parent)
+    for trial in [*home.study.rglob("*.json")]:
+        if search.file(trial, named=Path(trial.name)):
+            done.attempt(trial, _delete, trial)
+
+
+def _withhold_in_record(record: Path, search: Search) -> None:
+    """Take the texts that name a forgotten user out of the record of a promotion."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: without(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [without(part) for part in value]
+        return WITHHELD if isinstance(value, str) and search.names_one(value.encode()) else value
+
+    content = json.loads(record.read_text())
+    if (kept := without(content)) != content:
+        write_atomically(record, json.dumps(kept, indent=1, sort_keys=True).encode())
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _empty(log: Path) -> None:
+    """Delete a log; whoever is writing it goes on in an empty one."""
+    if log.exists():
+        os.truncate(log, 0)
+        log.unlink()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,251 @@
+"""Whether anything in a home still names a forgotten user: a search of every file, whatever it is packed in.
+
+Tables are searched by their columns of user ids. Everything else is searched for the id as a whole word, unless the id
+is too short to be told from other numbers and words: then what could hold it has to be newer than the list of forgotten
+users. docs/operations.md gives the reasons. What is done about it belongs to `compacting`.
+"""
+
+import bz2
+import gzip
+import html
+import json
+import lzma
+import os
+import re
+import sqlite3
+import zipfile
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import quote
+
+import numpy as np
+import polars as pl
+
+from recsys_assets.home.layout import Home
+
+# Shorter ones are parts of dates, counts and sizes (numbers) or common words, which are in any log and any page.
+_SHORTEST_NUMBER, _SHORTEST_WORD = 8, 4
+_USER_ID = "user_id"
+_CHUNK = 1 << 24
+_ROWS = 1000
+# A joiner counts as part of a word only between letters: anna is not named by anna-maria, and is by "anna.".
+_BEFORE, _AFTER = rb"(?<![\w])(?<![\w][-.@+])", rb"(?![\w]|[-.@+][\w])"
+_NEIGHBOURS = 2
+_PARQUET, _ZIP, _GZIP, _BZIP, _XZ = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
+_NUMPY, _SQLITE = b"\x93NUMPY", b"SQLite format 3\x00"
+# What there is no reader for here, by its first bytes.
+_SEALED = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard", b"\x04\x22\x4d\x18": "LZ4"}
+_NUMBERS = "biufc"
+_DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    sqlite3.Error,
+    pl.exceptions.PolarsError,
+)
+
+
+class SealedError(ValueError):
+    """A file cannot be looked into."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that names a forgotten user, or of which that cannot be told, and which it is, in words."""
+
+    path: Path
+    what: str
+
+
+class Search:
+    """A search for some ids.
+
+    Args:
+        ids: looked for in columns of user ids.
+        words: those of them that are looked for everywhere else.
+    """
+
+    def __init__(self, ids: Collection[str], words: Iterable[str]) -> None:
+        self._ids, self._words = sorted(ids), sorted(words)
+
+    @cached_property
+    def _spellings(self) -> list[bytes]:
+        """The words as bytes in files: in the usual encodings, and as JSON, HTML and names of folders write them."""
+        texts = {
+            text
+            for word in self._words
+            for text in (word, json.dumps(word)[1:-1], html.escape(word), quote(word, safe=""))
+        }
+        encoded = {text.encode(encoding) for text in texts for encoding in ("utf-8", "utf-16-le", "utf-16-be")}
+        latin = {word.encode("latin-1") for word in self._words if all(ord(letter) < 256 for letter in word)}
+        return sorted(encoded | latin, key=len, reverse=True)
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[bytes]:
+        return re.compile(_BEFORE + b"(?:" + b"|".join(map(re.escape, self._spellings)) + b")" + _AFTER)
+
+    def file(self, path: Path, named: Path) -> str | None:
+        """What is to be said of a file, and of its name; None where it names nobody."""
+        names = "\n".join(name for part in named.parts for name in (part, Path(part).stem))
+        try:
+            with path.open("rb") as stream:
+                is_named = self.names_one(os.fsencode(names)) or self._stream(stream, path)
+        except FileNotFoundError:
+            # A log or a lock of a process that has just ended.
+            return None
+        except _DAMAGED as error:
+            return f"cannot be searched ({error})"
+        return "names a forgotten user" if is_named else None
+
+    def names_one(self, content: bytes) -> bool:
+        """Whether one of the words stands in some bytes."""
+        return any(True for _ in self._matches(content))
+
+    def _matches(self, content: bytes) -> Iterator[re.Match[bytes]]:
+        if not self._words:
+            return
+        # Looks for all spellings at once, however many there are; the pattern, tried in turn, would take minutes.
+        text = pl.Series([content.decode("latin-1")])
+        if text.str.contains_any([spelling.decode("latin-1") for spelling in self._spellings]).item():
+            yield from self._pattern.finditer(content)
+
+    def _stream(self, stream: IO[bytes], path: Path | None = None) -> bool:
+        head = stream.read(16)
+        stream.seek(0)
+        for magic, kind in _SEALED.items():
+            if head.startswith(magic):
+                raise SealedError(f"it is packed with {kind}; unpack or delete it")
+        if head.startswith(_PARQUET):
+            return self._table(pl.scan_parquet(path or BytesIO(stream.read())))
+        if head.startswith(_ZIP):
+            return self._zip(stream)
+        if head.startswith(_GZIP):
+            return self._stream(cast("IO[bytes]", gzip.open(stream)))
+        if head.startswith(_BZIP):
+            return self._stream(bz2.BZ2File(stream))
+        if head.startswith(_XZ):
+            return self._stream(lzma.LZMAFile(stream))
+        if head.startswith(_NUMPY) and _dtype(stream).kind in _NUMBERS:
+            # Arrays of numbers are indexed by the inner numbers of users, never by their ids.
+            return False
+        if head.startswith(_SQLITE) and path and self._database(path):
+            return True
+        stream.seek(0)
+        return self._bytes(stream)
+
+    def _bytes(self, stream: IO[bytes]) -> bool:
+        """Whether one of the words stands in a stream, which is read in blocks that overlap."""
+        if not self._words:
+            return False
+        overlap = 2 * _NEIGHBOURS + max(map(len, self._spellings))
+        block, is_first = stream.read(_CHUNK), True
+        while block:
+            following = stream.read(_CHUNK)
+            # At the edge of a block the neighbours of a word are not there; it is found again in the next one.
+            low, high = 0 if is_first else _NEIGHBOURS, len(block) - (_NEIGHBOURS if following else 0)
+            if any(low <= match.start() and match.end() <= high for match in self._matches(block)):
+                return True
+            block, is_first = block[-overlap:] + following if following else b"", False
+        return False
+
+    def _zip(self, stream: IO[bytes]) -> bool:
+        with zipfile.ZipFile(stream) as archive:
+            for member in archive.infolist():
+                if self.names_one(member.filename.encode()):
+                    return True
+                if not member.is_dir():
+                    with archive.open(member) as inside:
+                        if self._stream(inside):
+                            return True
+        return False
+
+    def _table(self, rows: pl.LazyFrame) -> bool:
+        """Whether a table names one: in its column of ids exactly, in other columns of text as a word."""
+        schema = rows.collect_schema()
+        if _USER_ID in schema:
+            is_one = pl.col(_USER_ID).cast(pl.String).is_in(self._ids)
+            if rows.select(is_one.any()).collect().item():
+                return True
+        if not self._words:
+            return False
+        texts = [
+            (pl.col(name).explode() if isinstance(dtype, pl.List) else pl.col(name)).cast(pl.String)
+            for name, dtype in schema.items()
+            if name != _USER_ID and (dtype.inner if isinstance(dtype, pl.List) else dtype) in _TEXTS
+        ]
+        for text in texts:
+            alike = rows.select(text.alias("text")).filter(pl.col("text").str.contains_any(self._words))
+            if any(self.names_one(str(found).encode()) for found in alike.unique().collect()["text"]):
+                return True
+        return False
+
+    def _database(self, path: Path) -> bool:
+        """Whether a value in a SQLite database names one: in the file, a long text is in pieces, or compressed."""
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            for (table,) in tables:
+                rows = database.execute(f'SELECT * FROM "{table}"')
+                while part := rows.fetchmany(_ROWS):
+                    values = (value for row in part for value in row)
+                    if self.names_one(b"\n".join(map(_unpacked, values))):
+                        return True
+        return False
+
+
+_TEXTS = (pl.String, pl.Categorical)
+
+
+def _dtype(stream: IO[bytes]) -> np.dtype[Any]:
+    of_version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if of_version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(stream)[2]
+
+
+def is_distinctive(user_id: str) -> bool:
+    """Whether an id as a word in some file can only mean the user."""
+    return len(user_id) >= (_SHORTEST_NUMBER if user_id.isdigit() else _SHORTEST_WORD)
+
+
+def catalogue_words(tables: Collection[pl.LazyFrame]) -> set[str]:
+    """All words in the text of tables, but for their ids of users: ids that are among them mean other things, too."""
+    words = set[str]()
+    for rows in tables:
+        for name, dtype in rows.collect_schema().items():
+            if name == _USER_ID or dtype not in (pl.String, pl.List(pl.String)):
+                continue
+            text = pl.col(name).explode() if isinstance(dtype, pl.List) else pl.col(name)
+            for value in rows.select(text).unique().collect()[name].drop_nulls():
+                words.update((value, *re.findall(r"[\w@.+-]+", value), *re.findall(r"\w+", value)))
+    return words
+
+
+def files_of(home: Home) -> Iterator[Path]:
+    """Every file of a home, but the list of forgotten users. Links are not followed, except for landing/ itself."""
+    roots = [home.path, *([home.landing.resolve()] if home.landing.is_symlink() else [])]
+    for root in roots:
+        for folder, _, names in os.walk(root):
+            for name in sorted(names):
+                path = Path(folder) / name
+                if path != home.forgotten and path.is_file() and not path.is_symlink():
+                    yield path
+
+
+def _unpacked(value: object) -> bytes:
+    """A value of a database as bytes; Dagster compresses some."""
+    if not isinstance(value, bytes):
+        return str(value).encode("utf-8", "surrogatepass")
+    try:
+        return value + zlib.decompress(value)
+    except zlib.error:
+        return value

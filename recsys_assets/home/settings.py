@@ -1,0 +1,720 @@
+"""Every knob a user can turn, with its default, its meaning and where it may be set.
+
+Built-in defaults, then `studied.toml` of the home, which the study writes, then `settings.toml`, then environment
+variables (RECSYS_ALS__RANK=20), then the run configuration of a launch (`resources: settings: config: als: rank: 20`).
+Fields bear the names of the `recommender` functions' parameters that they go to.
+"""
+
+import math
+import os
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from zoneinfo import available_timezones
+
+import tomlkit
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from recsys_assets.home.layout import Home
+from recsys_assets.recommender.data.automatic import AUTO, resolved
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_WAY_OUT = "`recsys-assets init` writes a file with every setting and what it allows."
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names where it stands and what is allowed."""
+
+
+class Section(BaseModel):
+    """A table of settings.toml. Unknown names are refused, so that a typing error does not pass for a setting."""
+
+    # Numbers become text where both are allowed ("0.8", 0.8, "auto"): Dagster's run configuration has no such unions.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+def _checked(low: float, *, above: bool = False) -> AfterValidator:
+    """For text that is `auto`, a multiple of it, or a number not below `low`; with `above`, not `low` itself either."""
+
+    def checked(text: str) -> str:
+        number, lowest = resolved(text, 1.0), min(low, 0) if AUTO in text else low
+        if number < lowest or (above and number == lowest):
+            raise ValueError(f"has to be {'above' if above else 'at least'} {lowest:g}")
+        return text.removesuffix(".0")
+
+    return AfterValidator(checked)
+
+
+_AnyNumber = Annotated[str, _checked(-math.inf)]
+_NotNegative = Annotated[str, _checked(0)]
+_Positive = Annotated[str, _checked(0, above=True)]
+_Count = Annotated[str, _checked(1)]
+
+
+class SampleSettings(Section):
+    """For development: only some of the users. Every score then says so."""
+
+    share: float = Field(1.0, gt=0, le=1, description="Share of the users that is kept, by a hash; 1 keeps all.")
+    seed: int = Field(0, ge=0, description="Seed of the hash: another one keeps other users.")
+
+
+class DataSettings(Section):
+    """What may come in, and how it is written."""
+
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Your column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).",
+    )
+    delimiter: str = Field("", description="Between the fields of delimited text; empty: told from the header.")
+    encoding: str = Field("", description="Of text, such as latin-1; empty: UTF-8, or UTF-16 where a mark says so.")
+    rating_scale: list[float] = Field(
+        default_factory=list,
+        description="Lowest and highest rating, such as [1, 5]; empty: the release's own, else what the data hold.",
+    )
+    genre_separator: str = Field("|", min_length=1, description="Between the genres of a movie.")
+    max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
+    max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
+    sample: SampleSettings = SampleSettings()
+
+    @field_validator("rating_scale")
+    @classmethod
+    def _scale_ascends(cls, scale: list[float]) -> list[float]:
+        if scale and (len(scale) != 2 or not scale[0] < scale[1]):
+            raise ValueError("the lowest rating, then the highest")
+        return scale
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The parameters of `recommender.ingest.sources.read_source` that are settings."""
+        return {
+            "columns": self.columns,
+            "delimiter": self.delimiter or None,
+            "encoding": self.encoding or None,
+            "rating_scale": tuple(self.rating_scale) or None,
+            "genre_separator": self.genre_separator,
+            "max_unpacked_bytes": self.max_unpacked_bytes,
+        }
+
+
+def _is_fraction(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+class SplittingSettings(Section):
+    """Who saw what."""
+
+    cut: str = Field(
+        "auto",
+        description="Where training ends in time: a number of ratings ('800000'), a fraction ('0.8'), or 'auto': "
+        "800,000 for exactly MovieLens 1M, as in case study A, else 0.8.",
+    )
+    train_share: float = Field(0.7, gt=0, lt=1, description="Case study B: share of users whose histories train.")
+    seed: int = Field(1234, ge=0, description="Seed of the users' partition.")
+
+    @field_validator("cut")
+    @classmethod
+    def _cut_is_known(cls, cut: str) -> str:
+        if cut == "auto" or (cut.isdecimal() and int(cut) > 0) or _is_fraction(cut):
+            return cut
+        raise ValueError(f"{cut!r} is none of: a number of ratings ('800000'), a fraction ('0.8'), 'auto'")
+
+    @property
+    def parsed_cut(self) -> int | float | Literal["auto"]:
+        """The cut as the type that `recommender.splitting` takes."""
+        if self.cut == "auto":
+            return "auto"
+        return int(self.cut) if self.cut.isdecimal() else float(self.cut)
+
+
+class ClusterSettings(Section):
+    """K-means on the users' attributes."""
+
+    k: int = Field(5, ge=1, description="Number of clusters; 5 as in case study A.")
+    k_max: int = Field(30, ge=2, description="The sweep shows SSE for 1 to this K, the silhouette for 2 to one less.")
+    silhouette_sample: int = Field(8_000, ge=10, description="Users on which the silhouette is computed.")
+    n_init: int = Field(3, ge=1, description="Starts of K-means per K of the sweep.")
+    weigh: Literal["auto", "attributes", "columns"] = Field(
+        "auto",
+        description="What weighs alike: 'attributes', or one-hot 'columns' as in case study A, where an attribute of "
+        "many values hardly counts; 'auto': columns for exactly MovieLens 1M, else attributes.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of K-means.")
+
+
+class ColdStartSettings(Section):
+    """Case study A's fill for users without a training rating."""
+
+    fill_size: str = Field(
+        "median",
+        description="Ratings drawn per such user: a number, or 'median': as many as the median user has.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the draw.")
+
+    @field_validator("fill_size")
+    @classmethod
+    def _fill_size_is_known(cls, fill_size: str) -> str:
+        if fill_size == "median" or (fill_size.isdecimal() and int(fill_size) > 0):
+            return fill_size
+        raise ValueError(f"{fill_size!r} is neither a number of ratings, from 1 on, nor 'median'")
+
+
+class ALSSettings(Section):
+    """Explicit ALS, case study A's model: scored for comparison; recommendations do not use it."""
+
+    rank: int = Field(10, ge=1, description="Number of factors.")
+    reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
+    max_iter: int = Field(10, ge=1, description="Iterations.")
+    n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class UserItemBiasSettings(Section):
+    """User and movie bias."""
+
+    user_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each user's own.")
+    movie_shrinkage: float = Field(5.0, ge=0, description="The same for movies.")
+
+
+class ClusterMeanSettings(Section):
+    """Mean rating per cluster and movie."""
+
+    shrinkage: float = Field(50.0, ge=0, description="Ratings at the movie's mean added to each cluster's own.")
+    item_shrinkage: float = Field(10.0, ge=0, description="Ratings at the global mean added to each movie's own.")
+
+
+class FactorsSettings(Section):
+    """Matrix factorisation with attributes as prior."""
+
+    rank: int = Field(24, ge=1, description="Number of factors beside the bias.")
+    max_iter: int = Field(12, ge=1, description="Iterations.")
+    n_profile: int = Field(
+        0, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
+    )
+    reg_links: float = Field(10.0, ge=0, description="Regularisation of the regression of factors on attributes.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class ProfileFactorsSettings(FactorsSettings):
+    """The same with what users have rated beside their attributes."""
+
+    rank: int = Field(40, ge=1, description="Number of factors beside the bias.")
+    n_profile: int = Field(
+        60, ge=0, description="Dimensions of what a user has rated, whatever the rating, beside its attributes."
+    )
+    seed: int = Field(1, ge=0, description="Seed of the starting factors: another, so that averages gain.")
+
+
+class AttributeEffectsSettings(Section):
+    """What attributes say of each movie beside the factors."""
+
+    reg: float = Field(300.0, ge=0, description="Regularisation of the effects of attributes, in ratings.")
+
+
+class StackHoldoutSettings(Section):
+    """The training ratings that the stack of rating models learns from."""
+
+    folds: Literal["time", "random"] = Field(
+        "time", description="Which of them are hidden from the models, as what is predicted: the latest or random ones."
+    )
+    seed: int = Field(0, ge=0, description="Seed of what is random.")
+
+
+class StackSettings(Section):
+    """How rating models are put together."""
+
+    reg: float = Field(30_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
+    level_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="How much of the level that ratings lay above all models is expected to last.",
+    )
+
+
+class RankingSettings(Section):
+    """ALS with implicit preferences: scored, and a part of the blend where `blend.ease_weight` is below 1."""
+
+    rank: int = Field(32, ge=1, description="Number of factors.")
+    reg_param: float = Field(0.1, ge=0, description="Regularisation.")
+    max_iter: int = Field(10, ge=1, description="Iterations.")
+    alpha: float = Field(1.0, gt=0, description="Weight of a rating as confidence.")
+    neutral_offset: float = Field(
+        -0.5,
+        description="Standard deviations from the mean rating to the one below which a rating speaks against a movie.",
+    )
+    n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class EASESettings(Section):
+    """EASE for top N."""
+
+    reg: _Positive = Field(
+        "auto",
+        description="Regularisation of the weights between movies: auto (3,000 for case study A, otherwise with the "
+        "root of users times ratings), a multiple such as 'auto * 0.3', or a number.",
+    )
+    neutral_offset: _AnyNumber = Field(
+        "auto",
+        description="Standard deviations from the mean rating to the one that is neither liked nor disliked: auto "
+        "(-0.5), or a number.",
+    )
+    max_movies: int = Field(6_000, ge=1, description="The most rated movies that it knows; time grows with the cube.")
+
+
+class LikingSettings(Section):
+    """What users like by their attributes: what new users are shown."""
+
+    reg: _NotNegative = Field(
+        "auto",
+        description="Regularisation of the attributes; a large one leaves popularity. auto: 300 for case study A, "
+        "more with more users, less with more ratings of each.",
+    )
+    half_life: _Positive = Field(
+        "auto", description="Share of the ratings after which a user weighs half as much: auto (0.15), or a number."
+    )
+
+
+class RecentPopularitySettings(Section):
+    """What was liked lately: a baseline for lists."""
+
+    half_life: float = Field(0.1, gt=0, description="Share of the ratings after which one counts half as much.")
+
+
+class ItemKNNSettings(Section):
+    """Item-based nearest neighbours: a baseline for lists."""
+
+    neighbours: int = Field(500, ge=1, description="The most similar movies that each movie is scored by.")
+    shrinkage: float = Field(10.0, ge=0, description="Held against movies that few users liked.")
+
+
+class BlendSettings(Section):
+    """The blend of EASE, implicit ALS and the liking by attributes."""
+
+    ease_weight: float = Field(1.0, ge=0, le=1, description="Share of EASE beside implicit ALS.")
+    prior_ratings: _NotNegative = Field(
+        "auto",
+        description="Ratings of a user that weigh as much as its attributes: auto (60 for case study A, otherwise with "
+        "the median number of ratings of a user), a multiple such as 'auto * 0.3', or a number.",
+    )
+
+
+class NextRankingSettings(RankingSettings):
+    """Implicit ALS for the next movie (case study B)."""
+
+
+class NextEASESettings(EASESettings):
+    """EASE for the next movie (case study B): to have rated a movie counts for it, however low."""
+
+    reg: _Positive = Field(
+        "auto * 3.2",
+        description="Regularisation of the weights between movies; see ease.reg. 8,000 for case study B.",
+    )
+    neutral_offset: _AnyNumber = Field(
+        "-4", description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
+    )
+
+
+class TransitionSettings(Section):
+    """What is rated soon after what (case study B)."""
+
+    window: int = Field(10, ge=1, description="How many ratings later still count.")
+    decay: float = Field(0.9, gt=0, le=1, description="Weight of one step further.")
+    backwards: float = Field(0.5, ge=0, le=1, description="Weight of the opposite order.")
+    popularity_exponent: float = Field(0.3, ge=0, le=1, description="How much a movie's frequency counts against it.")
+    shrinkage: float = Field(10.0, ge=0, description="Transitions to nowhere added to each movie's own.")
+    half_life: float = Field(1.5, gt=0, description="Ratings of the user after which one weighs half as much.")
+
+
+class SessionSettings(Section):
+    """The next movie within a session and at the start of a new one (case study B)."""
+
+    pause: float = Field(3_600.0, gt=0, description="Seconds between two ratings from which a new session starts.")
+    first: int = Field(5, ge=1, description="How many ratings of a session count as its start.")
+    smoothing: float = Field(0.01, gt=0, le=1, description="Probability added to each transition at a session's start.")
+    ease_weight: float = Field(0.05, ge=0, description="Weight of EASE beside transitions at a session's start.")
+    start_weight: float = Field(0.2, ge=0, description="Weight of what sessions start with, beside transitions.")
+
+
+class ItemNeighboursSettings(Section):
+    """Ratings by how the user rated similar movies (case study B)."""
+
+    movie_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each movie's own.")
+    user_shrinkage: float = Field(5.0, ge=0, description="The same for users.")
+    pair_shrinkage: float = Field(50.0, ge=0, description="Common users without agreement added to each pair's own.")
+    sum_shrinkage: float = Field(0.3, ge=0, description="Similarity to movies without a residual added to the user's.")
+    exponent: float = Field(2.0, gt=0, description="Power of the similarities: a higher one leaves fewer neighbours.")
+    max_movies: int = Field(6_000, ge=1, description="The most rated movies, which have neighbours.")
+
+
+class RatingNeighboursSettings(ItemNeighboursSettings):
+    """Ratings after the cut in time, by the user's own ratings of similar movies: a part of the stack."""
+
+
+class SegmentResidualSettings(Section):
+    """Residuals per segment and movie (case study B)."""
+
+    shrinkage: float = Field(20.0, ge=0, description="Ratings without a residual added to each pair's own.")
+
+
+class ResponseStackSettings(Section):
+    """The stack that predicts the latest rating (case study B)."""
+
+    reg: float = Field(30.0, ge=0, description="Regularisation of the standardised features.")
+
+
+class ItemMeanSettings(Section):
+    """The baseline and fallback."""
+
+    shrinkage: float = Field(10.0, ge=0, description="Ratings of the global mean added to each movie's own.")
+
+
+class SegmentSettings(Section):
+    """LDA on the users' histories."""
+
+    n_segments: int = Field(20, ge=2, description="Number of segments; 20 as in case study B.")
+    passes: int = Field(3, ge=1, description="Passes over the histories.")
+    batch_size: _Count = Field(
+        "auto", description="Users per update of the topics: auto (a twentieth of them, 256 to 4,096), or a number."
+    )
+    learning_offset: float = Field(5.0, gt=0, description="Slows the first updates down.")
+    learning_decay: float = Field(0.6, gt=0.5, le=1, description="How fast later updates weigh less.")
+    n_jobs: int = Field(1, ge=1, description="Processes; another number gives (slightly) other segments.")
+    seed: int = Field(0, ge=0, description="Seed of the topics.")
+
+
+class EvaluationSettings(Section):
+    """How scores are computed."""
+
+    selected_rating_model: str = Field("stack", description="The model shown as 'selected' for ratings.")
+    selected_ranking_model: str = Field(
+        "auto",
+        description="The model shown as 'selected' for top N; recommendations are made with it. auto: chosen on slices "
+        "of the training ratings, see docs/architecture.md; with a name, nothing is chosen there.",
+    )
+    selected_response_model: str = Field(
+        "response_stack", description="The model shown as 'selected' for the latest rating (case study B)."
+    )
+    selected_next_movie_model: str = Field(
+        "sessions", description="The model shown as 'selected' for the next movie (case study B)."
+    )
+    n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
+
+    @field_validator(
+        "selected_rating_model", "selected_ranking_model", "selected_response_model", "selected_next_movie_model"
+    )
+    @classmethod
+    def _model_is_known(cls, model: str, info: ValidationInfo) -> str:
+        # Here, because most commands of the command line never load the models.
+        from recsys_assets.recommender.registry.fitting import entry
+        from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS
+
+        tasks = {knob: task for task, knob in SELECTED_KNOBS.items()}
+        knob = f"evaluation.{info.field_name}"
+        return AUTO if (knob, model) == (SELECTED_KNOBS["top_n"], AUTO) else entry(tasks[knob], model).name
+
+
+class StudySettings(Section):
+    """What `recsys-assets study` tries before it chooses settings and models by validation."""
+
+    budget: int = Field(
+        4,
+        ge=1,
+        description="Candidates tried per search, the built-in settings first; contests between models try all.",
+    )
+    searches: list[str] = Field(
+        default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
+    )
+    seed: int = Field(0, ge=0, description="Seed of validation slices and of the order of candidates.")
+    n_seeds: int = Field(
+        3, ge=1, description="Seeds that models are fitted with under the pipeline's own splits; scores are the means."
+    )
+
+    @field_validator("searches")
+    @classmethod
+    def _searches_are_known(cls, searches: list[str]) -> list[str]:
+        # Here, because most commands of the command line never load the study.
+        from recsys_assets.recommender.tuning.searches import SEARCHES
+
+        known = [search.name for search in SEARCHES]
+        for name in searches:
+            if name not in known:
+                raise ValueError(f"no search {name!r}; there are: {', '.join(known)}")
+        return searches
+
+
+class ServingSettings(Section):
+    """What users get."""
+
+    n: int = Field(10, ge=1, description="Recommendations per user.")
+
+
+class SparkSettings(Section):
+    """The Spark session, which starts at first use."""
+
+    master: str = Field("local[*]", description="Spark master; 'spark://host:7077' for a cluster.")
+    driver_memory: str = Field("4g", description="Memory of the driver, which is all of Spark on one machine.")
+    shuffle_partitions: int = Field(4, ge=1, description="Partitions of a shuffle; Spark's 200 are for large clusters.")
+    config: dict[str, str] = Field(default_factory=dict, description="Any further Spark properties.")
+
+
+class RunSettings(Section):
+    """How runs execute."""
+
+    executor: Literal["in_process", "multiprocess"] = Field(
+        "in_process",
+        description="in_process: one process and one JVM for all steps; multiprocess: a process, and where needed a "
+        "JVM, per step.",
+    )
+
+
+class CheckSettings(Section):
+    """How far tables may be from the last good ones. To accept a change that is meant, raise the limit for one run."""
+
+    max_row_drop: float = Field(
+        0.5, ge=0, le=1, description="Share of the rows of users, movies or ratings that may be lost; more is an error."
+    )
+    max_distribution_shift: float = Field(
+        0.1, ge=0, le=1, description="Share of ratings with another value than before, above which a check warns."
+    )
+    max_segment_shift: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Share of the users' affinity that has moved between segments, above which a check warns. A fit on "
+        "slightly other ratings moves up to 0.17 by itself on MovieLens 1M.",
+    )
+
+
+class AutomationSettings(Section):
+    """What runs by itself while `recsys-assets serve` is up. A change counts after the next start."""
+
+    sensors: bool = Field(True, description="Watch landing/ for new data, and refresh when the ratings have changed.")
+    schedule: bool = Field(True, description="Refresh at the times of `cron`.")
+    tick_seconds: int = Field(5, ge=1, description="How often the sensors look.")
+    quiet_seconds: float = Field(5, ge=0, description="What lands is read when it has not changed for this long.")
+    cron: str = Field("0 3 * * 0", description="When to refresh, changed data or not: Sundays at 3.")
+    time_zone: str = Field("UTC", description="Time zone of `cron`, such as Europe/Berlin.")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_is_one(cls, cron: str) -> str:
+        # Here, because most commands of the command line never load Dagster.
+        from dagster._utils.schedules import is_valid_cron_string
+
+        if not is_valid_cron_string(cron):
+            raise ValueError("five fields: minute, hour, day of the month, month, day of the week")
+        return cron
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_exists(cls, time_zone: str) -> str:
+        if time_zone not in available_timezones():
+            raise ValueError("a name such as UTC or Europe/Berlin")
+        return time_zone
+
+
+class HistorySettings(Section):
+    """How long finished runs and their logs are kept. What assets and checks rest on stays whatever is set here."""
+
+    keep_days: float = Field(30, ge=0, description="Days after which a finished run is deleted.")
+    keep_runs: int = Field(50, ge=1, description="Finished runs that are kept at most, the newest ones.")
+
+
+class _Environment(EnvSettingsSource):
+    """The RECSYS_ variables."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """The list or table; text that is no JSON stays what it is, and is refused with its place when all is read."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class Settings(BaseSettings):
+    """All settings of a home."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECSYS_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    # Where settings are read from, the first before the others; none by themselves, for tests and other homes.
+    files: ClassVar[tuple[Path, ...]] = ()
+
+    engine: Literal["polars", "spark"] = Field(
+        "polars", description="What computes the tables: polars on one machine, spark on a cluster."
+    )
+    data: DataSettings = DataSettings()
+    splitting: SplittingSettings = SplittingSettings()
+    clusters: ClusterSettings = ClusterSettings()
+    cold_start: ColdStartSettings = ColdStartSettings()
+    item_mean: ItemMeanSettings = ItemMeanSettings()
+    als: ALSSettings = ALSSettings()
+    user_item_bias: UserItemBiasSettings = UserItemBiasSettings()
+    cluster_mean: ClusterMeanSettings = ClusterMeanSettings()
+    bayesian_factors: FactorsSettings = FactorsSettings()
+    profile_factors: ProfileFactorsSettings = ProfileFactorsSettings()
+    attribute_effects: AttributeEffectsSettings = AttributeEffectsSettings()
+    rating_neighbours: RatingNeighboursSettings = RatingNeighboursSettings()
+    stack_holdout: StackHoldoutSettings = StackHoldoutSettings()
+    stack: StackSettings = StackSettings()
+    ranking: RankingSettings = RankingSettings()
+    ease: EASESettings = EASESettings()
+    liking: LikingSettings = LikingSettings()
+    recent_popularity: RecentPopularitySettings = RecentPopularitySettings()
+    item_knn: ItemKNNSettings = ItemKNNSettings()
+    blend: BlendSettings = BlendSettings()
+    segments: SegmentSettings = SegmentSettings()
+    item_neighbours: ItemNeighboursSettings = ItemNeighboursSettings()
+    segment_residuals: SegmentResidualSettings = SegmentResidualSettings()
+    response_stack: ResponseStackSettings = ResponseStackSettings()
+    next_ranking: NextRankingSettings = NextRankingSettings()
+    next_ease: NextEASESettings = NextEASESettings()
+    transitions: TransitionSettings = TransitionSettings()
+    sessions: SessionSettings = SessionSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    study: StudySettings = StudySettings()
+    serving: ServingSettings = ServingSettings()
+    spark: SparkSettings = SparkSettings()
+    run: RunSettings = RunSettings()
+    checks: CheckSettings = CheckSettings()
+    automation: AutomationSettings = AutomationSettings()
+    history: HistorySettings = HistorySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed in beats the environment, which beats the user's file, which beats what the study chose."""
+        del env_settings, dotenv_settings, file_secret_settings
+        # One source per file: of several files in one source, the first would lose its whole section to the second.
+        files = (InitSettingsSource(settings_cls, read_toml(path)) for path in cls.files)
+        return init_settings, _Environment(settings_cls), *files
+
+    @classmethod
+    def load(cls, home: Home) -> "Settings":
+        """The settings of a home.
+
+        Raises:
+            SettingsError: a file cannot be read, or a name or value is unknown or not allowed.
+        """
+
+        class SettingsOfHome(cls):  # type: ignore[valid-type, misc]
+            files = (home.settings_file, home.studied_file)
+
+        _check_sections_of_variables()
+        try:
+            return cls.model_validate(SettingsOfHome().model_dump())
+        except ValidationError as error:
+            faults = "; ".join(map(_told, error.errors()))
+            studied = (
+                f", {home.studied_file} (`recsys-assets study` writes it; you may delete it)"
+                if home.studied_file.exists()
+                else ""
+            )
+            raise SettingsError(
+                f"{home.settings_file}{studied} or the RECSYS_ environment: {faults}. {_WAY_OUT}"
+            ) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file of settings says; nothing where there is none.
+
+    Raises:
+        SettingsError: it is no UTF-8 or no TOML; the message names the line.
+    """
+    if not path.exists():
+        return {}
+    try:
+        # Some editors begin UTF-8 with a mark, which TOML does not know.
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}, line {line}: not UTF-8. Save the file as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}. Mend it, or delete it to go back to the built-in settings.") from None
+
+
+def _check_sections_of_variables() -> None:
+    """Refuse variables of a section that does not exist: nobody would read them.
+
+    Names without a section are not refused: they need not be settings, as RECSYS_HOME is none.
+    """
+    sections = [name for name, field in Settings.model_fields.items() if isinstance(field.default, Section)]
+    for variable in os.environ:
+        found = re.match("RECSYS_(.*?)__", variable, re.IGNORECASE)
+        if found and (section := found[1].lower()) not in sections:
+            alike = get_close_matches(section, sections, n=1)
+            hint = f"; the nearest is {alike[0]!r}" if alike else ""
+            raise SettingsError(f"{variable} in the environment: there is no section {section!r}{hint}. {_WAY_OUT}")
+
+
+def _told(fault: "ErrorDetails") -> str:
+    """A fault with its place: the variable if there is one, else the name in the files."""
+    variable = "RECSYS_" + "__".join(part for part in fault["loc"] if isinstance(part, str)).upper()
+    given = next((name for name in os.environ if name.upper() == variable), None)
+    place = given or ".".join(map(str, fault["loc"]))
+    is_json = given and fault["type"] in ("list_type", "dict_type", "model_type")
+    hint = "; in a variable, lists and tables are JSON, such as '[1, 5]'" if is_json else ""
+    return f"{place}: {fault['msg']} (found {fault['input']!r}){hint}"
+
+
+def template() -> str:
+    """A settings.toml with every setting at its default, commented out, with its meaning."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Settings of this home. Take a # away to change a default."))
+    document.add(tomlkit.comment("The environment goes before this file: RECSYS_ALS__RANK=20."))
+    knobs = [
+        "\n" + _commented(name, field.default, field.description)
+        for name, field in Settings.model_fields.items()
+        if not isinstance(field.default, Section)
+    ]
+    sections = [
+        _section(name, field.default)
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.default, Section)
+    ]
+    return "".join([document.as_string(), *knobs, *sections])
+
+
+def _section(name: str, section: Section) -> str:
+    """A table of the file, the tables inside it after its own settings."""
+    values = {key: (getattr(section, key), knob) for key, knob in type(section).model_fields.items()}
+    own = [
+        _commented(key, value, knob.description)
+        for key, (value, knob) in values.items()
+        if not isinstance(value, Section)
+    ]
+    inner = [_section(f"{name}.{key}", value) for key, (value, _) in values.items() if isinstance(value, Section)]
+    return "".join([f"\n# {type(section).__doc__}\n[{name}]\n", *own, *inner])
+
+
+def _commented(key: str, default: object, meaning: str | None) -> str:
+    value = tomlkit.item(default).as_string() if not isinstance(default, dict) else "{}"
+    return f"# {meaning}\n# {key} = {value}\n"

@@ -1,0 +1,73 @@
+"""What a study leaves in a home: the tables that people read, and `studied.toml`, the settings that it chose.
+
+The file is written here and read by `settings`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+import tomlkit
+
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings, SettingsError, read_toml
+from recsys_assets.home.versions import AssetStore, scan, write_atomically
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.report.study_section import StudyTables
+
+_HEADER = """Chosen by `recsys-assets study` on validation slices of the training ratings; the next study may change it.
+Your own settings.toml goes before this file. Delete it to go back to the built-in settings."""
+
+
+def study_tables(store: AssetStore) -> StudyTables | None:
+    """The tables of the last study, of all protocols that were studied; None where there was no study."""
+
+    def of_all(asset: str) -> pl.DataFrame:
+        parts = [to_polars(scan(store.current([asset], part))) for part in store.batches([asset])]
+        return pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
+
+    scores = of_all("study_scores")
+    if scores.is_empty() or not all(store.has([asset]) for asset in ("studied_settings", "leakage_audit")):
+        return None
+    settings, audit = (to_polars(scan(store.current([asset]))) for asset in ("studied_settings", "leakage_audit"))
+    sweep = to_polars(scan(store.current(["segment_sweep"]))) if store.has(["segment_sweep"]) else pl.DataFrame()
+    return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit, sweep)
+
+
+def studied_knobs(home: Home) -> dict[str, Any]:
+    """What the file says, by knob (`als.rank`); nothing where there is none.
+
+    Raises:
+        SettingsError: somebody has changed it into what no study writes.
+    """
+    sections = read_toml(home.studied_file)
+    for name, knobs in sections.items():
+        if not isinstance(knobs, dict):
+            raise SettingsError(f"{home.studied_file}: {name!r} is in no section. Move it to {home.settings_file}.")
+    return {f"{section}.{name}": value for section, knobs in sections.items() for name, value in knobs.items()}
+
+
+def write_studied(home: Home, knobs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Write these knobs; those that the file has beside them stay.
+
+    Returns:
+        What changed, by knob: before (None: the built-in default) and now.
+    """
+    before = studied_knobs(home)
+    now = dict(sorted({**before, **knobs}.items()))
+    document = tomlkit.document()
+    for line in _HEADER.splitlines():
+        document.add(tomlkit.comment(line))
+    for knob, value in now.items():
+        section, name = knob.split(".")
+        if section not in document:
+            document.add(section, tomlkit.table())
+        document[section][name] = value
+    write_atomically(home.studied_file, tomlkit.dumps(document).encode())
+    return {knob: (before.get(knob), value) for knob, value in now.items() if before.get(knob) != value}
+
+
+def overruled(knobs: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The knobs that these settings have at another value: the user's own settings go before those of a study."""
+    present = {knob: getattr(getattr(settings, knob.split(".")[0]), knob.split(".")[1]) for knob in knobs}
+    return {knob: present[knob] for knob, value in knobs.items() if present[knob] != value}

@@ -1,0 +1,1 @@
+"""Everything that knows Dagster: assets, checks, jobs, what starts them, and what carries them out."""

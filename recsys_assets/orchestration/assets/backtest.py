@@ -1,0 +1,71 @@
+"""Backtests: scores at several cut-offs in time, one partition each. Not part of `refresh`: somebody asks for them."""
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.home.versions import scan
+from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.io_managers import AssetIOManager
+from recsys_assets.orchestration.partitions import CUT_OFFS
+from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.evaluation import backtest
+from recsys_assets.recommender.evaluation.score_table import marked
+from recsys_assets.recommender.report import backtest_charts
+
+
+@pipeline_asset(group="backtest", kinds=TABLE_KINDS | {"pyspark"}, partitions_def=CUT_OFFS)
+def backtest_scores(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    io_manager: dg.ResourceParam[AssetIOManager],
+) -> dict[str, nw.LazyFrame]:
+    """Every rating model trained on the ratings before each cut-off, scored on the next tenth of all ratings.
+
+    The curve shows whether a model was better than its baseline always, or only at the cut that `evaluation_scores`
+    reports. Cut-offs that are not part of this run are drawn from their last one.
+    """
+    scores = {}
+    for cut_off in context.partition_keys:
+        context.log.info(f"Backtest from {cut_off}")
+        scores[cut_off] = backtest.backtest(
+            users,
+            movies,
+            ratings,
+            user_features,
+            float(cut_off),
+            settings.model_dump(),
+            selected=settings.evaluation.selected_rating_model,
+            spark=lambda: spark.spark_session,
+            scratch=home.scratch,
+            seed=settings.evaluation.seed,
+            n_resamples=settings.evaluation.n_resamples,
+        )
+    everything = pl.concat([*_others(io_manager, set(scores)), *scores.values()], how="diagonal")
+    curves = {
+        name: curve
+        for metric in ("top5_rating", "rmse")
+        for name, curve in pictures(metric, backtest_charts.curve, everything, metric).items()
+    }
+    for cut_off in scores:
+        context.add_asset_metadata(curves, asset_key=context.asset_key, partition_key=cut_off)
+    share = settings.data.sample.share
+    return {cut_off: lazy(marked(rows, sample_share=share)) for cut_off, rows in scores.items()}
+
+
+def _others(io_manager: AssetIOManager, made: set[str]) -> list[pl.DataFrame]:
+    """The stored scores of the other cut-offs."""
+    asset = ["backtest_scores"]
+    cut_offs = [cut_off for cut_off in io_manager.store.batches(asset) if cut_off not in made]
+    return [to_polars(scan(io_manager.store.current(asset, cut_off))) for cut_off in cut_offs]
+
+
+ASSETS = [backtest_scores]

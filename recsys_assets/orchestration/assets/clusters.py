@@ -1,0 +1,79 @@
+"""Clusters: users grouped by their attributes."""
+
+import dagster as dg
+import narwhals as nw
+
+from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.recommender.data.frames import lazy, same_engine
+from recsys_assets.recommender.data.hints import attribute_hints
+from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.report import charts
+
+SKLEARN_TABLE = TABLE_KINDS | {"scikitlearn"}
+
+
+@pipeline_asset(group="clusters", kinds=TABLE_KINDS)
+def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.LazyFrame:
+    """Users' attributes as numbers: numbers scaled, categories one-hot, zip codes by their first digit.
+
+    Case study A scaled zip codes and user ids as quantities; here the id is left out and the zip code is a region.
+    """
+    features = clusters.user_features(users, log=context.log.info)
+    if features.width == 1:
+        context.log.warning("The users have no attributes that tell them apart: all of them form one cluster.")
+    alike = attribute_hints(users)
+    for hint in alike:
+        context.log.warning(hint)
+    context.add_output_metadata(
+        {"features": features.width - 1, "values that may mean the same": "; ".join(alike) or "none"}
+    )
+    return lazy(features)
+
+
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE, op_tags=LAST)
+def cluster_sweep(
+    context: dg.AssetExecutionContext, user_features: nw.LazyFrame, settings: SettingsParam
+) -> nw.LazyFrame:
+    """SSE and silhouette of K-means over K: SSE for 1 to k_max, silhouette for 2 to k_max - 1."""
+    knobs = settings.clusters
+    sweep = clusters.sweep(
+        user_features,
+        k_values=range(1, knobs.k_max + 1),
+        silhouette_sample=knobs.silhouette_sample,
+        n_init=knobs.n_init,
+        weigh=knobs.weigh,
+        seed=knobs.seed,
+        log=context.log.debug,
+    )
+    choice = clusters.silhouette_choice(sweep)
+    context.add_output_metadata(
+        {
+            "K in use": knobs.k,
+            "K of highest silhouette": "none: one cluster" if choice is None else choice,
+            **pictures("SSE and silhouette", charts.cluster_sweep, lazy(sweep), knobs.k),
+        }
+    )
+    return lazy(sweep)
+
+
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE)
+def user_clusters(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    settings: SettingsParam,
+) -> nw.LazyFrame:
+    """Each user's K-means cluster, the largest first; one cluster where the users have no attributes."""
+    knobs = settings.clusters
+    assigned = clusters.assign(user_features, k=knobs.k, weigh=knobs.weigh, seed=knobs.seed)
+    n_clusters = int(assigned["cluster"].n_unique())
+    drawn = {}
+    if n_clusters > 1:
+        members = same_engine(users, assigned)
+        drawn = pictures("clusters in pairs of features", charts.cluster_pairs, user_features, members)
+        drawn |= pictures("cluster profiles", charts.cluster_profiles, users, members)
+    context.add_output_metadata({"clusters": n_clusters, **drawn})
+    return lazy(assigned)
+
+
+ASSETS = [user_features, cluster_sweep, user_clusters]

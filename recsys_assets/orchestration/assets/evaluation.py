@@ -1,0 +1,145 @@
+"""Evaluation: every model's scores on the same rows, and the page people read."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.home.promotions import Promotion, Promotions
+from recsys_assets.home.tuned_settings import study_tables
+from recsys_assets.home.versions import write_atomically
+from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
+from recsys_assets.orchestration.io_managers import AssetIOManager
+from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.tables import SAMPLE_SHARE
+from recsys_assets.recommender.evaluation.score_table import marked
+from recsys_assets.recommender.evaluation.scores import all_scores
+from recsys_assets.recommender.promotion.gate import BASELINES
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.report import charts
+from recsys_assets.recommender.report.headline import Served
+from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.tuning.quick import Choice
+
+_REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
+_SPLITS = (
+    "train_ratings",
+    "test_ratings",
+    "train_histories",
+    "train_responses",
+    "test_histories",
+    "test_responses",
+)
+
+
+@pipeline_asset(
+    group="evaluation",
+    kinds=TABLE_KINDS,
+    ins={
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *_SPLITS)},
+        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
+        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
+    },
+    dagster_type=nw.LazyFrame,
+)
+def evaluation_scores(
+    context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
+) -> nw.LazyFrame:
+    """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
+    predictions = {entry: inputs[input_name(entry)] for entry in ENTRIES}
+    how = quick_choice.applied(settings.model_dump())["evaluation"]
+    scores = marked(all_scores(inputs, predictions, **how), sample_share=settings.data.sample.share)
+    context.add_output_metadata(headline(scores))
+    return lazy(scores)
+
+
+def headline(scores: pl.DataFrame) -> dict[str, Any]:
+    """The numbers that the UI plots over materializations, and the picture of the scores."""
+    chosen = scores.filter(pl.col("model") == "selected", pl.col("population").is_in(["all", "test_users"]))
+    numbers = {
+        f"{row['protocol']} {row['metric']} ({row['population']})": float(row["value"])
+        for row in chosen.iter_rows(named=True)
+        if row["metric"] in ("top5_rating", "rmse", "ndcg_10", "r2", "next_movie_hit_10")
+    }
+    shown = {
+        "rating of the top 5 %": ("time_cut", "top5_rating"),
+        "NDCG at 10": ("top_n", "ndcg_10"),
+        "R² of the latest rating": ("latest_rating", "r2"),
+    }
+    sample = {SAMPLE_SHARE: float(scores[SAMPLE_SHARE][0])} if SAMPLE_SHARE in scores.columns else {}
+    drawn: dict[str, Any] = {}
+    for title, (protocol, metric) in shown.items():
+        # Where all ratings are alike there is no R².
+        if len(scores.filter(protocol=protocol, metric=metric)):
+            drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric)
+    return sample | numbers | drawn
+
+
+# Of the promoted configuration only the order matters: the record of promotions tells more than it does.
+@pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST, deps=["promoted_configuration"])
+def evaluation_report(
+    context: dg.AssetExecutionContext,
+    ratings: nw.LazyFrame,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    rejected_rows: dict[str, nw.LazyFrame],
+    user_features: nw.LazyFrame,
+    cluster_sweep: nw.LazyFrame,
+    user_clusters: nw.LazyFrame,
+    segment_movies: nw.LazyFrame,
+    user_segments: nw.LazyFrame,
+    segment_ratings: nw.LazyFrame,
+    segment_shares: nw.LazyFrame,
+    evaluation_scores: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+    io_manager: dg.ResourceParam[AssetIOManager],
+) -> dg.MaterializeResult:
+    """The page people read: one HTML file that opens offline, at `report/index.html` of the home."""
+    page = render_page(
+        ReportInputs(
+            ratings=ratings,
+            users=users,
+            movies=movies,
+            rejected_rows=nw.concat(list(rejected_rows.values())),
+            user_features=user_features,
+            cluster_sweep=cluster_sweep,
+            user_clusters=user_clusters,
+            segment_movies=segment_movies,
+            user_segments=user_segments,
+            segment_ratings=segment_ratings,
+            segment_shares=segment_shares,
+            evaluation_scores=evaluation_scores,
+            settings=settings.model_dump(),
+            versions={name: version(name) for name in _REPORTED_LIBRARIES},
+            generated=datetime.now(UTC),
+            # No input of the asset: a refresh must not wait for a study.
+            study=study_tables(io_manager.store),
+            served=_served(Promotions(home.folders.promotions).current()),
+        ),
+        warn=context.log.warning,
+    )
+    path = home.folders.report
+    write_atomically(path, page.encode())
+    context.log.info(f"The report lies at {path}")
+    return dg.MaterializeResult(
+        metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri()), "bytes": len(page)}
+    )
+
+
+def _served(in_use: Promotion | None) -> Served | None:
+    """What the decision by which the configuration in use came into use says of its ranking model."""
+    if in_use is None:
+        return None
+    _, popularity = BASELINES
+    contest = next((each for each in in_use.contests if each.opponent == popularity.name), None)
+    scores = (contest.score, contest.opponent_score) if contest else ()
+    return Served(in_use.configuration.ranking.model, datetime.fromisoformat(in_use.when).date(), *scores)
+
+
+ASSETS = [evaluation_scores, evaluation_report]

@@ -1,0 +1,105 @@
+"""Models and predictions: a factory makes a model asset and a predictions asset from each entry of the registry."""
+
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit
+from recsys_assets.recommender.serving.recommendations import ServingModel
+from recsys_assets.recommender.tuning import quick
+
+SERVING_MODEL = "serving_model"
+CHOICE = "quick_choice"
+MODEL_TYPES = {**{fit.asset: fit.model_type for fit in FITS}, SERVING_MODEL: ServingModel}
+
+
+def _input(name: str) -> dg.AssetIn:
+    return dg.AssetIn(name, dagster_type=MODEL_TYPES.get(name, nw.LazyFrame))
+
+
+def model_asset(fit: Fit) -> dg.AssetsDefinition:
+    """The asset that fits a model, with what was chosen for it where there is a choice, and stores it."""
+
+    def fitted(context: dg.AssetExecutionContext, settings: SettingsParam, **tables: Any) -> Any:
+        return _fit(fit, context, settings, tables)
+
+    def fitted_in_spark(
+        context: dg.AssetExecutionContext,
+        settings: SettingsParam,
+        home: HomeResource,
+        spark: LazyPySparkResource,
+        **tables: Any,
+    ) -> Any:
+        return _fit(fit, context, settings, tables, spark=spark.spark_session, scratch=home.scratch)
+
+    return pipeline_asset(
+        key=fit.asset,
+        group=fit.group,
+        kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
+        description=fit.description,
+        ins={name: _input(name) for name in {"users", "movies", fit.table, *fit.others}} | _choice(fit),
+        dagster_type=fit.model_type,
+    )(fitted_in_spark if fit.needs_spark else fitted)
+
+
+def _choice(fit: Fit) -> dict[str, dg.AssetIn]:
+    return {CHOICE: dg.AssetIn(CHOICE, dagster_type=quick.Choice)} if fit.settings in quick.SECTIONS else {}
+
+
+def _fit(
+    fit: Fit,
+    context: dg.AssetExecutionContext,
+    settings: Settings,
+    tables: dict[str, Any],
+    **outside: Any,
+) -> Any:
+    index = Index.of(tables["users"], tables["movies"])
+    choice = tables.get(CHOICE, quick.Choice())
+    parameters = choice.applied(settings.model_dump())[fit.settings]
+    context.add_output_metadata({"settings": dict(parameters), "index": index.fingerprint})
+    others = {name: tables[name] for name in fit.others}
+    for name in others.keys() & MODEL_TYPES.keys():
+        index.require(others[name].index, name)
+    return fit.function(tables[fit.table], index=index, **others, **outside, **parameters)
+
+
+def predictions_key(entry: Entry) -> dg.AssetKey:
+    """`predictions/<task>/<model>`."""
+    return dg.AssetKey(["predictions", entry.task, entry.name])
+
+
+def input_name(entry: Entry) -> str:
+    """The name of an entry's predictions among the inputs of an asset."""
+    return f"{entry.task}__{entry.name}"
+
+
+def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
+    """The asset with an entry's predictions for the rows of its task."""
+    models = [name for name in entry.needs if name in MODEL_TYPES]
+
+    def predicted(**inputs: Any) -> nw.LazyFrame:
+        index = Index.of(inputs["users"], inputs["movies"])
+        for name in models:
+            index.require(inputs[name].index, name)
+        rows = entry.predict(**{name: inputs[name] for name in entry.needs})
+        return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
+
+    return pipeline_asset(
+        key=predictions_key(entry),
+        group="predictions",
+        kinds=TABLE_KINDS,
+        description=f"What `{entry.name}` predicts in the task `{entry.task}`.",
+        ins={name: _input(name) for name in {"users", "movies", *entry.needs}},
+        dagster_type=nw.LazyFrame,
+    )(predicted)
+
+
+ASSETS = [*map(model_asset, FITS), *map(predictions_asset, ENTRIES)]

@@ -1,0 +1,153 @@
+"""Promotion: which configuration `serving_model` uses from now on. The gate itself is `recommender.promotion`."""
+
+from dataclasses import asdict
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+from dagster_pyspark import LazyPySparkResource
+from pydantic import Field
+
+from recsys_assets.home.promotions import Promotion, PromotionError, Promotions
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset
+from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
+from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.promotion.gate import BASELINES, Configuration, Contest, Decision, gate
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.tuning.quick import MODEL, Choice
+from recsys_assets.recommender.tuning.searches import value_of
+
+_TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings")
+_COMPARED = [entry for entry in ENTRIES if entry.task in ("time_cut", "top_n")]
+_VERSIONED = ("ratings", "train_ratings", "test_ratings")
+
+
+class PromotionConfig(dg.Config):
+    """Whether the gate decides, or a person."""
+
+    rollback_to: int | None = Field(
+        default=None,
+        description="Number of the promotion to go back to, whatever the scores; by default the gate decides.",
+    )
+
+
+@pipeline_asset(
+    group="serving",
+    kinds={"json"},
+    ins={
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
+        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in _COMPARED},
+        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
+    },
+    dagster_type=Configuration,
+)
+def promoted_configuration(
+    context: dg.AssetExecutionContext,
+    config: PromotionConfig,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    quick_choice: Choice,
+    **inputs: nw.LazyFrame,
+) -> Configuration:
+    """The models and settings in use: the newly trained ones if they passed the gate, else those before.
+
+    The gate: lists that are better than those of popularity and not worse than those of the configuration in use, nor
+    below those of the best one ever promoted, if that is another one. Both are fitted again on the same training rows;
+    paired bootstrap over users on the same test rows. Rating models, which nobody is shown, decide nothing. Every
+    decision is kept with its reason; `recsys-assets promotions` lists them, `recsys-assets rollback` goes back to an
+    earlier one.
+    """
+    record = Promotions(home.folders.promotions)
+    in_use = record.current()
+    if config.rollback_to is not None:
+        candidate = _going_back(record, config.rollback_to, home, settings)
+        decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
+        contests: list[Contest] = []
+    else:
+        evaluation, parameters = settings.evaluation, quick_choice.applied(settings.model_dump())
+        candidate = Configuration.of(
+            parameters,
+            rating_model=evaluation.selected_rating_model,
+            ranking_model=value_of(parameters, MODEL),
+        )
+        decision, contests = gate(
+            candidate,
+            in_use.configuration if in_use else None,
+            {entry: inputs[input_name(entry)] for entry in _COMPARED},
+            inputs["train_ratings"],
+            inputs["test_ratings"],
+            parameters=parameters,
+            refit=lambda current: Refit(
+                inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
+            ),
+            best=record.best(),
+            withdrawn=record.withdrawn(),
+            seed=evaluation.seed,
+            n_resamples=evaluation.n_resamples,
+        )
+    if decision.verdict == "rolled back" and in_use and in_use.configuration == candidate:
+        # It was decided by a run that was broken off; what follows from it is made again.
+        added = in_use
+    else:
+        added = record.add(
+            candidate,
+            decision,
+            contests=contests,
+            data_versions=_data_versions(context.instance),
+            run_id=context.run.run_id,
+        )
+    context.log.info(f"Configuration {candidate.name} {added.verdict}. {added.reason}")
+    now = record.current() or added
+    context.add_output_metadata(_metadata(added, now))
+    return now.configuration
+
+
+def _going_back(record: Promotions, number: int, home: HomeResource, settings: Settings) -> Configuration:
+    """The configuration of an earlier promotion.
+
+    Raises:
+        PromotionError: there is no such promotion, or its model cannot be fitted.
+    """
+    broken_off = record.broken_off(AssetStore(home.folders.assets))
+    chosen = record.earlier(number, broken_off=broken_off).configuration
+    if not chosen.ranking.can_be_fitted("top_n", settings.model_dump()):
+        raise PromotionError(
+            f"Promotion {number} is of another version of this package, whose {chosen.ranking.model} cannot be fitted "
+            "any more. `recsys-assets promotions` lists the others."
+        )
+    return chosen
+
+
+def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Of the tables that were trained and scored on, as far as this instance materialized them."""
+    events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in _VERSIONED}
+    found = {name: event.asset_materialization for name, event in events.items() if event}
+    return {name: (seen.tags or {})["dagster/data_version"] for name, seen in found.items() if seen}
+
+
+def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
+    baselines = {entry.name for entry in BASELINES}
+    # The same names each time, so that the UI plots them.
+    leads = {
+        f"{contest.metric} above {contest.opponent}": contest.difference
+        for contest in added.contests
+        if contest.opponent in baselines
+    }
+    contests = [dg.TableRecord(asdict(contest)) for contest in added.contests]
+    return {
+        "verdict": added.verdict,
+        "reason": added.reason,
+        "decision": added.number,
+        "in use": now.configuration.name,
+        "in use since": now.when,
+        "configuration in use": dg.MetadataValue.json(now.configuration.content),
+        **leads,
+        **({"contests": dg.MetadataValue.table(contests)} if contests else {}),
+    }
+
+
+ASSETS = [promoted_configuration]

@@ -1,0 +1,86 @@
+"""Serving: the model that is used, and what users are shown."""
+
+from dataclasses import replace
+
+import dagster as dg
+import narwhals as nw
+import numpy as np
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.home.versions import TableWithState
+from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.data.frames import lazy, row_count
+from recsys_assets.recommender.data.index import Index, IndexMismatchError
+from recsys_assets.recommender.promotion.gate import Configuration
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.serving.audience import Audience
+from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
+
+
+@pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"})
+def serving_model(
+    context: dg.AssetExecutionContext,
+    promoted_configuration: Configuration,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    user_clusters: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> ServingModel:
+    """The promoted top-N model with its settings, fitted on **all** ratings. It is never scored on the test rows.
+
+    Ids, features and clusters of its users lie beside it, so that it recommends until the next one is there, whatever
+    has been ingested since.
+    """
+    ranking = promoted_configuration.ranking
+    tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": ratings}
+    refit = Refit(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
+    audience = Audience.of({**tables, "user_clusters": user_clusters})
+    fitted = serving.fit(ranking.model, refit)
+    model = replace(fitted, audience=audience, configuration=promoted_configuration.name)
+    context.add_output_metadata(
+        {"model": model.name, "settings": dg.MetadataValue.json(dict(ranking.settings)), "index": model.index}
+    )
+    return model
+
+
+@pipeline_asset(group="serving", kinds=TABLE_KINDS)
+def recommendations(
+    context: dg.AssetExecutionContext,
+    serving_model: ServingModel,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    settings: SettingsParam,
+) -> TableWithState:
+    """The N best movies that each user has not rated, for everybody, and the user's own ratings that say so.
+
+    A user without a rating is shown what people with its attributes, or of its cluster, like; such rows name no rating.
+    """
+    Index.of(users, movies).require(serving_model.index, "serving_model")
+    if serving_model.audience is None:
+        raise IndexMismatchError(
+            "serving_model was made by a version of this package before 0.5. Make it again: "
+            "dg launch --assets 'serving_model+'"
+        )
+    ranker = serving_model.ranker(ratings, serving_model.audience.tables)
+    n_users = row_count(users)
+    best = rankings.top_n(ranker, ratings, np.arange(n_users, dtype=np.int32), n=settings.serving.n)
+    context.add_output_metadata(
+        {
+            "model": serving_model.name,
+            "users without a rating": n_users - row_count(ratings.select("user").unique()),
+            "shown to them": f"what is {ranker.otherwise}",
+        }
+    )
+    lists = lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, movies))
+    return TableWithState(lists, MadeWith(serving_model.configuration))
+
+
+ASSETS = [serving_model, recommendations]

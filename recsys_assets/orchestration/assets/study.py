@@ -1,0 +1,262 @@
+"""The study: what validation chooses, and every model under every protocol. No part of `refresh`: somebody asks for it.
+
+Everything that was tried is kept in the home's folder `study`, beside what the assets hold, so that a run that was
+stopped goes on where it was. What is chosen and how is `recommender.study`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.home.batches import read_batches
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.tuned_settings import overruled, write_studied
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.partitions import PROTOCOLS
+from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.data.frames import empty, lazy, row_count
+from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS, OF_THE_PIPELINE
+from recsys_assets.recommender.evaluation.score_table import marked
+from recsys_assets.recommender.ingest import folds
+from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.registry.provenance import libraries
+from recsys_assets.recommender.report import study_charts
+from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores, Scoring
+from recsys_assets.recommender.tuning.study import Splits, Study, choices_table, trials_table
+from recsys_assets.recommender.tuning.tuning import chosen
+
+_Tables = dict[str, nw.LazyFrame]
+# What every part of a study starts from.
+_INS = {
+    name: dg.AssetIn(name, dagster_type=nw.LazyFrame)
+    for name in ("users", "movies", "user_features", "ratings", "published_folds")
+}
+
+
+def _study(
+    context: dg.AssetExecutionContext,
+    tables: Mapping[str, nw.LazyFrame],
+    settings: Settings,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+) -> Study:
+    split, scored = settings.splitting, settings.evaluation
+    return Study(
+        tables,
+        settings.model_dump(),
+        _defaults(),
+        home.folders.study,
+        code=libraries(),
+        spark=lambda: spark.spark_session,
+        scratch=home.scratch,
+        splits=Splits(split.parsed_cut, split.train_share, split.seed),
+        scoring=Scoring(scored.seed, scored.n_resamples, settings.study.n_seeds),
+        budget=settings.study.budget,
+        seed=settings.study.seed,
+        log=context.log.info,
+    )
+
+
+def _defaults() -> dict[str, Any]:
+    """The built-in settings by section, whatever files and environment say."""
+    fields = Settings.model_fields.items()
+    return {name: field.default.model_dump() for name, field in fields if hasattr(field.default, "model_dump")}
+
+
+def _empty(name: str) -> nw.LazyFrame:
+    return lazy(empty(TABLES[name]))
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS)
+def published_folds(
+    context: dg.AssetExecutionContext,
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+) -> nw.LazyFrame:
+    """The splits that came with the data, such as u1 to u5 of MovieLens 100K; no rows where there are none."""
+    limit = settings.data.max_unpacked_bytes
+    # What has landed and was refused, or waits, is not what the ratings are made of.
+    for batch in sorted({*home.folders.landed_batches()} & read_batches(home.folders)):
+        try:
+            landed = home.folders.batch(batch)
+        except FileNotFoundError:
+            # A link to nothing, or to what may not be read any more.
+            continue
+        source = Source(landed, home.scratch / f"folds-{batch}", limit)
+        if (found := folds.published_folds(source, users, movies)) is not None:
+            context.log.info(f"Folds of {batch}")
+            return lazy(found)
+    return _empty("published_folds")
+
+
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS)
+def study_trials(
+    context: dg.AssetExecutionContext,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
+) -> _Tables:
+    """For each protocol, the settings and models that were tried on a validation slice of its training rows.
+
+    Each trial is kept in the home's folder `study` as soon as it is made, and never made again for the same rows,
+    settings and code. Test rows are in no slice. For `top_n_random_80_20` and `top_n_last_out` nothing is tried: what
+    `top_n` chose is taken over, because the audit compares the same models.
+    """
+    study = _study(context, tables, settings, home, spark)
+    made = {}
+    for protocol in context.partition_keys:
+        possible = study.is_possible(protocol)
+        found = study.found(protocol, settings.study.searches or None) if possible else []
+        made[protocol] = lazy(trials_table(found))
+        facts: dict[str, Any] = {knob: str(value) for knob, value in chosen(found).items()}
+        context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=protocol)
+    return made
+
+
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS, deps=[study_trials])
+def studied_settings(
+    context: dg.AssetExecutionContext,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
+) -> nw.LazyFrame:
+    """The settings that the trials of the pipeline's own splits choose, written to `studied.toml` of the home.
+
+    From then on `refresh` trains with them; your own settings.toml goes before them. What is served changes only if
+    the new configuration passes the gate of `promoted_configuration`.
+    """
+    study = _study(context, tables, settings, home, spark)
+    found = [each for protocol in OF_THE_PIPELINE for each in study.found(protocol, ())]
+    knobs = chosen(found)
+    changed = write_studied(home.folders, knobs)
+    for knob, value in overruled(knobs, Settings.load(home.folders)).items():
+        context.log.warning(f"{knob}: your own settings say {value}, which goes before {knobs[knob]} of the study.")
+    context.add_output_metadata(
+        {
+            "file": dg.MetadataValue.path(home.folders.studied_file),
+            "changed": len(changed),
+            "changes": dg.MetadataValue.md(_listed(changed)),
+        }
+    )
+    return lazy(choices_table(found, _defaults()))
+
+
+def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    rows = [f"| {knob} | {'built-in' if old is None else old} | {new} |" for knob, (old, new) in changed.items()]
+    return "\n".join(["| setting | before | now |", "|---|---|---|", *rows])
+
+
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS, deps=[study_trials])
+def study_scores(
+    context: dg.AssetExecutionContext,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
+) -> _Tables:
+    """Every model under each protocol, with the settings that its own validation slice chose.
+
+    `selected` is the model that won on that slice; under `top_n_random_80_20` and `top_n_last_out`, which are there for
+    the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow has no rows: published
+    folds that did not come with them, new users of whom nobody has rated enough.
+
+    Under the pipeline's own splits what depends on a seed is fitted with several (`[study] n_seeds`): `value` is their
+    mean, `seed_sd` their standard deviation.
+    """
+    study = _study(context, tables, settings, home, spark)
+    share = settings.data.sample.share
+    made = {}
+    for protocol in context.partition_keys:
+        if study.is_possible(protocol):
+            made[protocol] = lazy(marked(study.scores(protocol).scores, sample_share=share))
+        else:
+            context.log.info(f"{protocol}: the data have no rows to score by")
+            made[protocol] = _empty("study_scores")
+    return made
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
+def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
+    """Every metric of every model for each user on the user's own rows, under each protocol.
+
+    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    """
+    return _kept(context, home.folders, "user_scores")
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
+def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
+    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests.
+
+    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    """
+    return _kept(context, home.folders, "paired_tests")
+
+
+def _kept(context: dg.AssetExecutionContext, home: Home, table: str) -> _Tables:
+    """A table that was computed with `study_scores`."""
+    there = {protocol: newest_scores(home, protocol) for protocol in context.partition_keys}
+    return {protocol: lazy(getattr(scores, table)) if scores else _empty(table) for protocol, scores in there.items()}
+
+
+def newest_scores(home: Home, protocol: str) -> ProtocolScores | None:
+    """What was computed with `study_scores`; nothing where that has no rows, also if it had some once."""
+    store, asset = AssetStore(home.assets), ["study_scores"]
+    is_scored = store.has(asset, protocol) and row_count(scan(store.current(asset, protocol))) > 0
+    return KeptScores(home.study / "scores").newest(protocol) if is_scored else None
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_scores])
+def leakage_audit(home: HomeResource) -> nw.LazyFrame:
+    """By how much random and last-out splits make the same models look better than the cut in time.
+
+    Rating models are held against `time_cut`, ranking models against `top_n`, models of what comes next against
+    `latest_rating_time_cut`. Of the protocols that have been scored;
+    without the cut in time there are no rows.
+    """
+    protocols = [protocol for audited in LEAKAGE_AUDITS for protocol in audited]
+    scored = [scores.scores for protocol in protocols if (scores := newest_scores(home.folders, protocol))]
+    return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
+
+
+@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"scikitlearn"}, deps=[study_trials])
+def segment_sweep(
+    context: dg.AssetExecutionContext,
+    settings: SettingsParam,
+    home: HomeResource,
+    spark: LazyPySparkResource,
+    **tables: nw.LazyFrame,
+) -> nw.LazyFrame:
+    """Perplexity, R² and next-movie hits by the number of segments, on train users who were kept aside.
+
+    With the other settings that the trials chose for case study B.
+    """
+    swept = _study(context, tables, settings, home, spark).segment_sweep()
+    context.add_output_metadata(
+        pictures("by number of segments", study_charts.segment_sweep, swept, settings.segments.n_segments)
+    )
+    return lazy(swept)
+
+
+ASSETS = [
+    published_folds,
+    study_trials,
+    studied_settings,
+    study_scores,
+    user_scores,
+    paired_tests,
+    leakage_audit,
+    segment_sweep,
+]

@@ -1,0 +1,68 @@
+"""Assembles assets, checks, jobs, sensors, schedules and resources into Dagster definitions."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import dagster as dg
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.assets.common import with_code_version
+from recsys_assets.orchestration.checks import CHECKS
+from recsys_assets.orchestration.io_managers import AssetIOManager
+from recsys_assets.orchestration.jobs import JOBS
+from recsys_assets.orchestration.locking import locked_executor
+from recsys_assets.orchestration.policies import with_policies
+from recsys_assets.orchestration.resources import HomeResource, fixed, settings_resource, spark_resource, start_early
+from recsys_assets.orchestration.schedules import build_schedules
+from recsys_assets.orchestration.sensors import build_sensors, done_meanwhile
+
+_EXECUTORS = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
+
+
+def build_defs(
+    *,
+    home: Home | None = None,
+    settings: Settings | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+) -> dg.Definitions:
+    """The whole pipeline for one home.
+
+    Args:
+        home: where everything lies; by default that of RECSYS_HOME or the checkout.
+        settings: by default the home's.
+        resource_overrides: resources to put in the place of `io_manager`, `home`, `settings` or `spark`.
+
+    Raises:
+        SettingsError: the home's settings cannot be used.
+    """
+    home = home or Home.resolve()
+    settings = settings or Settings.load(home)
+    spark = spark_resource(settings.spark)
+    resources = {
+        "home": fixed(HomeResource(path=str(home.path))),
+        "settings": settings_resource(settings),
+        "spark": fixed(spark),
+        "io_manager": fixed(AssetIOManager(root=str(home.assets), engine=settings.engine, spark=spark)),
+        **(resource_overrides or {}),
+    }
+    return dg.Definitions(
+        assets=with_policies([with_code_version(asset, settings) for asset in ASSETS]),
+        asset_checks=CHECKS,
+        jobs=JOBS,
+        sensors=build_sensors(home, settings.automation),
+        schedules=build_schedules(settings.automation),
+        resources=resources,
+        executor=_executor(settings, home, spark),
+    )
+
+
+def _executor(settings: Settings, home: Home, spark: LazyPySparkResource) -> dg.ExecutorDefinition:
+    chosen = _EXECUTORS[settings.run.executor]
+    if settings.run.executor == "in_process":
+        return locked_executor(chosen, home, partial(start_early, spark), done_meanwhile)
+    # Its steps have processes, and sessions, of their own.
+    return locked_executor(chosen, home, needless=done_meanwhile)

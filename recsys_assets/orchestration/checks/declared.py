@@ -1,0 +1,237 @@
+"""Whether every stored table and model is as declared: a factory makes the checks from the declarations.
+
+One step checks several assets, because a step costs more than most checks do. Such assets must not depend on each
+other: the step comes before whatever depends on any of them. Dagster would split a step for which that does not hold,
+and number the parts otherwise in each process, so that re-execution from failure could take one for another. Stored
+tables are read with Polars on either engine, for a check should not wait for a cluster.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache, cached_property
+
+import dagster as dg
+import narwhals as nw
+import numpy as np
+from scipy import sparse
+from sklearn.decomposition import LatentDirichletAllocation
+
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore, Model, scan
+from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.assets.common import SettingsParam
+from recsys_assets.orchestration.assets.models import MODEL_TYPES, SERVING_MODEL, predictions_key
+from recsys_assets.orchestration.checks.results import check_result, last_good_facts
+from recsys_assets.orchestration.io_managers import AssetIOManager, table_of
+from recsys_assets.recommender.data.frames import row_count, to_polars
+from recsys_assets.recommender.data.tables import Table
+from recsys_assets.recommender.evaluation import quality
+from recsys_assets.recommender.evaluation.quality import Finding
+from recsys_assets.recommender.registry import ENTRIES, Task
+
+NAME = "sound"
+_INDEXED = ("users", "movies")
+# A table that loses rows takes everything after it along, so only the first ones are compared with the last good state.
+_ARE_NOT_TO_SHRINK = {"users", "movies", "ratings"}
+_RAW = ("raw_ratings", "raw_users", "raw_movies")
+_PARENTS = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
+
+
+# What was found, and what later checks are compared with.
+Found = tuple[list[Finding], dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the checks of one step read."""
+
+    store: AssetStore
+    settings: Settings
+
+    def table(self, name: str, batch: str | None = None) -> nw.LazyFrame:
+        """A stored table."""
+        return scan(self.store.current(name.split("/"), batch))
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of users and of movies."""
+        return {name: row_count(self.table(name)) for name in _INDEXED}
+
+    def rejected(self) -> tuple[dict[str, int], dict[str, int]]:
+        """By batch, the rejected rows where there are any, and the accepted rows of all tables of those batches."""
+        rejected = {
+            batch: row_count(self.table("rejected_rows", batch)) for batch in self.store.batches(["rejected_rows"])
+        }
+        some = {batch: n for batch, n in rejected.items() if n}
+        return some, {batch: sum(row_count(self.table(name, batch)) for name in _RAW) for batch in some}
+
+
+def _declared_findings(stored: Stored, key: dg.AssetKey, table: Table, before: Mapping[str, object]) -> Found:
+    name = key.to_user_string()
+    frame = stored.table(name)
+    refers = any(column.refers_to for column in table.columns.values())
+    rows, findings = quality.schema_findings(frame, table, stored.sizes if refers else {})
+    facts: dict[str, object] = {"rows": rows}
+    if name in _ARE_NOT_TO_SHRINK:
+        rows_before = before.get("rows")
+        known = rows_before if isinstance(rows_before, int) else None
+        findings += quality.drop_finding(rows, known, max_drop=stored.settings.checks.max_row_drop)
+    # Of a table with other columns than declared, nothing more can be said.
+    if findings[0].passed and name in _FURTHER:
+        more, further = _FURTHER[name](stored, before)
+        findings, facts = findings + more, facts | further
+    return findings, facts
+
+
+def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
+    limits, shares = stored.settings.checks, quality.rating_shares(stored.table("ratings"))
+    known = before.get("shares")
+    findings = [
+        *quality.shift_finding(
+            shares, known if isinstance(known, Mapping) else None, max_shift=limits.max_distribution_shift
+        ),
+        quality.rejected_finding(*stored.rejected(), max_share=stored.settings.data.max_rejected_share),
+        *quality.scale_findings(stored.table("ratings")),
+    ]
+    return findings, {"shares": shares}
+
+
+def _of_test_ratings(stored: Stored, _: Mapping[str, object]) -> Found:
+    train, test = stored.table("train_ratings"), stored.table("test_ratings")
+    cut = quality.cut_findings(train, test, row_count(stored.table("ratings")))
+    return [*cut, quality.scored_finding(train, test)], {}
+
+
+def _of_train_histories(stored: Stored, _: Mapping[str, object]) -> Found:
+    return [quality.histories_finding(row_count(stored.table("train_histories")))], {}
+
+
+def _of_scores(stored: Stored, _: Mapping[str, object]) -> Found:
+    return quality.score_findings(to_polars(stored.table("evaluation_scores"))), {}
+
+
+def _of_segment_shares(stored: Stored, _: Mapping[str, object]) -> Found:
+    shares, limit = to_polars(stored.table("segment_shares")), stored.settings.checks.max_segment_shift
+    return quality.segment_shift_finding(shares, max_shift=limit), {}
+
+
+def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
+    shown, users, movies, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
+    return quality.recommendation_findings(shown, users, movies, ratings, n=stored.settings.serving.n), {}
+
+
+_FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
+    "ratings": _of_ratings,
+    "test_ratings": _of_test_ratings,
+    "train_histories": _of_train_histories,
+    "evaluation_scores": _of_scores,
+    "segment_shares": _of_segment_shares,
+    "recommendations": _of_recommendations,
+}
+
+
+def parameters(part: object, name: str = "") -> dict[str, np.ndarray]:
+    """The numbers that a model consists of, its parts' included."""
+    match part:
+        case np.ndarray() | float():
+            return {name: np.asarray(part)}
+        case sparse.sparray():
+            return {name: part.data}
+        case LatentDirichletAllocation():
+            return {name: part.components_}
+        case Mapping():
+            parts = dict(part)
+        case _ if is_dataclass(part):
+            parts = {field.name: getattr(part, field.name) for field in fields(part)}
+        case _:
+            return {}
+    return {
+        inner: numbers
+        for key, value in parts.items()
+        for inner, numbers in parameters(value, f"{name} {key}".strip()).items()
+    }
+
+
+def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) -> Found:
+    table = table_of(key)
+    if table:
+        return _declared_findings(stored, key, table, before)
+    model_type: type[Model] = MODEL_TYPES[key.to_user_string()]
+    return [quality.finite_finding(parameters(model_type.load(stored.store.current(key.path))))], {}
+
+
+def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefinition:
+    """The check `sound` of each of these assets, in one step; none of them depends on another."""
+    keys = [dg.AssetKey.from_coercible(asset) for asset in assets]
+
+    @dg.multi_asset_check(
+        name=f"{step}_sound",
+        specs=[dg.AssetCheckSpec(NAME, asset=key, description=_meaning(key), blocking=True) for key in keys],
+        can_subset=True,
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, settings: SettingsParam, io_manager: dg.ResourceParam[AssetIOManager]
+    ) -> Iterator[dg.AssetCheckResult]:
+        stored = Stored(io_manager.store, settings)
+        for check_key in sorted(context.selected_asset_check_keys):
+            before = last_good_facts(context.instance, check_key)
+            yield check_result(check_key, *_findings(stored, check_key.asset_key, before))
+
+    return check
+
+
+def sound_by_layer(step: str, keys: Collection[dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
+    """The same for assets of which some depend on others, however indirectly: a step for each layer of them."""
+
+    @cache
+    def layer(key: dg.AssetKey) -> int:
+        return max((layer(parent) + (parent in keys) for parent in _PARENTS.get(key, ())), default=1)
+
+    layers = sorted({layer(key) for key in keys})
+    return [sound(f"{step}_{number}", sorted(key for key in keys if layer(key) == number)) for number in layers]
+
+
+def _meaning(key: dg.AssetKey) -> str:
+    if table_of(key) is None:
+        return "All parameters of the model are finite numbers."
+    more = " Further rules are listed with the result." if key.to_user_string() in _FURTHER else ""
+    return f"Columns, nulls, numbers, ranges, indices and key are as `recommender/tables.py` declares them.{more}"
+
+
+@cache
+def _follows_from(key: dg.AssetKey, source: dg.AssetKey) -> bool:
+    return key == source or any(_follows_from(parent, source) for parent in _PARENTS.get(key, ()))
+
+
+def _predictions(*tasks: Task) -> list[dg.AssetKey]:
+    return [predictions_key(entry) for entry in ENTRIES if entry.task in tasks]
+
+
+_MODELS = {dg.AssetKey(name) for name in MODEL_TYPES if name != SERVING_MODEL}
+_OF_LATEST_RATINGS = {key for key in _MODELS if _follows_from(key, dg.AssetKey("train_histories"))}
+
+CHECKS = [
+    sound("catalogue", ["users", "movies"]),
+    sound("ratings", ["ratings"]),
+    sound("user_features", ["user_features"]),
+    sound("user_clusters", ["user_clusters"]),
+    sound("cut_in_time", ["train_ratings", "test_ratings"]),
+    # Case study B has steps of its own: where it cannot be done, recommendations are made all the same.
+    sound("user_partition", ["user_partition"]),
+    sound("latest_ratings", ["train_histories", "train_responses", "test_histories", "test_responses"]),
+    sound("cluster_ratings", ["cluster_ratings"]),
+    sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
+    *sound_by_layer("models", _MODELS - _OF_LATEST_RATINGS),
+    *sound_by_layer("latest_rating_models", _MODELS & _OF_LATEST_RATINGS),
+    sound("user_segments", ["user_segments"]),
+    sound("segment_ratings", ["segment_ratings"]),
+    sound("predictions", _predictions("time_cut", "top_n")),
+    sound("latest_rating_predictions", _predictions("latest_rating", "next_movie")),
+    sound("evaluation_scores", ["evaluation_scores"]),
+    sound("serving_model", ["serving_model"]),
+    sound("recommendations", ["recommendations"]),
+    # Made last, and only looked at: nothing that is recommended waits for them.
+    sound("overviews", ["cluster_sweep", "segment_movies", "segment_shares"]),
+    sound("published_folds", ["published_folds"]),
+    sound("study", ["studied_settings", "leakage_audit", "segment_sweep"]),
+]

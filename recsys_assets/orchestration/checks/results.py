@@ -1,0 +1,108 @@
+"""From findings to the results of asset checks, and the last good state that later ones are compared with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+
+from recsys_assets.recommender.evaluation.quality import Finding
+
+FACTS = "facts"
+# Bad states since the last good one; more than this in a row, and there is nothing to compare with.
+_LOOKED_BACK = 50
+
+
+def check_result(key: dg.AssetCheckKey, findings: Sequence[Finding], facts: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """One result for all rules of an asset: ERROR if a severe one is broken, WARN if only others are.
+
+    Args:
+        key: the check.
+        findings: at least one.
+        facts: what later checks are compared with; JSON values.
+    """
+    broken = [finding for finding in findings if not finding.passed]
+    severe = any(finding.severe for finding in broken)
+    return dg.AssetCheckResult(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=not broken,
+        severity=dg.AssetCheckSeverity.ERROR if severe else dg.AssetCheckSeverity.WARN,
+        description="; ".join(map(_told, broken)) or None,
+        metadata={
+            "actual: broken rules": len(broken),
+            "expected": 0,
+            "threshold": 0,
+            "rules": dg.MetadataValue.table([_record(finding) for finding in findings]),
+            FACTS: dg.MetadataValue.json(dict(facts)),
+        },
+    )
+
+
+def _told(finding: Finding) -> str:
+    found = f"{finding.rule}: found {_shown(finding.actual)}, allowed {_shown(finding.threshold)}"
+    return f"{found} ({finding.detail})" if finding.detail else found
+
+
+def _record(finding: Finding) -> dg.TableRecord:
+    return dg.TableRecord(
+        {
+            "rule": finding.rule,
+            "actual": _shown(finding.actual),
+            "expected": _shown(finding.expected),
+            "threshold": _shown(finding.threshold),
+            "severity": "ERROR" if finding.severe else "WARN",
+            "passed": finding.passed,
+            "detail": finding.detail,
+        }
+    )
+
+
+def _shown(value: float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapping[str, Any]:
+    """The facts of the newest result of a check that broke no severe rule; empty where there is none.
+
+    The newest materialization would not do: after a bad one, the next bad one would look unchanged.
+    """
+    for evaluation in filter(_is_good, _evaluations(instance, key)):
+        facts = evaluation.metadata.get(FACTS)
+        return facts.value if isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) else {}
+    return {}
+
+
+def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> bool | None:
+    """Whether a check broke no severe rule when it looked at what its asset holds now; None where it has not."""
+    newest = instance.fetch_materializations(key.asset_key, limit=1).records
+    for evaluation in _evaluations(instance, key) if newest else ():
+        target = evaluation.target_materialization_data
+        if target and target.storage_id == newest[0].storage_id:
+            return _is_good(evaluation)
+    return None
+
+
+def needed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> set[int]:
+    """Ids of the results of a check that `was_good` and `last_good_facts` read: the newest, and the newest good one."""
+    found = list(_evaluated(instance, key))
+    good = [record for record, evaluation in found if _is_good(evaluation)]
+    return {record.id for record in (*[record for record, _ in found][:1], *good[:1])}
+
+
+def _evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Iterator[dg.AssetCheckEvaluation]:
+    """The results of a check, the newest first."""
+    return (evaluation for _, evaluation in _evaluated(instance, key))
+
+
+def _evaluated(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> Iterator[tuple[AssetCheckExecutionRecord, dg.AssetCheckEvaluation]]:
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=_LOOKED_BACK):
+        event = record.event.dagster_event if record.event else None
+        if event and event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            yield record, event.asset_check_evaluation_data
+
+
+def _is_good(evaluation: dg.AssetCheckEvaluation) -> bool:
+    return evaluation.passed or evaluation.severity == dg.AssetCheckSeverity.WARN

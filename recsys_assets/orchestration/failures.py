@@ -1,0 +1,73 @@
+"""Failures in words for people: why a step or a run failed, without Dagster's wrapping.
+
+Which of them are tried again is in `retries`.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._utils.error import SerializableErrorInfo
+
+from recsys_assets.recommender.data.characters import visible
+
+# The first 20 rejected rows of a batch fit in.
+_LONGEST_REASON = 4_000
+
+
+def reason(error: SerializableErrorInfo | None) -> str:
+    """Why a step failed, in one paragraph: the error that the asset raised, without Dagster's wrapping.
+
+    The project's own errors are written for people and stand alone; any other has its class before it.
+    """
+    if error is None:
+        return "no reason given"
+    if error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return "it was interrupted"
+    while error.cause and str(error.cls_name).startswith("Dagster"):
+        error = error.cause
+    qualified, _, text = error.message.strip().partition(": ")
+    told = text if qualified.startswith("recsys_assets.") else f"{error.cls_name}: {text or qualified}"
+    return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"
+
+
+def is_of_a_check(error: SerializableErrorInfo | None) -> bool:
+    """Whether a step failed because of an asset check, whose own result says more."""
+    return error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__
+
+
+def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, SerializableErrorInfo | None]]:
+    """Name and error of each step of a run that failed, the first first; steps that only could not begin left out."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        if (event := entry.dagster_event) is not None:
+            yield (event.step_key or "").replace("__", "/"), event.step_failure_data.error
+
+
+def causes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
+    """Why a run failed, in words: its steps, else what kept it from its first step, else Dagster's own word."""
+    if of_steps := [f"{step}: {reason(error)}" for step, error in step_failures(instance, run.run_id)]:
+        return of_steps
+    logged = [entry.dagster_event for entry in instance.all_logs(run.run_id)]
+    events = [event for event in logged if event is not None]
+    errors = [event.engine_event_data.error for event in events if event.is_engine_event]
+    ends = [event for event in events if event.is_job_failure]
+    errors += [event.job_failure_data.error for event in ends]
+    told = [reason(error) for error in errors if error] or [event.message for event in ends if event.message]
+    return told[:1] or (["its process died"] if run.status == dg.DagsterRunStatus.FAILURE else [])
+
+
+def one_line(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """What failed, why, and what happens next.
+
+    Args:
+        instance: which knows the run.
+        run: that failed.
+    """
+    why = causes(instance, run)
+    more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""
+    tags = run.tags
+    first, last = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
+    batches = f" of {first}" + (f" to {last}" if last != first else "") if first else ""
+    following = "tried again by itself" if tags.get("dagster/will_retry") == "true" else "not tried again by itself"
+    told = f"{run.job_name}{batches} failed, {following}: {why[0]}{more}; run {run.run_id}"
+    return " ".join(visible(told).split())

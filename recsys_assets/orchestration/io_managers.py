@@ -1,0 +1,181 @@
+"""How Dagster stores what assets return: Parquet for Narwhals lazy frames, models save and load themselves.
+
+A `TableWithState` is one of each, of which other assets see the table.
+
+The annotated type decides the form; `dict` means one value per batch. Each write records rows, bytes, place and data
+version. Where versions lie and how they are switched is `storage`'s business.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import dagster as dg
+import narwhals as nw
+import polars as pl
+from dagster_pyspark import LazyPySparkResource
+
+from recsys_assets.home.id_map import record_numbering, require_numbering
+from recsys_assets.home.versions import (
+    STATE_FOLDER,
+    AssetMissingError,
+    AssetStore,
+    Model,
+    TableWithState,
+    scan,
+    write_table,
+)
+from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
+
+
+def table_of(key: dg.AssetKey) -> Table | None:
+    """The declaration of the table that an asset holds; None for an asset that is no table."""
+    if key.path[0] == "predictions":
+        return PREDICTIONS[key.path[1]]
+    return TABLES.get(key.path[-1])
+
+
+def digest(version: Path, table: Table | None) -> str:
+    """A hash of the content: equal content gives the same on either engine, whatever the order of the source's rows.
+
+    Columns that only say where a row came from (`volatile`) do not count. Tables are stored in the order of their key,
+    so columns of numbers are hashed as they lie; anything else by its files.
+    """
+    hashed = hashlib.blake2b(digest_size=16)
+    columns = [name for name in table.columns if name not in table.volatile] if table else []
+    if table and table.volatile:
+        for name in columns:
+            column = _polars_scan(version).select(name).collect().to_series()
+            hashed.update(column.to_physical().to_numpy().tobytes())
+        return hashed.hexdigest()
+    for file in sorted(path for path in version.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        with file.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()
+
+
+def _polars_scan(version: Path) -> pl.LazyFrame:
+    return scan(version).to_native()
+
+
+class AssetIOManager(dg.ConfigurableIOManager):
+    """Hands assets lazy frames of the configured engine, and models."""
+
+    root: str
+    engine: str = "polars"
+    spark: dg.ResourceDependency[LazyPySparkResource]
+
+    @property
+    def store(self) -> AssetStore:
+        """The folders behind it."""
+        return AssetStore(Path(self.root))
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Write a new version per partition, switch to it, record rows, bytes, place and data version."""
+        if obj is None:
+            return
+        if isinstance(obj, Mapping):
+            expected = set(context.asset_partition_keys)
+            if set(obj) != expected:
+                raise ValueError(f"{context.asset_key.to_user_string()}: batches {set(obj)}, expected {expected}")
+            parts = dict(obj)
+        else:
+            parts = {None: obj}
+        versions = {partition: self._write(context, value, partition) for partition, value in parts.items()}
+        for version in versions.values():
+            self.store.switch(version)
+        self._record(context, versions)
+
+    def _write(self, context: dg.OutputContext, value: object, partition: str | None) -> Path:
+        version = self.store.new_version(context.asset_key.path, partition, context.run_id)
+        if isinstance(value, TableWithState):
+            (version / STATE_FOLDER).mkdir()
+            value.state.save(version / STATE_FOLDER)
+            value = value.table
+        if isinstance(value, nw.LazyFrame):
+            table = table_of(context.asset_key)
+            if table is None:
+                raise TypeError(f"{context.asset_key.to_user_string()} has no declaration in recommender/tables.py")
+            write_table(value, table, version)
+            record_numbering(self.store, version, context.asset_key.to_user_string(), table)
+        elif isinstance(value, Model):
+            value.save(version)
+        else:
+            raise TypeError(f"{context.asset_key.to_user_string()}: cannot store a {type(value).__name__}")
+        return version
+
+    def _record(self, context: dg.OutputContext, versions: Mapping[str | None, Path]) -> None:
+        table = table_of(context.asset_key)
+        digests = {partition: digest(version, table) for partition, version in versions.items()}
+        for partition, version in versions.items():
+            facts: dict[str, Any] = {
+                "dagster/uri": version.as_uri(),
+                "bytes": sum(file.stat().st_size for file in version.rglob("*") if file.is_file()),
+            }
+            if table:
+                facts["dagster/row_count"] = int(_polars_scan(version).select(pl.len()).collect().item())
+            if table and table.open_ended:
+                facts["dagster/column_schema"] = stored_schema(version, table)
+            if partition is None:
+                context.add_output_metadata(facts)
+            else:
+                context.step_context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=partition)
+        combined = "".join(value for _, value in sorted(digests.items(), key=lambda item: str(item[0])))
+        version_hash = combined if len(digests) == 1 else hashlib.sha256(combined.encode()).hexdigest()
+        context.step_context.set_data_version(context.asset_key, dg.DataVersion(version_hash))
+
+    def load_input(self, context: dg.InputContext) -> object:
+        """The upstream asset as the annotated type: a lazy frame, a model, or a dict of them by batch.
+
+        Raises:
+            AssetMissingError: it was not materialized, or the Dagster instance knows no batch.
+            IndexMismatchError: users or movies were numbered anew since.
+        """
+        wanted = context.dagster_type.typing_type
+        if get_origin(wanted) is dict:
+            if not context.asset_partition_keys:
+                # What is in a home is known to the instance of that home only.
+                home = Path(self.root).parent
+                raise AssetMissingError(
+                    f"This Dagster instance knows no batch of {context.asset_key.to_user_string()}. Land one with "
+                    f"`recsys-assets add PATH --home {home}` and run `recsys-assets run --home {home}`. If that was "
+                    f"done, start Dagster with RECSYS_HOME={home} and DAGSTER_HOME={home / 'dagster'}."
+                )
+            item = get_args(wanted)[1]
+            return {key: self._read(context.asset_key, key, item) for key in context.asset_partition_keys}
+        return self._read(context.asset_key, None, wanted)
+
+    def _read(self, key: dg.AssetKey, partition: str | None, wanted: Any) -> object:
+        version = self.store.current(key.path, partition)
+        if wanted is nw.LazyFrame:
+            require_numbering(self.store, version, key.to_user_string())
+            return scan(version, self.spark.spark_session if self.engine == "spark" else None)
+        if isinstance(wanted, type) and issubclass(wanted, Model):
+            return wanted.load(version)
+        raise TypeError(f"{key.to_user_string()}: annotate the input as nw.LazyFrame or a model type, not {wanted}")
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """A table's declaration as the UI shows it."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name,
+                " or ".join(map(str, column.dtypes)),
+                column.meaning,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for name, column in table.columns.items()
+        ]
+    )
+
+
+def stored_schema(version: Path, table: Table) -> dg.TableSchema:
+    """The schema of a stored table that has columns beyond the declared ones."""
+    declared = column_schema(table).columns
+    names = {column.name for column in declared}
+    found = scan(version).collect_schema().items()
+    return dg.TableSchema(
+        columns=[*declared, *(dg.TableColumn(name, str(dtype)) for name, dtype in found if name not in names)]
+    )

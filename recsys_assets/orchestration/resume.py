@@ -1,0 +1,106 @@
+"""Takes a failed run of the command line up again, from failure and in a new process, where `retries` says so.
+
+Where a daemon runs it does the same for its runs. A process whose JVM died cannot: it keeps a dead gateway.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import dagster as dg
+from dagster._core.storage.tags import (
+    MAX_RETRIES_TAG,
+    PARENT_RUN_ID_TAG,
+    RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
+    ROOT_RUN_ID_TAG,
+)
+
+from recsys_assets.orchestration.build import build_defs
+
+# A run of the command line that was ended or killed must not go on in the daemon of a home that is served meanwhile.
+NEVER_BY_A_DAEMON = {MAX_RETRIES_TAG: "0"}
+_POLL_SECONDS = 0.5
+# Less than the command itself has to end (`ending`).
+_GRACE_SECONDS = 5.0
+
+
+def has_lost_its_jvm(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether the run failed in a way that another process may get over."""
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
+
+
+def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.DagsterEvent], None]) -> bool:
+    """Run what the failed run has left undone, under the home's lock, which the caller holds and hands on.
+
+    Args:
+        instance: of the home that the environment names.
+        run_id: of the failed run.
+        watch: told of each event.
+
+    Returns:
+        Whether all of it was done.
+    """
+    child = start(["-m", __name__, run_id])
+    again: dg.DagsterRun | None = None
+    seen = 0
+    is_running = True
+    try:
+        while is_running:
+            is_running = child.poll() is None
+            again = again or next(iter(instance.get_runs(dg.RunsFilter(tags={PARENT_RUN_ID_TAG: run_id}))), None)
+            events = [entry.dagster_event for entry in instance.all_logs(again.run_id)] if again else []
+            for event in filter(None, events[seen:]):
+                watch(event)
+            seen = len(events)
+            time.sleep(_POLL_SECONDS * is_running)
+    except KeyboardInterrupt:
+        _end(child)
+        raise
+    return child.returncode == 0
+
+
+def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """A Python process that holds the home's lock as well, so that nobody takes the home while it works."""
+    # The lock is the one descriptor that may be inherited.
+    return subprocess.Popen([sys.executable, "-W", "ignore", *arguments], close_fds=False)
+
+
+def _end(child: "subprocess.Popen[bytes]") -> None:
+    """End the process; whatever happens it must not outlive the lock on the home."""
+    child.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE_SECONDS)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def job_again(name: str) -> dg.JobDefinition:
+    """A job of the home that the environment names, for a process whose parent holds the home's lock."""
+    return build_defs().resolve_job_def(name).with_executor_def(dg.in_process_executor)
+
+
+def _main(run_id: str) -> int:
+    with dg.DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        job = dg.build_reconstructable_job(__spec__.name, job_again.__name__, reconstructable_args=(run.job_name,))
+        # The parent's logger writes to its own terminal.
+        config = {section: values for section, values in run.run_config.items() if section != "loggers"}
+        # Without the parent's range of batches, raw tables would not know what to read.
+        tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
+        # By these the UI shows them as one group, and the parent process finds this run.
+        tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id, **NEVER_BY_A_DAEMON}
+        options = dg.ReexecutionOptions.from_failure(run_id, instance)
+        with dg.execute_job(
+            job, instance=instance, run_config=config, tags=tags, reexecution_options=options
+        ) as result:
+            return int(not result.success)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1]))

@@ -1,0 +1,69 @@
+"""Which failures are tried again, by what, and which never: the one place that says so.
+
+Three mechanisms could repeat a failure. Retries of a step are not used: a step that failed by chance left a dead JVM or
+a full disk behind, and would meet it again. Retries of a run (`run_retries` of the instance, by the daemon, in a new
+process, once, from failure) answer a dead worker and a dead JVM. Automation: `retrain_sensor` asks once per content, so
+a failure comes back only with other data or by a person's hand. `landing_sensor` asks again, ever more rarely, for what
+is not read for another reason than a bad source (`landing_watch.settle`).
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+
+from recsys_assets.home.java import JavaError
+from recsys_assets.home.layout import HomeError
+from recsys_assets.home.settings import SettingsError
+from recsys_assets.home.versions import AssetDamagedError, AssetMissingError
+from recsys_assets.recommender.data.index import IndexMismatchError
+from recsys_assets.recommender.ingest.errors import SourceError
+
+# What a person has to mend first: data, settings, the machine, or what is materialized.
+PERMANENT: tuple[type[BaseException], ...] = (
+    SourceError,
+    SettingsError,
+    IndexMismatchError,
+    AssetMissingError,
+    AssetDamagedError,
+    JavaError,
+    HomeError,
+    dg.DagsterInvalidConfigError,
+    dg.DagsterTypeCheckDidNotPass,
+    FileNotFoundError,
+)
+# What Py4J raises when the JVM is gone: at the call during which it died, and at each call after that. By name, so that
+# nobody imports Py4J to ask; no other part of a run talks over connections.
+_LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"}
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether trying again without a change by a person is in vain."""
+    return any(isinstance(cause, PERMANENT) for cause in _chain(error))
+
+
+def is_lost_jvm(error: BaseException) -> bool:
+    """Whether the JVM died under a step. Another step of the same process would meet the same dead gateway."""
+    return any(type(cause).__name__ in _LOST_JVM for cause in _chain(error))
+
+
+@dg.failure_hook(name="decide_on_retry")
+def decide_on_retry(context: dg.HookContext) -> None:
+    """Tell the daemon, by tags of the run, what to do about the failure of a step.
+
+    Untagged, a run that failed by a step is not tried again, and one whose worker died is, once.
+    """
+    error = context.op_exception
+    if error is None or context.instance.is_ephemeral:
+        return
+    if is_permanent(error):
+        context.instance.add_run_tags(context.run_id, {MAX_RETRIES_TAG: "0"})
+    elif is_lost_jvm(error):
+        context.instance.add_run_tags(context.run_id, {RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"})
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        # What `raise … from None` hides was handled, and is not why it failed.
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

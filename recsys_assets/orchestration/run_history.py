@@ -1,0 +1,402 @@
+"""How much of the run history a home keeps: runs, their events and logs, and the ticks of sensors and schedules.
+
+Sensors, staleness and checks read the newest materialization of each asset and batch, and the newest results of each
+check. These events stay when their run is deleted; they then belong to no run, as events that a person reports in the
+UI do. Dagster's own `delete_run` deletes them too, and leaves the run's database file and logs behind.
+"""
+
+import logging
+import os
+import sqlite3
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy as db
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.events import DagsterEvent, StepMaterializationData
+from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    AssetKeyTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.runs.schema import RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules.schema import JobTickTable
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._serdes import deserialize_value, serialize_value
+from dagster_shared.record import replace
+from sqlalchemy.engine import Connection
+
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import HistorySettings, Settings, SettingsError
+from recsys_assets.orchestration.assets.ingest import MERGED_FROM, RELEASE, SOURCE_FINGERPRINT
+from recsys_assets.orchestration.checks.results import FACTS, needed_evaluations
+
+# A tick that asked for nothing says what the next one says, and the sensors of a home make 50,000 of them a day.
+_IDLE_TICKS_KEPT = timedelta(hours=6)
+_IDLE = (TickStatus.SKIPPED.value, TickStatus.FAILURE.value)
+# Metadata that code reads back; numbers and Dagster's own facts stay as well where only facts stay.
+_READ_BACK = {SOURCE_FINGERPRINT, MERGED_FROM, RELEASE}
+# The newest event of these types tells the state of an asset.
+_OF_STATE = (
+    dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+    dg.DagsterEventType.FRESHNESS_STATE_CHANGE.value,
+)
+# Sensors and daemons go on from the number of the last event. If it were deleted, SQLite would give it out again.
+_PLACEHOLDER = dg.EventLogEntry(
+    error_info=None,
+    level=logging.INFO,
+    user_message="The events before this one were deleted.",
+    run_id=RUNLESS_RUN_ID,
+    timestamp=0.0,
+    step_key=None,
+    job_name=RUNLESS_JOB_NAME,
+    dagster_event=None,
+)
+# Below the number of variables that SQLite allows in one statement.
+_IDS_PER_STATEMENT = 10_000
+# A database is rewritten when more than this share of it is free.
+_WORTH_SHRINKING = 0.25
+_EVENTS, _CHECKS = SqlEventLogStorageTable, AssetCheckExecutionsTable
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was deleted.
+
+    Attributes:
+        runs: number of runs.
+        ticks: number of ticks.
+        freed: bytes.
+    """
+
+    runs: int
+    ticks: int
+    freed: int
+
+
+def prune_history(instance: dg.DagsterInstance, keep: HistorySettings) -> Pruned:
+    """Delete runs that ended too long ago, or before too many others, and ticks that asked for nothing.
+
+    Runs that are not finished stay, and so do those that an unfinished run takes up. A failed run stays as long as
+    something that it made is the newest of its asset, because the sensors ask how that run ended. May be stopped at any
+    moment and done again, also while the home is served.
+    """
+    return _Pruning(instance, keep.keep_days, keep.keep_runs).done()
+
+
+def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
+    """Prune as the home's settings say, for those who do it beside their work; what is to be told of it.
+
+    A full disk, or a database that another process holds for long, ends nothing: it is tried again the next time.
+    """
+    try:
+        pruned = prune_history(instance, Settings.load(home).history)
+    except (OSError, sqlite3.Error, db.exc.SQLAlchemyError, SettingsError) as error:
+        return f"The run history was not pruned: {type(error).__name__}: {error}"
+    return f"Run history pruned: {pruned.runs} runs, {pruned.ticks} ticks, {pruned.freed:,} bytes" * bool(
+        pruned.runs or pruned.ticks
+    )
+
+
+def erase_history(instance: dg.DagsterInstance) -> Pruned:
+    """Delete all finished runs, all ticks, and every text and picture in what stays; no deleted byte stays in a file.
+
+    What stays are the newest materialization of each asset and batch and the newest results of each check: numbers,
+    versions and what the pipeline reads back. Nothing else may use the instance meanwhile.
+
+    Raises:
+        sqlite3.OperationalError: another process uses the instance.
+    """
+    return _Pruning(instance, keep_days=0, keep_runs=0, facts_only=True).done()
+
+
+class _Pruning:
+    """One time of pruning.
+
+    Args:
+        instance: whose history.
+        keep_days: for how long finished runs stay.
+        keep_runs: how many of the newest finished runs may stay.
+        facts_only: whether texts and pictures go from the events that stay, and deleted bytes from the files.
+    """
+
+    def __init__(
+        self, instance: dg.DagsterInstance, keep_days: float, keep_runs: int, facts_only: bool = False
+    ) -> None:
+        events, runs, ticks = instance.event_log_storage, instance.run_storage, instance.schedule_storage
+        assert isinstance(events, SqlEventLogStorage)
+        assert isinstance(runs, SqlRunStorage)
+        assert isinstance(ticks, SqlScheduleStorage)
+        self._instance, self._events, self._runs, self._ticks = instance, events, runs, ticks
+        self._keep_runs, self._facts_only = keep_runs, facts_only
+        self._now = datetime.now(UTC).replace(tzinfo=None)
+        self._before = self._now - timedelta(days=keep_days)
+
+    def done(self) -> Pruned:
+        """Delete, in an order in which what was stopped can be done again."""
+        before = _bytes_below(Path(self._instance.root_directory))
+        with self._events.index_connection() as connection:
+            needed = _newest_of_state(connection)
+        evaluations = self._needed_evaluations()
+        expired = self._expired(needed)
+        for run_id in (*expired, RUNLESS_RUN_ID):
+            with self._events.index_transaction() as connection:
+                self._delete_events(connection, run_id, needed)
+                self._delete_evaluations(connection, run_id, evaluations)
+        for run_id in expired:
+            with self._runs.connect() as connection:
+                # SQLite does not delete them with the run.
+                connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
+            self._runs.delete_run(run_id)
+            self._instance.compute_log_manager.delete_logs(prefix=[run_id])
+        ticks = self._delete_ticks()
+        self._delete_leftovers()
+        for connect in (self._events.index_connection, self._runs.connect, self._ticks.connect):
+            with connect() as connection:
+                database = connection.engine.url.database if connection.dialect.name == "sqlite" else None
+            if database:
+                _shrink(Path(database), at_any_rate=self._facts_only)
+        return Pruned(len(expired), ticks, before - _bytes_below(Path(self._instance.root_directory)))
+
+    def _expired(self, needed: Collection[int]) -> list[str]:
+        """The runs to delete."""
+        records = self._instance.get_run_records()
+        runs = [record.dagster_run for record in records]
+        kept = {
+            run_id for run in runs if not run.is_finished for run_id in (run.run_id, run.root_run_id, run.parent_run_id)
+        }
+        if not self._facts_only:
+            makers = self._makers(needed)
+            kept |= {run.run_id for run in runs if run.run_id in makers and run.status != dg.DagsterRunStatus.SUCCESS}
+        finished = [record for record in records if record.dagster_run.is_finished]
+        return [
+            record.dagster_run.run_id
+            for place, record in enumerate(finished)
+            if record.dagster_run.run_id not in kept and (place >= self._keep_runs or _ended(record) < self._before)
+        ]
+
+    def _makers(self, needed: Collection[int]) -> set[str]:
+        """The runs that events belong to."""
+        asked = db.select(_EVENTS.c.run_id).distinct()
+        with self._events.index_connection() as connection:
+            return {
+                run_id
+                for part in _in_parts(needed)
+                for (run_id,) in connection.execute(asked.where(_EVENTS.c.id.in_(part)))
+            }
+
+    def _needed_evaluations(self) -> set[int]:
+        with self._events.index_connection() as connection:
+            found = connection.execute(db.select(_CHECKS.c.asset_key, _CHECKS.c.check_name).distinct()).fetchall()
+        keys = [dg.AssetCheckKey(key, name) for asset, name in found if (key := dg.AssetKey.from_db_string(asset))]
+        return {needed for key in keys for needed in needed_evaluations(self._instance, key)}
+
+    def _delete_events(self, connection: Connection, run_id: str, needed: Collection[int]) -> None:
+        """Delete the events of a run from those across runs; the needed ones stay, without the run."""
+        of_run = _EVENTS.c.run_id == run_id
+        if run_id == RUNLESS_RUN_ID:
+            of_run &= _EVENTS.c.timestamp < self._before
+        ids = [id_ for (id_,) in connection.execute(db.select(_EVENTS.c.id).where(of_run))]
+        last = connection.execute(db.select(db.func.max(_EVENTS.c.id))).scalar()
+        for part in _in_parts(id_ for id_ in ids if id_ not in needed and id_ != last):
+            connection.execute(AssetEventTagsTable.delete().where(AssetEventTagsTable.c.event_id.in_(part)))
+            connection.execute(_EVENTS.delete().where(_EVENTS.c.id.in_(part)))
+        for id_ in ids:
+            if id_ in needed:
+                self._take_run_away(connection, id_)
+            elif id_ == last:
+                _replace(connection, id_, _PLACEHOLDER, dagster_event_type=None, asset_key=None, partition=None)
+        if run_id != RUNLESS_RUN_ID:
+            last_of_asset = AssetKeyTable.c.last_run_id == run_id
+            connection.execute(AssetKeyTable.update().where(last_of_asset).values(last_run_id=None))
+
+    def _take_run_away(self, connection: Connection, id_: int) -> None:
+        """Make an event one of no run; without texts and pictures where only facts stay."""
+        stored = connection.execute(db.select(_EVENTS.c.event).where(_EVENTS.c.id == id_)).scalar_one()
+        entry = deserialize_value(stored, dg.EventLogEntry)
+        event = entry.dagster_event
+        assert event is not None
+        data = event.event_specific_data
+        if isinstance(data, StepMaterializationData) and self._facts_only:
+            data = StepMaterializationData(_facts_of(data.materialization))
+        runless = dg.EventLogEntry(
+            error_info=None,
+            level=entry.level,
+            user_message="",
+            run_id=RUNLESS_RUN_ID,
+            timestamp=entry.timestamp,
+            step_key=None,
+            job_name=RUNLESS_JOB_NAME,
+            dagster_event=DagsterEvent(event.event_type_value, RUNLESS_JOB_NAME, event_specific_data=data),
+        )
+        _replace(connection, id_, runless)
+        if event.is_step_materialization and event.asset_key:
+            _renew_asset(connection, event.asset_key, dg.EventLogRecord(id_, runless))
+
+    def _delete_evaluations(self, connection: Connection, run_id: str, needed: Collection[int]) -> None:
+        found = connection.execute(
+            db.select(_CHECKS.c.id, _CHECKS.c.evaluation_event).where(_CHECKS.c.run_id == run_id)
+        ).fetchall()
+        for part in _in_parts(id_ for id_, _ in found if id_ not in needed):
+            connection.execute(_CHECKS.delete().where(_CHECKS.c.id.in_(part)))
+        for id_, stored in found:
+            if id_ in needed and self._facts_only:
+                values = {"evaluation_event": _facts_of_evaluation(stored)}
+                connection.execute(_CHECKS.update().where(_CHECKS.c.id == id_).values(**values))
+
+    def _delete_ticks(self) -> int:
+        """Delete ticks; the newest one stays, because the schedule goes on from it. How many there were."""
+        newest = db.select(db.func.max(JobTickTable.c.id)).group_by(JobTickTable.c.selector_id)
+        if self._facts_only:
+            newest = newest.where(JobTickTable.c.type == InstigatorType.SCHEDULE.value)
+        idle_before = max(self._before, self._now - _IDLE_TICKS_KEPT)
+        is_old = (JobTickTable.c.timestamp < self._before) | (
+            JobTickTable.c.status.in_(_IDLE) & (JobTickTable.c.timestamp < idle_before)
+        )
+        is_done = JobTickTable.c.status != TickStatus.STARTED.value
+        deletion = JobTickTable.delete().where(is_old & is_done & JobTickTable.c.id.not_in(newest))
+        with self._ticks.connect() as connection:
+            return int(connection.execute(deletion).rowcount)
+
+    def _delete_leftovers(self) -> None:
+        """Delete databases and logs of runs that are gone, whoever deleted them, and old logs of sensors."""
+        events, logs = self._events, self._instance.compute_log_manager
+        if isinstance(events, SqliteEventLogStorage):
+            # A run is known before it has a database: the databases have to be listed first.
+            databases = [Path(events.path_for_shard(run_id)) for run_id in events.get_all_run_ids()]
+            known = self._known_runs()
+            for database in databases:
+                if database.stem not in known:
+                    for ending in ("", "-wal", "-shm"):
+                        database.with_name(database.name + ending).unlink(missing_ok=True)
+            if (of_no_run := Path(events.path_for_shard(RUNLESS_RUN_ID))).exists():
+                with events.run_connection(RUNLESS_RUN_ID) as connection:
+                    connection.execute(_EVENTS.delete().where(_EVENTS.c.timestamp < self._before))
+                _shrink(of_no_run, at_any_rate=self._facts_only)
+        if isinstance(logs, LocalComputeLogManager) and (folder := Path(logs._base_dir)).is_dir():
+            of_runs = [path for path in folder.iterdir() if path.is_dir()]
+            known = self._known_runs()
+            for path in of_runs:
+                if path.name not in known:
+                    _delete_old_files(path, self._before)
+
+    def _known_runs(self) -> set[str]:
+        return {run.run_id for run in self._instance.get_runs()}
+
+
+def _newest_of_state(connection: Connection) -> set[int]:
+    """Ids of the newest event of each kind that tells the state of an asset or a batch of it."""
+    of_one = (_EVENTS.c.dagster_event_type, _EVENTS.c.asset_key, _EVENTS.c.partition)
+    asked = db.select(db.func.max(_EVENTS.c.id)).where(_EVENTS.c.dagster_event_type.in_(_OF_STATE)).group_by(*of_one)
+    return {id_ for (id_,) in connection.execute(asked)}
+
+
+def _replace(connection: Connection, id_: int, entry: dg.EventLogEntry, **columns: None) -> None:
+    values = {"event": serialize_value(entry), "run_id": entry.run_id, "step_key": None, **columns}
+    connection.execute(_EVENTS.update().where(_EVENTS.c.id == id_).values(**values))
+
+
+def _renew_asset(connection: Connection, key: dg.AssetKey, record: dg.EventLogRecord) -> None:
+    """Replace the second copy that Dagster holds of an asset's last materialization."""
+    of_asset = AssetKeyTable.c.asset_key == key.to_string()
+    held = connection.execute(db.select(AssetKeyTable.c.last_materialization).where(of_asset)).scalar()
+    if held and deserialize_value(held, dg.EventLogRecord).storage_id == record.storage_id:
+        values = {"last_materialization": serialize_value(record)}
+        connection.execute(AssetKeyTable.update().where(of_asset).values(**values))
+
+
+def _facts_of(materialization: dg.AssetMaterialization) -> dg.AssetMaterialization:
+    """The same with numbers, Dagster's own facts and what is read back alone."""
+    numbers = (dg.IntMetadataValue, dg.FloatMetadataValue, dg.BoolMetadataValue)
+    kept = {
+        name: value
+        for name, value in materialization.metadata.items()
+        if name in _READ_BACK or name.startswith("dagster/") or isinstance(value, numbers)
+    }
+    return materialization.with_metadata(kept)
+
+
+def _facts_of_evaluation(stored: str) -> str:
+    """A result of a check without what it says of single rows."""
+    entry = deserialize_value(stored, dg.EventLogEntry)
+    event = entry.dagster_event
+    assert event is not None
+    evaluation = event.asset_check_evaluation_data
+    facts = {name: value for name, value in evaluation.metadata.items() if name == FACTS}
+    data = replace(evaluation, metadata=facts, description=None)
+    return serialize_value(
+        entry._replace(user_message="", dagster_event=event._replace(event_specific_data=data, message=""))
+    )
+
+
+def _ended(record: RunRecord) -> datetime:
+    ended = record.end_time or record.update_timestamp.timestamp()
+    return datetime.fromtimestamp(ended, UTC).replace(tzinfo=None)
+
+
+def _in_parts(ids: Iterable[int]) -> Iterator[list[int]]:
+    left = iter(ids)
+    while part := list(islice(left, _IDS_PER_STATEMENT)):
+        yield part
+
+
+def _delete_old_files(folder: Path, before: datetime) -> None:
+    oldest = before.replace(tzinfo=UTC).timestamp()
+    for place, folders, names in os.walk(folder, topdown=False):
+        for path in (Path(place, name) for name in names):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+        for path in (Path(place, name) for name in folders):
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _shrink(path: Path, at_any_rate: bool) -> None:
+    """Give the free pages of a SQLite database back.
+
+    Raises:
+        sqlite3.OperationalError: it has to be, and another process uses the database.
+    """
+    with closing(sqlite3.connect(path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS, isolation_level=None)) as database:
+        (pages,), (free,) = (database.execute(f"PRAGMA {of}").fetchone() for of in ("page_count", "freelist_count"))
+        if at_any_rate or free > pages * _WORTH_SHRINKING:
+            database.execute("VACUUM")
+        is_busy, *_ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy and at_any_rate:
+            raise sqlite3.OperationalError(f"{path} is used by another process")
+
+
+def _bytes_below(folder: Path) -> int:
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            # Dagster deletes files of its own at any time.
+            with suppress(FileNotFoundError):
+                found += os.lstat(Path(place, name)).st_size
+    return found
+
+
+def _main() -> None:
+    """Prune the home that the environment names."""
+    with dg.DagsterInstance.get() as instance:
+        if told := prune_where_possible(instance, Home.resolve()):
+            print(told, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,29 @@
+"""When things run because of the time."""
+
+import dagster as dg
+
+from recsys_assets.home.settings import AutomationSettings
+from recsys_assets.orchestration.jobs import everything, refresh
+from recsys_assets.orchestration.sensors import UNFINISHED, unsound
+
+
+def build_schedules(settings: AutomationSettings) -> list[dg.ScheduleDefinition]:
+    """The schedules of a home, on or off as its settings say."""
+
+    @dg.schedule(
+        job=refresh,
+        name="weekly_refresh",
+        cron_schedule=settings.cron,
+        execution_timezone=settings.time_zone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if settings.schedule else dg.DefaultScheduleStatus.STOPPED,
+        description="Refreshes everything after `ratings`, changed or not, so that no model grows old unseen.",
+    )
+    def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        if refused := unsound(context.instance):
+            return dg.SkipReason(refused)
+        at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+        if any(run.job_name in (refresh.name, everything.name) for run in at_work):
+            return dg.SkipReason("a refresh is under way")
+        return dg.RunRequest()
+
+    return [weekly_refresh]

@@ -1,0 +1,213 @@
+"""When things run because something has changed: new data in landing/, new content of the ratings, a failed run.
+
+The sensors ask; what runs is in `jobs`, what `landing_sensor` remembers and decides in `landing_watch`, which failures
+are tried again in `retries`. docs/operations.md gives the reasons.
+"""
+
+import hashlib
+import time
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import AutomationSettings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.checks.declared import NAME as SOUND
+from recsys_assets.orchestration.checks.results import was_good
+from recsys_assets.orchestration.failures import one_line
+from recsys_assets.orchestration.jobs import ingest, recommend, refresh
+from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unread
+from recsys_assets.orchestration.locking import is_locked
+
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+# What `refresh` rests on. New users and movies count as well: they are recommended, and to, before any rating.
+_MERGED = ("ratings", "users", "movies")
+# Depend on all of them and come last: where they agree, they tell which content the last refresh saw.
+_LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
+# What a run makes last that was asked for because the ratings have changed.
+_ENDS = {recommend.name: _LAST[:1], refresh.name: _LAST}
+# Tag of such a run.
+CONTENT_TAG = "recsys/content"
+_NOTES_SHOWN = 10
+
+
+def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDefinition]:
+    """The sensors of a home, on or off as its settings say."""
+    status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
+    tick = settings.tick_seconds
+
+    @dg.sensor(job=ingest, minimum_interval_seconds=tick, default_status=status)
+    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Asks one ingest run for everything that has landed, stopped growing and not been ingested yet."""
+        return watch_landing(context, home, settings.quiet_seconds)
+
+    @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
+    def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
+        """Asks for one refresh when the content of `ratings`, `users` or `movies` has changed.
+
+        Before it, where a configuration is in use, for recommendations by that one, which new users need not wait long
+        for.
+        """
+        asked = watch_ratings(context, home)
+        if isinstance(asked, dg.SkipReason):
+            return asked
+        in_use = AssetStore(home.assets).has(["promoted_configuration"])
+        first = dg.RunRequest(run_key=f"{asked.run_key}-{recommend.name}", job_name=recommend.name, tags=asked.tags)
+        return [first, asked] if in_use else [asked]
+
+    @dg.run_failure_sensor(
+        name="failure_log",
+        monitor_all_code_locations=True,
+        minimum_interval_seconds=tick,
+        default_status=status,
+        description="Writes one line per failed run into failures.log of the home.",
+    )
+    def failure_log(context: dg.RunFailureSensorContext) -> None:
+        record_failure(context, home)
+
+    return [landing_sensor, retrain_sensor, failure_log]
+
+
+def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds: float) -> dg.SensorResult:
+    """One tick of `landing_sensor`."""
+    now = time.time()
+    found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=now)
+    cursor, wanted = found.cursor, list[str]()
+    if is_busy(context.instance, home):
+        # It may be ingesting what lies here. What arrives meanwhile is asked for together, after it.
+        found.waiting.append("a run is at work")
+    else:
+        found.news += settle(context.instance, cursor, now)
+        wanted = choose(context.instance, cursor, now)
+    for line in found.news:
+        context.log.warning(line)
+    if wanted:
+        return request(context.instance, cursor, wanted)
+    notes = [*found.news, *found.waiting, *unread(cursor, now)] or ["nothing new in landing/"]
+    shown = "; ".join(notes[:_NOTES_SHOWN]) + (f"; and {len(notes) - _NOTES_SHOWN} more" * (len(notes) > _NOTES_SHOWN))
+    return dg.SensorResult(skip_reason=dg.SkipReason(shown), cursor=cursor.model_dump_json())
+
+
+def watch_ratings(context: dg.SensorEvaluationContext, home: Home) -> dg.RunRequest | dg.SkipReason:
+    """One tick of `retrain_sensor`."""
+    instance = context.instance
+    versions = _present(instance)
+    if None in versions.values():
+        return dg.SkipReason("nothing has been ingested yet")
+    state = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:32]
+    if context.cursor == state:
+        return dg.SkipReason("the ratings are those of the last refresh that was asked for")
+    if is_busy(instance, home):
+        return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
+    if refused := unsound(instance):
+        return dg.SkipReason(refused)
+    if are_of_present_ratings(instance, _LAST):
+        context.update_cursor(state)
+        return dg.SkipReason("the last refresh has seen these ratings")
+    context.update_cursor(state)
+    # The same content may come back: the event, not the content alone, makes the key.
+    newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
+    key = f"{state}-{max(record.storage_id for record in newest if record)}"
+    return dg.RunRequest(run_key=key, job_name=refresh.name, tags={CONTENT_TAG: state})
+
+
+def are_of_present_ratings(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> bool:
+    """Whether assets were made from the present content of the merged tables."""
+    return all(_present(instance) == _made_from(instance, key) for key in keys)
+
+
+def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    """Why a run that was asked for because the ratings had changed has nothing left to do; empty if it has.
+
+    While it waited for its turn, `recsys-assets run` may have done the same.
+    """
+    keys = _ENDS.get(run.job_name, ()) if CONTENT_TAG in run.tags else ()
+    if not keys or not are_of_present_ratings(instance, keys):
+        return ""
+    made = " and ".join(key.to_user_string() for key in keys)
+    return f"Nothing is left to do: while this run waited, another one made {made} from the present ratings."
+
+
+def unsound(instance: dg.DagsterInstance) -> str:
+    """Why nothing should be trained on the present ratings by itself; empty if their checks passed.
+
+    A failed check stops what follows in its own run only; without this the next run would go on from there.
+    """
+    for name in _MERGED:
+        record = _newest(instance, dg.AssetKey(name))
+        if record is None:
+            return "nothing has been ingested yet"
+        good = was_good(instance, dg.AssetCheckKey(dg.AssetKey(name), SOUND))
+        if good is False:
+            return (
+                f"{name} failed the check in run {record.run_id}. Mend the data, or accept the change: "
+                "RECSYS_CHECKS__MAX_ROW_DROP=1 recsys-assets run"
+            )
+        if good is None and _has_failed(instance, record.run_id):
+            return f"{name} was not checked in run {record.run_id}, which failed. Next: recsys-assets run"
+    made_from, catalogue = _made_from(instance, dg.AssetKey("ratings")), ("users", "movies")
+    if any(made_from[name] not in (None, _data_version(instance, name)) for name in catalogue):
+        return "the ratings were not merged with the present users and movies. Next: recsys-assets run"
+    return ""
+
+
+def _has_failed(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run has ended without success, and none that took it up did better or is at work.
+
+    What somebody has reported in the UI, or a run that was deleted, counts for nothing.
+    """
+    _, group = (instance.has_run(run_id) and instance.get_run_group(run_id)) or ("", [])
+    return bool(group) and not any(run.status in (dg.DagsterRunStatus.SUCCESS, *UNFINISHED) for run in group)
+
+
+def unfinished(instance: dg.DagsterInstance) -> bool:
+    """Whether any run of this home is under way or waits for its turn."""
+    return bool(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1))
+
+
+def is_busy(instance: dg.DagsterInstance, home: Home) -> bool:
+    """Whether anything is at work in the home; `recsys-assets run` is, also between two of its runs."""
+    return unfinished(instance) or is_locked(home)
+
+
+def record_failure(context: dg.RunFailureSensorContext, home: Home) -> None:
+    """One line into failures.log, and into the log of the sensor."""
+    line = one_line(context.instance, context.dagster_run)
+    stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
+    with home.failures.open("a", encoding="utf-8") as log:
+        log.write(stamped)
+    context.log.error(line)
+
+
+def _newest(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.EventLogRecord | None:
+    records = instance.fetch_materializations(key, limit=1).records
+    return records[0] if records else None
+
+
+def _tags(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    record = _newest(instance, key)
+    materialization = record.asset_materialization if record else None
+    return dict(materialization.tags or {}) if materialization else {}
+
+
+def _data_version(instance: dg.DagsterInstance, name: str) -> str | None:
+    return _tags(instance, dg.AssetKey(name)).get("dagster/data_version")
+
+
+def _present(instance: dg.DagsterInstance) -> dict[str, str | None]:
+    """The content of the merged tables."""
+    return {name: _data_version(instance, name) for name in _MERGED}
+
+
+def _made_from(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:
+    """The content of the merged tables from which an asset was made."""
+    seen = _tags(instance, key)
+    return {name: seen.get(f"dagster/input_data_version/{name}") for name in _MERGED}

@@ -1,0 +1,105 @@
+"""Code server, webserver and daemon of a home; run as a module, it is the process that `serve` watches.
+
+It does what `dagster dev` does, with another webserver. Standard input is its lifeline: when the process that holds the
+other end is gone, however it died, everything ends.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+from dagster import DagsterInstance
+from dagster._cli.proxy_server_manager import ProxyServerManager
+from dagster._core.workspace.load_target import ModuleTarget
+
+from recsys_assets.orchestration.process_sessions import kill_session
+
+# The same name as in workspace.yaml and pyproject.toml: sensors keep their state under it.
+_LOCATION = ModuleTarget("recsys_assets.definitions", None, None, "recsys_assets")
+_LOG_LEVEL = "warning"
+_POLL_SECONDS = 1
+# By then the services have started. Sensors write a megabyte of ticks an hour.
+_FIRST_PRUNED_AFTER_SECONDS = 30
+_PRUNED_EVERY_SECONDS = 3600
+# Webserver and daemon end within two or three seconds where they can.
+_GRACE_SECONDS = 10
+
+
+def main(listening: Sequence[str]) -> int:
+    """Run the services until one of them ends or a signal comes.
+
+    Args:
+        listening: the arguments of `recsys_assets.orchestration.webserver` about addresses.
+
+    Returns:
+        0 after a signal, else the status of the service that has ended by itself.
+    """
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.default_int_handler)
+    threading.Thread(target=_end_with_the_holder_of_the_lifeline, daemon=True).start()
+    # As under `dagster dev`: errors in the code location are told without Dagster's own frames.
+    os.environ["DAGSTER_IS_DEV_CLI"] = "1"
+    try:
+        with (
+            DagsterInstance.get() as instance,
+            ProxyServerManager(instance, _LOCATION, _LOG_LEVEL) as servers,
+            tempfile.TemporaryDirectory(prefix="recsys-") as folder,
+        ):
+            workspace = Path(folder) / "workspace.yaml"
+            workspace.write_text(yaml.safe_dump({"load_from": list(servers.get_code_server_specs())}))
+            target = ["--workspace", str(workspace)]
+            webserver = ["-m", "recsys_assets.orchestration.webserver", *listening, *target]
+            daemon = ["-m", "dagster._daemon", "run", "--log-level", _LOG_LEVEL, *target]
+            return _run([webserver, daemon])
+    except KeyboardInterrupt:
+        return 0
+
+
+def _run(services: Sequence[Sequence[str]]) -> int:
+    running = [_started(service) for service in services]
+    pruning: subprocess.Popen[bytes] | None = None
+    due = time.monotonic() + _FIRST_PRUNED_AFTER_SECONDS
+    try:
+        while True:
+            if time.monotonic() >= due and (pruning is None or pruning.poll() is not None):
+                # In a process of its own: what it imports would stay in memory.
+                pruning, due = (
+                    _started(["-m", "recsys_assets.orchestration.run_history"]),
+                    time.monotonic() + _PRUNED_EVERY_SECONDS,
+                )
+            for service in running:
+                if service.poll() is not None:
+                    print(f"{service.args!r} has ended with status {service.returncode}", file=sys.stderr)
+                    return service.returncode or 1
+            time.sleep(_POLL_SECONDS)
+    finally:
+        for service in running:
+            service.terminate()
+        for service in running:
+            with suppress(subprocess.TimeoutExpired):
+                service.wait(_GRACE_SECONDS)
+
+
+def _started(module: Sequence[str]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-W", "ignore", *module])
+
+
+def _end_with_the_holder_of_the_lifeline() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    # Nobody is left who would kill what does not end, such as the worker of a run: as after a power cut, the next
+    # start takes it up.
+    kill_session(os.getpid())
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

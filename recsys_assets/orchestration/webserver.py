@@ -1,0 +1,53 @@
+"""Dagster's webserver behind the checks of `same_origin`; run as a module, it is one process of `serve`.
+
+Dagster's own command would obey any web page, and would upload the logs of the instance.
+"""
+
+import argparse
+
+import uvicorn
+from dagster import DagsterInstance
+from dagster._core.workspace.context import IWorkspaceProcessContext, WorkspaceProcessContext
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._utils.log import configure_loggers
+from dagster_webserver.app import create_app_from_workspace_process_context
+from dagster_webserver.cli import DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_MAX_OVERFLOW, DEFAULT_POOL_RECYCLE
+from dagster_webserver.version import __version__
+
+from recsys_assets.orchestration.same_origin import HostNames, SameOriginOnly
+
+# How often the UI asks for news, as `dagster dev` sets it.
+_POLL_MILLISECONDS = 2000
+# A browser that is open keeps its connection; without a limit the server would wait for it.
+_GRACE_SECONDS = 3
+
+
+def guarded(context: IWorkspaceProcessContext, names: HostNames) -> SameOriginOnly:
+    """The UI's app as it is served."""
+    return SameOriginOnly(create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS), names)
+
+
+def main() -> None:
+    """Serve the instance of DAGSTER_HOME until a signal ends it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--allowed-host", action="append", default=[])
+    parser.add_argument("--workspace", required=True)
+    given = parser.parse_args()
+    configure_loggers(log_level="WARNING")
+    with DagsterInstance.get() as instance:
+        instance.optimize_for_webserver(DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_RECYCLE, DEFAULT_POOL_MAX_OVERFLOW)
+        target = WorkspaceFileTarget([given.workspace])
+        with WorkspaceProcessContext(instance, target, version=__version__, code_server_log_level="warning") as context:
+            uvicorn.run(
+                guarded(context, HostNames(given.host, given.allowed_host)),
+                host=given.host,
+                port=given.port,
+                log_level="warning",
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+
+
+if __name__ == "__main__":
+    main()

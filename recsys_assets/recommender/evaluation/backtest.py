@@ -1,0 +1,86 @@
+"""Backtests: the same models trained on what came before a cut-off, scored on the tenth that comes next.
+
+One cut says how good a model was once; several say whether it always was. How models are fitted again is `refit`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender.data.frames import row_count
+from recsys_assets.recommender.data.splitting import cut_in_time, train_size
+from recsys_assets.recommender.evaluation.time_cut import measure_ratings
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry.fitting import Parameters, Refit
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+PROTOCOL = "backtest"
+# Whole tenths, so that 0.7 + 0.1 is 0.8.
+_TENTHS = 10
+
+
+def window(ratings: nw.LazyFrame, cut_off: float) -> tuple[nw.LazyFrame, nw.LazyFrame]:
+    """The ratings before the cut-off, and the next tenth of all ratings; equal times are ordered by batch, then row.
+
+    Args:
+        ratings: table ratings.
+        cut_off: share of the ratings that trains, above 0 and at most 0.9.
+
+    Raises:
+        ValueError: there is no rating on one side.
+    """
+    n_ratings = row_count(ratings)
+    begin = train_size(n_ratings, cut_off)
+    end = min(n_ratings, int(n_ratings * (round(cut_off * _TENTHS) + 1) / _TENTHS))
+    if end <= begin:
+        raise ValueError(f"{n_ratings:,} ratings are too few for a backtest from {cut_off} on the next tenth")
+    until_end = ratings if end == n_ratings else cut_in_time(ratings, "train", cut=end)
+    return cut_in_time(ratings, "train", cut=begin), cut_in_time(until_end, "test", cut=begin)
+
+
+def backtest(
+    users: nw.LazyFrame,
+    movies: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    user_features: nw.LazyFrame,
+    cut_off: float,
+    parameters: Parameters,
+    *,
+    selected: str,
+    spark: "Callable[[], SparkSession]",
+    scratch: Path,
+    seed: int = 0,
+    n_resamples: int = 1000,
+) -> pl.DataFrame:
+    """Scores of every rating model of the registry at one cut-off: table `backtest_scores`.
+
+    Args:
+        users: table users.
+        movies: table movies.
+        ratings: table ratings; what lies beyond the scored tenth is not looked at.
+        user_features: table user_features.
+        cut_off: share of the ratings that trains.
+        parameters: of all stages, by section.
+        selected: the model repeated as `selected`.
+        spark: gives the Spark session.
+        scratch: folder for temporary files that the driver and the executors can reach.
+        seed: of ties and bootstrap.
+        n_resamples: bootstrap resamples.
+    """
+    train, test = window(ratings, cut_off)
+    tables = {
+        "users": users,
+        "movies": movies,
+        "user_features": user_features,
+        "train_ratings": train,
+        "test_ratings": test,
+    }
+    fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
+    predictions = {entry.name: fitted.predictions(entry) for entry in ENTRIES if entry.task == "time_cut"}
+    measured = measure_ratings(train, test, predictions, selected=selected, protocol=PROTOCOL, seed=seed)
+    return measured.scores(seed=seed, n_resamples=n_resamples).with_columns(cut_off=pl.lit(cut_off))

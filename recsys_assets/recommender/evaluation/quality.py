@@ -1,0 +1,318 @@
+"""What must hold of tables, models and scores: rules that follow from the declarations, each with what was found.
+
+Each rule gives a `Finding`. What a broken rule stops, and where the last good state is kept, belongs to the checks.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.hints import scale_hints
+from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.tables import Table
+from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND
+from recsys_assets.recommender.models.segments import largest_shift, share_shift
+
+# Bounds are exact and models are summed in another order.
+_ROUNDING = 1e-9
+# Scores that `random` and `upper_bound` bound: by the published rule a model may take fewer rows than the bound does.
+_BOUNDED = ("top5_rating",)
+# Ratings on finer scales are counted by the half point, so that two distributions have the same bins.
+_BINS_PER_POINT = 2
+# Users whose lists are scored: with fewer, or a smaller share of the users who could be, a score is a matter of luck.
+_FEWEST_SCORED, _SMALLEST_SCORED_SHARE = 10, 0.1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule, what was found and what is allowed.
+
+    Attributes:
+        rule: what must hold.
+        actual: what was found.
+        expected: what a sound table has.
+        threshold: the furthest value that passes.
+        passed: whether it does.
+        severe: whether nothing may be built on it if it does not.
+        detail: where it is broken, for a person.
+    """
+
+    rule: str
+    actual: float | str
+    expected: float | str
+    threshold: float | str
+    passed: bool
+    severe: bool = True
+    detail: str = ""
+
+
+def schema_findings(frame: nw.LazyFrame, table: Table, sizes: Mapping[str, int]) -> tuple[int, list[Finding]]:
+    """Number of rows, and whether the table is as declared: columns, nulls, numbers, ranges, indices, key.
+
+    Args:
+        frame: the table.
+        table: its declaration.
+        sizes: number of rows of the tables that its indices refer to. Two passes over the table in all.
+    """
+    types = frame.collect_schema()
+    wrong = [
+        f"{name}: {types.get(name, 'missing')} for {' or '.join(map(str, column.dtypes))}"
+        for name, column in table.columns.items()
+        if types.get(name) not in column.dtypes
+    ]
+    columns = Finding("columns and types", len(wrong), 0, 0, not wrong, detail="; ".join(wrong))
+    there = [name for name in table.columns if name in types]
+    counted = {rule: dict(_violations(rule, table, there, types, sizes)) for rule in _RULES}
+    facts = to_polars(
+        frame.select(
+            nw.len().alias("rows"),
+            *(
+                expression.sum().alias(f"{rule}/{name}")
+                for rule in counted
+                for name, expression in counted[rule].items()
+            ),
+        )
+    ).row(0, named=True)
+    rows = int(facts["rows"])
+    found = [
+        _none_of(rule, {name: int(facts[f"{rule}/{name}"] or 0) for name in of_rule})
+        for rule, of_rule in counted.items()
+        if of_rule
+    ]
+    return rows, [columns, *found, *_key_findings(frame, table, there, rows)]
+
+
+_RULES = ("no nulls", "finite numbers", "values in range", "indices of known rows")
+
+
+def _violations(
+    rule: str, table: Table, there: Sequence[str], types: nw.Schema, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, nw.Expr]]:
+    """The columns a rule is about, with the condition of a row that breaks it."""
+    if rule == "finite numbers":
+        yield from ((name, ~nw.col(name).is_finite()) for name, dtype in types.items() if dtype.is_float())
+        return
+    for name in there:
+        declared, column = table.columns[name], nw.col(name)
+        if rule == "no nulls" and not declared.nullable:
+            yield name, column.is_null()
+        elif rule == "values in range" and (bounds := _outside(column, declared.low, declared.high)) is not None:
+            yield name, bounds
+        elif rule == "indices of known rows" and declared.refers_to in sizes:
+            yield name, (column < 0) | (column >= sizes[str(declared.refers_to)])
+
+
+def _outside(column: nw.Expr, low: float | None, high: float | None) -> nw.Expr | None:
+    if low is None:
+        return None if high is None else column > high
+    return column < low if high is None else (column < low) | (column > high)
+
+
+def _none_of(rule: str, broken: Mapping[str, int]) -> Finding:
+    """A rule that no row of any column may break."""
+    total = sum(broken.values())
+    detail = ", ".join(f"{name}: {count:,}" for name, count in broken.items() if count)
+    return Finding(rule, total, 0, 0, total == 0, detail=detail)
+
+
+def _key_findings(frame: nw.LazyFrame, table: Table, there: Sequence[str], rows: int) -> list[Finding]:
+    if not set(table.key) <= set(there):
+        return []
+    distinct = int(to_polars(frame.select(*table.key).unique().select(nw.len().alias("n")))["n"][0])
+    return [Finding(f"one row per {', '.join(table.key)}", rows - distinct, 0, 0, rows == distinct)]
+
+
+def drop_finding(rows: int, before: int | None, *, max_drop: float) -> list[Finding]:
+    """Whether a table has kept its rows since the last good state; nothing where there is none.
+
+    Args:
+        rows: now.
+        before: at the last good state.
+        max_drop: largest share of its rows that a table may lose.
+    """
+    if not before:
+        return []
+    drop = max(0.0, 1 - rows / before)
+    detail = f"{rows:,} rows, {before:,} before" if drop > max_drop else ""
+    return [Finding("no sudden drop in rows", drop, 0.0, max_drop, drop <= max_drop, detail=detail)]
+
+
+def rating_shares(ratings: nw.LazyFrame) -> dict[str, float]:
+    """Share of the ratings at each value, counted by the half point."""
+    value = (nw.col("rating") * _BINS_PER_POINT).round() / _BINS_PER_POINT
+    counted = to_polars(ratings.select(value=value).group_by("value").agg(n=nw.len())).sort("value")
+    total = counted["n"].sum()
+    return {f"{value:g}": n / total for value, n in counted.iter_rows() if value is not None}
+
+
+def shift_finding(
+    shares: Mapping[str, float], before: Mapping[str, float] | None, *, max_shift: float
+) -> list[Finding]:
+    """How far the distribution of ratings has moved since the last good state; nothing where there is none.
+
+    Args:
+        shares: by value, now.
+        before: the same at the last good state.
+        max_shift: largest total variation distance, the share of ratings that would have to be others.
+    """
+    if not before:
+        return []
+    values = {*shares, *before}
+    shift = sum(abs(shares.get(value, 0.0) - before.get(value, 0.0)) for value in values) / 2
+    rule = "ratings distributed as before"
+    return [Finding(rule, shift, 0.0, max_shift, shift <= max_shift, severe=False)]
+
+
+def segment_shift_finding(segment_shares: pl.DataFrame, *, max_shift: float) -> list[Finding]:
+    """How far the segments' shares have moved since the refresh before; nothing where there is none.
+
+    Args:
+        segment_shares: table segment_shares.
+        max_shift: largest total variation distance.
+    """
+    shift = share_shift(segment_shares)
+    if shift is None:
+        return []
+    detail = "most: {}, by {:+.3f}".format(*largest_shift(segment_shares)) if shift > max_shift else ""
+    rule = "segments as large as before"
+    return [Finding(rule, shift, 0.0, max_shift, shift <= max_shift, severe=False, detail=detail)]
+
+
+def rejected_finding(rejected: Mapping[str, int], accepted: Mapping[str, int], *, max_share: float) -> Finding:
+    """The share of rejected rows of the worst batch.
+
+    Args:
+        rejected: number of rejected rows, by batch.
+        accepted: number of rows that were accepted, by batch.
+        max_share: largest share.
+    """
+    shares = {batch: n / max(n + accepted.get(batch, 0), 1) for batch, n in rejected.items()}
+    worst = max(shares, key=lambda batch: shares[batch], default=None)
+    share = shares[worst] if worst is not None else 0.0
+    detail = f"batch {worst}: {rejected[worst]:,} rows" if worst is not None and share > max_share else ""
+    return Finding("few rejected rows per batch", share, 0.0, max_share, share <= max_share, detail=detail)
+
+
+def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_ratings: int) -> list[Finding]:
+    """Train and test are disjoint in time, and together they are all ratings."""
+    ends = [
+        to_polars(side.select(first=nw.col("timestamp").min(), last=nw.col("timestamp").max(), rows=nw.len()))
+        for side in (train_ratings, test_ratings)
+    ]
+    last, first = ends[0]["last"][0], ends[1]["first"][0]
+    rows = int(ends[0]["rows"][0]) + int(ends[1]["rows"][0])
+    in_time = last is not None and first is not None and last <= first
+    return [
+        # Equal times on both sides are ordered by batch and row.
+        Finding("training ends before the test begins", str(last), f"at most {first}", str(first), in_time),
+        Finding("train and test are all ratings", rows, n_ratings, n_ratings, rows == n_ratings),
+    ]
+
+
+def scored_finding(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame) -> Finding:
+    """Whether enough users liked a test movie for scores of lists to mean anything."""
+    users = test_ratings.select("user").unique()
+    liked = test_ratings.filter(nw.col("rating") >= relevant_from(train_ratings)).select("user").unique()
+    n_users, n_scored = row_count(users), row_count(liked)
+    due = max(min(_FEWEST_SCORED, n_users), math.ceil(_SMALLEST_SCORED_SHARE * n_users))
+    detail = "" if n_scored >= due else f"of {n_users:,} users with test ratings; scores of lists say next to nothing"
+    return Finding("users who liked a test movie", n_scored, n_users, due, n_scored >= due, severe=False, detail=detail)
+
+
+def scale_findings(ratings: nw.LazyFrame) -> list[Finding]:
+    """Whether the ratings are a scale without strays; nothing where there are none."""
+    hints = scale_hints(ratings)
+    return [Finding("ratings are a scale", len(hints), 0, 0, not hints, severe=False, detail="; ".join(hints))]
+
+
+def histories_finding(rows: int) -> Finding:
+    """Whether any train user of case study B has a rating before the latest one.
+
+    Args:
+        rows: of train_histories.
+    """
+    detail = "each has a single rating; add ratings or raise splitting.train_share" if not rows else ""
+    return Finding("ratings before the latest ones of train users", rows, "at least 1", 1, rows > 0, detail=detail)
+
+
+def finite_finding(arrays: Mapping[str, np.ndarray]) -> Finding:
+    """Whether all parameters of a model are numbers."""
+    return _none_of("finite parameters", {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items()})
+
+
+def recommendation_findings(
+    recommendations: nw.LazyFrame, users: nw.LazyFrame, movies: nw.LazyFrame, ratings: nw.LazyFrame, *, n: int
+) -> list[Finding]:
+    """Every user has min(n, unrated movies) recommendations, ranked from 1, none of them rated already.
+
+    Args:
+        recommendations: table recommendations.
+        users: table users.
+        movies: table movies.
+        ratings: table ratings.
+        n: recommendations per user.
+    """
+    shown = to_polars(recommendations, "user_id", "rank", "movie_id")
+    everyone, catalogue = to_polars(users, "user", "user_id"), to_polars(movies, "movie", "movie_id")
+    n_rated = to_polars(ratings.group_by("user").agg(rated=nw.len())).with_columns(pl.col("rated").cast(pl.Int64))
+    given = shown.group_by("user_id").agg(given=pl.len().cast(pl.Int64), last=pl.col("rank").max().cast(pl.Int64))
+    per_user = everyone.join(n_rated, on="user", how="left").join(given, on="user_id", how="left").fill_null(0)
+    due = pl.min_horizontal(pl.lit(n), len(catalogue) - pl.col("rated"))
+    wrong = per_user.filter((pl.col("given") != due) | (pl.col("last") != due))
+    indexed = shown.join(everyone, on="user_id", how="left").join(catalogue, on="movie_id", how="left")
+    unknown = int(indexed.select((pl.col("user").is_null() | pl.col("movie").is_null()).sum()).item())
+    pairs = lazy(indexed.select("user", "movie").drop_nulls())
+    rated = len(to_polars(_on_polars(ratings).join(pairs, on=["user", "movie"], how="semi").select("user")))
+    examples = ", ".join(wrong["user_id"].head(3).to_list())
+    rule = f"every user has min({n}, unrated) recommendations"
+    return [
+        Finding(rule, len(wrong), 0, 0, wrong.is_empty(), detail=f"users such as {examples}" if examples else ""),
+        Finding("recommends nothing already rated", rated, 0, 0, rated == 0),
+        Finding("known users and movies", unknown, 0, 0, unknown == 0),
+    ]
+
+
+def _on_polars(ratings: nw.LazyFrame) -> nw.LazyFrame:
+    pairs = ratings.select("user", "movie")
+    return pairs if pairs.implementation.is_polars() else lazy(to_polars(pairs))
+
+
+def score_findings(scores: pl.DataFrame) -> list[Finding]:
+    """No model is better than the upper bound, which would be an error of the scoring, and none worse than random.
+
+    A model counts as worse than random when its whole interval lies below it.
+
+    Args:
+        scores: table evaluation_scores.
+    """
+    keys = ["protocol", "population", "metric"]
+    bounded = scores.filter(pl.col("metric").is_in(_BOUNDED))
+
+    def bound(model: str, name: str) -> pl.DataFrame:
+        return bounded.filter(pl.col("model") == model).select(*keys, pl.col("value").alias(name))
+
+    models = bounded.filter(~pl.col("model").is_in([RANDOM, UPPER_BOUND]))
+    between = models.join(bound(UPPER_BOUND, "best"), on=keys, how="left").join(
+        bound(RANDOM, "random"), on=keys, how="left"
+    )
+    above = between.filter(pl.col("value") > pl.col("best") + _ROUNDING)
+    below = between.filter(pl.col("high") < pl.col("random"))
+    unbounded = between.filter(pl.col("best").is_null() | pl.col("random").is_null())
+    return [
+        Finding("bounds beside every rating score", len(unbounded), 0, 0, unbounded.is_empty()),
+        Finding("no rating score above the upper bound", len(above), 0, 0, above.is_empty(), detail=_named(above)),
+        Finding("no rating score below random", len(below), 0, 0, below.is_empty(), severe=False, detail=_named(below)),
+    ]
+
+
+def _named(scores: pl.DataFrame) -> str:
+    def told(row: Mapping[str, Any]) -> str:
+        return f"{row['model']} ({row['population']}): {row['value']:.3f} of {row['random']:.3f} to {row['best']:.3f}"
+
+    return "; ".join(told(row) for row in scores.iter_rows(named=True))

@@ -1,0 +1,1 @@
+"""What models learn from beside single ratings: sparse matrices, and users grouped by their attributes."""

@@ -1,0 +1,120 @@
+"""Users without a training rating: case study A's repair, ratings drawn from the cluster, and its factors in a ranking.
+
+The fitting itself is `als`; here are what goes into it and what is made of it.
+"""
+
+from math import gcd
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.data.frames import pseudo_random, row_count, same_engine, to_polars
+from recsys_assets.recommender.models.als import ALSModel
+
+FillSize = int | str
+
+
+def ratings_of_clusters(train_ratings: nw.LazyFrame, user_clusters: nw.LazyFrame) -> nw.LazyFrame:
+    """The training ratings with the cluster in the user's place: cluster, movie, rating, one row per rating."""
+    return train_ratings.join(user_clusters, on="user").select("cluster", "movie", "rating")
+
+
+def predict_clusters(model: ALSModel) -> pl.DataFrame:
+    """The rating of every cluster for every movie with a training rating: the table `cluster_ratings`.
+
+    Args:
+        model: fitted on `ratings_of_clusters`, so that its users are clusters.
+    """
+    clusters = np.flatnonzero(model.user_known).astype(np.int32)
+    movies = np.flatnonzero(model.movie_known).astype(np.int32)
+    predicted = model.user_factors[clusters] @ model.movie_factors[movies].T
+    return pl.DataFrame(
+        {
+            "cluster": np.repeat(clusters, len(movies)),
+            "movie": np.tile(movies, len(clusters)),
+            "rating": predicted.ravel(),
+        }
+    )
+
+
+def ratings_per_user(train_ratings: nw.LazyFrame) -> tuple[int, float, float]:
+    """Number of users with a training rating, and mean and median number of ratings they have."""
+    counts = train_ratings.group_by("user").agg(n=nw.len().cast(nw.Float64()))
+    facts = to_polars(counts.select(users=nw.len(), mean=nw.col("n").mean(), median=nw.col("n").median()))
+    return int(facts["users"][0]), float(facts["mean"][0]), float(facts["median"][0])
+
+
+def fill_cold_users(
+    train_ratings: nw.LazyFrame,
+    users: nw.LazyFrame,
+    user_clusters: nw.LazyFrame,
+    cluster_ratings: nw.LazyFrame,
+    *,
+    fill_size: FillSize = "median",
+    seed: int = 0,
+) -> nw.LazyFrame:
+    """Training ratings plus ratings drawn for users who have none: the table `adjusted_train_ratings`.
+
+    Args:
+        train_ratings: user, movie, rating.
+        users: user; everyone, with or without a rating.
+        user_clusters: user, cluster.
+        cluster_ratings: cluster, movie, rating.
+        fill_size: distinct movies drawn per user; "median": the floor of the median number of ratings per training
+            user. All movies if there are fewer.
+        seed: of the draw.
+
+    Users of a cluster that has no ratings at all get none.
+    """
+    size = int(ratings_per_user(train_ratings)[2]) if fill_size == "median" else int(fill_size)
+    cold = users.select("user").join(train_ratings.select("user").unique(), on="user", how="anti")
+    drawn = _draw_movies(cold, cluster_ratings.select("movie").unique(), size=size, seed=seed)
+    fills = (
+        drawn.join(user_clusters, on="user")
+        .join(cluster_ratings, on=["cluster", "movie"])
+        .select("user", "movie", "rating", is_fill=nw.lit(True))
+    )
+    given = train_ratings.select("user", "movie", "rating", is_fill=nw.lit(False))
+    return nw.concat([given, fills])
+
+
+def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
+    """User factors, shape (n_users, rank), with the mean of the cluster's factors where a user has none of its own.
+
+    A prediction is linear in the user's factors, so such a user is shown what its cluster prefers on average. A cluster
+    in which nobody has factors takes the mean of all users. Users who came after the fit have no factors either.
+    """
+    clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
+    came_later = len(clusters) - len(model.user_known)
+    factors = np.pad(model.user_factors, ((0, came_later), (0, 0)))
+    has_factors = np.pad(model.user_known, (0, came_later))
+    everyone = factors[has_factors].mean(axis=0)
+    for cluster in np.unique(clusters[~has_factors]):
+        members = clusters == cluster
+        known = members & has_factors
+        factors[members & ~has_factors] = factors[known].mean(axis=0) if known.any() else everyone
+    return factors
+
+
+def _draw_movies(users: nw.LazyFrame, movies: nw.LazyFrame, *, size: int, seed: int) -> nw.LazyFrame:
+    """`size` distinct movies at random for each user: user, movie.
+
+    The movies are shuffled once; each user walks that ring from a start and with a stride of its own. A stride prime to
+    the number of movies meets none twice, so the cost is that of the rows drawn, not of users × movies.
+    """
+    n_movies = row_count(movies)
+    ring = movies.with_columns(draw=pseudo_random(seed, ["movie"])).with_row_index("place", order_by=["draw", "movie"])
+    strides = pl.DataFrame({"stride": [s for s in range(1, max(n_movies, 2)) if gcd(s, n_movies) == 1]})
+    strides = strides.with_row_index("choice").select(pl.all().cast(pl.Int64))
+    steps = pl.DataFrame({"step": np.arange(min(size, n_movies), dtype=np.int64)})
+    walks = users.with_columns(
+        start=pseudo_random(seed, ["user"], stream=1) % max(n_movies, 1),
+        choice=pseudo_random(seed, ["user"], stream=2) % len(strides),
+    ).join(same_engine(users, strides), on="choice")
+    return (
+        walks.join(same_engine(users, steps), how="cross")
+        .with_columns(place=(nw.col("start") + nw.col("stride") * nw.col("step")) % max(n_movies, 1))
+        .join(ring.select("movie", nw.col("place").cast(nw.Int64())), on="place")
+        .select("user", "movie")
+    )

@@ -1,0 +1,40 @@
+"""Segments of taste (case study B): the LDA model, what it says of users and movies, and predictions from it.
+
+Who trains it and which rating is the response belongs to the splitting stage; scores belong to evaluation.
+"""
+
+from recsys_assets.recommender.models.segments.model import SegmentModel, fit
+from recsys_assets.recommender.models.segments.profiles import (
+    affinities,
+    assign,
+    counted_ratings,
+    empty_cells,
+    largest_affinity_error,
+    memberships,
+    ratings_by_segment,
+    top_movies,
+)
+from recsys_assets.recommender.models.segments.ratings import segment_mean_predictions, user_bias_predictions
+from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel, fit_residuals
+from recsys_assets.recommender.models.segments.shares import ComparedSegments, SizedSegments, largest_shift, share_shift
+
+__all__ = [
+    "ComparedSegments",
+    "SegmentModel",
+    "SegmentResidualModel",
+    "SizedSegments",
+    "affinities",
+    "assign",
+    "counted_ratings",
+    "empty_cells",
+    "fit",
+    "fit_residuals",
+    "largest_affinity_error",
+    "largest_shift",
+    "memberships",
+    "ratings_by_segment",
+    "segment_mean_predictions",
+    "share_shift",
+    "top_movies",
+    "user_bias_predictions",
+]

@@ -1,0 +1,231 @@
+"""The segment model: latent Dirichlet allocation on who rated what, as it is fitted, stored and applied.
+
+Users are the documents, movies the words, ratings the counts. What is read off the model is in `profiles`, what is
+predicted from it in `ratings` and `next_movie`.
+"""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender.data.automatic import AUTO, Setting, resolved
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features.matrices import user_movie_matrix
+
+if TYPE_CHECKING:
+    from sklearn.decomposition import LatentDirichletAllocation
+
+# A block is copied to float64: 8,192 users with 100 movies each are 10 MB.
+_USERS_PER_BLOCK = 8_192
+# Smaller batches take longer and learn no better; larger ones save no more time.
+_BATCH_SIZES = (256, 4_096)
+_UPDATES_PER_PASS = 20
+_LDA_FILE, _MOVIES_FILE, _FACTS_FILE = "lda.skops", "movies.parquet", "model.json"
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentModel:
+    """A fitted LDA over the movies that had a rating when it was fitted.
+
+    Attributes:
+        lda: the fitted estimator; its columns are `movies`.
+        movies: shape (M',), int32 ascending: dense indices of the movies it knows.
+        n_movies: size of the catalogue.
+        index: fingerprint of the dense index it was fitted with.
+        zero: the rating that counts nothing: 0, or the lowest rating where that is below.
+    """
+
+    lda: "LatentDirichletAllocation"
+    movies: np.ndarray
+    n_movies: int
+    index: str
+    zero: float = 0.0
+
+    @property
+    def n_segments(self) -> int:
+        """Number of segments."""
+        return int(self.lda.components_.shape[0])
+
+    @property
+    def movie_known(self) -> np.ndarray:
+        """Shape (n_movies,): whether the movie had a rating when the model was fitted."""
+        return np.bincount(self.movies, minlength=self.n_movies) > 0
+
+    @property
+    def movie_probabilities(self) -> np.ndarray:
+        """Shape (n_segments, n_movies), float64: probability of each movie in each segment; rows sum to one."""
+        probabilities = np.zeros((self.n_segments, self.n_movies))
+        components = self.lda.components_
+        probabilities[:, self.movies] = components / components.sum(axis=1, keepdims=True)
+        return probabilities
+
+    @property
+    def segment_shares(self) -> np.ndarray:
+        """Shape (n_segments,), float64: share of each segment in the ratings that were learnt from; sums to one."""
+        totals = self.lda.components_.sum(axis=1)
+        return totals / totals.sum()
+
+    def transform(self, matrix: sparse.csr_array) -> np.ndarray:
+        """Affinities of users to segments, inferred from their ratings; the model stays as it is.
+
+        Args:
+            matrix: users by movies, shape (n, n_movies), from `user_movie_matrix`. Movies the model does not know are
+                left out; a user with no other has the same affinity to every segment.
+
+        Returns:
+            Shape (n, n_segments), float32; rows sum to one.
+
+        Raises:
+            ValueError: the matrix is as wide as another catalogue.
+        """
+        if matrix.shape[1] != self.n_movies:
+            raise ValueError(
+                f"the segment model was fitted with {self.n_movies} movies, these ratings have {matrix.shape[1]}; "
+                "materialize segment_model and what depends on it again: dg launch --assets 'segment_model+'"
+            )
+        known = _counts(matrix[:, self.movies], self.zero)
+        starts = range(0, known.shape[0], _USERS_PER_BLOCK)
+        blocks = [self.lda.transform(known[start : start + _USERS_PER_BLOCK].astype(np.float64)) for start in starts]
+        return np.concatenate([np.empty((0, self.n_segments)), *blocks]).astype(np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write lda.skops, movies.parquet and model.json; equal models give equal files."""
+        from skops import io as skops
+
+        (folder / _LDA_FILE).write_bytes(_reproducible(skops.dumps(self.lda)))
+        pl.DataFrame({"movie": self.movies}).write_parquet(folder / _MOVIES_FILE)
+        facts = {"n_movies": self.n_movies, "index": self.index, "zero": self.zero}
+        (folder / _FACTS_FILE).write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "SegmentModel":
+        """Read what `save` wrote; a file that holds any type skops does not trust by itself is refused."""
+        from skops import io as skops
+
+        lda = skops.load(folder / _LDA_FILE)
+        movies = pl.read_parquet(folder / _MOVIES_FILE)["movie"].to_numpy()
+        return cls(lda=lda, movies=movies, **json.loads((folder / _FACTS_FILE).read_text()))
+
+
+def fit(
+    histories: nw.LazyFrame,
+    *,
+    index: Index,
+    n_segments: int = 20,
+    passes: int = 3,
+    batch_size: Setting = AUTO,
+    learning_offset: float = 5.0,
+    learning_decay: float = 0.6,
+    n_jobs: int = 1,
+    seed: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> SegmentModel:
+    """Fit online LDA (Hoffman, Blei and Bach 2010) with ratings as counts.
+
+    Case study B took 5 passes with batch 128, offset 50 and decay 0.7. Its large offset keeps the random start alive
+    for long: on MovieLens 1M the defaults here need half the time for a better held-out perplexity (1,101 against
+    1,142) and no worse R² of the segments' means and next-movie hits. With tens of thousands of users one pass and a
+    larger batch do; batches so large that a pass has only one or two leave the topics half-learnt (one pass at 4,096:
+    1,380).
+
+    Args:
+        histories: user, movie, rating; the order of rows does not matter. Where the lowest rating is below 0, it
+            counts 0, and the others from there.
+        index: the dense index the ids come from.
+        n_segments: number of topics.
+        passes: passes over the users, each in another order.
+        batch_size: users per update of the topics; each update touches all of segments × movies. See
+            `automatic_batch_size`.
+        learning_offset: slows the first updates down; called tau_0 in the source.
+        learning_decay: how fast later updates weigh less, above 0.5 and up to 1; called kappa in the source.
+        n_jobs: processes. Each draws its own starting values, so another number gives slightly other segments.
+        seed: of the starting topics, of the users' order and of their starting affinities.
+        log: called with a line per pass.
+
+    Raises:
+        ValueError: there is no rating.
+    """
+    from sklearn.decomposition import LatentDirichletAllocation
+
+    _, ratings = user_movie_matrix(histories, n_movies=index.n_movies)
+    if ratings.nnz == 0:
+        raise ValueError(
+            "no user of the train partition has two ratings, so there is no history to find segments in; "
+            "add ratings or raise splitting.train_share"
+        )
+    zero = min(0.0, float(ratings.data.min()))
+    movies = np.unique(ratings.indices).astype(np.int32)
+    lda = LatentDirichletAllocation(
+        n_segments,
+        batch_size=int(resolved(batch_size, automatic_batch_size(ratings.shape[0]))),
+        learning_offset=learning_offset,
+        learning_decay=learning_decay,
+        total_samples=ratings.shape[0],
+        n_jobs=n_jobs,
+        random_state=seed,
+    )
+    _learn(lda, _counts(ratings[:, movies], zero), passes, log or (lambda _: None))
+    return SegmentModel(lda, movies, index.n_movies, index.fingerprint, zero)
+
+
+def automatic_batch_size(n_users: int) -> int:
+    """Users per update where there are so many: a twentieth of them, so that a pass has enough updates."""
+    low, high = _BATCH_SIZES
+    return min(max(low, n_users // _UPDATES_PER_PASS), high)
+
+
+def _counts(ratings: sparse.csr_array, zero: float) -> sparse.csr_array:
+    # Users who come later may have rated lower than anybody the model was fitted with.
+    counts = np.maximum(ratings.data - zero, 0)
+    return sparse.csr_array((counts, ratings.indices, ratings.indptr), shape=ratings.shape)
+
+
+def _learn(
+    lda: "LatentDirichletAllocation", ratings: sparse.csr_array, passes: int, log: Callable[[str], None]
+) -> None:
+    """Update the estimator batch by batch.
+
+    Not by its `fit`, which ends with one more pass over everything for the perplexity. In float64, because scikit-learn
+    adds the type's epsilon to each probability of a word, and float32's 1e-7 is not small beside a rare movie's.
+    """
+    order = np.random.default_rng(lda.random_state)
+    for done in range(1, passes + 1):
+        started = perf_counter()
+        users = order.permutation(ratings.shape[0])
+        for start in range(0, len(users), lda.batch_size):
+            lda.partial_fit(ratings[users[start : start + lda.batch_size]].astype(np.float64))
+        log(f"segments: pass {done} of {passes}, {len(users):,} users in {perf_counter() - started:.1f} s")
+
+
+def _reproducible(stored: bytes) -> bytes:
+    """A skops file with its objects numbered by first appearance and without the time of writing.
+
+    skops numbers them by memory address, so the same model would give other bytes, and another data version, each time.
+    """
+    with zipfile.ZipFile(io.BytesIO(stored)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    schema = parts.pop("schema.json").decode()
+    numbers: dict[str, str] = {}
+
+    def numbered(match: re.Match[str]) -> Any:
+        return match[1] + numbers.setdefault(match[2], str(len(numbers)))
+
+    schema = re.sub(r'("__id__": |"file": ")(\d+)', numbered, schema)
+    renamed = {f"{numbers[name.removesuffix('.npy')]}.npy": content for name, content in parts.items()}
+    result = io.BytesIO()
+    with zipfile.ZipFile(result, "w") as archive:
+        for name in sorted(renamed):
+            archive.writestr(zipfile.ZipInfo(name), renamed[name])
+        archive.writestr(zipfile.ZipInfo("schema.json"), schema)
+    return result.getvalue()

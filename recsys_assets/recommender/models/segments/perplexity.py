@@ -1,0 +1,40 @@
+"""How well segments predict what people rate: held-out perplexity, by which their number can be judged."""
+
+import narwhals as nw
+import numpy as np
+
+from recsys_assets.recommender.data.frames import pseudo_random
+from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.models.segments.model import SegmentModel
+from recsys_assets.recommender.ranking.rankings import blocks, rows_of
+
+
+def held_out_perplexity(model: SegmentModel, histories: nw.LazyFrame, *, seed: int = 0) -> float:
+    """Perplexity of half of each user's movies given the other half, by document completion (Wallach et al. 2009).
+
+    The number of equally likely movies among which the model is as unsure; lower is better. Every movie counts once,
+    whatever its rating. Movies that the model does not know are left out.
+
+    Args:
+        model: fitted on other users.
+        histories: user, movie, rating; of users who trained nothing.
+        seed: of the halves.
+
+    Raises:
+        ValueError: no user has a movie in the second half.
+    """
+    half = pseudo_random(seed, ["user", "movie"]) % 2
+    users, known = user_movie_matrix(histories.filter(half == 0), n_movies=model.n_movies)
+    asked, hidden = user_movie_matrix(histories.filter(half == 1), n_movies=model.n_movies)
+    affinities = model.transform(rows_of(asked, users, known))
+    probabilities, is_known = model.movie_probabilities, model.movie_known
+    total, count = 0.0, 0
+    for block in blocks(len(asked), model.n_movies):
+        cells = hidden[block].tocoo()
+        wanted = is_known[cells.col]
+        row, movie = cells.row[wanted], cells.col[wanted]
+        likely = np.einsum("ij,ji->i", affinities[block][row].astype(np.float64), probabilities[:, movie])
+        total, count = total + float(np.log(likely).sum()), count + len(movie)
+    if not count:
+        raise ValueError("no user has movies to be held out, so there is no perplexity")
+    return float(np.exp(-total / count))

@@ -1,0 +1,65 @@
+"""How each user will rate its response: the segment's mean, and the movie's mean with the user's bias.
+
+The plain item mean is a model of its own (`item_mean`); what replaces a missing prediction is said by evaluation.
+"""
+
+import narwhals as nw
+
+from recsys_assets.recommender.data.frames import conform
+from recsys_assets.recommender.data.tables import RATING_PREDICTIONS
+
+
+def segment_mean_predictions(
+    responses: nw.LazyFrame, user_segments: nw.LazyFrame, segment_ratings: nw.LazyFrame
+) -> nw.LazyFrame:
+    """The mean rating of the movie in the user's segment, as case study B predicts; null where nobody rated it.
+
+    Args:
+        responses: user, movie; one row per user, of either partition.
+        user_segments: user, segment.
+        segment_ratings: segment, movie, mean.
+    """
+    predicted = (
+        responses.select("user", "movie")
+        .join(user_segments.select("user", "segment"), on="user", how="left")
+        .join(segment_ratings.select("segment", "movie", prediction="mean"), on=["segment", "movie"], how="left")
+    )
+    return conform(predicted, RATING_PREDICTIONS)
+
+
+def user_bias_predictions(
+    responses: nw.LazyFrame,
+    histories: nw.LazyFrame,
+    item_means: nw.LazyFrame,
+    *,
+    global_mean: float,
+    shrinkage: float = 5.0,
+) -> nw.LazyFrame:
+    """The movie's mean plus how far the user's own history lies above such means; every row has a prediction.
+
+    A user whose n ratings lie s above their movies' means in sum gets the bias s / (n + shrinkage).
+
+    Args:
+        responses: user, movie; one row per user, of either partition.
+        histories: user, movie, rating of the same users.
+        item_means: movie, prediction: means from the train histories.
+        global_mean: stands for the mean of a movie that has none.
+        shrinkage: ratings without a bias added to each user's own.
+    """
+    means = item_means.select("movie", mean=nw.col("prediction").cast(nw.Float64()))
+    mean = nw.col("mean").fill_null(global_mean)
+    bias = (
+        histories.select("user", "movie", "rating")
+        .join(means, on="movie", how="left")
+        .select("user", residual=nw.col("rating").cast(nw.Float64()) - mean)
+        .group_by("user")
+        .agg(total=nw.col("residual").sum(), n=nw.len())
+        .select("user", bias=nw.col("total") / (nw.col("n") + shrinkage))
+    )
+    predicted = (
+        responses.select("user", "movie")
+        .join(means, on="movie", how="left")
+        .join(bias, on="user", how="left")
+        .with_columns(prediction=mean + nw.col("bias").fill_null(0.0))
+    )
+    return conform(predicted, RATING_PREDICTIONS)

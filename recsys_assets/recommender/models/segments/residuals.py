@@ -1,0 +1,90 @@
+"""What a segment adds to a rating's biases: residuals per (segment, movie), weighted by affinity and shrunk.
+
+Biases come from `item_neighbours`; the hard segment's mean, as case study B has it, is `ratings`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.models.segments.model import SegmentModel
+
+
+@dataclass(frozen=True)
+class SegmentResidualModel:
+    """Residuals of segments.
+
+    Attributes:
+        residuals: shape (n_segments, n_movies), float32: how far above all biases the segment rates the movie.
+        train_segments: columns user, affinity: of the users it was fitted with.
+        index: fingerprint of the dense index.
+    """
+
+    residuals: np.ndarray
+    train_segments: pl.DataFrame
+    index: str
+
+    def parts(self, user: np.ndarray, movie: np.ndarray, user_segments: nw.LazyFrame) -> np.ndarray:
+        """What the segments add to the ratings of these pairs, shape (P,): 0 for users without an affinity."""
+        users, affinity = _affinities(user_segments, len(self.residuals))
+        at = np.searchsorted(users, user)
+        found = np.append(users, -1)[at] == user
+        weights = np.where(found[:, None], np.vstack([affinity, np.zeros_like(affinity[:1])])[at], 0)
+        return np.einsum("ps,ps->p", weights, self.residuals.T[movie])
+
+    def save(self, folder: Path) -> None:
+        """Write residuals.parquet (one row per segment), users.parquet and model.json."""
+        self.train_segments.write_parquet(folder / "users.parquet")
+        width = pl.Array(pl.Float32, self.residuals.shape[1])
+        pl.DataFrame({"residuals": pl.Series(self.residuals, dtype=width)}).write_parquet(folder / "residuals.parquet")
+        (folder / "model.json").write_text(json.dumps({"index": self.index}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "SegmentResidualModel":
+        """Read what `save` wrote."""
+        residuals = pl.read_parquet(folder / "residuals.parquet")["residuals"].to_numpy()
+        facts = json.loads((folder / "model.json").read_text())
+        return cls(residuals, pl.read_parquet(folder / "users.parquet"), facts["index"])
+
+
+def fit_residuals(
+    histories: nw.LazyFrame,
+    *,
+    index: Index,
+    segment_model: SegmentModel,
+    item_neighbours_model: ItemNeighboursModel,
+    shrinkage: float = 20.0,
+) -> SegmentResidualModel:
+    """Mean residual per (segment, movie), each rating counted by its user's affinity.
+
+    Args:
+        histories: user, movie, rating: of the train users.
+        index: the dense index the ids come from.
+        segment_model: says the affinities of these users. Not `user_segments`, which knows the test users too.
+        item_neighbours_model: has the biases.
+        shrinkage: ratings without a residual added to each pair's own.
+    """
+    users, rated = user_movie_matrix(histories, n_movies=index.n_movies)
+    _, residual = item_neighbours_model.residuals(rated)
+    affinity = segment_model.transform(rated)
+    given = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
+    summed, weight = (residual.T @ affinity).T, (given.T @ affinity).T
+    residuals = (summed / np.maximum(weight + shrinkage, 1e-9)).astype(np.float32)
+    affinities = pl.Series(affinity, dtype=pl.Array(pl.Float32, segment_model.n_segments)).arr.to_list()
+    return SegmentResidualModel(residuals, pl.DataFrame({"user": users, "affinity": affinities}), index.fingerprint)
+
+
+def _affinities(user_segments: nw.LazyFrame, n_segments: int) -> tuple[np.ndarray, np.ndarray]:
+    """The users, ascending, and their affinities, shape (users, n_segments)."""
+    table = to_polars(user_segments, "user", "affinity").sort("user")
+    affinity = table["affinity"].cast(pl.List(pl.Float32)).list.to_array(n_segments).to_numpy()
+    return table["user"].to_numpy(), affinity

@@ -1,0 +1,190 @@
+"""How the segments' shares of the users' affinity move from one refresh to the next: the table `segment_shares`.
+
+The segments of two fits bear no common numbers, so they are matched by what they are about before they are compared.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.models.segments.model import SegmentModel
+from recsys_assets.recommender.models.segments.profiles import affinities
+
+_NAMED_BY = 2
+_PRESENT, _PREVIOUS = "present", "previous"
+_MOVIES_FILE, _SEGMENTS_FILE = "movies.parquet", "segments.json"
+
+
+@dataclass(frozen=True, eq=False)
+class SizedSegments:
+    """The segments of one fit, as those of another are matched and compared with them.
+
+    Attributes:
+        names: of each segment, the titles of its first movies by probability.
+        shares: shape (n_segments,), float64: mean affinity of the users with a history; sums to one.
+        movie_ids: ids in the source of the M' movies that the fit knows. Dense indices may be others the next time.
+        probabilities: shape (n_segments, M'), float32: probability of each movie in each segment.
+    """
+
+    names: tuple[str, ...]
+    shares: np.ndarray
+    movie_ids: np.ndarray
+    probabilities: np.ndarray
+
+    @classmethod
+    def of(
+        cls, model: SegmentModel, user_segments: nw.LazyFrame, movies: nw.LazyFrame, *, n_users: int
+    ) -> "SizedSegments":
+        """What is compared of a fitted model.
+
+        Args:
+            model: the fitted segments.
+            user_segments: table `user_segments` of this model.
+            movies: movie, movie_id, title; a movie without a title is named by its id.
+            n_users: number of users, with a history or without.
+        """
+        catalogue = to_polars(movies.select("movie", "movie_id", name=nw.coalesce("title", "movie_id"))).sort("movie")
+        known = catalogue[model.movies]
+        probabilities = model.movie_probabilities[:, model.movies].astype(np.float32)
+        first = np.argsort(-probabilities, axis=1, kind="stable")[:, :_NAMED_BY]
+        total = affinities(user_segments, n_users=n_users, n_segments=model.n_segments).sum(axis=0, dtype=np.float64)
+        return cls(
+            names=tuple(" · ".join(known["name"][columns]) for columns in first),
+            shares=total / total.sum(),
+            movie_ids=known["movie_id"].to_numpy(),
+            probabilities=probabilities,
+        )
+
+    def is_same_as(self, other: "SizedSegments") -> bool:
+        """Whether the two are the same segments of the same sizes; titles do not count."""
+        return (
+            np.array_equal(self.movie_ids, other.movie_ids)
+            and np.array_equal(self.probabilities, other.probabilities)
+            and np.array_equal(self.shares, other.shares)
+        )
+
+    def similarity(self, other: "SizedSegments") -> np.ndarray:
+        """Bhattacharyya coefficients of these segments' movie distributions with the others', 0 to 1.
+
+        Σ √(p q) over the movies that both fits know, each distribution scaled to sum to one over them; 1 less the
+        squared Hellinger distance (Bhattacharyya 1943). 0 throughout where no movie is known to both.
+
+        Returns:
+            Shape (n_segments, n_segments of the other), float64.
+        """
+        _, mine, others = np.intersect1d(self.movie_ids, other.movie_ids, return_indices=True)
+        return np.minimum(_roots(self.probabilities[:, mine]) @ _roots(other.probabilities[:, others]).T, 1.0)
+
+    def save(self, folder: Path) -> None:
+        """Write movies.parquet and segments.json."""
+        by_movie = {"movie_id": self.movie_ids.tolist(), "probabilities": self.probabilities.T}
+        pl.DataFrame(by_movie, schema_overrides={"movie_id": pl.String}).write_parquet(folder / _MOVIES_FILE)
+        facts = {"names": self.names, "shares": self.shares.tolist()}
+        (folder / _SEGMENTS_FILE).write_text(json.dumps(facts, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "SizedSegments":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / _SEGMENTS_FILE).read_text())
+        by_movie = pl.read_parquet(folder / _MOVIES_FILE)
+        return cls(
+            names=tuple(facts["names"]),
+            shares=np.array(facts["shares"]),
+            movie_ids=by_movie["movie_id"].to_numpy(),
+            probabilities=by_movie["probabilities"].to_numpy().T,
+        )
+
+
+def _roots(probabilities: np.ndarray) -> np.ndarray:
+    """Square roots of the rows scaled to sum to one; a row of zeros stays one."""
+    totals = probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    return np.sqrt(np.divide(probabilities, totals, out=np.zeros(probabilities.shape), where=totals > 0))
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedSegments:
+    """The present segments and those that they are compared with: all that the next refresh needs of this one.
+
+    Attributes:
+        present: of the last fit.
+        previous: of the last fit that was another; None where there was none.
+    """
+
+    present: SizedSegments
+    previous: SizedSegments | None = None
+
+    def followed_by(self, present: SizedSegments) -> "ComparedSegments":
+        """The comparison after another fit; the same one where it brought nothing new."""
+        return ComparedSegments(present, self.previous if present.is_same_as(self.present) else self.present)
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """The table `segment_shares`: a row per present segment, then one per segment of before that has no partner.
+
+        Segments become partners so that the sum of their similarities is as large as possible (Kuhn 1955), each with
+        one at most. Where there are more on one side, or two have no movie in common, some have none.
+        """
+        now = _rows(self.present)
+        before = _rows(self.previous) if self.previous else now.clear()
+        pairs = _partners(self.present.similarity(self.previous) if self.previous else np.empty((0, 0)))
+        return (
+            now.join(pairs, on="segment", how="left")
+            .join(before.select(pl.all().name.prefix("previous_")), on="previous_segment", how="full", coalesce=True)
+            .sort("segment", "previous_segment", nulls_last=True)
+            .select(*TABLES["segment_shares"].columns)
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write what `SizedSegments` writes, once or twice."""
+        for name, sized in ((_PRESENT, self.present), (_PREVIOUS, self.previous)):
+            if sized is not None:
+                (folder / name).mkdir()
+                sized.save(folder / name)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ComparedSegments":
+        """Read what `save` wrote."""
+        previous = folder / _PREVIOUS
+        return cls(SizedSegments.load(folder / _PRESENT), SizedSegments.load(previous) if previous.exists() else None)
+
+
+def _rows(segments: SizedSegments) -> pl.DataFrame:
+    numbers = np.arange(len(segments.shares), dtype=np.int32)
+    return pl.DataFrame({"segment": numbers, "share": segments.shares, "name": segments.names})
+
+
+def _partners(similarity: np.ndarray) -> pl.DataFrame:
+    """segment, previous_segment, similarity of every pair."""
+    from scipy.optimize import linear_sum_assignment
+
+    segment, previous = (places.astype(np.int32) for places in linear_sum_assignment(similarity, maximize=True))
+    pairs = {"segment": segment, "previous_segment": previous, "similarity": similarity[segment, previous]}
+    return pl.DataFrame(pairs).filter(pl.col("similarity") > 0)
+
+
+def share_shift(segment_shares: pl.DataFrame) -> float | None:
+    """Total variation distance: the share of the users' affinity that would have to belong to another segment.
+
+    None where there is nothing before. A segment without a partner counts whole, as come or as gone.
+    """
+    if segment_shares["previous_share"].is_null().all():
+        return None
+    return float(segment_shares.select(_moved().abs().sum() / 2).item())
+
+
+def largest_shift(segment_shares: pl.DataFrame) -> tuple[str, float]:
+    """The segment whose share has moved most, in words, and by how much; of shares with something before."""
+    row = segment_shares.with_columns(moved=_moved()).sort(pl.col("moved").abs(), descending=True).row(0, named=True)
+    if row["segment"] is None:
+        return f"{row['previous_name']}, which was segment {row['previous_segment']} and is none any more", row["moved"]
+    return f"segment {row['segment']}, {row['name']}", row["moved"]
+
+
+def _moved() -> pl.Expr:
+    return pl.col("share").fill_null(0) - pl.col("previous_share").fill_null(0)

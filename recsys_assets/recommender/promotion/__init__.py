@@ -1,0 +1,1 @@
+"""Whether another configuration may replace the one in use."""

@@ -1,0 +1,420 @@
+"""The gate before what users are shown: whether a newly trained configuration replaces the one in use.
+
+Configurations, contests between models on the same test rows, and the verdict. Where earlier promotions are kept, and
+what is fitted again because of them, is not known here.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
+from recsys_assets.recommender.evaluation.measured import difference
+from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
+from recsys_assets.recommender.evaluation.rows import ScoredRows
+from recsys_assets.recommender.evaluation.score_table import BASELINE, DECIDING
+from recsys_assets.recommender.registry import Entry, Parameters, Task
+from recsys_assets.recommender.registry.fitting import Refit, entry, parameters_of
+
+Verdict = Literal["promoted", "kept", "rolled back"]
+_FILE = "configuration.json"
+BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
+_LIST_LENGTH = 10
+_LISTS: Task = "top_n"
+# Standard errors from the middle of a 95 % interval to its ends; and what is found in 80 % of cases, by these ends.
+_Z = 1.96
+_DETECTABLE = _Z + 0.84
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model of a configuration, with everything that its predictions depend on beside the data.
+
+    Attributes:
+        model: as in the score tables.
+        settings: parameters by section, seeds included.
+    """
+
+    model: str
+    settings: Mapping[str, Mapping[str, Any]]
+
+    def can_be_fitted(self, task: Task, parameters: Parameters) -> bool:
+        """Whether this version of the code still has the model, with settings of these names.
+
+        Args:
+            task: of the model.
+            parameters: of all stages by section, whatever their values.
+        """
+        own = {
+            section: {knob: self.settings.get(section, {}).get(knob, value) for knob, value in knobs.items()}
+            for section, knobs in parameters.items()
+            if isinstance(knobs, Mapping)
+        }
+        try:
+            # Which settings a model depends on may follow from their values.
+            return parameters_of(entry(task, self.model), own) == self.settings
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is trained: a model that rates and a model that ranks, which is the one that is served.
+
+    Attributes:
+        rating: scored under `time_cut`.
+        ranking: scored under `top_n`.
+    """
+
+    rating: Part
+    ranking: Part
+
+    @classmethod
+    def of(cls, parameters: Parameters, *, rating_model: str, ranking_model: str) -> "Configuration":
+        """The configuration of these parameters, by section, with the models of these names."""
+        models = (entry("time_cut", rating_model), entry("top_n", ranking_model))
+        rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
+        return cls(rating, ranking)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Configuration":
+        """From what `asdict` gave."""
+        return cls(Part(**content["rating"]), Part(**content["ranking"]))
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @property
+    def parts(self) -> dict[Task, Part]:
+        """By the task of the model."""
+        return {"time_cut": self.rating, "top_n": self.ranking}
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The registry's entries of both models.
+
+        Raises:
+            ValueError: the registry knows one of them no more.
+        """
+        return [entry(task, part.model) for task, part in self.parts.items()]
+
+    @property
+    def parameters(self) -> dict[str, Mapping[str, Any]]:
+        """The settings of both parts, by section."""
+        return {**self.rating.settings, **self.ranking.settings}
+
+    @property
+    def name(self) -> str:
+        """Eight hexadecimal digits, the same for the same models and settings."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:8]
+
+    def save(self, folder: Path) -> None:
+        """Write configuration.json."""
+        (folder / _FILE).write_text(json.dumps(self.content, indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Configuration":
+        """Read what `save` wrote."""
+        return cls.from_dict(json.loads((folder / _FILE).read_text()))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Two models on the same rows, resampled alike.
+
+    Attributes:
+        metric: higher is better.
+        model: the challenger.
+        score: its score.
+        opponent: the baseline, or the configuration in use.
+        opponent_score: its score.
+        difference: score - opponent_score.
+        low: lower end of the 95 % interval of the difference, paired bootstrap over users.
+        high: its upper end.
+        score_low: lower end of the 95 % interval of the score itself; NaN in records of before 0.4.
+        score_high: its upper end.
+    """
+
+    metric: str
+    model: str
+    score: float
+    opponent: str
+    opponent_score: float
+    difference: float
+    low: float
+    high: float
+    score_low: float = math.nan
+    score_high: float = math.nan
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is about what users are shown, and tells the two apart at all: nobody is shown predicted ratings,
+        and two models that show everybody what scores alike are not told apart."""
+        return self.metric == DECIDING and (self.low, self.difference, self.high) != (0, 0, 0)
+
+    def is_against(self, configuration: Configuration) -> bool:
+        """Whether the opponent is the ranking model of this configuration."""
+        return self.opponent == _named(configuration)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the whole interval of the difference lies below zero."""
+        return self.decides and self.high < 0
+
+    @property
+    def power(self) -> str:
+        """In words, which loss passes and which one would be found out."""
+        error = (self.high - self.low) / (2 * _Z)
+        margin, found = self.high - self.difference, _DETECTABLE * error
+        return f"a loss of up to {margin:.4f} passes, one of {found:.4f} is found in 4 of 5 cases"
+
+    def __str__(self) -> str:
+        numbers = f"{self.score:.4f} against {self.opponent_score:.4f}"
+        return f"{self.metric} {numbers} of {self.opponent} (difference {self.low:+.4f} to {self.high:+.4f})"
+
+
+def _named(configuration: Configuration) -> str:
+    return f"{configuration.ranking.model} {configuration.name}"
+
+
+# The models of one configuration, or the baselines: name and per-user scores by task.
+Scored = Mapping[Task, tuple[str, UserMetric]]
+
+
+class Contests:
+    """Contests on the test rows: of rating models by the rating of the top 5 %, of ranking models by NDCG at 10.
+
+    Args:
+        test_ratings: table ratings.
+        item_mean: predictions of the item mean, the fallback where a rating model has none of its own.
+        lowest_relevant: lowest rating of a relevant movie.
+        seed: of ties and bootstrap.
+        n_resamples: bootstrap resamples.
+    """
+
+    def __init__(
+        self,
+        test_ratings: nw.LazyFrame,
+        item_mean: nw.LazyFrame,
+        *,
+        lowest_relevant: float,
+        seed: int,
+        n_resamples: int,
+    ) -> None:
+        self._seed, self._n_resamples = seed, n_resamples
+        rows = to_polars(test_ratings, "user", "movie", "rating")
+        self._rated = ScoredRows.of(rows, seed=seed)
+        self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= lowest_relevant), seed=seed)
+        self._fallback = self._rated.complete_ratings_of(BASELINE, item_mean)
+
+    def scored(self, predictions: Mapping[Entry, nw.LazyFrame]) -> Scored:
+        """Per-user scores of these models, one per task."""
+        measure = {"time_cut": self._rating, "top_n": self._ranking}
+        return {entry.task: (entry.name, measure[entry.task](entry.name, rows)) for entry, rows in predictions.items()}
+
+    def _rating(self, model: str, predictions: nw.LazyFrame) -> UserMetric:
+        own = self._rated.ratings_of(model, predictions)
+        return RatingMetrics(self._rated).top5_rating(np.where(np.isnan(own), self._fallback, own))
+
+    def _ranking(self, model: str, ranks: nw.LazyFrame) -> UserMetric:
+        scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
+        return next(score for score in scores if score.name.startswith("ndcg"))
+
+    def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Contest]:
+        """One contest per task, where its score is defined: there is no NDCG without a liked movie.
+
+        Args:
+            challengers: the new models.
+            opponents: baselines, or the models in use.
+            configuration: name of the configuration that the opponents are of.
+        """
+        contests = (
+            self._contest(model, metric, f"{opponents[task][0]} {configuration}".strip(), opponents[task][1])
+            for task, (model, metric) in challengers.items()
+        )
+        return [contest for contest in contests if contest]
+
+    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Contest | None:
+        paired = difference(metric, other, "difference")
+        everyone = np.ones(len(metric.parts[0]), dtype=bool)
+        scores = estimates([metric, other, paired], everyone, seed=self._seed, n_resamples=self._n_resamples)
+        own, theirs, gap = scores
+        if own is None or theirs is None or gap is None:
+            return None
+        return Contest(
+            metric.name,
+            model,
+            own.value,
+            opponent,
+            theirs.value,
+            gap.value,
+            gap.low,
+            gap.high,
+            score_low=own.low,
+            score_high=own.high,
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which configuration is used from now on, and why.
+
+    Attributes:
+        verdict: `promoted`: the candidate; `kept`: the one before; `rolled back`: one that a person chose.
+        reason: in words.
+    """
+
+    verdict: Verdict
+    reason: str
+
+
+def decide(
+    candidate: Configuration,
+    current: Configuration | None,
+    *,
+    baseline: Sequence[Contest],
+    champion: Sequence[Contest],
+    best: Sequence[Contest] = (),
+    withdrawn: Collection[str] = (),
+    outdated: Collection[str] = (),
+    undefined: Collection[str] = (),
+) -> Decision:
+    """Whether the candidate replaces the configuration in use; by the lists alone, which are what users are shown.
+
+    It does if it beats popularity and is not worse than the current one: the whole interval of the difference does not
+    lie below zero. So a loss that chance explains passes, once: where the best configuration ever promoted is another
+    one than the current one, ground has been lost already, and the candidate has to be level with the best. The first
+    one is used whatever its scores, and so is one that follows a ranking model which cannot be fitted any more: without
+    it there would be nothing to show. What cannot be compared decides nothing.
+
+    Args:
+        candidate: the newly trained configuration.
+        current: the one in use, None where there is none.
+        baseline: against item mean and popularity.
+        champion: against the current one.
+        best: against the best one ever promoted, where that is another one than the current one.
+        withdrawn: names of configurations that a person rolled back from.
+        outdated: ranking models in use that this version of the code cannot fit again: nothing was compared with them.
+        undefined: metrics of lists without which the test ratings leave the contests.
+    """
+    lost = [str(contest) for contest in baseline if contest.decides and contest.difference <= 0]
+    worse = [f"{contest}; {contest.power}" for contest in champion if contest.is_lost]
+    below = [f"{contest}; what is in use has lost the margin already" for contest in best if contest.difference < 0]
+    unknown = f"the test ratings do not define {' and '.join(undefined)}" if undefined else ""
+    doubts = [*([f"they do not beat the baseline: {'; '.join(lost)}"] if lost else []), *filter(None, [unknown])]
+    but = f", but {', and '.join(doubts)}." if doubts else ", and they beat the baseline."
+    if current is None:
+        return Decision("promoted", f"These are the first settings{but}")
+    if outdated:
+        why = f"{' and '.join(outdated)} in use is of another version of this package and cannot be fitted any more"
+        return Decision("promoted", f"{why}; the new settings are used{but}")
+    if candidate == current:
+        return Decision("kept", f"The settings are those in use{but}")
+    if candidate.name in withdrawn:
+        return Decision("kept", "Somebody rolled back from these settings; to use them again, roll back to them.")
+    if undefined:
+        return Decision("promoted", f"The new settings are used as they were meant: {unknown}, so nothing is compared.")
+    if lost:
+        return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
+    if worse:
+        return Decision("kept", f"The new settings are worse than those in use: {'; '.join(worse)}.")
+    if below:
+        return Decision("kept", f"The new settings are below the best ever promoted: {'; '.join(below)}.")
+    compared = [f"{contest}; {contest.power}" if contest.decides else str(contest) for contest in champion]
+    told = f", and are not worse than those in use: {'; '.join(compared)}" if compared else ""
+    level = f", and are level with the best ever promoted: {'; '.join(map(str, best))}" if best else ""
+    return Decision("promoted", f"The new settings beat the baseline{told}{level}.")
+
+
+def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Contest]]]) -> Configuration | None:
+    """The best configuration of those that came into use, by the decisions in their order; None where none did.
+
+    The first one, or the one that a person went back to, until another one is better than it by a whole interval. One
+    that was only luckier is not: else a row of such would each be measured by the one before.
+    """
+    best = None
+    for verdict, configuration, contests in decisions:
+        if verdict == "kept":
+            continue
+        better = best and any(each.decides and each.low > 0 and each.is_against(best) for each in contests)
+        if best is None or verdict == "rolled back" or better:
+            best = configuration
+    return best
+
+
+def gate(
+    candidate: Configuration,
+    current: Configuration | None,
+    predictions: Mapping[Entry, nw.LazyFrame],
+    train_ratings: nw.LazyFrame,
+    test_ratings: nw.LazyFrame,
+    *,
+    parameters: Parameters,
+    refit: Callable[[Configuration], Refit],
+    best: Configuration | None = None,
+    withdrawn: Collection[str],
+    seed: int,
+    n_resamples: int,
+) -> tuple[Decision, list[Contest]]:
+    """Let the candidate compete with its baselines, the configuration in use and the best one ever, and decide.
+
+    Args:
+        candidate: the newly trained configuration.
+        current: the one in use, None where there is none.
+        predictions: of the candidate's models and of the baselines, for the test ratings.
+        train_ratings: table ratings, what the candidate was trained on.
+        test_ratings: table ratings.
+        parameters: the present settings of all stages by section.
+        refit: how another one is fitted again on the present training ratings. Its old predictions would be of other
+            rows as soon as there are new ratings; so it is only called when the settings differ.
+        best: the best one ever promoted, by `best_of`.
+        withdrawn: names of configurations that a person rolled back from.
+        seed: of ties and bootstrap.
+        n_resamples: bootstrap resamples.
+    """
+    contests = Contests(
+        test_ratings,
+        predictions[BASELINES[0]],
+        lowest_relevant=relevant_from(train_ratings),
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
+    baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
+    undefined = [] if any(contest.metric == DECIDING for contest in baseline) else [DECIDING]
+    is_new = current and candidate != current and candidate.name not in withdrawn and not undefined
+
+    def against(other: Configuration | None) -> list[Contest]:
+        if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS, parameters):
+            return []
+        model = entry(_LISTS, other.ranking.model)
+        # What both have in common predicts the same, and need not be fitted twice.
+        is_shared = other.ranking == candidate.ranking
+        rows = predictions[model] if is_shared else refit(other).predictions(model)
+        return contests.between({_LISTS: challengers[_LISTS]}, contests.scored({model: rows}), other.name)
+
+    is_outdated = current is not None and not current.ranking.can_be_fitted(_LISTS, parameters)
+    champion = against(current)
+    above = against(best) if best and current and best.ranking != current.ranking else []
+    decision = decide(
+        candidate,
+        current,
+        baseline=baseline,
+        champion=champion,
+        best=above,
+        withdrawn=withdrawn,
+        outdated=[current.ranking.model] if current and is_outdated else [],
+        undefined=undefined,
+    )
+    return decision, [*baseline, *champion, *above]

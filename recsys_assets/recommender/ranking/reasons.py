@@ -1,0 +1,48 @@
+"""Why a user is shown a movie: its own ratings that carried the movie's score most.
+
+Models say what each rating contributes; here the contributions become a table.
+"""
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.ranking.rankings import Ranker, rows_of
+
+_SCHEMA = {**dict.fromkeys(("user", "movie", "place", "because"), pl.Int32), "rating": pl.Float32, "share": pl.Float64}
+
+
+def reasons(best: pl.DataFrame, rated: nw.LazyFrame, ranker: Ranker, *, n: int = 3) -> pl.DataFrame:
+    """The ratings that carried each recommendation most: user, movie, place (from 1), because (movie), rating, share.
+
+    Only ratings that speak for the movie are reasons; a low one does where it speaks against movies unlike this one.
+    `share` is what one of them adds, of all that they add. A recommendation that no rating speaks for, such as those of
+    a new user, has no row.
+
+    Args:
+        best: user, movie; what is recommended.
+        rated: user, movie, rating.
+        ranker: of the model that recommends.
+        n: reasons per recommendation.
+    """
+    if ranker.contributions is None:
+        return pl.DataFrame(schema=_SCHEMA)
+    sought = best.sort("user", "movie")
+    users, starts = np.unique(sought["user"].to_numpy(), return_index=True)
+    movies_of = np.split(sought["movie"].to_numpy(), starts[1:])
+    own = rows_of(users, *user_movie_matrix(rated, n_movies=len(ranker.movie_known)))
+    found = []
+    for row in np.flatnonzero(np.diff(own.indptr)):
+        cells = slice(own.indptr[row], own.indptr[row + 1])
+        because, rating, movies = own.indices[cells], own.data[cells], movies_of[row]
+        speaking = np.maximum(ranker.contributions(because, rating, movies), 0)
+        order = np.argsort(-speaking, axis=0, kind="stable")[:n]
+        value = np.take_along_axis(speaking, order, axis=0)
+        column, place = np.nonzero(value.T > 0)
+        reason = order[place, column]
+        share = value[place, column] / speaking.sum(axis=0)[column]
+        user = np.full(len(place), users[row])
+        found.append((user, movies[column], place + 1, because[reason], rating[reason], share))
+    columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return pl.DataFrame(dict(zip(_SCHEMA, columns, strict=False)), schema=_SCHEMA)

@@ -1,0 +1,162 @@
+"""Which code computes a score: hashes of the source behind models, so that a trial tells whether the same code made it.
+
+A module counts whole, with every module of `recommender` that it imports; comments, docstrings and layout do not count.
+The modules of the registry name every model. Of them only what belongs to the model counts, else a change of one model
+would change all hashes.
+"""
+
+import ast
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from recsys_assets.recommender.registry import Entry, Fit, Parameters
+from recsys_assets.recommender.registry.fitting import fits_behind
+
+PACKAGE = "recsys_assets.recommender"
+_REGISTRY = f"{PACKAGE}.registry"
+# What fits and predicts, whatever the model.
+_ALWAYS = (f"{_REGISTRY}.fitting", f"{_REGISTRY}.types")
+# Their algorithms compute the models. Only the first two numbers count: the third one mends mistakes.
+_LIBRARIES = ("numba", "numpy", "pyspark", "scikit-learn", "scipy")
+_INSTALLED = Path(__file__).resolve().parents[3]
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def libraries() -> str:
+    """The versions of the libraries that compute models."""
+    return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in _LIBRARIES)
+
+
+class Sources:
+    """The source of this package.
+
+    Args:
+        root: the folder that holds `recsys_assets`; by default the one that is running.
+    """
+
+    def __init__(self, root: Path = _INSTALLED) -> None:
+        self._root = root
+        self._tree = cache(self._read)
+        self._module = cache(self._summary)
+
+    def code_of_model(self, model: Entry, parameters: Parameters, *modules: str) -> str:
+        """A hash of everything that fits and predicts an entry of the registry.
+
+        Args:
+            model: the entry.
+            parameters: by section; models without weight with them do not count.
+            modules: further modules that compute the score, by their name in `recommender`.
+        """
+        pieces = set(self._of_modules((*_ALWAYS, *(f"{PACKAGE}.{name}" for name in modules))))
+        for fit in {fit for name in model.needed(parameters) for fit in fits_behind(name)}:
+            pieces.update(self._of_fit(fit))
+        pieces.update(self._of_entry(model))
+        return _hashed(pieces)
+
+    def _of_entry(self, of: Entry) -> Iterator[str]:
+        for function in (of.function, of.idle):
+            if callable(function):
+                yield from self._of_function(function)
+        yield repr((of.name, of.task, of.needs))
+
+    def _of_fit(self, fit: Fit) -> Iterator[str]:
+        function = fit.function
+        if isinstance(function, partial):
+            yield repr(sorted(function.keywords.items()))
+            function = function.func
+        yield repr((fit.asset, fit.table, fit.settings, fit.others))
+        yield from self._of_function(function)
+        yield from self._of_modules((fit.model_type.__module__,))
+
+    def _of_function(self, function: Callable[..., Any]) -> Iterator[str]:
+        if function.__module__.startswith(_REGISTRY):
+            yield from self._of_names(function.__module__, {function.__name__})
+        else:
+            yield from self._of_modules((function.__module__,))
+
+    def _of_names(self, module: str, names: Iterable[str]) -> Iterator[str]:
+        """The definitions of these names in a module of the registry, and of every name that they use."""
+        bound = _bound(self._tree(module))
+        seen, pending = set[str](), list(names)
+        while pending:
+            name = pending.pop()
+            if name in seen or name not in bound:
+                continue
+            seen.add(name)
+            node = bound[name]
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield from self._of_modules(_imported(node, name))
+            else:
+                yield ast.dump(node)
+                pending += [used.id for used in ast.walk(node) if isinstance(used, ast.Name)]
+
+    def _of_modules(self, modules: Iterable[str]) -> Iterator[str]:
+        """These modules and all that they import; those of the registry only where they are named themselves."""
+        seen, pending = set[str](), list(modules)
+        while pending:
+            module = pending.pop()
+            if module in seen or self._tree(module) is None:
+                continue
+            seen.add(module)
+            digest, imported = self._module(module)
+            yield digest
+            pending += imported
+
+    def _summary(self, module: str) -> tuple[str, frozenset[str]]:
+        """A hash of a module, and what it imports of `recommender` beside the registry."""
+        tree = self._tree(module)
+        assert tree is not None
+        nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+        found = {name for node in nodes for name in _imported(node)}
+        followed = {name for name in found if name.startswith(PACKAGE) and not name.startswith(_REGISTRY)}
+        return _hashed([module, ast.dump(tree)]), frozenset(followed)
+
+    def _read(self, module: str) -> ast.Module | None:
+        """A module without docstrings; None where the name is none of a module of this package."""
+        if not module.startswith("recsys_assets"):
+            return None
+        path = self._root.joinpath(*module.split("."))
+        file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if not file.exists():
+            return None
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
+        return tree
+
+
+SOURCES = Sources()
+
+
+def _imported(node: ast.Import | ast.ImportFrom, name: str | None = None) -> set[str]:
+    """The modules that an import names, which may be the thing imported itself; for one name, those behind it."""
+    names = [alias for alias in node.names if name in (None, alias.asname, alias.name)]
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in names}
+    return {str(node.module), *(f"{node.module}.{alias.name}" for alias in names)}
+
+
+def _bound(tree: ast.Module | None) -> dict[str, ast.stmt]:
+    """What a module defines, by name."""
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body if tree else ():
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name: node for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign):
+            found |= {
+                name.id: node for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)
+            }
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found[node.target.id] = node
+    return found
+
+
+def _hashed(pieces: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(set(pieces))).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""What users are shown: lists for everybody, newcomers included."""

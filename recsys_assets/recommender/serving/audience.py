@@ -1,0 +1,106 @@
+"""The users and movies that a served model was fitted with, by original id, and what it knows of the users.
+
+Stored with the model, so that it can recommend while the present users and movies are numbered otherwise, and to users
+who came later. How movies are scored is the model's business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.data.index import renumber
+
+_FILES = ("users", "movies", "features")
+
+
+@dataclass(frozen=True)
+class Audience:
+    """Id maps, features and clusters, each in the order of the dense index.
+
+    Attributes:
+        users: user, user_id, cluster.
+        movies: movie, movie_id.
+        features: table user_features.
+    """
+
+    users: pl.DataFrame
+    movies: pl.DataFrame
+    features: pl.DataFrame
+
+    @classmethod
+    def of(cls, tables: Mapping[str, nw.LazyFrame]) -> "Audience":
+        """From the tables users, movies, user_features and user_clusters."""
+        users = to_polars(tables["users"], "user", "user_id")
+        with_cluster = users.join(to_polars(tables["user_clusters"]), on="user").sort("user")
+        movies = to_polars(tables["movies"], "movie", "movie_id").sort("movie")
+        return cls(with_cluster, movies, to_polars(tables["user_features"]).sort("user"))
+
+    @property
+    def tables(self) -> dict[str, nw.LazyFrame]:
+        """users, movies, user_features and user_clusters, as a ranker takes them."""
+        tables = {
+            "users": self.users.select("user", "user_id"),
+            "movies": self.movies,
+            "user_features": self.features,
+            "user_clusters": self.users.select("user", "cluster"),
+        }
+        return {name: lazy(table) for name, table in tables.items()}
+
+    def number(self, user_id: str) -> int | None:
+        """The dense index of a user; None for one who came after the fit."""
+        found = self.users.filter(user_id=user_id)["user"]
+        return int(found[0]) if len(found) else None
+
+    def with_newcomer(self, user_id: str, features: pl.DataFrame) -> "Audience":
+        """The same with one more user, who is the last.
+
+        Args:
+            user_id: of the newcomer.
+            features: a row of table user_features; no row for somebody of whom nothing is known. Columns that were not
+                there at the fit count for nothing, as does what is not known: 0, the mean of a number, no category.
+
+        The newcomer belongs to the cluster whose mean is nearest.
+        """
+        own = self.features.clear(1).fill_null(0).with_columns(user=pl.lit(len(self.users), pl.Int32))
+        if len(features):
+            shared = [name for name in features.columns if name in own.columns and name != "user"]
+            own = own.with_columns(features.select(shared).cast(pl.Float64).get_columns())
+        together = pl.concat([self.features, own], how="vertical_relaxed")
+        row = {"user": len(self.users), "user_id": user_id, "cluster": self._nearest_cluster(own)}
+        users = pl.concat([self.users, pl.DataFrame([row], schema=self.users.schema)])
+        return replace(self, users=users, features=together)
+
+    def _nearest_cluster(self, features: pl.DataFrame) -> int:
+        cluster = self.users["cluster"].to_numpy()
+        known, own = (table.drop("user").to_numpy() for table in (self.features, features))
+        numbers = np.unique(cluster)
+        if not own.size:
+            return int(numbers[0])
+        means = np.array([known[cluster == number].mean(axis=0) for number in numbers])
+        return int(numbers[np.argmin(((means - own) ** 2).sum(axis=1))])
+
+    def ratings(self, ratings: pl.LazyFrame, users: pl.LazyFrame, movies: pl.LazyFrame) -> pl.LazyFrame:
+        """Ratings in the numbers of this audience, without users and movies that it does not know.
+
+        Args:
+            ratings: table ratings.
+            users: table users, in whose numbers the ratings are.
+            movies: table movies.
+        """
+        of_users = renumber(ratings, "user", users, self.users.lazy())
+        return renumber(of_users, "movie", movies, self.movies.lazy())
+
+    def save(self, folder: Path) -> None:
+        """Write one Parquet file per table."""
+        for name in _FILES:
+            getattr(self, name).write_parquet(folder / f"{name}.parquet")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Audience":
+        """Read what `save` wrote."""
+        return cls(*(pl.read_parquet(folder / f"{name}.parquet") for name in _FILES))

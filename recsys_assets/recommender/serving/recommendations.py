@@ -1,0 +1,123 @@
+"""Serving: the model of the promoted configuration, and what it recommends to everybody in the catalogue, with reasons.
+
+Any entry of the task `top_n` can be served. How one scores movies is its own business.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.ranking.rankings import Ranker
+from recsys_assets.recommender.registry import FITS
+from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.serving.audience import Audience
+
+_AUDIENCE = "audience"
+_MADE_WITH = "made_with.json"
+# The configuration of what was made by a version of before 0.5.
+UNKNOWN = ""
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """Name of the configuration that something served was made with."""
+
+    configuration: str
+
+    def save(self, folder: Path) -> None:
+        """Write made_with.json."""
+        (folder / _MADE_WITH).write_text(json.dumps({"configuration": self.configuration}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "MadeWith":
+        """Read what `save` wrote."""
+        path = folder / _MADE_WITH
+        return cls(**json.loads(path.read_text())) if path.exists() else cls(UNKNOWN)
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """The models behind one entry of the task `top_n`, fitted on all ratings.
+
+    Attributes:
+        name: of the entry.
+        models: by the name of the asset that is fitted alike on the training ratings.
+        index: fingerprint of the dense index they were fitted with.
+        audience: the users and movies of that index; None in models of before 0.5.
+        configuration: name of the configuration they are of.
+    """
+
+    name: str
+    models: Mapping[str, Any]
+    index: str
+    audience: Audience | None = None
+    configuration: str = UNKNOWN
+
+    def ranker(self, ratings: nw.LazyFrame, tables: Mapping[str, nw.LazyFrame]) -> Ranker:
+        """What scores the movies for every user.
+
+        Args:
+            ratings: table ratings; what the models were fitted on.
+            tables: users, movies, user_features, user_clusters, by name.
+        """
+        return entry("top_n", self.name).ranker(**self.models, **tables, train_ratings=ratings)
+
+    def save(self, folder: Path) -> None:
+        """Write model.json, and each model and the audience into a folder of its own."""
+        for name, model in self.models.items():
+            (folder / name).mkdir()
+            model.save(folder / name)
+        if self.audience is not None:
+            (folder / _AUDIENCE).mkdir()
+            self.audience.save(folder / _AUDIENCE)
+        facts = {"name": self.name, "models": sorted(self.models), "index": self.index}
+        (folder / "model.json").write_text(json.dumps(facts))
+        MadeWith(self.configuration).save(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ServingModel":
+        """Read what `save` wrote."""
+        facts = json.loads((folder / "model.json").read_text())
+        types: dict[str, Any] = {fit.asset: fit.model_type for fit in FITS}
+        models = {name: types[name].load(folder / name) for name in facts["models"]}
+        audience = Audience.load(folder / _AUDIENCE) if (folder / _AUDIENCE).exists() else None
+        return cls(facts["name"], models, facts["index"], audience, MadeWith.load(folder).configuration)
+
+
+def fit(name: str, refit: Refit) -> ServingModel:
+    """The models of an entry of the task `top_n`.
+
+    Args:
+        name: of the entry.
+        refit: with all ratings in the place of `train_ratings`.
+
+    Raises:
+        ValueError: there is no such entry.
+    """
+    return ServingModel(name, refit.models(entry("top_n", name)), refit.index.fingerprint)
+
+
+def recommendations(
+    best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, movies: nw.LazyFrame
+) -> pl.DataFrame:
+    """The table `recommendations`: what is recommended and why, with original ids and titles.
+
+    Args:
+        best: user, rank, movie, score; of `rankings.top_n`.
+        because: user, movie, place, because; of `reasons.reasons`.
+        users: table users.
+        movies: table movies.
+    """
+    ids = to_polars(users, "user", "user_id")
+    titles = to_polars(movies, "movie", "movie_id", "title")
+    named = titles.select(because="movie", told=pl.coalesce("title", "movie_id"))
+    told = because.join(named, on="because").sort("user", "movie", "place").group_by("user", "movie").agg("told")
+    shown = best.join(ids, on="user").join(titles, on="movie").join(told, on=["user", "movie"], how="left")
+    nothing = pl.lit([], pl.List(pl.String))
+    return shown.select("user_id", "rank", "movie_id", "title", "score", because=pl.col("told").fill_null(nothing))

@@ -1,0 +1,232 @@
+"""The quick choice of every run: which ranking model is served, and with which of the few settings that matter.
+
+The study on a small budget: some of its searches, by its trials and scores, on rolling slices of the training ratings.
+Test rows are in no slice. What follows a choice is decided outside.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+
+from recsys_assets.recommender.data.automatic import AUTO
+from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.splitting import cut_in_time
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.protocols import Tables
+from recsys_assets.recommender.registry.fitting import Parameters
+from recsys_assets.recommender.tuning.searches import (
+    SEARCHES,
+    SELECTED_KNOBS,
+    Knobs,
+    Objective,
+    Search,
+    value_of,
+    with_knobs,
+)
+from recsys_assets.recommender.tuning.slices import Slice
+from recsys_assets.recommender.tuning.trials import Trial, Trials
+from recsys_assets.recommender.tuning.tuning import Found, Tried, Tuning, improvement
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+MODEL = SELECTED_KNOBS["top_n"]
+# In the order of `SEARCHES`.
+QUICK = ("ease", "ease_offset", "liking_age", "liking", "prior", MODEL.split(".")[1])
+# Sections whose models are fitted with what is chosen.
+SECTIONS = frozenset(
+    knob.split(".")[0] for search in SEARCHES if search.name in QUICK for knob in search.grid if knob != MODEL
+)
+# Shares of the training ratings, in time: where a slice's own training ends, and where the slice ends.
+_CUTS = ((0.6, 0.8), (0.8, 1.0))
+# More ratings are sampled by user: on two cores everything then takes about a minute.
+_MOST_RATINGS = 150_000
+# Users whose lists are scored on a slice.
+_MOST_USERS = 2_000
+# Time grows with the cube of the movies that EASE knows: 2,000 take half a second.
+_MOST_MOVIES = 2_000
+_PRECISION = 10_000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings that were chosen, by knob (`ease.reg`); empty where somebody has named the model.
+
+    Attributes:
+        knobs: as `searches.with_knobs` takes them.
+    """
+
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+
+    def applied(self, parameters: Parameters) -> Parameters:
+        """The parameters with what was chosen; where nothing was, with the built-in ranking model."""
+        return with_knobs(parameters, {MODEL: value_of(parameters, MODEL), **self.knobs})
+
+    def save(self, folder: Path) -> None:
+        """Write choice.json."""
+        (folder / "choice.json").write_text(json.dumps(dict(self.knobs), indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Choice":
+        """Read what `save` wrote."""
+        return cls(json.loads((folder / "choice.json").read_text()))
+
+
+def searches(settings: Parameters) -> list[Search]:
+    """Those of `QUICK` that are done with these settings: none where a ranking model is named.
+
+    A setting that is not `auto` stays what it is.
+    """
+    if settings[MODEL.split(".")[0]][MODEL.split(".")[1]] != AUTO:
+        return []
+    quick = [search for search in SEARCHES if search.name in QUICK]
+    return [
+        search
+        for search in quick
+        if MODEL in search.grid or all(value_of(settings, knob) == AUTO for knob in search.grid)
+    ]
+
+
+def quick_choice(
+    tables: Tables,
+    settings: Parameters,
+    *,
+    trials: Path,
+    code: str,
+    spark: "Callable[[], SparkSession]",
+    scratch: Path,
+    seed: int = 0,
+    log: Callable[[str], None] = lambda _: None,
+) -> list[Found]:
+    """What is chosen on the training ratings; `tuning.chosen` gives the knobs of a `Choice`.
+
+    Every cut counts alike. Others than the automatic settings are chosen if they are surely better over all cuts, given
+    how many were tried.
+
+    Args:
+        tables: users, movies, user_features and train_ratings.
+        settings: parameters of all stages by section.
+        trials: folder where trials are kept; those of earlier choices are removed.
+        code: what trials depend on beside the package's own source: versions of libraries.
+        spark: gives the Spark session; called when a model first needs one.
+        scratch: folder for temporary files that the driver and the executors can reach.
+        seed: of samples.
+        log: called with a line per trial.
+    """
+    parameters = with_knobs(settings, {"ease.max_movies": min(settings["ease"]["max_movies"], _MOST_MOVIES)})
+    to_do = searches(settings)
+    given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
+    given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
+    cuts = [Tuning(of, **given) for of in rolling_slices(tables, seed=seed)] if to_do else []
+    found: list[Found] = []
+    for search in to_do if cuts else []:
+        found.append(_search(search, cuts, parameters, seed))
+        log(_told(found[-1]))
+        if found[-1].choice:
+            parameters = with_knobs(parameters, found[-1].choice.knobs)
+    for cut in cuts:
+        cut.forget_others()
+    return found
+
+
+def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
+    """The slices: earlier training ratings, and those after them in the test ratings' place.
+
+    Args:
+        tables: users, movies, user_features and train_ratings.
+        seed: of the users that are left out where there are many ratings.
+
+    Returns:
+        None where no rating is left on one side.
+    """
+    shared = {name: tables[name] for name in ("users", "movies", "user_features")}
+    ratings = _of_some(tables["train_ratings"], _MOST_RATINGS / max(row_count(tables["train_ratings"]), 1), seed)
+    n_ratings = row_count(ratings)
+    slices = []
+    for start, end in _CUTS:
+        trained, until = int(n_ratings * start), int(n_ratings * end)
+        if not 0 < trained < until:
+            continue
+        within = ratings if until == n_ratings else cut_in_time(ratings, "train", cut=until)
+        split = protocols.split("top_n", shared | {"ratings": within}, cut=trained)
+        scored = split["test_ratings"]
+        share = _MOST_USERS / max(row_count(scored.select("user").unique()), 1)
+        of = {**split, "test_ratings": _of_some(scored, share, seed, stream=1)}
+        slices.append(Slice(f"quick_{start:g}", "top_n", of))
+    return slices
+
+
+def _of_some(ratings: nw.LazyFrame, share: float, seed: int, *, stream: int = 0) -> nw.LazyFrame:
+    """The ratings of a share of the users, by a hash; of all from a share of 1 on."""
+    if share >= 1:
+        return ratings
+    return ratings.filter(pseudo_random(seed, ["user"], stream=stream) % _PRECISION < int(share * _PRECISION))
+
+
+def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed: int) -> Found:
+    """All candidates of a search on all cuts; what is surely worse on the first ones is not fitted on the others."""
+    candidates = search.candidates(parameters, budget=math.prod(map(len, search.grid.values())), seed=seed)
+    tried: list[Tried] = []
+    default: list[Trial] = []
+    for knobs in candidates:
+        trials: list[Trial] = []
+        for cut in cuts:
+            trials.append(cut.trial(search, knobs, with_knobs(parameters, knobs)))
+            judged = _judged(search.objective, knobs, trials, default, len(candidates) - 1)
+            if judged.improvement and judged.improvement.high < 0:
+                break
+        default = default or trials
+        tried.append(judged)
+        if tried[0].value is None:
+            # On no cut a list that can be scored: no candidate will have a score.
+            break
+    return Found("quick", search, tried)
+
+
+def _judged(
+    objective: Objective, knobs: Knobs, trials: Sequence[Trial], default: Sequence[Trial], n_others: int
+) -> Tried:
+    """The mean over these cuts, held against that of the automatic settings, where these have a score.
+
+    Args:
+        objective: by what is chosen.
+        knobs: the candidate.
+        trials: its own, from the first cut on.
+        default: those of the automatic settings on all cuts; empty where they are the candidate.
+        n_others: candidates beside the automatic settings.
+    """
+    place = (objective.metric, objective.population)
+    pairs = [(own, other) for own, other in zip(trials, default or trials, strict=False) if _has_score(other, place)]
+    if not pairs or not all(_has_score(own, place) for own, _ in pairs):
+        return Tried(knobs, trials[-1], None, is_default=not default)
+    value = float(np.mean([own.score(*place) for own, _ in pairs]))
+    if not default:
+        return Tried(knobs, trials[-1], value, is_default=True)
+    better = np.mean([_drawn(own, place) - _drawn(other, place) for own, other in pairs], axis=0)
+    sign = 1 if objective.higher else -1
+    return Tried(knobs, trials[-1], value, False, improvement(sign * better, n_others=n_others))
+
+
+def _has_score(trial: Trial, place: tuple[str, str]) -> bool:
+    return trial.score(*place) is not None
+
+
+def _drawn(trial: Trial, place: tuple[str, str]) -> np.ndarray:
+    """The score of the users as they are, then those of resamples of them."""
+    return np.array([trial.score(*place), *trial.resampled_score(*place)], np.float64)
+
+
+def _told(found: Found) -> str:
+    """A line per search: what was chosen, and what it gains."""
+    if found.choice is None:
+        return f"{found.search.name}: no list of the training ratings can be scored, so nothing is chosen"
+    knobs = ", ".join(f"{knob} {value}" for knob, value in found.choice.knobs.items())
+    better = found.choice.improvement
+    gain = f", better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f})" if better else ""
+    return f"{knobs}: {found.search.objective.metric} {found.choice.value:.4f}{gain}"

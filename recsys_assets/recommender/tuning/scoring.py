@@ -1,0 +1,188 @@
+"""Every model of a protocol, with what was chosen for it, fitted on its training rows and scored on its test rows.
+
+What was scored is kept by a hash of what it depends on, like trials, so that a study that was stopped does not fit it
+again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import polars as pl
+
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
+from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
+from recsys_assets.recommender.evaluation.significance import paired_tests
+from recsys_assets.recommender.registry import ENTRIES, Entry, Task
+from recsys_assets.recommender.registry.fitting import Parameters, Refit, parameters_of
+from recsys_assets.recommender.registry.provenance import SOURCES
+from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS, value_of
+from recsys_assets.recommender.tuning.slices import fingerprint
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_POINTER = "newest"
+_SCORED_BY = "tuning.scoring"
+# From one seed to the next: more than the built-in seeds of two models are apart, else one would take over the other's.
+_SEED_STEP = 1000
+
+
+@dataclass(frozen=True)
+class ProtocolScores:
+    """What a protocol says of its models.
+
+    Attributes:
+        scores: table `study_scores`, the mean over all seeds.
+        user_scores: table `user_scores`, of the first seed.
+        paired_tests: table `paired_tests`, of the first seed.
+    """
+
+    scores: pl.DataFrame
+    user_scores: pl.DataFrame
+    paired_tests: pl.DataFrame
+
+
+class KeptScores:
+    """The scores of protocols in a folder, there whole or not at all.
+
+    Args:
+        folder: made when the first are kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def newest(self, protocol: str) -> ProtocolScores | None:
+        """Those that were asked for last; None where nobody has asked for any."""
+        path = self._folder / protocol / _POINTER
+        return _read(self._folder / protocol / path.read_text()) if path.exists() else None
+
+    def of(self, protocol: str, key: str, make: Callable[[], ProtocolScores]) -> ProtocolScores:
+        """Those of that key, which are made if they are not there; they are the newest from now on."""
+        folder = self._folder / protocol
+        if not (folder / key).exists():
+            unfinished = folder / f".{key}-{os.getpid()}"
+            unfinished.mkdir(parents=True, exist_ok=True)
+            for name, table in vars(make()).items():
+                table.write_parquet(unfinished / f"{name}.parquet")
+            unfinished.rename(folder / key)
+        pointer = folder / f".{_POINTER}-{os.getpid()}"
+        pointer.write_text(key)
+        pointer.replace(folder / _POINTER)
+        return _read(folder / key)
+
+
+def _read(folder: Path) -> ProtocolScores:
+    return ProtocolScores(
+        **{name: pl.read_parquet(folder / f"{name}.parquet") for name in ProtocolScores.__dataclass_fields__}
+    )
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores are computed.
+
+    Attributes:
+        seed: of ties, bootstrap and randomization tests; the same whatever the seed of the models.
+        n_resamples: bootstrap resamples.
+        n_seeds: seeds that models are fitted with under the pipeline's own protocols; under others it is one.
+    """
+
+    seed: int = 0
+    n_resamples: int = 1000
+    n_seeds: int = 3
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """Parameters of what is drawn when predictions are scored."""
+        return {"seed": self.seed, "n_resamples": self.n_resamples}
+
+    def seeds(self, protocol: str) -> int:
+        """How many seeds models are fitted with."""
+        return self.n_seeds if protocol in OF_THE_PIPELINE else 1
+
+
+def protocol_scores(
+    protocol: str,
+    tables: Tables,
+    parameters: Parameters,
+    how: Scoring,
+    *,
+    kept: KeptScores,
+    code: str,
+    spark: "Callable[[], SparkSession]",
+    scratch: Path,
+    log: Callable[[str], None] = lambda _: None,
+) -> ProtocolScores:
+    """The scores of all entries of the protocol's tasks, those of the chosen ones repeated as `selected`.
+
+    Args:
+        protocol: as for `protocols.split`.
+        tables: what it gave.
+        parameters: with what was chosen for this protocol, the names of the selected models included.
+        how: how scores are computed.
+        kept: where they are kept.
+        code: what scores depend on beside the package's own source: versions of libraries.
+        spark: gives the Spark session.
+        scratch: folder for temporary files that the driver and the executors can reach.
+        log: called with a line per model.
+    """
+    tasks, n_seeds = protocols.tasks(protocol), how.seeds(protocol)
+    entries = [entry for entry in ENTRIES if entry.task in tasks]
+    selected: dict[Task, str] = {task: str(value_of(parameters, SELECTED_KNOBS[task])) for task in tasks}
+    used = {f"{entry.task} {entry.name}": parameters_of(entry, parameters) for entry in entries}
+    sources = [SOURCES.code_of_model(each, parameters, _SCORED_BY) for each in entries]
+    depends_on = [protocol, fingerprint(tables), used, selected, sources, code, how.drawn, n_seeds]
+    key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+
+    def make() -> ProtocolScores:
+        fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
+        lists: dict[str, nw.LazyFrame] = {}
+        runs = []
+        for predictions, again, changed in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):
+            if protocol == "top_n":
+                log(f"{protocol}: lists for all users that are scored")
+                lists |= protocols.lists(tables, changed, again.ranker, seed=how.seed)
+            shown = dict(lists) or None
+            runs.append(
+                protocols.measured(protocol, tables, predictions, selected=selected, lists=shown, seed=how.seed)
+            )
+        scores = over_seeds([measured.scores(**how.drawn) for measured in runs])
+        return ProtocolScores(scores, runs[0].user_scores(), paired_tests(runs[0], **how.drawn))
+
+    return kept.of(protocol, key, make)
+
+
+def _by_seed(
+    protocol: str,
+    entries: Sequence[Entry],
+    fitted: Refit,
+    parameters: Parameters,
+    n_seeds: int,
+    log: Callable[[str], None],
+) -> Iterator[tuple[dict[Entry, nw.LazyFrame], Refit, list[Entry]]]:
+    """For each seed what all models predict, what they are fitted by, and those that are fitted anew.
+
+    The first seed is that of the parameters. What depends on no seed is fitted and predicted for it alone.
+    """
+    predictions: dict[Entry, nw.LazyFrame] = {}
+    for number in range(n_seeds):
+        reseeds = reseeded(parameters, number * _SEED_STEP)
+        fitted = fitted.with_parameters(reseeds)
+        due = [
+            entry
+            for entry in entries
+            if not number or parameters_of(entry, reseeds) != parameters_of(entry, parameters)
+        ]
+        told = protocol if n_seeds == 1 else f"{protocol}, seed {number + 1} of {n_seeds}"
+        for place, entry in enumerate(due, 1):
+            log(f"{told}, model {place} of {len(due)}: {entry.name}")
+            predictions[entry] = fitted.predictions(entry)
+        yield dict(predictions), fitted, due

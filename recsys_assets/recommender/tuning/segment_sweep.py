@@ -1,0 +1,85 @@
+"""How many segments? What each number gives on users who were kept aside: table `segment_sweep`.
+
+The search over the number of segments chooses by one of these scores; here all of them stand side by side.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from recsys_assets.recommender.data.frames import conform, empty, lazy, to_polars
+from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.models.segments.perplexity import held_out_perplexity
+from recsys_assets.recommender.registry import Task
+from recsys_assets.recommender.registry.fitting import Parameters, Refit, entry
+from recsys_assets.recommender.tuning.searches import SEARCHES, with_knobs
+from recsys_assets.recommender.tuning.slices import Slice
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+N_SEGMENTS: Sequence[int] = next(search for search in SEARCHES if search.name == "segments").grid["segments.n_segments"]
+PERPLEXITY = "perplexity"
+SWEPT: dict[Task, tuple[str, ...]] = {
+    "latest_rating": ("item_mean", "segment_mean", "segment_bias"),
+    "next_movie": ("segment_list", "segment_mixture"),
+}
+_METRICS = ("r2", "next_movie_hit_10")
+_ASIDE = "test_users"
+_TABLE = TABLES["segment_sweep"]
+
+
+def segment_sweep(
+    of: Slice,
+    parameters: Parameters,
+    *,
+    spark: "Callable[[], SparkSession]",
+    scratch: Path,
+    numbers: Sequence[int] = N_SEGMENTS,
+    seed: int = 0,
+    n_resamples: int = 1000,
+    log: Callable[[str], None] = lambda _: None,
+) -> pl.DataFrame:
+    """Perplexity, R² and next-movie hits of the models made from segments, by the number of segments.
+
+    A number for which something cannot be fitted or scored, as with too few users, has no rows.
+
+    Args:
+        of: the slice of case study B.
+        parameters: of all stages by section.
+        spark: gives the Spark session; none of these models asks for it.
+        scratch: folder for temporary files.
+        numbers: of segments, to be tried.
+        seed: of halves, ties and bootstrap.
+        n_resamples: bootstrap resamples.
+        log: called with a line per number.
+    """
+    fitted = Refit(of.tables, parameters, spark=spark, scratch=scratch)
+    parts = [empty(_TABLE)]
+    for number in numbers:
+        fitted = fitted.with_parameters(with_knobs(parameters, {"segments.n_segments": number}))
+        try:
+            rows = _scores(of, fitted, seed=seed, n_resamples=n_resamples)
+        except ValueError as error:
+            log(f"{number} segments: {error}")
+            continue
+        log(f"{number} segments: perplexity {rows.filter(metric=PERPLEXITY)['value'].item():,.0f}")
+        parts.append(to_polars(conform(lazy(rows.with_columns(n_segments=pl.lit(number, pl.Int32))), _TABLE)))
+    return pl.concat(parts).sort(_TABLE.order)
+
+
+def _scores(of: Slice, fitted: Refit, *, seed: int, n_resamples: int) -> pl.DataFrame:
+    """Of the users who were kept aside."""
+    entries = [entry(task, name) for task, names in SWEPT.items() for name in names]
+    predictions = {each: fitted.predictions(each) for each in entries}
+    selected = {task: names[-1] for task, names in SWEPT.items()}
+    measured = protocols.measured(of.scored_as, of.tables, predictions, selected=selected, seed=seed)
+    scores = measured.scores(seed=seed, n_resamples=n_resamples)
+    named = pl.col("model").is_in([each.name for each in entries]) & pl.col("metric").is_in(_METRICS)
+    model = fitted.models(entry("next_movie", "segment_list"))["segment_model"]
+    perplexity = held_out_perplexity(model, of.tables["test_histories"], seed=seed)
+    told = pl.DataFrame({"model": "segment_model", "metric": PERPLEXITY, "value": perplexity})
+    return pl.concat([scores.filter(named, population=_ASIDE), told], how="diagonal")
