@@ -27,14 +27,15 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from recsys_assets import searching  # noqa: F401
-from recsys_assets.cli import app, compacting, launch  # noqa: F401
+from recsys_assets.cli import app, compacting  # noqa: F401
+from recsys_assets.home import searching  # noqa: F401
 from recsys_assets.home.batches import RAW_TABLES, Batch
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
 from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.settings import DataSettings, Settings
 from recsys_assets.home.versions import TABLE_FILE, AssetStore, scan
+from recsys_assets.orchestration import launch  # noqa: F401
 from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets_tests.running import copied, materialize, table
 

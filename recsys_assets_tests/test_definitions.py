@@ -133,6 +133,13 @@ def test_the_repo_root_serves_the_default_home():
     assert location["location_name"] == "recsys_assets"
 
 
+def test_the_default_home_lies_in_the_checkout(tmp_path, monkeypatch):
+    """The command line would work on another home than `dg dev`, one in each folder that it is called from."""
+    monkeypatch.delenv("RECSYS_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert Home.resolve().path == ROOT / ".recsys"
+
+
 def test_two_homes_hold_two_catalogues(tmp_path):
     """Batches of one catalogue would appear in the other's UI."""
     homes = [Home(tmp_path / name) for name in ("one", "two")]

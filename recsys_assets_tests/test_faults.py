@@ -17,6 +17,7 @@ import pytest
 from dagster._core.events import EngineEventData
 from filelock import FileLock
 
+import recsys_assets
 from recsys_assets.home import versions as storage
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import SettingsError
@@ -332,6 +333,6 @@ def test_a_planted_pickle_is_refused(materialized_home, tmp_path, asset):
 
 def test_no_module_reads_pickles_or_starts_a_shell():
     """A file name or a stored file could be run as a command."""
-    modules = Path(storage.__file__).parent.rglob("*.py")
+    modules = Path(recsys_assets.__file__).parent.rglob("*.py")
     forbidden = re.compile(r"import (pickle|joblib|cloudpickle|dill)|shell=True|os\.system|os\.popen|allow_pickle=True")
     assert not [module for module in modules if forbidden.search(module.read_text())]

@@ -52,7 +52,7 @@ INSTANCE = {
 }
 # Folders of DAGSTER_HOME that Dagster's telemetry uploads and empties.
 _SPOOLS = ("logs", ".logs_queue")
-_REPO_ROOT = Path(__file__).resolve().parent.parent
+_REPO_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
