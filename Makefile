@@ -51,7 +51,7 @@ ui: setup
 test-slow: setup
 	$(BIN)/pytest -m slow
 
-# The table of docs/operations.md; takes half an hour.
+# The table of docs/reference/faults.md; takes half an hour.
 faults: setup
 	@$(BIN)/python benchmarks/faults.py
 

@@ -1,4 +1,4 @@
-"""Breaks things on purpose and prints what survived: the table in docs/operations.md. Run by `make faults`.
+"""Breaks things on purpose and prints what survived: the table in docs/reference/faults.md. Run by `make faults`.
 
 Made-up data and real processes. A row survives if the final tables are, row for row, those of an undisturbed run and,
 where it says so, nothing was done twice. Usage: python benchmarks/faults.py [--only NAME …]

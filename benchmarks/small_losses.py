@@ -1,4 +1,4 @@
-"""Whether the gate stops a row of small losses: what docs/architecture.md says of promotion rests on.
+"""Whether the gate stops a row of small losses: the figures of docs/decisions/promotion.md.
 
 Twenty configurations follow each other, each truly worse than the one in use by two thirds of the standard error of a
 paired difference; at each decision there are new test users. The decisions are those of the package, kept in a record

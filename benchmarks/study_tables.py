@@ -1,4 +1,4 @@
-"""The tables of docs/study.md, from what a home holds, as Markdown.
+"""The tables of docs/reference/results.md, from what a home holds, as Markdown.
 
 Usage: python benchmarks/study_tables.py [--home HOME] after `recsys-assets run` (the built-in settings) or
 `recsys-assets study` (what it chose).

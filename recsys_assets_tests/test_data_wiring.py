@@ -18,7 +18,9 @@ from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
 from recsys_assets_tests.test_ingest_bad_input import GOOD, ML_1M, ML_100K, ML_CSV, REFUSED, REJECTED, zipped
 
-PAGE = Path(__file__).parent.parent / "docs" / "your-data.md"
+DOCS = Path(__file__).parent.parent / "docs"
+HOW_TO = DOCS / "how-to" / "bring-your-data.md"
+REFUSED_INPUT = DOCS / "reference" / "refused-input.md"
 # What the settings refuse before any file is looked at, in their own words.
 REFUSED_BY_SETTINGS = {"scale the wrong way": ["data.rating_scale", "lowest"]}
 
@@ -123,7 +125,7 @@ def test_check_says_what_would_happen_and_lands_nothing(home, tmp_path):
 
 
 def _fenced(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
 
 
 FAST = {
@@ -212,7 +214,7 @@ def test_the_page_lists_what_is_said_to_bad_input(tmp_path):
         if case not in REFUSED_BY_SETTINGS
     ]
     rejected = [f"| {case} | `{_cell(bad.decode())}` | {reason} |" for case, (_, bad, reason) in REJECTED.items()]
-    page = PAGE.read_text()
+    page = REFUSED_INPUT.read_text()
     for name, rows in {"refused": refused, "rejected": rejected}.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         before, _, rest = page.partition(begin)
@@ -220,6 +222,6 @@ def test_the_page_lists_what_is_said_to_bad_input(tmp_path):
         head = "".join(table.splitlines(keepends=True)[:2])
         page = before + begin + head + "".join(f"{row}\n" for row in rows) + end + after
     if os.environ.get("UPDATE_SNAPSHOTS"):
-        PAGE.write_text(page)
-    assert PAGE.read_text() == page
+        REFUSED_INPUT.write_text(page)
+    assert REFUSED_INPUT.read_text() == page
     assert len(refused) + len(rejected) >= 25

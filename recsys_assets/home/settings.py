@@ -405,7 +405,7 @@ class EvaluationSettings(Section):
     selected_ranking_model: str = Field(
         "auto",
         description="The model shown as 'selected' for top N; recommendations are made with it. auto: chosen on slices "
-        "of the training ratings, see docs/architecture.md; with a name, nothing is chosen there.",
+        "of the training ratings, see docs/decisions/quick-choice.md; with a name, nothing is chosen there.",
     )
     selected_response_model: str = Field(
         "response_stack", description="The model shown as 'selected' for the latest rating (case study B)."
@@ -439,7 +439,8 @@ class StudySettings(Section):
         description="Candidates tried per search, the built-in settings first; contests between models try all.",
     )
     searches: list[str] = Field(
-        default_factory=list, description="Only these searches, such as ['als']; empty: all. See docs/study.md."
+        default_factory=list,
+        description="Only these searches, such as ['als']; empty: all. See docs/how-to/run-a-study.md.",
     )
     seed: int = Field(0, ge=0, description="Seed of validation slices and of the order of candidates.")
     n_seeds: int = Field(

@@ -1,7 +1,7 @@
 """When things run because something has changed: new data in landing/, new content of the ratings, a failed run.
 
 The sensors ask; what runs is in `jobs`, what `landing_sensor` remembers and decides in `landing_watch`, which failures
-are tried again in `retries`. docs/operations.md gives the reasons.
+are tried again in `retries`. docs/how-to/automate.md gives the reasons.
 """
 
 import hashlib
