@@ -6,9 +6,8 @@ Which of them are tried again is in `retries`.
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.errors import DagsterAssetCheckFailedError
-from dagster._utils.error import SerializableErrorInfo
 
+from recsys_assets.orchestration.dagster_internals import DagsterAssetCheckFailedError, SerializableErrorInfo
 from recsys_assets.recommender.data.characters import visible
 
 # The first 20 rejected rows of a batch fit in.

@@ -8,8 +8,8 @@ import time
 
 import dagster as dg
 import psutil
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+
+from recsys_assets.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
 
 # A process that began this much later than the run says is another one that was given the same number.
 _CLOCK_SLACK_SECONDS = 60
@@ -17,7 +17,7 @@ _CLOCK_SLACK_SECONDS = 60
 _RECORDED_WITHIN_SECONDS = 60
 
 
-class ProcessCheckingRunLauncher(DefaultRunLauncher):
+class ProcessCheckingRunLauncher(dg.DefaultRunLauncher):
     """The default launcher with a health check. It sees processes of this machine only, as SQLite homes have."""
 
     @property

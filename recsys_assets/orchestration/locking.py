@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.events import DagsterEvent, EngineEventData
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode
-from dagster._core.execution.step_dependency_config import StepDependencyConfig
-from dagster._utils.interrupts import raise_interrupts_as
 from filelock import FileLock, Timeout
 
 from recsys_assets.home.layout import Home
+from recsys_assets.orchestration.dagster_internals import (
+    EngineEventData,
+    ExecutionPlan,
+    PlanOrchestrationContext,
+    RetryMode,
+    StepDependencyConfig,
+    raise_interrupts_as,
+)
 
 # A run that waits can be terminated from the UI within this time.
 _POLL_SECONDS = 1.0
@@ -47,19 +49,21 @@ class LockedExecutor(dg.Executor):
         """That of the executor that does the work."""
         return self._inner.step_dependency_config
 
-    def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
+    def execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
+    ) -> Iterator[dg.DagsterEvent]:
         """Wait for the lock, then execute what there still is to do."""
         lock = FileLock(self._lock)
         if not _acquired(lock):
             message = f"Another run works on this home ({self._lock.parent}); waiting until it has ended."
-            yield DagsterEvent.engine_event(plan_context, message, EngineEventData())
+            yield dg.DagsterEvent.engine_event(plan_context, message, EngineEventData())
             # While it waits a run could not be terminated otherwise.
             with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
                 while not _acquired(lock, _POLL_SECONDS):
                     pass
         try:
             if done := self._needless(plan_context.instance, plan_context.dagster_run):
-                yield DagsterEvent.engine_event(plan_context, done, EngineEventData())
+                yield dg.DagsterEvent.engine_event(plan_context, done, EngineEventData())
                 return
             self._begin(_ops(plan_context, execution_plan))
             yield from self._inner.execute(plan_context, execution_plan)

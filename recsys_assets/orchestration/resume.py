@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import dagster as dg
-from dagster._core.storage.tags import (
+
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.dagster_internals import (
     MAX_RETRIES_TAG,
     PARENT_RUN_ID_TAG,
     RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
     ROOT_RUN_ID_TAG,
 )
-
-from recsys_assets.orchestration.build import build_defs
 
 # A run of the command line that was ended or killed must not go on in the daemon of a home that is served meanwhile.
 NEVER_BY_A_DAEMON = {MAX_RETRIES_TAG: "0"}

@@ -10,12 +10,12 @@ is not read for another reason than a bad source (`landing_watch.settle`).
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
 from recsys_assets.home.java import JavaError
 from recsys_assets.home.layout import HomeError
 from recsys_assets.home.settings import SettingsError
 from recsys_assets.home.versions import AssetDamagedError, AssetMissingError
+from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets.recommender.ingest.errors import SourceError
 

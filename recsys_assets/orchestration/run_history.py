@@ -18,33 +18,32 @@ from pathlib import Path
 
 import dagster as dg
 import sqlalchemy as db
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.events import DagsterEvent, StepMaterializationData
-from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
-from dagster._core.scheduler.instigation import TickStatus
-from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    AssetEventTagsTable,
-    AssetKeyTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
-from dagster._core.storage.runs.schema import RunTagsTable
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster._core.storage.schedules.schema import JobTickTable
-from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._serdes import deserialize_value, serialize_value
-from dagster_shared.record import replace
 from sqlalchemy.engine import Connection
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import HistorySettings, Settings, SettingsError
 from recsys_assets.orchestration.assets.ingest import MERGED_FROM, RELEASE, SOURCE_FINGERPRINT
 from recsys_assets.orchestration.checks.results import FACTS, needed_evaluations
+from recsys_assets.orchestration.dagster_internals import (
+    RUNLESS_JOB_NAME,
+    RUNLESS_RUN_ID,
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    AssetKeyTable,
+    InstigatorType,
+    JobTickTable,
+    LocalComputeLogManager,
+    RunTagsTable,
+    SqlEventLogStorage,
+    SqlEventLogStorageTable,
+    SqliteEventLogStorage,
+    SqlRunStorage,
+    SqlScheduleStorage,
+    StepMaterializationData,
+    TickStatus,
+    replace_record,
+)
 
 # A tick that asked for nothing says what the next one says, and the sensors of a home make 50,000 of them a day.
 _IDLE_TICKS_KEPT = timedelta(hours=6)
@@ -228,7 +227,7 @@ class _Pruning:
     def _take_run_away(self, connection: Connection, id_: int) -> None:
         """Make an event one of no run; without texts and pictures where only facts stay."""
         stored = connection.execute(db.select(_EVENTS.c.event).where(_EVENTS.c.id == id_)).scalar_one()
-        entry = deserialize_value(stored, dg.EventLogEntry)
+        entry = dg.deserialize_value(stored, dg.EventLogEntry)
         event = entry.dagster_event
         assert event is not None
         data = event.event_specific_data
@@ -242,7 +241,7 @@ class _Pruning:
             timestamp=entry.timestamp,
             step_key=None,
             job_name=RUNLESS_JOB_NAME,
-            dagster_event=DagsterEvent(event.event_type_value, RUNLESS_JOB_NAME, event_specific_data=data),
+            dagster_event=dg.DagsterEvent(event.event_type_value, RUNLESS_JOB_NAME, event_specific_data=data),
         )
         _replace(connection, id_, runless)
         if event.is_step_materialization and event.asset_key:
@@ -307,7 +306,7 @@ def _newest_of_state(connection: Connection) -> set[int]:
 
 
 def _replace(connection: Connection, id_: int, entry: dg.EventLogEntry, **columns: None) -> None:
-    values = {"event": serialize_value(entry), "run_id": entry.run_id, "step_key": None, **columns}
+    values = {"event": dg.serialize_value(entry), "run_id": entry.run_id, "step_key": None, **columns}
     connection.execute(_EVENTS.update().where(_EVENTS.c.id == id_).values(**values))
 
 
@@ -315,8 +314,8 @@ def _renew_asset(connection: Connection, key: dg.AssetKey, record: dg.EventLogRe
     """Replace the second copy that Dagster holds of an asset's last materialization."""
     of_asset = AssetKeyTable.c.asset_key == key.to_string()
     held = connection.execute(db.select(AssetKeyTable.c.last_materialization).where(of_asset)).scalar()
-    if held and deserialize_value(held, dg.EventLogRecord).storage_id == record.storage_id:
-        values = {"last_materialization": serialize_value(record)}
+    if held and dg.deserialize_value(held, dg.EventLogRecord).storage_id == record.storage_id:
+        values = {"last_materialization": dg.serialize_value(record)}
         connection.execute(AssetKeyTable.update().where(of_asset).values(**values))
 
 
@@ -333,18 +332,18 @@ def _facts_of(materialization: dg.AssetMaterialization) -> dg.AssetMaterializati
 
 def _facts_of_evaluation(stored: str) -> str:
     """A result of a check without what it says of single rows."""
-    entry = deserialize_value(stored, dg.EventLogEntry)
+    entry = dg.deserialize_value(stored, dg.EventLogEntry)
     event = entry.dagster_event
     assert event is not None
     evaluation = event.asset_check_evaluation_data
     facts = {name: value for name, value in evaluation.metadata.items() if name == FACTS}
-    data = replace(evaluation, metadata=facts, description=None)
-    return serialize_value(
+    data = replace_record(evaluation, metadata=facts, description=None)
+    return dg.serialize_value(
         entry._replace(user_message="", dagster_event=event._replace(event_specific_data=data, message=""))
     )
 
 
-def _ended(record: RunRecord) -> datetime:
+def _ended(record: dg.RunRecord) -> datetime:
     ended = record.end_time or record.update_timestamp.timestamp()
     return datetime.fromtimestamp(ended, UTC).replace(tzinfo=None)
 

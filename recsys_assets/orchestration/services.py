@@ -17,9 +17,8 @@ from pathlib import Path
 
 import yaml
 from dagster import DagsterInstance
-from dagster._cli.proxy_server_manager import ProxyServerManager
-from dagster._core.workspace.load_target import ModuleTarget
 
+from recsys_assets.orchestration.dagster_internals import ModuleTarget, ProxyServerManager
 from recsys_assets.orchestration.process_sessions import kill_session
 
 # The same name as in workspace.yaml and pyproject.toml: sensors keep their state under it.

@@ -7,13 +7,16 @@ import argparse
 
 import uvicorn
 from dagster import DagsterInstance
-from dagster._core.workspace.context import IWorkspaceProcessContext, WorkspaceProcessContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster._utils.log import configure_loggers
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.cli import DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_MAX_OVERFLOW, DEFAULT_POOL_RECYCLE
 from dagster_webserver.version import __version__
 
+from recsys_assets.orchestration.dagster_internals import (
+    IWorkspaceProcessContext,
+    WorkspaceFileTarget,
+    WorkspaceProcessContext,
+    configure_loggers,
+)
 from recsys_assets.orchestration.same_origin import HostNames, SameOriginOnly
 
 # How often the UI asks for news, as `dagster dev` sets it.

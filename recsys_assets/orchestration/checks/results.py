@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
+from recsys_assets.orchestration.dagster_internals import AssetCheckExecutionRecord
 from recsys_assets.recommender.evaluation.quality import Finding
 
 FACTS = "facts"

@@ -1,0 +1,108 @@
+"""The names of Dagster that are not part of its public interface: why each is used, and what would replace it.
+
+Every other module imports them from here, so an upgrade of Dagster is checked in one place. The range of versions in
+pyproject.toml is narrow because of them.
+
+- `services`, `webserver`: `ProxyServerManager`, the workspace classes and `configure_loggers` start what `dagster dev`
+  starts, with a webserver that checks Host and Origin. A public way to add middleware would replace them.
+- `run_history`: the storage classes, their tables, `TickStatus`, `InstigatorType`, `StepMaterializationData`,
+  `LocalComputeLogManager`, `replace_record`, the names of runless events and SQLite's timeout delete what old runs have
+  left. A retention of runs and events in dagster.yaml would replace them.
+- `locking`: `PlanOrchestrationContext`, `ExecutionPlan`, `RetryMode`, `StepDependencyConfig` and `raise_interrupts_as`
+  wrap an executor. A public base class for wrapping executors would replace them.
+- `locking`, `launcher`: `EngineEventData` names the process of a run, `CheckRunHealthResult` and `WorkerStatus` say
+  whether it lives. Health checks of the default launcher would replace them.
+- `resume`, `retries`, `backfill`: tags of a run by which the daemon decides on retries, and which name the run before.
+- `failures`, `run_events`: `DagsterAssetCheckFailedError`, `SerializableErrorInfo` and `JobFailureData` tell what went
+  wrong in a step. Public events return objects of these types, so only exports are missing.
+- `checks.results`: `AssetCheckExecutionRecord`, which the public fetch of check results returns.
+- `schedules`: `is_valid_cron_string`, the rule that Dagster's schedules hold. A public validator would replace it.
+"""
+
+from dagster._cli.proxy_server_manager import ProxyServerManager
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.events import EngineEventData, JobFailureData, StepMaterializationData
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
+from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    AssetKeyTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+from dagster._core.storage.runs.schema import RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules.schema import JobTickTable
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.tags import (
+    AUTO_RETRY_RUN_ID_TAG,
+    MAX_RETRIES_TAG,
+    PARENT_RUN_ID_TAG,
+    RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
+    ROOT_RUN_ID_TAG,
+    WILL_RETRY_TAG,
+)
+from dagster._core.workspace.context import IWorkspaceProcessContext, WorkspaceProcessContext
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
+from dagster._utils.error import SerializableErrorInfo
+from dagster._utils.interrupts import raise_interrupts_as
+from dagster._utils.log import configure_loggers
+from dagster._utils.schedules import is_valid_cron_string
+from dagster_shared.record import replace as replace_record
+
+__all__ = [
+    "AUTO_RETRY_RUN_ID_TAG",
+    "MAX_RETRIES_TAG",
+    "PARENT_RUN_ID_TAG",
+    "RETRY_ON_ASSET_OR_OP_FAILURE_TAG",
+    "ROOT_RUN_ID_TAG",
+    "RUNLESS_JOB_NAME",
+    "RUNLESS_RUN_ID",
+    "SQLITE_BUSY_TIMEOUT_SECONDS",
+    "WILL_RETRY_TAG",
+    "AssetCheckExecutionRecord",
+    "AssetCheckExecutionsTable",
+    "AssetEventTagsTable",
+    "AssetKeyTable",
+    "CheckRunHealthResult",
+    "DagsterAssetCheckFailedError",
+    "EngineEventData",
+    "ExecutionPlan",
+    "IWorkspaceProcessContext",
+    "InstigatorType",
+    "JobFailureData",
+    "JobTickTable",
+    "LocalComputeLogManager",
+    "ModuleTarget",
+    "PlanOrchestrationContext",
+    "ProxyServerManager",
+    "RetryMode",
+    "RunTagsTable",
+    "SerializableErrorInfo",
+    "SqlEventLogStorage",
+    "SqlEventLogStorageTable",
+    "SqlRunStorage",
+    "SqlScheduleStorage",
+    "SqliteEventLogStorage",
+    "StepDependencyConfig",
+    "StepMaterializationData",
+    "TickStatus",
+    "WorkerStatus",
+    "WorkspaceFileTarget",
+    "WorkspaceProcessContext",
+    "configure_loggers",
+    "is_valid_cron_string",
+    "raise_interrupts_as",
+    "replace_record",
+]
