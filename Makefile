@@ -13,7 +13,7 @@ help:
 	@echo "make test-slow  the tests with daemons and killed workers, and the whole pipeline on Spark"
 	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
 	@echo "make faults break things on purpose and print what survived"
-	@echo "make lint  linter and type checker only"
+	@echo "make lint  linter, type checker and layers of imports only"
 	@echo "make clean remove the virtual environment (homes stay)"
 
 # Java is looked at before minutes are spent on installing.
@@ -21,7 +21,7 @@ setup: check-java $(STAMP)
 
 .PHONY: check-java
 check-java:
-	@$(PYTHON) recsys_assets/home/java.py
+	@$(PYTHON) -m recsys_assets.home.java
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'
@@ -37,6 +37,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 # Two workers, a file at a time to each: starting JVMs and runs leaves a core idle.
 test: lint

@@ -18,8 +18,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from recsys_assets.cli.serve import served_at
 from recsys_assets.home.layout import Home
+from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.locking import is_locked
 from recsys_assets.orchestration.sensors import CONTENT_TAG

@@ -15,7 +15,8 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.failures import reason
-from recsys_assets.orchestration.launch import Ended, Launch, carry_out, pipeline_assets, plan
+from recsys_assets.orchestration.launch import Ended, carry_out
+from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan
 from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up

@@ -10,6 +10,7 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration import launch as launching
+from recsys_assets.orchestration import planning
 from recsys_assets.orchestration.jobs import ingest
 from recsys_assets_tests.conftest import invoke
 
@@ -21,7 +22,7 @@ BAD = "nobody,nothing,many,978300760\n"
 def home(tmp_path, monkeypatch) -> Home:
     """A home in which `run` ends with the merge: what follows needs a JVM and is tested elsewhere."""
     pipeline, plan = launching.pipeline_assets, launching.plan
-    monkeypatch.setattr(launching, "everything", ingest)
+    monkeypatch.setattr(planning, "everything", ingest)
     monkeypatch.setattr(
         launching,
         "pipeline_assets",

@@ -219,8 +219,10 @@ import dagster as dg
 from rich.console import Console
 from recsys_assets.orchestration.ending import ending
 from recsys_assets.cli.progress import RunProgress
+from recsys_assets.orchestration.run_events import LOGGER_NAME, RunEvents
 
-progress = RunProgress(Console(file=io.StringIO()), Path(sys.argv[1]))
+log = Path(sys.argv[1])
+events = RunEvents(RunProgress(Console(file=io.StringIO()), log), log)
 
 @dg.op
 def loses_it():
@@ -234,12 +236,12 @@ def loses_it():
 def next_step():
     print("began", flush=True)
 
-@dg.job(logger_defs={progress.logger_name: progress.logger})
+@dg.job(logger_defs={LOGGER_NAME: events.logger})
 def work():
     next_step(loses_it())
 
 with ending():
-    work.execute_in_process(run_config={"loggers": {progress.logger_name: {}}}, raise_on_error=False)
+    work.execute_in_process(run_config={"loggers": {LOGGER_NAME: {}}}, raise_on_error=False)
 """
 
 

@@ -169,7 +169,7 @@ def test_usual_names_are_names(name: str) -> None:
 def test_a_partition_that_is_no_name_fails_its_run_and_goes(home: Home) -> None:
     """A partition `..`, added through GraphQL, would read what lies beside landing/, or stay for ever."""
     from recsys_assets.orchestration.build import build_defs
-    from recsys_assets.orchestration.launch import plan
+    from recsys_assets.orchestration.planning import plan
 
     (home.path / "ratings.csv").write_text(RATINGS)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:

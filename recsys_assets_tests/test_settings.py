@@ -233,8 +233,15 @@ def test_an_old_java_is_found_before_anything_starts(tmp_path, monkeypatch, prin
 
 def test_a_missing_java_is_found_by_make_without_any_package(tmp_path):
     """`make run` would install for minutes and only then say that Java is missing."""
-    command = [sys.executable, "-S", "-I", java.__file__]
-    result = subprocess.run(command, env={"JAVA_HOME": str(tmp_path)}, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-S", "-m", java.__name__]
+    result = subprocess.run(
+        command,
+        env={"JAVA_HOME": str(tmp_path)},
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 1
     assert result.stderr.startswith("No Java found")
 

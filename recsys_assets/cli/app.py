@@ -21,6 +21,7 @@ from recsys_assets.cli import (
 )
 from recsys_assets.cli.faults import explained
 from recsys_assets.cli.terminal import complain
+from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import keep_private
 from recsys_assets.recommender.data.characters import visible
 
@@ -41,32 +42,11 @@ class _Commands(TyperGroup):
             # Click itself ends quietly when the reader of a pipe has gone.
             if isinstance(error, BrokenPipeError):
                 raise
-            told = str(error) if isinstance(error, _expected()) else explained(error, ctx.find_root().obj)
+            told = str(error) if isinstance(error, RecsysError) else explained(error, ctx.find_root().obj)
             if told is None:
                 raise
             complain(told)
             raise typer.Exit(1) from None
-
-
-def _expected() -> tuple[type[Exception], ...]:
-    from recsys_assets.cli.terminal import CommandError
-    from recsys_assets.home.java import JavaError
-    from recsys_assets.home.layout import HomeError
-    from recsys_assets.home.settings import SettingsError
-    from recsys_assets.home.versions import AssetDamagedError, AssetMissingError
-    from recsys_assets.recommender.data.index import IndexMismatchError
-    from recsys_assets.recommender.ingest.errors import SourceError
-
-    return (
-        CommandError,
-        HomeError,
-        JavaError,
-        IndexMismatchError,
-        SourceError,
-        SettingsError,
-        AssetMissingError,
-        AssetDamagedError,
-    )
 
 
 app = typer.Typer(

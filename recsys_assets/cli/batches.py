@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import polars as pl
@@ -13,11 +12,9 @@ from rich.console import Console
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import environment, launch, locked, show_results
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
-from recsys_assets.home.batches import RAW_TABLES, read_batches
+from recsys_assets.home.batches import read_batches
 from recsys_assets.home.java import check_java
-from recsys_assets.home.landing import changing, move_out
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import AssetStore
 
 _PANEL = "Data and settings"
 _LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
@@ -74,10 +71,12 @@ def remove(
 
     Example: `recsys-assets remove 2024-05.csv`
     """
+    from recsys_assets.orchestration.taking_out import read_once, take_out
+
     if not no_run:
         check_java()
     here, out = Home.resolve(home), console()
-    names, was_read = [each.name for each in listed(here)], batch in _read_once(here)
+    names, was_read = [each.name for each in listed(here)], batch in read_once(here)
     is_moved = os.path.lexists(here.removed / batch)
     if not (batch in names or was_read or is_moved):
         alike = nearest(batch, names, whole=True)
@@ -99,21 +98,6 @@ def remove(
             run_without(here, out)
     if is_to_run and not no_run:
         show_results(here, out)
-
-
-def _read_once(home: Home) -> set[str]:
-    """The batches of which any raw table is stored, or which `ratings` was merged from.
-
-    A removal that was killed on its way may leave no more than one of these.
-    """
-    import dagster as dg
-
-    from recsys_assets.orchestration.assets.ingest import rests_on
-
-    stored = {name for asset in RAW_TABLES for name in AssetStore(home.assets).batches([asset])}
-    home.prepare()
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        return stored | {str(name) for name in rests_on(instance).get("batches", ())}
 
 
 def forget(
@@ -178,28 +162,6 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
     )
     when = datetime.fromtimestamp(reader.store.current(["raw_ratings"], name).stat().st_mtime, UTC)
     return Listed(name, when, rows, rejected, "read" if is_landed else "read; what landed is gone")
-
-
-def take_out(home: Home, batch: str) -> Path | None:
-    """Move what landed aside, make Dagster forget the batch, delete its raw tables; in this order, so that what is
-    interrupted can be done again.
-
-    Returns:
-        Where lies what landed; None where nothing of that name lay in landing/.
-    """
-    import dagster as dg
-
-    from recsys_assets.orchestration.partitions import BATCHES
-
-    with changing(home):
-        moved_to = move_out(home, batch) if batch in home.landed_batches() else None
-    (home.rejected / f"{batch}.csv").unlink(missing_ok=True)
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        if batch in instance.get_dynamic_partitions(str(BATCHES.name)):
-            instance.delete_dynamic_partition(str(BATCHES.name), batch)
-    for asset in RAW_TABLES:
-        AssetStore(home.assets).remove([asset], batch)
-    return moved_to
 
 
 def run_without(home: Home, out: Console) -> None:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from recsys_assets.cli.batches import run_without, take_out
+from recsys_assets.cli.batches import run_without
 from recsys_assets.cli.run import locked
-from recsys_assets.cli.serve import served_at
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home.java import JavaError, check_java
 from recsys_assets.home.layout import Home
+from recsys_assets.home.served import served_at
 
 if TYPE_CHECKING:
     from recsys_assets.home.erase import Erased, Survey
@@ -46,13 +46,17 @@ def compact(home: HomeOption = None) -> None:
             f"This home is served ({address}), and beside that the run history cannot be erased. End `serve`, then run "
             "this again."
         )
+    # Loading Dagster takes seconds: only when everything that can be refused has been.
+    from recsys_assets.orchestration.run_history import erase_history_of
+    from recsys_assets.orchestration.taking_out import take_out
+
     with locked(here):
         done = compacting.erase_sources(here, gone, data)
         for name in done.emptied:
             done.attempt(f"Batch {name}", take_out, here, name)
         compacting.erase_traces(here, gone, done)
         if gone:
-            done.attempt(f"Run history in {here.dagster}", _erase_history, here)
+            done.attempt(f"Run history in {here.dagster}", erase_history_of, here)
         _tell(done, out)
         try:
             if done.emptied or compacting.made_before_forgetting(here):
@@ -68,25 +72,6 @@ def compact(home: HomeOption = None) -> None:
             _report(compacting.survey(here, gone, data), len(gone), done, out)
     if done.trouble:
         raise CommandError("\n".join(done.trouble))
-
-
-def _erase_history(home: Home) -> None:
-    """Delete the finished runs with all that they have quoted.
-
-    Raises:
-        OSError: another process uses the history.
-    """
-    import sqlite3
-
-    import dagster as dg
-
-    from recsys_assets.orchestration.run_history import erase_history
-
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        try:
-            erase_history(instance)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"{error}. End what uses it, such as `dg dev`, and run this again") from error
 
 
 def _tell(done: "Erased", out: Console) -> None:

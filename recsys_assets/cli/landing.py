@@ -11,8 +11,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
 from recsys_assets.home.batches import landed_releases
 from recsys_assets.home.landed import fingerprint
-from recsys_assets.home.landing import changing, land
-from recsys_assets.home.layout import NAMES, Home, is_batch_name
+from recsys_assets.home.landing import changing, checked_batch_name, land
+from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import write_atomically
 
 if TYPE_CHECKING:
@@ -133,19 +133,6 @@ def init(home: HomeOption = None) -> None:
         return
     write_atomically(here.settings_file, template().encode())
     console().print(f"Settings written: {here.settings_file}", soft_wrap=True)
-
-
-def checked_batch_name(name: str) -> str:
-    """The name, if a batch can have it.
-
-    Raises:
-        CommandError: Dagster, the landing folder or a reader of its list could not tell it from something else.
-    """
-    if not is_batch_name(name):
-        raise CommandError(
-            f"{name!r} is no name for a batch. {NAMES} Choose another with --batch, or rename the file in landing/."
-        )
-    return name
 
 
 def _recognised(source: Path, home: Home, data: "DataSettings") -> str:

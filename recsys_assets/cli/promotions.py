@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 _PANEL = "The pipeline"
 _SHOWN_SCORES = {"top5_rating": "Top 5 %", "ndcg_10": "NDCG at 10"}
 _VERDICT_STYLES = {"promoted": "green", "kept": "yellow", "rolled back": "magenta"}
-# What follows from the promoted configuration, itself included.
-_FOLLOWING = ("promoted_configuration", "serving_model", "recommendations")
 
 
 def register(app: typer.Typer) -> None:
@@ -80,28 +78,16 @@ def rollback(
     Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
     """
     check_java()
-    from recsys_assets.home.promotions import PromotionError, Promotions
+    from recsys_assets.home.promotions import Promotions
 
     here, out = Home.resolve(home), console()
     with locked(here):
-        try:
-            record = Promotions(here.promotions)
-            chosen = record.earlier(number, broken_off=record.broken_off(AssetStore(here.assets)))
-        except PromotionError as error:
-            raise CommandError(str(error)) from None
+        record = Promotions(here.promotions)
+        chosen = record.earlier(number, broken_off=record.broken_off(AssetStore(here.assets)))
         # Loading Dagster takes seconds: only when everything that can be refused has been.
-        import dagster as dg
+        from recsys_assets.orchestration.planning import rollback
 
-        from recsys_assets.orchestration.jobs import refresh
-        from recsys_assets.orchestration.launch import Launch
-
-        following = Launch(
-            refresh.name,
-            f"Going back to configuration {chosen.configuration.name} of promotion {chosen.number}",
-            assets=[dg.AssetKey(name) for name in _FOLLOWING],
-            config={"ops": {_FOLLOWING[0]: {"config": {"rollback_to": chosen.number}}}},
-        )
-        launch(here, out, [following])
+        launch(here, out, [rollback(chosen.number, chosen.configuration.name)])
     out.print(f"Configuration {chosen.configuration.name} is in use; recommendations are made with it.")
 
 

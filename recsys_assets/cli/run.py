@@ -10,10 +10,12 @@ from rich.console import Console
 
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.landing import fetch_into
+from recsys_assets.cli.progress import RunProgress
 from recsys_assets.cli.quiet import quiet
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
+from recsys_assets.errors import BatchesRefusedError, RunFailedError
 from recsys_assets.home.java import check_java
 from recsys_assets.home.landing import tidy
 from recsys_assets.home.layout import Home
@@ -21,15 +23,11 @@ from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.ending import ending
 
 if TYPE_CHECKING:
-    from recsys_assets.orchestration.launch import Launch
+    from recsys_assets.orchestration.planning import Launch
 
 DATASET = "ml-100k"
 # A sensor that looks whether a run is at work holds the lock for a moment.
 _LOOKING_SECONDS = 1.0
-
-
-class BatchesRefusedError(CommandError):
-    """Everything was done, without the batches that the message names."""
 
 
 def register(app: typer.Typer) -> None:
@@ -126,19 +124,20 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
 
     Raises:
         BatchesRefusedError: everything was done but for batches that cannot come in.
-        CommandError: something else failed; the message says what.
+        RunFailedError: something else failed; the message says what.
     """
     with environment(home.environment), quiet(home.logs, out) as (terminal, log):
         # Loading the definitions takes seconds: only when everything that can be refused has been.
         from recsys_assets.orchestration.launch import execute
 
         try:
-            outcome = execute(home, terminal, log, chosen, again)
+            with RunProgress(terminal, log) as progress:
+                outcome = execute(home, progress, log, chosen, again)
         except KeyboardInterrupt:
             terminal.print("Interrupted. What was finished is kept.", style="yellow")
             raise
     if outcome.failures:
-        raise (BatchesRefusedError if outcome.went_on else CommandError)("\n".join(outcome.failures))
+        raise (BatchesRefusedError if outcome.went_on else RunFailedError)("\n".join(outcome.failures))
 
 
 def show_results(home: Home, out: Console) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
+from recsys_assets.home.served import keep_others_out, record
 from recsys_assets.home.settings import Settings
-from recsys_assets.home.versions import write_atomically
 from recsys_assets.orchestration.process_sessions import kill_session
 
 # Nobody but this machine's users reaches the UI, which has no passwords, unless a person says so.
@@ -26,8 +26,6 @@ LOCALHOST = "127.0.0.1"
 _GRACE_SECONDS = 15
 # A longer log is put aside at the next start; there is one such log.
 _LOG_BYTES = 10_000_000
-# What a killed `serve` has left needs a second or two to end.
-_LAST_SECONDS = 5
 
 
 def register(app: typer.Typer) -> None:
@@ -55,10 +53,10 @@ def serve(
     require_history(here)
     settings = Settings.load(here)
     _warn_if_public(host)
-    held = _keep_others_out(here)
+    held = keep_others_out(here)
     _require_free(host, port)
     address = f"http://{_in_url(host)}:{port}"
-    write_atomically(here.served_at, f"{address}\n{os.getpid()}\n".encode())
+    record(here, address)
     out = console()
     out.print(f"Home: {here.path}\nUI: {address} (Ctrl-C ends it)", soft_wrap=True)
     automation = settings.automation
@@ -152,40 +150,3 @@ def _require_free(host: str, port: int) -> None:
             raise CommandError(
                 f"{_in_url(host)}:{port} cannot be used ({error.strerror}); choose another --port or --host."
             ) from None
-
-
-def _keep_others_out(home: Home) -> FileLock:
-    """A lock that must be kept: filelock gives back what nobody refers to.
-
-    Raises:
-        CommandError: the home is served already: two daemons would ask for everything twice.
-    """
-    lock = FileLock(home.dagster / ".serve.lock")
-    try:
-        lock.acquire(timeout=_LAST_SECONDS)
-    except Timeout:
-        address, pid = _recorded(home)
-        raise CommandError(
-            f"This home is served already: {address} by process {pid} ({home.path}). `kill {pid}` ends it."
-        ) from None
-    return lock
-
-
-def served_at(home: Home) -> str | None:
-    """The address of the UI of a home that is being served; None where it is not."""
-    lock = FileLock(home.dagster / ".serve.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return _recorded(home)[0]
-    lock.release()
-    return None
-
-
-def _recorded(home: Home) -> tuple[str | None, int | None]:
-    """The address and the process that the last `serve` has recorded."""
-    if not home.served_at.exists():
-        return None, None
-    address, *pid = home.served_at.read_text().split()
-    # Earlier versions recorded no process.
-    return address, int(pid[0]) if pid else None

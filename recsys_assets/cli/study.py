@@ -13,11 +13,9 @@ from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.recommender.data.frames import row_count
 
 if TYPE_CHECKING:
-    from recsys_assets.orchestration.launch import Launch
+    pass
 
 _NEEDED = ("ratings", "users", "movies", "user_features")
-_OF_A_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
-_OF_ALL = ("studied_settings", "leakage_audit")
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +58,9 @@ def study(
     # Where case study B is impossible there are no scores of the pipeline, and no report that the study could join.
     is_reported = store.has(["evaluation_scores"])
     with locked(here):
-        launch(here, out, _launches(under, wanted, budget, is_reported=is_reported))
+        from recsys_assets.orchestration.planning import study_of
+
+        launch(here, out, study_of(under, wanted, budget, is_reported=is_reported))
     without = [name for name in under if not _has_rows(store, name)]
     reasons = {
         "The data came without these splits, which ml-100k.zip has.": [name for name in without if name in FOLDS],
@@ -94,30 +94,3 @@ def _known(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> list
             alike = nearest(name, known)
             raise CommandError(f"No {kind} {name!r}. {'Nearest' if alike else 'Known'}: {', '.join(alike or known)}.")
     return [name for name in known if name in names]
-
-
-def _launches(
-    protocols: Sequence[str], searches: Sequence[str], budget: int | None, *, is_reported: bool
-) -> "list[Launch]":
-    """A run per protocol, so that what is done is there when the next one is stopped; then what follows from all."""
-    import dagster as dg
-
-    from recsys_assets.orchestration.jobs import refresh
-    from recsys_assets.orchestration.jobs import study as job
-    from recsys_assets.orchestration.launch import Launch
-
-    knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
-    config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}
-
-    def keys(*names: str) -> list[dg.AssetKey]:
-        return [dg.AssetKey(name) for name in names]
-
-    folds = Launch(job.name, "Splits that came with the data", assets=keys("published_folds"))
-    each = [
-        Launch(job.name, f"Protocol {name} ({number} of {len(protocols)})", [name], keys(*_OF_A_PROTOCOL), config)
-        for number, name in enumerate(protocols, 1)
-    ]
-    swept = ["segment_sweep"] if "latest_rating" in protocols else []
-    rest = Launch(job.name, "Choosing", assets=keys(*_OF_ALL, *swept), config=config)
-    report = [Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))] if is_reported else []
-    return [folds, *each, rest, *report]

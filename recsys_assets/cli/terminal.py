@@ -12,6 +12,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.recommender.data.characters import visible
 
@@ -44,7 +45,7 @@ def follow_up(arguments: str, home: Home) -> str:
     return f"recsys-assets {arguments}{where}"
 
 
-class CommandError(Exception):
+class CommandError(RecsysError):
     """A command cannot do what it was asked for; the message says why and what to do."""
 
 

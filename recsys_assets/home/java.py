@@ -1,4 +1,4 @@
-"""Whether there is a Java that Spark can use. Standard library only: it runs before anything is installed."""
+"""Whether there is a Java that Spark can use. It runs before anything is installed."""
 
 import os
 import re
@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from recsys_assets.errors import RecsysError
 
 MINIMUM = 17
 _ADVICE = (
@@ -15,7 +17,7 @@ _ADVICE = (
 )
 
 
-class JavaError(Exception):
+class JavaError(RecsysError):
     """Java is missing or too old."""
 
 

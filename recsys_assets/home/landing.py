@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from recsys_assets.home.layout import Home
+from recsys_assets.home.layout import NAMES, Home, HomeError, is_batch_name
 
 _WORK = ".landing-changes"
 # Inside of it. What lies in NEW is complete and belongs under its name in landing/; what lies in OLD is not needed.
@@ -137,3 +137,16 @@ def _copy_as_it_is(source: Path, target: Path) -> None:
         shutil.copytree(source, target, symlinks=True)
     else:
         shutil.copy2(source, target, follow_symlinks=False)
+
+
+def checked_batch_name(name: str) -> str:
+    """The name, if a batch can have it.
+
+    Raises:
+        HomeError: Dagster, the landing folder or a reader of its list could not tell it from something else.
+    """
+    if not is_batch_name(name):
+        raise HomeError(
+            f"{name!r} is no name for a batch. {NAMES} Choose another with --batch, or rename the file in landing/."
+        )
+    return name

@@ -13,10 +13,12 @@ from urllib.parse import quote
 
 import yaml
 
+from recsys_assets.errors import RecsysError
+
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 
 
-class HomeError(Exception):
+class HomeError(RecsysError):
     """A file of a home cannot be used; the message names it and the way out."""
 
 

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import HomeError
 from recsys_assets.home.versions import STATE_FOLDER, AssetStore, write_atomically
 from recsys_assets.recommender.promotion.gate import Configuration, Contest, Decision, Verdict, best_of
 from recsys_assets.recommender.serving.recommendations import UNKNOWN, MadeWith
 
 
-class PromotionError(Exception):
+class PromotionError(RecsysError):
     """There is no such promotion to go back to; the message says what there is."""
 
 

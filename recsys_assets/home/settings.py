@@ -9,12 +9,14 @@ import math
 import os
 import re
 import tomllib
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from zoneinfo import available_timezones
 
 import tomlkit
+from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -25,6 +27,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.recommender.data.automatic import AUTO, resolved
 
@@ -33,8 +36,10 @@ if TYPE_CHECKING:
 
 _WAY_OUT = "`recsys-assets init` writes a file with every setting and what it allows."
 
+_CRON_FIELDS = 5
 
-class SettingsError(Exception):
+
+class SettingsError(RecsysError):
     """A setting cannot be used; the message names where it stands and what is allowed."""
 
 
@@ -516,10 +521,14 @@ class AutomationSettings(Section):
     @field_validator("cron")
     @classmethod
     def _cron_is_one(cls, cron: str) -> str:
-        # Here, because most commands of the command line never load Dagster.
-        from dagster._utils.schedules import is_valid_cron_string
-
-        if not is_valid_cron_string(cron):
+        # Dagster's own check would load Dagster, which most commands never do.
+        try:
+            CronSim(cron, datetime.now())
+        except CronSimError:
+            is_valid = False
+        else:
+            is_valid = len(cron.split()) == _CRON_FIELDS
+        if not is_valid:
             raise ValueError("five fields: minute, hour, day of the month, month, day of the week")
         return cron
 

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.errors import RecsysError
 from recsys_assets.recommender.data.frames import conform, in_order
 from recsys_assets.recommender.data.tables import Table
 
@@ -53,11 +54,11 @@ class TableWithState:
     state: Model
 
 
-class AssetMissingError(Exception):
+class AssetMissingError(RecsysError):
     """An asset is needed that has never been materialized."""
 
 
-class AssetDamagedError(Exception):
+class AssetDamagedError(RecsysError):
     """A stored asset cannot be read: something outside has cut it off or changed it."""
 
     def __init__(self, path: Path) -> None:

@@ -16,7 +16,6 @@ pyproject.toml is narrow because of them.
 - `failures`, `run_events`: `DagsterAssetCheckFailedError`, `SerializableErrorInfo` and `JobFailureData` tell what went
   wrong in a step. Public events return objects of these types, so only exports are missing.
 - `checks.results`: `AssetCheckExecutionRecord`, which the public fetch of check results returns.
-- `schedules`: `is_valid_cron_string`, the rule that Dagster's schedules hold. A public validator would replace it.
 """
 
 from dagster._cli.proxy_server_manager import ProxyServerManager
@@ -58,7 +57,6 @@ from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarge
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import raise_interrupts_as
 from dagster._utils.log import configure_loggers
-from dagster._utils.schedules import is_valid_cron_string
 from dagster_shared.record import replace as replace_record
 
 __all__ = [
@@ -102,7 +100,6 @@ __all__ = [
     "WorkspaceFileTarget",
     "WorkspaceProcessContext",
     "configure_loggers",
-    "is_valid_cron_string",
     "raise_interrupts_as",
     "replace_record",
 ]

@@ -11,27 +11,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recsys_assets.home.java import JavaError
-from recsys_assets.home.layout import HomeError
-from recsys_assets.home.settings import SettingsError
-from recsys_assets.home.versions import AssetDamagedError, AssetMissingError
+from recsys_assets.errors import RecsysError
 from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
-from recsys_assets.recommender.data.index import IndexMismatchError
-from recsys_assets.recommender.ingest.errors import SourceError
 
-# What a person has to mend first: data, settings, the machine, or what is materialized.
-PERMANENT: tuple[type[BaseException], ...] = (
-    SourceError,
-    SettingsError,
-    IndexMismatchError,
-    AssetMissingError,
-    AssetDamagedError,
-    JavaError,
-    HomeError,
-    dg.DagsterInvalidConfigError,
-    dg.DagsterTypeCheckDidNotPass,
-    FileNotFoundError,
-)
+# Errors of others that a person has to mend first, beside the permanent ones of this project.
+_PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileNotFoundError)
 # What Py4J raises when the JVM is gone: at the call during which it died, and at each call after that. By name, so that
 # nobody imports Py4J to ask; no other part of a run talks over connections.
 _LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"}
@@ -39,7 +23,9 @@ _LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError
 
 def is_permanent(error: BaseException) -> bool:
     """Whether trying again without a change by a person is in vain."""
-    return any(isinstance(cause, PERMANENT) for cause in _chain(error))
+    return any(
+        cause.permanent if isinstance(cause, RecsysError) else isinstance(cause, _PERMANENT) for cause in _chain(error)
+    )
 
 
 def is_lost_jvm(error: BaseException) -> bool:

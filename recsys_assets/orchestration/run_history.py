@@ -124,6 +124,19 @@ def erase_history(instance: dg.DagsterInstance) -> Pruned:
     return _Pruning(instance, keep_days=0, keep_runs=0, facts_only=True).done()
 
 
+def erase_history_of(home: Home) -> None:
+    """Erase the run history of a home; see `erase_history`.
+
+    Raises:
+        OSError: another process uses the history.
+    """
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        try:
+            erase_history(instance)
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{error}. End what uses it, such as `dg dev`, and run this again") from error
+
+
 class _Pruning:
     """One time of pruning.
 

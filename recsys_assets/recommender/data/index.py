@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.errors import RecsysError
 from recsys_assets.recommender.data.frames import to_polars
 
 
-class IndexMismatchError(Exception):
+class IndexMismatchError(RecsysError):
     """What is stored meets users or movies that were numbered differently from those it was made with."""
 
 

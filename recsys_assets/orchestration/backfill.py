@@ -1,0 +1,114 @@
+"""Reads batches again in the instance that serves the home, and waits for it there."""
+
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import dagster as dg
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+
+from recsys_assets.errors import BatchesRefusedError, RunFailedError
+from recsys_assets.home.batches import read_batches
+from recsys_assets.home.layout import Home
+from recsys_assets.home.served import served_at
+from recsys_assets.orchestration.dagster_internals import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
+from recsys_assets.orchestration.failures import reason, step_failures
+from recsys_assets.orchestration.launch import Ended, carry_out, refused_by
+from recsys_assets.orchestration.partitions import BATCHES
+from recsys_assets.orchestration.planning import Launch, reading_again, reading_the_rest
+from recsys_assets.orchestration.sensors import unfinished
+
+# The code location as workspace.yaml names it, and the name that Dagster gives the repository in it.
+_LOCATION, _REPOSITORY = "recsys_assets", "__repository__"
+_TIMEOUT_SECONDS = 60
+_POLL_SECONDS = 0.5
+
+
+def make_known(home: Home, batches: Sequence[str]) -> None:
+    """Make batches known that are new, together and by name, and forget what was never read: a merge would fail at it.
+
+    What is forgotten lies in `landing/` and becomes known again by the next `run` or by the sensor, when it changes.
+    """
+    name = str(BATCHES.name)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        known = set(instance.get_dynamic_partitions(name))
+        # A run that is under way may be about to read it.
+        unread = set() if unfinished(instance) else known - read_batches(home) - set(batches)
+        for batch in unread:
+            instance.delete_dynamic_partition(name, batch)
+        instance.add_dynamic_partitions(name, sorted(set(batches) - known))
+
+
+def read_where_served(home: Home, address: str, batches: Sequence[str], say: Callable[[str], None]) -> None:
+    """Read batches again, and merge them, by runs of the instance that serves the home.
+
+    Args:
+        home: whose batches.
+        address: of its UI.
+        batches: their names.
+        say: told of each run, with its page.
+
+    Raises:
+        BatchesRefusedError: some were refused; the others are read and merged.
+        RunFailedError: a run could not be launched, or failed otherwise.
+    """
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+
+        def attempt(wanted: Launch) -> Ended:
+            run_id = _launched(address, wanted)
+            say(f"{wanted.title}: {address}/runs/{run_id}")
+            ended = _ended(home, instance, run_id)
+            if ended.is_success:
+                return Ended(True)
+            failures = [f"{step} failed: {reason(error)}" for step, error in step_failures(instance, ended.run_id)]
+            told = failures or [f"The run ended as {ended.status.value}: {address}/runs/{ended.run_id}"]
+            return Ended(False, refused_by(instance, ended.run_id), told)
+
+        refused, failures = carry_out(
+            reading_again(instance, batches),
+            lambda read, refused: reading_the_rest(home, instance, batches, read=read, refused=refused),
+            attempt,
+        )
+    if refused or failures:
+        raise (RunFailedError if failures else BatchesRefusedError)("\n".join([*refused.values(), *failures]))
+
+
+def _launched(address: str, wanted: Launch) -> str:
+    """The id of a run that was launched.
+
+    Raises:
+        RunFailedError: the webserver does not answer, or refuses.
+    """
+    where = urlsplit(address)
+    try:
+        client = DagsterGraphQLClient(str(where.hostname), port_number=where.port, timeout=_TIMEOUT_SECONDS)
+        return client.submit_job_execution(
+            wanted.job,
+            repository_location_name=_LOCATION,
+            repository_name=_REPOSITORY,
+            tags=wanted.tags,
+            asset_selection=list(wanted.assets) or None,
+        )
+    except DagsterGraphQLClientError as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise RunFailedError(f"{address} did not launch the run ({why}); it may still be starting.") from None
+
+
+def _ended(home: Home, instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
+    """The run when it has ended, or the one that took it up after its worker died.
+
+    Raises:
+        RunFailedError: the home is served no more; or somebody has deleted the run.
+    """
+    while True:
+        run = instance.get_run_by_id(run_id)
+        if run is None:
+            raise RunFailedError(f"Run {run_id} is gone.")
+        if run.is_finished and run.tags.get(WILL_RETRY_TAG) != "true":
+            return run
+        run_id = run.tags.get(AUTO_RETRY_RUN_ID_TAG, run_id)
+        if served_at(home) is None:
+            raise RunFailedError(
+                f"The home is served no more; run {run_id} is taken up by the next `recsys-assets serve`."
+            )
+        time.sleep(_POLL_SECONDS)

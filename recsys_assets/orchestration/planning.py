@@ -1,0 +1,229 @@
+"""From the state of a home to runs of the jobs: which batches are to be ingested, and what has to be computed again.
+
+The runs are executed by `launch`, or by the instance that serves the home (`backfill`).
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import dagster as dg
+
+from recsys_assets.home.batches import read_batches
+from recsys_assets.home.landing import checked_batch_name
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
+from recsys_assets.orchestration.assets.ingest import merged_from, rests_on
+from recsys_assets.orchestration.assets.serving import recommendations
+from recsys_assets.orchestration.jobs import everything, ingest, recommend, refresh, study
+from recsys_assets.orchestration.landing_watch import contiguous, selections
+from recsys_assets.orchestration.partitions import BATCHES
+from recsys_assets.orchestration.sensors import are_of_present_ratings, unsound
+
+# More batches than this are counted, not listed.
+_NAMED = 5
+_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+# What follows from the promoted configuration, itself included.
+_FOLLOWING = ("promoted_configuration", "serving_model", "recommendations")
+_STUDIED_PER_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
+_STUDIED_TOGETHER = ("studied_settings", "leakage_audit")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run of a job.
+
+    Attributes:
+        job: its name.
+        title: what the run does, in words.
+        batches: a range of them.
+        assets: a part of the job's; by default all.
+        config: of the run.
+        is_extra: whether what comes after it goes on if it fails.
+    """
+
+    job: str
+    title: str
+    batches: Sequence[str] = ()
+    assets: Sequence[dg.AssetKey] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    is_extra: bool = False
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The range of batches as Dagster reads it."""
+        return {_RANGE_START: self.batches[0], _RANGE_END: self.batches[-1]} if self.batches else {}
+
+
+# Users do not wait for scores: lists by the configuration in use come first. If it cannot be fitted on the present
+# ratings, the refresh finds another one.
+_RECOMMEND = Launch(recommend.name, "Recommending by the configuration in use", is_extra=True)
+_REFRESH = Launch(refresh.name, "All batches are ingested; refreshing what follows from the ratings")
+
+
+def pipeline_assets(defs: dg.Definitions) -> list[dg.AssetsDefinition]:
+    """The assets that have code; each is one step of a run, named as its op."""
+    return [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
+
+
+def plan(
+    home: Home,
+    instance: dg.DagsterInstance,
+    assets: Sequence[dg.AssetsDefinition],
+    *,
+    refused: Collection[str] = (),
+) -> list[Launch]:
+    """What has to run: everything for the batches that are not ingested yet, or only what follows from `ratings`.
+
+    Landed batches become known to the instance. A batch counts as ingested when all its raw tables are there.
+
+    Args:
+        home: whose batches.
+        instance: which knows them.
+        assets: the pipeline's.
+        refused: batches to leave aside.
+    """
+    merged = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is None]
+    raw = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is not None]
+    ingested = read_batches(home)
+    known = _register(home, instance, ingested, refused)
+    pieces = _contiguous(known, ingested)
+    in_use = AssetStore(home.assets).has(["promoted_configuration"])
+    if pieces:
+        # Only the last piece may go on to the merge: before it, some batch is still missing.
+        first = [Launch(everything.name, f"Ingesting {_named(piece)}", piece, raw) for piece in pieces[:-1]]
+        title = f"Ingesting {_named(pieces[-1])}"
+        if in_use:
+            return [*first, Launch(ingest.name, title, pieces[-1]), _RECOMMEND, _REFRESH]
+        return [*first, Launch(everything.name, f"{title}, then everything else", pieces[-1])]
+    if not known:
+        return []
+    is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
+    # What failed its check is merged again, so that it is checked again: `refresh` would go on from there.
+    if is_older or _rests_on_others(home, instance) or unsound(instance):
+        if in_use:
+            return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
+        return [merging("All batches are read; merging them, then everything else", assets)]
+    is_recommended = not in_use or are_of_present_ratings(instance, [recommendations.key])
+    return [_REFRESH] if is_recommended else [_RECOMMEND, _REFRESH]
+
+
+def merging(title: str, assets: Sequence[dg.AssetsDefinition]) -> Launch:
+    """The merge of all ingested batches and everything after it."""
+    unmerged = [asset.key for asset in assets if asset.partitions_def is None and not _is_study(asset)]
+    return Launch(everything.name, title, assets=unmerged)
+
+
+def _is_ingest(asset: dg.AssetsDefinition) -> bool:
+    return asset.group_names_by_key[asset.key] == "ingest"
+
+
+def _is_study(asset: dg.AssetsDefinition) -> bool:
+    return asset.group_names_by_key[asset.key] == "study"
+
+
+def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
+    """Whether `ratings` was merged from other batches, or with other users left out, than it should be now."""
+    recorded, known = rests_on(instance), instance.get_dynamic_partitions(str(BATCHES.name))
+    return bool(recorded) and recorded != merged_from(known, home, Settings.load(home))
+
+
+def _register(
+    home: Home, instance: dg.DagsterInstance, ingested: Collection[str], refused: Collection[str]
+) -> list[str]:
+    """All known batches in their order, after the landed ones have become known, the new ones together and by name.
+
+    A batch that was never read is forgotten when it was refused or taken out of the landing folder.
+    """
+    name, landed = str(BATCHES.name), [batch for batch in home.landed_batches() if batch not in refused]
+    known = instance.get_dynamic_partitions(name)
+    instance.add_dynamic_partitions(name, [checked_batch_name(batch) for batch in landed if batch not in known])
+    for batch in set(known) - {*landed, *ingested}:
+        instance.delete_dynamic_partition(name, batch)
+    return list(instance.get_dynamic_partitions(name))
+
+
+def _contiguous(known: Sequence[str], ingested: Collection[str]) -> list[list[str]]:
+    """The batches that are not ingested, in runs of neighbours: what one range of partitions can say."""
+    runs = groupby(known, lambda batch: batch in ingested)
+    return [list(batches) for is_ingested, batches in runs if not is_ingested]
+
+
+def _named(batches: Sequence[str]) -> str:
+    few = len(batches) <= _NAMED
+    return ", ".join(batches) if few else f"{len(batches)} batches, {batches[0]} to {batches[-1]}"
+
+
+def _last_written(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> list[int]:
+    """Position in the event log of each asset's newest materialization, 0 where there is none."""
+    records = [instance.fetch_materializations(key, limit=1).records for key in keys]
+    return [found[0].storage_id if found else 0 for found in records]
+
+
+def reading_again(instance: dg.DagsterInstance, batches: Collection[str]) -> list[Launch]:
+    """Reading batches that are known and merging all: one run if they are neighbours."""
+    pieces = contiguous(instance.get_dynamic_partitions(str(BATCHES.name)), batches)
+    titled = [(f"Ingesting {_named(piece)}", piece) for piece in pieces]
+    return [
+        Launch(ingest.name, title, piece, keys or ())
+        for (title, piece), keys in zip(titled, selections(pieces), strict=True)
+    ]
+
+
+def reading_the_rest(
+    home: Home,
+    instance: dg.DagsterInstance,
+    batches: Collection[str],
+    *,
+    read: Collection[str],
+    refused: Collection[str],
+) -> list[Launch]:
+    """What is left of reading batches again after a refusal; a merge would fail at those that were never read."""
+    name = str(BATCHES.name)
+    for batch in set(refused) - read_batches(home):
+        instance.delete_dynamic_partition(name, batch)
+    if left := {*batches} - {*read, *refused}:
+        return reading_again(instance, left)
+    merged = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is None]
+    return [Launch(ingest.name, "Merging", assets=merged)] if read_batches(home) else []
+
+
+def rollback(number: int, configuration: str) -> Launch:
+    """Going back to the configuration of an earlier promotion.
+
+    Args:
+        number: of the promotion.
+        configuration: its name.
+    """
+    return Launch(
+        refresh.name,
+        f"Going back to configuration {configuration} of promotion {number}",
+        assets=[dg.AssetKey(name) for name in _FOLLOWING],
+        config={"ops": {_FOLLOWING[0]: {"config": {"rollback_to": number}}}},
+    )
+
+
+def study_of(
+    protocols: Sequence[str], searches: Sequence[str], budget: int | None, *, is_reported: bool
+) -> list[Launch]:
+    """A run per protocol, so that what is done is there when the next one is stopped; then what follows from all."""
+    knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
+    config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}
+
+    def keys(*names: str) -> list[dg.AssetKey]:
+        return [dg.AssetKey(name) for name in names]
+
+    folds = Launch(study.name, "Splits that came with the data", assets=keys("published_folds"))
+    each = [
+        Launch(
+            study.name, f"Protocol {name} ({number} of {len(protocols)})", [name], keys(*_STUDIED_PER_PROTOCOL), config
+        )
+        for number, name in enumerate(protocols, 1)
+    ]
+    swept = ["segment_sweep"] if "latest_rating" in protocols else []
+    rest = Launch(study.name, "Choosing", assets=keys(*_STUDIED_TOGETHER, *swept), config=config)
+    report = [Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))] if is_reported else []
+    return [folds, *each, rest, *report]

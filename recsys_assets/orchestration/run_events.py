@@ -1,0 +1,137 @@
+"""Turns Dagster's log of a run into calls of a `Watcher`, in this process or for a run of another one.
+
+What people see of it belongs to `cli.progress`.
+"""
+
+import logging
+from pathlib import Path
+from typing import Protocol
+
+import dagster as dg
+
+from recsys_assets.orchestration.dagster_internals import JobFailureData
+from recsys_assets.orchestration.ending import remind
+from recsys_assets.orchestration.failures import is_of_a_check, reason
+from recsys_assets.recommender.data.characters import visible
+
+LOGGER_NAME = "terminal"
+
+
+class Watcher(Protocol):
+    """Who follows runs, one after the other.
+
+    Attributes:
+        failures: what failed, in words.
+    """
+
+    failures: list[str]
+
+    def announce(self, title: str) -> None:
+        """The next run begins."""
+
+    def begin_again(self, title: str) -> None:
+        """What failed is tried again, with what could not begin because of it."""
+
+    def plan(self, n_steps: int) -> None:
+        """So many more steps are to be done."""
+
+    def begin(self, step: str) -> None:
+        """A step begins."""
+
+    def end(self, *, succeeded: bool) -> None:
+        """The step that is running has ended."""
+
+    def fail(self, why: str) -> None:
+        """Something failed."""
+
+    def note(self, level: int, message: str) -> None:
+        """The step that is running says something."""
+
+
+class _VisibleFormatter(logging.Formatter):
+    """Messages quote rows and names of files, and somebody will look at the log with `cat`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, with signs in the place of what a terminal obeys."""
+        return visible(super().format(record))
+
+
+class RunEvents(logging.Handler):
+    """Dagster's records of runs in this process, and events of runs in other processes.
+
+    Args:
+        watcher: is told of them.
+        log: file for every record.
+
+    Attributes:
+        names: what to call a step; by default as Dagster does.
+    """
+
+    def __init__(self, watcher: Watcher, log: Path) -> None:
+        super().__init__()
+        self.names: dict[str, str] = {}
+        self._watcher, self._log = watcher, log
+        self._running: str | None = None
+
+    @property
+    def logger(self) -> dg.LoggerDefinition:
+        """For `Definitions(loggers={LOGGER_NAME: …})`: events come here, and every record goes to the log file."""
+
+        @dg.logger
+        def terminal(_: dg.InitLoggerContext) -> logging.Logger:
+            to_file = logging.FileHandler(self._log, encoding="utf-8")
+            to_file.setFormatter(_VisibleFormatter("%(asctime)s %(levelname)s %(message)s"))
+            logger = logging.Logger(LOGGER_NAME)
+            logger.handlers = [to_file, self]
+            return logger
+
+        return terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record of Dagster's log."""
+        facts = record.dagster_meta  # type: ignore[attr-defined]
+        event: dg.DagsterEvent | None = facts["dagster_event"]
+        if event is not None:
+            self.take(event)
+        # Steps that cannot begin are logged as errors of their own; the failure before them says it all.
+        elif facts["step_key"] == self._running:
+            self._watcher.note(record.levelno, facts["orig_message"])
+
+    def take(self, event: dg.DagsterEvent) -> None:
+        """One event of a run, of this process or of another."""
+        if event.event_type == dg.DagsterEventType.LOGS_CAPTURED:
+            self._watcher.plan(len(event.logs_captured_data.step_keys or []))
+        elif event.event_type == dg.DagsterEventType.STEP_START:
+            self._running = str(event.step_key)
+            self._watcher.begin(self._step)
+            remind()
+        elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
+            self._end(succeeded=True)
+        elif event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            error = event.step_failure_data.error
+            if not is_of_a_check(error):
+                self._watcher.fail(f"{self._step} failed: {reason(error)}")
+            self._end(succeeded=False)
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            self._judge(event.asset_check_evaluation_data)
+        elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not self._watcher.failures:
+            # Outside of any step: resources, say.
+            failure = event.event_specific_data
+            cause = failure.error if isinstance(failure, JobFailureData) else None
+            self._watcher.fail(f"The run failed: {reason(cause)}")
+
+    @property
+    def _step(self) -> str:
+        return self.names.get(self._running or "", self._running or "")
+
+    def _end(self, *, succeeded: bool) -> None:
+        self._watcher.end(succeeded=succeeded)
+        self._running = None
+
+    def _judge(self, check: dg.AssetCheckEvaluation) -> None:
+        if check.passed:
+            return
+        told = f"check {check.check_name} of {check.asset_key.to_user_string()} failed: {check.description or ''}"
+        if check.severity == dg.AssetCheckSeverity.ERROR:
+            self._watcher.fail(told)
+        self._watcher.note(logging.WARNING, told)
