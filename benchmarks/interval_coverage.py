@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth where users are few: the figures of docs/reference/scores.md.
+"""How often 95 % intervals hold the truth where users are few: the figures of docs/decisions/intervals.md.
 
 Pooled metrics weigh users by their rows, so a few users make most of them. Made-up users, with numbers of rows and
 sizes of errors spread log-normally, have a known RMSE; a mean over users stands below it. `package` is what the package
