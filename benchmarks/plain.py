@@ -23,10 +23,17 @@ from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
-from recsys_assets.recommender.models import als, cold_start, segments
+from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
-from recsys_assets.recommender.registry import ENTRIES, FITS
+from recsys_assets.recommender.registry import ENTRIES, FITS, Derived
+from recsys_assets.recommender.registry.derived import (
+    ADJUSTED_TRAIN_RATINGS,
+    CLUSTER_RATINGS,
+    SEGMENT_RATINGS,
+    USER_CLUSTERS,
+    USER_SEGMENTS,
+)
 from recsys_assets.recommender.registry.fitting import Refit
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.serving import recommendations as serving
@@ -78,7 +85,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
         section = getattr(settings, fit.settings).model_dump()
         out.model(fit.asset, fit.function(out.made[fit.table], index=index, **others, **outside, **section))
         if fit.asset == "segment_model":
-            _segment(out, index)
+            _segment(out, index, settings)
     for entry in ENTRIES:
         rows = entry.predict(**{name: out.made[name] for name in entry.needs})
         out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])
@@ -124,7 +131,7 @@ def _cluster(out: Folder, settings: Settings) -> None:
             seed=knobs.seed,
         ),
     )
-    out.table("user_clusters", clusters.assign(features, k=knobs.k, seed=knobs.seed))
+    _derive(out, USER_CLUSTERS, settings)
 
 
 def _chosen(out: Folder, settings: Settings, spark: SparkSession) -> Settings:
@@ -134,36 +141,24 @@ def _chosen(out: Folder, settings: Settings, spark: SparkSession) -> Settings:
     return Settings.model_validate(Choice(chosen(found)).applied(settings.model_dump()))
 
 
+def _derive(out: Folder, table: Derived, settings: Settings, **outside: object) -> None:
+    out.table(table.asset, table.make(out.made, settings.model_dump(), **outside))
+
+
 def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, folder: Path) -> None:
-    made, knobs = out.made, settings.cold_start
-    model = als.fit(
-        cold_start.ratings_of_clusters(made["train_ratings"], made["user_clusters"]),
-        spark=spark,
-        scratch=folder,
-        index=index,
-        user_column="cluster",
-        **settings.als.model_dump(),
-    )
-    predicted = out.table("cluster_ratings", cold_start.predict_clusters(model))
-    adjusted = cold_start.fill_cold_users(
-        made["train_ratings"],
-        made["users"],
-        made["user_clusters"],
-        predicted,
-        fill_size=knobs.fill_size,
-        seed=knobs.seed,
-    )
-    out.table("adjusted_train_ratings", adjusted)
+    _derive(out, CLUSTER_RATINGS, settings, index=index, spark=spark, scratch=folder)
+    _derive(out, ADJUSTED_TRAIN_RATINGS, settings)
 
 
-def _segment(out: Folder, index: Index) -> None:
+def _segment(out: Folder, index: Index, settings: Settings) -> None:
     made = out.made
     listed = segments.top_movies(made["segment_model"], made["movies"], made["train_histories"])
     out.table("segment_movies", listed)
-    assigned = segments.assign(made["segment_model"], made["train_histories"], made["test_histories"])
-    user_segments = out.table("user_segments", assigned)
-    out.table("segment_ratings", segments.ratings_by_segment(made["train_histories"], user_segments))
-    sized = segments.SizedSegments.of(made["segment_model"], user_segments, made["movies"], n_users=index.n_users)
+    _derive(out, USER_SEGMENTS, settings)
+    _derive(out, SEGMENT_RATINGS, settings)
+    sized = segments.SizedSegments.of(
+        made["segment_model"], made["user_segments"], made["movies"], n_users=index.n_users
+    )
     out.table("segment_shares", segments.ComparedSegments(sized).table)
 
 

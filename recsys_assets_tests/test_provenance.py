@@ -6,7 +6,7 @@ import pytest
 
 import recsys_assets
 from recsys_assets.orchestration.assets.study import _defaults
-from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry import ENTRIES, FITS
 from recsys_assets.recommender.registry.provenance import Sources
 
 Codes = Mapping[tuple[str, str], str]
@@ -47,3 +47,16 @@ def test_a_trial_counts_as_long_as_the_code_that_computes_it_is_the_same(codes):
     of_entry = _changed(second, third := codes("registry/top_n.py", "scored[new] = ", "scored[new] = 1.0 * "))
     assert EASE in of_entry and LIKING not in of_entry and ("time_cut", "item_mean") not in of_entry
     assert len(_changed(third, codes("evaluation/metrics.py", "\ndef ", "\nCHANGED = 1\n\n\ndef "))) == len(ENTRIES)
+
+
+def test_code_versions_follow_the_code_behind_an_asset_and_no_other(tmp_path):
+    """After an upgrade everything would look outdated, or a backtest of other models like one of the present ones."""
+    folder = Path(recsys_assets.__file__).parent
+    shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    changed = tmp_path / folder.name / "recommender" / "models" / "transitions.py"
+    changed.write_text(changed.read_text() + "\n_CHANGED = True\n")
+    present, other = Sources(), Sources(tmp_path)
+    assert {fit.asset for fit in FITS if present.code_of_fit(fit) != other.code_of_fit(fit)} == {"transition_model"}
+    splitting = "recsys_assets.orchestration.assets.splitting"
+    assert present.code_of_module(splitting) == other.code_of_module(splitting)
+    assert present.code_of_everything(FITS, ENTRIES) != other.code_of_everything(FITS, ENTRIES)

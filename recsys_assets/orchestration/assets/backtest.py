@@ -16,7 +16,13 @@ from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.report import backtest_charts
 
 
-@pipeline_asset(group="backtest", kinds=TABLE_KINDS | {"pyspark"}, partitions_def=CUT_OFFS)
+@pipeline_asset(
+    group="backtest",
+    kinds=TABLE_KINDS | {"pyspark"},
+    partitions_def=CUT_OFFS,
+    settings=("data", "evaluation"),
+    fits_models=True,
+)
 def backtest_scores(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,

@@ -4,9 +4,10 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
-from recsys_assets.recommender.data.frames import lazy, same_engine
+from recsys_assets.recommender.data.frames import lazy, row_count
 from recsys_assets.recommender.data.hints import attribute_hints
 from recsys_assets.recommender.features import clusters
+from recsys_assets.recommender.registry.derived import USER_CLUSTERS
 from recsys_assets.recommender.report import charts
 
 SKLEARN_TABLE = TABLE_KINDS | {"scikitlearn"}
@@ -30,7 +31,7 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
     return lazy(features)
 
 
-@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE, op_tags=LAST)
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE, op_tags=LAST, settings=("clusters",))
 def cluster_sweep(
     context: dg.AssetExecutionContext, user_features: nw.LazyFrame, settings: SettingsParam
 ) -> nw.LazyFrame:
@@ -56,7 +57,7 @@ def cluster_sweep(
     return lazy(sweep)
 
 
-@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE)
+@pipeline_asset(group="clusters", kinds=SKLEARN_TABLE, settings=("clusters",))
 def user_clusters(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,
@@ -64,16 +65,14 @@ def user_clusters(
     settings: SettingsParam,
 ) -> nw.LazyFrame:
     """Each user's K-means cluster, the largest first; one cluster where the users have no attributes."""
-    knobs = settings.clusters
-    assigned = clusters.assign(user_features, k=knobs.k, weigh=knobs.weigh, seed=knobs.seed)
-    n_clusters = int(assigned["cluster"].n_unique())
+    assigned = USER_CLUSTERS.make({"user_features": user_features}, settings.model_dump())
+    n_clusters = row_count(assigned.select("cluster").unique())
     drawn = {}
     if n_clusters > 1:
-        members = same_engine(users, assigned)
-        drawn = pictures("clusters in pairs of features", charts.cluster_pairs, user_features, members)
-        drawn |= pictures("cluster profiles", charts.cluster_profiles, users, members)
+        drawn = pictures("clusters in pairs of features", charts.cluster_pairs, user_features, assigned)
+        drawn |= pictures("cluster profiles", charts.cluster_profiles, users, assigned)
     context.add_output_metadata({"clusters": n_clusters, **drawn})
-    return lazy(assigned)
+    return assigned
 
 
 ASSETS = [user_features, cluster_sweep, user_clusters]

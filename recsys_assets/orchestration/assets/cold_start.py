@@ -6,12 +6,12 @@ from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.recommender.data.frames import lazy, row_count
+from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.models import als, cold_start
+from recsys_assets.recommender.registry.derived import ADJUSTED_TRAIN_RATINGS, CLUSTER_RATINGS
 
 
-@pipeline_asset(group="cold_start", kinds=TABLE_KINDS | {"pyspark"})
+@pipeline_asset(group="cold_start", kinds=TABLE_KINDS | {"pyspark"}, settings=("als",))
 def cluster_ratings(
     users: nw.LazyFrame,
     movies: nw.LazyFrame,
@@ -22,18 +22,16 @@ def cluster_ratings(
     spark: LazyPySparkResource,
 ) -> nw.LazyFrame:
     """The rating of each cluster for each movie with a training rating, by ALS with clusters in the users' place."""
-    model = als.fit(
-        cold_start.ratings_of_clusters(train_ratings, user_clusters),
+    return CLUSTER_RATINGS.make(
+        {"train_ratings": train_ratings, "user_clusters": user_clusters},
+        settings.model_dump(),
+        index=Index.of(users, movies),
         spark=spark.spark_session,
         scratch=home.scratch,
-        index=Index.of(users, movies),
-        user_column="cluster",
-        **settings.als.model_dump(),
     )
-    return lazy(cold_start.predict_clusters(model))
 
 
-@pipeline_asset(group="cold_start", kinds=TABLE_KINDS)
+@pipeline_asset(group="cold_start", kinds=TABLE_KINDS, settings=("cold_start",))
 def adjusted_train_ratings(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,
@@ -43,14 +41,13 @@ def adjusted_train_ratings(
     settings: SettingsParam,
 ) -> nw.LazyFrame:
     """The training ratings plus, for each user without one, as many drawn from its cluster as the median user has."""
-    adjusted = cold_start.fill_cold_users(
-        train_ratings,
-        users,
-        user_clusters,
-        cluster_ratings,
-        fill_size=settings.cold_start.fill_size,
-        seed=settings.cold_start.seed,
-    )
+    given = {
+        "train_ratings": train_ratings,
+        "users": users,
+        "user_clusters": user_clusters,
+        "cluster_ratings": cluster_ratings,
+    }
+    adjusted = ADJUSTED_TRAIN_RATINGS.make(given, settings.model_dump())
     filled = adjusted.filter("is_fill")
     context.add_output_metadata(
         {"drawn ratings": row_count(filled), "filled users": row_count(filled.select("user").unique())}

@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -13,7 +13,8 @@ from altair.typing import ChartType
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.io_managers import column_schema, table_of
 from recsys_assets.orchestration.retries import decide_on_retry
-from recsys_assets.recommender.registry import FITS
+from recsys_assets.recommender.registry import DERIVED, ENTRIES, FITS
+from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.report.theme import to_png
 
 SettingsParam = dg.ResourceParam[Settings]
@@ -23,20 +24,9 @@ MODEL_KINDS = {"model"}
 # What people look at and nothing that is recommended rests on, pictures above all, takes seconds: whatever else can be
 # done is done first, so that new recommendations do not wait for it.
 LAST = {"dagster/priority": "-1"}
-# A backtest and a study fit the models themselves, with what they are made from.
-_OF_EVERY_MODEL = ("clusters", "cold_start", "segments", *(fit.settings for fit in FITS))
-# Beside the sections of the models that are fitted there.
-_SETTINGS_OF_STAGE: Mapping[str, Sequence[str]] = {
-    "ingest": ("data",),
-    "splitting": ("splitting",),
-    "clusters": ("clusters",),
-    "cold_start": ("cold_start", "als"),
-    "segments": ("segments",),
-    "evaluation": ("evaluation",),
-    "serving": ("evaluation", "serving"),
-    "backtest": ("evaluation", *_OF_EVERY_MODEL),
-    "study": ("study", "evaluation", "splitting", *_OF_EVERY_MODEL),
-}
+# Of the settings, what the models and the tables between the ratings and the models depend on.
+SETTINGS_OF_MODELS = (*{fit.settings: None for fit in FITS}, *{name: None for of in DERIVED for name in of.settings})
+_SETTINGS = "settings"
 
 
 def pipeline_asset(
@@ -44,14 +34,29 @@ def pipeline_asset(
     group: str,
     kinds: set[str],
     key: dg.AssetKey | Sequence[str] | str | None = None,
+    settings: Sequence[str] = (),
+    code: str = "",
+    fits_models: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`dagster.asset` with what all assets of this pipeline share; the docstring becomes the description."""
+    """`dagster.asset` with what all assets of this pipeline share; the docstring becomes the description.
+
+    Args:
+        group: the stage.
+        kinds: shown in the UI.
+        key: by default the function's name.
+        settings: the sections that the result depends on.
+        code: a hash of the code that makes the result; by default of the function's module.
+        fits_models: whether any model of the registry may be fitted, so that all their code and settings count, too.
+        options: of `dagster.asset`.
+    """
+    sections = (*settings, *SETTINGS_OF_MODELS) if fits_models else tuple(settings)
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         asset_key = dg.AssetKey.from_coercible(key or function.__name__)
         table = table_of(asset_key)
         schema = {"dagster/column_schema": column_schema(table)} if table else {}
+        made_by = (code or SOURCES.code_of_module(function.__module__)) + (_code_of_models() if fits_models else "")
         with warnings.catch_warnings():
             # Beta, and meant: a range of batches, and what follows from it, is one run, one process, one JVM.
             warnings.simplefilter("ignore", dg.BetaWarning)
@@ -61,7 +66,8 @@ def pipeline_asset(
                 kinds=kinds,
                 owners=OWNERS,
                 tags={"stage": group},
-                metadata=schema,
+                metadata=schema | ({_SETTINGS: ", ".join(dict.fromkeys(sections))} if sections else {}),
+                code_version=made_by,
                 backfill_policy=dg.BackfillPolicy.single_run(),
                 hooks={decide_on_retry},
                 **options,
@@ -70,18 +76,22 @@ def pipeline_asset(
     return decorate
 
 
+@cache
+def _code_of_models() -> str:
+    return SOURCES.code_of_everything((*FITS, *DERIVED), ENTRIES)
+
+
 def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """The asset with a code version that changes with the package's version and the settings of the asset's stage.
+    """The asset with a code version that changes with the code that makes it and the settings that it depends on.
 
     So the UI shows what was computed by other code, or with other settings, than the present ones.
     """
 
     def versioned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        fitted = [fit.settings for fit in FITS if fit.group == spec.group_name]
-        sections = dict.fromkeys([*_SETTINGS_OF_STAGE.get(spec.group_name or "", ()), *fitted])
-        used = [settings.engine, *(getattr(settings, section).model_dump_json() for section in sections)]
-        digest = hashlib.sha256("\n".join(used).encode()).hexdigest()[:8]
-        return spec.replace_attributes(code_version=f"{version('recsys_assets')}-{digest}")
+        sections = str(spec.metadata.get(_SETTINGS, "")).split(", ")
+        used = [getattr(settings, section).model_dump_json() for section in sections if section]
+        facts = [str(spec.code_version), settings.engine, *used]
+        return spec.replace_attributes(code_version=hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16])
 
     return asset.map_asset_specs(versioned)
 

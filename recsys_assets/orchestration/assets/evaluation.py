@@ -46,6 +46,7 @@ _SPLITS = (
         CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
     },
     dagster_type=nw.LazyFrame,
+    settings=("data", "evaluation"),
 )
 def evaluation_scores(
     context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame

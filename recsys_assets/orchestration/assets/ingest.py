@@ -99,7 +99,7 @@ def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | No
         yield name, str(recorded.value) if recorded else None
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES)
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, settings=("data",))
 def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
     """The rows of each batch that break a rule, with file, line, reason and text.
 
@@ -108,19 +108,19 @@ def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource, setting
     return _read(context, home, settings)
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows])
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_ratings(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
     """The ratings of each batch as they stand in its source, with original ids; bad rows are in `rejected_rows`."""
     return _read(context, home, settings)
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows])
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_users(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
     """The users each batch describes, with whatever attributes it gives; no rows where it describes none."""
     return _read(context, home, settings)
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows])
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_movies(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
     """The movies each batch describes: title, year, genres."""
     return _read(context, home, settings)
@@ -149,7 +149,7 @@ def rests_on(instance: dg.DagsterInstance) -> Mapping[str, Any]:
     return recorded.value if isinstance(recorded, dg.JsonMetadataValue) and isinstance(recorded.value, dict) else {}
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS)
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, settings=("data",))
 def users(raw_users: Batches, raw_ratings: Batches, home: HomeResource, settings: SettingsParam) -> nw.LazyFrame:
     """Every user of any batch with a dense index, by first batch, then id; attributes from the newest batch.
 
@@ -165,7 +165,7 @@ def movies(raw_movies: Batches, raw_ratings: Batches, home: HomeResource) -> nw.
     return merge.index_movies(list(raw_movies.values()), _of_others(raw_ratings, home))
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS)
+@pipeline_asset(group="ingest", kinds=TABLE_KINDS, settings=("data",))
 def ratings(
     context: dg.AssetExecutionContext,
     raw_ratings: Batches,

@@ -13,6 +13,7 @@ from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit
+from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets.recommender.tuning import quick
 
@@ -44,6 +45,8 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         key=fit.asset,
         group=fit.group,
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
+        settings=(fit.settings,),
+        code=SOURCES.code_of_fit(fit),
         description=fit.description,
         ins={name: _input(name) for name in {"users", "movies", fit.table, *fit.others}} | _choice(fit),
         dagster_type=fit.model_type,
@@ -96,6 +99,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         key=predictions_key(entry),
         group="predictions",
         kinds=TABLE_KINDS,
+        code=SOURCES.code_of_predictions(entry),
         description=f"What `{entry.name}` predicts in the task `{entry.task}`.",
         ins={name: _input(name) for name in {"users", "movies", *entry.needs}},
         dagster_type=nw.LazyFrame,

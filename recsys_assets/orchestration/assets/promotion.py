@@ -43,6 +43,8 @@ class PromotionConfig(dg.Config):
         CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
     },
     dagster_type=Configuration,
+    settings=("evaluation",),
+    fits_models=True,
 )
 def promoted_configuration(
     context: dg.AssetExecutionContext,

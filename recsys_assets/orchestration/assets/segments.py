@@ -13,6 +13,7 @@ from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.models.segments import ComparedSegments, SegmentModel, SizedSegments
+from recsys_assets.recommender.registry.derived import SEGMENT_RATINGS, USER_SEGMENTS
 from recsys_assets.recommender.report import charts, segment_charts
 
 
@@ -46,7 +47,8 @@ def user_segments(
 ) -> nw.LazyFrame:
     """Each user's affinity to every segment, from its history alone, and its segment of highest affinity."""
     Index.of(users, movies).require(segment_model.index, "segment_model")
-    assigned = lazy(segments.assign(segment_model, train_histories, test_histories))
+    given = {"segment_model": segment_model, "train_histories": train_histories, "test_histories": test_histories}
+    assigned = USER_SEGMENTS.make(given, {})
     context.add_output_metadata(
         pictures("users per segment", segment_charts.users_per_segment, assigned)
         | pictures("three example users", segment_charts.example_affinities, assigned, users)
@@ -62,7 +64,7 @@ def segment_ratings(
     movies: nw.LazyFrame,
 ) -> nw.LazyFrame:
     """Number and mean of the train users' ratings per (segment, movie); a pair that nobody rated has no row."""
-    rated = segments.ratings_by_segment(train_histories, user_segments)
+    rated = SEGMENT_RATINGS.make({"train_histories": train_histories, "user_segments": user_segments}, {})
     context.add_output_metadata(pictures("mean rating by segment", segment_charts.rating_by_segment, rated, movies))
     return rated
 

@@ -21,7 +21,7 @@ from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
 
 
-@pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"})
+@pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"}, fits_models=True)
 def serving_model(
     context: dg.AssetExecutionContext,
     promoted_configuration: Configuration,
@@ -50,7 +50,7 @@ def serving_model(
     return model
 
 
-@pipeline_asset(group="serving", kinds=TABLE_KINDS)
+@pipeline_asset(group="serving", kinds=TABLE_KINDS, settings=("serving",))
 def recommendations(
     context: dg.AssetExecutionContext,
     serving_model: ServingModel,

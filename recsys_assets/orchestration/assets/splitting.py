@@ -9,7 +9,7 @@ from recsys_assets.recommender.models import cold_start
 from recsys_assets.recommender.report import charts
 
 
-@pipeline_asset(group="splitting", kinds=TABLE_KINDS)
+@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
 def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
     """Case study A: the ratings before the cut in time; equal timestamps are ordered by batch, then row."""
     train = splitting.cut_in_time(ratings, "train", cut=settings.splitting.parsed_cut)
@@ -25,13 +25,13 @@ def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, sett
     return train
 
 
-@pipeline_asset(group="splitting", kinds=TABLE_KINDS)
+@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
 def test_ratings(ratings: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
     """Case study A: the ratings after the cut in time. Nothing that is scored on them may learn from them."""
     return splitting.cut_in_time(ratings, "test", cut=settings.splitting.parsed_cut)
 
 
-@pipeline_asset(group="splitting", kinds=TABLE_KINDS)
+@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
 def user_partition(users: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
     """Case study B: each user to train or test by a hash of its index and the seed."""
     return splitting.partition_users(users, train_share=settings.splitting.train_share, seed=settings.splitting.seed)

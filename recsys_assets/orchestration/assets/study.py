@@ -75,7 +75,11 @@ def _empty(name: str) -> nw.LazyFrame:
     return lazy(empty(TABLES[name]))
 
 
-@pipeline_asset(group="study", kinds=TABLE_KINDS)
+# What the trials and scores of a study depend on.
+_DEPENDS_ON: dict[str, Any] = {"settings": ("data", "evaluation", "splitting", "study"), "fits_models": True}
+
+
+@pipeline_asset(group="study", kinds=TABLE_KINDS, settings=("data",))
 def published_folds(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,
@@ -99,7 +103,14 @@ def published_folds(
     return _empty("published_folds")
 
 
-@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS)
+@pipeline_asset(
+    group="study",
+    ins=_INS,
+    kinds=TABLE_KINDS | {"pyspark"},
+    partitions_def=PROTOCOLS,
+    settings=("data", "evaluation", "splitting", "study"),
+    fits_models=True,
+)
 def study_trials(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
@@ -124,7 +135,14 @@ def study_trials(
     return made
 
 
-@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS, deps=[study_trials])
+@pipeline_asset(
+    group="study",
+    ins=_INS,
+    kinds=TABLE_KINDS,
+    deps=[study_trials],
+    settings=("data", "evaluation", "splitting", "study"),
+    fits_models=True,
+)
 def studied_settings(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
@@ -158,7 +176,15 @@ def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return "\n".join(["| setting | before | now |", "|---|---|---|", *rows])
 
 
-@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"pyspark"}, partitions_def=PROTOCOLS, deps=[study_trials])
+@pipeline_asset(
+    group="study",
+    ins=_INS,
+    kinds=TABLE_KINDS | {"pyspark"},
+    partitions_def=PROTOCOLS,
+    deps=[study_trials],
+    settings=("data", "evaluation", "splitting", "study"),
+    fits_models=True,
+)
 def study_scores(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
@@ -231,7 +257,14 @@ def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     return lazy(audit(pl.concat(scored, how="diagonal"))) if scored else _empty("leakage_audit")
 
 
-@pipeline_asset(group="study", ins=_INS, kinds=TABLE_KINDS | {"scikitlearn"}, deps=[study_trials])
+@pipeline_asset(
+    group="study",
+    ins=_INS,
+    kinds=TABLE_KINDS | {"scikitlearn"},
+    deps=[study_trials],
+    settings=("data", "evaluation", "splitting", "study"),
+    fits_models=True,
+)
 def segment_sweep(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,

@@ -1,16 +1,23 @@
 """Users without a training rating: case study A's repair, ratings drawn from the cluster, and its factors in a ranking.
 
-The fitting itself is `als`; here are what goes into it and what is made of it.
+ALS itself is `als`; here are what goes into it and what is made of it.
 """
 
 from math import gcd
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count, same_engine, to_polars
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.models import als
 from recsys_assets.recommender.models.als import ALSModel
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 FillSize = int | str
 
@@ -18,6 +25,30 @@ FillSize = int | str
 def ratings_of_clusters(train_ratings: nw.LazyFrame, user_clusters: nw.LazyFrame) -> nw.LazyFrame:
     """The training ratings with the cluster in the user's place: cluster, movie, rating, one row per rating."""
     return train_ratings.join(user_clusters, on="user").select("cluster", "movie", "rating")
+
+
+def cluster_ratings(
+    train_ratings: nw.LazyFrame,
+    user_clusters: nw.LazyFrame,
+    *,
+    index: Index,
+    spark: "SparkSession",
+    scratch: Path,
+    **parameters: Any,
+) -> pl.DataFrame:
+    """The rating of each cluster for each movie with a training rating: the table `cluster_ratings`.
+
+    Args:
+        train_ratings: user, movie, rating.
+        user_clusters: user, cluster.
+        index: of the users and movies.
+        spark: fits ALS, with clusters in the users' place.
+        scratch: see `als.fit`.
+        parameters: of `als.fit`.
+    """
+    rated = ratings_of_clusters(train_ratings, user_clusters)
+    model = als.fit(rated, index=index, spark=spark, scratch=scratch, user_column="cluster", **parameters)
+    return predict_clusters(model)
 
 
 def predict_clusters(model: ALSModel) -> pl.DataFrame:

@@ -5,9 +5,10 @@ need by their parameters, as Dagster's own do. Adding a model means adding an en
 """
 
 from recsys_assets.recommender.registry import latest_rating, next_movie, ratings, top_n
-from recsys_assets.recommender.registry.types import Entry, Fit, Parameters, Task
+from recsys_assets.recommender.registry.derived import DERIVED
+from recsys_assets.recommender.registry.types import Derived, Entry, Fit, Parameters, Task
 
 FITS: tuple[Fit, ...] = (*ratings.FITS, *top_n.FITS, *latest_rating.FITS, *next_movie.FITS)
 ENTRIES: tuple[Entry, ...] = (*ratings.ENTRIES, *top_n.ENTRIES, *latest_rating.ENTRIES, *next_movie.ENTRIES)
 
-__all__ = ["ENTRIES", "FITS", "Entry", "Fit", "Parameters", "Task"]
+__all__ = ["DERIVED", "ENTRIES", "FITS", "Derived", "Entry", "Fit", "Parameters", "Task"]

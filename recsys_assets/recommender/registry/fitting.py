@@ -11,27 +11,15 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.data.frames import lazy, same_engine
+from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.features import clusters
-from recsys_assets.recommender.models import als, cold_start, segments
 from recsys_assets.recommender.ranking.rankings import Ranker
-from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit, Parameters, Task
+from recsys_assets.recommender.registry import DERIVED, ENTRIES, FITS, Derived, Entry, Fit, Parameters, Task
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_FITS = {fit.asset: fit for fit in FITS}
-# The sections that go into the tables that are made from the training ratings.
-_SECTIONS_OF_TABLES = {
-    "user_clusters": ("clusters",),
-    "cluster_ratings": ("clusters", "als"),
-    "adjusted_train_ratings": ("clusters", "als", "cold_start"),
-    "user_segments": ("segments",),
-    "segment_ratings": ("segments",),
-}
-# Knobs of these sections that change how long something takes or what is drawn, never a model.
-_WITHOUT_EFFECT = {"clusters": ("k_max", "silhouette_sample", "n_init")}
+_STEPS: dict[str, Fit | Derived] = {fit.asset: fit for fit in FITS} | {table.asset: table for table in DERIVED}
 
 
 def entry(task: Task, name: str) -> Entry:
@@ -47,28 +35,25 @@ def entry(task: Task, name: str) -> Entry:
 
 
 def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
-    """The part of the parameters that the model's predictions depend on."""
-    sections = {section for name in model.needed(parameters) for section in _sections_of(name)}
-    return {
-        section: {
-            knob: value for knob, value in parameters[section].items() if knob not in _WITHOUT_EFFECT.get(section, ())
-        }
-        for section in sorted(sections)
-    }
+    """The part of the parameters that the model's predictions depend on, by section."""
+    steps = {step.asset: step for name in model.needed(parameters) for step in steps_behind(name)}
+    used: dict[str, dict[str, Any]] = {}
+    for step in steps.values():
+        for section, values in step.parameters(parameters).items():
+            used.setdefault(section, {}).update(values)
+    return {section: used[section] for section in sorted(used)}
 
 
-def fits_behind(name: str) -> set[Fit]:
-    """The fits of a model and of all models that it is made from."""
-    fit = _FITS.get(name)
-    return {fit}.union(*map(fits_behind, (fit.table, *fit.others))) if fit else set()
-
-
-def _sections_of(name: str) -> set[str]:
-    """The sections behind a model or a table, those of what it is made from included."""
-    sections = set(_SECTIONS_OF_TABLES.get(name, ()))
-    if fit := _FITS.get(name):
-        sections |= {fit.settings}.union(*map(_sections_of, (fit.table, *fit.others)))
-    return sections
+def steps_behind(name: str) -> list[Fit | Derived]:
+    """How a model or a table is made, and everything that it is made from, each once; none for what is given."""
+    found: dict[str, Fit | Derived] = {}
+    pending = [name]
+    while pending:
+        step = _STEPS.get(pending.pop())
+        if step and step.asset not in found:
+            found[step.asset] = step
+            pending += step.inputs
+    return list(found.values())
 
 
 class Refit:
@@ -102,8 +87,11 @@ class Refit:
     def with_parameters(self, parameters: Parameters) -> "Refit":
         """The same training set with other parameters. What depends on none that differ is not fitted again."""
         other = Refit(self._tables, parameters, spark=self._spark, scratch=self._scratch)
-        alike = {section for section in parameters if parameters[section] == self._parameters.get(section)}
-        other._made |= {name: made for name, made in self._made.items() if _sections_of(name) <= alike}
+        other._made |= {
+            name: made
+            for name, made in self._made.items()
+            if all(step.parameters(parameters) == step.parameters(self._parameters) for step in steps_behind(name))
+        }
         return other
 
     def predictions(self, model: Entry) -> nw.LazyFrame:
@@ -120,43 +108,21 @@ class Refit:
 
     def models(self, model: Entry) -> dict[str, Any]:
         """The fitted models that the entry predicts from, by the name of their asset."""
-        return {name: self._get(name) for name in model.needed(self._parameters) if name in _FITS}
+        return {name: self._get(name) for name in model.needed(self._parameters) if isinstance(_STEPS.get(name), Fit)}
 
     def _get(self, name: str) -> Any:
         if name not in self._made:
-            self._made[name] = self._fit(_FITS[name]) if name in _FITS else self._table(name)
+            if name not in _STEPS:
+                raise KeyError(f"{name} is neither given nor made from the training ratings")
+            self._made[name] = self._make(_STEPS[name])
         return self._made[name]
 
-    def _fit(self, fit: Fit) -> Any:
-        outside = {"spark": self._spark(), "scratch": self._scratch} if fit.needs_spark else {}
-        others = {name: self._get(name) for name in fit.others}
-        knobs = self._parameters[fit.settings]
-        return fit.function(self._get(fit.table), index=self.index, **others, **outside, **knobs)
-
-    def _table(self, name: str) -> nw.LazyFrame:
-        match name:
-            case "user_clusters":
-                knobs = self._parameters["clusters"]
-                chosen = {name: knobs[name] for name in ("k", "weigh", "seed") if name in knobs}
-                assigned = clusters.assign(self._get("user_features"), **chosen)
-                return same_engine(self._get("train_ratings"), assigned)
-            case "cluster_ratings":
-                model = als.fit(
-                    cold_start.ratings_of_clusters(self._get("train_ratings"), self._get("user_clusters")),
-                    spark=self._spark(),
-                    scratch=self._scratch,
-                    index=self.index,
-                    user_column="cluster",
-                    **self._parameters["als"],
-                )
-                return same_engine(self._get("train_ratings"), cold_start.predict_clusters(model))
-            case "adjusted_train_ratings":
-                inputs = ("train_ratings", "users", "user_clusters", "cluster_ratings")
-                return cold_start.fill_cold_users(*map(self._get, inputs), **self._parameters["cold_start"])
-            case "user_segments":
-                histories = self._get("train_histories")
-                assigned = segments.assign(self._get("segment_model"), histories, self._get("test_histories"))
-                return same_engine(histories, assigned)
-            case "segment_ratings":
-                return segments.ratings_by_segment(self._get("train_histories"), self._get("user_segments"))
-        raise KeyError(f"{name} is neither given nor made from the training ratings")
+    def _make(self, step: Fit | Derived) -> Any:
+        given = {name: self._get(name) for name in step.inputs}
+        outside = {"spark": self._spark(), "scratch": self._scratch} if step.needs_spark else {}
+        if isinstance(step, Derived):
+            return step.make(given, self._parameters, **outside, **({"index": self.index} if outside else {}))
+        others = {name: given[name] for name in step.others}
+        return step.function(
+            given[step.table], index=self.index, **others, **outside, **self._parameters[step.settings]
+        )

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recsys_assets.recommender.registry import Entry, Fit, Parameters
-from recsys_assets.recommender.registry.fitting import fits_behind
+from recsys_assets.recommender.registry import Derived, Entry, Fit, Parameters
+from recsys_assets.recommender.registry.fitting import steps_behind
 
 PACKAGE = "recsys_assets.recommender"
 _REGISTRY = f"{PACKAGE}.registry"
@@ -52,9 +52,30 @@ class Sources:
             modules: further modules that compute the score, by their name in `recommender`.
         """
         pieces = set(self._of_modules((*_ALWAYS, *(f"{PACKAGE}.{name}" for name in modules))))
-        for fit in {fit for name in model.needed(parameters) for fit in fits_behind(name)}:
-            pieces.update(self._of_fit(fit))
+        for step in {step.asset: step for name in model.needed(parameters) for step in steps_behind(name)}.values():
+            pieces.update(self._of_step(step))
         pieces.update(self._of_entry(model))
+        return _hashed(pieces)
+
+    def code_of_module(self, module: str) -> str:
+        """A hash of a module of this package, by its full name, with all that it imports of `recommender`."""
+        return _hashed(self._of_modules((module,)))
+
+    def code_of_fit(self, fit: Fit) -> str:
+        """A hash of what fits one model; what that is fitted on does not count."""
+        return _hashed(self._of_step(fit))
+
+    def code_of_predictions(self, model: Entry) -> str:
+        """A hash of what predicts from fitted models."""
+        return _hashed(self._of_entry(model))
+
+    def code_of_everything(self, fits: Iterable[Fit | Derived], entries: Iterable[Entry]) -> str:
+        """A hash of everything that fits and predicts."""
+        pieces = set(self._of_modules(_ALWAYS))
+        for step in fits:
+            pieces.update(self._of_step(step))
+        for model in entries:
+            pieces.update(self._of_entry(model))
         return _hashed(pieces)
 
     def _of_entry(self, of: Entry) -> Iterator[str]:
@@ -63,14 +84,15 @@ class Sources:
                 yield from self._of_function(function)
         yield repr((of.name, of.task, of.needs))
 
-    def _of_fit(self, fit: Fit) -> Iterator[str]:
-        function = fit.function
+    def _of_step(self, step: Fit | Derived) -> Iterator[str]:
+        function = step.function
         if isinstance(function, partial):
             yield repr(sorted(function.keywords.items()))
             function = function.func
-        yield repr((fit.asset, fit.table, fit.settings, fit.others))
+        yield repr((step.asset, step.inputs, step.settings))
         yield from self._of_function(function)
-        yield from self._of_modules((fit.model_type.__module__,))
+        if isinstance(step, Fit):
+            yield from self._of_modules((step.model_type.__module__,))
 
     def _of_function(self, function: Callable[..., Any]) -> Iterator[str]:
         if function.__module__.startswith(_REGISTRY):

@@ -1,16 +1,17 @@
-"""What an entry of the registry is: how a model is fitted, what is predicted from it, and on which rows.
+"""What the registry lists: tables that follow from others, how a model is fitted, and what is predicted from it.
 
-The models themselves are in the module of their task.
+The models themselves are in the module of their task, the tables in `derived`.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, Literal
 
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.data.frames import same_engine
 from recsys_assets.recommender.data.tables import PREDICTIONS, RANKING_PREDICTIONS
 from recsys_assets.recommender.ranking.rankings import Ranker, rank_pairs
 
@@ -31,6 +32,50 @@ _ROLES: Mapping[Task, Mapping[str, tuple[str, ...]]] = {
     "latest_rating": _RESPONSES,
     "next_movie": _RESPONSES,
 }
+
+
+@dataclass(frozen=True)
+class Derived:
+    """How a table is made that models learn from, and that itself follows from the training ratings.
+
+    Attributes:
+        asset: name of the table.
+        function: called with the inputs in their order and the settings by name, and with `spark=`, `scratch=` and
+            `index=` if `needs_spark`; returns the table.
+        inputs: the tables and models that it takes.
+        settings: by section the fields that are the function's parameters; all fields for None.
+        needs_spark: whether the function needs a Spark session.
+    """
+
+    asset: str
+    function: Callable[..., nw.LazyFrame | pl.DataFrame]
+    inputs: tuple[str, ...]
+    settings: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    needs_spark: bool = False
+
+    def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
+        """The part of the parameters that the table depends on, by section; a section that is not given is empty."""
+        return {
+            section: {
+                name: value for name, value in parameters.get(section, {}).items() if fields is None or name in fields
+            }
+            for section, fields in self.settings.items()
+        }
+
+    def make(self, given: Mapping[str, Any], parameters: Parameters, **outside: Any) -> nw.LazyFrame:
+        """The table, on the engine of its inputs.
+
+        Args:
+            given: the inputs by name.
+            parameters: by section.
+            outside: `spark`, `scratch` and `index`, for a function that needs Spark.
+        """
+        knobs = {name: value for of in self.parameters(parameters).values() for name, value in of.items()}
+        made = self.function(*(given[name] for name in self.inputs), **knobs, **outside)
+        if isinstance(made, nw.LazyFrame):
+            return made
+        like = next(given[name] for name in self.inputs if isinstance(given[name], nw.LazyFrame))
+        return same_engine(like, made)
 
 
 @dataclass(frozen=True)
@@ -59,6 +104,15 @@ class Fit:
     description: str
     others: tuple[str, ...] = ()
     needs_spark: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tables and models that it takes."""
+        return (self.table, *self.others)
+
+    def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
+        """The part of the parameters that the model depends on, by section; a section that is not given is empty."""
+        return {self.settings: dict(parameters.get(self.settings, {}))}
 
 
 def _nothing(_: Parameters) -> tuple[str, ...]:
