@@ -502,7 +502,7 @@ def fitted(monkeypatch) -> list[str]:
         return Drawn(given["seed"])
 
     drawn = Fit("drawn_model", "baselines", fit, Drawn, "train_ratings", "drawn", "Drawn.")
-    monkeypatch.setitem(refit._FITS, "drawn_model", drawn)
+    monkeypatch.setitem(refit._STEPS, "drawn_model", drawn)
     without_seed = (("time_cut", "item_mean"), ("top_n", "popularity"))
     entries = [entry for entry in ENTRIES if (entry.task, entry.name) in without_seed]
     entries += [Entry("drawn", "time_cut", "drawn_model"), Entry("drawn", "top_n", drawn_order)]
