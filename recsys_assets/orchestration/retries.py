@@ -1,10 +1,7 @@
 """Which failures are tried again, by what, and which never: the one place that says so.
 
-Three mechanisms could repeat a failure. Retries of a step are not used: a step that failed by chance left a dead JVM or
-a full disk behind, and would meet it again. Retries of a run (`run_retries` of the instance, by the daemon, in a new
-process, once, from failure) answer a dead worker and a dead JVM. Automation: `retrain_sensor` asks once per content, so
-a failure comes back only with other data or by a person's hand. `landing_sensor` asks again, ever more rarely, for what
-is not read for another reason than a bad source (`landing_watch.settle`).
+Steps are never retried; a run is, once, where a new process can help. docs/decisions/steps-are-not-retried.md gives the
+reasons. When the sensors ask again is decided in `landing_watch`.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,7 @@
 """Whether every stored table and model is as declared: a factory makes the checks from the declarations.
 
-One step checks several assets, because a step costs more than most checks do. Such assets must not depend on each
-other: the step comes before whatever depends on any of them. Dagster would split a step for which that does not hold,
-and number the parts otherwise in each process, so that re-execution from failure could take one for another. Stored
-tables are read with Polars on either engine, for a check should not wait for a cluster.
+One step checks several assets, which must not depend on each other: docs/decisions/grouped-checks.md gives the reason.
+Stored tables are read with Polars on either engine, because a check should not wait for a cluster.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

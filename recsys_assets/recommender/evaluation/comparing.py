@@ -50,10 +50,8 @@ def reseeded(parameters: Mapping[str, Mapping[str, object]], by: int) -> dict[st
 def leakage_audit(scores: pl.DataFrame) -> pl.DataFrame:
     """By how much each other split makes the same models look better than the cut in time: table `leakage_audit`.
 
-    Raw scores differ also because the test rows do; differences of gains (`<metric>_gain`) allow for that, and those of
-    seen users for that only a cut in time leaves users unseen. For ranking models neither allows for how many movies
-    there are to find: the more there are, the easier a high NDCG is, and with everybody's last rating it is one. The
-    splits have other test users, so the intervals are of independent differences: their half-widths add in squares.
+    docs/decisions/leakage-audit.md says how to read it. The splits have other test users, so the intervals are of
+    independent differences: their half-widths add in squares.
 
     Args:
         scores: tables `evaluation_scores` of several protocols, one below the other. Rating models are held against

@@ -1,9 +1,7 @@
 """Inner loops that Numba compiles: sums over the cells of a row, and the inverse of a small matrix for each.
 
-They let go of the interpreter's lock and no row knows of another, so blocks of rows are done side by side, and how many
-at a time changes no result. Imported where they are used, because Numba takes a second to load. What the loops are for
-is said in `variational` and `item_neighbours`. What is added up is float32, the sums are float64: a movie may have a
-million cells.
+Imported where they are used, because Numba takes a second to load. `variational` and `item_neighbours` say what the
+loops are for; docs/decisions/compiled-loops.md gives the reasons.
 """
 
 import os

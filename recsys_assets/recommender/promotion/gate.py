@@ -292,11 +292,8 @@ def decide(
 ) -> Decision:
     """Whether the candidate replaces the configuration in use; by the lists alone, which are what users are shown.
 
-    It does if it beats popularity and is not worse than the current one: the whole interval of the difference does not
-    lie below zero. So a loss that chance explains passes, once: where the best configuration ever promoted is another
-    one than the current one, ground has been lost already, and the candidate has to be level with the best. The first
-    one is used whatever its scores, and so is one that follows a ranking model which cannot be fitted any more: without
-    it there would be nothing to show. What cannot be compared decides nothing.
+    It does if it beats popularity, is not worse than the current one, and is level with the best one ever promoted.
+    docs/decisions/promotion.md gives the reasons, and what happens where nothing can be compared.
 
     Args:
         candidate: the newly trained configuration.

@@ -133,11 +133,7 @@ def fit(
 ) -> SegmentModel:
     """Fit online LDA (Hoffman, Blei and Bach 2010) with ratings as counts.
 
-    Case study B took 5 passes with batch 128, offset 50 and decay 0.7. Its large offset keeps the random start alive
-    for long: on MovieLens 1M the defaults here need half the time for a better held-out perplexity (1,101 against
-    1,142) and no worse R² of the segments' means and next-movie hits. With tens of thousands of users one pass and a
-    larger batch do; batches so large that a pass has only one or two leave the topics half-learnt (one pass at 4,096:
-    1,380).
+    docs/decisions/lda-settings.md says why the defaults are not those of case study B.
 
     Args:
         histories: user, movie, rating; the order of rows does not matter. Where the lowest rating is below 0, it

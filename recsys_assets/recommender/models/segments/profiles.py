@@ -20,15 +20,9 @@ def top_movies(
 ) -> pl.DataFrame:
     """The movies of each segment that are first by probability, or first by lift: the table `segment_movies`.
 
-    The most probable movies of a segment are often those that everybody rates; the lift tells what sets the segment
-    apart. It is P(movie | segment) / P(movie), where P(movie) is the mean of the segments' probabilities weighted by
-    their shares of the ratings. So 1 is nothing special, and no lift is above 1 / share of the segment (Brin, Motwani,
-    Ullman and Tsur 1997; of topics: Taddy 2012).
-
-    Alone it would put movies first that a handful of users happened to rate. Therefore it is shrunk towards 1 by the
-    number E of ratings that the segment would give the movie if its taste were everybody's, (E × ratio + 5) / (E + 5):
-    the posterior mean of a Poisson rate over its expectation under a gamma prior of mean 1 (DuMouchel 1999). A movie
-    with E = 5 keeps half of its distance from 1.
+    The lift is P(movie | segment) / P(movie), shrunk towards 1 for movies of few ratings: (E × ratio + 5) / (E + 5),
+    where E is the number of ratings that the segment would give the movie if its taste were everybody's.
+    docs/decisions/segment-cards.md gives the reasons and the sources.
 
     Args:
         model: the fitted segments.
