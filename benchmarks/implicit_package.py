@@ -27,14 +27,14 @@ from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import cut_in_time
-from recsys_assets.recommender.evaluation.measured import Measured
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.features.matrices import user_movie_matrix
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.tuning.searches import with_knobs
 
 # The first candidate is what was best for `implicit` when it was tried by hand, the built-in settings for the others.
@@ -89,8 +89,8 @@ def ours(name: str, tables: dict[str, nw.LazyFrame], knobs: Candidate, scratch: 
     """A model of this project, and what it says of new users: the liking by attributes."""
     spark = spark_resource(Settings().spark)
     parameters = with_knobs(Settings().model_dump(), knobs)
-    refit = Refit(tables, parameters, spark=lambda: spark.spark_session, scratch=scratch)
-    return refit.ranker(entry("top_n", name)), refit.ranker(entry("top_n", "liking"))
+    fitter = ModelFitter(tables, parameters, spark=lambda: spark.spark_session, scratch=scratch)
+    return fitter.ranker(entry("top_n", name)), fitter.ranker(entry("top_n", "liking"))
 
 
 def ranker(name: str, tables: dict[str, nw.LazyFrame], knobs: Candidate, scratch: Path) -> Ranker:
@@ -108,14 +108,14 @@ def ranker(name: str, tables: dict[str, nw.LazyFrame], knobs: Candidate, scratch
     return Ranker(scores, own.movie_known)
 
 
-def measured(tables: dict[str, nw.LazyFrame], rankers: Mapping[str, Ranker]) -> Measured:
+def measured(tables: dict[str, nw.LazyFrame], rankers: Mapping[str, Ranker]) -> EvaluationResult:
     """The models on the tables' test rows."""
     train, test = tables["train_ratings"], tables["test_ratings"]
     ranks = {name: lazy(rankings.rank_pairs(each, test, rated=train)) for name, each in rankers.items()}
     return measure_top_n(train, test, ranks, n_movies=row_count(tables["movies"]), selected=next(iter(rankers)))
 
 
-def ndcg(of: Measured, n_resamples: int = 1) -> pl.DataFrame:
+def ndcg(of: EvaluationResult, n_resamples: int = 1) -> pl.DataFrame:
     """NDCG at 10 by model and population."""
     scores = of.scores(seed=0, n_resamples=n_resamples).filter(metric=METRIC)
     return scores.filter(pl.col("population").is_in(["all", "seen", "unseen"]))

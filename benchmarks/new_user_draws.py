@@ -18,10 +18,10 @@ from catalogue import indexed
 from recsys_assets.home.settings import Settings
 from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import root_mean
+from recsys_assets.recommender.evaluation.result import difference
 from recsys_assets.recommender.features import clusters
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 
 N_DRAWS = 10
 BASELINE = "item_mean"
@@ -52,7 +52,7 @@ def predicted(catalogue: dict[str, nw.LazyFrame], settings: Settings, scratch: P
         is_new = nw.col("draw") == draw
         train, test = (lazy(to_polars(marked.filter(side))) for side in (~is_new, is_new))
         tables = catalogue | {"user_features": features, "train_ratings": train, "test_ratings": test}
-        fitted = Refit(tables, settings.model_dump(), spark=_no_spark, scratch=scratch)
+        fitted = ModelFitter(tables, settings.model_dump(), spark=_no_spark, scratch=scratch)
         rows = to_polars(test, "draw", "user", "movie", "rating")
         for model in MODELS:
             said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "movie", "prediction")

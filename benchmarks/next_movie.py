@@ -16,7 +16,7 @@ from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.significance import paired_tests
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 
 MODELS = ("popularity", "ease", "transitions", "sessions")
 SIDES = {"train_users": "train", "test_users": "test"}
@@ -36,11 +36,11 @@ def main() -> None:
 
 
 def _print(protocol: str, tables: protocols.Tables, scratch: Path) -> None:
-    refit = Refit(tables, Settings().model_dump(), spark=_no_spark, scratch=scratch)
+    fitter = ModelFitter(tables, Settings().model_dump(), spark=_no_spark, scratch=scratch)
     measured = measure_latest_rating(
         {users: tables[f"{side}_responses"] for users, side in SIDES.items()},
         {},
-        {name: refit.predictions(entry("next_movie", name)) for name in MODELS},
+        {name: fitter.predictions(entry("next_movie", name)) for name in MODELS},
         histories={users: tables[f"{side}_histories"] for users, side in SIDES.items()},
         selected="sessions",
         n_movies=row_count(tables["movies"]),

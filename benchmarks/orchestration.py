@@ -22,16 +22,16 @@ ARCHIVE = ROOT.parent / "shared" / "data" / "ml-1m.zip"
 
 
 @dataclass
-class Measured:
+class EvaluationResult:
     """Seconds, and the peak of resident memory in MiB of the Python process and of the JVM."""
 
     seconds: float = 0.0
     peaks: dict[str, float] = field(default_factory=lambda: {"python": 0.0, "java": 0.0})
 
 
-def measure(command: list[str]) -> Measured:
+def measure(command: list[str]) -> EvaluationResult:
     """Run a command to its end and watch its processes."""
-    result, started = Measured(), time.perf_counter()
+    result, started = EvaluationResult(), time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     watcher = threading.Thread(target=_watch, args=(process.pid, result), daemon=True)
     watcher.start()
@@ -42,7 +42,7 @@ def measure(command: list[str]) -> Measured:
     return result
 
 
-def _watch(pid: int, result: Measured) -> None:
+def _watch(pid: int, result: EvaluationResult) -> None:
     while psutil.pid_exists(pid):
         try:
             family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]

@@ -34,7 +34,7 @@ from recsys_assets.recommender.registry.derived import (
     USER_CLUSTERS,
     USER_SEGMENTS,
 )
-from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning.quick import Choice, quick_choice
@@ -166,10 +166,10 @@ def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -
     made, ratings = out.made, out.made["ratings"]
     tables = {name: made[name] for name in ("users", "movies", "user_features", "user_clusters")}
     parameters = settings.model_dump()
-    refit = Refit({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
-    model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, refit))
+    fitter = ModelFitter({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
+    model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, fitter))
     ranker = model.ranker(ratings, tables)
-    best = rankings.top_n(ranker, ratings, np.arange(refit.index.n_users, dtype=np.int32), n=settings.serving.n)
+    best = rankings.top_n(ranker, ratings, np.arange(fitter.index.n_users, dtype=np.int32), n=settings.serving.n)
     because = reasons(best, ratings, ranker)
     out.table("recommendations", serving.recommendations(best, because, made["users"], made["movies"]))
 

@@ -25,7 +25,7 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.folds import published_folds
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.tuning.searches import with_knobs
 
 N_FOLDS = 10
@@ -58,7 +58,7 @@ def main() -> None:
         of_folds = []
         for name, split in folds(tables, given.archive, Path(folder), given.folds):
             start = time.perf_counter()
-            fitted = Refit(split, parameters, spark=_no_spark, scratch=Path(folder))
+            fitted = ModelFitter(split, parameters, spark=_no_spark, scratch=Path(folder))
             of_folds.append([rmse(fitted, model, split["test_ratings"]) for model in MODELS])
             n_test = len(to_polars(split["test_ratings"]))
             values = " | ".join(f"{value:.4f}" for value in of_folds[-1])
@@ -83,7 +83,7 @@ def folds(tables: Tables, archive: Path, scratch: Path, most: int) -> Iterator[t
         yield str(number), tables | {name: lazy(to_polars(marked.filter(side))) for name, side in sides.items()}
 
 
-def rmse(fitted: Refit, model: str, test: nw.LazyFrame) -> float:
+def rmse(fitted: ModelFitter, model: str, test: nw.LazyFrame) -> float:
     """Of all ratings of a fold."""
     said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "movie", "prediction")
     rows = to_polars(test, "user", "movie", "rating").join(said, on=("user", "movie"), how="left")

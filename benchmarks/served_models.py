@@ -30,14 +30,14 @@ from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics
+from recsys_assets.recommender.evaluation.result import difference
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning import quick
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
@@ -88,7 +88,7 @@ class Served:
         rows = to_polars(self._split["test_ratings"], "user", "movie", "rating")
         relevant = ScoredRows.of(rows.filter(rows["rating"] >= relevant_from(train)), seed=0)
 
-        def ndcg(fitted: Refit, model: str) -> UserMetric:
+        def ndcg(fitted: ModelFitter, model: str) -> UserMetric:
             ranks = relevant.ranks_of(model, fitted.predictions(entry("top_n", model)))
             return RankingMetrics(relevant, 10).of_ranks(ranks)[0]
 
@@ -110,10 +110,10 @@ class Served:
         ranker = serving.fit(value_of(self._parameters, MODEL), fitted).ranker(ratings, self._ranked_with(fitted))
         return told(self._tables, ranker, n_groups)
 
-    def _fitted(self, tables: Mapping[str, nw.LazyFrame], parameters: Any) -> Refit:
-        return Refit(tables, parameters, spark=self._spark, scratch=self._folder)
+    def _fitted(self, tables: Mapping[str, nw.LazyFrame], parameters: Any) -> ModelFitter:
+        return ModelFitter(tables, parameters, spark=self._spark, scratch=self._folder)
 
-    def _ranked_with(self, fitted: Refit) -> Tables:
+    def _ranked_with(self, fitted: ModelFitter) -> Tables:
         return self._tables | {"user_clusters": fitted._get("user_clusters")}
 
 

@@ -21,7 +21,7 @@ from recsys_assets.home.promotions import Promotions
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.metrics import mean
 from recsys_assets.recommender.evaluation.score_table import DECIDING
-from recsys_assets.recommender.promotion.gate import Configuration, Contest, Contests, Part, decide
+from recsys_assets.recommender.promotion.gate import Comparison, Comparisons, Configuration, Part, decide
 
 STEPS = 20
 LOSS = 2 / 3
@@ -71,15 +71,15 @@ def _configuration(step: int) -> Configuration:
     return Configuration(Part("item_mean", {}), Part(MODEL, {"ease": {"reg": step}}))
 
 
-def _contests(seed: int, n_resamples: int) -> Contests:
+def _contests(seed: int, n_resamples: int) -> Comparisons:
     none = pl.DataFrame(schema={"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32, "prediction": pl.Float32})
     rows = nw.from_native(none.lazy())
-    return Contests(rows, rows.drop("rating"), lowest_relevant=4.0, seed=seed, n_resamples=n_resamples)
+    return Comparisons(rows, rows.drop("rating"), lowest_relevant=4.0, seed=seed, n_resamples=n_resamples)
 
 
 def _between(
-    contests: Contests, candidate: Configuration, other: Configuration, scores: Mapping[str, np.ndarray]
-) -> list[Contest]:
+    contests: Comparisons, candidate: Configuration, other: Configuration, scores: Mapping[str, np.ndarray]
+) -> list[Comparison]:
     own, theirs = (
         UserMetric(DECIDING, mean, (scores[each.name], np.ones(len(scores[each.name])))) for each in (candidate, other)
     )

@@ -18,16 +18,16 @@ from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.promotion.gate import (
     BASELINES,
+    Comparison,
+    Comparisons,
     Configuration,
-    Contest,
-    Contests,
     Decision,
     Part,
     decide,
     gate,
 )
 from recsys_assets.recommender.registry import Entry
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.running import copied, files, materialize, table
@@ -54,10 +54,10 @@ def configuration(rank: int = 10) -> Configuration:
     return Configuration.of(parameters, rating_model="als_adjusted", ranking_model="implicit_als")
 
 
-def contest(difference: float, half: float = 0.1) -> Contest:
+def contest(difference: float, half: float = 0.1) -> Comparison:
     """Won or lost by this much."""
     score = 0.5 + difference
-    return Contest("ndcg_10", "implicit_als", score, "other", 0.5, difference, difference - half, difference + half)
+    return Comparison("ndcg_10", "implicit_als", score, "other", 0.5, difference, difference - half, difference + half)
 
 
 # The verdict
@@ -192,7 +192,7 @@ def test_a_configuration_comes_back_as_it_was_stored(tmp_path):
     assert Configuration.load(tmp_path) == stored
 
 
-# Contests
+# Comparisons
 
 
 def test_contests_are_paired_over_users():
@@ -211,7 +211,7 @@ def test_contests_are_paired_over_users():
         drawn = np.random.default_rng(1).normal(0, noise, len(true))
         return lazy(true.select("user", "movie", prediction=pl.col("rating") + pl.Series(drawn, dtype=pl.Float32)))
 
-    contests = Contests(lazy(true), rated(9.0), lowest_relevant=4.0, seed=0, n_resamples=200)
+    contests = Comparisons(lazy(true), rated(9.0), lowest_relevant=4.0, seed=0, n_resamples=200)
     model = entry("time_cut", "als_adjusted")
     good, better, bad = (contests.scored({model: rated(noise)}) for noise in (1.01, 1.0, 3.0))
     (close,) = contests.between(good, better, "c0ffee")
@@ -226,7 +226,7 @@ def test_contests_are_paired_over_users():
 
 def compete(
     candidate: Configuration, current: Configuration | None, *, higher_in_training: float = 0.0
-) -> tuple[Decision, list[Contest], list[str]]:
+) -> tuple[Decision, list[Comparison], list[str]]:
     """Two configurations on five movies that the candidate knows and the current one has upside down.
 
     Ratings were higher in training by so much. The last is what of the current one was fitted again.
@@ -327,7 +327,7 @@ def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_hom
     }
     for engine in (None, session):
         tables = {name: scan(version, engine) for name, version in versions.items()}
-        refit = Refit(tables, settings.model_dump(), spark=lambda: session, scratch=tmp_path)
+        refit = ModelFitter(tables, settings.model_dump(), spark=lambda: session, scratch=tmp_path)
         for task, name in (("time_cut", "als_adjusted"), ("top_n", "implicit_als")):
             found = to_polars(refit.predictions(entry(task, name))).sort("user", "movie")
             stored = table(home, "predictions", task, name)

@@ -12,7 +12,7 @@ from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.comparing import leakage_audit, over_seeds, reseeded
-from recsys_assets.recommender.evaluation.measured import Measured
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry import Entry
 
@@ -75,7 +75,7 @@ def _entry(name: str, task) -> Entry:
     return Entry(name, task, lambda pairs: pairs)
 
 
-def _measured(name: str, tables: Mapping[str, nw.LazyFrame], **others) -> Measured:
+def _measured(name: str, tables: Mapping[str, nw.LazyFrame], **others) -> EvaluationResult:
     cut = protocols.split(name, tables, seed=1)
     if name.startswith("latest_rating"):
         pairs = nw.concat([cut["train_responses"], cut["test_responses"]])

@@ -19,12 +19,12 @@ from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.models import blend
 from recsys_assets.recommender.promotion.gate import Configuration
 from recsys_assets.recommender.ranking import rankings
-from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning import quick
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
 from recsys_assets.recommender.tuning.searches import value_of, with_knobs
-from recsys_assets.recommender.tuning.tuning import Found, chosen
+from recsys_assets.recommender.tuning.tuning import SearchResult, chosen
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.planted_taste import Shape, planted
 from recsys_assets_tests.running import copied, materialize, table
@@ -54,13 +54,15 @@ def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
 
 
 @pytest.fixture
-def choose(tmp_path, monkeypatch) -> Callable[..., list[Found]]:
+def choose(tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
     """The quick choice among a few models that need no Spark."""
     of_models = {MODEL: ["popularity", "liking", "ease", "blend"]}
     without = [replace(each, grid=of_models) if MODEL in each.grid else each for each in quick.SEARCHES]
     monkeypatch.setattr(quick, "SEARCHES", without)
 
-    def made(tables: Mapping[str, nw.LazyFrame], settings: Any = DEFAULTS, only: Collection[str] = ()) -> list[Found]:
+    def made(
+        tables: Mapping[str, nw.LazyFrame], settings: Any = DEFAULTS, only: Collection[str] = ()
+    ) -> list[SearchResult]:
         if only:
             monkeypatch.setattr(quick, "SEARCHES", [each for each in without if each.name in only])
         given = {"trials": tmp_path, "code": "1", "scratch": tmp_path, "spark": lambda: pytest.fail("no Spark")}
@@ -72,7 +74,7 @@ def choose(tmp_path, monkeypatch) -> Callable[..., list[Found]]:
 def served(tables: Mapping[str, nw.LazyFrame], parameters: Mapping[str, Any], n: int = 5) -> pl.DataFrame:
     """What is shown to users with these parameters, fitted on all ratings."""
     given = {**tables, "train_ratings": tables["ratings"]}
-    fitted = Refit(given, parameters, spark=lambda: pytest.fail("no Spark"), scratch=None)
+    fitted = ModelFitter(given, parameters, spark=lambda: pytest.fail("no Spark"), scratch=None)
     ranker = serving.fit(value_of(parameters, MODEL), fitted).ranker(tables["ratings"], tables)
     users = np.arange(row_count(tables["users"]), dtype=np.int32)
     return rankings.top_n(ranker, tables["ratings"], users, n=n)

@@ -22,12 +22,12 @@ from recsys_assets.recommender.data.frames import conform, lazy
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
-from recsys_assets.recommender.report.contests import APART, OVERLAP, contest
 from recsys_assets.recommender.report.headline import Headline, Served
 from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
 from recsys_assets.recommender.report.published import PUBLISHED
 from recsys_assets.recommender.report.segment_cards import segment_cards
 from recsys_assets.recommender.report.segment_share_charts import SHOWN
+from recsys_assets.recommender.report.standings import APART, OVERLAP, contest
 from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 

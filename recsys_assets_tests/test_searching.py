@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.home.searching import Search, catalogue_words, is_distinctive
+from recsys_assets.home.searching import ByteSearch, catalogue_words, is_distinctive
 
 NAME = "Zebulon"
 LINE = f"3,{NAME},m,5\n".encode()
@@ -63,8 +63,8 @@ def test_whatever_an_id_is_packed_in_it_is_found(kind, tmp_path):
     """A home is told to be free of somebody whose rows lie in it, compressed."""
     path = tmp_path / "file"
     path.write_bytes(FILES[kind])
-    assert Search([NAME], [NAME]).file(path, named=Path("file")) == "names a forgotten user"
-    assert Search(["Someone"], ["Someone"]).file(path, named=Path("file")) is None
+    assert ByteSearch([NAME], [NAME]).file(path, named=Path("file")) == "names a forgotten user"
+    assert ByteSearch(["Someone"], ["Someone"]).file(path, named=Path("file")) is None
 
 
 def test_values_of_a_database_are_found_in_pieces_and_compressed(tmp_path):
@@ -75,8 +75,8 @@ def test_values_of_a_database_are_found_in_pieces_and_compressed(tmp_path):
             database.execute("CREATE TABLE events (id INTEGER, event)")
             database.execute("INSERT INTO events VALUES (1, ?)", (value,))
             database.commit()
-        assert Search([NAME], [NAME]).file(path, named=Path(path.name)) == "names a forgotten user"
-        assert Search(["Someone"], ["Someone"]).file(path, named=Path(path.name)) is None
+        assert ByteSearch([NAME], [NAME]).file(path, named=Path(path.name)) == "names a forgotten user"
+        assert ByteSearch(["Someone"], ["Someone"]).file(path, named=Path(path.name)) is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_user_is_not_taken_for_another_one_of_a_longer_name(content, is_named,
     """A home is never clean, because somebody else is called much the same."""
     path = tmp_path / "file"
     path.write_text(content)
-    assert bool(Search(["anna"], ["anna"]).file(path, named=Path("file"))) == is_named
+    assert bool(ByteSearch(["anna"], ["anna"]).file(path, named=Path("file"))) == is_named
 
 
 def test_ids_are_found_as_files_write_them(tmp_path):
@@ -103,9 +103,9 @@ def test_ids_are_found_as_files_write_them(tmp_path):
     name, path = "Zoë & co", tmp_path / "file"
     for written in (b'{"id": "Zo\\u00eb & co"}', "<b>Zoë &amp; co</b>".encode(), name.encode("latin-1")):
         path.write_bytes(written)
-        assert Search([name], [name]).file(path, named=Path("file")), written
+        assert ByteSearch([name], [name]).file(path, named=Path("file")), written
     path.write_bytes(b"1")
-    assert Search([name], [name]).file(path, named=Path("batches") / "Zo%C3%AB%20%26%20co.csv" / "file")
+    assert ByteSearch([name], [name]).file(path, named=Path("batches") / "Zo%C3%AB%20%26%20co.csv" / "file")
 
 
 def test_an_id_that_is_cut_by_the_end_of_a_block_is_found(tmp_path, monkeypatch):
@@ -114,9 +114,9 @@ def test_an_id_that_is_cut_by_the_end_of_a_block_is_found(tmp_path, monkeypatch)
     path = tmp_path / "file"
     for before in range(40):
         path.write_bytes(b"," * before + LINE + b"," * 40)
-        assert Search([NAME], [NAME]).file(path, named=Path("file")), before
+        assert ByteSearch([NAME], [NAME]).file(path, named=Path("file")), before
         path.write_bytes(b"," * before + f"Ann-{NAME}-Maria".encode() + b"," * 40)
-        assert Search([NAME], [NAME]).file(path, named=Path("file")) is None, before
+        assert ByteSearch([NAME], [NAME]).file(path, named=Path("file")) is None, before
 
 
 def test_short_ids_are_looked_for_in_columns_of_ids_alone(tmp_path):
@@ -126,11 +126,11 @@ def test_short_ids_are_looked_for_in_columns_of_ids_alone(tmp_path):
         *(False, False, True, False, True)
     ]
     path.write_text("took 42 s")
-    assert Search(["42"], []).file(path, named=Path("42")) is None
+    assert ByteSearch(["42"], []).file(path, named=Path("42")) is None
     pl.DataFrame({"user_id": [1, 42], "n": [42, 1]}).write_parquet(path)
-    assert Search(["42"], []).file(path, named=Path("file")) == "names a forgotten user"
+    assert ByteSearch(["42"], []).file(path, named=Path("file")) == "names a forgotten user"
     pl.DataFrame({"user_id": [1, 2], "n": [42, 1]}).write_parquet(path)
-    assert Search(["42"], []).file(path, named=Path("file")) is None
+    assert ByteSearch(["42"], []).file(path, named=Path("file")) is None
 
 
 def test_words_of_the_catalogue_are_known():
@@ -154,4 +154,4 @@ def test_what_cannot_be_looked_into_is_said(content, tmp_path):
     """A home is told to be free of somebody who lies in a damaged archive."""
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert str(Search([NAME], [NAME]).file(path, named=Path("file"))).startswith("cannot be searched")
+    assert str(ByteSearch([NAME], [NAME]).file(path, named=Path("file"))).startswith("cannot be searched")

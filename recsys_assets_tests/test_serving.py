@@ -13,7 +13,7 @@ from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker, of_vectors
 from recsys_assets.recommender.ranking.reasons import reasons
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets_tests.planted_segments import (
@@ -113,7 +113,9 @@ def _fitted(everything: tuple[pl.DataFrame, dict], name: str) -> ServingModel:
     ratings, tables = everything
     parameters = Settings.model_validate({"ease": {"reg": 10.0}, "liking": {"reg": 1.0}}).model_dump()
     given_tables = {**tables, "train_ratings": lazy(ratings)}
-    return serving.fit(name, Refit(given_tables, parameters, spark=lambda: pytest.fail("no Spark"), scratch=Path()))
+    return serving.fit(
+        name, ModelFitter(given_tables, parameters, spark=lambda: pytest.fail("no Spark"), scratch=Path())
+    )
 
 
 def _shown(everything: tuple[pl.DataFrame, dict], model: ServingModel, n: int = 3) -> tuple[Ranker, pl.DataFrame]:

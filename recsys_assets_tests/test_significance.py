@@ -9,8 +9,8 @@ from scipy.stats import permutation_test
 
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
-from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import mean, root_mean
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.significance import holm, paired_tests
 
 FEW = {"n_resamples": 100, "n_swaps": 4999}
@@ -26,10 +26,12 @@ def _rmse(errors: np.ndarray) -> UserMetric:
     return UserMetric("rmse", root_mean, ((errors**2).sum(axis=1), rows))
 
 
-def _measured(models: dict[str, list[UserMetric]], populations: dict[str, np.ndarray] | None = None) -> Measured:
+def _measured(
+    models: dict[str, list[UserMetric]], populations: dict[str, np.ndarray] | None = None
+) -> EvaluationResult:
     n_users = len(next(iter(models.values()))[0].parts[0])
     masks = populations or {"all": np.ones(n_users, bool)}
-    return Measured("top_n", np.arange(n_users, dtype=np.int32), models, masks)
+    return EvaluationResult("top_n", np.arange(n_users, dtype=np.int32), models, masks)
 
 
 @pytest.mark.parametrize("seed", range(4))

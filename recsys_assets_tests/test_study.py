@@ -17,8 +17,7 @@ from recsys_assets.recommender.data.tables import RATINGS, TABLES
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ranking import rankings
-from recsys_assets.recommender.registry import ENTRIES, Entry, Fit
-from recsys_assets.recommender.registry import fitting as refit
+from recsys_assets.recommender.registry import ENTRIES, Entry, Fit, fitting
 from recsys_assets.recommender.registry.fitting import parameters_of
 from recsys_assets.recommender.tuning import scoring, tuning
 from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores
@@ -45,7 +44,7 @@ from recsys_assets.recommender.tuning.slices import (
 )
 from recsys_assets.recommender.tuning.study import Study, choices_table, trials_table
 from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
-from recsys_assets.recommender.tuning.tuning import Found, Tuning, chosen
+from recsys_assets.recommender.tuning.tuning import SearchResult, Tuning, chosen
 from recsys_assets.recommender.tuning.validating import ValidationScores
 from recsys_assets_tests.made_up import made_up
 
@@ -99,14 +98,14 @@ def tables() -> dict[str, nw.LazyFrame]:
 
 
 @pytest.fixture
-def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[Found]]:
+def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
     """Searches on a protocol's slice, with trials in a folder of the test's own."""
     monkeypatch.setattr(tuning, "SEARCHES", WITHOUT_SPARK)
 
     def no_spark() -> None:
         raise AssertionError("these models need no Spark")
 
-    def searched(protocol: str, given=None, *, searches=None, budget=2, folder: Path = tmp_path) -> list[Found]:
+    def searched(protocol: str, given=None, *, searches=None, budget=2, folder: Path = tmp_path) -> list[SearchResult]:
         split = protocols.split(protocol, given or tables)
         of = validation_slice(protocol, split, seed=1)
         made = Tuning(
@@ -264,7 +263,7 @@ def test_changed_training_rows_change_the_trials(tables, search_in, tmp_path):
     assert not {trial.question.key for trial in _trials(before)} & {trial.question.key for trial in _trials(after)}
 
 
-def _trials(found: list[Found]) -> list[Trial]:
+def _trials(found: list[SearchResult]) -> list[Trial]:
     return [tried.trial for each in found for tried in each.tried]
 
 
@@ -322,7 +321,7 @@ def test_a_candidate_that_cannot_be_fitted_is_out_and_says_why(search_in, monkey
     assert table["refusal"].to_list() == ["too many segments"] and table["value"].to_list() == [None]
 
 
-def found(*values: float | list[float] | None, higher: bool = False) -> Found:
+def found(*values: float | list[float] | None, higher: bool = False) -> SearchResult:
     """A search with a candidate per score, the built-in one first; a list is a score and what resamples make of it."""
     objective = Objective("x", higher=higher)
     search = Search("s", "time_cut", "m", {"als.rank": tuple(range(len(values)))}, objective)
@@ -334,7 +333,7 @@ def found(*values: float | list[float] | None, higher: bool = False) -> Found:
         trials.append(Trial(asked, scores, 0.0, "2026-01-01", resampled={"all": {"x": resampled}} if scores else {}))
     n_others = max(len(trials) - 1, 1)
     tried = [tuning._judged(objective, {"als.rank": n}, trial, trials[0], n_others) for n, trial in enumerate(trials)]
-    return Found("a", search, tried)
+    return SearchResult("a", search, tried)
 
 
 def test_the_best_of_what_is_better_is_chosen():
@@ -502,20 +501,20 @@ def fitted(monkeypatch) -> list[str]:
         return Drawn(given["seed"])
 
     drawn = Fit("drawn_model", "baselines", fit, Drawn, "train_ratings", "drawn", "Drawn.")
-    monkeypatch.setitem(refit._STEPS, "drawn_model", drawn)
+    monkeypatch.setitem(fitting._STEPS, "drawn_model", drawn)
     without_seed = (("time_cut", "item_mean"), ("top_n", "popularity"))
     entries = [entry for entry in ENTRIES if (entry.task, entry.name) in without_seed]
     entries += [Entry("drawn", "time_cut", "drawn_model"), Entry("drawn", "top_n", drawn_order)]
     monkeypatch.setattr(scoring, "ENTRIES", entries)
     monkeypatch.setattr(tuning, "SEARCHES", ())
     done: list[str] = []
-    once = refit.Refit._fit
+    once = fitting.ModelFitter._make
 
-    def counted(self: refit.Refit, what: Fit) -> object:
+    def counted(self: fitting.ModelFitter, what: Fit) -> object:
         done.append(what.asset)
         return once(self, what)
 
-    monkeypatch.setattr(refit.Refit, "_fit", counted)
+    monkeypatch.setattr(fitting.ModelFitter, "_make", counted)
     return done
 
 

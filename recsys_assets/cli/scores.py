@@ -125,7 +125,7 @@ def summary(scores: pl.DataFrame) -> Table:
         scores: table `evaluation_scores`.
     """
     compact = table("", *_COLUMNS, numbers=_COLUMNS)
-    for protocol in labels.ordered(scores["protocol"], labels.PROTOCOLS):
+    for protocol in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS):
         of_protocol = scores.filter(pl.col("protocol") == protocol)
         compact.add_row(Text(labels.protocol(protocol).label, "bold cyan"))
         for metric in (*labels.protocol(protocol).leads, *_ALSO.get(protocol, ())):
@@ -171,7 +171,7 @@ def _cell(rows: pl.DataFrame, models: tuple[str, ...], metric: labels.Metric) ->
 def _listing(rows: pl.DataFrame) -> Table:
     """Every row as it is, the models of a metric below each other in the order of the report."""
     ranks = {
-        "protocol": labels.ordered(rows["protocol"], labels.PROTOCOLS),
+        "protocol": labels.ordered(rows["protocol"], labels.PROTOCOL_LABELS),
         "metric": labels.metrics_in_order(rows["metric"]),
         "population": labels.ordered(rows["population"], labels.POPULATIONS),
         "model": labels.ordered(rows["model"], labels.MODELS),

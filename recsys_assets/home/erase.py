@@ -22,7 +22,7 @@ from recsys_assets.home.batches import RAW_TABLES, Batch
 from recsys_assets.home.exclusions import last_forgotten
 from recsys_assets.home.landing import changing, exchange
 from recsys_assets.home.layout import Home
-from recsys_assets.home.searching import Found, Search, catalogue_words, files_of, is_distinctive
+from recsys_assets.home.searching import ByteSearch, Hit, catalogue_words, files_of, is_distinctive
 from recsys_assets.home.settings import DataSettings
 from recsys_assets.home.versions import (
     TABLE_FILE,
@@ -82,7 +82,7 @@ class Survey:
         common: ids that are too short, or words of the catalogue: they were looked for in columns of user ids only.
     """
 
-    found: list[Found]
+    found: list[Hit]
     files: int
     common: list[str]
 
@@ -112,7 +112,7 @@ def erase_traces(home: Home, forgotten: Collection[str], done: Erased) -> None:
         return
     for log in (home.failures, *_files_below(home.logs)):
         done.attempt(log, _empty, log)
-    search = Search(forgotten, filter(is_distinctive, forgotten))
+    search = ByteSearch(forgotten, filter(is_distinctive, forgotten))
     _erase_studies(home, search, done)
     for record in sorted(home.promotions.glob("*.json")):
         done.attempt(record, _withhold_in_record, record, search)
@@ -127,7 +127,7 @@ def erase_old_versions(home: Home, done: Erased) -> None:
     done.attempt(home.assets, erase)
 
 
-def made_before_forgetting(home: Home) -> list[Found]:
+def made_before_forgetting(home: Home) -> list[Hit]:
     """Rows and models of users, and the report, that are older than the last request to forget somebody.
 
     Inner numbers of users say nothing by themselves, but a row or a factor is still that user's.
@@ -142,9 +142,9 @@ def made_before_forgetting(home: Home) -> list[Found]:
             continue
         version = (folder / "current").resolve()
         if written(version) < last and _is_of_users(version):
-            found.append(Found(folder, "was made before the last `forget`; `recsys-assets run` makes it again"))
+            found.append(Hit(folder, "was made before the last `forget`; `recsys-assets run` makes it again"))
     if home.report.exists() and datetime.fromtimestamp(home.report.stat().st_mtime, UTC) < last:
-        found.append(Found(home.report, "was made before the last `forget`; `recsys-assets run` makes it again"))
+        found.append(Hit(home.report, "was made before the last `forget`; `recsys-assets run` makes it again"))
     return found
 
 
@@ -156,12 +156,12 @@ def survey(home: Home, forgotten: Collection[str], settings: DataSettings) -> Su
         # A damaged table, which the search names.
         other_words = set()
     common = [each for each in sorted(forgotten) if not is_distinctive(each) or each in other_words]
-    search = Search(forgotten, set(forgotten) - set(common))
+    search = ByteSearch(forgotten, set(forgotten) - set(common))
     found, files = made_before_forgetting(home), 0
     for path in files_of(home):
         files += 1
         if what := search.file(path, named=path.relative_to(home.path) if path.is_relative_to(home.path) else path):
-            found.append(Found(path, what))
+            found.append(Hit(path, what))
     for name in home.landed_batches():
         found += _landed_names(home, name, forgotten, settings)
     return Survey(sorted(set(found), key=lambda each: each.path), files, common)
@@ -247,7 +247,7 @@ def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | N
     return kept if before != after else None
 
 
-def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: DataSettings) -> list[Found]:
+def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: DataSettings) -> list[Hit]:
     """What is to be said of a landed batch as its reader sees it; of one that cannot be read, as bytes."""
     landed = home.landing / name
     if _leads_out(home, name):
@@ -255,13 +255,13 @@ def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: D
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         try:
             batch = Batch.open(home, name, settings, Path(scratch))
-            return [Found(landed, "names a forgotten user")] if _names(batch.tables, forgotten) else []
+            return [Hit(landed, "names a forgotten user")] if _names(batch.tables, forgotten) else []
         except _TROUBLE:
-            search = Search(forgotten, forgotten)
+            search = ByteSearch(forgotten, forgotten)
             files = _files_below(landed) if landed.is_dir() else [landed] if landed.exists() else []
             told = [(file, search.file(file, named=Path(file.name))) for file in files]
             return [
-                Found(file, f"{what}; it cannot be read as ratings: mend or remove it") for file, what in told if what
+                Hit(file, f"{what}; it cannot be read as ratings: mend or remove it") for file, what in told if what
             ]
 
 
@@ -282,7 +282,7 @@ def _is_of_users(version: Path) -> bool:
         return True
 
 
-def _erase_studies(home: Home, search: Search, done: Erased) -> None:
+def _erase_studies(home: Home, search: ByteSearch, done: Erased) -> None:
     """Delete what a study knows of single users, where it is older than the last request to forget one of them."""
     store, last = AssetStore(home.assets), last_forgotten(home)
     assert last is not None
@@ -299,7 +299,7 @@ def _erase_studies(home: Home, search: Search, done: Erased) -> None:
             done.attempt(trial, _delete, trial)
 
 
-def _withhold_in_record(record: Path, search: Search) -> None:
+def _withhold_in_record(record: Path, search: ByteSearch) -> None:
     """Take the texts that name a forgotten user out of the record of a promotion."""
 
     def without(value: Any) -> Any:

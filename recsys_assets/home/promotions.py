@@ -15,7 +15,7 @@ from typing import Any
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import HomeError
 from recsys_assets.home.versions import STATE_FOLDER, AssetStore, write_atomically
-from recsys_assets.recommender.promotion.gate import Configuration, Contest, Decision, Verdict, best_of
+from recsys_assets.recommender.promotion.gate import Comparison, Configuration, Decision, Verdict, best_of
 from recsys_assets.recommender.serving.recommendations import UNKNOWN, MadeWith
 
 
@@ -43,7 +43,7 @@ class Promotion:
     verdict: Verdict
     reason: str
     configuration: Configuration
-    contests: Sequence[Contest] = ()
+    contests: Sequence[Comparison] = ()
     data_versions: Mapping[str, str] | None = None
     run_id: str = ""
 
@@ -186,7 +186,7 @@ def _read(path: Path) -> Promotion:
         # Records of before 0.4 repeat what evaluation_scores said.
         content.pop("scores", None)
         content["configuration"] = Configuration.from_dict(content["configuration"])
-        content["contests"] = tuple(Contest(**contest) for contest in content["contests"])
+        content["contests"] = tuple(Comparison(**contest) for contest in content["contests"])
         return Promotion(**content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise HomeError(

@@ -61,14 +61,14 @@ class SealedError(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class Hit:
     """A file that names a forgotten user, or of which that cannot be told, and which it is, in words."""
 
     path: Path
     what: str
 
 
-class Search:
+class ByteSearch:
     """A search for some ids.
 
     Args:

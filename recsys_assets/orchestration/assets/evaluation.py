@@ -19,7 +19,7 @@ from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
-from recsys_assets.recommender.promotion.gate import BASELINES
+from recsys_assets.recommender.promotion.gate import GATE_BASELINES
 from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.headline import Served
@@ -137,7 +137,7 @@ def _served(in_use: Promotion | None) -> Served | None:
     """What the decision by which the configuration in use came into use says of its ranking model."""
     if in_use is None:
         return None
-    _, popularity = BASELINES
+    _, popularity = GATE_BASELINES
     contest = next((each for each in in_use.contests if each.opponent == popularity.name), None)
     scores = (contest.score, contest.opponent_score) if contest else ()
     return Served(in_use.configuration.ranking.model, datetime.fromisoformat(in_use.when).date(), *scores)

@@ -14,9 +14,9 @@ from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.recommender.promotion.gate import BASELINES, Configuration, Contest, Decision, gate
+from recsys_assets.recommender.promotion.gate import GATE_BASELINES, Comparison, Configuration, Decision, gate
 from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
 from recsys_assets.recommender.tuning.searches import value_of
 
@@ -68,7 +68,7 @@ def promoted_configuration(
     if config.rollback_to is not None:
         candidate = _going_back(record, config.rollback_to, home, settings)
         decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
-        contests: list[Contest] = []
+        contests: list[Comparison] = []
     else:
         evaluation, parameters = settings.evaluation, quick_choice.applied(settings.model_dump())
         candidate = Configuration.of(
@@ -83,7 +83,7 @@ def promoted_configuration(
             inputs["train_ratings"],
             inputs["test_ratings"],
             parameters=parameters,
-            refit=lambda current: Refit(
+            refit=lambda current: ModelFitter(
                 inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
             ),
             best=record.best(),
@@ -132,7 +132,7 @@ def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:
 
 
 def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
-    baselines = {entry.name for entry in BASELINES}
+    baselines = {entry.name for entry in GATE_BASELINES}
     # The same names each time, so that the UI plots them.
     leads = {
         f"{contest.metric} above {contest.opponent}": contest.difference

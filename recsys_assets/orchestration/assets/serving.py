@@ -15,7 +15,7 @@ from recsys_assets.recommender.data.index import Index, IndexMismatchError
 from recsys_assets.recommender.promotion.gate import Configuration
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
-from recsys_assets.recommender.registry.fitting import Refit
+from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
@@ -40,9 +40,9 @@ def serving_model(
     """
     ranking = promoted_configuration.ranking
     tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": ratings}
-    refit = Refit(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
+    fitter = ModelFitter(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
     audience = Audience.of({**tables, "user_clusters": user_clusters})
-    fitted = serving.fit(ranking.model, refit)
+    fitted = serving.fit(ranking.model, fitter)
     model = replace(fitted, audience=audience, configuration=promoted_configuration.name)
     context.add_output_metadata(
         {"model": model.name, "settings": dg.MetadataValue.json(dict(ranking.settings)), "index": model.index}

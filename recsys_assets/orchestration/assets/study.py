@@ -18,7 +18,7 @@ from recsys_assets.home.settings import Settings
 from recsys_assets.home.tuned_settings import overruled, write_studied
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
-from recsys_assets.orchestration.partitions import PROTOCOLS
+from recsys_assets.orchestration.partitions import PROTOCOL_PARTITIONS
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import empty, lazy, row_count
 from recsys_assets.recommender.data.tables import TABLES
@@ -107,7 +107,7 @@ def published_folds(
     group="study",
     ins=_INS,
     kinds=TABLE_KINDS | {"pyspark"},
-    partitions_def=PROTOCOLS,
+    partitions_def=PROTOCOL_PARTITIONS,
     settings=("data", "evaluation", "splitting", "study"),
     fits_models=True,
 )
@@ -180,7 +180,7 @@ def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
     group="study",
     ins=_INS,
     kinds=TABLE_KINDS | {"pyspark"},
-    partitions_def=PROTOCOLS,
+    partitions_def=PROTOCOL_PARTITIONS,
     deps=[study_trials],
     settings=("data", "evaluation", "splitting", "study"),
     fits_models=True,
@@ -213,7 +213,7 @@ def study_scores(
     return made
 
 
-@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
+@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOL_PARTITIONS, deps=[study_scores])
 def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
     """Every metric of every model for each user on the user's own rows, under each protocol.
 
@@ -222,7 +222,7 @@ def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Table
     return _kept(context, home.folders, "user_scores")
 
 
-@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOLS, deps=[study_scores])
+@pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOL_PARTITIONS, deps=[study_scores])
 def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
     """Every model against the baselines on the same users, under each protocol, corrected for the number of tests.
 

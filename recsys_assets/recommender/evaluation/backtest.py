@@ -1,6 +1,6 @@
 """Backtests: the same models trained on what came before a cut-off, scored on the tenth that comes next.
 
-One cut says how good a model was once; several say whether it always was. How models are fitted again is `refit`.
+One cut says how good a model was once; several say whether it always was. `registry.fitting` fits the models.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.splitting import cut_in_time, train_size
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.registry import ENTRIES
-from recsys_assets.recommender.registry.fitting import Parameters, Refit
+from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,7 +80,7 @@ def backtest(
         "train_ratings": train,
         "test_ratings": test,
     }
-    fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
+    fitted = ModelFitter(tables, parameters, spark=spark, scratch=scratch)
     predictions = {entry.name: fitted.predictions(entry) for entry in ENTRIES if entry.task == "time_cut"}
     measured = measure_ratings(train, test, predictions, selected=selected, protocol=PROTOCOL, seed=seed)
     return measured.scores(seed=seed, n_resamples=n_resamples).with_columns(cut_off=pl.lit(cut_off))

@@ -11,9 +11,9 @@ import polars as pl
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
-from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics, hit_at
 from recsys_assets.recommender.evaluation.populations import by_demographics, by_pause
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, distribution, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import BASELINE, RANDOM, SELECTED, UPPER_BOUND, check_models
 from recsys_assets.recommender.models.sessions import seconds_since_last
@@ -33,7 +33,7 @@ def measure_latest_rating(
     users: nw.LazyFrame | None = None,
     protocol: str = "latest_rating",
     seed: int = 0,
-) -> Measured:
+) -> EvaluationResult:
     """The predicted response and the predicted next movie, for each partition of the users.
 
     Metrics: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage` of the rating models;
@@ -71,7 +71,7 @@ def measure_latest_rating(
     rankers = _ranker_metrics(rows, rankings, _unseen(rows, histories, n_movies))
     raters[SELECTED] = raters.get(selected, [])
     rankers[SELECTED] = rankers.get(selected_ranking or selected, [])
-    return Measured(
+    return EvaluationResult(
         protocol,
         rows.users,
         {model: [*raters.get(model, []), *rankers.get(model, [])] for model in {**raters, **rankers}},

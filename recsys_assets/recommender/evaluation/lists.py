@@ -12,8 +12,8 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
-from recsys_assets.recommender.evaluation.measured import OF_ALL_LISTS
 from recsys_assets.recommender.evaluation.metrics import mean
+from recsys_assets.recommender.evaluation.result import OF_ALL_LISTS
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.features.matrices import membership
 from recsys_assets.recommender.ranking import rankings

@@ -1,4 +1,4 @@
-"""Every protocol by name: how it cuts the ratings for `Refit`, and how the predictions on its test rows are scored.
+"""Every protocol by name: how it cuts the ratings for `ModelFitter`, and how predictions on its test rows are scored.
 
 The cuts themselves are in `splitting`, the formulas in `metrics`. Which models run, and what is kept of them, is the
 study's business.
@@ -16,7 +16,7 @@ from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.lists import random_ranker, top_lists
-from recsys_assets.recommender.evaluation.measured import Measured
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.score_table import RANDOM
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
@@ -65,7 +65,7 @@ def _is_latest_rating(name: str) -> bool:
 def split(
     name: str, tables: Tables, *, seed: int = 0, cut: Cut = "auto", train_share: float = 0.7
 ) -> dict[str, nw.LazyFrame]:
-    """The tables that `Refit` starts from under a protocol.
+    """The tables that `ModelFitter` starts from under a protocol.
 
     Args:
         name: time_cut (at `cut`), time_cut_0.6 (any share), random_90_10, random_80_20, u1 to u5, new_users_0 (to 20
@@ -169,7 +169,7 @@ def measured(
     selected: "Mapping[Task, str]",
     lists: Tables | None = None,
     seed: int = 0,
-) -> Measured:
+) -> EvaluationResult:
     """What these models reach under a protocol; its `scores`, `user_scores` and `paired_tests` are tables.
 
     Args:

@@ -12,12 +12,12 @@ import polars as pl
 from recsys_assets.recommender.data.frames import conform, empty, lazy, to_polars
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.measured import Measured, difference, is_leading
+from recsys_assets.recommender.evaluation.result import EvaluationResult, difference, is_leading
 from recsys_assets.recommender.evaluation.score_table import BASELINE, POPULARITY, RANDOM, SELECTED, UPPER_BOUND
 
 LOWER_IS_BETTER = ("rmse", "mae")
 # What is compared with, in every protocol where it has a score: nothing learned about users, and case study A's repair.
-BASELINES = (POPULARITY, BASELINE, "als_adjusted")
+TESTED_AGAINST = (POPULARITY, BASELINE, "als_adjusted")
 _TABLE = TABLES["paired_tests"]
 # Swaps held at a time: 64 MiB as float64.
 _CELLS = 2**23
@@ -41,9 +41,9 @@ class _Pair(NamedTuple):
 
 
 def paired_tests(
-    measured: Measured,
+    measured: EvaluationResult,
     *,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] = TESTED_AGAINST,
     seed: int = 0,
     n_resamples: int = 1000,
     n_swaps: int = 9999,

@@ -12,9 +12,9 @@ import polars as pl
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
-from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RatingMetrics
 from recsys_assets.recommender.evaluation.populations import by_demographics, by_experience
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, distribution, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import (
     BASELINE,
@@ -38,7 +38,7 @@ def measure_ratings(
     users: nw.LazyFrame | None = None,
     protocol: str = "time_cut",
     seed: int = 0,
-) -> Measured:
+) -> EvaluationResult:
     """Predicted ratings against all test rows, for all, seen and unseen users and those with few ratings.
 
     Metrics: `top5_rating` (true ratings of each user's ceil(5 %) test rows of highest prediction, ties at
@@ -75,7 +75,7 @@ def measure_ratings(
     metrics[UPPER_BOUND] = _metrics(measure, rows.rating, fallback, filled=True)
     metrics[SELECTED] = metrics[selected]
     metrics.setdefault(POPULARITY, _order(measure, _popularity(rows, train_ratings)))
-    return Measured(
+    return EvaluationResult(
         protocol,
         rows.users,
         metrics,

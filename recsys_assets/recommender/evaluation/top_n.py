@@ -11,9 +11,9 @@ import numpy as np
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.lists import ListMetrics
-from recsys_assets.recommender.evaluation.measured import Measured
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics
 from recsys_assets.recommender.evaluation.populations import by_demographics, by_experience
+from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.rows import ScoredRows, counts_of, ratings_per_user
 from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, check_models
 
@@ -32,7 +32,7 @@ def measure_top_n(
     k: int = 10,
     protocol: str = "top_n",
     seed: int = 0,
-) -> Measured:
+) -> EvaluationResult:
     """Ranked movies for the users with a relevant test movie: all, seen and unseen ones and those with few ratings.
 
     Metrics, for k = 10: `ndcg_10`, `recall_10`, `precision_10`, `map_10`, `mrr_10`, `hit_rate_10`, each the
@@ -73,7 +73,7 @@ def measure_top_n(
             metrics[model] = [*metrics[model], *described.of_lists(shown)]
     metrics[SELECTED] = metrics[selected]
     groups = by_demographics(users, rows.users) if users is not None else {}
-    return Measured(protocol, rows.users, metrics, populations, groups)
+    return EvaluationResult(protocol, rows.users, metrics, populations, groups)
 
 
 def _candidates(rows: ScoredRows, n_train: np.ndarray, n_movies: int) -> np.ndarray:

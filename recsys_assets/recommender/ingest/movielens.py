@@ -79,7 +79,7 @@ _SHAPES: Mapping[tuple[str, str], Shape] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class Recognised:
     """A file of a release: which, and what it holds there."""
 
     name: str
@@ -97,7 +97,7 @@ class Found:
         return PurePosixPath(self.name).parent.as_posix()
 
 
-def release_file(content: Content) -> Found | None:
+def release_file(content: Content) -> Recognised | None:
     """Which file of which release this is, told by its lines; None if it is none.
 
     Raises:
@@ -114,10 +114,10 @@ def release_file(content: Content) -> Found | None:
         )
     # Single bad rows do not hide what a file is.
     shaped = named or next((key for key, share in shares.items() if share >= _MOST), None)
-    return Found(content.name, *shaped) if shaped else None
+    return Recognised(content.name, *shaped) if shaped else None
 
 
-def read_release(source: Source, found: Sequence[Found], rules: Rules) -> SourceTables:
+def read_release(source: Source, found: Sequence[Recognised], rules: Rules) -> SourceTables:
     """The tables of a release, from its files.
 
     Raises:
@@ -209,7 +209,7 @@ def _matching_share(pattern: re.Pattern[str], content: Content) -> float:
     return matching / len(content.lines) if content.kind == DELIMITED else 0.0
 
 
-def _chosen(source: Source, same: Sequence[Found]) -> Found:
+def _chosen(source: Source, same: Sequence[Recognised]) -> Recognised:
     """The one file of a role: 100K has its ratings once more, cut into training and test sets."""
     original = [file for file in same if file.is_original_name]
     candidates = original or same

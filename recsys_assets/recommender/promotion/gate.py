@@ -18,16 +18,16 @@ import numpy as np
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.measured import difference
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
+from recsys_assets.recommender.evaluation.result import difference
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.score_table import BASELINE, DECIDING
 from recsys_assets.recommender.registry import Entry, Parameters, Task
-from recsys_assets.recommender.registry.fitting import Refit, entry, parameters_of
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry, parameters_of
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
-BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
+GATE_BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
 _LIST_LENGTH = 10
 _LISTS: Task = "top_n"
 # Standard errors from the middle of a 95 % interval to its ends; and what is found in 80 % of cases, by these ends.
@@ -130,7 +130,7 @@ class Configuration:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """Two models on the same rows, resampled alike.
 
     Attributes:
@@ -192,8 +192,8 @@ def _named(configuration: Configuration) -> str:
 Scored = Mapping[Task, tuple[str, UserMetric]]
 
 
-class Contests:
-    """Contests on the test rows: of rating models by the rating of the top 5 %, of ranking models by NDCG at 10.
+class Comparisons:
+    """Comparisons on the test rows: of rating models by the rating of the top 5 %, of ranking models by NDCG at 10.
 
     Args:
         test_ratings: table ratings.
@@ -231,7 +231,7 @@ class Contests:
         scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
         return next(score for score in scores if score.name.startswith("ndcg"))
 
-    def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Contest]:
+    def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Comparison]:
         """One contest per task, where its score is defined: there is no NDCG without a liked movie.
 
         Args:
@@ -245,14 +245,14 @@ class Contests:
         )
         return [contest for contest in contests if contest]
 
-    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Contest | None:
+    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Comparison | None:
         paired = difference(metric, other, "difference")
         everyone = np.ones(len(metric.parts[0]), dtype=bool)
         scores = estimates([metric, other, paired], everyone, seed=self._seed, n_resamples=self._n_resamples)
         own, theirs, gap = scores
         if own is None or theirs is None or gap is None:
             return None
-        return Contest(
+        return Comparison(
             metric.name,
             model,
             own.value,
@@ -283,9 +283,9 @@ def decide(
     candidate: Configuration,
     current: Configuration | None,
     *,
-    baseline: Sequence[Contest],
-    champion: Sequence[Contest],
-    best: Sequence[Contest] = (),
+    baseline: Sequence[Comparison],
+    champion: Sequence[Comparison],
+    best: Sequence[Comparison] = (),
     withdrawn: Collection[str] = (),
     outdated: Collection[str] = (),
     undefined: Collection[str] = (),
@@ -334,7 +334,7 @@ def decide(
     return Decision("promoted", f"The new settings beat the baseline{told}{level}.")
 
 
-def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Contest]]]) -> Configuration | None:
+def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Comparison]]]) -> Configuration | None:
     """The best configuration of those that came into use, by the decisions in their order; None where none did.
 
     The first one, or the one that a person went back to, until another one is better than it by a whole interval. One
@@ -358,12 +358,12 @@ def gate(
     test_ratings: nw.LazyFrame,
     *,
     parameters: Parameters,
-    refit: Callable[[Configuration], Refit],
+    refit: Callable[[Configuration], ModelFitter],
     best: Configuration | None = None,
     withdrawn: Collection[str],
     seed: int,
     n_resamples: int,
-) -> tuple[Decision, list[Contest]]:
+) -> tuple[Decision, list[Comparison]]:
     """Let the candidate compete with its baselines, the configuration in use and the best one ever, and decide.
 
     Args:
@@ -380,19 +380,19 @@ def gate(
         seed: of ties and bootstrap.
         n_resamples: bootstrap resamples.
     """
-    contests = Contests(
+    contests = Comparisons(
         test_ratings,
-        predictions[BASELINES[0]],
+        predictions[GATE_BASELINES[0]],
         lowest_relevant=relevant_from(train_ratings),
         seed=seed,
         n_resamples=n_resamples,
     )
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
-    baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in BASELINES}))
+    baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in GATE_BASELINES}))
     undefined = [] if any(contest.metric == DECIDING for contest in baseline) else [DECIDING]
     is_new = current and candidate != current and candidate.name not in withdrawn and not undefined
 
-    def against(other: Configuration | None) -> list[Contest]:
+    def against(other: Configuration | None) -> list[Comparison]:
         if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS, parameters):
             return []
         model = entry(_LISTS, other.ranking.model)

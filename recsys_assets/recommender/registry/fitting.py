@@ -56,7 +56,7 @@ def steps_behind(name: str) -> list[Fit | Derived]:
     return list(found.values())
 
 
-class Refit:
+class ModelFitter:
     """Everything that is fitted on one training set, each part once and only when it is asked for.
 
     Args:
@@ -84,9 +84,9 @@ class Refit:
         self._spark, self._scratch = spark, scratch
         self.index = Index.of(tables["users"], tables["movies"])
 
-    def with_parameters(self, parameters: Parameters) -> "Refit":
+    def with_parameters(self, parameters: Parameters) -> "ModelFitter":
         """The same training set with other parameters. What depends on none that differ is not fitted again."""
-        other = Refit(self._tables, parameters, spark=self._spark, scratch=self._scratch)
+        other = ModelFitter(self._tables, parameters, spark=self._spark, scratch=self._scratch)
         other._made |= {
             name: made
             for name, made in self._made.items()

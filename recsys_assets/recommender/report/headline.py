@@ -11,16 +11,16 @@ from functools import cached_property
 import polars as pl
 
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.contests import APART, Contest, contests, find
 from recsys_assets.recommender.report.published import (
     CASE_STUDY_A,
     CASE_STUDY_B,
     SEGMENT_MEAN,
     WITH_FILL,
     WITHOUT_FILL,
+    CaseStudy,
     Published,
-    Study,
 )
+from recsys_assets.recommender.report.standings import APART, Standings, contests, find
 
 _BOUND_MEANINGS = {
     labels.RANDOM: "random order, which knows nothing,",
@@ -81,14 +81,14 @@ class Headline:
     served: Served | None = None
 
     @cached_property
-    def contests(self) -> tuple[Contest, ...]:
+    def contests(self) -> tuple[Standings, ...]:
         """The contests that answer each protocol's own question, populations in order."""
         return contests(self.scores)
 
     @cached_property
-    def questions(self) -> dict[tuple[str, str], list[Contest]]:
+    def questions(self) -> dict[tuple[str, str], list[Standings]]:
         """The contests by protocol and metric."""
-        grouped: dict[tuple[str, str], list[Contest]] = {}
+        grouped: dict[tuple[str, str], list[Standings]] = {}
         for each in self.contests:
             grouped.setdefault((each.protocol, each.metric), []).append(each)
         return grouped
@@ -108,7 +108,9 @@ class Headline:
 
     def _compared(self) -> str:
         models = [name for name in self.scores["model"].unique() if name not in labels.BOUNDS]
-        questions = [labels.protocol(name).label for name in labels.ordered(self.scores["protocol"], labels.PROTOCOLS)]
+        questions = [
+            labels.protocol(name).label for name in labels.ordered(self.scores["protocol"], labels.PROTOCOL_LABELS)
+        ]
         bounds = [_BOUND_MEANINGS[name] for name in labels.BOUNDS if name in set(self.scores["model"])]
         beside = f" Beside them stand {_listed(bounds)}." if bounds else ""
         return (
@@ -194,7 +196,7 @@ class Headline:
             f"{here}{verdict}."
         ]
 
-    def _about(self, study: Study) -> str:
+    def _about(self, study: CaseStudy) -> str:
         same = study.is_about(self.users, self.ratings)
         return f", on {study.data}{', this same data' if same else ' (this report is about other data)'}"
 
@@ -203,7 +205,7 @@ class Headline:
         return found.value if found else None
 
 
-def _won(question: Sequence[Contest]) -> str:
+def _won(question: Sequence[Standings]) -> str:
     by_winner: dict[str, list[str]] = {}
     for each in question:
         place = f"{labels.population(each.population).lower()} ({each.shown(each.models[0])})"

@@ -49,7 +49,7 @@ class Metric:
         return f"{value:.{self.digits}f}"
 
 
-PROTOCOLS: Mapping[str, Protocol] = {
+PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "time_cut": Protocol(
         "Rating what comes later",
         "One cut in time over all ratings: models learn from what came before it and are scored on what came "
@@ -259,7 +259,7 @@ def metrics_in_order(names: Iterable[str]) -> list[str]:
 
 def protocol(name: str) -> Protocol:
     """What is known of a protocol; of an unknown one, its name."""
-    return PROTOCOLS.get(name, Protocol(_plain(name)))
+    return PROTOCOL_LABELS.get(name, Protocol(_plain(name)))
 
 
 def role(name: str) -> Literal["bound", "baseline", "selected", "model"]:

@@ -159,7 +159,7 @@ def _protocols(scores: pl.DataFrame, warn: Warn) -> list[dict[str, object]]:
             "facts": labels.protocol(name),
             "tables": [(table, _score_figure(scores, table, warn)) for table in score_tables(scores, name)],
         }
-        for name in labels.ordered(scores["protocol"], labels.PROTOCOLS)
+        for name in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS)
     ]
 
 

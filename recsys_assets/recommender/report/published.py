@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Study:
+class CaseStudy:
     """A case study: its name, and the data its numbers were computed on."""
 
     name: str
@@ -21,7 +21,7 @@ class Study:
 class Published:
     """One published value, and which row of `evaluation_scores` is its reproduction."""
 
-    study: Study
+    study: CaseStudy
     protocol: str
     model: str
     population: str
@@ -30,8 +30,8 @@ class Published:
     meaning: str
 
 
-CASE_STUDY_A = Study("Case study A", "MovieLens 1M", users=6_040, ratings=1_000_209)
-CASE_STUDY_B = Study("Case study B", "MovieLens latest, September 2018", users=283_228, ratings=27_753_444)
+CASE_STUDY_A = CaseStudy("Case study A", "MovieLens 1M", users=6_040, ratings=1_000_209)
+CASE_STUDY_B = CaseStudy("Case study B", "MovieLens latest, September 2018", users=283_228, ratings=27_753_444)
 
 WITHOUT_FILL = Published(
     CASE_STUDY_A,

@@ -86,7 +86,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenSetting:
     """A setting that validation chose, as people read it."""
 
     knob: str
@@ -205,7 +205,7 @@ class StudySection:
         return "", "", "", ""
 
     @property
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[ChosenSetting]:
         """Every setting that was searched, the changed ones first."""
         made = [_choice(row) for row in self.tables.settings.sort("knob").iter_rows(named=True)]
         return sorted(made, key=lambda choice: not choice.is_changed)
@@ -233,11 +233,11 @@ def _verdict(row: Mapping[str, float]) -> Verdict:
     return "better" if row["improvement"] > 0 else "worse"
 
 
-def _choice(row: Mapping[str, object]) -> Choice:
+def _choice(row: Mapping[str, object]) -> ChosenSetting:
     facts = labels.metric(str(row["metric"]))
     chosen, default = json.loads(str(row["chosen"])), json.loads(str(row["default"]))
     of_default = row["value_of_default"]
-    return Choice(
+    return ChosenSetting(
         str(row["knob"]),
         str(default),
         str(chosen),

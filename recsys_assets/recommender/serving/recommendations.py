@@ -15,7 +15,7 @@ import polars as pl
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry import FITS
-from recsys_assets.recommender.registry.fitting import Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.serving.audience import Audience
 
 _AUDIENCE = "audience"
@@ -90,17 +90,17 @@ class ServingModel:
         return cls(facts["name"], models, facts["index"], audience, MadeWith.load(folder).configuration)
 
 
-def fit(name: str, refit: Refit) -> ServingModel:
+def fit(name: str, fitter: ModelFitter) -> ServingModel:
     """The models of an entry of the task `top_n`.
 
     Args:
         name: of the entry.
-        refit: with all ratings in the place of `train_ratings`.
+        fitter: with all ratings in the place of `train_ratings`.
 
     Raises:
         ValueError: there is no such entry.
     """
-    return ServingModel(name, refit.models(entry("top_n", name)), refit.index.fingerprint)
+    return ServingModel(name, fitter.models(entry("top_n", name)), fitter.index.fingerprint)
 
 
 def recommendations(

@@ -31,7 +31,7 @@ from recsys_assets.recommender.tuning.searches import (
 )
 from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Trial, Trials
-from recsys_assets.recommender.tuning.tuning import Found, Tried, Tuning, improvement
+from recsys_assets.recommender.tuning.tuning import SearchResult, Tried, Tuning, improvement
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -103,7 +103,7 @@ def quick_choice(
     scratch: Path,
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
-) -> list[Found]:
+) -> list[SearchResult]:
     """What is chosen on the training ratings; `tuning.chosen` gives the knobs of a `Choice`.
 
     Every cut counts alike. Others than the automatic settings are chosen if they are surely better over all cuts, given
@@ -124,7 +124,7 @@ def quick_choice(
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
     given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
     cuts = [Tuning(of, **given) for of in rolling_slices(tables, seed=seed)] if to_do else []
-    found: list[Found] = []
+    found: list[SearchResult] = []
     for search in to_do if cuts else []:
         found.append(_search(search, cuts, parameters, seed))
         log(_told(found[-1]))
@@ -169,7 +169,7 @@ def _of_some(ratings: nw.LazyFrame, share: float, seed: int, *, stream: int = 0)
     return ratings.filter(pseudo_random(seed, ["user"], stream=stream) % _PRECISION < int(share * _PRECISION))
 
 
-def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed: int) -> Found:
+def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed: int) -> SearchResult:
     """All candidates of a search on all cuts; what is surely worse on the first ones is not fitted on the others."""
     candidates = search.candidates(parameters, budget=math.prod(map(len, search.grid.values())), seed=seed)
     tried: list[Tried] = []
@@ -186,7 +186,7 @@ def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed
         if tried[0].value is None:
             # On no cut a list that can be scored: no candidate will have a score.
             break
-    return Found("quick", search, tried)
+    return SearchResult("quick", search, tried)
 
 
 def _judged(
@@ -222,7 +222,7 @@ def _drawn(trial: Trial, place: tuple[str, str]) -> np.ndarray:
     return np.array([trial.score(*place), *trial.resampled_score(*place)], np.float64)
 
 
-def _told(found: Found) -> str:
+def _told(found: SearchResult) -> str:
     """A line per search: what was chosen, and what it gains."""
     if found.choice is None:
         return f"{found.search.name}: no list of the training ratings can be scored, so nothing is chosen"

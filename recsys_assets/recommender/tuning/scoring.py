@@ -20,7 +20,7 @@ from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.registry import ENTRIES, Entry, Task
-from recsys_assets.recommender.registry.fitting import Parameters, Refit, parameters_of
+from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, parameters_of
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS, value_of
 from recsys_assets.recommender.tuning.slices import fingerprint
@@ -143,7 +143,7 @@ def protocol_scores(
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
     def make() -> ProtocolScores:
-        fitted = Refit(tables, parameters, spark=spark, scratch=scratch)
+        fitted = ModelFitter(tables, parameters, spark=spark, scratch=scratch)
         lists: dict[str, nw.LazyFrame] = {}
         runs = []
         for predictions, again, changed in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):
@@ -163,11 +163,11 @@ def protocol_scores(
 def _by_seed(
     protocol: str,
     entries: Sequence[Entry],
-    fitted: Refit,
+    fitted: ModelFitter,
     parameters: Parameters,
     n_seeds: int,
     log: Callable[[str], None],
-) -> Iterator[tuple[dict[Entry, nw.LazyFrame], Refit, list[Entry]]]:
+) -> Iterator[tuple[dict[Entry, nw.LazyFrame], ModelFitter, list[Entry]]]:
     """For each seed what all models predict, what they are fitted by, and those that are fitted anew.
 
     The first seed is that of the parameters. What depends on no seed is fitted and predicted for it alone.

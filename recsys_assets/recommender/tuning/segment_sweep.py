@@ -14,7 +14,7 @@ from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.models.segments.perplexity import held_out_perplexity
 from recsys_assets.recommender.registry import Task
-from recsys_assets.recommender.registry.fitting import Parameters, Refit, entry
+from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry
 from recsys_assets.recommender.tuning.searches import SEARCHES, with_knobs
 from recsys_assets.recommender.tuning.slices import Slice
 
@@ -57,7 +57,7 @@ def segment_sweep(
         n_resamples: bootstrap resamples.
         log: called with a line per number.
     """
-    fitted = Refit(of.tables, parameters, spark=spark, scratch=scratch)
+    fitted = ModelFitter(of.tables, parameters, spark=spark, scratch=scratch)
     parts = [empty(_TABLE)]
     for number in numbers:
         fitted = fitted.with_parameters(with_knobs(parameters, {"segments.n_segments": number}))
@@ -71,7 +71,7 @@ def segment_sweep(
     return pl.concat(parts).sort(_TABLE.order)
 
 
-def _scores(of: Slice, fitted: Refit, *, seed: int, n_resamples: int) -> pl.DataFrame:
+def _scores(of: Slice, fitted: ModelFitter, *, seed: int, n_resamples: int) -> pl.DataFrame:
     """Of the users who were kept aside."""
     entries = [entry(task, name) for task, names in SWEPT.items() for name in names]
     predictions = {each: fitted.predictions(each) for each in entries}

@@ -66,7 +66,7 @@ class Slice:
     Attributes:
         name: the protocol.
         scored_as: the protocol whose scores are computed.
-        tables: what `Refit` starts from; the validation rows stand in the places of the test rows.
+        tables: what `ModelFitter` starts from; the validation rows stand in the places of the test rows.
     """
 
     name: str

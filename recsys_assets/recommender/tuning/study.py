@@ -26,7 +26,7 @@ from recsys_assets.recommender.tuning.searches import value_of, with_knobs
 from recsys_assets.recommender.tuning.segment_sweep import SWEPT, segment_sweep
 from recsys_assets.recommender.tuning.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.tuning.trials import Trials
-from recsys_assets.recommender.tuning.tuning import Found, Tried, Tuning, chosen, starting_point
+from recsys_assets.recommender.tuning.tuning import SearchResult, Tried, Tuning, chosen, starting_point
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -87,7 +87,7 @@ class Study:
         scored_by = "test_responses" if protocol in LATEST_RATING_LEAKAGE_AUDIT else "test_ratings"
         return row_count(self._split(protocol)[scored_by]) > 0
 
-    def found(self, protocol: str, searches: Collection[str] | None = None) -> list[Found]:
+    def found(self, protocol: str, searches: Collection[str] | None = None) -> list[SearchResult]:
         """What is chosen for a protocol.
 
         Args:
@@ -168,7 +168,7 @@ class Study:
         return protocols.split(protocol, self.tables, seed=how.seed, cut=how.cut, train_share=how.train_share)
 
 
-def trials_table(found: Sequence[Found]) -> pl.DataFrame:
+def trials_table(found: Sequence[SearchResult]) -> pl.DataFrame:
     """Every candidate with its score: table `study_trials`."""
     rows = [
         {
@@ -202,7 +202,7 @@ _TRIALS: dict[str, Any] = {
 }
 
 
-def choices_table(found: Sequence[Found], defaults: Parameters) -> pl.DataFrame:
+def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.DataFrame:
     """Every knob with what was chosen for it: table `studied_settings`.
 
     Args:

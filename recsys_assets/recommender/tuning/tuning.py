@@ -15,7 +15,7 @@ import numpy as np
 
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.registry import Task
-from recsys_assets.recommender.registry.fitting import Parameters, Refit, entry, parameters_of
+from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry, parameters_of
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.searches import KNOBS, SEARCHES, Knobs, Objective, Search, value_of, with_knobs
 from recsys_assets.recommender.tuning.slices import Slice
@@ -65,7 +65,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found on a slice.
 
     Attributes:
@@ -142,14 +142,14 @@ class Tuning:
         self._defaults, self._budget, self._seed = defaults, budget, seed
         self._parameters = starting_point(settings, defaults)
         self._spark, self._scratch = spark, scratch
-        self._refit: Refit | None = None
+        self._fitter: ModelFitter | None = None
         self._asked: list[Question] = []
 
-    def run(self, searches: Collection[str] | None = None) -> list[Found]:
+    def run(self, searches: Collection[str] | None = None) -> list[SearchResult]:
         """Do these searches, by default all that apply; of the others, choose from the trials that are there."""
         return list(self._found(searches))
 
-    def _found(self, searches: Collection[str] | None) -> Iterator[Found]:
+    def _found(self, searches: Collection[str] | None) -> Iterator[SearchResult]:
         for search in SEARCHES:
             if not search.applies(self._slice.name, self._slice.tasks):
                 continue
@@ -158,7 +158,7 @@ class Tuning:
                 self._parameters = with_knobs(self._parameters, found.choice.knobs)
             yield found
 
-    def _search(self, search: Search, *, missing: bool) -> Found:
+    def _search(self, search: Search, *, missing: bool) -> SearchResult:
         candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed)
         tried: list[Tried] = []
         default: Trial | None = None
@@ -176,7 +176,7 @@ class Tuning:
             if tried[0].value is None and not trial.refusal:
                 # The slice has no row of that population, say: no candidate will have a score.
                 break
-        return Found(self._slice.name, search, tried)
+        return SearchResult(self._slice.name, search, tried)
 
     def trial(self, search: Search, knobs: Knobs, parameters: Parameters) -> Trial:
         """The trial of a candidate: the one that is there, or a new one, which is kept.
@@ -227,12 +227,12 @@ class Tuning:
         judged_by = {search.objective.metric for search in SEARCHES}
         return validation_scores(task, self._slice.tables, predictions, model=model, judged_by=judged_by)
 
-    def _fitted(self, parameters: Parameters) -> Refit:
+    def _fitted(self, parameters: Parameters) -> ModelFitter:
         """The models with these parameters; what the last trial fitted alike is taken over."""
-        if self._refit is None:
-            self._refit = Refit(self._slice.tables, parameters, spark=self._spark, scratch=self._scratch)
-        self._refit = self._refit.with_parameters(parameters)
-        return self._refit
+        if self._fitter is None:
+            self._fitter = ModelFitter(self._slice.tables, parameters, spark=self._spark, scratch=self._scratch)
+        self._fitter = self._fitter.with_parameters(parameters)
+        return self._fitter
 
 
 def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
@@ -240,7 +240,7 @@ def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
     return with_knobs(settings, {knob: value_of(defaults, knob) for knob in KNOBS})
 
 
-def chosen(found: Sequence[Found]) -> dict[str, Any]:
+def chosen(found: Sequence[SearchResult]) -> dict[str, Any]:
     """The value that was chosen for every knob that was searched; the latest search of a knob decides."""
     return {knob: value for each in found if each.choice for knob, value in each.choice.knobs.items()}
 

@@ -27,7 +27,7 @@ def is_leading(metric: str) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class EvaluationResult:
     """Metrics by model on the same users.
 
     Attributes:

@@ -14,7 +14,7 @@ APART, OVERLAP = "intervals apart", "intervals overlap"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ModelScore:
     """One score of one model."""
 
     model: str
@@ -25,18 +25,18 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Standings:
     """The models scored by one metric on one population, the best first; bounds apart."""
 
     protocol: str
     metric: str
     population: str
-    models: tuple[Entry, ...]
-    random: Entry | None
-    upper_bound: Entry | None
+    models: tuple[ModelScore, ...]
+    random: ModelScore | None
+    upper_bound: ModelScore | None
 
     @property
-    def winners(self) -> tuple[Entry, ...]:
+    def winners(self) -> tuple[ModelScore, ...]:
         """The best model, with those of the very same score (`selected` is often another one's twin)."""
         return tuple(entry for entry in self.models if abs(entry.value - self.models[0].value) < 1e-12)
 
@@ -46,12 +46,12 @@ class Contest:
         return " = ".join(labels.model(entry.model) for entry in self.winners)
 
     @property
-    def runner_up(self) -> Entry | None:
+    def runner_up(self) -> ModelScore | None:
         """The best of the others."""
         return next(iter(self.models[len(self.winners) :]), None)
 
     @property
-    def baseline(self) -> Entry | None:
+    def baseline(self) -> ModelScore | None:
         """The best simple baseline, unless it is among the winners."""
         won = {entry.model for entry in self.winners} & set(labels.BASELINES)
         return None if won else next((entry for entry in self.models if entry.model in labels.BASELINES), None)
@@ -64,11 +64,11 @@ class Contest:
         gained = self.models[0].value - self.random.value
         return gained / (self.upper_bound.value - self.random.value)
 
-    def shown(self, entry: Entry) -> str:
+    def shown(self, entry: ModelScore) -> str:
         """The entry's value for people."""
         return labels.metric(self.metric).shown(entry.value)
 
-    def certainty(self, other: Entry | None) -> str:
+    def certainty(self, other: ModelScore | None) -> str:
         """Whether the winner's interval and another's are apart; nothing without another."""
         if other is None:
             return ""
@@ -76,11 +76,11 @@ class Contest:
         return APART if best.low > other.high or best.high < other.low else OVERLAP
 
 
-def contests(scores: pl.DataFrame) -> tuple[Contest, ...]:
+def contests(scores: pl.DataFrame) -> tuple[Standings, ...]:
     """The contests that answer each protocol's own question, populations in order."""
     return tuple(
         contest(scores, protocol, metric, population)
-        for protocol in labels.ordered(scores["protocol"], labels.PROTOCOLS)
+        for protocol in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS)
         for metric in lead_metrics(scores, protocol)
         for population in _populations(scores, protocol, metric)
     )
@@ -93,7 +93,7 @@ def lead_metrics(scores: pl.DataFrame, protocol: str) -> list[str]:
     return [name for name in labels.protocol(protocol).leads if name in present] or present[:1]
 
 
-def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -> Contest:
+def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -> Standings:
     """The scores of one metric on one population, the best first."""
     rows = scores.filter(pl.col("protocol") == protocol, pl.col("metric") == metric, pl.col("population") == population)
     order = {name: place for place, name in enumerate(labels.ordered(rows["model"], labels.MODELS))}
@@ -101,7 +101,9 @@ def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -
     entries = sorted(_entries(rows), key=lambda entry: (sign * entry.value, order[entry.model]))
     by_model = {entry.model: entry for entry in entries}
     models = tuple(entry for entry in entries if entry.model not in labels.BOUNDS)
-    return Contest(protocol, metric, population, models, by_model.get(labels.RANDOM), by_model.get(labels.UPPER_BOUND))
+    return Standings(
+        protocol, metric, population, models, by_model.get(labels.RANDOM), by_model.get(labels.UPPER_BOUND)
+    )
 
 
 def _populations(scores: pl.DataFrame, protocol: str, metric: str) -> list[str]:
@@ -110,7 +112,7 @@ def _populations(scores: pl.DataFrame, protocol: str, metric: str) -> list[str]:
     return labels.ordered(rows.filter(~pl.col("model").is_in(labels.BOUNDS))["population"], labels.POPULATIONS)
 
 
-def find(scores: pl.DataFrame, protocol: str, model: str, population: str, metric: str) -> Entry | None:
+def find(scores: pl.DataFrame, protocol: str, model: str, population: str, metric: str) -> ModelScore | None:
     """The score of this row of `evaluation_scores`, if there is one."""
     found = scores.filter(
         pl.col("protocol") == protocol,
@@ -121,5 +123,5 @@ def find(scores: pl.DataFrame, protocol: str, model: str, population: str, metri
     return next(_entries(found), None)
 
 
-def _entries(rows: pl.DataFrame) -> Iterator[Entry]:
-    return (Entry(**row) for row in rows.select("model", "value", "low", "high", "n").iter_rows(named=True))
+def _entries(rows: pl.DataFrame) -> Iterator[ModelScore]:
+    return (ModelScore(**row) for row in rows.select("model", "value", "low", "high", "n").iter_rows(named=True))
