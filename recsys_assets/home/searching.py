@@ -2,7 +2,7 @@
 
 Tables are searched by their columns of user ids. Everything else is searched for the id as a whole word, unless the id
 is too short to be told from other numbers and words: then what could hold it has to be newer than the list of forgotten
-users. docs/how-to/erase-a-user.md gives the reasons. What is done about it belongs to `compacting`.
+users. docs/how-to/erase-a-user.md gives the reasons. What is done about it belongs to `erase`.
 """
 
 import bz2

@@ -3,7 +3,7 @@
 A `TableWithState` is one of each, of which other assets see the table.
 
 The annotated type decides the form; `dict` means one value per batch. Each write records rows, bytes, place and data
-version. Where versions lie and how they are switched is `storage`'s business.
+version. Where versions lie and how they are switched is the business of `home.versions`.
 """
 
 import hashlib

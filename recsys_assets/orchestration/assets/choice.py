@@ -1,6 +1,6 @@
 """The quick choice: which ranking model is served and with which settings.
 
-How it is made is `recommender.study.quick`; what follows it are the models, `selected` and the promoted configuration.
+How it is made is `recommender.tuning.quick`; what follows it are the models, `selected` and the promoted configuration.
 """
 
 import dagster as dg

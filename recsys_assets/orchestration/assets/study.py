@@ -1,7 +1,7 @@
 """The study: what validation chooses, and every model under every protocol. No part of `refresh`: somebody asks for it.
 
 Everything that was tried is kept in the home's folder `study`, beside what the assets hold, so that a run that was
-stopped goes on where it was. What is chosen and how is `recommender.study`.
+stopped goes on where it was. What is chosen and how is `recommender.tuning`.
 """
 
 from collections.abc import Mapping
