@@ -1,4 +1,8 @@
-"""The asset graph, one module per stage. A body takes tables and models, calls `recommender`, returns the result."""
+"""The asset graph, one module per stage.
+
+An asset body takes tables and models, calls `recommender` and returns the result with its metadata. Loops and formulas
+belong in `recommender`, storage in `io_managers`.
+"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,7 @@
-"""Backtests: scores at several cut-offs in time, one partition each. Not part of `refresh`: somebody asks for them."""
+"""Backtest: scores at several cut-offs in time, one partition per cut-off.
+
+A backtest runs on request; it is not part of `refresh`. The method is in `recommender.evaluation.backtest`.
+"""
 
 import dagster as dg
 import narwhals as nw
@@ -34,10 +37,11 @@ def backtest_scores(
     spark: LazyPySparkResource,
     io_manager: dg.ResourceParam[AssetIOManager],
 ) -> dict[str, nw.LazyFrame]:
-    """Every rating model trained on the ratings before each cut-off, scored on the next tenth of all ratings.
+    """Scores of every rating model at each cut-off in time.
 
-    The curve shows whether a model was better than its baseline always, or only at the cut that `evaluation_scores`
-    reports. Cut-offs that are not part of this run are drawn from their last one.
+    A model is trained on the ratings before the cut-off and scored on the next tenth of all ratings. The chart shows
+    whether a model beats its baseline at every cut-off, or only at the cut that `evaluation_scores` reports. The chart
+    takes cut-offs that this run does not compute from their stored scores.
     """
     scores = {}
     for cut_off in context.partition_keys:
@@ -68,7 +72,7 @@ def backtest_scores(
 
 
 def _others(io_manager: AssetIOManager, made: set[str]) -> list[pl.DataFrame]:
-    """The stored scores of the other cut-offs."""
+    """The stored scores of the cut-offs that this run does not compute."""
     asset = ["backtest_scores"]
     cut_offs = [cut_off for cut_off in io_manager.store.batches(asset) if cut_off not in made]
     return [to_polars(scan(io_manager.store.current(asset, cut_off))) for cut_off in cut_offs]

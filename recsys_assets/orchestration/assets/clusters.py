@@ -1,4 +1,7 @@
-"""Clusters: users grouped by their attributes."""
+"""Clusters: users grouped by their attributes with K-means.
+
+The method is in `recommender.features.clusters`. Groups by taste are `segments`.
+"""
 
 import dagster as dg
 import narwhals as nw
@@ -15,9 +18,10 @@ SKLEARN_TABLE = TABLE_KINDS | {"scikitlearn"}
 
 @pipeline_asset(group="clusters", kinds=TABLE_KINDS)
 def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.LazyFrame:
-    """Users' attributes as numbers: numbers scaled, categories one-hot, zip codes by their first digit.
+    """User attributes as features: numbers are scaled, categories are one-hot, zip codes count by their first digit.
 
-    Case study A scaled zip codes and user ids as quantities; here the id is left out and the zip code is a region.
+    Case study A scaled zip codes and user ids as quantities. Here the user id is no feature, and the first digit of the
+    zip code is a category (a region of the USA).
     """
     features = clusters.user_features(users, log=context.log.info)
     if features.width == 1:
@@ -35,7 +39,7 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
 def cluster_sweep(
     context: dg.AssetExecutionContext, user_features: nw.LazyFrame, settings: SettingsParam
 ) -> nw.LazyFrame:
-    """SSE and silhouette of K-means over K: SSE for 1 to k_max, silhouette for 2 to k_max - 1."""
+    """SSE and silhouette of K-means by number of clusters K: SSE for 1 to `k_max`, silhouette for 2 to `k_max` - 1."""
     knobs = settings.clusters
     sweep = clusters.sweep(
         user_features,
@@ -64,7 +68,10 @@ def user_clusters(
     user_features: nw.LazyFrame,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """Each user's K-means cluster, the largest first; one cluster where the users have no attributes."""
+    """The K-means cluster of each user, from the user's attributes.
+
+    Clusters are numbered by size: cluster 0 is the largest. Users without attributes form one cluster.
+    """
     assigned = USER_CLUSTERS.make({"user_features": user_features}, settings.model_dump())
     n_clusters = row_count(assigned.select("cluster").unique())
     drawn = {}

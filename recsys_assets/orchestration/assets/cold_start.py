@@ -1,4 +1,7 @@
-"""Cold start: case study A's adjusted training set, in which every user has ratings."""
+"""Cold start: case study A's adjusted training set, which gives predicted ratings to users without any.
+
+The method is in `recommender.models.cold_start`; the ALS model of this training set is an asset of `models`.
+"""
 
 import dagster as dg
 import narwhals as nw
@@ -21,7 +24,10 @@ def cluster_ratings(
     home: HomeResource,
     spark: LazyPySparkResource,
 ) -> nw.LazyFrame:
-    """The rating of each cluster for each movie with a training rating, by ALS with clusters in the users' place."""
+    """Predicted rating of each cluster of users for each movie with a training rating.
+
+    Case study A: ALS is fitted on the training ratings with the cluster in the place of the user.
+    """
     return CLUSTER_RATINGS.make(
         {"train_ratings": train_ratings, "user_clusters": user_clusters},
         settings.model_dump(),
@@ -40,7 +46,12 @@ def adjusted_train_ratings(
     cluster_ratings: nw.LazyFrame,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The training ratings plus, for each user without one, as many drawn from its cluster as the median user has."""
+    """The training ratings plus predicted ratings (`is_fill`) for each user without a training rating.
+
+    Case study A: the movies of a new user are drawn at random, and their ratings are the predicted ratings of the
+    user's cluster (`cluster_ratings`). `cold_start.fill_size` is the number of movies per user; by default the median
+    number of training ratings per user. Users of a cluster without any training rating get none.
+    """
     given = {
         "train_ratings": train_ratings,
         "users": users,

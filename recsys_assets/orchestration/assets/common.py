@@ -1,4 +1,7 @@
-"""What every asset has: owners, a declared schema, a backfill policy; and the small helpers of their metadata."""
+"""The decorator `pipeline_asset`, code versions and chart metadata: everything that the assets share.
+
+The assets themselves are in the modules beside this one.
+"""
 
 import base64
 import hashlib
@@ -21,10 +24,9 @@ SettingsParam = dg.ResourceParam[Settings]
 OWNERS = ["team:recsys"]
 TABLE_KINDS = {"table", "parquet"}
 MODEL_KINDS = {"model"}
-# What people look at and nothing that is recommended rests on, pictures above all, takes seconds: whatever else can be
-# done is done first, so that new recommendations do not wait for it.
+# Charts take seconds, and recommendations do not depend on them. They run last, so that recommendations do not wait.
 LAST = {"dagster/priority": "-1"}
-# Of the settings, what the models and the tables between the ratings and the models depend on.
+# The settings sections that the models and the derived tables depend on.
 SETTINGS_OF_MODELS = (*{fit.settings: None for fit in FITS}, *{name: None for of in DERIVED for name in of.settings})
 _SETTINGS = "settings"
 
@@ -39,16 +41,19 @@ def pipeline_asset(
     fits_models: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`dagster.asset` with what all assets of this pipeline share; the docstring becomes the description.
+    """`dagster.asset` with the options that all assets of this pipeline share.
+
+    The docstring of the function becomes the description of the asset.
 
     Args:
         group: the stage.
         kinds: shown in the UI.
-        key: by default the function's name.
-        settings: the sections that the result depends on.
-        code: a hash of the code that makes the result; by default of the function's module.
-        fits_models: whether any model of the registry may be fitted, so that all their code and settings count, too.
-        options: of `dagster.asset`.
+        key: asset key; the function's name by default.
+        settings: settings sections that the result depends on.
+        code: hash of the code that makes the result; by default the hash of the function's module.
+        fits_models: whether the asset may fit any model of the registry. The code version then covers the code and
+            settings of all models.
+        options: passed on to `dagster.asset`.
     """
     sections = (*settings, *SETTINGS_OF_MODELS) if fits_models else tuple(settings)
 
@@ -58,7 +63,7 @@ def pipeline_asset(
         schema = {"dagster/column_schema": column_schema(table)} if table else {}
         made_by = (code or SOURCES.code_of_module(function.__module__)) + (_code_of_models() if fits_models else "")
         with warnings.catch_warnings():
-            # Beta, and meant: a range of batches, and what follows from it, is one run, one process, one JVM.
+            # The backfill policy is beta. It makes a range of batches one run, hence one process and one JVM.
             warnings.simplefilter("ignore", dg.BetaWarning)
             return dg.asset(
                 key=asset_key,
@@ -82,9 +87,9 @@ def _code_of_models() -> str:
 
 
 def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """The asset with a code version that changes with the code that makes it and the settings that it depends on.
+    """The asset with a code version that covers its code, its settings and the engine.
 
-    So the UI shows what was computed by other code, or with other settings, than the present ones.
+    The UI therefore shows an asset as outdated if its code or its settings have changed since it was materialized.
     """
 
     def versioned(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -99,14 +104,14 @@ def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.Asse
 def pictures(
     title: str, draw: Callable[..., ChartType | list[ChartType] | None], *of: Any
 ) -> dict[str, dg.MarkdownMetadataValue]:
-    """Charts as metadata: the UI shows each behind [Show Markdown].
+    """Charts as metadata: the UI shows each chart behind [Show Markdown].
 
-    A picture never ends a run. Where there is none, for whatever reason, its place and a warning say why.
+    A chart never fails a run. If drawing raises any error, the metadata and a warning in the log say why.
 
     Args:
-        title: of the picture; several are numbered.
-        draw: makes a chart, or several, or none where there is nothing to show.
-        of: the arguments of `draw`.
+        title: title of the chart; several charts are numbered.
+        draw: returns a chart, a list of charts, or None if there is nothing to show.
+        of: arguments of `draw`.
     """
     try:
         drawn = draw(*of) or []

@@ -1,4 +1,7 @@
-"""Evaluation: every model's scores on the same rows, and the page people read."""
+"""Evaluation: the scores of all models on the same test rows, and the HTML report.
+
+Metrics and intervals are in `recommender.evaluation`, the page and its charts in `recommender.report`.
+"""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -51,7 +54,10 @@ _SPLITS = (
 def evaluation_scores(
     context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
 ) -> nw.LazyFrame:
-    """Every model's scores, each beside random, item mean and upper bound on the same rows, with a 95 % interval."""
+    """The scores of every model on the test rows of its task, each with a 95 % interval.
+
+    The rows `random`, `item_mean` and `upper_bound` are scored on the same test rows, for comparison.
+    """
     predictions = {entry: inputs[input_name(entry)] for entry in ENTRIES}
     how = quick_choice.applied(settings.model_dump())["evaluation"]
     scores = marked(all_scores(inputs, predictions, **how), sample_share=settings.data.sample.share)
@@ -60,7 +66,7 @@ def evaluation_scores(
 
 
 def headline(scores: pl.DataFrame) -> dict[str, Any]:
-    """The numbers that the UI plots over materializations, and the picture of the scores."""
+    """Metadata of the scores: the numbers that the UI plots over materializations, and the charts."""
     chosen = scores.filter(pl.col("model") == "selected", pl.col("population").is_in(["all", "test_users"]))
     numbers = {
         f"{row['protocol']} {row['metric']} ({row['population']})": float(row["value"])
@@ -75,13 +81,13 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     sample = {SAMPLE_SHARE: float(scores[SAMPLE_SHARE][0])} if SAMPLE_SHARE in scores.columns else {}
     drawn: dict[str, Any] = {}
     for title, (protocol, metric) in shown.items():
-        # Where all ratings are alike there is no R².
+        # R² is undefined if all ratings are equal: the table then has no such rows, and the chart would fail.
         if len(scores.filter(protocol=protocol, metric=metric)):
             drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric)
     return sample | numbers | drawn
 
 
-# Of the promoted configuration only the order matters: the record of promotions tells more than it does.
+# The report reads the record of promotions, which `promoted_configuration` writes: hence `deps` and no input.
 @pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST, deps=["promoted_configuration"])
 def evaluation_report(
     context: dg.AssetExecutionContext,
@@ -101,7 +107,7 @@ def evaluation_report(
     home: HomeResource,
     io_manager: dg.ResourceParam[AssetIOManager],
 ) -> dg.MaterializeResult:
-    """The page people read: one HTML file that opens offline, at `report/index.html` of the home."""
+    """The HTML report at `report/index.html` in the home: one file that opens offline."""
     page = render_page(
         ReportInputs(
             ratings=ratings,
@@ -119,7 +125,7 @@ def evaluation_report(
             settings=settings.model_dump(),
             versions={name: version(name) for name in _REPORTED_LIBRARIES},
             generated=datetime.now(UTC),
-            # No input of the asset: a refresh must not wait for a study.
+            # The tables of the study are no input of this asset, because a refresh must not wait for a study.
             study=study_tables(io_manager.store),
             served=_served(Promotions(home.folders.promotions).current()),
         ),
@@ -134,7 +140,7 @@ def evaluation_report(
 
 
 def _served(in_use: Promotion | None) -> Served | None:
-    """What the decision by which the configuration in use came into use says of its ranking model."""
+    """The ranking model in use, its date of promotion, and its score beside popularity at that promotion."""
     if in_use is None:
         return None
     _, popularity = GATE_BASELINES

@@ -1,4 +1,8 @@
-"""Ingest: what landed, batch by batch, and the one catalogue it merges into."""
+"""Ingest: raw tables per landed batch, and the users, movies and ratings that they merge into.
+
+Batches are judged in `home.batches`. The merge is in `recommender.ingest.merge`. `landing_watch` decides when a batch
+is ingested.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,22 +24,26 @@ from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.leaving_out import sample_users, without_users
 
 Batches = dict[str, nw.LazyFrame]
-# By this the automation knows whether what lies in landing/ is what was ingested.
+# Metadata that tells the sensor whether a landed batch has changed since it was ingested.
 SOURCE_FINGERPRINT = "source fingerprint"
-# By this a run knows whether `ratings` holds what it should: the batches, who was left out, the sample.
+# Metadata that tells a run whether `ratings` is up to date: its batches, its excluded users, its sample.
 MERGED_FROM = "merged from"
 _FORMAT, _SCALE, RELEASE = "format", "rating scale", "MovieLens release"
 _REJECTED, _CLEANED = "rejected rows", "cleaned texts"
-# What is known of a batch that may come in, recorded with each of its raw tables.
+# Metadata of an accepted batch, recorded with each of its raw tables.
 _FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, RELEASE, _REJECTED, _CLEANED}
-# A range of batches in order of arrival is read in one go, so a later one must be held against those before it.
+# Names and releases of the batches before this one. A range of batches is one run, so earlier batches of the same run
+# count as well: without them, two releases of MovieLens in one run would pass.
 _Known = list[tuple[str, str | None]]
 
 
 def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Settings) -> Batches:
-    """One table of every batch of the run; none if one of them is refused.
+    """The table of this asset for every batch of the run.
 
-    A run judges a batch once, in its first step; the others take over what that has found.
+    The first step of a run, `rejected_rows`, judges each batch. Later steps take over its result.
+
+    Raises:
+        UnreadBatchesError: some batches cannot be read. The step then stores nothing of any batch.
     """
     table, known = context.asset_key.path[-1], _Known(_ingested(context))
 
@@ -48,7 +56,7 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         return _facts(accepted)
 
     def read(name: str) -> nw.LazyFrame:
-        # Looked up and hashed before it is judged: what the disk or the system refuses here is no fault of the source.
+        # Hashing comes before judging: an I/O error here is a fault of the system and not of the batch.
         source, found = home.folders.batch(name), _found_in_this_run(context, name)
         content = "" if found else fingerprint(source)
         batch = Batch.open(home.folders, name, settings.data, home.scratch)
@@ -71,7 +79,7 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
 
 
 def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping[str, dg.MetadataValue]:
-    """What the first step of this run, or of the one that it goes on with, has recorded of a batch, if anything."""
+    """Metadata of a batch that `rejected_rows` recorded in this run, or in the run that this run retries."""
     record = _newest(context, batch) if context.asset_key != rejected_rows.key else None
     run = context.run
     if record is None or record.run_id not in (run.run_id, run.parent_run_id, run.root_run_id):
@@ -82,13 +90,13 @@ def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping
 
 
 def _newest(context: dg.AssetExecutionContext, batch: str) -> dg.EventLogRecord | None:
-    """The newest materialization of `rejected_rows` of a batch."""
+    """The newest materialization of `rejected_rows` for a batch."""
     wanted = dg.AssetRecordsFilter(asset_key=rejected_rows.key, asset_partitions=[batch])
     return next(iter(context.instance.fetch_materializations(wanted, limit=1).records), None)
 
 
 def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | None]]:
-    """Name and MovieLens release of the batches that are there and not read in this run."""
+    """Name and MovieLens release of each known batch that this run does not read."""
     here = set(context.partition_keys)
     for name in context.instance.get_dynamic_partitions(str(BATCHES.name)):
         if name in here:
@@ -101,39 +109,40 @@ def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | No
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, settings=("data",))
 def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The rows of each batch that break a rule, with file, line, reason and text.
+    """The rejected rows of each batch, with file, line, reason and text.
 
-    First of the raw tables: a batch with too many of them is refused before anything of it is stored.
+    This asset is the first of the raw tables. A batch with too many rejected rows (`data.max_rejected_share`) is
+    refused here, before any of its rows are stored.
     """
     return _read(context, home, settings)
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_ratings(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The ratings of each batch as they stand in its source, with original ids; bad rows are in `rejected_rows`."""
+    """The ratings of each batch with the ids of the source. Bad rows are in `rejected_rows`."""
     return _read(context, home, settings)
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_users(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The users each batch describes, with whatever attributes it gives; no rows where it describes none."""
+    """The users that each batch describes, with the attributes that it gives. No rows if it describes no users."""
     return _read(context, home, settings)
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_movies(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The movies each batch describes: title, year, genres."""
+    """The movies that each batch describes, with title, year and genres. No rows if it describes no movies."""
     return _read(context, home, settings)
 
 
 def _of_others(batches: Batches, home: HomeResource) -> list[nw.LazyFrame]:
-    """Of every batch, the rows of users who are not to be forgotten."""
+    """The rows of each batch without the users on the exclusion list."""
     forgotten = forgotten_users(home.folders)
     return [without_users(rows, forgotten) for rows in batches.values()]
 
 
 def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[str, object]:
-    """What `ratings` rests on, as its metadata says: the batches in order, who was left out, the sample."""
+    """The inputs of `ratings` as its metadata records them: batches in order, number of excluded users, sample."""
     return {
         "batches": list(batches),
         "forgotten": len(forgotten_users(home)),
@@ -142,7 +151,7 @@ def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[
 
 
 def rests_on(instance: dg.DagsterInstance) -> Mapping[str, Any]:
-    """What the stored `ratings` was merged from, in the form of `merged_from`; nothing where that is not known."""
+    """The recorded inputs of the stored `ratings`, in the form of `merged_from`; empty if none are recorded."""
     records = instance.fetch_materializations(dg.AssetKey("ratings"), limit=1).records
     materialization = records[0].asset_materialization if records else None
     recorded = materialization.metadata.get(MERGED_FROM) if materialization else None
@@ -151,9 +160,11 @@ def rests_on(instance: dg.DagsterInstance) -> Mapping[str, Any]:
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, settings=("data",))
 def users(raw_users: Batches, raw_ratings: Batches, home: HomeResource, settings: SettingsParam) -> nw.LazyFrame:
-    """Every user of any batch with a dense index, by first batch, then id; attributes from the newest batch.
+    """The users of all batches, each with its dense id.
 
-    With `[data.sample]` only a share of them, chosen by a hash.
+    Dense ids are assigned in the order of a user's first batch, then of its id in the source. Attributes come from the
+    newest batch that describes the user. Users on the exclusion list are left out. With `data.sample.share` below 1,
+    only a share of the users is kept, chosen by a hash of the dense id.
     """
     everybody = merge.index_users(_of_others(raw_users, home), _of_others(raw_ratings, home))
     return sample_users(everybody, **settings.data.sample.model_dump())
@@ -161,7 +172,10 @@ def users(raw_users: Batches, raw_ratings: Batches, home: HomeResource, settings
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS)
 def movies(raw_movies: Batches, raw_ratings: Batches, home: HomeResource) -> nw.LazyFrame:
-    """The whole catalogue, rated or not, with a dense index, given out by first batch, then id."""
+    """The movies of all batches, rated or not, each with its dense id.
+
+    Dense ids are assigned in the order of a movie's first batch, then of its id in the source.
+    """
     return merge.index_movies(list(raw_movies.values()), _of_others(raw_ratings, home))
 
 
@@ -174,10 +188,10 @@ def ratings(
     home: HomeResource,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The latest rating per (user, movie) over all batches: by timestamp, then batch, then row.
+    """The latest rating per (user, movie) of all batches: by timestamp, then by batch, then by row.
 
-    Its data version covers ids, ratings and timestamps but not the order of rows, so that a batch that is sent again
-    in another order changes nothing.
+    The data version covers ids, ratings and timestamps but not the order of rows. The same batch sent again with its
+    rows in another order therefore changes nothing.
     """
     rests_on = merged_from(raw_ratings, home.folders, settings)
     context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})

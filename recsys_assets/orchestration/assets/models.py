@@ -1,4 +1,7 @@
-"""Models and predictions: a factory makes a model asset and a predictions asset from each entry of the registry."""
+"""Models and predictions: one model asset per `Fit` and one predictions asset per `Entry` of the registry.
+
+A new model is declared in `recommender.registry` and needs no change here.
+"""
 
 from typing import Any
 
@@ -27,7 +30,7 @@ def _input(name: str) -> dg.AssetIn:
 
 
 def model_asset(fit: Fit) -> dg.AssetsDefinition:
-    """The asset that fits a model, with what was chosen for it where there is a choice, and stores it."""
+    """The asset that fits a model and stores it, with the settings of the quick choice if they cover this model."""
 
     def fitted(context: dg.AssetExecutionContext, settings: SettingsParam, **tables: Any) -> Any:
         return _fit(fit, context, settings, tables)
@@ -80,12 +83,12 @@ def predictions_key(entry: Entry) -> dg.AssetKey:
 
 
 def input_name(entry: Entry) -> str:
-    """The name of an entry's predictions among the inputs of an asset."""
+    """Name of the asset input that takes an entry's predictions."""
     return f"{entry.task}__{entry.name}"
 
 
 def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
-    """The asset with an entry's predictions for the rows of its task."""
+    """The asset that stores an entry's predictions for the test rows of its task."""
     models = [name for name in entry.needs if name in MODEL_TYPES]
 
     def predicted(**inputs: Any) -> nw.LazyFrame:

@@ -1,4 +1,7 @@
-"""Promotion: which configuration `serving_model` uses from now on. The gate itself is `recommender.promotion`."""
+"""Promotion: the asset that decides which configuration `serving_model` uses.
+
+The gate is in `recommender.promotion`, the record of decisions in `home.promotions`.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -26,7 +29,7 @@ _VERSIONED = ("ratings", "train_ratings", "test_ratings")
 
 
 class PromotionConfig(dg.Config):
-    """Whether the gate decides, or a person."""
+    """Run config of `promoted_configuration`: a rollback by a person instead of a decision by the gate."""
 
     rollback_to: int | None = Field(
         default=None,
@@ -55,13 +58,15 @@ def promoted_configuration(
     quick_choice: Choice,
     **inputs: nw.LazyFrame,
 ) -> Configuration:
-    """The models and settings in use: the newly trained ones if they passed the gate, else those before.
+    """The models and settings in use: the newly trained configuration if it passes the gate, else the previous one.
 
-    The gate: lists that are better than those of popularity and not worse than those of the configuration in use, nor
-    below those of the best one ever promoted, if that is another one. Both are fitted again on the same training rows;
-    paired bootstrap over users on the same test rows. Rating models, which nobody is shown, decide nothing. Every
-    decision is kept with its reason; `recsys-assets promotions` lists them, `recsys-assets rollback` goes back to an
-    earlier one.
+    The gate compares lists by a paired bootstrap over users on the same test rows. The lists of the new configuration
+    must be better than popularity, not worse than the configuration in use, and not below the best configuration ever
+    promoted. The configuration in use and the best one are fitted again on the present training rows. Rating models
+    decide nothing, because users see lists only.
+
+    Every decision is recorded with its reason. `recsys-assets promotions` lists the decisions, and
+    `recsys-assets rollback` goes back to an earlier promotion.
     """
     record = Promotions(home.folders.promotions)
     in_use = record.current()
@@ -92,7 +97,7 @@ def promoted_configuration(
             n_resamples=evaluation.n_resamples,
         )
     if decision.verdict == "rolled back" and in_use and in_use.configuration == candidate:
-        # It was decided by a run that was broken off; what follows from it is made again.
+        # A run that was interrupted has recorded this rollback already. A second record would count it twice.
         added = in_use
     else:
         added = record.add(
@@ -112,7 +117,7 @@ def _going_back(record: Promotions, number: int, home: HomeResource, settings: S
     """The configuration of an earlier promotion.
 
     Raises:
-        PromotionError: there is no such promotion, or its model cannot be fitted.
+        PromotionError: there is no promotion of this number, or its model cannot be fitted any more.
     """
     broken_off = record.broken_off(AssetStore(home.folders.assets))
     chosen = record.earlier(number, broken_off=broken_off).configuration
@@ -125,7 +130,7 @@ def _going_back(record: Promotions, number: int, home: HomeResource, settings: S
 
 
 def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:
-    """Of the tables that were trained and scored on, as far as this instance materialized them."""
+    """Data versions of the tables behind the scores; tables that this instance has not materialized are left out."""
     events = {name: instance.get_latest_materialization_event(dg.AssetKey(name)) for name in _VERSIONED}
     found = {name: event.asset_materialization for name, event in events.items() if event}
     return {name: (seen.tags or {})["dagster/data_version"] for name, seen in found.items() if seen}
@@ -133,7 +138,7 @@ def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:
 
 def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
     baselines = {entry.name for entry in GATE_BASELINES}
-    # The same names each time, so that the UI plots them.
+    # The names are the same at each materialization, because the UI plots metadata by name.
     leads = {
         f"{contest.metric} above {contest.opponent}": contest.difference
         for contest in added.contests

@@ -1,4 +1,7 @@
-"""Segments (case study B): what the LDA model says of movies and users. The model itself is made by `models`."""
+"""Segments (case study B): the movies, users and shares of each segment of the LDA model.
+
+`models` fits the LDA model. The methods are in `recommender.models.segments`. Groups by attributes are `clusters`.
+"""
 
 from typing import Any
 
@@ -26,9 +29,9 @@ def segment_movies(
     train_histories: nw.LazyFrame,
     user_segments: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """The movies that are first in each segment by probability, or by lift: how many times as probable as in all.
+    """The first movies of each segment by probability, and the first by lift: P(movie | segment) / P(movie).
 
-    The cards in the metadata show both lists, and who is in the segment.
+    The segment cards in the metadata show both lists and the users of the segment.
     """
     Index.of(users, movies).require(segment_model.index, "segment_model")
     listed = lazy(segments.top_movies(segment_model, movies, train_histories))
@@ -45,7 +48,10 @@ def user_segments(
     train_histories: nw.LazyFrame,
     test_histories: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """Each user's affinity to every segment, from its history alone, and its segment of highest affinity."""
+    """The affinity of each user to every segment, and the segment of highest affinity.
+
+    Affinities come from the user's history alone, not from the response. The affinities of a user sum to 1.
+    """
     Index.of(users, movies).require(segment_model.index, "segment_model")
     given = {"segment_model": segment_model, "train_histories": train_histories, "test_histories": test_histories}
     assigned = USER_SEGMENTS.make(given, {})
@@ -63,7 +69,7 @@ def segment_ratings(
     user_segments: nw.LazyFrame,
     movies: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """Number and mean of the train users' ratings per (segment, movie); a pair that nobody rated has no row."""
+    """Number and mean of the train users' ratings per (segment, movie). A pair without ratings has no row."""
     rated = SEGMENT_RATINGS.make({"train_histories": train_histories, "user_segments": user_segments}, {})
     context.add_output_metadata(pictures("mean rating by segment", segment_charts.rating_by_segment, rated, movies))
     return rated
@@ -78,15 +84,16 @@ def segment_shares(
     user_segments: nw.LazyFrame,
     io_manager: dg.ResourceParam[AssetIOManager],
 ) -> TableWithState:
-    """Each segment's share of the users' affinity, beside that of its partner in the refresh before.
+    """The share of each segment in the users' affinity, beside the share of the matching segment of the previous fit.
 
-    Two fits number their segments otherwise, so partners are found by the similarity of their movies, by the movies'
-    own ids. A fit on slightly other ratings moves shares by itself; a low similarity says that the partner is another
-    taste. Segments, or segments of before, without a partner have none in the table; in the first refresh, all.
+    Each fit numbers its segments anew. Segments of two fits are therefore matched by the similarity of their movie
+    distributions. A low similarity means that the matching segment has another taste. A fit on slightly different
+    ratings moves shares by itself. A segment without a match has nulls in the columns of the other fit; after the first
+    fit that is every segment.
 
-    What the next refresh is compared with is kept in this asset alone, whatever becomes of older versions. If nothing
-    has changed since it was made (the same run again, this asset by itself, a refresh without new ratings), it stays
-    compared with the last segments that were others: "before" never means the same segments.
+    This asset stores the previous segments in its own state, so that they do not depend on older versions of other
+    assets. If the segments have not changed (a retry, a refresh without new ratings), the comparison with the last
+    different segments stays.
     """
     index = Index.of(users, movies)
     index.require(segment_model.index, "segment_model")
@@ -98,7 +105,7 @@ def segment_shares(
 
 
 def _last_compared(context: dg.AssetExecutionContext, store: AssetStore) -> ComparedSegments | None:
-    """What this asset holds; None before the first refresh, and where it cannot be read any more."""
+    """The state of this asset; None before the first refresh, and if the state cannot be read."""
     path = context.asset_key.path
     if not store.has(path):
         return None
@@ -110,7 +117,7 @@ def _last_compared(context: dg.AssetExecutionContext, store: AssetStore) -> Comp
 
 
 def _shift(segment_shares: pl.DataFrame) -> dict[str, Any]:
-    """The numbers that the UI plots over materializations, where there is something before, and the picture."""
+    """Metadata of the shares: the chart, and the numbers that the UI plots if there is a previous fit."""
     picture = pictures("shares", charts.segment_shares, lazy(segment_shares))
     moved = segments.share_shift(segment_shares)
     if moved is None:

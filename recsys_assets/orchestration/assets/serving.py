@@ -1,4 +1,7 @@
-"""Serving: the model that is used, and what users are shown."""
+"""Serving: the model in use and the lists that users see.
+
+The methods are in `recommender.serving` and `recommender.ranking`. The decision about the model is in `promotion`.
+"""
 
 from dataclasses import replace
 
@@ -33,10 +36,10 @@ def serving_model(
     home: HomeResource,
     spark: LazyPySparkResource,
 ) -> ServingModel:
-    """The promoted top-N model with its settings, fitted on **all** ratings. It is never scored on the test rows.
+    """The promoted top-N model with its promoted settings, fitted on **all** ratings.
 
-    Ids, features and clusters of its users lie beside it, so that it recommends until the next one is there, whatever
-    has been ingested since.
+    This model is never scored on the test rows. It is stored together with the id maps, features and clusters of its
+    users, so that `recommend` can use it until the next model is stored, even if new batches have been ingested.
     """
     ranking = promoted_configuration.ranking
     tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": ratings}
@@ -59,9 +62,10 @@ def recommendations(
     ratings: nw.LazyFrame,
     settings: SettingsParam,
 ) -> TableWithState:
-    """The N best movies that each user has not rated, for everybody, and the user's own ratings that say so.
+    """The N best movies that a user has not rated, for every user; `serving.n` is N.
 
-    A user without a rating is shown what people with its attributes, or of its cluster, like; such rows name no rating.
+    The column `because` names the user's own ratings behind a movie. A user without a rating gets the movies that users
+    with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
     """
     Index.of(users, movies).require(serving_model.index, "serving_model")
     if serving_model.audience is None:

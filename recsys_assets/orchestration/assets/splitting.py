@@ -1,4 +1,7 @@
-"""Splitting: what trains and what tests. Train and test are assets, so that lineage says who saw what."""
+"""Splitting: training rows and test rows.
+
+Both are assets, so that lineage shows which rows a model has seen. The method is in `recommender.data.splitting`.
+"""
 
 import dagster as dg
 import narwhals as nw
@@ -11,7 +14,10 @@ from recsys_assets.recommender.report import charts
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
 def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
-    """Case study A: the ratings before the cut in time; equal timestamps are ordered by batch, then row."""
+    """Training rows of case study A: the ratings before the cut in time (`splitting.cut`).
+
+    Ratings with equal timestamps are ordered by batch, then by row.
+    """
     train = splitting.cut_in_time(ratings, "train", cut=settings.splitting.parsed_cut)
     users, mean, median = cold_start.ratings_per_user(train)
     context.add_output_metadata(
@@ -27,37 +33,52 @@ def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, sett
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
 def test_ratings(ratings: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
-    """Case study A: the ratings after the cut in time. Nothing that is scored on them may learn from them."""
+    """Test rows of case study A: the ratings after the cut in time (`splitting.cut`).
+
+    No model that is scored on these rows is fitted on them.
+    """
     return splitting.cut_in_time(ratings, "test", cut=settings.splitting.parsed_cut)
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
 def user_partition(users: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
-    """Case study B: each user to train or test by a hash of its index and the seed."""
+    """Train users and test users of case study B, divided by a hash of user index and seed."""
     return splitting.partition_users(users, train_share=settings.splitting.train_share, seed=settings.splitting.seed)
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS)
 def train_histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Case study B: all but the latest rating of each train user. Users with a single rating have no history."""
+    """Histories of case study B's train users: all ratings of a user except the latest.
+
+    A user with a single rating has no history.
+    """
     return splitting.histories(ratings, user_partition, "train")
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS)
 def train_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Case study B: the latest rating of each train user with a history; the later source row where times tie."""
+    """Responses of case study B's train users: the latest rating of each user with a history.
+
+    If timestamps tie, the later row of the source counts as the latest.
+    """
     return splitting.responses(ratings, user_partition, "train")
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS)
 def test_histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Case study B: all but the latest rating of each test user."""
+    """Histories of case study B's test users: all ratings of a user except the latest.
+
+    A user with a single rating has no history.
+    """
     return splitting.histories(ratings, user_partition, "test")
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS)
 def test_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Case study B: the latest rating of each test user with a history."""
+    """Responses of case study B's test users: the latest rating of each user with a history.
+
+    If timestamps tie, the later row of the source counts as the latest.
+    """
     return splitting.responses(ratings, user_partition, "test")
 
 

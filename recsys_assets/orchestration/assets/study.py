@@ -1,7 +1,7 @@
-"""The study: what validation chooses, and every model under every protocol. No part of `refresh`: somebody asks for it.
+"""The study: settings and models chosen by validation, and scores of every model under every protocol.
 
-Everything that was tried is kept in the home's folder `study`, beside what the assets hold, so that a run that was
-stopped goes on where it was. What is chosen and how is `recommender.tuning`.
+A study runs on request; it is not part of `refresh`. Every trial is kept in the folder `study` of the home, so that a
+study that was stopped continues where it was. The method is in `recommender.tuning`.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from recsys_assets.recommender.tuning.study import Splits, Study, choices_table,
 from recsys_assets.recommender.tuning.tuning import chosen
 
 _Tables = dict[str, nw.LazyFrame]
-# What every part of a study starts from.
+# Inputs of every part of a study.
 _INS = {
     name: dg.AssetIn(name, dagster_type=nw.LazyFrame)
     for name in ("users", "movies", "user_features", "ratings", "published_folds")
@@ -66,7 +66,7 @@ def _study(
 
 
 def _defaults() -> dict[str, Any]:
-    """The built-in settings by section, whatever files and environment say."""
+    """The built-in settings by section, without settings files and environment."""
     fields = Settings.model_fields.items()
     return {name: field.default.model_dump() for name, field in fields if hasattr(field.default, "model_dump")}
 
@@ -75,7 +75,7 @@ def _empty(name: str) -> nw.LazyFrame:
     return lazy(empty(TABLES[name]))
 
 
-# What the trials and scores of a study depend on.
+# Options of the assets whose code version covers the trials and scores of a study.
 _DEPENDS_ON: dict[str, Any] = {"settings": ("data", "evaluation", "splitting", "study"), "fits_models": True}
 
 
@@ -87,14 +87,17 @@ def published_folds(
     settings: SettingsParam,
     home: HomeResource,
 ) -> nw.LazyFrame:
-    """The splits that came with the data, such as u1 to u5 of MovieLens 100K; no rows where there are none."""
+    """The splits that the data's authors published with it, such as u1 to u5 of MovieLens 100K.
+
+    No rows if no accepted batch contains published splits.
+    """
     limit = settings.data.max_unpacked_bytes
-    # What has landed and was refused, or waits, is not what the ratings are made of.
+    # Refused and waiting batches are left out: the ratings do not contain their rows.
     for batch in sorted({*home.folders.landed_batches()} & read_batches(home.folders)):
         try:
             landed = home.folders.batch(batch)
         except FileNotFoundError:
-            # A link to nothing, or to what may not be read any more.
+            # The batch is a broken link, or its link leads out of the landing folder.
             continue
         source = Source(landed, home.scratch / f"folds-{batch}", limit)
         if (found := folds.published_folds(source, users, movies)) is not None:
@@ -118,11 +121,12 @@ def study_trials(
     spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> _Tables:
-    """For each protocol, the settings and models that were tried on a validation slice of its training rows.
+    """The trials of each protocol: settings and models, scored on a validation split of its training rows.
 
-    Each trial is kept in the home's folder `study` as soon as it is made, and never made again for the same rows,
-    settings and code. Test rows are in no slice. For `top_n_random_80_20` and `top_n_last_out` nothing is tried: what
-    `top_n` chose is taken over, because the audit compares the same models.
+    The folder `study` of the home keeps each trial as soon as it is finished. A trial is never repeated for the same
+    rows, settings and code. No validation split contains test rows. The protocols `top_n_random_80_20` and
+    `top_n_last_out` have no trials: they take over the choices of `top_n`, because the leakage audit compares the same
+    models.
     """
     study = _study(context, tables, settings, home, spark)
     made = {}
@@ -150,10 +154,10 @@ def studied_settings(
     spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """The settings that the trials of the pipeline's own splits choose, written to `studied.toml` of the home.
+    """The settings that the trials of the pipeline's own splits choose, also written to `studied.toml` in the home.
 
-    From then on `refresh` trains with them; your own settings.toml goes before them. What is served changes only if
-    the new configuration passes the gate of `promoted_configuration`.
+    Every later refresh uses these settings. Your own `settings.toml` takes precedence over `studied.toml`. The served
+    model changes only if the new configuration passes the gate of `promoted_configuration`.
     """
     study = _study(context, tables, settings, home, spark)
     found = [each for protocol in OF_THE_PIPELINE for each in study.found(protocol, ())]
@@ -192,14 +196,14 @@ def study_scores(
     spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> _Tables:
-    """Every model under each protocol, with the settings that its own validation slice chose.
+    """The scores of every model under each protocol, with the settings chosen on the protocol's validation split.
 
-    `selected` is the model that won on that slice; under `top_n_random_80_20` and `top_n_last_out`, which are there for
-    the audit only, everything is as chosen for `top_n`. A protocol that the data do not allow has no rows: published
-    folds that did not come with them, new users of whom nobody has rated enough.
+    `selected` is the model that won on the validation split. The protocols `top_n_random_80_20` and `top_n_last_out`
+    serve the leakage audit only and use the choices of `top_n`. A protocol that the data do not allow has no rows: for
+    example, the data contain no published splits, or no user has enough ratings.
 
-    Under the pipeline's own splits what depends on a seed is fitted with several (`[study] n_seeds`): `value` is their
-    mean, `seed_sd` their standard deviation.
+    Under the pipeline's own splits, models that depend on a seed are fitted with several seeds (`study.n_seeds`):
+    `value` is the mean of their scores, `seed_sd` the standard deviation.
     """
     study = _study(context, tables, settings, home, spark)
     share = settings.data.sample.share
@@ -215,30 +219,34 @@ def study_scores(
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOL_PARTITIONS, deps=[study_scores])
 def user_scores(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
-    """Every metric of every model for each user on the user's own rows, under each protocol.
+    """Every metric of every model per user, on the user's own test rows, under each protocol.
 
-    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    Each model has the seed of the settings, even if `study_scores` is a mean over several seeds.
     """
     return _kept(context, home.folders, "user_scores")
 
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, partitions_def=PROTOCOL_PARTITIONS, deps=[study_scores])
 def paired_tests(context: dg.AssetExecutionContext, home: HomeResource) -> _Tables:
-    """Every model against the baselines on the same users, under each protocol, corrected for the number of tests.
+    """Paired tests of every model against the baselines on the same users, under each protocol.
 
-    Of models as the settings seed them, also where `study_scores` is a mean over seeds.
+    The p-values are corrected for the number of tests. Each model has the seed of the settings, even if `study_scores`
+    is a mean over several seeds.
     """
     return _kept(context, home.folders, "paired_tests")
 
 
 def _kept(context: dg.AssetExecutionContext, home: Home, table: str) -> _Tables:
-    """A table that was computed with `study_scores`."""
+    """A table that was computed together with `study_scores`."""
     there = {protocol: newest_scores(home, protocol) for protocol in context.partition_keys}
     return {protocol: lazy(getattr(scores, table)) if scores else _empty(table) for protocol, scores in there.items()}
 
 
 def newest_scores(home: Home, protocol: str) -> ProtocolScores | None:
-    """What was computed with `study_scores`; nothing where that has no rows, also if it had some once."""
+    """The newest kept scores of a protocol; None if its partition of `study_scores` now has no rows.
+
+    Older scores may still be kept then, from data that allowed the protocol.
+    """
     store, asset = AssetStore(home.assets), ["study_scores"]
     is_scored = store.has(asset, protocol) and row_count(scan(store.current(asset, protocol))) > 0
     return KeptScores(home.study / "scores").newest(protocol) if is_scored else None
@@ -246,11 +254,11 @@ def newest_scores(home: Home, protocol: str) -> ProtocolScores | None:
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_scores])
 def leakage_audit(home: HomeResource) -> nw.LazyFrame:
-    """By how much random and last-out splits make the same models look better than the cut in time.
+    """By how much random splits and last-out splits make the same models look better than a cut in time.
 
-    Rating models are held against `time_cut`, ranking models against `top_n`, models of what comes next against
-    `latest_rating_time_cut`. Of the protocols that have been scored;
-    without the cut in time there are no rows.
+    The cut in time is `time_cut` for rating models, `top_n` for ranking models, and `latest_rating_time_cut` for models
+    of the latest rating and of the next movie. The audit covers the protocols that have been scored. Without scores of
+    the cut in time there are no rows.
     """
     protocols = [protocol for audited in LEAKAGE_AUDITS for protocol in audited]
     scored = [scores.scores for protocol in protocols if (scores := newest_scores(home.folders, protocol))]
@@ -272,9 +280,9 @@ def segment_sweep(
     spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """Perplexity, R² and next-movie hits by the number of segments, on train users who were kept aside.
+    """Perplexity, R² and next-movie hits by number of segments, on the validation split of case study B's train users.
 
-    With the other settings that the trials chose for case study B.
+    All other settings are those that the trials chose for case study B.
     """
     swept = _study(context, tables, settings, home, spark).segment_sweep()
     context.add_output_metadata(
