@@ -1,1 +1,1 @@
-"""What everything stands on: declared tables, frames of both engines, the id index, splits, what counts as liked."""
+"""Declared tables, frames on both engines, id index, splits and preferences: the lowest package of `recommender`."""

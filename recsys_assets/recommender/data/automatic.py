@@ -1,35 +1,42 @@
-"""Settings that follow the data: `auto`, a multiple of it such as `auto * 0.3`, or a number that stays what it is.
+"""Settings that follow the size of the data: `auto`, a multiple such as `auto * 0.3`, or a fixed number.
 
-What `auto` comes to is a rule beside the model that the setting belongs to. The rules grow and shrink with the data and
-are anchored where the built-in numbers were found: on the training ratings of case study A, out of MovieLens 1M.
+This module parses a setting. The rule behind `auto` stands beside the model that the setting belongs to. Each rule is
+anchored at the number that was found on the training ratings of case study A (MovieLens 1M) and scales it with the
+data; docs/decisions/automatic-settings.md lists the rules.
 """
 
 import math
 
-# A setting as it is written.
+# A setting as the settings file holds it.
 Setting = float | str
 
 AUTO = "auto"
-# The training ratings of case study A: how many, by how many users, and the median of a user.
+# Training ratings of case study A: their number, the number of their users, and the median number of ratings per user.
 ANCHOR_RATINGS = 800_000
 ANCHOR_USERS = 5_399
 ANCHOR_MEDIAN = 86.0
 
 
 def multiple(factor: float) -> str:
-    """That many times what the rule says."""
+    """Return the setting that is `factor` times the rule."""
     return AUTO if factor == 1 else f"{AUTO} * {factor:g}"
 
 
 def resolved(setting: Setting, auto: float) -> float:
-    """The number that a setting stands for.
+    """Return the number that a setting stands for.
 
     Args:
-        setting: a number, as such or as text, `auto`, or a multiple of it.
-        auto: what the rule says of the data at hand.
+        setting: a number, a number as text, `auto`, or a multiple of `auto`.
+        auto: value of the rule for the data at hand.
 
     Raises:
-        ValueError: it is nothing of these.
+        ValueError: the setting is none of these.
+
+    Examples:
+        >>> resolved("auto * 0.5", auto=3000.0)
+        1500.0
+        >>> resolved(20, auto=3000.0)
+        20.0
     """
     text = str(setting)
     name, star, factor = (part.strip() for part in text.partition("*"))

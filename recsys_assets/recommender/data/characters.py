@@ -1,20 +1,21 @@
-"""Characters that text from data may hold and that no terminal, chart or spreadsheet should get as they are.
+"""Control characters and noncharacters: where text may hold them, and how a person sees them.
 
-Controls and noncharacters are no text: reading takes them out of texts and refuses ids with them. Controls of the
-direction of writing are text, and stay in the data; where people read, all of these are shown as signs of their own.
+Readers remove controls and noncharacters from texts and refuse ids that hold them. Direction controls are text and stay
+in the data. Terminals, charts and spreadsheets get a visible sign in place of each of these characters.
 """
 
 import re
 
 import polars as pl
 
-# Controls (but for tab and line feed), U+0085 among them, and the two separators that some readers take for line ends.
+# All controls except tab and line feed. U+0085, U+2028 and U+2029 are here because some readers take them for line
+# ends.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029"
-# The last two characters of each plane, and those that Unicode keeps free.
+# The last two code points of each plane, and the block U+FDD0 to U+FDEF, which Unicode reserves.
 _NONCHARACTERS = "\ufdd0-\ufdef" + "".join(f"{chr(end - 1)}{chr(end)}" for end in range(0xFFFF, 0x110000, 0x10000))
-# Embeddings, overrides and isolates: by them "gnp.exe" is shown as "exe.png" (https://trojansource.codes).
+# Embeddings, overrides and isolates: they can show "gnp.exe" as "exe.png" (https://trojansource.codes).
 _DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
-# Halves of UTF-16 pairs: how Python holds a file name that is no UTF-8.
+# Surrogates: Python holds a file name that is not valid UTF-8 with them.
 _SURROGATES = "\ud800-\udfff"
 
 _NO_TEXT = f"[\t\n{_CONTROLS}{_NONCHARACTERS}]"
@@ -23,15 +24,20 @@ _CONTROL_PICTURES = 0x2400
 _DELETE, _PICTURE_OF_DELETE = "\x7f", "\u2421"
 _REPLACEMENT = "\ufffd"
 
-# What spreadsheets take for the beginning of a formula (OWASP, "CSV Injection"), but for plain numbers.
+# First characters that make a spreadsheet evaluate a cell (OWASP, "CSV Injection"). Plain numbers such as -1.5 are
+# exempt.
 _FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def visible(text: str) -> str:
-    """The text with a sign in the place of each character that a terminal obeys or a chart cannot draw.
+    """Replace each character that a terminal obeys or a chart cannot draw by a visible sign.
 
-    Tabs and line feeds stay; ESC becomes ␛, so that what was meant to be hidden is seen.
+    Tabs and line feeds stay. ESC becomes ␛, so that a hidden escape sequence is seen.
+
+    Examples:
+        >>> visible("red \x1b[31mtext")
+        'red ␛[31mtext'
     """
     return _NOT_SHOWN.sub(lambda found: _sign(found[0]), text)
 
@@ -43,16 +49,16 @@ def _sign(character: str) -> str:
 
 
 def holds_controls(text: pl.Expr) -> pl.Expr:
-    """Where a text holds controls, tabs, line ends or noncharacters; False where there is no text."""
+    """Return whether a text holds a control, tab, line end or noncharacter; False for null."""
     return text.str.contains(_NO_TEXT).fill_null(False)
 
 
 def without_controls(text: pl.Expr) -> pl.Expr:
-    """The text with a space in their place; none at either end."""
+    """Replace runs of controls, tabs, line ends and noncharacters by one space, and strip both ends."""
     return text.str.replace_all(f"{_NO_TEXT}+", " ").str.strip_chars()
 
 
 def without_formulas(text: pl.Expr) -> pl.Expr:
-    """The text with an apostrophe before what a spreadsheet would compute; a plain number, such as -1.5, stays one."""
+    """Put an apostrophe before a text that a spreadsheet would evaluate; a plain number such as -1.5 stays a number."""
     is_plain = ~text.str.contains(_FORMULA) | text.str.contains(_NUMBER)
     return pl.when(is_plain).then(text).otherwise("'" + text)

@@ -1,6 +1,6 @@
-"""Small helpers on Narwhals lazy frames that several stages share.
+"""Helpers on Narwhals lazy frames that several stages share: casting, hashing, sorting, numbering, collecting.
 
-Only what is the same on both engines (Polars and PySpark) belongs here; what a table means is in `tables`.
+Every function gives the same result on Polars and PySpark. The meaning of each table is declared in `tables`.
 """
 
 import hashlib
@@ -12,30 +12,33 @@ import polars as pl
 
 from recsys_assets.recommender.data.tables import Table
 
-# Largest prime below 2**31: a product of two residues stays below 2**62, so int64 never overflows (Spark raises, Polars
-# would wrap).
+# Largest prime below 2**31. A product of two residues stays below 2**62, so int64 does not overflow: Spark raises on
+# overflow, Polars wraps.
 _PRIME = 2**31 - 1
 _MULTIPLIERS = (1_540_483_477, 668_265_263)
-# The defaults of settings: draws with them stay what they were when the scores in docs/ were computed, an offset apart.
+# Default seeds of the settings. Their draws must not change, because the published scores in docs/ were computed with
+# them. The draws of the two seeds differ by an offset only.
 _PUBLISHED_SEEDS = (0, 1234)
 _PLACE, _KEY = "__place", "__key"
-# Keys that an array is made for: 200 MB.
+# Largest key for which `numbered` makes a lookup array: 200 MB of int32.
 _LARGEST_TABLE = 50_000_000
 
 
 def to_polars(frame: nw.LazyFrame, *columns: str) -> pl.DataFrame:
-    """The frame (or only `columns` of it) in memory, whichever engine computes it."""
+    """Collect the frame, or only `columns` of it, into memory from either engine."""
     chosen = frame.select(*columns) if columns else frame
     return chosen.collect(backend="polars").to_native()
 
 
 def lazy(frame: pl.DataFrame | pl.LazyFrame) -> nw.LazyFrame:
-    """A Polars frame as the type that tables travel in."""
+    """Wrap a Polars frame as the Narwhals lazy frame that tables travel in."""
     return nw.from_native(frame.lazy())
 
 
 def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
-    """The frame with the declared columns first, in order and cast to their types.
+    """Cast the declared columns to their types and put them first, in declared order.
+
+    Undeclared columns follow if the table is open-ended; otherwise they are dropped.
 
     Raises:
         ValueError: a declared column is missing.
@@ -54,20 +57,20 @@ def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
 
 
 def empty(table: Table) -> pl.DataFrame:
-    """No rows, with the declared columns."""
+    """Return the table without rows."""
     return to_polars(conform(lazy(pl.DataFrame(schema=list(table.columns))), table))
 
 
 def pseudo_random(seed: int, columns: Sequence[str], *, stream: int = 0) -> nw.Expr:
-    """An integer in [0, 2**31 - 1) that looks random but depends only on the seed and the rows' integer columns.
+    """Hash the seed and integer columns of each row to an integer in [0, 2**31 - 1).
 
-    Row order, engine and number of threads do not matter. Each column is mixed in by two rounds of multiplying and
-    squaring modulo a prime: linear rounds alone would draw one lattice for all users.
+    The draw does not depend on row order, engine or number of threads. Each column is mixed in by two rounds of
+    multiplying and squaring modulo a prime. Linear rounds alone would draw points of one lattice for all users.
 
     Args:
-        seed: what is drawn with one seed says nothing of what is drawn with another.
-        columns: at least one, of integers from 0 to 2**31 - 1.
-        stream: number of the draw, where one seed is for several; small.
+        seed: draws with different seeds are independent of each other, except for the default seeds 0 and 1234.
+        columns: names of one or more integer columns with values from 0 to 2**31 - 1.
+        stream: number of the draw where one seed serves several draws; a small integer.
     """
     multiplier_of_seed, offset = _of_seed(seed)
     state: nw.Expr = nw.lit((offset + stream) % _PRIME).cast(nw.Int64())
@@ -80,9 +83,9 @@ def pseudo_random(seed: int, columns: Sequence[str], *, stream: int = 0) -> nw.E
 
 
 def _of_seed(seed: int) -> tuple[int, int]:
-    """What ids are multiplied by, and what is added to them.
+    """Return the multiplier of the ids and the offset that belong to a seed.
 
-    An offset alone would draw for user 0 and seed 1 what it draws for user 1 and seed 0.
+    With an offset alone, user 0 with seed 1 would draw the same number as user 1 with seed 0.
     """
     if seed in _PUBLISHED_SEEDS:
         return 1, seed
@@ -92,18 +95,27 @@ def _of_seed(seed: int) -> tuple[int, int]:
 
 
 def distinct(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:
-    """The different values of a column; on Polars worked out here and now, block by block, in a third of the time."""
+    """Return the distinct values of a column.
+
+    On Polars this collects at once with the streaming engine, which takes a third of the time.
+    """
     values = frame.select(column).unique()
     return lazy(values.to_native().collect(engine="streaming")) if frame.implementation.is_polars() else values
 
 
 def last_rows(frame: nw.LazyFrame, key: Sequence[str], order_by: Sequence[str]) -> nw.LazyFrame:
-    """Of the rows that share a key, which must not be null, the last in an order that leaves no ties."""
+    """Keep the last row of each key.
+
+    Args:
+        frame: rows whose key columns are not null.
+        key: columns that identify a row of the result.
+        order_by: columns that order the rows of a key without ties.
+    """
     if not frame.implementation.is_polars():
         return frame.unique(list(key), keep="last", order_by=list(order_by))
 
     def newest(sorted_rows: pl.DataFrame) -> pl.DataFrame:
-        """Of rows in the order of their keys, those that are alone with theirs, and the last of the others."""
+        """Keep the rows that are alone with their key, and the last row of each other key."""
         is_last = sorted_rows.select(_differs_from_next(by)).to_series()
         if is_last.all():
             return sorted_rows
@@ -112,21 +124,24 @@ def last_rows(frame: nw.LazyFrame, key: Sequence[str], order_by: Sequence[str]) 
         kept = candidates.filter(_differs_from_next(by))[_PLACE]
         return sorted_rows.filter(is_last.scatter(shared, False).scatter(kept, True))
 
-    # Neighbours after a sort by the key, in which the table is stored anyway: three times as fast as looking every key
-    # up. Keys mostly occur once, so only the few others are sorted by everything.
+    # Comparing neighbours after a sort by key is three times as fast as a lookup of every key, and the stored table is
+    # sorted by key anyway. Most keys occur once, so only the rows of the other keys are sorted by `order_by` as well.
     rows, by = _in_order(frame.to_native(), key)
     return nw.from_native(rows.map_batches(newest, schema=rows.collect_schema()).drop(_KEY, strict=False))
 
 
 def in_order(frame: nw.LazyFrame, key: Sequence[str]) -> nw.LazyFrame:
-    """The rows sorted by their key; where Polars sees at a glance that they are in order, they are not sorted again."""
+    """Sort the rows by their key; Polars skips the sort of rows that are already in order."""
     if not frame.implementation.is_polars():
         return frame.sort(*key)
     return nw.from_native(_in_order(frame.to_native(), key)[0].drop(_KEY, strict=False))
 
 
 def _in_order(rows: pl.LazyFrame, key: Sequence[str]) -> tuple[pl.LazyFrame, list[str]]:
-    """The sorted rows, and the columns that give the order: two indices make one number, which takes half the time."""
+    """Return the sorted rows and the names of the columns that they are sorted by.
+
+    Two int32 columns are packed into one int64 key, which halves the time of the sort.
+    """
     by = list(key)
     types = rows.collect_schema()
     if [types[name] for name in by] == [pl.Int32, pl.Int32]:
@@ -145,11 +160,11 @@ def _differs_from_next(by: Sequence[str]) -> pl.Expr:
 
 
 def numbered(frame: nw.LazyFrame, index: nw.LazyFrame) -> nw.LazyFrame:
-    """The frame with the number of its key from an index; rows whose key is not in the index are left out.
+    """Add the dense number of each row's key, and drop the rows whose key is not in the index.
 
     Args:
-        frame: with the key, which is not below 0 where it is an integer.
-        index: number, an int32, and key, each key once; null keys stand for nothing.
+        frame: rows with the key; an integer key must not be negative.
+        index: number (int32) and key, in this order, each key once. Rows with a null key are ignored.
     """
     number, key = index.collect_schema().names()
     if not frame.implementation.is_polars() or frame.collect_schema()[key] != nw.Int64():
@@ -165,13 +180,13 @@ def numbered(frame: nw.LazyFrame, index: nw.LazyFrame) -> nw.LazyFrame:
     def look_up(keys: pl.Series) -> pl.Series:
         return table.gather(keys, null_on_oob=True)
 
-    # A sixth of the time of a join in memory.
+    # A lookup array takes a sixth of the time of an in-memory join.
     found = pl.col(key).map_batches(look_up, return_dtype=pl.Int32, is_elementwise=True).alias(number)
     return nw.from_native(frame.to_native().with_columns(found).filter(pl.col(number) >= 0))
 
 
 def same_engine(template: nw.LazyFrame, small: pl.DataFrame) -> nw.LazyFrame:
-    """A small in-memory table as a lazy frame of the engine that computes `template`, so that the two can be joined."""
+    """Move a small in-memory table to the engine of `template`, so that the two can be joined."""
     if template.implementation.is_polars():
         return lazy(small)
     session = template.to_native().sparkSession
@@ -179,5 +194,5 @@ def same_engine(template: nw.LazyFrame, small: pl.DataFrame) -> nw.LazyFrame:
 
 
 def row_count(frame: nw.LazyFrame) -> int:
-    """Number of rows; for a stored table read from its metadata, not from its rows."""
+    """Return the number of rows; a stored table is counted from its metadata, without reading rows."""
     return int(to_polars(frame.select(nw.len().alias("n")))["n"][0])

@@ -1,6 +1,6 @@
-"""What looks odd in ratings and attributes although every row is good: told to a person, who knows what was meant.
+"""Hints about odd ratings and attributes in valid rows, for a person who knows what was meant.
 
-Rows that break a rule are rejected where they are read; what must hold of tables is in `quality`.
+Rows that break a rule are rejected by `ingest`. Rules for whole tables are in `evaluation/quality`.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import polars as pl
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.preferences import span
 
-# What has more values is a name or a text, where two that begin alike mean nothing.
+# A column with more values holds names or free text, in which a common first letter means nothing.
 _MAX_VALUES = 200
 
 
 def scale_hints(ratings: nw.LazyFrame) -> list[str]:
-    """What is odd about the ratings as a scale: counts or amounts, and strays beyond all others.
+    """Report ratings that are counts or amounts instead of a scale, and outliers beyond the scale.
 
     Args:
         ratings: column rating.
@@ -43,10 +43,10 @@ def scale_hints(ratings: nw.LazyFrame) -> list[str]:
 
 
 def attribute_hints(users: nw.LazyFrame) -> list[str]:
-    """Values of attributes that may mean the same and are told apart: M, m and Male.
+    """Report attribute values that are distinct but may mean the same, such as M, m and Male.
 
     Args:
-        users: attributes in any columns; those that are not text are left out.
+        users: one row per user with any attribute columns. Only text columns are looked at.
     """
     texts = [name for name, dtype in users.collect_schema().items() if dtype in (nw.String(), nw.Categorical())]
     values = {
@@ -63,13 +63,13 @@ def attribute_hints(users: nw.LazyFrame) -> list[str]:
 
 
 def _alike(values: list[str]) -> Iterator[list[str]]:
-    """Groups of values that differ in case and blanks only, or of which one is the other's first letter."""
+    """Group values that differ in case and blanks only, or of which one is the first letter of the other."""
     groups: dict[str, list[str]] = {}
     for value in values:
         groups.setdefault(" ".join(value.casefold().split()), []).append(value)
     for letter in [group for group in groups if len(group) == 1 and group.isalpha()]:
         longer = [group for group in groups if len(group) > 1 and group.startswith(letter)]
-        # Of two that begin alike, the letter stands for neither.
+        # If two values begin with the letter, it is unclear which one the letter abbreviates.
         if len(longer) == 1:
             groups[letter] += groups.pop(longer[0])
     yield from (group for group in groups.values() if len(group) > 1)

@@ -1,6 +1,7 @@
-"""The dense index: which int32 stands for which user and movie.
+"""The id index: the dense int32 number of each user and movie, and the fingerprint of this numbering.
 
-Models keep factors by dense index, so each remembers the index it was fitted with and refuses any other.
+Models keep factors by dense number, so each model remembers the fingerprint of its index and is refused with another
+one. `home/id_map.py` keeps the fingerprints of stored tables.
 """
 
 import hashlib
@@ -14,12 +15,18 @@ from recsys_assets.recommender.data.frames import to_polars
 
 
 class IndexMismatchError(RecsysError):
-    """What is stored meets users or movies that were numbered differently from those it was made with."""
+    """A stored table or model meets an id index other than the one that it was made with."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """Size and fingerprint of the `users` and `movies` tables."""
+    """Size and fingerprint of the id index, which the tables `users` and `movies` hold.
+
+    Attributes:
+        n_users: number of users.
+        n_movies: number of movies.
+        fingerprint: hash over all ids of users and movies in the order of their numbers.
+    """
 
     n_users: int
     n_movies: int
@@ -27,7 +34,16 @@ class Index:
 
     @classmethod
     def of(cls, users: nw.LazyFrame, movies: nw.LazyFrame) -> "Index":
-        """The index given out by the tables `users` (user, user_id) and `movies` (movie, movie_id)."""
+        """Build the index from the tables `users` (user, user_id) and `movies` (movie, movie_id).
+
+        Examples:
+            >>> from recsys_assets.recommender.data.frames import lazy
+            >>> users = lazy(pl.DataFrame({"user": [0, 1], "user_id": ["ann", "bob"]}))
+            >>> movies = lazy(pl.DataFrame({"movie": [0, 1, 2], "movie_id": ["10", "20", "30"]}))
+            >>> index = Index.of(users, movies)
+            >>> index.n_users, index.n_movies
+            (2, 3)
+        """
         user_ids = to_polars(users.select("user", "user_id").sort("user"))["user_id"]
         movie_ids = to_polars(movies.select("movie", "movie_id").sort("movie"))["movie_id"]
         return cls(len(user_ids), len(movie_ids), _digest(user_ids, movie_ids))
@@ -36,11 +52,11 @@ class Index:
         """Raise unless a model was fitted with this index.
 
         Args:
-            fitted_with: the fingerprint stored in the model.
-            model: the asset that holds it, for the message.
+            fitted_with: fingerprint that the model stores.
+            model: name of the model's asset, for the message.
 
         Raises:
-            IndexMismatchError: with the asset to materialize again.
+            IndexMismatchError: the fingerprints differ; the message names the asset to materialize again.
         """
         if fitted_with != self.fingerprint:
             raise IndexMismatchError(
@@ -51,13 +67,15 @@ class Index:
 
 
 def renumber(rows: pl.LazyFrame, column: str, before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows by the numbers of another index, without those of users or movies that it does not have.
+    """Translate the dense numbers of one index into those of another.
+
+    Rows of users or movies that the other index does not have are dropped.
 
     Args:
         rows: a table with the column.
         column: `user` or `movie`.
-        before: the column and `<column>_id`: the index that the rows are numbered by.
-        after: the same of the other index.
+        before: the column and `<column>_id` of the index that the rows use.
+        after: the column and `<column>_id` of the index to translate to.
     """
     original = f"{column}_id"
     numbers = before.select(column, original).join(after.select(original, new=column), on=original)
@@ -68,7 +86,7 @@ def renumber(rows: pl.LazyFrame, column: str, before: pl.LazyFrame, after: pl.La
 def _digest(*columns: pl.Series) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for ids in columns:
-        # The length keeps ("ab", "c") and ("a", "bc") apart.
+        # The length prefix keeps ("ab", "c") and ("a", "bc") apart.
         for encoded in (value.encode() for value in ids):
             digest.update(len(encoded).to_bytes(4, "big") + encoded)
         digest.update(b"\xff" * 8)

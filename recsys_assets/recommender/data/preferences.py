@@ -1,6 +1,7 @@
-"""Ratings as preferences: above zero what a user likes, below zero what it does not.
+"""Turns ratings into preferences: positive for a liked movie, negative for a disliked one.
 
-For models of what to show, to have rated a movie low is no sign of liking such movies.
+Ranking models learn from preferences, because a low rating is no sign that a user likes such movies. Rating models use
+ratings as they are.
 """
 
 import math
@@ -12,29 +13,32 @@ import numpy as np
 
 from recsys_assets.recommender.data.frames import to_polars
 
-# Of the way from the lowest to the highest rating: from 4 on where they are 1 to 5.
+# Share of the way from the lowest to the highest rating at which liking begins: 4 on a scale from 1 to 5.
 _RELEVANT_SHARE = 0.75
-# Strays, such as a -1 for "not rated" or a mistyped 50, set no end of the scale; a scale whose last point is rarer than
-# this is short of nearly nothing.
+# Share of the ratings at each end that does not define the scale. Outliers such as -1 for "not rated" or a mistyped 50
+# would otherwise stretch it. A scale whose last point is rarer than this loses hardly anything.
 _STRAY_SHARE = 0.001
-# Where fewer ratings than these lie high enough, as with counts, the highest of them are the liked ones.
+# Smallest share of the ratings that counts as liked. With counts, hardly any rating reaches three quarters of the
+# scale.
 _LEAST_LIKED_SHARE = 0.2
-# Stored ratings are float32: two that were meant as the same point of a scale may differ by this much of its ends.
+# Stored ratings are float32, so two ratings at the same point of the scale may differ by this share of its ends.
 _ROUNDING = 2.0**-21
-# A scale of ten steps goes ten times as far as its second rating. What goes further than that from the median
-# of all but the lowest is no scale but a count, whose mean and deviation are those of a few users.
+# Ratings are counts, not a scale, if their 99 % quantile lies more than ten times as far above the lowest rating as the
+# median of all ratings above the lowest. A scale of up to ten steps stays within this limit. The mean and standard
+# deviation of counts would be those of a few users.
 _LONGEST_SCALE = 10.0
 _TAIL = 0.99
 
 
 class Span(NamedTuple):
-    """What ratings reach from and to.
+    """Range of the ratings.
 
     Attributes:
-        low: the lowest rating, strays aside.
-        high: the highest one.
-        unit: where ratings spread over orders of magnitude, as counts of plays do, the way from the lowest to the
-            median of all above it: the logarithm of their distance from the lowest is what is compared. Else 0.
+        low: lowest rating, outliers aside.
+        high: highest rating, outliers aside.
+        unit: 0 for a rating scale. For ratings that spread over orders of magnitude, such as play counts: distance from
+            the lowest rating to the median of all ratings above it. Then log(1 + (rating - low) / unit) is compared
+            instead of the rating.
     """
 
     low: float
@@ -43,7 +47,7 @@ class Span(NamedTuple):
 
 
 class _Counted(NamedTuple):
-    """The different ratings, ascending, and the share of all ratings up to each of them."""
+    """The distinct ratings, ascending, and the cumulative share of ratings up to each of them."""
 
     values: np.ndarray
     shares: np.ndarray
@@ -55,12 +59,12 @@ class _Counted(NamedTuple):
         return cls(ascending["rating"].to_numpy(), np.cumsum(ascending["n"].to_numpy()) / counted["n"].sum())
 
     def quantile(self, share: float) -> float:
-        """The lowest rating that this share of the ratings does not exceed."""
+        """Return the lowest rating that at least this share of the ratings does not exceed."""
         place = int(np.searchsorted(self.shares, share))
         return float(self.values[min(place, len(self.values) - 1)])
 
     def span(self) -> Span:
-        """Of no rating: from 0 to 0."""
+        """Return the range; 0 to 0 without ratings."""
         if not len(self.values):
             return Span(0.0, 0.0, 0.0)
         low, high = self.quantile(_STRAY_SHARE), self.quantile(1 - _STRAY_SHARE)
@@ -71,10 +75,19 @@ class _Counted(NamedTuple):
 
 
 def relevant_from(ratings: nw.LazyFrame) -> float:
-    """The lowest rating of a movie that was liked; NaN where there are no ratings.
+    """Return the lowest rating that counts as liked; NaN without ratings.
 
-    Three quarters up the scale that the ratings (rating) use, strays aside. Where fewer than a fifth of the ratings are
-    that high, as with counts of plays, the highest fifth.
+    Liking begins three quarters up the scale that the ratings use, outliers aside. If fewer than a fifth of the ratings
+    are that high, as with play counts, the highest fifth is liked.
+
+    Args:
+        ratings: column rating.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> import polars as pl
+        >>> relevant_from(lazy(pl.DataFrame({"rating": [1.0, 2.0, 3.0, 4.0, 5.0]})))
+        4.0
     """
     counted = _Counted.of(ratings)
     if not len(counted.values):
@@ -87,7 +100,11 @@ def relevant_from(ratings: nw.LazyFrame) -> float:
 
 
 def span(ratings: nw.LazyFrame) -> Span:
-    """What the ratings (rating) reach from and to."""
+    """Return the range of the ratings.
+
+    Args:
+        ratings: column rating.
+    """
     return _Counted.of(ratings).span()
 
 
@@ -96,10 +113,10 @@ class Preference:
     """How a rating becomes a preference.
 
     Attributes:
-        neutral: the rating that is neither liked nor disliked, a logarithm where `unit` is above 0.
-        scale: ratings, or logarithms, per unit of preference, above 0.
-        low: ratings below count as this one.
-        high: ratings above count as this one.
+        neutral: rating that is neither liked nor disliked; its logarithm as in `Span` if `unit` is above 0.
+        scale: rating points, or logarithms, per unit of preference; above 0.
+        low: lower ratings count as this one.
+        high: higher ratings count as this one.
         unit: as in `Span`.
     """
 
@@ -111,13 +128,20 @@ class Preference:
 
     @classmethod
     def of(cls, ratings: nw.LazyFrame, *, neutral_offset: float) -> "Preference":
-        """From the mean and the standard deviation of the ratings (rating), strays aside.
+        """Derive the preference from the mean and the standard deviation of the ratings, outliers aside.
 
-        Where all ratings are equal they say that somebody chose the movie, so each is a preference of one.
+        If all ratings are equal, they say only that a user chose the movie, so each is a preference of 1.
 
         Args:
             ratings: column rating.
             neutral_offset: standard deviations from the mean rating to the neutral one.
+
+        Examples:
+            >>> from recsys_assets.recommender.data.frames import lazy
+            >>> import polars as pl
+            >>> preference = Preference.of(lazy(pl.DataFrame({"rating": [2.0, 4.0]})), neutral_offset=0.0)
+            >>> preference(np.array([2.0, 3.0, 5.0])).tolist()
+            [-1.0, 0.0, 1.0]
         """
         low, high, unit = span(ratings)
         compared = cls(0.0, 1.0, low, high, unit).expression(nw.col("rating").cast(nw.Float64()))
@@ -128,21 +152,21 @@ class Preference:
 
     @property
     def neutral_rating(self) -> float:
-        """The rating that is neither liked nor disliked, on the scale of the ratings."""
+        """Rating that is neither liked nor disliked, on the scale of the ratings."""
         return self.low + self.unit * math.expm1(self.neutral) if self.unit else self.neutral
 
     def expression(self, rating: nw.Expr) -> nw.Expr:
-        """What `from_neutral` gives, for a column."""
+        """Return `from_neutral` as an expression of a column."""
         within = rating.clip(self.low, self.high)
         compared = ((within.cast(nw.Float64()) - self.low) / self.unit + 1.0).log() if self.unit else within
         return compared - self.neutral
 
     def from_neutral(self, ratings: np.ndarray) -> np.ndarray:
-        """How far ratings, or their logarithms, lie above the neutral one, in the same shape and type."""
+        """Return the distance of ratings, or of their logarithms, from the neutral one, in the same shape and type."""
         within = np.clip(ratings, self.low, self.high)
         compared = np.log1p((within - self.low) / self.unit) if self.unit else within
         return (compared - self.neutral).astype(ratings.dtype)
 
     def __call__(self, ratings: np.ndarray) -> np.ndarray:
-        """Preferences of ratings, in the same shape and type."""
+        """Return the preferences of ratings, in the same shape and type."""
         return (self.from_neutral(ratings) / self.scale).astype(ratings.dtype)

@@ -1,6 +1,7 @@
-"""Who saw what: the cut in time of case study A, the users and latest ratings of case study B, and other splits.
+"""Splits ratings into training and test rows: in time, by user, at random, and as published.
 
-Each function is one relational expression that runs on both engines.
+Each function is one relational expression that runs on both engines. `evaluation/protocols` names the splits and says
+what is scored on each.
 """
 
 from typing import Literal
@@ -9,10 +10,10 @@ import narwhals as nw
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count
 
-# Case study A cuts MovieLens 1M (1,000,209 ratings) after 800,000 rows; 0.8 of it would be 800,167.
+# Case study A cuts the 1,000,209 ratings of MovieLens 1M after 800,000 rows; a share of 0.8 would be 800,167.
 _MOVIELENS_1M = 1_000_209
 _MOVIELENS_1M_TRAIN = 800_000
-# New users are scored on what they rated after these, whichever part of these is known.
+# The test rows of a new user begin after this many ratings, however many of these are revealed.
 MOST_REVEALED = 20
 _IN_TIME = ["timestamp", "batch", "row"]
 
@@ -21,15 +22,19 @@ Side = Literal["train", "test"]
 
 
 def train_size(n_ratings: int, cut: Cut = "auto") -> int:
-    """Number of training ratings.
+    """Return the number of training ratings.
 
     Args:
-        n_ratings: number of ratings in all.
-        cut: a number of rows (int), a fraction of them (float below 1, rounded down), or "auto": 800,000 for exactly
+        n_ratings: number of all ratings.
+        cut: number of training rows (int), their share (float below 1, rounded down), or "auto": 800,000 for exactly
             MovieLens 1M, as in case study A, else 0.8.
 
     Raises:
-        ValueError: the cut leaves no training or no test rating.
+        ValueError: the cut leaves no training rating or no test rating.
+
+    Examples:
+        >>> train_size(1000), train_size(1000, 0.75), train_size(1_000_209)
+        (800, 750, 800000)
     """
     if cut == "auto":
         cut = _MOVIELENS_1M_TRAIN if n_ratings == _MOVIELENS_1M else 0.8
@@ -43,7 +48,21 @@ def train_size(n_ratings: int, cut: Cut = "auto") -> int:
 
 
 def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.LazyFrame:
-    """The earlier or the later part of all ratings; equal timestamps are ordered by batch, then row."""
+    """Return the earlier or the later part of all ratings.
+
+    Args:
+        ratings: table ratings. Equal timestamps are ordered by batch, then row.
+        side: `train` for the earlier part, `test` for the later one.
+        cut: see `train_size`.
+
+    Examples:
+        >>> import polars as pl
+        >>> from recsys_assets.recommender.data.frames import lazy, to_polars
+        >>> ratings = pl.DataFrame({"user": [0, 1, 0], "movie": [5, 5, 6], "timestamp": [30, 10, 20]})
+        >>> ratings = lazy(ratings.with_columns(batch=0, row=pl.int_range(pl.len())))
+        >>> to_polars(cut_in_time(ratings, "test", cut=2), "user", "movie").rows()
+        [(0, 5)]
+    """
     size = train_size(row_count(ratings), cut)
     position = nw.col("position")
     return (
@@ -54,18 +73,21 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
 
 
 def partition_users(users: nw.LazyFrame, *, train_share: float = 0.7, seed: int = 0) -> nw.LazyFrame:
-    """Each user to `train` or `test` by a hash of its dense id: the table `user_partition`."""
+    """Assign each user to `train` or `test` by a hash of the dense id: the table `user_partition`."""
     in_train = pseudo_random(seed, ["user"]) < _threshold(train_share)
     return users.select("user", partition=nw.when(in_train).then(nw.lit("train")).otherwise(nw.lit("test")))
 
 
 def histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """All but the latest rating of each user of one side. Users with a single rating have no row."""
+    """Return all ratings except the latest of each user of one side; users with one rating have no row."""
     return _latest_first(ratings, user_partition, side).filter(nw.col("place") > 1).drop("place", "n_ratings")
 
 
 def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """The latest rating of each user of one side who has an earlier one; the later source row where times tie."""
+    """Return the latest rating of each user of one side who has an earlier one.
+
+    The later source row counts among equal timestamps.
+    """
     return (
         _latest_first(ratings, user_partition, side)
         .filter(nw.col("place") == 1, nw.col("n_ratings") > 1)
@@ -86,9 +108,10 @@ def _placed_latest_first(ratings: nw.LazyFrame) -> nw.LazyFrame:
 
 
 def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyFrame:
-    """The table `user_partition` of a cut in time: `test` are users with ratings on both sides, `train` those before.
+    """Partition the users of a cut in time: the table `user_partition`.
 
-    Users without a rating before the cut are in no partition.
+    `test` holds the users with ratings on both sides of the cut, `train` the users with ratings before the cut only.
+    Users without a rating before the cut are in neither.
     """
     before, after = (cut_in_time(ratings, side, cut=cut).select("user").unique() for side in ("train", "test"))
     returned = after.with_columns(partition=nw.lit("test"))
@@ -96,14 +119,14 @@ def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyF
 
 
 def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """The first rating of each test user; where times tie, the earlier source row."""
+    """Return the first rating of each test user; the earlier source row counts among equal timestamps."""
     members = user_partition.filter(nw.col("partition") == "test").select("user")
     place = nw.col("movie").cum_count().over("user", order_by=_IN_TIME)
     return ratings.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1).drop("place")
 
 
 def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: int = 0) -> nw.LazyFrame:
-    """Each rating to train or test by a hash of (user, movie, seed), as the random splits of the literature are."""
+    """Split ratings at random by a hash of (user, movie, seed), like the random splits of the literature."""
     in_test = pseudo_random(seed, ["user", "movie"]) < _threshold(test_share)
     return ratings.filter(in_test if side == "test" else ~in_test)
 
@@ -117,21 +140,21 @@ def new_user_rows(
     share: float = 0.1,
     seed: int = 0,
 ) -> nw.LazyFrame:
-    """Everybody's ratings but those of new users, of whom only the first few are known.
+    """Split the ratings so that only the first few ratings of a share of the users, the new ones, are known.
 
-    The test rows are a new user's ratings after the first 20 (`n_skipped`), so that they are the same however many are
-    revealed. Users with fewer ratings can be new, and have no test row then.
+    Test rows are a new user's ratings after the first 20 (`n_skipped`). They are therefore the same however many
+    ratings are revealed. A new user with fewer ratings has no test row.
 
     Args:
         ratings: table ratings.
-        side: `train`: the ratings of all others, and the first `n_revealed` of each new user; or `test`.
-        n_revealed: at most `n_skipped`.
-        n_skipped: ratings of a new user that come before the test rows.
-        share: share of the users that is new, by a hash.
-        seed: of that hash.
+        side: `train`: all ratings of other users and the first `n_revealed` of each new user. `test`: the test rows.
+        n_revealed: number of known ratings per new user, at most `n_skipped`.
+        n_skipped: number of ratings of a new user before the test rows.
+        share: share of the users that are new; a hash picks them.
+        seed: seed of the hash.
 
     Raises:
-        ValueError: more ratings are to be revealed than there are before the test rows.
+        ValueError: `n_revealed` is negative or above `n_skipped`.
     """
     if not 0 <= n_revealed <= n_skipped:
         raise ValueError(f"0 to {n_skipped} ratings of a new user can be revealed, not {n_revealed}")
@@ -145,9 +168,9 @@ def new_user_rows(
 
 
 def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """Each user's latest rating to test, the earlier ones to train; a user's only rating trains.
+    """Leave the latest rating of each user out as test row; a user's only rating is a training row.
 
-    What others rated later is known in training: compared with a cut in time, this flatters.
+    The training rows of other users may be later than the test row, so scores look better than under a cut in time.
     """
     placed = _placed_latest_first(ratings)
     in_test = (nw.col("place") == 1) & (nw.col("n_ratings") > 1)
@@ -155,13 +178,13 @@ def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
 
 
 def published_fold(ratings: nw.LazyFrame, folds: nw.LazyFrame, side: Side, *, fold: str) -> nw.LazyFrame:
-    """One side of a split that came with the data, such as `u1` of MovieLens 100K.
+    """Return one side of a split that came with the data, such as `u1` of MovieLens 100K.
 
     Args:
         ratings: table ratings.
         folds: table published_folds.
-        side: which side.
-        fold: its name.
+        side: `train` or `test`.
+        fold: name of the split.
     """
     pairs = folds.filter(nw.col("fold") == fold, nw.col("partition") == side).select("user", "movie")
     return ratings.join(pairs, on=["user", "movie"], how="semi")

@@ -1,7 +1,7 @@
-"""The declaration of every table: columns, types, meaning.
+"""Declares every table: columns, types, meaning, key.
 
-One place says what a table holds. The IO manager casts to it, the UI shows it, the asset checks follow from it.
-How a table is computed belongs to the stage's own module.
+The IO manager casts to the declaration, the UI shows it, and the asset checks enforce it. Each stage's own module
+computes its tables.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import narwhals as nw
 
 ID = nw.String()
-# Ids of ratings that come in may be integers, from 0 and below this limit: they cost a third of what texts do.
+# Incoming ratings may have integer ids from 0 to below this limit. Integers cost a third of what strings do.
 WHOLE_ID = nw.Int64()
 WHOLE_IDS_BELOW = 10**18
 INDEX = nw.Int32()
@@ -18,7 +18,7 @@ COUNT = nw.Int32()
 REAL = nw.Float64()
 RATING = nw.Float32()
 TIME = nw.Datetime("us", "UTC")
-# A further column of scores of a sample for development: the share of the users that they rest on.
+# Extra column of scores that were computed on a development sample: the share of the users in the sample.
 SAMPLE_SHARE = "sample_share"
 
 
@@ -27,13 +27,13 @@ class Column:
     """One column.
 
     Attributes:
-        dtype: its Narwhals type.
-        or_dtype: another type that it may have instead.
-        meaning: what it means, with its unit.
+        dtype: Narwhals type.
+        or_dtype: second type that is accepted as it is.
+        meaning: what the values mean, with their unit.
         nullable: whether null may occur.
-        low: the least value that makes sense; None: any.
-        high: the greatest; None: any.
-        refers_to: the table of which it is a dense index, 0 to number of its rows - 1.
+        low: lowest valid value; None for no limit.
+        high: highest valid value; None for no limit.
+        refers_to: table whose dense index the column holds, 0 to number of its rows - 1.
     """
 
     dtype: nw.dtypes.DType
@@ -46,17 +46,21 @@ class Column:
 
     @property
     def dtypes(self) -> tuple[nw.dtypes.DType, ...]:
-        """The types that a stored column may have; the first one is cast to."""
+        """Types that a stored column may have; other types are cast to the first one."""
         return (self.dtype,) if self.or_dtype is None else (self.dtype, self.or_dtype)
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: its columns, the columns that identify a row, and whether it has further, data-dependent columns.
+    """One table.
 
-    `open_ended` tables (user attributes, scaled features) keep every column they come with, after the declared ones.
-    Tables `in_source_order` are written as they are read: sorting what is already in order would only cost memory.
-    `volatile` columns say where a row came from; the table counts as unchanged when only they change.
+    Attributes:
+        columns: declared columns by name.
+        key: columns that identify a row.
+        open_ended: whether further, data-dependent columns follow the declared ones, such as user attributes.
+        in_source_order: whether rows are stored as they are read. Sorting rows that are already in order only costs
+            memory.
+        volatile: columns that say where a row came from. A table counts as unchanged if only these change.
     """
 
     columns: Mapping[str, Column]
@@ -67,7 +71,7 @@ class Table:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The columns a stored table is sorted by, so that equal content gives equal files; none: as it came."""
+        """Columns that a stored table is sorted by, so that equal content gives equal files; empty for source order."""
         return () if self.in_source_order else self.key
 
 
@@ -132,7 +136,7 @@ RANKING_PREDICTIONS = Table(
     key=("user", "movie"),
 )
 
-# What is predicted, by task: ratings of the test rows, places of the test movies, the response, its place.
+# Predictions by task: ratings of the test rows, ranks of the test movies, ratings of the responses, their ranks.
 PREDICTIONS: Mapping[str, Table] = {
     "time_cut": RATING_PREDICTIONS,
     "top_n": RANKING_PREDICTIONS,
@@ -380,8 +384,8 @@ TABLES: Mapping[str, Table] = {
     ),
 }
 
-# What the relational stages compute: equal on both engines, row by row. Of models and what follows from them, the
-# scores agree.
+# Tables of relational stages: equal on both engines, row for row. Tables that depend on a model are not listed, because
+# only their scores agree.
 RELATIONAL = (
     "users",
     "movies",
