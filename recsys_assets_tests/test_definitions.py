@@ -189,6 +189,20 @@ def test_homes_that_hold_their_path_forget_it_and_nothing_else(tmp_path):
     assert yaml.safe_load(configuration.read_text()) == chosen
 
 
+def test_a_home_of_an_earlier_version_finds_its_launcher(tmp_path):
+    """After an upgrade no command could open the run history of a home that is there."""
+    home = Home(tmp_path)
+    home.prepare()
+    configuration = home.dagster / "dagster.yaml"
+    present = yaml.safe_load(configuration.read_text())
+    before = {"module": "recsys_assets.launcher", "class": "ProcessCheckingRunLauncher"}
+    configuration.write_text(yaml.safe_dump(present | {"run_launcher": before, "nux": {"enabled": True}}))
+    home.prepare()
+    assert yaml.safe_load(configuration.read_text()) == present | {"nux": {"enabled": True}}
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        assert type(instance.run_launcher).__name__ == "ProcessCheckingRunLauncher"
+
+
 def test_the_executor_is_one_setting(tmp_path):
     """Nobody could use more than one process without editing code."""
     for name in ("in_process", "multiprocess"):

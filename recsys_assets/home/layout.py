@@ -52,6 +52,7 @@ INSTANCE = {
         "sensor": {"purge_after_days": {"skipped": 1, "failure": 1, "success": 30}},
     },
 }
+_LAUNCHER_BEFORE_0_6 = "recsys_assets.launcher"
 # Folders of DAGSTER_HOME that Dagster's telemetry uploads and empties.
 _SPOOLS = ("logs", ".logs_queue")
 _REPO_ROOT = Path(__file__).resolve().parents[2]
@@ -223,8 +224,12 @@ class Home:
         configuration = self.dagster / "dagster.yaml"
         if not configuration.exists():
             _write(configuration, INSTANCE)
-        elif _holds_its_path(stored := _read(configuration)):
-            _write(configuration, {section: content for section, content in stored.items() if section not in _STORES})
+            return
+        stored = _read(configuration)
+        content = _present_form(stored)
+        if content != stored:
+            _write(configuration, content)
+        if _holds_its_path(stored):
             logs, place = self.dagster / "compute_logs", self.dagster / "storage"
             if logs.exists() and not place.exists():
                 logs.rename(place)
@@ -259,6 +264,17 @@ def _holds_its_path(configuration: Mapping[str, Any]) -> bool:
     except (KeyError, TypeError):
         return False
     return Path(where).name == "dagster" and others == [where, str(Path(where) / "compute_logs")]
+
+
+def _present_form(stored: Any) -> Any:
+    """The configuration of an earlier version without paths, and with the launcher's present module."""
+    if not isinstance(stored, dict):
+        return stored
+    content = {name: part for name, part in stored.items() if name not in _STORES or not _holds_its_path(stored)}
+    launcher = content.get("run_launcher")
+    if isinstance(launcher, dict) and launcher.get("module") == _LAUNCHER_BEFORE_0_6:
+        content["run_launcher"] = INSTANCE["run_launcher"]
+    return content
 
 
 def _read(configuration: Path) -> Any:
