@@ -1,4 +1,7 @@
-"""Reads batches again in the instance that serves the home, and waits for it there."""
+"""Reads batches again by runs of the instance that serves the home, and waits for these runs.
+
+`launch` reads batches again in its own process if the home is not served.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -25,14 +28,15 @@ _POLL_SECONDS = 0.5
 
 
 def make_known(home: Home, batches: Sequence[str]) -> None:
-    """Make batches known that are new, together and by name, and forget what was never read: a merge would fail at it.
+    """Add partitions for new batches, in the order of their names, and delete partitions of batches never read.
 
-    What is forgotten lies in `landing/` and becomes known again by the next `run` or by the sensor, when it changes.
+    A merge would fail on a batch that was never read. The batch stays in `landing/`: the next `run`, or the sensor once
+    the batch changes, adds its partition again.
     """
     name = str(BATCHES.name)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         known = set(instance.get_dynamic_partitions(name))
-        # A run that is under way may be about to read it.
+        # A run in progress may be about to read such a batch.
         unread = set() if unfinished(instance) else known - read_batches(home) - set(batches)
         for batch in unread:
             instance.delete_dynamic_partition(name, batch)
@@ -43,14 +47,14 @@ def read_where_served(home: Home, address: str, batches: Sequence[str], say: Cal
     """Read batches again, and merge them, by runs of the instance that serves the home.
 
     Args:
-        home: whose batches.
-        address: of its UI.
-        batches: their names.
-        say: told of each run, with its page.
+        home: the served home.
+        address: address of its UI.
+        batches: names of the batches.
+        say: called with one line per run, which includes the address of the run's page.
 
     Raises:
-        BatchesRefusedError: some were refused; the others are read and merged.
-        RunFailedError: a run could not be launched, or failed otherwise.
+        BatchesRefusedError: some batches were refused; the others are read and merged.
+        RunFailedError: a run could not be launched, or failed for another reason.
     """
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
 
@@ -74,10 +78,10 @@ def read_where_served(home: Home, address: str, batches: Sequence[str], say: Cal
 
 
 def _launched(address: str, wanted: Launch) -> str:
-    """The id of a run that was launched.
+    """Launch a run and return its id.
 
     Raises:
-        RunFailedError: the webserver does not answer, or refuses.
+        RunFailedError: the webserver does not answer, or refuses the launch.
     """
     where = urlsplit(address)
     try:
@@ -95,10 +99,10 @@ def _launched(address: str, wanted: Launch) -> str:
 
 
 def _ended(home: Home, instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRun:
-    """The run when it has ended, or the one that took it up after its worker died.
+    """Wait for the end of a run, or of its retry if its worker died.
 
     Raises:
-        RunFailedError: the home is served no more; or somebody has deleted the run.
+        RunFailedError: the home is not served any more, or the run was deleted.
     """
     while True:
         run = instance.get_run_by_id(run_id)

@@ -1,4 +1,7 @@
-"""Assembles assets, checks, jobs, sensors, schedules and resources into Dagster definitions."""
+"""Assembles assets, checks, jobs, sensors, schedules and resources into Dagster definitions.
+
+The code location, the command line and the tests all call `build_defs`.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,12 +32,12 @@ def build_defs(
     settings: Settings | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
-    """The whole pipeline for one home.
+    """The definitions of the whole pipeline for one home.
 
     Args:
-        home: where everything lies; by default that of RECSYS_HOME or the checkout.
-        settings: by default the home's.
-        resource_overrides: resources to put in the place of `io_manager`, `home`, `settings` or `spark`.
+        home: the home; by default the home of RECSYS_HOME or of the checkout.
+        settings: settings; by default the home's.
+        resource_overrides: resources that replace `io_manager`, `home`, `settings` or `spark`.
 
     Raises:
         SettingsError: the home's settings cannot be used.
@@ -64,5 +67,5 @@ def _executor(settings: Settings, home: Home, spark: LazyPySparkResource) -> dg.
     chosen = _EXECUTORS[settings.run.executor]
     if settings.run.executor == "in_process":
         return locked_executor(chosen, home, partial(start_early, spark), done_meanwhile)
-    # Its steps have processes, and sessions, of their own.
+    # Each step of the multiprocess executor has its own process and Spark session, so an early start would be in vain.
     return locked_executor(chosen, home, needless=done_meanwhile)

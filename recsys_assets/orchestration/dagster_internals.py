@@ -1,21 +1,21 @@
-"""The names of Dagster that are not part of its public interface: why each is used, and what would replace it.
+"""Dagster's private names: why each is used, and which public interface would replace it.
 
-Every other module imports them from here, so an upgrade of Dagster is checked in one place. The range of versions in
-pyproject.toml is narrow because of them.
+All other modules import these names from here, so that an upgrade of Dagster is checked in one place. The version range
+of Dagster in pyproject.toml is narrow because of these names.
 
 - `services`, `webserver`: `ProxyServerManager`, the workspace classes and `configure_loggers` start what `dagster dev`
   starts, with a webserver that checks Host and Origin. A public way to add middleware would replace them.
 - `run_history`: the storage classes, their tables, `TickStatus`, `InstigatorType`, `StepMaterializationData`,
-  `LocalComputeLogManager`, `replace_record`, the names of runless events and SQLite's timeout delete what old runs have
-  left. A retention of runs and events in dagster.yaml would replace them.
+  `LocalComputeLogManager`, `replace_record`, the names of runless events and SQLite's timeout delete the events and
+  files of old runs. A retention of runs and events in dagster.yaml would replace them.
 - `locking`: `PlanOrchestrationContext`, `ExecutionPlan`, `RetryMode`, `StepDependencyConfig` and `raise_interrupts_as`
   wrap an executor. A public base class for wrapping executors would replace them.
-- `locking`, `launcher`: `EngineEventData` names the process of a run, `CheckRunHealthResult` and `WorkerStatus` say
-  whether it lives. Health checks of the default launcher would replace them.
-- `resume`, `retries`, `backfill`: tags of a run by which the daemon decides on retries, and which name the run before.
-- `failures`, `run_events`: `DagsterAssetCheckFailedError`, `SerializableErrorInfo` and `JobFailureData` tell what went
-  wrong in a step. Public events return objects of these types, so only exports are missing.
-- `checks.results`: `AssetCheckExecutionRecord`, which the public fetch of check results returns.
+- `locking`, `launcher`: `EngineEventData` names the process of a run; `CheckRunHealthResult` and `WorkerStatus` say
+  whether the process lives. Health checks of the default launcher would replace them.
+- `resume`, `retries`, `backfill`: run tags that tell the daemon whether to retry, and that name the run before.
+- `failures`, `run_events`: `DagsterAssetCheckFailedError`, `SerializableErrorInfo` and `JobFailureData` hold the error
+  of a step or a run. Public events return objects of these types, so only exports are missing.
+- `checks.results`: `AssetCheckExecutionRecord` is the type of a stored check result. An export would be enough.
 """
 
 from dagster._cli.proxy_server_manager import ProxyServerManager

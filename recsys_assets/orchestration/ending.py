@@ -1,8 +1,8 @@
-"""Ends a command by Ctrl-C or TERM, as `kill`, `timeout`, systemd and Docker send it, within seconds and once only.
+"""Ends a command within seconds after SIGINT (Ctrl-C) or SIGTERM (`kill`, `timeout`, systemd, Docker).
 
-Dagster, PySpark and the libraries below them replace signal handlers, and whoever signals a process group kills the JVM
-too, so that a step may fail of its dead JVM before the signal is seen. What has come is therefore read from the wakeup
-file descriptor, to which the interpreter writes every signal whatever its handler does.
+Dagster, PySpark and other libraries replace signal handlers. A signal to the process group also kills the JVM, so that
+a step may fail with a dead JVM before Python handles the signal. This module therefore reads signals from the wakeup
+file descriptor: the interpreter writes every signal there, whatever its handler does.
 """
 
 import os
@@ -17,19 +17,19 @@ from contextlib import contextmanager, suppress
 import psutil
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Docker kills what has not ended within 10 s, systemd within 90.
+# Docker sends SIGKILL 10 s after SIGTERM, systemd after 90 s.
 _GRACE_SECONDS = 8.0
-# `timeout` signals its child, then the child's group: the same request. A person who asks again does so later.
+# `timeout` signals its child and then the child's process group: one request. A second request by a person comes later.
 _SAME_REQUEST_SECONDS = 1.0
-# Whoever signals a group or a control group reaches one process after the other.
+# A signal to a process group or a cgroup reaches its processes one after the other.
 _ARRIVES_WITHIN_SECONDS = 1.0
 
 
 class Ending:
-    """What this process has been told by signals.
+    """The requests to end this process that came as signals.
 
     Attributes:
-        signal: that asked it to end; None as long as none has.
+        signal: number of the first signal that asked the process to end; None before that.
     """
 
     def __init__(self) -> None:
@@ -37,24 +37,28 @@ class Ending:
         self._asked = threading.Event()
 
     def is_asked_for(self, *, after_a_death: bool = False) -> bool:
-        """Whether a signal has come.
+        """Whether a signal has arrived.
 
         Args:
-            after_a_death: another process has died, perhaps of a signal to the group that is still on its way here.
+            after_a_death: whether to wait up to a second for a signal. If another process has died, a signal to the
+                process group may have killed it and may reach this process later.
         """
         return self._asked.wait(_ARRIVES_WITHIN_SECONDS if after_a_death else 0)
 
     def remind(self) -> None:
-        """Interrupt the main thread once more where a signal has come, as the handler in force at present does it.
+        """Call the present signal handler once more if a signal has arrived.
 
         Raises:
-            BaseException: what that handler raises.
+            BaseException: the error that the handler raises.
         """
         if self.signal is not None and callable(handler := signal.getsignal(self.signal)):
             handler(self.signal, None)
 
     def listen(self, signals: socket.socket) -> None:
-        """Take note of signals until the other end is closed; end the process where it cannot end by itself."""
+        """Record signals until the other end of the socket is closed.
+
+        A second request, or the end of the grace period, kills this process and its children.
+        """
         deadline = 0.0
         while True:
             try:
@@ -73,30 +77,30 @@ class Ending:
             signals.settimeout(max(deadline - time.monotonic(), 0.001))
 
 
-# Signals are told to a process, not to one of its functions.
+# A global, because signals are sent to a process.
 _present = Ending()
 
 
 def is_ending(*, after_a_death: bool = False) -> bool:
-    """Whether this process has been asked to end since `ending` began; arguments as of `Ending.is_asked_for`."""
+    """Whether a signal has asked this process to end since `ending` began; see `Ending.is_asked_for`."""
     return _present.is_asked_for(after_a_death=after_a_death)
 
 
 def remind() -> None:
-    """Interrupt once more if this process has been asked to end, to be called between the pieces of long work.
+    """Interrupt once more if this process has been asked to end. Long work calls this between its pieces.
 
-    An interrupt may be lost: Python ignores what is raised in a callback or a finalizer, and Dagster forgets what comes
-    at the end of one of its captures.
+    An interrupt may be lost: Python ignores errors in callbacks and finalizers, and Dagster drops an interrupt that
+    arrives at the end of a capture.
     """
     _present.remind()
 
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` when this process is asked to end, and end it by that signal after the block.
+    """Raise `KeyboardInterrupt` when a signal asks this process to end; after the block, end it by that signal.
 
-    So a shell sees status 143 or 130, and systemd a clean stop. A process that is asked for the second time, or has not
-    come to its end within seconds, is ended where it stands: every write is atomic, and the next run takes up the rest.
+    A shell therefore sees exit status 143 or 130, and systemd sees a clean stop. A second request, or 8 seconds without
+    an end, kill the process where it stands. That is safe: every write is atomic, and the next run does the rest.
     """
     global _present
     ours, interpreters = socket.socketpair()
@@ -105,9 +109,9 @@ def ending() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     descriptor = signal.set_wakeup_fd(interpreters.fileno(), warn_on_full_buffer=False)
     for number in SIGNALS:
-        # A shell that starts a program in the background may have had it ignore one of them.
+        # A shell that starts a program in the background may set SIGINT to be ignored.
         signal.signal(number, signal.default_int_handler)
-    # A forked process has the descriptor too: what ends a worker must not end who has started it.
+    # A forked process inherits the wakeup descriptor: a signal to a worker would end its parent too.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     listener = threading.Thread(target=told.listen, args=(ours,), daemon=True)
     listener.start()
@@ -125,7 +129,7 @@ def ending() -> Iterator[None]:
 
 
 def _end_by(number: int) -> None:
-    """End this process as the signal would have ended it: nobody takes an exit status of its own for a failure."""
+    """End this process by the signal itself, so that the exit status does not look like a failure."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
@@ -134,7 +138,7 @@ def _end_by(number: int) -> None:
 
 
 def _end_now(number: int | None) -> None:
-    """End this process and all that it has started, from a thread, while the main thread may be deep in a library."""
+    """Kill this process and its children from a thread, because the main thread may be stuck in a library."""
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.kill()

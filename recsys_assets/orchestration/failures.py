@@ -1,7 +1,4 @@
-"""Failures in words for people: why a step or a run failed, without Dagster's wrapping.
-
-Which of them are tried again is in `retries`.
-"""
+"""Failures in words: why a step or a run failed, without Dagster's wrapping. `retries` decides what is retried."""
 
 from collections.abc import Iterator
 
@@ -10,14 +7,14 @@ import dagster as dg
 from recsys_assets.orchestration.dagster_internals import DagsterAssetCheckFailedError, SerializableErrorInfo
 from recsys_assets.recommender.data.characters import visible
 
-# The first 20 rejected rows of a batch fit in.
+# Long enough for the first 20 rejected rows of a batch.
 _LONGEST_REASON = 4_000
 
 
 def reason(error: SerializableErrorInfo | None) -> str:
     """Why a step failed, in one paragraph: the error that the asset raised, without Dagster's wrapping.
 
-    The project's own errors are written for people and stand alone; any other has its class before it.
+    Errors of this project are written for people and stand alone. Any other error follows the name of its class.
     """
     if error is None:
         return "no reason given"
@@ -31,19 +28,19 @@ def reason(error: SerializableErrorInfo | None) -> str:
 
 
 def is_of_a_check(error: SerializableErrorInfo | None) -> bool:
-    """Whether a step failed because of an asset check, whose own result says more."""
+    """Whether a step failed because of an asset check. The result of the check then says more than the error."""
     return error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__
 
 
 def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, SerializableErrorInfo | None]]:
-    """Name and error of each step of a run that failed, the first first; steps that only could not begin left out."""
+    """Name and error of each failed step of a run, in order. Steps that never started are left out."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         if (event := entry.dagster_event) is not None:
             yield (event.step_key or "").replace("__", "/"), event.step_failure_data.error
 
 
 def causes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
-    """Why a run failed, in words: its steps, else what kept it from its first step, else Dagster's own word."""
+    """Why a run failed, in words: errors of its steps, else the error before its first step, else Dagster's message."""
     if of_steps := [f"{step}: {reason(error)}" for step, error in step_failures(instance, run.run_id)]:
         return of_steps
     logged = [entry.dagster_event for entry in instance.all_logs(run.run_id)]
@@ -56,11 +53,11 @@ def causes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
 
 
 def one_line(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """What failed, why, and what happens next.
+    """One line about a failed run: job and batches, whether it is retried, and the reason.
 
     Args:
-        instance: which knows the run.
-        run: that failed.
+        instance: the instance with the run.
+        run: the failed run.
     """
     why = causes(instance, run)
     more = f" (and {len(why) - 1} more)" if len(why) > 1 else ""

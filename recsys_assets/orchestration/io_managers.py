@@ -1,9 +1,9 @@
-"""How Dagster stores what assets return: Parquet for Narwhals lazy frames, models save and load themselves.
+"""The IO manager: stores the results of assets and loads them for other assets.
 
-A `TableWithState` is one of each, of which other assets see the table.
-
-The annotated type decides the form; `dict` means one value per batch. Each write records rows, bytes, place and data
-version. Where versions lie and how they are switched is the business of `home.versions`.
+Narwhals lazy frames are stored as Parquet; models save and load themselves. A `TableWithState` is a table for other
+assets plus a state for the asset itself. The annotated type decides the form; a `dict` holds one value per partition.
+Each write records rows, bytes, path and data version. The layout of versions and the switch of `current` are in
+`home.versions`.
 """
 
 import hashlib
@@ -30,17 +30,18 @@ from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
 
 
 def table_of(key: dg.AssetKey) -> Table | None:
-    """The declaration of the table that an asset holds; None for an asset that is no table."""
+    """The declared table of an asset; None if the asset is not a table."""
     if key.path[0] == "predictions":
         return PREDICTIONS[key.path[1]]
     return TABLES.get(key.path[-1])
 
 
 def digest(version: Path, table: Table | None) -> str:
-    """A hash of the content: equal content gives the same on either engine, whatever the order of the source's rows.
+    """A hash of the stored content, which becomes the data version.
 
-    Columns that only say where a row came from (`volatile`) do not count. Tables are stored in the order of their key,
-    so columns of numbers are hashed as they lie; anything else by its files.
+    Equal content has the same hash on both engines and for any order of the source's rows. Columns that only record
+    where a row came from (`volatile`) do not count. Tables with such columns are hashed column by column, because they
+    are stored in the order of their key; everything else is hashed file by file.
     """
     hashed = hashlib.blake2b(digest_size=16)
     columns = [name for name in table.columns if name not in table.volatile] if table else []
@@ -60,7 +61,7 @@ def _polars_scan(version: Path) -> pl.LazyFrame:
 
 
 class AssetIOManager(dg.ConfigurableIOManager):
-    """Hands assets lazy frames of the configured engine, and models."""
+    """Stores the results of assets in the home, and loads tables as lazy frames of the configured engine."""
 
     root: str
     engine: str = "polars"
@@ -68,11 +69,16 @@ class AssetIOManager(dg.ConfigurableIOManager):
 
     @property
     def store(self) -> AssetStore:
-        """The folders behind it."""
+        """The asset store behind this IO manager."""
         return AssetStore(Path(self.root))
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write a new version per partition, switch to it, record rows, bytes, place and data version."""
+        """Write a new version per partition, switch to it, and record rows, bytes, path and data version.
+
+        Raises:
+            ValueError: the value does not have exactly the partitions of the run.
+            TypeError: the value is neither a declared table nor a model.
+        """
         if obj is None:
             return
         if isinstance(obj, Mapping):
@@ -129,13 +135,14 @@ class AssetIOManager(dg.ConfigurableIOManager):
         """The upstream asset as the annotated type: a lazy frame, a model, or a dict of them by batch.
 
         Raises:
-            AssetMissingError: it was not materialized, or the Dagster instance knows no batch.
-            IndexMismatchError: users or movies were numbered anew since.
+            AssetMissingError: the asset was not materialized, or the Dagster instance knows no batch.
+            IndexMismatchError: the table was built with another id map than the present one.
+            TypeError: the annotated type is neither `nw.LazyFrame` nor a model.
         """
         wanted = context.dagster_type.typing_type
         if get_origin(wanted) is dict:
             if not context.asset_partition_keys:
-                # What is in a home is known to the instance of that home only.
+                # Only the home's own Dagster instance knows its batches. A foreign DAGSTER_HOME leads here.
                 home = Path(self.root).parent
                 raise AssetMissingError(
                     f"This Dagster instance knows no batch of {context.asset_key.to_user_string()}. Land one with "
@@ -157,7 +164,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """A table's declaration as the UI shows it."""
+    """The column schema of a declared table, for the UI."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
@@ -172,7 +179,7 @@ def column_schema(table: Table) -> dg.TableSchema:
 
 
 def stored_schema(version: Path, table: Table) -> dg.TableSchema:
-    """The schema of a stored table that has columns beyond the declared ones."""
+    """The column schema of a stored table, including its undeclared columns."""
     declared = column_schema(table).columns
     names = {column.name for column in declared}
     found = scan(version).collect_schema().items()

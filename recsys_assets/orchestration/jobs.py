@@ -1,9 +1,10 @@
-"""Jobs: what is run together."""
+"""Jobs: the assets that run together. `sensors`, `schedules` and `planning` decide when a job runs."""
 
 import dagster as dg
 
 _INGEST = dg.AssetSelection.groups("ingest")
-# Partitioned by cut-off, and by protocol: a run has one partitions definition, and that of the others is the batches.
+# A run has one partitions definition. These two groups have their own (cut-offs, protocols), so the jobs over batches
+# cannot include them.
 _BACKTEST = dg.AssetSelection.groups("backtest")
 _STUDY = dg.AssetSelection.groups("study")
 _PIPELINE = dg.AssetSelection.all() - _BACKTEST - _STUDY

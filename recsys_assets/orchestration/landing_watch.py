@@ -1,7 +1,8 @@
-"""What `landing_sensor` remembers from tick to tick, and what it decides: for which batches to ask a run.
+"""The cursor and the decisions of `landing_sensor`: for which landed batches to request a run.
 
-The cursor holds what was seen and asked for; what has been ingested is read from the event log, where each raw table
-records the fingerprint of its source. So a cursor that is lost costs hashing, and no data.
+The cursor holds the batches that were seen and requested. The event log holds the ingested ones: each raw table records
+the fingerprint of its source. A lost cursor therefore costs hashing and no data. `home.landed` lists and hashes landed
+files; the sensor itself is in `sensors`.
 """
 
 import hashlib
@@ -25,25 +26,25 @@ from recsys_assets.recommender.ingest.errors import SourceError
 RAW = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is not None]
 REQUEST_TAG = "recsys/request"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-# What looks cut off is read after all when it has not changed for this many quiet periods, so that its fault is told.
+# A file that looks truncated is read after this many quiet periods without a change, so that its fault is reported.
 _PATIENCE = 10
-# A tick that takes longer than a minute is given up by Dagster; what is not hashed yet is hashed in the next.
+# Dagster gives up a tick after a minute. The next tick hashes the remaining files.
 _HASHING_SECONDS = 20.0
-# After a fault that may pass a batch is asked for again, soon at first, at last once an hour.
+# After a temporary fault a batch is requested again: after a minute at first, then at doubled intervals up to an hour.
 _AGAIN_SECONDS, _AGAIN_AT_MOST_SECONDS = 60.0, 3_600.0
 
 
 class Seen(BaseModel):
-    """One batch as it was seen last.
+    """State of one landed batch.
 
     Attributes:
-        signature: of its files, since `since`.
-        since: seconds since 1970.
-        content: its fingerprint; empty until it is known.
-        asked: the content that a run was asked for, and not to be asked for again.
-        fault: why the last run did not read it; empty where it did.
-        faults: how many runs have failed at this content of something that may pass.
-        again_at: when the next one may be asked for.
+        signature: signature of its files.
+        since: time of the last change of the signature, in seconds since 1970.
+        content: content fingerprint; empty until the batch is hashed.
+        asked: content fingerprint of the last request, which is not repeated; empty if it is to be repeated.
+        fault: why the last run did not read the batch; empty if it did.
+        faults: number of runs that failed on this content for a temporary reason.
+        again_at: earliest time of the next request, in seconds since 1970.
     """
 
     signature: str
@@ -55,7 +56,7 @@ class Seen(BaseModel):
     again_at: float = 0.0
 
     def failed(self, fault: str, *, may_pass: bool, now: float) -> None:
-        """Take note of a run that did not read it."""
+        """Record that a run did not read the batch."""
         self.fault = fault
         if may_pass:
             self.asked, self.faults = "", self.faults + 1
@@ -63,13 +64,13 @@ class Seen(BaseModel):
 
 
 class Cursor(BaseModel):
-    """The memory of the sensor.
+    """The cursor of the sensor.
 
     Attributes:
-        batches: what lies in landing/.
-        sequence: how many requests there have been; it keeps run keys of equal content apart.
-        request: the key of the last request that is not settled yet.
-        requested: its batches.
+        batches: landed batches by name.
+        sequence: number of requests so far. It makes run keys of equal content differ.
+        request: key of the last request until it is settled; then empty.
+        requested: batches of the last request.
     """
 
     batches: dict[str, Seen] = {}
@@ -79,7 +80,7 @@ class Cursor(BaseModel):
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
-        """The cursor that was stored; an empty one where there is none that can be read."""
+        """The stored cursor; an empty cursor if there is none or if it cannot be parsed."""
         try:
             return cls.model_validate_json(text or "{}")
         except ValidationError:
@@ -88,7 +89,13 @@ class Cursor(BaseModel):
 
 @dataclass
 class Look:
-    """What one tick found: the cursor to keep, what is waited for, and what a person should know."""
+    """Result of one look at `landing/`.
+
+    Attributes:
+        cursor: the cursor to keep.
+        waiting: why batches are not read yet, one line each.
+        news: changes that a person should know, one line each.
+    """
 
     cursor: Cursor
     waiting: list[str] = field(default_factory=list)
@@ -96,13 +103,13 @@ class Look:
 
 
 def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Look:
-    """Take in what lies in landing/: what changed, what is quiet and complete, what is gone.
+    """Compare the landed files with the cursor: changed, quiet and complete, or gone.
 
     Args:
-        home: whose landing/.
-        cursor: of the tick before.
-        quiet_seconds: what has not changed for so long has stopped growing.
-        now: seconds since 1970. A clock that is set back makes everything wait anew.
+        home: the home with the landing folder.
+        cursor: cursor of the previous tick.
+        quiet_seconds: a file that has not changed for this long has stopped growing.
+        now: seconds since 1970. If the clock is set back, every quiet period starts again.
     """
     result = Look(cursor.model_copy(deep=True))
     if not home.landing.is_dir():
@@ -133,7 +140,7 @@ def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Loo
 
 
 def unread(cursor: Cursor, now: float) -> list[str]:
-    """Which batches have landed and are not read, and why, one line for each."""
+    """Why landed batches were not read, one line per batch."""
     lines = []
     for name, seen in cursor.batches.items():
         if seen.fault:
@@ -150,7 +157,7 @@ def _seen(entry: Landed, before: Seen | None, now: float) -> Seen:
 
 
 def _waiting(entry: Landed, age: float, quiet_seconds: float) -> str:
-    """Why a batch is not read yet; nothing if it may be."""
+    """Why a batch must wait; empty if it may be read."""
     if age < quiet_seconds or age <= 0:
         return f"waiting until {entry.name} has stopped growing"
     if not entry.files:
@@ -161,31 +168,31 @@ def _waiting(entry: Landed, age: float, quiet_seconds: float) -> str:
 
 
 def _hash(entry: Landed, seen: Seen) -> str:
-    """Take its fingerprint; why that could not be done, else nothing."""
+    """Hash a batch into `seen.content`; returns why that failed, or an empty string."""
     try:
         seen.content = fingerprint(entry.path)
     except (OSError, SourceError) as error:
-        # Taken away or locked since it was listed; the next tick looks again.
+        # The file was moved or locked after it was listed. The next tick tries again.
         return f"{entry.name} cannot be read: {error}"
     return ""
 
 
 def settle(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str]:
-    """After the last request has ended: note what was ingested, and when to ask again for what was not.
+    """Record the result of the last request, once its runs have ended.
 
-    A bad source is not asked for again until it changes; nor is anything whose run somebody canceled. What was read
-    together with a bad source is asked for at once, without it. After any other fault, of the disk, the settings or
-    the machine, the same is asked for again a while later.
+    - A bad source is not requested again until it changes. The same holds for batches of a canceled run.
+    - Batches that were requested together with a bad source are requested again at once, without the bad source.
+    - After any other fault (disk, settings, machine) a batch is requested again later.
 
     Returns:
-        What there is to say.
+        Messages for the log of the sensor.
     """
     if not cursor.request:
         return []
     runs = instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: cursor.request}))
     verdicts = {batch: found for run in runs for batch, found in verdicts_of(instance, run.run_id).items()}
     is_canceled = any(run.status == dg.DagsterRunStatus.CANCELED for run in runs)
-    # A check that failed has refused what was merged: a person has to say whether it is meant.
+    # A failed check refuses the merged tables. Only a person can say whether the change is meant.
     is_refused = any(is_of_a_check(error) for run in runs for _, error in step_failures(instance, run.run_id))
     fault = next((cause for run in runs for cause in causes(instance, run)), "no run was started for it")
     failed = _unread(instance, cursor)
@@ -205,9 +212,10 @@ def settle(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str
 
 
 def _unread(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
-    """The batches of the last request that it did not read; what has changed meanwhile is asked for anyway.
+    """The batches of the last request that it did not ingest.
 
-    If it read all and then failed to merge them, the last one: to read that once more brings the merge about.
+    A batch that has changed meanwhile is left out, because it is requested anyway. If the request read all batches but
+    did not merge them, the result is the last batch: reading it again leads to the merge.
     """
     requested = [name for name in cursor.requested if name in cursor.batches]
     asked = [name for name in requested if cursor.batches[name].content == cursor.batches[name].asked]
@@ -219,20 +227,20 @@ def _unread(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
 
 
 def _is_merged(instance: dg.DagsterInstance, batch: str) -> bool:
-    """Whether `ratings` was made after the batch was read."""
+    """Whether `ratings` was materialized after the batch was read."""
     records = instance.fetch_materializations(ratings.key, limit=1).records
     return bool(records) and records[0].storage_id > _last_event(instance, batch)
 
 
 def choose(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str]:
-    """The batches to ask a run for now: all with content that was not asked for, or is to be asked for again."""
+    """The batches to request a run for: new content, and content that is due to be requested again."""
     known = set(instance.get_dynamic_partitions(str(BATCHES.name)))
     wanted = []
     for name, seen in cursor.batches.items():
         if not seen.content or (seen.content == seen.asked and not seen.fault):
             continue
         if name in known and ingested_content(instance, name) == seen.content and _is_merged(instance, name):
-            # By the command line or by hand; or its files were written anew with what they held before.
+            # Another run has ingested this content, or the files were rewritten with their old content.
             seen.asked, seen.fault = seen.content, ""
         elif seen.content != seen.asked and seen.again_at <= now:
             wanted.append(name)
@@ -240,10 +248,10 @@ def choose(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str
 
 
 def request(instance: dg.DagsterInstance, cursor: Cursor, wanted: Sequence[str]) -> dg.SensorResult:
-    """One ingest run for the batches, or one per run of neighbours where they are not neighbours; marks them as asked.
+    """Request one ingest run per contiguous range of the batches, and mark the batches as requested.
 
-    Batches that have never been ingested and are not asked for now are forgotten until they change: a merge over all
-    batches would fail at them.
+    Partitions of batches that were never ingested and are not requested now are deleted until the batch changes: a
+    merge over all batches would fail on them.
     """
     known = instance.get_dynamic_partitions(str(BATCHES.name))
     aside = [name for name in known if name not in wanted and ingested_content(instance, name) is None]
@@ -276,7 +284,7 @@ def _run_requests(key: str, pieces: Sequence[Sequence[str]]) -> list[dg.RunReque
 
 
 def range_tags(batches: Sequence[str]) -> Mapping[str, str]:
-    """A range of neighbouring batches as Dagster reads it."""
+    """Run tags for a contiguous range of batches."""
     return {
         _RANGE_START: batches[0],
         _RANGE_END: batches[-1],
@@ -284,20 +292,20 @@ def range_tags(batches: Sequence[str]) -> Mapping[str, str]:
 
 
 def contiguous(known: Sequence[str], wanted: Collection[str]) -> list[list[str]]:
-    """The wanted batches in runs of neighbours, in the order in which batches became known: what a range can say."""
+    """The wanted batches split into contiguous ranges of `known`, because a run takes one range of partitions."""
     chosen = set(wanted)
     return [list(names) for is_wanted, names in groupby(known, lambda name: name in chosen) if is_wanted]
 
 
 def selections(pieces: Sequence[Sequence[str]]) -> list[list[dg.AssetKey] | None]:
-    """What to run for each piece: only the last goes on to the merge, because before it a batch may be missing."""
+    """The assets to run for each range. Only the last range includes the merge, because it needs all batches."""
     return [*([RAW] * (len(pieces) - 1)), None]
 
 
 def ingested_content(instance: dg.DagsterInstance, batch: str) -> str | None:
-    """The fingerprint of the source that all raw tables of a batch were read from.
+    """The content fingerprint that all raw tables of a batch recorded.
 
-    None where one is missing, an empty text where they do not agree.
+    None if a raw table is missing; an empty string if their fingerprints differ.
     """
     found = []
     for key in RAW:

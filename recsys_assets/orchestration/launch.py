@@ -1,4 +1,7 @@
-"""Carries out in this process what `planning` says is to be run, and goes on where a run has lost its JVM."""
+"""Executes in this process the runs that `planning` decides on, and resumes a run that has lost its JVM.
+
+`backfill` executes runs in the instance that serves the home.
+"""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +27,11 @@ from recsys_assets.orchestration.verdicts import verdicts_of
 
 @dataclass
 class Outcome:
-    """How it went.
+    """Result of `execute`.
 
     Attributes:
-        failures: what failed, in words; nothing if everything was done.
-        went_on: whether everything was done but for batches that were refused.
+        failures: failures in words; empty if everything was done.
+        went_on: whether everything was done except for refused batches.
     """
 
     failures: list[str]
@@ -37,12 +40,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ended:
-    """How one run ended.
+    """Result of one run.
 
     Attributes:
-        success: whether all of it was done.
-        refused: why, by batch that could not be read.
-        failures: what failed, in words.
+        success: whether the whole run succeeded.
+        refused: reason by refused batch.
+        failures: failures in words.
     """
 
     success: bool
@@ -53,19 +56,19 @@ class Ended:
 def execute(
     home: Home, watcher: Watcher, log: Path, chosen: Sequence[Launch] = (), again: Collection[str] = ()
 ) -> Outcome:
-    """Run what was chosen.
+    """Execute the chosen runs, or plan and execute the runs that the home needs.
 
     Args:
         home: the home to work on.
         watcher: follows the runs.
-        log: the file for everything.
-        chosen: what to run; by default what is pending is ingested and the rest is refreshed.
-        again: batches to read again and to merge, instead of either.
+        log: the log file of the runs.
+        chosen: the runs to execute. By default `plan` ingests pending batches and refreshes everything else.
+        again: batches to read again and to merge, instead of `chosen` and `plan`.
     """
     events = RunEvents(watcher, log)
     with dg.DagsterInstance.get() as instance:
         defs = dg.Definitions.merge(build_defs(home=home), dg.Definitions(loggers={LOGGER_NAME: events.logger}))
-        # No daemon may ever look at what a killed run left behind.
+        # Without a daemon, a killed run would stay STARTED for ever.
         fail_dead_runs(instance)
         assets = pipeline_assets(defs)
         events.names |= {asset.op.name: asset.key.to_user_string() for asset in assets}
@@ -79,7 +82,7 @@ def execute(
         spark = spark_resource(Settings.load(home).spark)
         attempt = partial(_attempt, defs=defs, spark=spark, instance=instance, events=events, watcher=watcher)
         refused, failures = carry_out(first, rest, attempt)
-        # Standard output is the log of the run by now.
+        # Standard output goes to the log of the run here.
         print(prune_where_possible(instance, home))
         watcher.failures = [*refused.values(), *failures]
         return Outcome(watcher.failures, went_on=bool(refused) and not failures and bool(read_batches(home)))
@@ -90,17 +93,17 @@ def carry_out(
     rest: Callable[[Collection[str], Collection[str]], list[Launch]],
     attempt: Callable[[Launch], Ended],
 ) -> tuple[Mapping[str, str], Sequence[str]]:
-    """Run one launch after the other; a batch that is refused does not keep the others out.
+    """Execute one launch after the other, without the batches that are refused on the way.
 
-    A run names all the batches that it cannot read before it fails, so what comes next is done without them.
+    A run names all batches that it cannot read before it fails, so the launches after it leave them out.
 
     Args:
-        first: what is to be run.
-        rest: what is to be run after a refusal, given the batches that were read and those that were refused.
-        attempt: runs one launch.
+        first: launches to execute.
+        rest: returns the launches after a refusal, given the batches that were read and the refused batches.
+        attempt: executes one launch.
 
     Returns:
-        Why, by batch that was refused; and what else failed, which ended it.
+        The reason by refused batch; and any other failures, which end the execution.
     """
     pending, read, refused = list(first), list[str](), dict[str, str]()
     while pending:
@@ -127,10 +130,10 @@ def _attempt(
     events: RunEvents,
     watcher: Watcher,
 ) -> Ended:
-    """One run in this process; and, where the rules of retries say so, what it left undone in another.
+    """Execute one run in this process. If `retries` allows a retry, execute its remaining steps in a new process.
 
     Raises:
-        KeyboardInterrupt: somebody ended it.
+        KeyboardInterrupt: a signal has asked the process to end.
     """
     watcher.announce(launch.title)
     job = defs.resolve_job_def(launch.job)
@@ -164,5 +167,5 @@ def _ops(job: dg.JobDefinition) -> list[dg.OpDefinition]:
 
 
 def refused_by(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
-    """Why a run did not read some of its batches, by batch."""
+    """The reason by batch that a run could not read."""
     return {batch: verdict.reason for batch, verdict in verdicts_of(instance, run_id).items()}

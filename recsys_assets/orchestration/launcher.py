@@ -1,7 +1,7 @@
-"""Launches runs as Dagster does by default, and tells run monitoring whether the process of a run still lives.
+"""Dagster's default run launcher with a health check: does the process of a run still live?
 
-Without that answer a run whose process died together with the daemon and the code server stays STARTED, and blocks the
-queue for ever.
+Without the health check, a run whose process died together with the daemon and the code server would stay STARTED and
+block the queue for ever.
 """
 
 import time
@@ -11,29 +11,32 @@ import psutil
 
 from recsys_assets.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
 
-# A process that began this much later than the run says is another one that was given the same number.
+# A process that started this much later than the run recorded its PID is another process that reused the PID.
 _CLOCK_SLACK_SECONDS = 60
-# A run is STARTED a moment before it records its process.
+# A run is STARTED a moment before it records its PID.
 _RECORDED_WITHIN_SECONDS = 60
 
 
 class ProcessCheckingRunLauncher(dg.DefaultRunLauncher):
-    """The default launcher with a health check. It sees processes of this machine only, as SQLite homes have."""
+    """The default launcher with a health check.
+
+    The health check sees processes of this machine only. That is enough, because a home with SQLite has no others.
+    """
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Whether run monitoring asks at all."""
+        """Tell run monitoring that this launcher has a health check."""
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """Running as long as the process that the run recorded lives."""
+        """The health of a run: RUNNING while the process with the recorded PID lives."""
         return worker_health(self._instance, run)
 
 
 def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunHealthResult:
-    """Whether the process that executes a started run lives, by the run's own record of it.
+    """Whether the process of a started run lives, by the PID that the run recorded.
 
-    A run that has recorded its success without being marked as successful is marked.
+    A run that recorded its success and was killed before its status was set is marked as successful.
     """
     recorded = _recorded_process(instance, run.run_id)
     if recorded is None:
@@ -46,7 +49,7 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
     if _lives(pid, when):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS):
-        # Killed after it had recorded its end and before it had set its status, which lies in another database.
+        # The process was killed between two databases: its success is recorded, but its status is not set.
         if entry.dagster_event:
             instance.run_storage.handle_run_event(run.run_id, entry.dagster_event)
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
@@ -54,10 +57,10 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
-    """Mark started runs without a living process as failed: what run monitoring does where no daemon runs.
+    """Mark started runs without a living process as failed, as run monitoring does if a daemon runs.
 
     Returns:
-        The runs that were marked.
+        The runs that were marked as failed.
     """
     started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     dead = [run for run in started if worker_health(instance, run).status == WorkerStatus.FAILED]
@@ -67,7 +70,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 
 def _recorded_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
-    """Process id, and when it was recorded (seconds since 1970), from the first event of the run that has one."""
+    """PID of a run and time of recording (seconds since 1970), from the run's first event with a PID."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     for event in events:
         found = event.dagster_event.engine_event_data.metadata.get("pid") if event.dagster_event else None

@@ -1,7 +1,8 @@
-"""One run at a time in a home: the lock that a run holds from its first step to its last.
+"""The lock of a home: one run at a time, from its first step to its last.
 
-The command line takes the same lock (`cli/run.py`); runs in its own process do not pass through these executors. The
-operating system gives the lock back when its holder dies, so a dead run never keeps a home.
+The executors here hold the lock for runs of Dagster. The command line takes the same lock in `cli/run.py`, because runs
+in its own process do not use these executors. The operating system releases the lock when its holder dies, so a killed
+run never blocks a home.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,20 +21,20 @@ from recsys_assets.orchestration.dagster_internals import (
     raise_interrupts_as,
 )
 
-# A run that waits can be terminated from the UI within this time.
+# A waiting run reacts to termination from the UI within this time.
 _POLL_SECONDS = 1.0
 
 
-# Told of the ops of a run when it begins to work.
+# Called with the ops of a run once it has the lock.
 Begin = Callable[[Iterable[dg.OpDefinition]], None]
-# Why a run that has the lock need not do anything; empty if it is to work.
+# The reason why a run that has the lock has nothing left to do; empty if it has.
 Needless = Callable[[dg.DagsterInstance, dg.DagsterRun], str]
 
 
 class LockedExecutor(dg.Executor):
-    """An executor that works only while it holds the home's lock; until then it waits.
+    """An executor that waits for the home's lock and holds it while steps run.
 
-    What it was asked for may be done by then: such a run ends well, without a step.
+    If another run has done the same work while this run waited, this run succeeds without a step.
     """
 
     def __init__(self, inner: dg.Executor, lock: Path, begin: Begin, needless: Needless) -> None:
@@ -41,23 +42,23 @@ class LockedExecutor(dg.Executor):
 
     @property
     def retries(self) -> RetryMode:
-        """Those of the executor that does the work."""
+        """The retry mode of the inner executor."""
         return self._inner.retries
 
     @property
     def step_dependency_config(self) -> StepDependencyConfig:
-        """That of the executor that does the work."""
+        """The step dependencies of the inner executor."""
         return self._inner.step_dependency_config
 
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-        """Wait for the lock, then execute what there still is to do."""
+        """Wait for the lock, then execute the plan unless its work is already done."""
         lock = FileLock(self._lock)
         if not _acquired(lock):
             message = f"Another run works on this home ({self._lock.parent}); waiting until it has ended."
             yield dg.DagsterEvent.engine_event(plan_context, message, EngineEventData())
-            # While it waits a run could not be terminated otherwise.
+            # Without this, a run could not be terminated from the UI while it waits.
             with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
                 while not _acquired(lock, _POLL_SECONDS):
                     pass
@@ -86,7 +87,7 @@ def _acquired(lock: FileLock, timeout: float = 0) -> bool:
 
 
 def is_locked(home: Home) -> bool:
-    """Whether a run works on the home: one of Dagster's, or the command line, also between two runs of its own."""
+    """Whether a run of Dagster or a command holds the home's lock. A command holds it between its runs as well."""
     lock = FileLock(home.lock)
     if not home.lock.exists():
         return False
@@ -102,13 +103,13 @@ def locked_executor(
     begin: Begin = lambda _: None,
     needless: Needless = lambda *_: "",
 ) -> dg.ExecutorDefinition:
-    """The same executor, name and configuration, behind the home's lock.
+    """An executor with the name and configuration of another executor, behind the home's lock.
 
     Args:
-        inner: does the work.
-        home: whose lock.
-        begin: called when it has the lock.
-        needless: asked before that.
+        inner: the executor that runs the steps.
+        home: the home with the lock.
+        begin: called with the run's ops once the run has the lock and has something to do.
+        needless: called once the run has the lock; returns why the run has nothing left to do, or an empty string.
     """
 
     @dg.executor(name=inner.name, config_schema=inner.config_schema.as_field(), requirements=inner.get_requirements({}))

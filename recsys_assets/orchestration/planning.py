@@ -1,6 +1,6 @@
-"""From the state of a home to runs of the jobs: which batches are to be ingested, and what has to be computed again.
+"""Plans runs from the state of a home: which batches to ingest, and which assets to compute again.
 
-The runs are executed by `launch`, or by the instance that serves the home (`backfill`).
+`launch` executes the planned runs in this process, `backfill` in the instance that serves the home.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,10 +23,10 @@ from recsys_assets.orchestration.landing_watch import contiguous, selections
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.sensors import are_of_present_ratings, unsound
 
-# More batches than this are counted, not listed.
+# A title lists up to this many batches; of more it gives the number, the first and the last.
 _NAMED = 5
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-# What follows from the promoted configuration, itself included.
+# The promoted configuration and the assets that a rollback computes again.
 _FOLLOWING = ("promoted_configuration", "serving_model", "recommendations")
 _STUDIED_PER_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
 _STUDIED_TOGETHER = ("studied_settings", "leakage_audit")
@@ -37,12 +37,12 @@ class Launch:
     """One run of a job.
 
     Attributes:
-        job: its name.
-        title: what the run does, in words.
-        batches: a range of them.
-        assets: a part of the job's; by default all.
-        config: of the run.
-        is_extra: whether what comes after it goes on if it fails.
+        job: name of the job.
+        title: one line for people about the run.
+        batches: a contiguous range of batches (or one protocol of the study).
+        assets: selected assets of the job; all by default.
+        config: run config.
+        is_extra: whether the next launch starts even if this one fails.
     """
 
     job: str
@@ -54,18 +54,18 @@ class Launch:
 
     @property
     def tags(self) -> dict[str, str]:
-        """The range of batches as Dagster reads it."""
+        """Run tags for the range of batches."""
         return {_RANGE_START: self.batches[0], _RANGE_END: self.batches[-1]} if self.batches else {}
 
 
-# Users do not wait for scores: lists by the configuration in use come first. If it cannot be fitted on the present
-# ratings, the refresh finds another one.
+# Lists by the configuration in use come first, so that users do not wait for scores. This run may fail: if the
+# configuration cannot be fitted on the present ratings, the refresh finds another one.
 _RECOMMEND = Launch(recommend.name, "Recommending by the configuration in use", is_extra=True)
 _REFRESH = Launch(refresh.name, "All batches are ingested; refreshing what follows from the ratings")
 
 
 def pipeline_assets(defs: dg.Definitions) -> list[dg.AssetsDefinition]:
-    """The assets that have code; each is one step of a run, named as its op."""
+    """The assets with code. Each is one step of a run, named after its op."""
     return [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
 
 
@@ -76,15 +76,15 @@ def plan(
     *,
     refused: Collection[str] = (),
 ) -> list[Launch]:
-    """What has to run: everything for the batches that are not ingested yet, or only what follows from `ratings`.
+    """The runs that bring a home up to date: ingest of pending batches, then everything downstream of `ratings`.
 
-    Landed batches become known to the instance. A batch counts as ingested when all its raw tables are there.
+    Landed batches get a partition in the instance. A batch counts as ingested if all its raw tables are stored.
 
     Args:
-        home: whose batches.
-        instance: which knows them.
-        assets: the pipeline's.
-        refused: batches to leave aside.
+        home: the home with the batches.
+        instance: the home's Dagster instance.
+        assets: assets of the pipeline.
+        refused: batches to leave out.
     """
     merged = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is None]
     raw = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is not None]
@@ -93,7 +93,7 @@ def plan(
     pieces = _contiguous(known, ingested)
     in_use = AssetStore(home.assets).has(["promoted_configuration"])
     if pieces:
-        # Only the last piece may go on to the merge: before it, some batch is still missing.
+        # The merge needs all batches, so only the last range includes it.
         first = [Launch(everything.name, f"Ingesting {_named(piece)}", piece, raw) for piece in pieces[:-1]]
         title = f"Ingesting {_named(pieces[-1])}"
         if in_use:
@@ -102,7 +102,7 @@ def plan(
     if not known:
         return []
     is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
-    # What failed its check is merged again, so that it is checked again: `refresh` would go on from there.
+    # Tables that failed their check are merged again, because the merge repeats the check. `refresh` would skip it.
     if is_older or _rests_on_others(home, instance) or unsound(instance):
         if in_use:
             return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
@@ -112,7 +112,7 @@ def plan(
 
 
 def merging(title: str, assets: Sequence[dg.AssetsDefinition]) -> Launch:
-    """The merge of all ingested batches and everything after it."""
+    """The merge of all ingested batches and everything downstream."""
     unmerged = [asset.key for asset in assets if asset.partitions_def is None and not _is_study(asset)]
     return Launch(everything.name, title, assets=unmerged)
 
@@ -126,7 +126,7 @@ def _is_study(asset: dg.AssetsDefinition) -> bool:
 
 
 def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
-    """Whether `ratings` was merged from other batches, or with other users left out, than it should be now."""
+    """Whether the batches, the exclusion list or the sample have changed since `ratings` was merged."""
     recorded, known = rests_on(instance), instance.get_dynamic_partitions(str(BATCHES.name))
     return bool(recorded) and recorded != merged_from(known, home, Settings.load(home))
 
@@ -134,9 +134,9 @@ def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
 def _register(
     home: Home, instance: dg.DagsterInstance, ingested: Collection[str], refused: Collection[str]
 ) -> list[str]:
-    """All known batches in their order, after the landed ones have become known, the new ones together and by name.
+    """Add partitions for new landed batches, in the order of their names, and return all known batches in order.
 
-    A batch that was never read is forgotten when it was refused or taken out of the landing folder.
+    The partition of a batch that was never read is deleted if the batch was refused or has left the landing folder.
     """
     name, landed = str(BATCHES.name), [batch for batch in home.landed_batches() if batch not in refused]
     known = instance.get_dynamic_partitions(name)
@@ -147,7 +147,7 @@ def _register(
 
 
 def _contiguous(known: Sequence[str], ingested: Collection[str]) -> list[list[str]]:
-    """The batches that are not ingested, in runs of neighbours: what one range of partitions can say."""
+    """The batches that are not ingested, split into contiguous ranges, because a run takes one range of partitions."""
     runs = groupby(known, lambda batch: batch in ingested)
     return [list(batches) for is_ingested, batches in runs if not is_ingested]
 
@@ -158,13 +158,13 @@ def _named(batches: Sequence[str]) -> str:
 
 
 def _last_written(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey]) -> list[int]:
-    """Position in the event log of each asset's newest materialization, 0 where there is none."""
+    """Position of each asset's newest materialization in the event log; 0 if there is none."""
     records = [instance.fetch_materializations(key, limit=1).records for key in keys]
     return [found[0].storage_id if found else 0 for found in records]
 
 
 def reading_again(instance: dg.DagsterInstance, batches: Collection[str]) -> list[Launch]:
-    """Reading batches that are known and merging all: one run if they are neighbours."""
+    """Launches that read known batches again and merge all batches: one launch per contiguous range."""
     pieces = contiguous(instance.get_dynamic_partitions(str(BATCHES.name)), batches)
     titled = [(f"Ingesting {_named(piece)}", piece) for piece in pieces]
     return [
@@ -181,7 +181,10 @@ def reading_the_rest(
     read: Collection[str],
     refused: Collection[str],
 ) -> list[Launch]:
-    """What is left of reading batches again after a refusal; a merge would fail at those that were never read."""
+    """The remaining launches of `reading_again` after a refusal.
+
+    The partition of a refused batch that was never read is deleted, because a merge would fail on it.
+    """
     name = str(BATCHES.name)
     for batch in set(refused) - read_batches(home):
         instance.delete_dynamic_partition(name, batch)
@@ -192,11 +195,11 @@ def reading_the_rest(
 
 
 def rollback(number: int, configuration: str) -> Launch:
-    """Going back to the configuration of an earlier promotion.
+    """The launch that goes back to the configuration of an earlier promotion.
 
     Args:
-        number: of the promotion.
-        configuration: its name.
+        number: number of the promotion.
+        configuration: name of its configuration.
     """
     return Launch(
         refresh.name,
@@ -209,7 +212,16 @@ def rollback(number: int, configuration: str) -> Launch:
 def study_of(
     protocols: Sequence[str], searches: Sequence[str], budget: int | None, *, is_reported: bool
 ) -> list[Launch]:
-    """A run per protocol, so that what is done is there when the next one is stopped; then what follows from all."""
+    """The launches of a study: one run per protocol, then the assets that need all protocols.
+
+    With one run per protocol, finished protocols are stored even if a later run is stopped.
+
+    Args:
+        protocols: names of the protocols.
+        searches: names of the searches; all if empty.
+        budget: candidates per search; the setting `study.budget` if None.
+        is_reported: whether to write the report at the end.
+    """
     knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
     config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}
 

@@ -1,13 +1,13 @@
-"""Policies of assets: how old what people look at may become. In one place, with the reason."""
+"""Freshness policies: the age at which an asset counts as late. All policies of assets are in this module."""
 
 from datetime import timedelta
 
 import dagster as dg
 
-# One missed weekly refresh is told, two are a failure.
+# One missed weekly refresh is a warning, two are a failure.
 _WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=15))
-# Only what people act on. Whatever is upstream is as old as these, and would say the same thing thirty times. A
-# backtest is run when somebody asks for it: it has no age at which it is too old.
+# Only the assets that people act on. Upstream assets have the same age and would repeat the warning thirty times. A
+# backtest runs on request, so no age is too old for it.
 _FRESH = dg.AssetSelection.assets("evaluation_scores", "recommendations")
 
 

@@ -1,4 +1,4 @@
-"""The processes that one process has started in a session of its own, and they in turn: seen and killed as one."""
+"""Kills all processes of a session: the session leader's children and their descendants."""
 
 import os
 from contextlib import suppress
@@ -7,7 +7,7 @@ import psutil
 
 
 def kill_session(leader: int) -> None:
-    """Kill all living processes of a session but the caller, whoever their parent is by now."""
+    """Kill all living processes of a session except the caller, including processes with another parent by now."""
     while left := _others_of(leader):
         for process in left:
             with suppress(psutil.NoSuchProcess):

@@ -1,7 +1,4 @@
-"""What runs need from outside: the settings, the home's folders, the Spark session.
-
-Storage of what assets return is `io_managers`.
-"""
+"""Resources of runs: settings, folders of the home, Spark session. `io_managers` stores the results of assets."""
 
 import os
 import shutil
@@ -21,7 +18,7 @@ from recsys_assets.home.settings import Settings, SparkSettings
 
 
 class HomeResource(dg.ConfigurableResource):
-    """The home folder, and a scratch folder that lives as long as the process works on the run."""
+    """The home folder, and a scratch folder that is deleted when the run's process ends."""
 
     path: str = Field(description="The home folder, absolute.")
     _scratch: Path = PrivateAttr()
@@ -33,12 +30,12 @@ class HomeResource(dg.ConfigurableResource):
 
     @property
     def scratch(self) -> Path:
-        """A folder for temporary files; gone after the run, of which several processes may run steps."""
+        """A folder for temporary files of this process, deleted after the run."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         return self._scratch
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Choose the scratch folder, and remove those that killed processes have left."""
+        """Choose the scratch folder, and delete the scratch folders of killed processes."""
         run = context.run.run_id if context.run else "no-run"
         self._scratch = self.folders.scratch / f"{run}-{os.getpid()}"
         for left in self.folders.scratch.glob("*-*-*-*-*-*"):
@@ -46,15 +43,15 @@ class HomeResource(dg.ConfigurableResource):
                 shutil.rmtree(left, ignore_errors=True)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Remove it."""
+        """Delete the scratch folder."""
         del context
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.ResourceDefinition:
-    """The resource as this home has it: a run configuration that sets one of its fields is refused.
+    """A resource without run config: a launch that sets one of its fields is refused.
 
-    Otherwise whoever can launch a run could make it write into another folder, or make Spark load other code.
+    Otherwise anybody who can launch a run could make it write to another folder, or make Spark load other code.
     """
     if isinstance(resource, dg.ConfigurableIOManager):
         return dg.IOManagerDefinition(lambda: resource, config_schema={})
@@ -68,7 +65,7 @@ def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.Re
 
 
 def settings_resource(settings: Settings) -> dg.ResourceDefinition:
-    """The settings of the home, each of which a launch may override in its run configuration."""
+    """The settings of the home as a resource. The run config of a launch may override each setting."""
 
     def overridden(context: dg.InitResourceContext) -> Settings:
         return Settings.model_validate(context.resource_config)
@@ -81,7 +78,7 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
 
 
 def _config_class(section: BaseModel) -> type[dg.Config]:
-    """A Dagster config class whose defaults are the section's present values, so that overriding one keeps the rest."""
+    """A Dagster config class with the section's present values as defaults, so that one override keeps the rest."""
     fields: dict[str, Any] = {}
     for name, knob in type(section).model_fields.items():
         value = getattr(section, name)
@@ -94,20 +91,20 @@ def _config_class(section: BaseModel) -> type[dg.Config]:
 
 
 def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
-    """The one Spark session of a process; the JVM starts when a step first asks for it."""
+    """The Spark session of a process. The JVM starts when a step first needs the session."""
     return LazyPySparkResource(
         spark_config={
             "spark.master": settings.master,
             "spark.app.name": "recsys_assets",
             "spark.driver.memory": settings.driver_memory,
             "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
-            # Times mean the same on both engines, and Parquet holds them as Polars reads them.
+            # With another time zone or Parquet type, timestamps would differ between Spark and Polars.
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
             "spark.sql.execution.arrow.pyspark.enabled": "true",
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            # Driver and executors of a local session talk over the loopback interface only.
+            # Otherwise a local session would listen on the network.
             **({"spark.driver.host": "127.0.0.1"} if settings.master.startswith("local") else {}),
             **settings.config,
         }
@@ -115,12 +112,12 @@ def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
 
 
 def start_early(spark: LazyPySparkResource, ops: Iterable[dg.OpDefinition]) -> None:
-    """Start the session beside the first steps of a run that will need it: a JVM takes seconds to start."""
+    """Start the Spark session in a thread if a step of the run needs it, because a JVM takes seconds to start."""
     if not any("spark" in op.required_resource_keys for op in ops):
         return
 
     def start() -> None:
-        # The step that needs the session meets the same error, and tells it.
+        # The step that needs the session raises the same error and reports it.
         with suppress(Exception):
             _ = spark.spark_session
 

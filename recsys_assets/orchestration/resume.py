@@ -1,6 +1,7 @@
-"""Takes a failed run of the command line up again, from failure and in a new process, where `retries` says so.
+"""Retries a failed run of the command line from failure, in a new process, if `retries` allows it.
 
-Where a daemon runs it does the same for its runs. A process whose JVM died cannot: it keeps a dead gateway.
+The daemon does the same for runs that Dagster launched. The process whose JVM died cannot retry by itself, because it
+keeps a dead gateway.
 """
 
 import subprocess
@@ -19,29 +20,29 @@ from recsys_assets.orchestration.dagster_internals import (
     ROOT_RUN_ID_TAG,
 )
 
-# A run of the command line that was ended or killed must not go on in the daemon of a home that is served meanwhile.
+# Without this tag, the daemon of a served home would retry a command's run that a person has stopped.
 NEVER_BY_A_DAEMON = {MAX_RETRIES_TAG: "0"}
 _POLL_SECONDS = 0.5
-# Less than the command itself has to end (`ending`).
+# Less than the grace period of the command itself (`ending`).
 _GRACE_SECONDS = 5.0
 
 
 def has_lost_its_jvm(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether the run failed in a way that another process may get over."""
+    """Whether the run failed because its JVM died, so that a new process may succeed."""
     run = instance.get_run_by_id(run_id)
     return run is not None and run.tags.get(RETRY_ON_ASSET_OR_OP_FAILURE_TAG) == "true"
 
 
 def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.DagsterEvent], None]) -> bool:
-    """Run what the failed run has left undone, under the home's lock, which the caller holds and hands on.
+    """Execute the steps that a failed run has left undone, in a new process that inherits the caller's home lock.
 
     Args:
-        instance: of the home that the environment names.
-        run_id: of the failed run.
-        watch: told of each event.
+        instance: Dagster instance of the home in the environment.
+        run_id: id of the failed run.
+        watch: called with each event of the new run.
 
     Returns:
-        Whether all of it was done.
+        Whether the new run succeeded.
     """
     child = start(["-m", __name__, run_id])
     again: dg.DagsterRun | None = None
@@ -63,13 +64,13 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
 
 
 def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """A Python process that holds the home's lock as well, so that nobody takes the home while it works."""
-    # The lock is the one descriptor that may be inherited.
+    """Start a Python process that inherits the home's lock, so that no other run takes the home while it works."""
+    # The lock is held by an inheritable file descriptor: with close_fds, the child would not hold it.
     return subprocess.Popen([sys.executable, "-W", "ignore", *arguments], close_fds=False)
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
-    """End the process; whatever happens it must not outlive the lock on the home."""
+    """End the process, by SIGKILL after the grace period: it must not outlive the home's lock."""
     child.terminate()
     try:
         with suppress(subprocess.TimeoutExpired):
@@ -80,7 +81,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 
 def job_again(name: str) -> dg.JobDefinition:
-    """A job of the home that the environment names, for a process whose parent holds the home's lock."""
+    """A job of the home in the environment, without lock, for a process whose parent holds the home's lock."""
     return build_defs().resolve_job_def(name).with_executor_def(dg.in_process_executor)
 
 
@@ -89,11 +90,11 @@ def _main(run_id: str) -> int:
         run = instance.get_run_by_id(run_id)
         assert run is not None
         job = dg.build_reconstructable_job(__spec__.name, job_again.__name__, reconstructable_args=(run.job_name,))
-        # The parent's logger writes to its own terminal.
+        # The logger of the parent run exists in the parent process only.
         config = {section: values for section, values in run.run_config.items() if section != "loggers"}
-        # Without the parent's range of batches, raw tables would not know what to read.
+        # Without the parent's range of batches, raw tables would not know which batches to read.
         tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
-        # By these the UI shows them as one group, and the parent process finds this run.
+        # These tags let the UI show both runs as one group, and let the parent process find this run.
         tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id, **NEVER_BY_A_DAEMON}
         options = dg.ReexecutionOptions.from_failure(run_id, instance)
         with dg.execute_job(

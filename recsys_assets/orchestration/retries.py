@@ -1,7 +1,7 @@
-"""Which failures are tried again, by what, and which never: the one place that says so.
+"""Retries: the only module that decides which failures are retried.
 
-Steps are never retried; a run is, once, where a new process can help. docs/decisions/steps-are-not-retried.md gives the
-reasons. When the sensors ask again is decided in `landing_watch`.
+A step is never retried. A run is retried once if a new process can help (docs/decisions/steps-are-not-retried.md).
+`landing_watch` decides when the sensor requests another run for a batch.
 """
 
 from collections.abc import Iterator
@@ -11,30 +11,30 @@ import dagster as dg
 from recsys_assets.errors import RecsysError
 from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-# Errors of others that a person has to mend first, beside the permanent ones of this project.
+# Errors of Dagster and Python that a retry cannot mend. Errors of this project say so themselves (`permanent`).
 _PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileNotFoundError)
-# What Py4J raises when the JVM is gone: at the call during which it died, and at each call after that. By name, so that
-# nobody imports Py4J to ask; no other part of a run talks over connections.
+# Errors that Py4J raises if the JVM dies during a call, and at each later call. Classes are compared by name, which
+# saves an import of Py4J. No other part of a run uses network connections, so the general names are safe.
 _LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"}
 
 
 def is_permanent(error: BaseException) -> bool:
-    """Whether trying again without a change by a person is in vain."""
+    """Whether a retry is useless until a person changes something."""
     return any(
         cause.permanent if isinstance(cause, RecsysError) else isinstance(cause, _PERMANENT) for cause in _chain(error)
     )
 
 
 def is_lost_jvm(error: BaseException) -> bool:
-    """Whether the JVM died under a step. Another step of the same process would meet the same dead gateway."""
+    """Whether the JVM of a step died. Every later step of the same process would fail on the same dead gateway."""
     return any(type(cause).__name__ in _LOST_JVM for cause in _chain(error))
 
 
 @dg.failure_hook(name="decide_on_retry")
 def decide_on_retry(context: dg.HookContext) -> None:
-    """Tell the daemon, by tags of the run, what to do about the failure of a step.
+    """Tell the daemon by run tags whether to retry a run whose step failed.
 
-    Untagged, a run that failed by a step is not tried again, and one whose worker died is, once.
+    Without these tags, the daemon retries a run once if its worker died, and never if a step failed.
     """
     error = context.op_exception
     if error is None or context.instance.is_ephemeral:
@@ -48,5 +48,5 @@ def decide_on_retry(context: dg.HookContext) -> None:
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        # What `raise … from None` hides was handled, and is not why it failed.
+        # An error that `raise … from None` hides was handled: it is not the cause of the failure.
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

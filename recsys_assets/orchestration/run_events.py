@@ -1,6 +1,6 @@
-"""Turns Dagster's log of a run into calls of a `Watcher`, in this process or for a run of another one.
+"""Turns Dagster's log of a run into calls of a `Watcher`, for runs in this process and in others.
 
-What people see of it belongs to `cli.progress`.
+The watcher that prints progress is `cli.progress`.
 """
 
 import logging
@@ -18,10 +18,10 @@ LOGGER_NAME = "terminal"
 
 
 class Watcher(Protocol):
-    """Who follows runs, one after the other.
+    """Follows runs, one after the other.
 
     Attributes:
-        failures: what failed, in words.
+        failures: failures in words.
     """
 
     failures: list[str]
@@ -30,41 +30,41 @@ class Watcher(Protocol):
         """The next run begins."""
 
     def begin_again(self, title: str) -> None:
-        """What failed is tried again, with what could not begin because of it."""
+        """Failed steps are retried, together with the steps that they have kept from starting."""
 
     def plan(self, n_steps: int) -> None:
-        """So many more steps are to be done."""
+        """A process is about to execute this many more steps."""
 
     def begin(self, step: str) -> None:
         """A step begins."""
 
     def end(self, *, succeeded: bool) -> None:
-        """The step that is running has ended."""
+        """The running step has ended."""
 
     def fail(self, why: str) -> None:
         """Something failed."""
 
     def note(self, level: int, message: str) -> None:
-        """The step that is running says something."""
+        """The running step logs a message."""
 
 
 class _VisibleFormatter(logging.Formatter):
-    """Messages quote rows and names of files, and somebody will look at the log with `cat`."""
+    """Makes control characters visible: messages quote rows and file names, and `cat` would send them to a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record, with signs in the place of what a terminal obeys."""
+        """Format a record, with visible signs in the place of control characters."""
         return visible(super().format(record))
 
 
 class RunEvents(logging.Handler):
-    """Dagster's records of runs in this process, and events of runs in other processes.
+    """Passes log records of runs in this process, and events of runs in other processes, to a watcher.
 
     Args:
-        watcher: is told of them.
-        log: file for every record.
+        watcher: receives the calls.
+        log: log file for every record.
 
     Attributes:
-        names: what to call a step; by default as Dagster does.
+        names: displayed name by step; by default Dagster's own name.
     """
 
     def __init__(self, watcher: Watcher, log: Path) -> None:
@@ -75,7 +75,7 @@ class RunEvents(logging.Handler):
 
     @property
     def logger(self) -> dg.LoggerDefinition:
-        """For `Definitions(loggers={LOGGER_NAME: …})`: events come here, and every record goes to the log file."""
+        """The logger for `Definitions(loggers={LOGGER_NAME: …})`: it writes the log file and calls this handler."""
 
         @dg.logger
         def terminal(_: dg.InitLoggerContext) -> logging.Logger:
@@ -88,17 +88,17 @@ class RunEvents(logging.Handler):
         return terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record of Dagster's log."""
+        """Handle one record of Dagster's log."""
         facts = record.dagster_meta  # type: ignore[attr-defined]
         event: dg.DagsterEvent | None = facts["dagster_event"]
         if event is not None:
             self.take(event)
-        # Steps that cannot begin are logged as errors of their own; the failure before them says it all.
+        # Dagster logs an error for each step that cannot start. Only the failure before them says something new.
         elif facts["step_key"] == self._running:
             self._watcher.note(record.levelno, facts["orig_message"])
 
     def take(self, event: dg.DagsterEvent) -> None:
-        """One event of a run, of this process or of another."""
+        """Handle one event of a run in this process or in another."""
         if event.event_type == dg.DagsterEventType.LOGS_CAPTURED:
             self._watcher.plan(len(event.logs_captured_data.step_keys or []))
         elif event.event_type == dg.DagsterEventType.STEP_START:
@@ -115,7 +115,7 @@ class RunEvents(logging.Handler):
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._judge(event.asset_check_evaluation_data)
         elif event.event_type == dg.DagsterEventType.RUN_FAILURE and not self._watcher.failures:
-            # Outside of any step: resources, say.
+            # The run failed outside of its steps, for example in a resource.
             failure = event.event_specific_data
             cause = failure.error if isinstance(failure, JobFailureData) else None
             self._watcher.fail(f"The run failed: {reason(cause)}")

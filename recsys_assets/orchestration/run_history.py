@@ -1,8 +1,8 @@
-"""How much of the run history a home keeps: runs, their events and logs, and the ticks of sensors and schedules.
+"""Prunes the run history of a home: runs with their events and logs, and the ticks of sensors and schedules.
 
 Sensors, staleness and checks read the newest materialization of each asset and batch, and the newest results of each
-check. These events stay when their run is deleted; they then belong to no run, as events that a person reports in the
-UI do. Dagster's own `delete_run` deletes them too, and leaves the run's database file and logs behind.
+check. These events stay when their run is deleted; they become runless, like events that a person reports in the UI.
+Dagster's own `delete_run` would delete them too, and would leave the run's database file and logs behind.
 """
 
 import logging
@@ -45,17 +45,17 @@ from recsys_assets.orchestration.dagster_internals import (
     replace_record,
 )
 
-# A tick that asked for nothing says what the next one says, and the sensors of a home make 50,000 of them a day.
+# A tick that requested nothing repeats the tick before, and the sensors of a home make 50,000 ticks a day.
 _IDLE_TICKS_KEPT = timedelta(hours=6)
 _IDLE = (TickStatus.SKIPPED.value, TickStatus.FAILURE.value)
-# Metadata that code reads back; numbers and Dagster's own facts stay as well where only facts stay.
+# Metadata that code reads back. An erased history keeps these, numbers and Dagster's own metadata.
 _READ_BACK = {SOURCE_FINGERPRINT, MERGED_FROM, RELEASE}
-# The newest event of these types tells the state of an asset.
+# The newest event of each of these types is the state of an asset.
 _OF_STATE = (
     dg.DagsterEventType.ASSET_MATERIALIZATION.value,
     dg.DagsterEventType.FRESHNESS_STATE_CHANGE.value,
 )
-# Sensors and daemons go on from the number of the last event. If it were deleted, SQLite would give it out again.
+# Sensors and daemons continue from the id of the last event. If that event were deleted, SQLite would reuse its id.
 _PLACEHOLDER = dg.EventLogEntry(
     error_info=None,
     level=logging.INFO,
@@ -66,21 +66,21 @@ _PLACEHOLDER = dg.EventLogEntry(
     job_name=RUNLESS_JOB_NAME,
     dagster_event=None,
 )
-# Below the number of variables that SQLite allows in one statement.
+# SQLite refuses a statement with too many variables.
 _IDS_PER_STATEMENT = 10_000
-# A database is rewritten when more than this share of it is free.
+# VACUUM rewrites the whole database, so it runs only if more than this share of the pages is free.
 _WORTH_SHRINKING = 0.25
 _EVENTS, _CHECKS = SqlEventLogStorageTable, AssetCheckExecutionsTable
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was deleted.
+    """Result of pruning.
 
     Attributes:
-        runs: number of runs.
-        ticks: number of ticks.
-        freed: bytes.
+        runs: number of deleted runs.
+        ticks: number of deleted ticks.
+        freed: bytes that were freed on disk.
     """
 
     runs: int
@@ -89,19 +89,21 @@ class Pruned:
 
 
 def prune_history(instance: dg.DagsterInstance, keep: HistorySettings) -> Pruned:
-    """Delete runs that ended too long ago, or before too many others, and ticks that asked for nothing.
+    """Delete old runs and ticks that requested nothing.
 
-    Runs that are not finished stay, and so do those that an unfinished run takes up. A failed run stays as long as
-    something that it made is the newest of its asset, because the sensors ask how that run ended. May be stopped at any
-    moment and done again, also while the home is served.
+    A finished run is deleted if it ended more than `keep_days` ago or is not among the newest `keep_runs`. Unfinished
+    runs and the runs that they retry stay. A failed run stays while one of its materializations is the newest of its
+    asset, because the sensors ask how that run ended. Pruning may be stopped at any moment and repeated, also while the
+    home is served.
     """
     return _Pruning(instance, keep.keep_days, keep.keep_runs).done()
 
 
 def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
-    """Prune as the home's settings say, for those who do it beside their work; what is to be told of it.
+    """Prune as the home's settings say; returns a message for the log, or an empty string.
 
-    A full disk, or a database that another process holds for long, ends nothing: it is tried again the next time.
+    A full disk or a locked database is reported in the message and raises no error, because the caller has other work
+    to finish. The next pruning tries again.
     """
     try:
         pruned = prune_history(instance, Settings.load(home).history)
@@ -113,10 +115,11 @@ def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
 
 
 def erase_history(instance: dg.DagsterInstance) -> Pruned:
-    """Delete all finished runs, all ticks, and every text and picture in what stays; no deleted byte stays in a file.
+    """Delete all finished runs, all ticks, and every text and chart in the remaining events.
 
-    What stays are the newest materialization of each asset and batch and the newest results of each check: numbers,
-    versions and what the pipeline reads back. Nothing else may use the instance meanwhile.
+    The newest materialization of each asset and batch and the newest results of each check remain, with numbers,
+    versions and the metadata that the pipeline reads back. No deleted byte stays in a file. No other process may use
+    the instance meanwhile.
 
     Raises:
         sqlite3.OperationalError: another process uses the instance.
@@ -125,10 +128,10 @@ def erase_history(instance: dg.DagsterInstance) -> Pruned:
 
 
 def erase_history_of(home: Home) -> None:
-    """Erase the run history of a home; see `erase_history`.
+    """Erase the run history of a home; `erase_history` says what remains.
 
     Raises:
-        OSError: another process uses the history.
+        OSError: another process uses the run history.
     """
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         try:
@@ -138,13 +141,13 @@ def erase_history_of(home: Home) -> None:
 
 
 class _Pruning:
-    """One time of pruning.
+    """One pruning of an instance.
 
     Args:
-        instance: whose history.
-        keep_days: for how long finished runs stay.
-        keep_runs: how many of the newest finished runs may stay.
-        facts_only: whether texts and pictures go from the events that stay, and deleted bytes from the files.
+        instance: the instance with the run history.
+        keep_days: age in days up to which finished runs stay.
+        keep_runs: number of the newest finished runs that may stay.
+        facts_only: whether to erase texts and charts from the remaining events, and deleted bytes from the files.
     """
 
     def __init__(
@@ -160,7 +163,7 @@ class _Pruning:
         self._before = self._now - timedelta(days=keep_days)
 
     def done(self) -> Pruned:
-        """Delete, in an order in which what was stopped can be done again."""
+        """Delete in an order that allows an interrupted pruning to be repeated."""
         before = _bytes_below(Path(self._instance.root_directory))
         with self._events.index_connection() as connection:
             needed = _newest_of_state(connection)
@@ -172,7 +175,7 @@ class _Pruning:
                 self._delete_evaluations(connection, run_id, evaluations)
         for run_id in expired:
             with self._runs.connect() as connection:
-                # SQLite does not delete them with the run.
+                # Dagster does not delete the tags of a run on SQLite.
                 connection.execute(RunTagsTable.delete().where(RunTagsTable.c.run_id == run_id))
             self._runs.delete_run(run_id)
             self._instance.compute_log_manager.delete_logs(prefix=[run_id])
@@ -186,7 +189,7 @@ class _Pruning:
         return Pruned(len(expired), ticks, before - _bytes_below(Path(self._instance.root_directory)))
 
     def _expired(self, needed: Collection[int]) -> list[str]:
-        """The runs to delete."""
+        """Ids of the runs to delete."""
         records = self._instance.get_run_records()
         runs = [record.dagster_run for record in records]
         kept = {
@@ -203,7 +206,7 @@ class _Pruning:
         ]
 
     def _makers(self, needed: Collection[int]) -> set[str]:
-        """The runs that events belong to."""
+        """Ids of the runs that the events belong to."""
         asked = db.select(_EVENTS.c.run_id).distinct()
         with self._events.index_connection() as connection:
             return {
@@ -219,7 +222,7 @@ class _Pruning:
         return {needed for key in keys for needed in needed_evaluations(self._instance, key)}
 
     def _delete_events(self, connection: Connection, run_id: str, needed: Collection[int]) -> None:
-        """Delete the events of a run from those across runs; the needed ones stay, without the run."""
+        """Delete the events of a run from the index of all runs. Needed events stay and become runless."""
         of_run = _EVENTS.c.run_id == run_id
         if run_id == RUNLESS_RUN_ID:
             of_run &= _EVENTS.c.timestamp < self._before
@@ -238,7 +241,7 @@ class _Pruning:
             connection.execute(AssetKeyTable.update().where(last_of_asset).values(last_run_id=None))
 
     def _take_run_away(self, connection: Connection, id_: int) -> None:
-        """Make an event one of no run; without texts and pictures where only facts stay."""
+        """Make an event runless; with `facts_only`, also erase its texts and charts."""
         stored = connection.execute(db.select(_EVENTS.c.event).where(_EVENTS.c.id == id_)).scalar_one()
         entry = dg.deserialize_value(stored, dg.EventLogEntry)
         event = entry.dagster_event
@@ -272,7 +275,10 @@ class _Pruning:
                 connection.execute(_CHECKS.update().where(_CHECKS.c.id == id_).values(**values))
 
     def _delete_ticks(self) -> int:
-        """Delete ticks; the newest one stays, because the schedule goes on from it. How many there were."""
+        """Delete old ticks and return their number.
+
+        The newest tick stays, because a schedule continues from it.
+        """
         newest = db.select(db.func.max(JobTickTable.c.id)).group_by(JobTickTable.c.selector_id)
         if self._facts_only:
             newest = newest.where(JobTickTable.c.type == InstigatorType.SCHEDULE.value)
@@ -286,10 +292,11 @@ class _Pruning:
             return int(connection.execute(deletion).rowcount)
 
     def _delete_leftovers(self) -> None:
-        """Delete databases and logs of runs that are gone, whoever deleted them, and old logs of sensors."""
+        """Delete databases and logs of deleted runs, also of runs that were deleted in the UI, and old sensor logs."""
         events, logs = self._events, self._instance.compute_log_manager
         if isinstance(events, SqliteEventLogStorage):
-            # A run is known before it has a database: the databases have to be listed first.
+            # Databases are listed before runs, because a new run exists before its database: in the other order, the
+            # database of a run that starts in between would be deleted.
             databases = [Path(events.path_for_shard(run_id)) for run_id in events.get_all_run_ids()]
             known = self._known_runs()
             for database in databases:
@@ -312,7 +319,7 @@ class _Pruning:
 
 
 def _newest_of_state(connection: Connection) -> set[int]:
-    """Ids of the newest event of each kind that tells the state of an asset or a batch of it."""
+    """Ids of the newest event per type, asset and partition, for the types that hold the state of an asset."""
     of_one = (_EVENTS.c.dagster_event_type, _EVENTS.c.asset_key, _EVENTS.c.partition)
     asked = db.select(db.func.max(_EVENTS.c.id)).where(_EVENTS.c.dagster_event_type.in_(_OF_STATE)).group_by(*of_one)
     return {id_ for (id_,) in connection.execute(asked)}
@@ -324,7 +331,7 @@ def _replace(connection: Connection, id_: int, entry: dg.EventLogEntry, **column
 
 
 def _renew_asset(connection: Connection, key: dg.AssetKey, record: dg.EventLogRecord) -> None:
-    """Replace the second copy that Dagster holds of an asset's last materialization."""
+    """Replace Dagster's second copy of an asset's last materialization."""
     of_asset = AssetKeyTable.c.asset_key == key.to_string()
     held = connection.execute(db.select(AssetKeyTable.c.last_materialization).where(of_asset)).scalar()
     if held and dg.deserialize_value(held, dg.EventLogRecord).storage_id == record.storage_id:
@@ -333,7 +340,7 @@ def _renew_asset(connection: Connection, key: dg.AssetKey, record: dg.EventLogRe
 
 
 def _facts_of(materialization: dg.AssetMaterialization) -> dg.AssetMaterialization:
-    """The same with numbers, Dagster's own facts and what is read back alone."""
+    """A materialization with only numbers, Dagster's own metadata and the metadata that code reads back."""
     numbers = (dg.IntMetadataValue, dg.FloatMetadataValue, dg.BoolMetadataValue)
     kept = {
         name: value
@@ -344,7 +351,7 @@ def _facts_of(materialization: dg.AssetMaterialization) -> dg.AssetMaterializati
 
 
 def _facts_of_evaluation(stored: str) -> str:
-    """A result of a check without what it says of single rows."""
+    """A check result without its texts about single rows."""
     entry = dg.deserialize_value(stored, dg.EventLogEntry)
     event = entry.dagster_event
     assert event is not None
@@ -379,10 +386,10 @@ def _delete_old_files(folder: Path, before: datetime) -> None:
 
 
 def _shrink(path: Path, at_any_rate: bool) -> None:
-    """Give the free pages of a SQLite database back.
+    """Free the unused pages of a SQLite database.
 
     Raises:
-        sqlite3.OperationalError: it has to be, and another process uses the database.
+        sqlite3.OperationalError: `at_any_rate` is set and another process uses the database.
     """
     with closing(sqlite3.connect(path, timeout=SQLITE_BUSY_TIMEOUT_SECONDS, isolation_level=None)) as database:
         (pages,), (free,) = (database.execute(f"PRAGMA {of}").fetchone() for of in ("page_count", "freelist_count"))
@@ -397,14 +404,14 @@ def _bytes_below(folder: Path) -> int:
     found = 0
     for place, _, names in os.walk(folder):
         for name in names:
-            # Dagster deletes files of its own at any time.
+            # Dagster may delete one of its files at any time.
             with suppress(FileNotFoundError):
                 found += os.lstat(Path(place, name)).st_size
     return found
 
 
 def _main() -> None:
-    """Prune the home that the environment names."""
+    """Prune the home of the environment (RECSYS_HOME, DAGSTER_HOME)."""
     with dg.DagsterInstance.get() as instance:
         if told := prune_where_possible(instance, Home.resolve()):
             print(told, file=sys.stderr)

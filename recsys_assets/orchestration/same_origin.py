@@ -1,8 +1,8 @@
-"""Who may drive the UI: the pages that it serves itself, and programs that are no browser.
+"""Protects the UI against cross-site requests: only its own pages, and programs that are no browser, may use it.
 
-The UI has no passwords. Without a check, any page that a person has open could send requests to it from that person's
-browser: by their own address or, after DNS rebinding, as if they came from the UI. The checks are those of OWASP's
-cheat sheet on cross-site request forgery: Host, Origin and Fetch Metadata.
+The UI has no passwords. Without checks, any open web page could send requests to the UI from a person's browser, under
+the page's own origin or, after DNS rebinding, under the UI's origin. The checks follow OWASP's cheat sheet on
+cross-site request forgery: Host, Origin and Fetch Metadata.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from starlette.websockets import WebSocketClose
 
 _GRAPHQL = "/graphql"
 _POLICY_VIOLATION = 1008
-# No other page may show the UI in a frame and have its buttons clicked, and nothing is loaded from elsewhere.
+# These headers prevent clickjacking (another page shows the UI in a frame), and content from other origins.
 _HEADERS = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -28,7 +28,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or the name localhost, is reached from this machine only."""
+    """Whether a host is a loopback address or `localhost`, which only this machine reaches."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -36,11 +36,11 @@ def is_loopback(host: str) -> bool:
 
 
 class HostNames:
-    """The names by which browsers may ask for the UI.
+    """The host names that a browser may use for the UI.
 
     Args:
         host: the address that the webserver listens on.
-        others: names under which a proxy or a forwarded port makes it known.
+        others: host names of a proxy or a forwarded port in front of the webserver.
     """
 
     def __init__(self, host: str, others: Iterable[str] = ()) -> None:
@@ -53,18 +53,18 @@ class HostNames:
             address = ipaddress.ip_address(name)
         except ValueError:
             return name.lower() in self._names
-        # A page of somebody else has a name or an address of its own; only names can be made to point here.
+        # DNS rebinding needs a name: a foreign page can make a name point here, but not an address.
         return self._is_public or address.is_loopback
 
 
 class SameOriginOnly:
-    """The app for requests of its own pages and of programs; what a foreign page makes a browser send is refused."""
+    """ASGI middleware that refuses requests of foreign pages, and passes on requests of own pages and of programs."""
 
     def __init__(self, app: ASGIApp, names: HostNames) -> None:
         self._app, self._names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or pass on; what is answered is kept to this origin."""
+        """Refuse the request with status 403, or pass it on and add the security headers to the response."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -77,7 +77,7 @@ class SameOriginOnly:
             if message["type"] == "http.response.start":
                 kept = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
-                    # A second policy beside Dagster's own: browsers keep to both.
+                    # Appended, not replaced: browsers obey this policy and Dagster's own.
                     kept.append(name, value)
             await send(message)
 
@@ -97,7 +97,7 @@ class SameOriginOnly:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
+    """The host name in a Host header, without the port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -105,13 +105,16 @@ def _name(host: str) -> str:
 
 
 def _follows_a_link(headers: Headers, scope: Scope) -> bool:
-    """Whether a browser opens the UI in a window because of a link on another page."""
+    """Whether a browser opens the UI as a page because a person followed a link on another page."""
     is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     return is_page and scope["type"] == "http" and scope["method"] == "GET"
 
 
 def _wrong_method(headers: Headers, scope: Scope) -> str | None:
-    """A GraphQL operation by GET, which browsers send across sites without Origin; its page for people is none."""
+    """Why a GraphQL request must be refused; None if it is allowed.
+
+    Browsers send GET across sites without Origin, so operations need POST. The GraphQL page for people is no operation.
+    """
     if scope["type"] == "http" and scope["path"].rstrip("/") == _GRAPHQL and scope["method"] != "POST":
         return None if "text/html" in headers.get("accept", "") else "Send GraphQL operations by POST."
     return None

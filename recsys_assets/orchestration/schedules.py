@@ -1,4 +1,4 @@
-"""When things run because of the time."""
+"""Schedules: runs that start at fixed times. `sensors` start runs after a change."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from recsys_assets.orchestration.sensors import UNFINISHED, unsound
 
 
 def build_schedules(settings: AutomationSettings) -> list[dg.ScheduleDefinition]:
-    """The schedules of a home, on or off as its settings say."""
+    """The schedules of a home. Settings say whether they are on by default."""
 
     @dg.schedule(
         job=refresh,

@@ -1,7 +1,7 @@
-"""When things run because something has changed: new data in landing/, new content of the ratings, a failed run.
+"""Sensors: requests for runs after a change (landed data, new content of the ratings), and the log of failed runs.
 
-The sensors ask; what runs is in `jobs`, what `landing_sensor` remembers and decides in `landing_watch`, which failures
-are tried again in `retries`. docs/how-to/automate.md gives the reasons.
+The jobs are in `jobs`, the cursor and decisions of `landing_sensor` in `landing_watch`, retries in `retries`,
+schedules in `schedules`. docs/how-to/automate.md gives the reasons.
 """
 
 import hashlib
@@ -28,33 +28,34 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# What `refresh` rests on. New users and movies count as well: they are recommended, and to, before any rating.
+# A change of these tables triggers a refresh. New users get recommendations, and new movies are recommended, before
+# they have a rating.
 _MERGED = ("ratings", "users", "movies")
-# Depend on all of them and come last: where they agree, they tell which content the last refresh saw.
+# The last assets of a refresh. Both depend on all merged tables, so they tell which content the last refresh used.
 _LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
-# What a run makes last that was asked for because the ratings have changed.
+# The last assets of each run that `retrain_sensor` requests.
 _ENDS = {recommend.name: _LAST[:1], refresh.name: _LAST}
-# Tag of such a run.
+# Tag of the runs that `retrain_sensor` requests.
 CONTENT_TAG = "recsys/content"
 _NOTES_SHOWN = 10
 
 
 def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDefinition]:
-    """The sensors of a home, on or off as its settings say."""
+    """The sensors of a home. Settings say whether they are on by default."""
     status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
     tick = settings.tick_seconds
 
     @dg.sensor(job=ingest, minimum_interval_seconds=tick, default_status=status)
     def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        """Asks one ingest run for everything that has landed, stopped growing and not been ingested yet."""
+        """Requests one ingest run for all landed batches that have stopped growing and are not ingested yet."""
         return watch_landing(context, home, settings.quiet_seconds)
 
     @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
-        """Asks for one refresh when the content of `ratings`, `users` or `movies` has changed.
+        """Requests one refresh when the content of `ratings`, `users` or `movies` has changed.
 
-        Before it, where a configuration is in use, for recommendations by that one, which new users need not wait long
-        for.
+        If a configuration is in use, a run of `recommend` comes first, so that new users get recommendations without
+        waiting for the refresh.
         """
         asked = watch_ratings(context, home)
         if isinstance(asked, dg.SkipReason):
@@ -82,7 +83,7 @@ def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds
     found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=now)
     cursor, wanted = found.cursor, list[str]()
     if is_busy(context.instance, home):
-        # It may be ingesting what lies here. What arrives meanwhile is asked for together, after it.
+        # The run may be ingesting these very batches. All that land meanwhile are requested together after it.
         found.waiting.append("a run is at work")
     else:
         found.news += settle(context.instance, cursor, now)
@@ -113,21 +114,21 @@ def watch_ratings(context: dg.SensorEvaluationContext, home: Home) -> dg.RunRequ
         context.update_cursor(state)
         return dg.SkipReason("the last refresh has seen these ratings")
     context.update_cursor(state)
-    # The same content may come back: the event, not the content alone, makes the key.
+    # The same content may come back later. Without the event, its run key would be taken and no run would start.
     newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
     key = f"{state}-{max(record.storage_id for record in newest if record)}"
     return dg.RunRequest(run_key=key, job_name=refresh.name, tags={CONTENT_TAG: state})
 
 
 def are_of_present_ratings(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> bool:
-    """Whether assets were made from the present content of the merged tables."""
+    """Whether the assets were materialized from the present content of the merged tables."""
     return all(_present(instance) == _made_from(instance, key) for key in keys)
 
 
 def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """Why a run that was asked for because the ratings had changed has nothing left to do; empty if it has.
+    """Why a run that `retrain_sensor` requested has nothing left to do; empty if it has.
 
-    While it waited for its turn, `recsys-assets run` may have done the same.
+    `recsys-assets run` may have done the same work while the run waited in the queue.
     """
     keys = _ENDS.get(run.job_name, ()) if CONTENT_TAG in run.tags else ()
     if not keys or not are_of_present_ratings(instance, keys):
@@ -137,9 +138,10 @@ def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 
 def unsound(instance: dg.DagsterInstance) -> str:
-    """Why nothing should be trained on the present ratings by itself; empty if their checks passed.
+    """Why no automatic run may train on the present ratings; empty if their checks passed.
 
-    A failed check stops what follows in its own run only; without this the next run would go on from there.
+    A failed check stops the downstream steps of its own run only. Without this function, the next run would train on
+    the refused ratings.
     """
     for name in _MERGED:
         record = _newest(instance, dg.AssetKey(name))
@@ -160,26 +162,26 @@ def unsound(instance: dg.DagsterInstance) -> str:
 
 
 def _has_failed(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether a run has ended without success, and none that took it up did better or is at work.
+    """Whether a run and all its retries have ended without success.
 
-    What somebody has reported in the UI, or a run that was deleted, counts for nothing.
+    False for a run that was deleted, and for a materialization that a person reported in the UI.
     """
     _, group = (instance.has_run(run_id) and instance.get_run_group(run_id)) or ("", [])
     return bool(group) and not any(run.status in (dg.DagsterRunStatus.SUCCESS, *UNFINISHED) for run in group)
 
 
 def unfinished(instance: dg.DagsterInstance) -> bool:
-    """Whether any run of this home is under way or waits for its turn."""
+    """Whether any run of this home is in progress or queued."""
     return bool(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED), limit=1))
 
 
 def is_busy(instance: dg.DagsterInstance, home: Home) -> bool:
-    """Whether anything is at work in the home; `recsys-assets run` is, also between two of its runs."""
+    """Whether a run is unfinished or a command holds the home's lock."""
     return unfinished(instance) or is_locked(home)
 
 
 def record_failure(context: dg.RunFailureSensorContext, home: Home) -> None:
-    """One line into failures.log, and into the log of the sensor."""
+    """Append one line to `failures.log` and to the log of the sensor."""
     line = one_line(context.instance, context.dagster_run)
     stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
     with home.failures.open("a", encoding="utf-8") as log:
@@ -203,11 +205,11 @@ def _data_version(instance: dg.DagsterInstance, name: str) -> str | None:
 
 
 def _present(instance: dg.DagsterInstance) -> dict[str, str | None]:
-    """The content of the merged tables."""
+    """The present data versions of the merged tables."""
     return {name: _data_version(instance, name) for name in _MERGED}
 
 
 def _made_from(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:
-    """The content of the merged tables from which an asset was made."""
+    """The data versions of the merged tables that an asset was materialized from."""
     seen = _tags(instance, key)
     return {name: seen.get(f"dagster/input_data_version/{name}") for name in _MERGED}

@@ -1,7 +1,7 @@
-"""Code server, webserver and daemon of a home; run as a module, it is the process that `serve` watches.
+"""Code server, webserver and daemon of a home. Run as a module, it is the process that `serve` watches.
 
-It does what `dagster dev` does, with another webserver. Standard input is its lifeline: when the process that holds the
-other end is gone, however it died, everything ends.
+It does the work of `dagster dev` with the project's own webserver (`webserver`). Standard input is its lifeline: when
+the process at the other end dies, in whatever way, all services end.
 """
 
 import os
@@ -21,14 +21,14 @@ from dagster import DagsterInstance
 from recsys_assets.orchestration.dagster_internals import ModuleTarget, ProxyServerManager
 from recsys_assets.orchestration.process_sessions import kill_session
 
-# The same name as in workspace.yaml and pyproject.toml: sensors keep their state under it.
+# Sensors keep their state under this name. It must equal the name in workspace.yaml and pyproject.toml.
 _LOCATION = ModuleTarget("recsys_assets.definitions", None, None, "recsys_assets")
 _LOG_LEVEL = "warning"
 _POLL_SECONDS = 1
-# By then the services have started. Sensors write a megabyte of ticks an hour.
+# The services need about this long to start. Sensors write a megabyte of ticks an hour.
 _FIRST_PRUNED_AFTER_SECONDS = 30
 _PRUNED_EVERY_SECONDS = 3600
-# Webserver and daemon end within two or three seconds where they can.
+# Webserver and daemon usually end within two or three seconds.
 _GRACE_SECONDS = 10
 
 
@@ -36,15 +36,15 @@ def main(listening: Sequence[str]) -> int:
     """Run the services until one of them ends or a signal comes.
 
     Args:
-        listening: the arguments of `recsys_assets.orchestration.webserver` about addresses.
+        listening: address arguments for `recsys_assets.orchestration.webserver`.
 
     Returns:
-        0 after a signal, else the status of the service that has ended by itself.
+        0 after a signal, else the exit status of the service that ended by itself.
     """
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, signal.default_int_handler)
     threading.Thread(target=_end_with_the_holder_of_the_lifeline, daemon=True).start()
-    # As under `dagster dev`: errors in the code location are told without Dagster's own frames.
+    # Dagster then reports errors of the code location without its own stack frames, as under `dagster dev`.
     os.environ["DAGSTER_IS_DEV_CLI"] = "1"
     try:
         with (
@@ -69,7 +69,7 @@ def _run(services: Sequence[Sequence[str]]) -> int:
     try:
         while True:
             if time.monotonic() >= due and (pruning is None or pruning.poll() is not None):
-                # In a process of its own: what it imports would stay in memory.
+                # Pruning runs in a separate process, because its imports would stay in the memory of this one.
                 pruning, due = (
                     _started(["-m", "recsys_assets.orchestration.run_history"]),
                     time.monotonic() + _PRUNED_EVERY_SECONDS,
@@ -94,8 +94,8 @@ def _started(module: Sequence[str]) -> "subprocess.Popen[bytes]":
 def _end_with_the_holder_of_the_lifeline() -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    # Nobody is left who would kill what does not end, such as the worker of a run: as after a power cut, the next
-    # start takes it up.
+    # No process is left to kill a service that does not end, or the worker of a run. The next `serve` retries killed
+    # runs, as after a power cut.
     kill_session(os.getpid())
     os.killpg(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,7 @@
-"""Takes a batch out of a home: its source, its raw tables, and what Dagster knows of it."""
+"""Removes a batch from a home: its landed file, its raw tables and its partition.
+
+Landed files are moved by `home.landing`. `planning` merges the remaining batches.
+"""
 
 from pathlib import Path
 
@@ -13,9 +16,9 @@ from recsys_assets.orchestration.partitions import BATCHES
 
 
 def read_once(home: Home) -> set[str]:
-    """The batches of which any raw table is stored, or which `ratings` was merged from.
+    """The batches that have a raw table in the store, or that `ratings` was merged from.
 
-    A removal that was killed on its way may leave no more than one of these.
+    Both count, because a removal that was killed may have left only one of these traces.
     """
     stored = {name for asset in RAW_TABLES for name in AssetStore(home.assets).batches([asset])}
     home.prepare()
@@ -24,11 +27,12 @@ def read_once(home: Home) -> set[str]:
 
 
 def take_out(home: Home, batch: str) -> Path | None:
-    """Move what landed aside, make Dagster forget the batch, delete its raw tables; in this order, so that what is
-    interrupted can be done again.
+    """Move the landed file aside, delete the batch's partition, then delete its raw tables.
+
+    This order allows an interrupted removal to be repeated.
 
     Returns:
-        Where lies what landed; None where nothing of that name lay in landing/.
+        New path of the landed file; None if `landing/` has no file of that name.
     """
     with changing(home):
         moved_to = move_out(home, batch) if batch in home.landed_batches() else None

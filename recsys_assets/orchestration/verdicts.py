@@ -1,7 +1,8 @@
-"""Why batches were not read: the run that was to read them records it in the event log, for whoever asked for the run.
+"""Verdicts: why a run could not read some of its batches.
 
-One batch must not keep the others out. So a run names every batch that it cannot read before it fails, and what comes
-next is one run without them.
+A run records its verdicts in the event log, where `landing_watch` and the command line read them. One bad batch must
+not keep the others out: a run names every batch that it cannot read before it fails, so that one more run without them
+is enough. Batches are judged in `home.batches`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ import dagster as dg
 from recsys_assets.recommender.ingest.errors import SourceError
 
 _REASON, _MAY_PASS = "why it was not read", "may be read later as it is"
-# More batches than this are counted, not listed.
+# An error message lists this many batches and counts the rest.
 _TOLD = 20
 Read = TypeVar("Read")
 
@@ -23,8 +24,8 @@ class Verdict:
     """Why a batch was not read.
 
     Attributes:
-        reason: in words, with the name of the batch.
-        may_pass: whether the same content may be read another time: it is not the source that is bad.
+        reason: the reason in words, with the name of the batch.
+        may_pass: whether the fault may be temporary, so that the same content may be read later.
     """
 
     reason: str
@@ -32,14 +33,14 @@ class Verdict:
 
     @classmethod
     def of(cls, batch: str, error: Exception) -> "Verdict":
-        """A bad source stays bad; whatever else happens to a batch may be the disk, a mount, or a right to read."""
+        """A bad source stays bad. Any other error may be temporary: the disk, a mount, a missing permission."""
         if isinstance(error, SourceError):
             return cls(str(error), may_pass=False)
         return cls(f"Batch {batch}: {type(error).__name__}: {error}", may_pass=True)
 
 
 class UnreadBatchesError(SourceError):
-    """Some batches of a run were not read; nothing of any batch was stored in its step."""
+    """Some batches of a run could not be read. The step stored nothing of any batch."""
 
     def __init__(self, verdicts: Iterable[Verdict]) -> None:
         reasons = [verdict.reason for verdict in verdicts]
@@ -48,10 +49,10 @@ class UnreadBatchesError(SourceError):
 
 
 def read_each(context: dg.AssetExecutionContext, read: Callable[[str], Read]) -> dict[str, Read]:
-    """What is read of each batch of the run.
+    """The result of `read` for each batch of the run.
 
     Raises:
-        UnreadBatchesError: of those that cannot be read, each of which is recorded.
+        UnreadBatchesError: some batches cannot be read. The event log then holds a verdict on each of them.
     """
     done, verdicts = {}, {}
     for batch in context.partition_keys:
@@ -70,7 +71,7 @@ def read_each(context: dg.AssetExecutionContext, read: Callable[[str], Read]) ->
 
 
 def verdicts_of(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Verdict]:
-    """The batches that a run could not read, by name."""
+    """The verdicts of a run by batch."""
     found = {}
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION):
         observation = entry.asset_observation

@@ -1,6 +1,6 @@
-"""Dagster's webserver behind the checks of `same_origin`; run as a module, it is one process of `serve`.
+"""Dagster's webserver behind the checks of `same_origin`. Run as a module, it is one process of `serve`.
 
-Dagster's own command would obey any web page, and would upload the logs of the instance.
+Dagster's own command `dagster-webserver` would obey requests from any web page, and would upload the instance's logs.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from recsys_assets.orchestration.dagster_internals import (
 )
 from recsys_assets.orchestration.same_origin import HostNames, SameOriginOnly
 
-# How often the UI asks for news, as `dagster dev` sets it.
+# Interval at which the UI polls for events; the value of `dagster dev`.
 _POLL_MILLISECONDS = 2000
-# A browser that is open keeps its connection; without a limit the server would wait for it.
+# An open browser keeps its connection: without a limit the server would wait for it and never end.
 _GRACE_SECONDS = 3
 
 
 def guarded(context: IWorkspaceProcessContext, names: HostNames) -> SameOriginOnly:
-    """The UI's app as it is served."""
+    """Dagster's web app behind the checks of `same_origin`."""
     return SameOriginOnly(create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS), names)
 
 
 def main() -> None:
-    """Serve the instance of DAGSTER_HOME until a signal ends it."""
+    """Serve the instance of DAGSTER_HOME until a signal arrives."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)

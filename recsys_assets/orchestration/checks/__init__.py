@@ -1,7 +1,8 @@
-"""Asset checks: what must hold of a materialized asset; a broken rule of severity ERROR stops what follows in the run.
+"""Asset checks: the rules that a materialized asset must keep.
 
-The rules follow from the declared tables and are computed by `recommender.quality`; here is what is checked when, and
-what it is compared with. Each result says what was found, what was expected and what is allowed.
+A broken rule of severity ERROR stops the downstream steps of the run. Each result reports the actual value, the
+expected value and the threshold. The rules are computed by `recommender.evaluation.quality`. The modules here decide
+when an asset is checked and which earlier state it is compared with.
 """
 
 from recsys_assets.orchestration.checks import declared, segments

@@ -1,7 +1,8 @@
-"""Whether every stored table and model is as declared: a factory makes the checks from the declarations.
+"""The asset check `sound`: is every stored table and model as declared?
 
-One step checks several assets, which must not depend on each other: docs/decisions/grouped-checks.md gives the reason.
-Stored tables are read with Polars on either engine, because a check should not wait for a cluster.
+A factory makes the checks from the declared tables and the registry. One step checks several assets, which must not
+depend on each other (docs/decisions/grouped-checks.md). Checks read stored tables with Polars, also if the engine is
+Spark, because a check should not wait for a cluster.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,19 +30,19 @@ from recsys_assets.recommender.registry import ENTRIES, Task
 
 NAME = "sound"
 _INDEXED = ("users", "movies")
-# A table that loses rows takes everything after it along, so only the first ones are compared with the last good state.
+# Only these tables are compared with their last good size. A loss of rows in one of them shrinks all downstream tables.
 _ARE_NOT_TO_SHRINK = {"users", "movies", "ratings"}
 _RAW = ("raw_ratings", "raw_users", "raw_movies")
 _PARENTS = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
 
 
-# What was found, and what later checks are compared with.
+# The findings of a check, and the facts that later checks are compared with.
 Found = tuple[list[Finding], dict[str, object]]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What the checks of one step read."""
+    """The stored assets and the settings that the checks of one step read."""
 
     store: AssetStore
     settings: Settings
@@ -56,7 +57,7 @@ class Stored:
         return {name: row_count(self.table(name)) for name in _INDEXED}
 
     def rejected(self) -> tuple[dict[str, int], dict[str, int]]:
-        """By batch, the rejected rows where there are any, and the accepted rows of all tables of those batches."""
+        """Number of rejected rows and number of accepted rows, for each batch that has rejected rows."""
         rejected = {
             batch: row_count(self.table("rejected_rows", batch)) for batch in self.store.batches(["rejected_rows"])
         }
@@ -74,7 +75,7 @@ def _declared_findings(stored: Stored, key: dg.AssetKey, table: Table, before: M
         rows_before = before.get("rows")
         known = rows_before if isinstance(rows_before, int) else None
         findings += quality.drop_finding(rows, known, max_drop=stored.settings.checks.max_row_drop)
-    # Of a table with other columns than declared, nothing more can be said.
+    # Further rules would fail on a table that lacks declared columns.
     if findings[0].passed and name in _FURTHER:
         more, further = _FURTHER[name](stored, before)
         findings, facts = findings + more, facts | further
@@ -129,7 +130,7 @@ _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
 
 
 def parameters(part: object, name: str = "") -> dict[str, np.ndarray]:
-    """The numbers that a model consists of, its parts' included."""
+    """The numeric parameters of a model and of its parts, by name."""
     match part:
         case np.ndarray() | float():
             return {name: np.asarray(part)}
@@ -159,7 +160,7 @@ def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) ->
 
 
 def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefinition:
-    """The check `sound` of each of these assets, in one step; none of them depends on another."""
+    """The checks `sound` of several assets in one step. No asset may depend on another one of them."""
     keys = [dg.AssetKey.from_coercible(asset) for asset in assets]
 
     @dg.multi_asset_check(
@@ -179,7 +180,7 @@ def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefin
 
 
 def sound_by_layer(step: str, keys: Collection[dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
-    """The same for assets of which some depend on others, however indirectly: a step for each layer of them."""
+    """The checks `sound` of assets that depend on each other: one step per layer of the asset graph."""
 
     @cache
     def layer(key: dg.AssetKey) -> int:
@@ -214,7 +215,7 @@ CHECKS = [
     sound("user_features", ["user_features"]),
     sound("user_clusters", ["user_clusters"]),
     sound("cut_in_time", ["train_ratings", "test_ratings"]),
-    # Case study B has steps of its own: where it cannot be done, recommendations are made all the same.
+    # Case study B has separate steps, so that recommendations are made even if its checks fail.
     sound("user_partition", ["user_partition"]),
     sound("latest_ratings", ["train_histories", "train_responses", "test_histories", "test_responses"]),
     sound("cluster_ratings", ["cluster_ratings"]),
@@ -228,7 +229,7 @@ CHECKS = [
     sound("evaluation_scores", ["evaluation_scores"]),
     sound("serving_model", ["serving_model"]),
     sound("recommendations", ["recommendations"]),
-    # Made last, and only looked at: nothing that is recommended waits for them.
+    # These tables only feed charts: recommendations do not wait for their checks.
     sound("overviews", ["cluster_sweep", "segment_movies", "segment_shares"]),
     sound("published_folds", ["published_folds"]),
     sound("study", ["studied_settings", "leakage_audit", "segment_sweep"]),

@@ -1,4 +1,7 @@
-"""From findings to the results of asset checks, and the last good state that later ones are compared with."""
+"""Turns findings into results of asset checks, and reads the last good state from earlier results.
+
+The rules themselves are in `declared` and `segments`.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,17 +12,17 @@ from recsys_assets.orchestration.dagster_internals import AssetCheckExecutionRec
 from recsys_assets.recommender.evaluation.quality import Finding
 
 FACTS = "facts"
-# Bad states since the last good one; more than this in a row, and there is nothing to compare with.
+# Number of results that are searched for the last good one.
 _LOOKED_BACK = 50
 
 
 def check_result(key: dg.AssetCheckKey, findings: Sequence[Finding], facts: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """One result for all rules of an asset: ERROR if a severe one is broken, WARN if only others are.
+    """One result for all rules of an asset: ERROR if a severe rule is broken, WARN if only other rules are broken.
 
     Args:
-        key: the check.
-        findings: at least one.
-        facts: what later checks are compared with; JSON values.
+        key: key of the check.
+        findings: one finding per rule; at least one.
+        facts: JSON values that later checks are compared with.
     """
     broken = [finding for finding in findings if not finding.passed]
     severe = any(finding.severe for finding in broken)
@@ -63,9 +66,9 @@ def _shown(value: float | str) -> str:
 
 
 def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapping[str, Any]:
-    """The facts of the newest result of a check that broke no severe rule; empty where there is none.
+    """The facts of the newest result of a check that broke no severe rule; empty if there is none.
 
-    The newest materialization would not do: after a bad one, the next bad one would look unchanged.
+    Results that broke a severe rule are skipped: otherwise a second bad materialization would look unchanged.
     """
     for evaluation in filter(_is_good, _evaluations(instance, key)):
         facts = evaluation.metadata.get(FACTS)
@@ -74,7 +77,7 @@ def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapp
 
 
 def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> bool | None:
-    """Whether a check broke no severe rule when it looked at what its asset holds now; None where it has not."""
+    """Whether the newest materialization broke no severe rule of a check; None if it was not checked."""
     newest = instance.fetch_materializations(key.asset_key, limit=1).records
     for evaluation in _evaluations(instance, key) if newest else ():
         target = evaluation.target_materialization_data

@@ -1,4 +1,4 @@
-"""What must hold of segments beyond their declared tables: affinities are shares, and every rating is counted once."""
+"""Asset checks of segments beyond the declared tables: affinities are shares, and every rating is counted once."""
 
 import dagster as dg
 import narwhals as nw
@@ -7,13 +7,13 @@ from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.models.segments import SegmentModel
 
-# Affinities are float32: the sum of 20 of them is off by less than this.
+# Affinities are float32: the rounding error of a sum of 20 affinities is smaller than this.
 _ROUNDING = 1e-5
 
 
 @dg.asset_check(asset="user_segments", blocking=True)
 def affinities_sum_to_one(user_segments: nw.LazyFrame) -> dg.AssetCheckResult:
-    """Each user's affinities are shares: they sum to one."""
+    """The affinities of each user sum to 1."""
     error = segments.largest_affinity_error(user_segments)
     return dg.AssetCheckResult(
         passed=error <= _ROUNDING,
@@ -25,7 +25,7 @@ def affinities_sum_to_one(user_segments: nw.LazyFrame) -> dg.AssetCheckResult:
     asset="segment_ratings", additional_ins={"train_histories": dg.AssetIn("train_histories")}, blocking=True
 )
 def counts_sum_to_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.LazyFrame) -> dg.AssetCheckResult:
-    """Every rating in the train users' histories is counted in exactly one (segment, movie)."""
+    """Every rating of the train users' histories is counted in exactly one (segment, movie) pair."""
     counted, expected = segments.counted_ratings(segment_ratings, train_histories)
     return dg.AssetCheckResult(
         passed=counted == expected, metadata={"actual": counted, "expected": expected, "threshold": 0}
@@ -39,7 +39,10 @@ def counts_sum_to_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.Laz
 def empty_cells(
     segment_ratings: nw.LazyFrame, segment_model: SegmentModel, movies: nw.LazyFrame
 ) -> dg.AssetCheckResult:
-    """How many (segment, movie) pairs nobody has rated: there the segment's mean predicts nothing. Informs only."""
+    """Number of (segment, movie) pairs without a rating, for which the segment's mean predicts nothing.
+
+    This check informs: it warns only if no pair has a rating.
+    """
     n_movies = row_count(movies)
     empty = segments.empty_cells(segment_ratings, n_segments=segment_model.n_segments, n_movies=n_movies)
     cells = segment_model.n_segments * n_movies
