@@ -1,1 +1,1 @@
-"""What models learn from beside single ratings: sparse matrices, and users grouped by their attributes."""
+"""Features between the tables and the models: scaled user attributes, K-means clusters of users, and CSR matrices."""

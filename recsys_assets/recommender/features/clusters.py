@@ -1,7 +1,7 @@
-"""Users clustered by their attributes: scaled features, K-means over a range of K, the chosen clustering.
+"""Clusters users by their attributes: scaled features, K-means over a range of K, and the chosen clustering.
 
-Attributes of users are small (one row per user), so scikit-learn does it on every engine and gives the same clusters
-on each.
+Segments, which group users by taste, are in `models/segments`. User attributes are one row per user, so scikit-learn
+clusters them on either engine, with the same result.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,25 +17,34 @@ if TYPE_CHECKING:
     from sklearn.cluster import KMeans
 
 ZIP_CODE = "zip_code"
-# More columns cost time in every model that knows the users' attributes, and hardly anybody is in them.
+# Most one-hot columns per attribute. More would cost time in every model with user attributes, for values that hardly
+# any user has.
 _MAX_VALUES = 50
-# By this number of users MovieLens 1M is told, where "auto" clusters as case study A did.
+# Number of users by which "auto" recognises MovieLens 1M, and clusters as case study A did.
 _CASE_STUDY_USERS = 6_040
 Weigh = Literal["auto", "attributes", "columns"]
 
 
 def user_features(users: nw.LazyFrame, *, log: Callable[[str], None] = lambda _: None) -> pl.DataFrame:
-    """Attributes as numbers: the table `user_features`, one row per user.
+    """Encode user attributes as numbers: the table `user_features`, one row per user.
+
+    A number is scaled to mean 0 and variance 1; a missing one becomes the mean. Every other attribute is one-hot
+    encoded; a missing value is all zeros. `zip_code` is encoded by its first digit, the postal region. Left out are
+    attributes with a single value, values that only one user has, and all but the 50 most frequent values of an
+    attribute.
+
+    Case study A scaled the whole zip code and the user id as if they were quantities. Distances between them are
+    arbitrary and drown the other attributes, so the id is left out here.
 
     Args:
-        users: user, user_id and any attribute columns. Numbers are scaled to mean 0 and variance 1 (a missing one
-            becomes the mean), all else is one-hot encoded (a missing value is all zeros), `zip_code` by its first
-            digit, the postal region. A column with a single value tells nothing and is left out; so are values that
-            only one user has, and of others all but the 50 most frequent of a column.
-        log: called with a line per column of which values are left out.
+        users: user, user_id and any attribute columns.
+        log: called with one line per attribute of which values are left out.
 
-    Case study A scaled the whole zip code and the user id as if they were quantities. Neither is one: distances
-    between them are arbitrary and drown the rest, so the id is left out and the zip code is taken as a region.
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> users = pl.DataFrame({"user": [0, 1, 2, 3], "user_id": list("abcd"), "gender": ["F", "M", "F", "M"]})
+        >>> user_features(lazy(users)).rows()
+        [(0, 1.0, 0.0), (1, 0.0, 1.0), (2, 1.0, 0.0), (3, 0.0, 1.0)]
     """
     table = to_polars(users.drop("user_id")).sort("user")
     attributes = [name for name in table.columns if name != "user"]
@@ -72,9 +81,9 @@ def _one_hot(texts: pl.DataFrame, log: Callable[[str], None]) -> pl.DataFrame:
 
 
 def _shared(attribute: pl.Series) -> pl.Series:
-    """The values that at least two users share, in order; of many the most frequent ones.
+    """Return the most frequent values that at least two users share, sorted.
 
-    What tells one user from all others, as a name or an e-mail does, says nothing of others.
+    A value of one user alone, such as a name or an e-mail address, says nothing about other users.
     """
     counted = attribute.drop_nulls().alias("value").value_counts(name="n").filter(pl.col("n") > 1)
     return counted.sort("n", "value", descending=[True, False]).head(_MAX_VALUES)["value"].sort()
@@ -90,21 +99,24 @@ def sweep(
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
-    """SSE and silhouette of K-means for each K: the table `cluster_sweep`.
+    """Compute SSE and silhouette of K-means for each K: the table `cluster_sweep`.
 
     Args:
         features: user and feature columns.
-        k_values: numbers of clusters; those above the number of distinct users' features are left out.
-        silhouette_sample: users the silhouette is computed on; time and memory grow with their square (8,000: 256 MB).
-        n_init: K-means starts per K, the best kept.
+        k_values: numbers of clusters. Those above the number of distinct feature vectors are skipped.
+        silhouette_sample: number of users that the silhouette is computed on. Time and memory grow with its square;
+            8,000 users take 256 MB.
+        n_init: K-means starts per K; the best is kept.
         weigh: see `assign`.
+        seed: seed of K-means and of the sample.
+        log: called with one line per K.
     """
     from sklearn.metrics import pairwise_distances, silhouette_score
 
     matrix, users = _matrix(features, weigh)
     distinct = len(np.unique(matrix, axis=0))
     sample = _sample(users, silhouette_sample, seed)
-    # Once for all K: they are the costly part of a silhouette.
+    # Distances are the costly part of a silhouette, so they are computed once for all K.
     distances = pairwise_distances(matrix[sample].astype(np.float32))
     np.fill_diagonal(distances, 0)
     rows = []
@@ -120,7 +132,7 @@ def sweep(
 
 
 def silhouette_choice(cluster_sweep: pl.DataFrame) -> int | None:
-    """The K of highest silhouette; None where no K has one."""
+    """Return the K with the highest silhouette; None if no K has one."""
     known = cluster_sweep.drop_nulls("silhouette").sort("silhouette", "k", descending=[True, False])
     return int(known["k"][0]) if len(known) else None
 
@@ -128,19 +140,20 @@ def silhouette_choice(cluster_sweep: pl.DataFrame) -> int | None:
 def assign(
     features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, weigh: Weigh = "auto", seed: int = 0
 ) -> pl.DataFrame:
-    """Each user's K-means cluster: the table `user_clusters`. Without any feature, one cluster holds everybody.
+    """Assign each user to a K-means cluster: the table `user_clusters`.
 
-    Clusters are numbered by size, the largest first, so that their numbers do not depend on how K-means started.
+    Clusters are numbered by size, the largest first, so that the numbers do not depend on the starts of K-means.
+    Without features, one cluster holds all users.
 
     Args:
         features: user and feature columns.
         k: number of clusters.
-        n_init: K-means starts, the best kept.
-        weigh: `columns`: each feature counts as it is, as in case study A, and an attribute of many values hardly tells
-            clusters apart. `attributes`: the features of an attribute are divided by their largest standard deviation
-            in any direction, so that each attribute weighs alike (multiple factor analysis, Escofier & Pagès 1994).
-            `auto`: columns for exactly as many users as MovieLens 1M has, else attributes.
-        seed: of K-means.
+        n_init: K-means starts; the best is kept.
+        weigh: `columns`: features are used as they are, as in case study A; an attribute with many values then hardly
+            separates clusters. `attributes`: the features of each attribute are divided by their largest standard
+            deviation in any direction, so that all attributes weigh alike (multiple factor analysis, Escofier and Pagès
+            1994). `auto`: `columns` if there are exactly as many users as in MovieLens 1M, else `attributes`.
+        seed: seed of K-means.
     """
     matrix, users = _matrix(features, weigh)
     distinct = len(np.unique(matrix, axis=0))
@@ -154,7 +167,7 @@ def assign(
 
 def _matrix(features: nw.LazyFrame, weigh: Weigh) -> tuple[np.ndarray, np.ndarray]:
     table = to_polars(features).sort("user")
-    # Without any feature everybody is alike: one constant column says so to K-means, which refuses none.
+    # K-means refuses a matrix without columns. One constant column says that all users are alike.
     values = table.drop("user").to_numpy() if table.width > 1 else np.zeros((len(table), 1))
     matrix = np.ascontiguousarray(values, np.float64)
     as_in_case_study = len(table) == _CASE_STUDY_USERS if weigh == "auto" else weigh == "columns"

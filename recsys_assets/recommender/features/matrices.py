@@ -1,6 +1,6 @@
-"""Sparse matrices from tables: the one place where ratings leave the relational world for SciPy.
+"""Builds CSR matrices from tables: the only place where ratings leave the relational world for SciPy.
 
-Which rows go in is decided by the stage that calls; what is done with the matrix belongs to that stage as well.
+The caller chooses the rows and works with the matrix.
 """
 
 import narwhals as nw
@@ -14,19 +14,27 @@ from recsys_assets.recommender.data.frames import to_polars
 def user_movie_matrix(
     ratings: nw.LazyFrame, *, n_movies: int, values: str = "rating"
 ) -> tuple[np.ndarray, sparse.csr_array]:
-    """The column `values` as a matrix of users by movies.
+    """Return the column `values` as a CSR matrix of users by movies.
 
     Args:
-        ratings: one row per (user, movie), in any order, from either engine.
-        n_movies: size of the catalogue; a movie nobody rated keeps its empty column.
-        values: the column the cells hold. A value of 0 is stored, so that the structure says who rated what.
+        ratings: one row per (user, movie), in any order, on either engine.
+        n_movies: size of the catalogue. A movie without rating has an empty column.
+        values: column that fills the cells. A value of 0 is stored explicitly, so that the structure says who rated
+            what.
 
     Returns:
-        The users that have rows (int32, ascending) and the float32 CSR matrix of shape (len(users), n_movies) with one
-        row per such user, column indices ascending within a row.
+        The users with a row (int32, ascending), and the float32 CSR matrix of shape (len(users), n_movies) with one row
+        per such user. Column indices ascend within a row.
 
     Raises:
-        ValueError: a movie lies outside 0 to n_movies - 1.
+        ValueError: a movie number is outside 0 to n_movies - 1.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> ratings = pl.DataFrame({"user": [7, 3, 7], "movie": [2, 0, 0], "rating": [4.0, 5.0, 1.0]})
+        >>> users, matrix = user_movie_matrix(lazy(ratings), n_movies=3)
+        >>> users.tolist(), matrix.toarray().tolist()
+        ([3, 7], [[5.0, 0.0, 0.0], [1.0, 0.0, 4.0]])
     """
     cells = (
         to_polars(ratings, "user", "movie", values)
@@ -45,15 +53,15 @@ def user_movie_matrix(
 
 
 def mean_rating(rated: sparse.csr_array) -> float:
-    """The mean of the stored cells; 0 where there are none, for then any level will do."""
+    """Return the mean of the stored cells; 0 if there are none, where any level does."""
     return float(rated.data.sum(dtype=np.float64)) / max(rated.nnz, 1)
 
 
 def membership(lists: pl.Series) -> sparse.csr_array:
-    """Which row's list holds which value: ones, shape (rows, different values), the values in order.
+    """Encode lists as a CSR matrix of ones, shape (rows, distinct values), with the values in sorted order.
 
     Args:
-        lists: of lists; null where nothing is known.
+        lists: one list per row; null where nothing is known.
     """
     named = pl.DataFrame({"value": lists.list.unique()}).with_row_index("row").explode("value").drop_nulls("value")
     row, column = named["row"].to_numpy(), named["value"].rank("dense").to_numpy().astype(np.int64) - 1

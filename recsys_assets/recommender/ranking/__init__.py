@@ -1,1 +1,1 @@
-"""From scores of a model to ranks and lists, and to the reasons for them."""
+"""Turns the scores of a model into ranks and lists, and names the ratings behind each recommendation."""

@@ -1,7 +1,7 @@
-"""Models that rank: what one gives, the place of given movies among all that a user has not rated, and the first ones.
+"""Rankers: the ranks of given movies among a user's unrated movies, and the top-N list.
 
-Models differ only in how they score the movies for a user. From the same scores follow the places that top-N metrics
-are computed from and the lists that users are shown.
+Ranking models differ only in how they score all movies for a user. Top-N metrics and the lists that users see are
+computed here from the same scores. The models are in `models/`, the metrics in `evaluation/`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,29 +16,29 @@ from scipy import sparse
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.features.matrices import user_movie_matrix
 
-# From users, shape (B,), and the ratings of each, shape (B, n_movies), to scores of all movies, shape (B, n_movies).
+# From users, shape (B,), and their ratings, shape (B, n_movies), to scores of all movies, shape (B, n_movies).
 Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
-# From the movies that one user has rated and the ratings, shape (R,) each, and further movies, shape (P,), to what each
-# rating adds to the scores of those movies, shape (R, P).
+# From the movies that one user has rated and the ratings, shape (R,) each, and other movies, shape (P,), to the part of
+# these movies' scores that each rating adds, shape (R, P).
 Contributions = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-# The score by which a movie that a model does not know is ordered.
+# Score that orders the movies unknown to the model behind all others.
 _UNKNOWN = float(np.finfo(np.float32).min)
 # 16 MB of float32 scores at a time.
 _SCORES_PER_BLOCK = 4_000_000
-# Up to this many places of one user are counted, each in one pass over the scores; for more it pays to sort them.
+# Most movies of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
 _FEW = 8
 
 
 @dataclass(frozen=True)
 class Ranker:
-    """What a fitted model that ranks gives.
+    """A fitted ranking model.
 
     Attributes:
-        scores: of all movies.
-        movie_known: shape (n_movies,); of other movies the scores say nothing.
-        contributions: what a user's own ratings add to its scores, up to a factor for each user; None: nothing, the
-            model does not look at them.
-        otherwise: in words, why somebody without a rating is shown a movie.
+        scores: scores all movies for a block of users.
+        movie_known: shape (n_movies,); scores of other movies mean nothing.
+        contributions: returns the part of each score that each of a user's ratings adds, up to one factor per user.
+            None if the model does not use the user's ratings.
+        otherwise: reason, in words, for what a user without a rating is shown.
     """
 
     scores: Scorer
@@ -47,14 +47,14 @@ class Ranker:
     otherwise: str = ""
 
     def ordered(self, users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
-        """Scores by which all movies are ordered for users, shape (B, n_movies): what has been rated is -inf.
+        """Return scores that order all movies for users, shape (B, n_movies); rated movies get -inf.
 
-        Movies that the model does not know come behind all that it knows; a score of 0 would put them before what it
-        advises against.
+        Movies that the model does not know come last. With a score of 0 they would come before the movies that the
+        model advises against.
 
         Args:
-            users: shape (B,).
-            rated: the ratings of each, shape (B, n_movies).
+            users: dense numbers, shape (B,).
+            rated: ratings of these users, shape (B, n_movies).
         """
         scores = self.scores(users, rated)
         scores[:, ~self.movie_known] = _UNKNOWN
@@ -64,11 +64,11 @@ class Ranker:
 
 
 def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any) -> Ranker:
-    """Scores that are the products of vectors.
+    """Build a ranker whose scores are dot products of user and movie vectors.
 
     Args:
-        user_vectors: shape (n_users, S), by dense index.
-        movie_vectors: shape (n_movies, S). A movie whose vector is all zeros is unknown to the model.
+        user_vectors: shape (n_users, S), by dense number.
+        movie_vectors: shape (n_movies, S). The model does not know a movie whose vector is all zeros.
         told: further fields of `Ranker`.
     """
 
@@ -79,15 +79,19 @@ def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any)
 
 
 def of_popularity(counts: np.ndarray) -> Ranker:
-    """The number of ratings of each movie, shape (n_movies,), for everybody alike."""
+    """Build a ranker by popularity.
+
+    Args:
+        counts: number of ratings of each movie, shape (n_movies,).
+    """
     return for_everybody(counts, counts > 0, otherwise="rated by many")
 
 
 def for_everybody(scores: np.ndarray, movie_known: np.ndarray, **told: Any) -> Ranker:
-    """The same scores for everybody.
+    """Build a ranker with the same scores for all users.
 
     Args:
-        scores: of the movies, shape (n_movies,).
+        scores: score of each movie, shape (n_movies,).
         movie_known: shape (n_movies,).
         told: further fields of `Ranker`.
     """
@@ -99,12 +103,19 @@ def for_everybody(scores: np.ndarray, movie_known: np.ndarray, **told: Any) -> R
 
 
 def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:
-    """The rank of each pair's movie among the movies its user has not rated: user, movie, rank.
+    """Return the rank of each pair's movie among the movies that the user has not rated: user, movie, rank.
 
     Args:
-        ranker: the model; movies that it does not know have no rank (null).
-        pairs: user, movie; the movies whose place is asked for, none of them rated.
-        rated: user, movie, rating; what the scores are computed from, and left out of the ranking.
+        ranker: the model. A movie that it does not know has the rank null.
+        pairs: user, movie; none of them rated.
+        rated: user, movie, rating; the ratings that scores are computed from. Rated movies are left out of the ranking.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> rated = lazy(pl.DataFrame({"user": [0], "movie": [2], "rating": [4.0]}))
+        >>> pairs = lazy(pl.DataFrame({"user": [0], "movie": [1]}))
+        >>> rank_pairs(of_popularity(np.array([5, 1, 9])), pairs, rated=rated).rows()
+        [(0, 1, 2)]
     """
     asked = to_polars(pairs, "user", "movie").sort("user", "movie")
     rated_users, matrix = user_movie_matrix(rated, n_movies=len(ranker.movie_known))
@@ -121,16 +132,22 @@ def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> p
 
 
 def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 10) -> pl.DataFrame:
-    """The `n` unrated movies of highest score per user: user, rank (from 1), movie, score.
+    """Return the `n` unrated movies with the highest scores per user: user, rank (from 1), movie, score.
+
+    Each user gets min(n, number of unrated movies) rows. Movies that the model does not know come last, with a null
+    score. Equal scores are ordered by the movie's number.
 
     Args:
-        ranker: what scores the movies.
-        ratings: user, movie, rating; what each user has rated already.
-        users: dense indices, shape (users,).
+        ranker: the model.
+        ratings: user, movie, rating; all that the users have rated.
+        users: dense numbers, shape (users,).
         n: movies per user.
 
-    Each user gets min(n, unrated movies) rows; movies that the model does not know come last, without a score. Equal
-    scores are ordered by the movie's index.
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> ratings = lazy(pl.DataFrame({"user": [0], "movie": [2], "rating": [4.0]}))
+        >>> top_n(of_popularity(np.array([5, 1, 9])), ratings, np.array([0]), n=2).rows()
+        [(0, 1, 0, 5.0), (0, 2, 1, 1.0)]
     """
     n_movies = len(ranker.movie_known)
     seen = rows_of(users, *user_movie_matrix(ratings, n_movies=n_movies))
@@ -141,7 +158,7 @@ def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 
 
 def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
     n = min(n, scores.shape[1])
-    # The n-th best score of each row first, so that only a handful of candidates is sorted.
+    # A partition at the n-th best score leaves only a handful of candidates to sort.
     threshold = np.partition(scores, -n, axis=1)[:, -n]
     row, movie = np.nonzero((scores >= threshold[:, None]) & (scores > -np.inf))
     score = scores[row, movie]
@@ -160,7 +177,13 @@ def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
 
 
 def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array) -> sparse.csr_array:
-    """The rows of these users, empty where one is not among `rated_users`, whose rows the matrix has."""
+    """Return the matrix rows of `users`; a user without a row gets an empty one.
+
+    Args:
+        users: dense numbers, shape (U,).
+        rated_users: users of the matrix rows, ascending.
+        matrix: shape (len(rated_users), n_movies).
+    """
     padded = sparse.csr_array(
         (matrix.data, matrix.indices, np.append(matrix.indptr, matrix.indptr[-1])),
         shape=(matrix.shape[0] + 1, matrix.shape[1]),
@@ -170,7 +193,7 @@ def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array
 
 
 def blocks(n_rows: int, n_movies: int) -> Iterator[slice]:
-    """Slices of so many rows that the scores of all movies for each of them fit in memory."""
+    """Yield slices of rows, so that the scores of all movies for one slice take 16 MB."""
     size = max(1, _SCORES_PER_BLOCK // n_movies)
     return (slice(start, start + size) for start in range(0, n_rows, size))
 
@@ -178,16 +201,18 @@ def blocks(n_rows: int, n_movies: int) -> Iterator[slice]:
 def ranks(
     ordered: Callable[[np.ndarray], np.ndarray], n_movies: int, pair_row: np.ndarray, pair_movie: np.ndarray
 ) -> np.ndarray:
-    """The rank, from 1, of each pair's movie among all movies of its row.
+    """Return the rank, from 1, of each pair's movie among all movies of its row.
+
+    Equal scores are ordered by the movie's number.
 
     Args:
-        ordered: from B rows to their scores of all movies, shape (B, n_movies).
+        ordered: returns the scores of all movies for B rows, shape (B, n_movies).
         n_movies: size of the catalogue.
         pair_row: shape (P,), ascending.
         pair_movie: shape (P,).
 
     Returns:
-        Shape (P,), int32. Equal scores are ordered by the movie's index.
+        Shape (P,), int32.
     """
     result = np.empty(len(pair_row), np.int32)
     users, starts = np.unique(pair_row, return_index=True)
@@ -199,7 +224,7 @@ def ranks(
 
 
 def _places(scores: np.ndarray, movies: np.ndarray) -> np.ndarray:
-    """The place, from 1, of some movies by descending score; equal scores by the movie's index."""
+    """Return the ranks, from 1, of some movies by descending score; equal scores are ordered by the movie's number."""
     if len(movies) > _FEW:
         places = np.empty(len(scores), np.int32)
         places[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)

@@ -1,6 +1,6 @@
-"""Why a user is shown a movie: its own ratings that carried the movie's score most.
+"""Reasons of a recommendation: the user's own ratings that added most to the movie's score.
 
-Models say what each rating contributes; here the contributions become a table.
+Models compute the contributions of ratings; this module turns them into a table.
 """
 
 import narwhals as nw
@@ -14,16 +14,16 @@ _SCHEMA = {**dict.fromkeys(("user", "movie", "place", "because"), pl.Int32), "ra
 
 
 def reasons(best: pl.DataFrame, rated: nw.LazyFrame, ranker: Ranker, *, n: int = 3) -> pl.DataFrame:
-    """The ratings that carried each recommendation most: user, movie, place (from 1), because (movie), rating, share.
+    """Return the ratings behind each recommendation: user, movie, place (from 1), because (movie), rating, share.
 
-    Only ratings that speak for the movie are reasons; a low one does where it speaks against movies unlike this one.
-    `share` is what one of them adds, of all that they add. A recommendation that no rating speaks for, such as those of
-    a new user, has no row.
+    A reason is a rating that raises the movie's score. A low rating can be one, if it speaks against movies unlike this
+    one. `share` is the part of all that the user's ratings add to the score. A recommendation that no rating supports
+    has no row, such as every recommendation for a new user.
 
     Args:
-        best: user, movie; what is recommended.
+        best: user, movie; the recommendations.
         rated: user, movie, rating.
-        ranker: of the model that recommends.
+        ranker: the model that recommends.
         n: reasons per recommendation.
     """
     if ranker.contributions is None:

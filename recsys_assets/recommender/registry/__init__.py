@@ -1,7 +1,8 @@
-"""The registry of models: each entry says what is fitted on what, and what is predicted from it.
+"""The registry: which model is fitted on which table, and how it predicts in which task.
 
-An entry becomes a model asset and a predictions asset, and stands in every score table. Functions name the assets they
-need by their parameters, as Dagster's own do. Adding a model means adding an entry in the module of its task.
+The asset graph makes one model asset per `Fit` and one predictions asset per `Entry`, and each entry stands in every
+score table of its task. A function names the assets that it needs by its parameters, as in Dagster. A new model is a
+new entry in the module of its task; the algorithm itself belongs in `models/`.
 """
 
 from recsys_assets.recommender.registry import latest_rating, next_movie, ratings, top_n

@@ -1,4 +1,4 @@
-"""The tables between the training ratings and the models: made by assets, and on demand by `fitting`, from one list."""
+"""Tables between the training ratings and the models; the asset graph and `fitting` make them from this one list."""
 
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.models import cold_start, segments

@@ -1,7 +1,7 @@
-"""Models fitted again outside the asset graph: on another cut in time, or with another configuration.
+"""Fits the models of the registry outside the asset graph: on another cut in time, or with another configuration.
 
-The same fits and predictions as in the registry, made on demand from one training set. What they are compared with
-belongs to `backtest` and `promotion`.
+The fits and predictions are those of the registry, made on demand from one training set. `evaluation/backtest`,
+`tuning` and `promotion` compare the results.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,10 +23,10 @@ _STEPS: dict[str, Fit | Derived] = {fit.asset: fit for fit in FITS} | {table.ass
 
 
 def entry(task: Task, name: str) -> Entry:
-    """The registry's entry of that name.
+    """Return the registry's entry of a task by name.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is no such entry; the message lists the names of the task.
     """
     found = {known.name: known for known in ENTRIES if known.task == task}
     if name not in found:
@@ -35,7 +35,7 @@ def entry(task: Task, name: str) -> Entry:
 
 
 def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
-    """The part of the parameters that the model's predictions depend on, by section."""
+    """Return the parameters that the model's predictions depend on, by section."""
     steps = {step.asset: step for name in model.needed(parameters) for step in steps_behind(name)}
     used: dict[str, dict[str, Any]] = {}
     for step in steps.values():
@@ -45,7 +45,7 @@ def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, A
 
 
 def steps_behind(name: str) -> list[Fit | Derived]:
-    """How a model or a table is made, and everything that it is made from, each once; none for what is given."""
+    """Return the fits and derived tables that a model or table is made by, each once; none for a given table."""
     found: dict[str, Fit | Derived] = {}
     pending = [name]
     while pending:
@@ -57,17 +57,17 @@ def steps_behind(name: str) -> list[Fit | Derived]:
 
 
 class ModelFitter:
-    """Everything that is fitted on one training set, each part once and only when it is asked for.
+    """Fits models on one training set, each once and only on demand.
 
     Args:
-        tables: users, movies, user_features, and the tables of a split: train_ratings and test_ratings, or those of
-            case study B.
-        parameters: by section; see `parameters_of`.
-        spark: gives the Spark session; called when a model first needs one.
+        tables: users, movies, user_features, and the tables of a split: train_ratings and test_ratings, or the tables
+            of case study B.
+        parameters: settings by section; see `parameters_of`.
+        spark: returns the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
 
     Attributes:
-        index: of the users and movies.
+        index: id index of the users and movies.
     """
 
     def __init__(
@@ -85,7 +85,10 @@ class ModelFitter:
         self.index = Index.of(tables["users"], tables["movies"])
 
     def with_parameters(self, parameters: Parameters) -> "ModelFitter":
-        """The same training set with other parameters. What depends on none that differ is not fitted again."""
+        """Return a fitter of the same training set with other parameters.
+
+        It keeps every model that depends on no changed parameter.
+        """
         other = ModelFitter(self._tables, parameters, spark=self._spark, scratch=self._scratch)
         other._made |= {
             name: made
@@ -95,19 +98,19 @@ class ModelFitter:
         return other
 
     def predictions(self, model: Entry) -> nw.LazyFrame:
-        """What the model predicts for the test rows."""
+        """Return the model's predictions of the test rows."""
         rows = model.predict(**self._needed(model))
         return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
 
     def ranker(self, model: Entry) -> Ranker:
-        """What scores all movies, of a model that ranks."""
+        """Return the ranker of a model in a task that ranks."""
         return model.ranker(**self._needed(model))
 
     def _needed(self, model: Entry) -> dict[str, Any]:
         return {name: self._get(name) for name in model.needed(self._parameters)}
 
     def models(self, model: Entry) -> dict[str, Any]:
-        """The fitted models that the entry predicts from, by the name of their asset."""
+        """Return the fitted models that the entry predicts from, by the name of their asset."""
         return {name: self._get(name) for name in model.needed(self._parameters) if isinstance(_STEPS.get(name), Fit)}
 
     def _get(self, name: str) -> Any:

@@ -1,4 +1,7 @@
-"""Models of the task `latest_rating` (case study B): each user's latest rating, predicted from its earlier ones."""
+"""Models of the task `latest_rating` (case study B): they predict each user's latest rating from the earlier ones.
+
+The algorithms are in `models/`; this module says which table and which settings each model takes.
+"""
 
 import narwhals as nw
 import numpy as np
@@ -82,7 +85,7 @@ def _segment_bias(
     pairs: nw.LazyFrame,
     rated: nw.LazyFrame,
 ) -> pl.DataFrame:
-    """The biases of movie and user, and the segments' residuals by the user's affinities."""
+    """Predict the biases of movie and user plus the segment residuals, weighted by the user's affinities."""
     asked = to_polars(pairs, "user", "movie").sort("user", "movie")
     user, movie = asked["user"].to_numpy(), asked["movie"].to_numpy()
     biases = item_neighbours_model.biases(user, movie, rated)

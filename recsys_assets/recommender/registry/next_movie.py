@@ -1,4 +1,7 @@
-"""Models of the task `next_movie` (case study B): the place of a user's latest movie among those not in its history."""
+"""Models of the task `next_movie` (case study B): they rank a user's latest movie among the movies not in the history.
+
+The algorithms are in `models/`; this module says which table and which settings each model takes.
+"""
 
 from functools import partial
 
@@ -98,7 +101,7 @@ def _sessions(
     pairs: nw.LazyFrame,
     rated: nw.LazyFrame,
 ) -> Ranker:
-    """The time at which a user is asked is that of the pair, as a live service knows it; its movie is not looked at."""
+    """Rank by session, at the time of the pair, which a live service knows as well; the pair's movie is not used."""
     follows = _transitions(transition_model, rated)
     paused = sessions.seconds_since_last(pairs, rated)
     asked = paused["user"].to_numpy()

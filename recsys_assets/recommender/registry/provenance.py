@@ -1,8 +1,8 @@
-"""Which code computes a score: hashes of the source behind models, so that a trial tells whether the same code made it.
+"""Hashes the code behind a model, so that a stored trial tells whether the same code computed it.
 
-A module counts whole, with every module of `recommender` that it imports; comments, docstrings and layout do not count.
-The modules of the registry name every model. Of them only what belongs to the model counts, else a change of one model
-would change all hashes.
+A module is hashed as a whole, together with every module of `recommender` that it imports. Comments, docstrings and
+layout do not count. A module of the registry names all models, so only the definitions that one model uses are hashed.
+Otherwise a change of one model would change every hash.
 """
 
 import ast
@@ -18,24 +18,25 @@ from recsys_assets.recommender.registry.fitting import steps_behind
 
 PACKAGE = "recsys_assets.recommender"
 _REGISTRY = f"{PACKAGE}.registry"
-# What fits and predicts, whatever the model.
+# Modules that fit and predict every model.
 _ALWAYS = (f"{_REGISTRY}.fitting", f"{_REGISTRY}.types")
-# Their algorithms compute the models. Only the first two numbers count: the third one mends mistakes.
+# Libraries whose algorithms compute the models. The third number of a version does not count, because such a release
+# only fixes bugs.
 _LIBRARIES = ("numba", "numpy", "pyspark", "scikit-learn", "scipy")
 _INSTALLED = Path(__file__).resolve().parents[3]
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def libraries() -> str:
-    """The versions of the libraries that compute models."""
+    """Return the versions of the libraries that compute models."""
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in _LIBRARIES)
 
 
 class Sources:
-    """The source of this package.
+    """Source code of this package.
 
     Args:
-        root: the folder that holds `recsys_assets`; by default the one that is running.
+        root: folder that holds `recsys_assets`; by default the folder of the running package.
     """
 
     def __init__(self, root: Path = _INSTALLED) -> None:
@@ -44,11 +45,11 @@ class Sources:
         self._module = cache(self._summary)
 
     def code_of_model(self, model: Entry, parameters: Parameters, *modules: str) -> str:
-        """A hash of everything that fits and predicts an entry of the registry.
+        """Return a hash of all code that fits an entry of the registry and predicts with it.
 
         Args:
             model: the entry.
-            parameters: by section; models without weight with them do not count.
+            parameters: settings by section. Models without weight under these settings do not count.
             modules: further modules that compute the score, by their name in `recommender`.
         """
         pieces = set(self._of_modules((*_ALWAYS, *(f"{PACKAGE}.{name}" for name in modules))))
@@ -58,19 +59,23 @@ class Sources:
         return _hashed(pieces)
 
     def code_of_module(self, module: str) -> str:
-        """A hash of a module of this package, by its full name, with all that it imports of `recommender`."""
+        """Return a hash of a module of this package and of all modules of `recommender` that it imports.
+
+        Args:
+            module: full name of the module.
+        """
         return _hashed(self._of_modules((module,)))
 
     def code_of_fit(self, fit: Fit) -> str:
-        """A hash of what fits one model; what that is fitted on does not count."""
+        """Return a hash of the code that fits one model, without the code of its inputs."""
         return _hashed(self._of_step(fit))
 
     def code_of_predictions(self, model: Entry) -> str:
-        """A hash of what predicts from fitted models."""
+        """Return a hash of the code that predicts from fitted models."""
         return _hashed(self._of_entry(model))
 
     def code_of_everything(self, fits: Iterable[Fit | Derived], entries: Iterable[Entry]) -> str:
-        """A hash of everything that fits and predicts."""
+        """Return a hash of all code that fits and predicts."""
         pieces = set(self._of_modules(_ALWAYS))
         for step in fits:
             pieces.update(self._of_step(step))
@@ -101,7 +106,7 @@ class Sources:
             yield from self._of_modules((function.__module__,))
 
     def _of_names(self, module: str, names: Iterable[str]) -> Iterator[str]:
-        """The definitions of these names in a module of the registry, and of every name that they use."""
+        """Yield the definitions of these names in a registry module, and of every name that they use."""
         bound = _bound(self._tree(module))
         seen, pending = set[str](), list(names)
         while pending:
@@ -117,7 +122,10 @@ class Sources:
                 pending += [used.id for used in ast.walk(node) if isinstance(used, ast.Name)]
 
     def _of_modules(self, modules: Iterable[str]) -> Iterator[str]:
-        """These modules and all that they import; those of the registry only where they are named themselves."""
+        """Yield the hashes of these modules and of all that they import.
+
+        A module of the registry counts only if it is in `modules`.
+        """
         seen, pending = set[str](), list(modules)
         while pending:
             module = pending.pop()
@@ -129,7 +137,7 @@ class Sources:
             pending += imported
 
     def _summary(self, module: str) -> tuple[str, frozenset[str]]:
-        """A hash of a module, and what it imports of `recommender` beside the registry."""
+        """Return a hash of a module and the names that it imports from `recommender`, without the registry."""
         tree = self._tree(module)
         assert tree is not None
         nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
@@ -138,7 +146,7 @@ class Sources:
         return _hashed([module, ast.dump(tree)]), frozenset(followed)
 
     def _read(self, module: str) -> ast.Module | None:
-        """A module without docstrings; None where the name is none of a module of this package."""
+        """Parse a module and drop its docstrings; return None if the name is not a module of this package."""
         if not module.startswith("recsys_assets"):
             return None
         path = self._root.joinpath(*module.split("."))
@@ -156,7 +164,10 @@ SOURCES = Sources()
 
 
 def _imported(node: ast.Import | ast.ImportFrom, name: str | None = None) -> set[str]:
-    """The modules that an import names, which may be the thing imported itself; for one name, those behind it."""
+    """Return the modules that an import may name; with `name`, only those behind this name.
+
+    An imported thing may be a module itself, so it is listed too.
+    """
     names = [alias for alias in node.names if name in (None, alias.asname, alias.name)]
     if isinstance(node, ast.Import):
         return {alias.name for alias in names}
@@ -164,7 +175,7 @@ def _imported(node: ast.Import | ast.ImportFrom, name: str | None = None) -> set
 
 
 def _bound(tree: ast.Module | None) -> dict[str, ast.stmt]:
-    """What a module defines, by name."""
+    """Return the top-level definitions of a module by name."""
     found: dict[str, ast.stmt] = {}
     for node in tree.body if tree else ():
         if isinstance(node, ast.Import | ast.ImportFrom):

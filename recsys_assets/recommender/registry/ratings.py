@@ -1,4 +1,7 @@
-"""Models of the task `time_cut`: ratings after a moment, predicted from those before it."""
+"""Models of the task `time_cut`: they predict the ratings after a cut in time from the ratings before it.
+
+The algorithms are in `models/`; this module says which table and which settings each model takes.
+"""
 
 import narwhals as nw
 import polars as pl

@@ -1,6 +1,7 @@
-"""Models of the task `top_n`: what to show a user, out of all that it has not rated.
+"""Models of the task `top_n`: they rank all movies that a user has not rated.
 
-Each gives a `Ranker`, from which both the ranks that are scored and the lists that users are shown follow.
+Each entry returns a `Ranker`. Scored ranks and the lists that users see both come from it. The algorithms are in
+`models/`; this module says which table and which settings each model takes.
 """
 
 from functools import partial
@@ -83,7 +84,7 @@ FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
 
 def popularity(movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
-    """The number of training ratings."""
+    """Rank by the number of training ratings."""
     return rankings.of_popularity(_counts(movies, trained))
 
 
@@ -105,7 +106,7 @@ def _item_mean(item_mean_model: ItemMeanModel, movies: nw.LazyFrame, trained: nw
 
 
 def _user_item_bias(user_item_bias_model: BiasModel, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
-    """The movie's bias: that of the user moves all movies alike."""
+    """Rank by the movie's bias; the user's bias shifts all movies alike."""
     known = _counts(movies, trained) > 0
     return rankings.for_everybody(user_item_bias_model.movie_bias, known, otherwise="rated highest by all")
 
@@ -143,12 +144,12 @@ def _liking(liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
 
 
 def _item_knn(item_knn_model: ItemKNNModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
-    """Nearest neighbours for users with a rating, the liking by attributes for the others."""
+    """Rank by nearest neighbours for users with a rating, by `liking` for new users."""
     return _or_liking(item_knn_model, liking_model, user_features)
 
 
 def _ease(ease_model: EASEModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
-    """EASE for users with a rating, the liking by attributes for the others."""
+    """Rank by EASE for users with a rating, by `liking` for new users."""
     return _or_liking(ease_model, liking_model, user_features)
 
 

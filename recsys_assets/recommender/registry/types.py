@@ -1,6 +1,6 @@
-"""What the registry lists: tables that follow from others, how a model is fitted, and what is predicted from it.
+"""Types of the registry: how a table is derived, how a model is fitted, and how it predicts in a task.
 
-The models themselves are in the module of their task, the tables in `derived`.
+The models are listed in the module of their task, the derived tables in `derived`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +15,7 @@ from recsys_assets.recommender.data.frames import same_engine
 from recsys_assets.recommender.data.tables import PREDICTIONS, RANKING_PREDICTIONS
 from recsys_assets.recommender.ranking.rankings import Ranker, rank_pairs
 
-# By section: what `Settings.model_dump()` holds, or a part of it.
+# Settings by section: the result of `Settings.model_dump()`, or a part of it.
 Parameters = Mapping[str, Mapping[str, Any]]
 Task = Literal["time_cut", "top_n", "latest_rating", "next_movie"]
 _CUT = {"pairs": ("test_ratings",), "rated": ("train_ratings",), "trained": ("train_ratings",)}
@@ -24,8 +24,8 @@ _RESPONSES = {
     "rated": ("train_histories", "test_histories"),
     "trained": ("train_histories",),
 }
-# What stands behind the parameters that every task has: the rows to predict, what their users have rated before, and
-# the ratings that models learn from. Several tables are taken as one.
+# Assets behind the parameters that every task has: rows to predict, ratings of their users, and ratings that models
+# learn from. Several tables are concatenated.
 _ROLES: Mapping[Task, Mapping[str, tuple[str, ...]]] = {
     "time_cut": _CUT,
     "top_n": _CUT,
@@ -36,14 +36,14 @@ _ROLES: Mapping[Task, Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Derived:
-    """How a table is made that models learn from, and that itself follows from the training ratings.
+    """How a table between the training ratings and the models is made.
 
     Attributes:
         asset: name of the table.
-        function: called with the inputs in their order and the settings by name, and with `spark=`, `scratch=` and
-            `index=` if `needs_spark`; returns the table.
-        inputs: the tables and models that it takes.
-        settings: by section the fields that are the function's parameters; all fields for None.
+        function: returns the table. It takes the inputs by position and the settings by name, and `spark=`, `scratch=`
+            and `index=` if `needs_spark`.
+        inputs: names of the tables and models that the function takes.
+        settings: by section, the fields that are parameters of the function; None for all fields.
         needs_spark: whether the function needs a Spark session.
     """
 
@@ -54,7 +54,7 @@ class Derived:
     needs_spark: bool = False
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
-        """The part of the parameters that the table depends on, by section; a section that is not given is empty."""
+        """Return the parameters that the table depends on, by section; a section that is not given is empty."""
         return {
             section: {
                 name: value for name, value in parameters.get(section, {}).items() if fields is None or name in fields
@@ -63,11 +63,11 @@ class Derived:
         }
 
     def make(self, given: Mapping[str, Any], parameters: Parameters, **outside: Any) -> nw.LazyFrame:
-        """The table, on the engine of its inputs.
+        """Make the table, on the engine of its inputs.
 
         Args:
             given: the inputs by name.
-            parameters: by section.
+            parameters: settings by section.
             outside: `spark`, `scratch` and `index`, for a function that needs Spark.
         """
         knobs = {name: value for of in self.parameters(parameters).values() for name, value in of.items()}
@@ -84,12 +84,12 @@ class Fit:
 
     Attributes:
         asset: name of the model asset.
-        group: the stage it belongs to.
-        function: called with the table, `index=`, the assets of `others` by name and the section's settings, and with
-            `spark=` and `scratch=` if `needs_spark`; returns the model.
-        model_type: the type of the model, which saves and loads itself.
-        table: the asset with the training rows.
-        settings: section of the settings whose fields are the function's parameters.
+        group: stage of the asset.
+        function: returns the model. It takes the table, `index=`, the assets of `others` by name and the settings of
+            the section, and `spark=` and `scratch=` if `needs_spark`.
+        model_type: class of the model, with `save` and `load`.
+        table: asset with the training rows.
+        settings: section of the settings whose fields are parameters of the function.
         description: what the model is, for the UI.
         others: further tables and models that the function takes.
         needs_spark: whether the function needs a Spark session.
@@ -107,11 +107,11 @@ class Fit:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The tables and models that it takes."""
+        """Names of the tables and models that the function takes."""
         return (self.table, *self.others)
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
-        """The part of the parameters that the model depends on, by section; a section that is not given is empty."""
+        """Return the parameters that the model depends on, by section; a section that is not given is empty."""
         return {self.settings: dict(parameters.get(self.settings, {}))}
 
 
@@ -124,14 +124,13 @@ class Entry:
     """One model in one task.
 
     Attributes:
-        name: as in the score tables.
+        name: name in the score tables.
         task: which rows it predicts; see `tables.PREDICTIONS`.
-        function: from the assets its parameters name to the predictions table or, in a task that ranks, to the
-            `Ranker`; models come as themselves, tables as lazy frames. Parameters that every task has: `pairs`, the
-            rows to predict; `rated`, what their users have rated before; `trained`, the ratings that models learn from.
-            Or the name of a model asset, whose own `predict` takes the pairs.
-        idle: from the parameters by section to the models that have no weight with them. Their parameters of the
-            function have a default.
+        function: takes the assets that its parameters name, models as themselves and tables as lazy frames. It returns
+            the predictions table or, in a task that ranks, the `Ranker`. Every task has the parameters `pairs` (rows to
+            predict), `rated` (earlier ratings of their users) and `trained` (ratings that models learn from). A string
+            is the name of a model asset, whose `predict` takes the pairs.
+        idle: returns the models without weight under given parameters. Their parameters of the function have a default.
     """
 
     name: str
@@ -141,11 +140,11 @@ class Entry:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The assets `predict` takes."""
+        """Names of the assets that `predict` takes."""
         return tuple(dict.fromkeys(asset for assets in self._inputs.values() for asset in assets))
 
     def needed(self, parameters: Parameters) -> tuple[str, ...]:
-        """Those that what it predicts depends on, with these parameters by section."""
+        """Return the names of the assets that the predictions depend on under these parameters."""
         idle = self.idle(parameters)
         return tuple(name for name in self.needs if name not in idle)
 
@@ -160,13 +159,21 @@ class Entry:
         return {name: roles.get(name, (name,)) for name in (*self._parameters, *to_rank)}
 
     def predict(self, **assets: Any) -> pl.DataFrame | nw.LazyFrame:
-        """The predictions table from the assets that it needs."""
+        """Return the predictions table.
+
+        Args:
+            assets: the assets of `needed`, by name.
+        """
         given = self._given(assets)
         found = self._call(given)
         return rank_pairs(found, given["pairs"], rated=given["rated"]) if isinstance(found, Ranker) else found
 
     def ranker(self, **assets: Any) -> Ranker:
-        """In a task that ranks, what the function gives of the assets that it names; others are ignored."""
+        """Return the ranker, in a task that ranks.
+
+        Args:
+            assets: the assets that the function names; others are ignored.
+        """
         return self._call(self._given(assets))
 
     def _call(self, given: Mapping[str, Any]) -> Any:
@@ -175,7 +182,7 @@ class Entry:
         return self.function(**{name: given[name] for name in self._parameters if name in given})
 
     def _given(self, assets: Mapping[str, Any]) -> dict[str, Any]:
-        """What there is of the inputs, by parameter."""
+        """Return the inputs that are available, by parameter."""
         there = {name: of for name, of in self._inputs.items() if all(asset in assets for asset in of)}
         found = {name: [assets[asset] for asset in of] for name, of in there.items()}
         return {name: of[0] if len(of) == 1 else nw.concat(of) for name, of in found.items()}
