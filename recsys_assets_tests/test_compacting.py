@@ -1,14 +1,18 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from recsys_assets.home.erase import made_before_forgetting
+from recsys_assets.home.exclusions import forget
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets_tests.conftest import invoke
@@ -135,6 +139,19 @@ def test_what_a_study_knows_of_users_goes_with_them(home):
     assert not list(home.study.rglob("*.parquet")) and not (kept.parent / "newest").exists()
     assert (home.study / "trials" / "a.json").exists()
     assert old.batches(["user_scores"]) == [] and old.batches(["study_scores"]) == ["top_n"]
+
+
+def test_what_was_made_before_forgetting_is_known_whatever_the_clock_says(read_home, tmp_path):
+    """After the clock was set back, tables with a forgotten user look newer than the request, or all tables older."""
+    home = copied(read_home, tmp_path / "home")
+    store, tomorrow = AssetStore(home.assets), datetime.now(UTC) + timedelta(days=1)
+    ahead = store.new_version(["users"], None, "ahead", tomorrow)
+    shutil.copytree(store.current(["users"]), ahead, dirs_exist_ok=True)
+    store.switch(ahead)
+    assert forget(home, NAME)
+    assert {found.path.name for found in made_before_forgetting(home)} == {"ratings", "users"}
+    materialize(home, MERGED)
+    assert not made_before_forgetting(home)
 
 
 def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):

@@ -14,7 +14,17 @@ from types import SimpleNamespace
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.events import EngineEventData
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
 from filelock import FileLock
 
 import recsys_assets
@@ -22,10 +32,12 @@ from recsys_assets.home import versions as storage
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import SettingsError
 from recsys_assets.home.versions import AssetMissingError, AssetStore
+from recsys_assets.orchestration import clock
 from recsys_assets.orchestration.assets.models import MODEL_TYPES
 from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.clock import forget_the_future
 from recsys_assets.orchestration.landing_watch import RAW
-from recsys_assets.orchestration.launcher import fail_dead_runs, worker_health
+from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag, worker_health
 from recsys_assets.orchestration.locking import locked_executor
 from recsys_assets.orchestration.retries import decide_on_retry, is_lost_jvm, is_permanent
 from recsys_assets.orchestration.sensors import CONTENT_TAG
@@ -131,6 +143,16 @@ def test_a_process_number_given_to_another_process_is_seen(tmp_path, monkeypatch
         assert worker_health(instance, run).status.value == "FAILED"
 
 
+def test_a_clock_that_is_set_forward_kills_no_run(tmp_path, monkeypatch):
+    """A run at work would be taken for dead and done a second time beside itself: its process seems to begin later."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        mine, anothers = (_started_run(Home(tmp_path), instance, os.getpid()) for _ in "ab")
+        instance.add_run_tags(mine.run_id, process_tag())
+        instance.add_run_tags(anothers.run_id, {"recsys/process": f"{os.getpid()} 1"})
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 86_400)
+        assert [run.run_id for run in fail_dead_runs(instance)] == [anothers.run_id]
+
+
 def test_every_home_checks_its_workers(tmp_path):
     """Run monitoring would look at runs and have nobody to ask whether they live."""
     home = Home(tmp_path)
@@ -152,6 +174,43 @@ def test_a_clock_that_is_set_back_keeps_the_newest_version(tmp_path, monkeypatch
         (version / "number").write_text(str(number))
         store.switch(version)
         assert (store.current(["table"]) / "number").read_text() == str(number)
+
+
+def test_a_clock_that_is_set_back_lets_sensors_and_schedule_tick(tmp_path):
+    """What landed would not be read until the clock is where it was, which may take a day or a year."""
+    home = Home(tmp_path)
+    home.prepare()
+    ago, later = time.time() - 60, time.time() + 86_400
+    states = {
+        "sensor": SensorInstigatorData(last_tick_timestamp=ago, last_tick_start_timestamp=later, cursor="kept"),
+        "schedule": ScheduleInstigatorData("0 3 * * 0", start_timestamp=ago, last_iteration_timestamp=later),
+    }
+    place = RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("localhost", 1), "of a test")
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        for name, data in states.items():
+            kind, origin = InstigatorType(name.upper()), RemoteInstigatorOrigin(place, name)
+            instance.add_instigator_state(InstigatorState(origin, kind, InstigatorStatus.RUNNING, data))
+            for when in (ago, later):
+                tick = TickData(origin.get_id(), name, kind, TickStatus.SKIPPED, when, selector_id=origin.get_id())
+                instance.create_tick(tick)
+        forget_the_future(instance)
+        found = {state.instigator_name: state for state in instance.all_instigator_state()}
+        for state in found.values():
+            (tick,) = instance.get_ticks(state.instigator_origin_id, state.instigator_origin_id)
+            assert tick.timestamp == ago
+    sensor, schedule = (found[name].instigator_data for name in states)
+    assert sensor.last_tick_start_timestamp < later and (sensor.last_tick_timestamp, sensor.cursor) == (ago, "kept")
+    assert schedule.last_iteration_timestamp < later and schedule.start_timestamp == ago
+
+
+def test_serve_notices_that_the_clock_is_set_back(monkeypatch):
+    """The daemon sleeps for as long as the clock was set back, and nothing runs by itself."""
+    now = SimpleNamespace(time=lambda: 1_000.0, monotonic=lambda: 0.0)
+    monkeypatch.setattr(clock, "time", now)
+    ours = clock.Clock()
+    for ahead, is_set_back in ((1_000, False), (87_400, False), (87_399, False), (1_000, True), (1_000, False)):
+        now.time = lambda ahead=ahead: float(ahead)
+        assert ours.was_set_back() == is_set_back
 
 
 # One run at a time

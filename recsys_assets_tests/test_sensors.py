@@ -360,6 +360,21 @@ def test_a_fault_that_passes_is_tried_again_and_told_meanwhile(ticker):
     assert "not read" not in str(ticker.tick().skip_reason.skip_message)
 
 
+def test_a_fault_that_passes_is_tried_again_when_the_clock_was_set_back(ticker):
+    """What failed while the clock was a day ahead would not be read for a day."""
+    ticker.land("one")
+    obstacle = ticker.home.assets / "raw_users"
+    obstacle.write_text("no folder can be made here")
+    ticker.tick()
+    ticker.tick()
+    assert ticker.run() == [False]
+    ticker.tick()
+    obstacle.unlink()
+    ticker.now -= 86_400
+    ticker.settle()
+    assert ticker.ingested() == {"one"}
+
+
 def test_a_fault_that_stays_is_tried_ever_more_rarely(ticker):
     """A fault that nobody mends would start a run every few seconds."""
     ticker.land("one")

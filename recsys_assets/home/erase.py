@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.home.batches import RAW_TABLES, Batch
-from recsys_assets.home.exclusions import last_forgotten
+from recsys_assets.home.exclusions import last_forgotten, modified
 from recsys_assets.home.landing import changing, exchange
 from recsys_assets.home.layout import Home
 from recsys_assets.home.searching import ByteSearch, Hit, catalogue_words, files_of, is_distinctive
@@ -143,7 +142,7 @@ def made_before_forgetting(home: Home) -> list[Hit]:
         version = (folder / "current").resolve()
         if written(version) < last and _is_of_users(version):
             found.append(Hit(folder, "was made before the last `forget`; `recsys-assets run` makes it again"))
-    if home.report.exists() and datetime.fromtimestamp(home.report.stat().st_mtime, UTC) < last:
+    if home.report.exists() and modified(home.report) < last:
         found.append(Hit(home.report, "was made before the last `forget`; `recsys-assets run` makes it again"))
     return found
 
@@ -291,7 +290,7 @@ def _erase_studies(home: Home, search: ByteSearch, done: Erased) -> None:
         if asset in _USERS_OF_A_STUDY and current.exists() and written(current.resolve()) < last:
             done.attempt(folder, _delete, folder)
     for scores in [*home.study.glob("scores/*/*/user_scores.parquet")]:
-        if datetime.fromtimestamp(scores.stat().st_mtime, UTC) < last:
+        if modified(scores) < last:
             # With the pointer to it; a study scores the protocol again.
             done.attempt(scores, _delete, scores.parent.parent)
     for trial in [*home.study.rglob("*.json")]:

@@ -103,13 +103,22 @@ class AssetStore:
         """The batches of which a partitioned asset has a present version, by name."""
         return sorted(unquote(pointer.parent.name) for pointer in self.folder(asset).glob("batches/*/current"))
 
-    def new_version(self, asset: Sequence[str], partition: str | None, run_id: str) -> Path:
-        """An empty folder to write the next version into; nobody reads it before `switch`."""
+    def new_version(
+        self, asset: Sequence[str], partition: str | None, run_id: str, after: datetime | None = None
+    ) -> Path:
+        """An empty folder to write the next version into; nobody reads it before `switch`.
+
+        Args:
+            asset: the path of its key.
+            partition: the batch, of an asset that has batches.
+            run_id: of the run that writes it.
+            after: its time must be later than this one.
+        """
         versions = self.folder(asset, partition) / "versions"
-        now = datetime.now(UTC)
-        if versions.is_dir() and (known := list(versions.iterdir())):
-            # Versions are pruned by name: where the clock was set back, the newest must not look like the oldest.
-            now = max(now, max(map(written, known)) + timedelta(microseconds=1))
+        # Versions are pruned by name: where the clock was set back, the newest must not look like the oldest.
+        earlier = [*map(written, versions.iterdir())] if versions.is_dir() else []
+        earlier += [after] if after else []
+        now = max([datetime.now(UTC), *(time + timedelta(microseconds=1) for time in earlier)])
         version = versions / f"{now.strftime(_STAMP)}-{run_id[:8]}"
         version.mkdir(parents=True)
         return version

@@ -8,6 +8,8 @@ of Dagster in pyproject.toml is narrow because of these names.
 - `run_history`: the storage classes, their tables, `TickStatus`, `InstigatorType`, `StepMaterializationData`,
   `LocalComputeLogManager`, `replace_record`, the names of runless events and SQLite's timeout delete the events and
   files of old runs. A retention of runs and events in dagster.yaml would replace them.
+- `clock`: `SensorInstigatorData`, `ScheduleInstigatorData` and the table of ticks hold times that a clock which was set
+  back has not reached yet. A daemon that measures intervals by a monotonic clock would replace them.
 - `locking`: `PlanOrchestrationContext`, `ExecutionPlan`, `RetryMode`, `StepDependencyConfig` and `raise_interrupts_as`
   wrap an executor. A public base class for wrapping executors would replace them.
 - `locking`, `launcher`: `EngineEventData` names the process of a run; `CheckRunHealthResult` and `WorkerStatus` say
@@ -28,7 +30,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorInstigatorData, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
@@ -87,6 +89,8 @@ __all__ = [
     "ProxyServerManager",
     "RetryMode",
     "RunTagsTable",
+    "ScheduleInstigatorData",
+    "SensorInstigatorData",
     "SerializableErrorInfo",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",

@@ -16,7 +16,9 @@ import narwhals as nw
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
+from recsys_assets.home.exclusions import last_forgotten
 from recsys_assets.home.id_map import record_numbering, require_numbering
+from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import (
     STATE_FOLDER,
     AssetMissingError,
@@ -94,7 +96,8 @@ class AssetIOManager(dg.ConfigurableIOManager):
         self._record(context, versions)
 
     def _write(self, context: dg.OutputContext, value: object, partition: str | None) -> Path:
-        version = self.store.new_version(context.asset_key.path, partition, context.run_id)
+        forgotten = last_forgotten(Home(Path(self.root).parent))
+        version = self.store.new_version(context.asset_key.path, partition, context.run_id, forgotten)
         if isinstance(value, TableWithState):
             (version / STATE_FOLDER).mkdir()
             value.state.save(version / STATE_FOLDER)

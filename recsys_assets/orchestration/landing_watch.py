@@ -60,7 +60,16 @@ class Seen(BaseModel):
         self.fault = fault
         if may_pass:
             self.asked, self.faults = "", self.faults + 1
-            self.again_at = now + min(_AGAIN_SECONDS * 2 ** (self.faults - 1), _AGAIN_AT_MOST_SECONDS)
+            self.again_at = now + self._pause
+
+    def waits(self, now: float) -> bool:
+        """Whether it is not to be asked for yet. A clock that is set back makes no pause longer."""
+        return now < self.again_at <= now + self._pause
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between the last run that failed and the next one."""
+        return min(_AGAIN_SECONDS * 2 ** (self.faults - 1), _AGAIN_AT_MOST_SECONDS)
 
 
 class Cursor(BaseModel):
@@ -144,7 +153,7 @@ def unread(cursor: Cursor, now: float) -> list[str]:
     lines = []
     for name, seen in cursor.batches.items():
         if seen.fault:
-            again = f" (again in {seen.again_at - now:.0f} s)" if seen.again_at > now else ""
+            again = f" (again in {seen.again_at - now:.0f} s)" if seen.waits(now) else ""
             lines.append(f"{name} is not read: {seen.fault}{again}")
     return lines
 
@@ -242,7 +251,7 @@ def choose(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str
         if name in known and ingested_content(instance, name) == seen.content and _is_merged(instance, name):
             # Another run has ingested this content, or the files were rewritten with their old content.
             seen.asked, seen.fault = seen.content, ""
-        elif seen.content != seen.asked and seen.again_at <= now:
+        elif seen.content != seen.asked and not seen.waits(now):
             wanted.append(name)
     return sorted(wanted)
 

@@ -11,6 +11,8 @@ import psutil
 
 from recsys_assets.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
 
+# Tag of a run: the process that executes it, as `_identity` says.
+_PROCESS_TAG = "recsys/process"
 # A process that started this much later than the run recorded its PID is another process that reused the PID.
 _CLOCK_SLACK_SECONDS = 60
 # A run is STARTED a moment before it records its PID.
@@ -46,7 +48,7 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, "the run has recorded no process")
     pid, when = recorded
-    if _lives(pid, when):
+    if _lives(pid, when, run.tags.get(_PROCESS_TAG, "")):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS):
         # The process was killed between two databases: its success is recorded, but its status is not set.
@@ -79,10 +81,24 @@ def _recorded_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, f
     return None
 
 
-def _lives(pid: int, recorded_at: float) -> bool:
+def process_tag() -> dict[str, str]:
+    """The tag by which this process is known again as the one that executes a run, whatever becomes of the clock."""
+    return {_PROCESS_TAG: _identity(psutil.Process())}
+
+
+def _identity(process: psutil.Process) -> str:
+    """Process id, and a hash of it and of when the process began, in time since the machine was started."""
+    return f"{process.pid} {hash(process)}"
+
+
+def _lives(pid: int, recorded_at: float, tagged: str) -> bool:
     try:
         process = psutil.Process(pid)
-        dead = process.status() == psutil.STATUS_ZOMBIE
-        return not dead and process.create_time() <= recorded_at + _CLOCK_SLACK_SECONDS
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        # A run that takes up another one has the tag of that one at first.
+        if tagged.partition(" ")[0] == str(pid):
+            return tagged == _identity(process)
+        return process.create_time() <= recorded_at + _CLOCK_SLACK_SECONDS
     except psutil.NoSuchProcess:
         return False

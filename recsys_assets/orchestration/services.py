@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from dagster import DagsterInstance
 
+from recsys_assets.orchestration.clock import Clock, forget_the_future
 from recsys_assets.orchestration.dagster_internals import ModuleTarget, ProxyServerManager
 from recsys_assets.orchestration.process_sessions import kill_session
 
@@ -57,13 +58,15 @@ def main(listening: Sequence[str]) -> int:
             target = ["--workspace", str(workspace)]
             webserver = ["-m", "recsys_assets.orchestration.webserver", *listening, *target]
             daemon = ["-m", "dagster._daemon", "run", "--log-level", _LOG_LEVEL, *target]
-            return _run([webserver, daemon])
+            return _run(instance, webserver, daemon)
     except KeyboardInterrupt:
         return 0
 
 
-def _run(services: Sequence[Sequence[str]]) -> int:
-    running = [_started(service) for service in services]
+def _run(instance: DagsterInstance, webserver: Sequence[str], daemon: Sequence[str]) -> int:
+    forget_the_future(instance)
+    clock = Clock()
+    running = [_started(service) for service in (webserver, daemon)]
     pruning: subprocess.Popen[bytes] | None = None
     due = time.monotonic() + _FIRST_PRUNED_AFTER_SECONDS
     try:
@@ -78,13 +81,22 @@ def _run(services: Sequence[Sequence[str]]) -> int:
                 if service.poll() is not None:
                     print(f"{service.args!r} has ended with status {service.returncode}", file=sys.stderr)
                     return service.returncode or 1
+            if clock.was_set_back():
+                print("The clock was set back; the daemon would sleep as long, so it begins anew", file=sys.stderr)
+                _end([running.pop()])
+                forget_the_future(instance)
+                running.append(_started(daemon))
             time.sleep(_POLL_SECONDS)
     finally:
-        for service in running:
-            service.terminate()
-        for service in running:
-            with suppress(subprocess.TimeoutExpired):
-                service.wait(_GRACE_SECONDS)
+        _end(running)
+
+
+def _end(services: "Sequence[subprocess.Popen[bytes]]") -> None:
+    for service in services:
+        service.terminate()
+    for service in services:
+        with suppress(subprocess.TimeoutExpired):
+            service.wait(_GRACE_SECONDS)
 
 
 def _started(module: Sequence[str]) -> "subprocess.Popen[bytes]":

@@ -11,6 +11,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.home.exclusions import make_later_than_forgetting
 from recsys_assets.home.promotions import Promotion, Promotions
 from recsys_assets.home.tuned_settings import study_tables
 from recsys_assets.home.versions import write_atomically
@@ -133,6 +134,7 @@ def evaluation_report(
     )
     path = home.folders.report
     write_atomically(path, page.encode())
+    make_later_than_forgetting(home.folders, path)
     context.log.info(f"The report lies at {path}")
     return dg.MaterializeResult(
         metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri()), "bytes": len(page)}
