@@ -848,6 +848,7 @@ def test_page_of_many_segments_stays_small():
     assert html.count('class="card"') == MAX_CARDS
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_report_from_spark_tables_is_the_report_from_polars_tables(tmp_path):
     """With engine = "spark" the report would fail, or tell other numbers."""

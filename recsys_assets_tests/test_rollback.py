@@ -61,6 +61,7 @@ def recommended(home: Home, user: str) -> list[str]:
     return [line.split()[1] for line in shown.stdout.splitlines()[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_killed_rollback_hides_nothing_and_is_gone_on_with(materialized_home, tmp_path):
     """Somebody would believe in lists that nobody is shown, and the command would refuse to be repeated."""

@@ -65,6 +65,7 @@ def test_a_home_without_ratings_is_told_what_to_do(tmp_path):
     assert refused.exit_code == 1 and "recsys-assets run" in refused.output
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_splits_that_the_data_came_without_are_told(materialized_home, tmp_path):
     """Somebody would look for scores of published folds that nothing was computed for."""
