@@ -1,6 +1,7 @@
-"""Alternating least squares: Spark fits, and what is kept are the two factor tables as plain arrays.
+"""Alternating least squares: Spark fits, and the model keeps the two factor tables as plain arrays.
 
-Scoring, top N and reports work on `ALSModel` and need no JVM. Nothing of pyspark is imported before a fit.
+`ALSModel` predicts, folds in and explains without a JVM. pyspark is imported by a fit only. Users without ratings are
+handled in `cold_start`.
 """
 
 import json
@@ -31,16 +32,16 @@ _PAIRS_PER_BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class ALSModel:
-    """Factors of users and movies by dense index.
+    """Factors of users and movies by dense number.
 
     Attributes:
-        user_factors: shape (n_users, rank), float32; zeros where the user had no training rating, or with implicit
-            preferences none that speaks for a movie.
-        movie_factors: shape (n_movies, rank), float32; the same of movies.
+        user_factors: shape (n_users, rank), float32. Zeros for a user without a training rating or, with implicit
+            preferences, without a rating that speaks for a movie.
+        movie_factors: shape (n_movies, rank), float32. Zeros for a movie in the same cases.
         user_known: shape (n_users,), whether the user has factors.
         movie_known: shape (n_movies,), whether the movie has factors.
-        params: the parameters of the fit.
-        index: fingerprint of the dense index it was fitted with.
+        params: parameters of the fit.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     user_factors: np.ndarray
@@ -56,7 +57,7 @@ class ALSModel:
         return self.user_factors.shape[1]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predictions for the rows (user, movie) of `pairs`; null where the user or the movie has no factors."""
+        """Predict the ratings of pairs (user, movie); null if the user or the movie has no factors."""
         rows = to_polars(pairs, "user", "movie")
         user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
         predicted = np.empty(len(rows), np.float32)
@@ -67,15 +68,16 @@ class ALSModel:
         return rows.with_columns(prediction=pl.when(pl.Series(known)).then(pl.Series(predicted)))
 
     def fold_in(self, rated: sparse.csr_array) -> np.ndarray:
-        """Factors of users from their ratings alone, as the last half-iteration of the fit solves for them.
+        """Compute user factors from ratings alone, with the equations of the fit's last half-iteration.
 
-        A user whom the model was fitted with gets the factors that it has; any other those it would have had.
+        A user of the fit gets the factors of the fit. Any other user gets the factors that the fit would have given for
+        the same movie factors.
 
         Args:
             rated: users by movies, shape (U, n_movies).
 
         Returns:
-            Shape (U, rank), float32; zeros for a user without a rating of a movie that the model knows.
+            Shape (U, rank), float32; zeros for a user without a rating of a known movie.
         """
         own = _of_known(rated, self.movie_known)
         factors = np.zeros((rated.shape[0], self.rank), np.float32)
@@ -86,22 +88,22 @@ class ALSModel:
         return factors
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
-        """Scores of all movies from users' ratings alone, shape (U, n_movies); see `fold_in`."""
+        """Score all movies from users' ratings alone, shape (U, n_movies); see `fold_in`."""
         return self.fold_in(rated) @ self.movie_factors.T
 
     def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """What each of one user's ratings adds to its scores of some movies: exact, the sums are the scores.
+        """Return the part of a movie's score that each rating of one user adds; the parts sum exactly to the score.
 
-        The factors that `fold_in` solves for are linear in what the ratings say, so a score is a sum over them (Hu,
+        The factors of `fold_in` are linear in the right sides of the user's ratings, so a score is a sum over them (Hu,
         Koren and Volinsky 2008, section 5).
 
         Args:
-            rated: the movies that the user has rated, shape (R,), int.
-            ratings: of them, shape (R,).
-            movies: shape (P,), int.
+            rated: movies that the user has rated, shape (R,), int.
+            ratings: their ratings, shape (R,).
+            movies: movies to explain, shape (P,), int.
 
         Returns:
-            Shape (R, P); 0 for a rating of a movie that the model does not know.
+            Shape (R, P); 0 for a rating of an unknown movie.
         """
         known = self.movie_known[rated]
         added = np.zeros((len(rated), len(movies)))
@@ -112,18 +114,18 @@ class ALSModel:
 
     @cached_property
     def _gram(self) -> np.ndarray:
-        """What the movies that a user has not rated say of it; nothing in explicit models."""
+        """Gram matrix of the movie factors, which stands for the unrated movies of a user; zeros in explicit models."""
         movies = self.movie_factors[self.movie_known].astype(np.float64)
         return movies.T @ movies if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
 
     @cached_property
     def _preference(self) -> Preference:
-        # Models that were stored before 0.5 name the neutral rating only.
+        # Models stored before version 0.5 hold only the neutral rating.
         stored = self.params.get("preference", {"neutral": self.params.get("neutral", 0.0), "scale": 1.0})
         return Preference(**stored)
 
     def _equations(self, movies: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A user's normal equations, as Spark sets them up: the system, and each rating's part of its right side."""
+        """Return one user's normal equations as Spark builds them: system, and right side by rating."""
         vectors = self.movie_factors[movies].astype(np.float64)
         values = self._preference.from_neutral(ratings)
         implicit = self.params["implicitPrefs"]
@@ -151,7 +153,7 @@ class ALSModel:
 
     @classmethod
     def load(cls, folder: Path) -> "ALSModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         user = _dense(pl.read_parquet(folder / "user_factors.parquet"), "user", facts["n_users"])
         movie = _dense(pl.read_parquet(folder / "movie_factors.parquet"), "movie", facts["n_movies"])
@@ -179,18 +181,19 @@ def fit(
     Args:
         ratings: user, movie (int32), rating.
         spark: the session.
-        scratch: folder that the driver and the executors can reach; what is written there is removed again.
-        index: the dense index the ids come from.
-        user_column: the column that stands for the user, `cluster` when clusters are fitted instead of users.
+        scratch: folder that the driver and the executors can reach. Temporary files in it are removed again.
+        index: id index of the numbers.
+        user_column: column that stands for the user; `cluster` to fit clusters instead of users.
         rank: number of factors.
-        reg_param: regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
-        max_iter: iterations.
-        implicit_prefs: fit preferences with the rating as confidence (Hu, Koren and Volinsky 2008).
+        reg_param: L2 regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
+        max_iter: number of iterations.
+        implicit_prefs: whether to fit preferences with the rating as confidence (Hu, Koren and Volinsky 2008).
         alpha: weight of the confidence; only with `implicit_prefs`.
-        neutral_offset: standard deviations from the mean rating to the one below which a rating speaks against the
-            movie; by default every rating speaks for it. Only with `implicit_prefs`.
-        n_blocks: blocks of users and of movies. Spark's 10 cost half as much time again on small data.
-        seed: of the starting factors.
+        neutral_offset: standard deviations from the mean rating to the neutral one; a rating below that speaks against
+            the movie. None: every positive rating speaks for the movie. Only with `implicit_prefs`.
+        n_blocks: number of blocks of users and of movies. Spark's default of 10 takes half as much time again on small
+            data.
+        seed: seed of the starting factors.
 
     Raises:
         ValueError: no rating speaks for a movie; only with `implicit_prefs`.
@@ -211,13 +214,13 @@ def fit(
         preference, facts = None, params
     folder = Path(tempfile.mkdtemp(prefix="als-", dir=scratch))
     try:
-        # Through a sorted file, not a plan: ALS repeats its input when a task is retried, and another row order would
-        # give other factors.
+        # Spark reads its input again when it retries a task. A sorted file keeps the row order, and with it the
+        # factors; a query plan would not.
         rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
         fitted = _that_say_something(rows) if implicit_prefs else rows
         path = folder / "ratings.parquet"
         fitted.sort("user", "movie").sink_parquet(str(path))
-        # Spark makes a folder of it.
+        # Spark writes a folder, Polars a file.
         written = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
         if implicit_prefs and written.limit(1).collect().is_empty():
             neutral = preference.neutral_rating if preference else 0.0
@@ -234,11 +237,11 @@ def fit(
 
 
 def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
-    """The rows of users and of movies with a preference above 0; all others would end with factors of 0, which say
-    nothing and to which nothing is due but a part in the random start.
+    """Keep the rows of users and movies that have a preference above 0.
 
-    Spark regularises by the number of such preferences. Where there is none, and fewer movies or users than factors,
-    the equations that it solves have no unique solution, and it gives up.
+    All other users and movies would end with factors of 0. Spark regularises by the number of positive preferences. A
+    user or movie without one, and with fewer cells than factors, has equations without a unique solution, and Spark
+    gives up.
     """
     liked = rows.filter(nw.col("rating") > 0)
     for column in ("user", "movie"):
@@ -249,9 +252,9 @@ def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
 def _fit_in_spark(
     spark: "SparkSession", folder: Path, params: Mapping[str, Any], n_blocks: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    from pyspark.ml.recommendation import ALS  # costs two seconds in every process that imports it
+    from pyspark.ml.recommendation import ALS  # the import takes two seconds
 
-    # Without checkpoints every task unrolls all iterations before it: from 15 or so, a StackOverflowError now and then.
+    # Without checkpoints every task unrolls all iterations before it, which from about 15 on can overflow the stack.
     spark.sparkContext.setCheckpointDir(str(folder / "checkpoints"))
     als = ALS(
         userCol="user",
@@ -269,7 +272,7 @@ def _fit_in_spark(
 
 
 def _of_known(rated: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
-    """The ratings of movies that the model knows, in the same shape."""
+    """Keep the ratings of known movies, in the same shape."""
     cells = rated.tocoo()
     keep = known[cells.col]
     return sparse.csr_array((cells.data[keep], (cells.row[keep], cells.col[keep])), shape=rated.shape)

@@ -1,6 +1,6 @@
-"""What people with some attributes like more in a movie than the factors expect of them: a ridge for every movie.
+"""Ridge regression per movie: the effect of user attributes on a rating, beyond the prediction of `bayesian_factors`.
 
-Factors have few dimensions for all that attributes say; a movie that thousands have rated says more about who likes it.
+Factors have few dimensions for all that attributes say. A movie with thousands of ratings says more about who likes it.
 """
 
 import json
@@ -17,19 +17,19 @@ from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 
 _PAIRS_PER_BLOCK = 1_000_000
-# Ratings without a bias that are added to each user's own.
+# Shrinkage of user biases: ratings with residual 0 that are added to each user's own.
 _USER_SHRINKAGE = 5.0
 
 
 @dataclass(frozen=True)
 class AttributeEffects:
-    """Linear effects of users' attributes on the rating of each movie.
+    """Linear effects of user attributes on the ratings of each movie.
 
     Attributes:
-        coefficients: shape (n_movies, F), float32; 0 where the movie has no rating.
-        side: attributes of everybody, shape (n_users, F), float32.
-        reg: the parameter of the fit.
-        index: fingerprint of the dense index it was fitted with.
+        coefficients: shape (n_movies, F), float32; 0 for a movie without a rating.
+        side: attributes of all users, shape (n_users, F), float32.
+        reg: L2 regularisation of the fit.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     coefficients: np.ndarray
@@ -38,7 +38,7 @@ class AttributeEffects:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """What attributes add to the ratings of pairs by dense index: shape (P,), float64."""
+        """Return the effects of the attributes on the ratings of pairs, shape (P,), float64."""
         added = np.empty(len(user))
         for start in range(0, len(user), _PAIRS_PER_BLOCK):
             block = slice(start, start + _PAIRS_PER_BLOCK)
@@ -54,7 +54,7 @@ class AttributeEffects:
 
     @classmethod
     def load(cls, folder: Path) -> "AttributeEffects":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         movies, users = (pl.read_parquet(folder / f"{name}.parquet")["values"] for name in ("movies", "users"))
         return cls(movies.to_numpy(), users.to_numpy(), **json.loads((folder / "model.json").read_text()))
 
@@ -67,17 +67,17 @@ def fit(
     bayesian_factors_model: BayesianFactors,
     reg: float = 300.0,
 ) -> AttributeEffects:
-    """Ridge regressions, one per movie, of what the factors leave of its ratings on the attributes of who gave them.
+    """Fit one ridge regression per movie of the residual ratings on the users' attributes.
 
-    What they leave is a rating less what the model says of a user without ratings, less how far all ratings of the user
-    lie above that, shrunk: so the effects are of attributes alone, and are there for new users.
+    A residual is the rating minus the prediction for a user without ratings, minus the user's shrunk mean residual. The
+    effects therefore belong to attributes alone and hold for new users.
 
     Args:
         ratings: user, movie, rating.
-        index: the dense index the ids come from.
-        user_features: table user_features; everyone.
-        bayesian_factors_model: fitted on the same ratings, by attributes alone (`n_profile` 0).
-        reg: regularisation, in ratings.
+        index: id index of the numbers.
+        user_features: table user_features; all users.
+        bayesian_factors_model: fitted on the same ratings with attributes only (`n_profile` 0).
+        reg: L2 regularisation, in ratings.
     """
     rows = to_polars(ratings, "user", "movie", "rating").sort("movie", "user")
     user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()

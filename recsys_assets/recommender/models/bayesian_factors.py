@@ -1,8 +1,9 @@
-"""Matrix factorisation with the users' and movies' attributes as prior: one model from no rating to many.
+"""Bayesian matrix factorisation with attributes of users and movies as prior, for users with no, few or many ratings.
 
-Without ratings a user is what its attributes say (a joint ridge of demographics on the movies' factors), a movie what
-its genres and year say; each rating moves them, by how much the data decide. Variational Bayes (Lim and Teh 2007; with
-attributes as in Simm et al. 2017), with the cost of alternating least squares.
+Without ratings, the prior gives a user's factors by a ridge regression on demographic attributes, and a movie's factors
+by one on genres and year. Each rating moves the posterior mean, by as much as the data support. Inference is
+variational Bayes (Lim and Teh 2007; with attributes as in Simm et al. 2017) at the cost of alternating least squares;
+the numerics are in `variational`, the attributes in `side_information`.
 """
 
 import json
@@ -27,18 +28,18 @@ _PAIRS_PER_BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class BayesianFactors:
-    """Posterior means of users and movies: column 0 is the bias, the others are factors.
+    """Posterior means of users and movies: column 0 is the bias, the other columns are factors.
 
     Attributes:
         users: shape (n_users, 1 + rank), float64.
         movies: shape (n_movies, 1 + rank), float64.
-        movie_covariances: shape (n_movies, 1 + rank, 1 + rank), float32.
-        user_prior: what a user without a rating is.
+        movie_covariances: posterior covariances, shape (n_movies, 1 + rank, 1 + rank), float32.
+        user_prior: prior of the users, which stands for a user without ratings.
         user_side: attributes that the prior takes, shape (n_users, F).
-        noise: precision of one rating beside the model.
+        noise: precision of one rating given the factors.
         offset: mean of the training ratings.
-        params: the parameters of the fit.
-        index: fingerprint of the dense index it was fitted with.
+        params: parameters of the fit.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     users: np.ndarray
@@ -52,28 +53,31 @@ class BayesianFactors:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """Predicted ratings of pairs by dense index: shape (P,), float64."""
+        """Predict the ratings of pairs by dense number: shape (P,), float64."""
         return products(self.users, self.movies, user, movie) + self.offset
 
     def of_new(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """The same by what the prior says of the users: by their attributes, with `n_profile` also by their profile."""
+        """Predict the ratings of pairs from the prior mean of the users: shape (P,), float64.
+
+        The prior mean depends on attributes and, if `n_profile` is above 0, on the user's profile.
+        """
         return products(self.user_prior.means(self.user_side), self.movies, user, movie) + self.offset
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction; none is missing."""
+        """Predict the ratings of pairs (user, movie): user, movie, prediction, without nulls."""
         rows = to_polars(pairs, "user", "movie")
         predicted = self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
     def fold_in(self, rated: sparse.csr_array, side: np.ndarray) -> np.ndarray:
-        """Bias and factors of users from their first ratings in closed form, the movies left as they are.
+        """Compute the posterior means of users from their first ratings in closed form, with fixed movies.
 
         Args:
             rated: users by movies, shape (U, n_movies); stored cells are ratings.
-            side: the users' attributes, shape (U, F), as `user_side`.
+            side: attributes of the users, shape (U, F), as in `user_side`.
 
         Returns:
-            Shape (U, 1 + rank); without a rating what the attributes say.
+            Shape (U, 1 + rank); the prior mean for a user without a rating.
         """
         cells = rated.astype(np.float32)
         cells.data = cells.data - np.float32(self.offset)
@@ -83,7 +87,7 @@ class BayesianFactors:
         )[0]
 
     def save(self, folder: Path) -> None:
-        """Write users.parquet, movies.parquet, prior.parquet and model.json."""
+        """Write users.parquet, movies.parquet, links.parquet (the prior) and model.json."""
         _write(folder / "users.parquet", factors=self.users, side=self.user_side)
         covariances = self.movie_covariances.reshape(len(self.movies), -1)
         _write(folder / "movies.parquet", factors=self.movies, covariance=covariances)
@@ -99,7 +103,7 @@ class BayesianFactors:
 
     @classmethod
     def load(cls, folder: Path) -> "BayesianFactors":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         users, movies = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "movies.parquet")
         links = pl.read_parquet(folder / "links.parquet")["links"].to_numpy()
@@ -115,7 +119,7 @@ class BayesianFactors:
 
 
 def products(users: np.ndarray, movies: np.ndarray, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-    """Biases and products of factors for pairs by dense index: shape (P,), float64."""
+    """Return biases plus dot products of factors for pairs by dense number: shape (P,), float64."""
     result = users[user, 0] + movies[movie, 0]
     for start in range(0, len(user), _PAIRS_PER_BLOCK):
         block = slice(start, start + _PAIRS_PER_BLOCK)
@@ -139,15 +143,15 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: the dense index the ids come from.
-        user_features: table user_features; everyone.
+        index: id index of the numbers.
+        user_features: table user_features; all users.
         movies: table movies; the whole catalogue.
         rank: number of factors beside the bias.
-        max_iter: iterations.
-        n_profile: dimensions of what a user has rated, whatever the rating, beside its attributes; a third as many of
-            who has rated a movie. 0: none.
+        max_iter: number of iterations.
+        n_profile: dimensions of a user's profile, that is, which movies the user has rated, whatever the rating. A
+            movie's profile has a third as many. 0: attributes only.
         reg_links: regularisation of the regression of factors on attributes.
-        seed: of the starting factors.
+        seed: seed of the starting factors.
     """
     rated_users, own = user_movie_matrix(ratings, n_movies=index.n_movies)
     starts = np.zeros(index.n_users + 1, np.int64)

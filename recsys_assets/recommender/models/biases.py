@@ -1,6 +1,7 @@
-"""The rating as global mean, user bias and movie bias: what is left of a rating beside them is taste.
+"""Bias model: a rating is the global mean plus a user bias plus a movie bias.
 
-Own history only: a user without ratings has no bias.
+Biases come from a user's own ratings, so a user without ratings has the bias 0. Models of taste, which explain the rest
+of a rating, are in other modules.
 """
 
 import json
@@ -23,9 +24,9 @@ class BiasModel:
 
     Attributes:
         global_mean: mean of all training ratings.
-        user_bias: shape (n_users,), float64; 0 without a training rating.
-        movie_bias: shape (n_movies,), float64; 0 without one.
-        index: fingerprint of the dense index.
+        user_bias: shape (n_users,), float64; 0 for a user without a training rating.
+        movie_bias: shape (n_movies,), float64; 0 for a movie without a training rating.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     global_mean: float
@@ -34,11 +35,11 @@ class BiasModel:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """Predicted ratings of pairs by dense index: shape (P,), float64."""
+        """Predict the ratings of pairs by dense number: shape (P,), float64."""
         return self.global_mean + self.user_bias[user] + self.movie_bias[movie]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction."""
+        """Predict the ratings of pairs (user, movie): user, movie, prediction."""
         rows = to_polars(pairs, "user", "movie")
         predicted = self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
@@ -51,20 +52,27 @@ class BiasModel:
 
     @classmethod
     def load(cls, folder: Path) -> "BiasModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         users, movies = (pl.read_parquet(folder / f"{side}.parquet")["bias"].to_numpy() for side in ("users", "movies"))
         facts = json.loads((folder / "model.json").read_text())
         return cls(facts["global_mean"], users, movies, facts["index"])
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, movie_shrinkage: float = 5.0) -> BiasModel:
-    """Both biases by alternating least squares (Koren, Bell and Volinsky 2009).
+    """Fit both biases by alternating least squares (Koren, Bell and Volinsky 2009).
 
     Args:
         ratings: user, movie, rating.
-        index: the dense index the ids come from.
-        user_shrinkage: ratings without a bias added to each user's own.
-        movie_shrinkage: the same for movies.
+        index: id index of the numbers.
+        user_shrinkage: ratings with bias 0 that are added to each user's own.
+        movie_shrinkage: ratings with bias 0 that are added to each movie's own.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> ratings = pl.DataFrame({"user": [0, 0, 1, 1], "movie": [0, 1, 0, 1], "rating": [5.0, 4.0, 3.0, 2.0]})
+        >>> model = fit(lazy(ratings), index=Index(2, 2, "test"), user_shrinkage=0.0, movie_shrinkage=0.0)
+        >>> model.global_mean, model.user_bias.tolist(), model.movie_bias.tolist()
+        (3.5, [1.0, -1.0], [0.5, -0.5])
     """
     rows = to_polars(ratings, "user", "movie", "rating").sort("user", "movie")
     user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()

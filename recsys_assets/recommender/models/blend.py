@@ -1,6 +1,6 @@
-"""A blend of models that rank: their scores made comparable within each user, and mixed.
+"""Blend of ranking models: scores are standardised within each user and averaged with weights.
 
-The models themselves are fitted elsewhere; here are the weights and how they are used.
+EASE, implicit ALS and `liking` are fitted in their own modules. This module holds the weights and applies them.
 """
 
 import json
@@ -27,9 +27,10 @@ class Blend:
     """Weights of a blend.
 
     Attributes:
-        ease_weight: share of EASE in a user's personal scores, 0 to 1; the rest is implicit ALS.
-        prior_ratings: ratings of a user that weigh as much as its attributes; without any it is shown the prior alone.
-        index: fingerprint of the dense index.
+        ease_weight: share of EASE in a user's personal scores, 0 to 1; implicit ALS has the rest.
+        prior_ratings: number of ratings at which the personal scores weigh as much as the prior, the scores by
+            attributes. A user without ratings gets the prior alone.
+        index: fingerprint of the id index.
     """
 
     ease_weight: float
@@ -42,13 +43,13 @@ class Blend:
         return self.ease_weight < 1
 
     def scores(self, ease: np.ndarray, als: np.ndarray | None, prior: np.ndarray, n_ratings: np.ndarray) -> np.ndarray:
-        """The mixed scores, shape (U, n_movies).
+        """Mix the scores, shape (U, n_movies).
 
         Args:
-            ease: scores of each model for the same users and all movies, shape (U, n_movies).
-            als: the same; None where it has no weight.
-            prior: the same.
-            n_ratings: how many ratings each user has, shape (U,).
+            ease: scores of EASE, shape (U, n_movies).
+            als: scores of implicit ALS, shape (U, n_movies); None if it has no weight.
+            prior: scores of `liking`, shape (U, n_movies).
+            n_ratings: number of ratings of each user, shape (U,).
         """
         personal = self.ease_weight * _standardised(ease)
         if als is not None:
@@ -62,18 +63,20 @@ class Blend:
 
     @classmethod
     def load(cls, folder: Path) -> "Blend":
-        """Read what `save` wrote."""
+        """Read the file that `save` writes."""
         return cls(**json.loads((folder / "model.json").read_text()))
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_ratings: Setting = AUTO) -> Blend:
-    """The blend with these weights, which validation chose; of the ratings only the length of histories is looked at.
+    """Build the blend; of the ratings, only the median number per user is used.
+
+    The weights are settings, which validation chooses.
 
     Args:
         ratings: user.
-        index: the dense index the ids come from.
+        index: id index of the numbers.
         ease_weight: see `Blend`.
-        prior_ratings: see `Blend` and `automatic_prior`.
+        prior_ratings: see `Blend`; `auto` is `automatic_prior`.
     """
     per_user = to_polars(ratings.group_by("user").agg(n=nw.len()), "n")["n"]
     prior = resolved(prior_ratings, automatic_prior(float(np.median(per_user.to_numpy()))))
@@ -81,7 +84,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_
 
 
 def automatic_prior(median_ratings: float) -> float:
-    """The prior's weight where the median user has so many ratings: 60 for the 86 of case study A."""
+    """Return `prior_ratings` for a median number of ratings per user: 60 for the 86 of case study A."""
     return _ANCHOR_PRIOR * median_ratings / ANCHOR_MEDIAN
 
 
@@ -92,17 +95,17 @@ def ranker(
     features: np.ndarray,
     ranking_model: ALSModel | None = None,
 ) -> Ranker:
-    """Scores of users by their ratings, which is all that the blend knows of them beside their attributes.
+    """Build the ranker of the blend, which knows a user by ratings and attributes only.
 
     Args:
-        weights: of the models.
+        weights: weights of the models.
         ease_model: EASE.
         liking_model: the prior.
-        features: of everybody, by dense index; see `liking.feature_matrix`.
-        ranking_model: implicit ALS; may be left out where it has no weight.
+        features: features of all users by dense number; see `liking.feature_matrix`.
+        ranking_model: implicit ALS; None is allowed if it has no weight.
 
     Raises:
-        ValueError: implicit ALS has a weight and is left out.
+        ValueError: implicit ALS has a weight and is missing.
     """
     if weights.needs_als and ranking_model is None:
         raise ValueError(f"a blend with {weights.ease_weight} of EASE needs implicit ALS for the rest")
@@ -129,7 +132,7 @@ def ranker(
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
-    """To mean 0 and standard deviation 1 within each user; zeros where all are equal."""
+    """Scale scores to mean 0 and standard deviation 1 within each user; zeros if all are equal."""
     centred = scores - scores.mean(axis=1, keepdims=True)
     deviation = centred.std(axis=1, keepdims=True)
     return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)

@@ -1,6 +1,7 @@
-"""The mean rating of each movie in each cluster of users, shrunk to the movie's mean over everybody.
+"""Cluster mean: the mean rating of each movie in each cluster of users, shrunk towards the movie's overall mean.
 
-Raw means per cluster are worse than the plain item mean as soon as clusters are small: most cells hold few ratings.
+Raw means per cluster are worse than the item mean as soon as clusters are small, because most cells hold few ratings.
+The clusters are made in `features/clusters`.
 """
 
 import json
@@ -23,9 +24,9 @@ class ClusterMeanModel:
 
     Attributes:
         means: shape (n_clusters, n_movies), float32.
-        clusters: shape (n_users,), the cluster of everybody.
-        params: the parameters of the fit.
-        index: fingerprint of the dense index.
+        clusters: cluster of each user, shape (n_users,).
+        params: parameters of the fit.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     means: np.ndarray
@@ -34,11 +35,11 @@ class ClusterMeanModel:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """Predicted ratings of pairs by dense index: shape (P,), float32."""
+        """Predict the ratings of pairs by dense number: shape (P,), float32."""
         return self.means[self.clusters[user], movie]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction."""
+        """Predict the ratings of pairs (user, movie): user, movie, prediction."""
         rows = to_polars(pairs, "user", "movie")
         return rows.with_columns(prediction=pl.Series(self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())))
 
@@ -52,7 +53,7 @@ class ClusterMeanModel:
 
     @classmethod
     def load(cls, folder: Path) -> "ClusterMeanModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         means = pl.read_parquet(folder / "means.parquet")["means"].to_numpy().T
         clusters = pl.read_parquet(folder / "clusters.parquet")["cluster"].to_numpy()
         return cls(means, clusters, **json.loads((folder / "model.json").read_text()))
@@ -66,14 +67,14 @@ def fit(
     shrinkage: float = 50.0,
     item_shrinkage: float = 10.0,
 ) -> ClusterMeanModel:
-    """Means per (cluster, movie), shrunk to the item mean by `shrinkage` ratings.
+    """Compute the mean per (cluster, movie), shrunk towards the item mean.
 
     Args:
         ratings: user, movie, rating.
-        index: the dense index the ids come from.
-        user_clusters: table user_clusters; everyone.
-        shrinkage: ratings at the movie's mean added to each cell's own.
-        item_shrinkage: ratings at the global mean added to each movie's own.
+        index: id index of the numbers.
+        user_clusters: table user_clusters; all users.
+        shrinkage: ratings at the movie's mean that are added to each cell's own.
+        item_shrinkage: ratings at the global mean that are added to each movie's own.
     """
     clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
     rows = to_polars(ratings, "user", "movie", "rating").sort("user", "movie")
@@ -83,7 +84,7 @@ def fit(
     total = np.bincount(cell, rows["rating"].cast(pl.Float64).to_numpy(), size).reshape(n_clusters, -1)
     counts = np.bincount(cell, minlength=size).reshape(n_clusters, -1)
     means = item_mean.fit(ratings, index=index, shrinkage=item_shrinkage).means
-    # The least positive number keeps an empty cell defined without any shrinkage.
+    # With shrinkage 0, the smallest positive weight avoids 0 / 0 in an empty cell.
     weight = max(shrinkage, np.finfo(np.float64).tiny)
     shrunk = (total + weight * means) / (counts + weight)
     params = {"shrinkage": shrinkage, "item_shrinkage": item_shrinkage}

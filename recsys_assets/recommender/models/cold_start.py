@@ -1,6 +1,6 @@
-"""Users without a training rating: case study A's repair, ratings drawn from the cluster, and its factors in a ranking.
+"""Users without a training rating: case study A's fill from cluster predictions, and cluster factors for ranking.
 
-ALS itself is `als`; here are what goes into it and what is made of it.
+ALS itself is in `als`. This module prepares its input and completes its output.
 """
 
 from math import gcd
@@ -23,7 +23,7 @@ FillSize = int | str
 
 
 def ratings_of_clusters(train_ratings: nw.LazyFrame, user_clusters: nw.LazyFrame) -> nw.LazyFrame:
-    """The training ratings with the cluster in the user's place: cluster, movie, rating, one row per rating."""
+    """Replace users by clusters in the training ratings: cluster, movie, rating, one row per rating."""
     return train_ratings.join(user_clusters, on="user").select("cluster", "movie", "rating")
 
 
@@ -36,15 +36,15 @@ def cluster_ratings(
     scratch: Path,
     **parameters: Any,
 ) -> pl.DataFrame:
-    """The rating of each cluster for each movie with a training rating: the table `cluster_ratings`.
+    """Predict the rating of each cluster for each rated movie with ALS: the table `cluster_ratings`.
 
     Args:
         train_ratings: user, movie, rating.
         user_clusters: user, cluster.
-        index: of the users and movies.
-        spark: fits ALS, with clusters in the users' place.
+        index: id index of the numbers.
+        spark: session that fits ALS with clusters as users.
         scratch: see `als.fit`.
-        parameters: of `als.fit`.
+        parameters: further parameters of `als.fit`.
     """
     rated = ratings_of_clusters(train_ratings, user_clusters)
     model = als.fit(rated, index=index, spark=spark, scratch=scratch, user_column="cluster", **parameters)
@@ -52,10 +52,10 @@ def cluster_ratings(
 
 
 def predict_clusters(model: ALSModel) -> pl.DataFrame:
-    """The rating of every cluster for every movie with a training rating: the table `cluster_ratings`.
+    """Predict the rating of every cluster for every movie with a training rating: the table `cluster_ratings`.
 
     Args:
-        model: fitted on `ratings_of_clusters`, so that its users are clusters.
+        model: ALS fitted on `ratings_of_clusters`; its users are clusters.
     """
     clusters = np.flatnonzero(model.user_known).astype(np.int32)
     movies = np.flatnonzero(model.movie_known).astype(np.int32)
@@ -70,7 +70,7 @@ def predict_clusters(model: ALSModel) -> pl.DataFrame:
 
 
 def ratings_per_user(train_ratings: nw.LazyFrame) -> tuple[int, float, float]:
-    """Number of users with a training rating, and mean and median number of ratings they have."""
+    """Return the number of users with a training rating, and the mean and median number of their ratings."""
     counts = train_ratings.group_by("user").agg(n=nw.len().cast(nw.Float64()))
     facts = to_polars(counts.select(users=nw.len(), mean=nw.col("n").mean(), median=nw.col("n").median()))
     return int(facts["users"][0]), float(facts["mean"][0]), float(facts["median"][0])
@@ -85,18 +85,18 @@ def fill_cold_users(
     fill_size: FillSize = "median",
     seed: int = 0,
 ) -> nw.LazyFrame:
-    """Training ratings plus ratings drawn for users who have none: the table `adjusted_train_ratings`.
+    """Add drawn ratings for users without a training rating: the table `adjusted_train_ratings`.
+
+    A user of a cluster without any rating gets none.
 
     Args:
         train_ratings: user, movie, rating.
-        users: user; everyone, with or without a rating.
+        users: user; all users, with or without a rating.
         user_clusters: user, cluster.
         cluster_ratings: cluster, movie, rating.
-        fill_size: distinct movies drawn per user; "median": the floor of the median number of ratings per training
-            user. All movies if there are fewer.
-        seed: of the draw.
-
-    Users of a cluster that has no ratings at all get none.
+        fill_size: number of distinct movies drawn per user; all movies if there are fewer. "median": the median number
+            of ratings per training user, rounded down.
+        seed: seed of the draw.
     """
     size = int(ratings_per_user(train_ratings)[2]) if fill_size == "median" else int(fill_size)
     cold = users.select("user").join(train_ratings.select("user").unique(), on="user", how="anti")
@@ -111,10 +111,10 @@ def fill_cold_users(
 
 
 def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
-    """User factors, shape (n_users, rank), with the mean of the cluster's factors where a user has none of its own.
+    """Return user factors, shape (n_users, rank), with the mean factors of the cluster for users without factors.
 
-    A prediction is linear in the user's factors, so such a user is shown what its cluster prefers on average. A cluster
-    in which nobody has factors takes the mean of all users. Users who came after the fit have no factors either.
+    A prediction is linear in the user's factors, so such a user is shown what the cluster prefers on average. If nobody
+    in the cluster has factors, the mean of all users is taken. Users who came after the fit have no factors either.
     """
     clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
     came_later = len(clusters) - len(model.user_known)
@@ -129,10 +129,10 @@ def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
 
 
 def _draw_movies(users: nw.LazyFrame, movies: nw.LazyFrame, *, size: int, seed: int) -> nw.LazyFrame:
-    """`size` distinct movies at random for each user: user, movie.
+    """Draw `size` distinct movies at random for each user: user, movie.
 
-    The movies are shuffled once; each user walks that ring from a start and with a stride of its own. A stride prime to
-    the number of movies meets none twice, so the cost is that of the rows drawn, not of users × movies.
+    The movies are shuffled once into a ring. Each user walks the ring from an own start with an own stride. A stride
+    coprime to the number of movies repeats no movie, so the cost grows with the drawn rows, not with users × movies.
     """
     n_movies = row_count(movies)
     ring = movies.with_columns(draw=pseudo_random(seed, ["movie"])).with_row_index("place", order_by=["draw", "movie"])

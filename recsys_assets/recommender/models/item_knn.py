@@ -1,6 +1,7 @@
-"""Item-based nearest neighbours: what to show, by how many users liked an item together with those of a user.
+"""Item-based nearest neighbours: ranks movies by how many users liked them together with the user's liked movies.
 
-The classical baseline of top-N recommendation, which a model must beat to be worth its cost.
+This is the classical baseline of top-N recommendation, which a model must beat to be worth its cost. Neighbours of
+residual ratings, which predict ratings, are in `item_neighbours`.
 """
 
 import json
@@ -16,7 +17,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.features.matrices import user_movie_matrix
 
-# Rows of similarities that are worked out at a time.
+# Movies whose similarities are computed at a time.
 _BLOCK = 512
 
 
@@ -25,9 +26,10 @@ class ItemKNNModel:
     """Similarities of each movie to its nearest neighbours.
 
     Attributes:
-        similarities: shape (n_movies, n_movies), sparse float32: row, a liked movie; column, the movie it speaks for.
-        relevant_from: the lowest rating that counts as liked.
-        index: fingerprint of the dense index it was fitted with.
+        similarities: shape (n_movies, n_movies), CSR, float32: the row is a liked movie, the column a movie that it
+            speaks for.
+        relevant_from: lowest rating that counts as liked.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     similarities: sparse.csr_array
@@ -36,15 +38,24 @@ class ItemKNNModel:
 
     @property
     def movie_known(self) -> np.ndarray:
-        """Shape (n_movies,), whether the movie is a neighbour of another."""
+        """Whether each movie has a neighbour that speaks for it, shape (n_movies,)."""
         return np.bincount(self.similarities.indices, minlength=self.similarities.shape[1]) > 0
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
-        """Scores of all movies from users' ratings, shape (U, n_movies), float32: sums of similarities."""
+        """Score all movies from users' ratings by sums of similarities, shape (U, n_movies), float32."""
         return (liked(rated, self.relevant_from) @ self.similarities).toarray()
 
     def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """What each of one user's ratings, shape (R,), adds to its scores of some movies, shape (P,): shape (R, P)."""
+        """Return the part of a movie's score that each rating of one user adds.
+
+        Args:
+            rated: movies that the user has rated, shape (R,), int.
+            ratings: their ratings, shape (R,).
+            movies: movies to explain, shape (P,), int.
+
+        Returns:
+            Shape (R, P).
+        """
         similar = self.similarities[rated][:, movies].toarray()
         return np.where((ratings >= self.relevant_from)[:, None], similar, 0)
 
@@ -58,7 +69,7 @@ class ItemKNNModel:
 
     @classmethod
     def load(cls, folder: Path) -> "ItemKNNModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         n_movies = facts.pop("n_movies")
         table = pl.read_parquet(folder / "similarities.parquet")
@@ -67,7 +78,7 @@ class ItemKNNModel:
 
 
 def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
-    """Ones where a rating is at least `relevant_from`, in the shape of the ratings, float32."""
+    """Return ones where a rating is at least `relevant_from`, in the shape of the ratings, float32."""
     ones = rated.astype(np.float32, copy=True)
     ones.data = (rated.data >= relevant_from).astype(np.float32)
     ones.eliminate_zeros()
@@ -75,13 +86,20 @@ def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage: float = 10.0) -> ItemKNNModel:
-    """Cosine similarities of the movies that users liked (Sarwar et al. 2001; Deshpande and Karypis 2004).
+    """Compute cosine similarities of liked movies (Sarwar et al. 2001; Deshpande and Karypis 2004).
 
     Args:
         ratings: user, movie, rating.
-        index: the dense index the ids come from.
-        neighbours: the most similar movies that each movie is scored by.
-        shrinkage: added to the denominator, so that movies with few users are no close neighbours by chance.
+        index: id index of the numbers.
+        neighbours: number of most similar movies that score a movie.
+        shrinkage: added to the denominator, so that a movie with few users is no close neighbour by chance.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> columns = {"user": [0, 0, 1, 1, 2], "movie": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 5.0, 5.0, 1.0]}
+        >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), shrinkage=2.0)
+        >>> model.similarities.toarray().tolist()
+        [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     limit = relevant_from(ratings)
     _, rated = user_movie_matrix(ratings, n_movies=index.n_movies)
@@ -91,7 +109,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage
         _nearest(by_movie, norms, np.arange(start, min(start + _BLOCK, index.n_movies)), neighbours, shrinkage)
         for start in range(0, index.n_movies, _BLOCK)
     )
-    # One row for each movie that is scored; what speaks for it is read by column.
+    # `_nearest` has one row per scored movie; scoring needs the transpose, with one row per liked movie.
     similarities = sparse.csr_array(sparse.vstack(list(blocks)).T, dtype=np.float32)
     return ItemKNNModel(similarities, limit, index.fingerprint)
 
@@ -99,7 +117,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage
 def _nearest(
     by_movie: sparse.csr_array, norms: np.ndarray, movies: np.ndarray, neighbours: int, shrinkage: float
 ) -> sparse.csr_array:
-    """Similarities of a block of movies to their nearest neighbours, shape (len(movies), n_movies)."""
+    """Return the similarities of a block of movies to their nearest neighbours, shape (len(movies), n_movies)."""
     together = (by_movie[movies] @ by_movie.T).toarray()
     similar = together / (np.outer(norms[movies], norms) + max(shrinkage, 1e-9))
     similar[np.arange(len(movies)), movies] = 0

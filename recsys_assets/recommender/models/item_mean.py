@@ -1,4 +1,7 @@
-"""The shrunk mean rating per movie: the baseline every other model stands beside, and the fallback behind them."""
+"""Item mean: the shrunk mean rating per movie, the baseline of every score table and the fallback of other models.
+
+Evaluation decides where the fallback replaces a missing prediction.
+"""
 
 import json
 from dataclasses import dataclass
@@ -17,9 +20,9 @@ class ItemMeanModel:
     """Shrunk mean rating of every movie.
 
     Attributes:
-        means: shape (n_movies,), float64; the global mean where the movie has no training rating.
+        means: shape (n_movies,), float64; the global mean for a movie without a training rating.
         global_mean: mean of all training ratings.
-        index: fingerprint of the dense index.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     means: np.ndarray
@@ -32,7 +35,7 @@ class ItemMeanModel:
         return pl.DataFrame({"movie": np.arange(len(self.means), dtype=np.int32), "prediction": self.means})
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction."""
+        """Predict the ratings of pairs (user, movie): user, movie, prediction."""
         rows = to_polars(pairs, "user", "movie")
         return rows.with_columns(prediction=pl.Series(self.means[rows["movie"].to_numpy()], dtype=pl.Float32))
 
@@ -44,15 +47,26 @@ class ItemMeanModel:
 
     @classmethod
     def load(cls, folder: Path) -> "ItemMeanModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         means = pl.read_parquet(folder / "means.parquet")["mean"].to_numpy()
         return cls(means=means, **json.loads((folder / "model.json").read_text()))
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> ItemMeanModel:
-    """Means of the ratings (movie, rating), shrunk to the global mean by `shrinkage` pseudo-ratings.
+    """Compute the mean rating of each movie, shrunk towards the global mean.
 
-    A movie with sum s of n ratings gets (s + shrinkage × global mean) / (n + shrinkage).
+    A movie with n ratings of sum s gets (s + shrinkage × global mean) / (n + shrinkage).
+
+    Args:
+        ratings: movie, rating.
+        index: id index of the numbers.
+        shrinkage: ratings at the global mean that are added to each movie's own.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> ratings = pl.DataFrame({"movie": [0, 0, 1], "rating": [4.0, 5.0, 3.0]})
+        >>> fit(lazy(ratings), index=Index(1, 3, "test"), shrinkage=1.0).means.round(2).tolist()
+        [4.33, 3.5, 4.0]
     """
     rating = nw.col("rating").cast(nw.Float64())
     sums = to_polars(ratings.group_by("movie").agg(total=rating.sum(), n=nw.len()).sort("movie"))
