@@ -1,5 +1,5 @@
-"""Scores with bounds and intervals: each protocol is one function that gives what was measured of each user.
+"""Scores with bounds and confidence intervals: one function per protocol returns the metric parts of each user.
 
-A protocol takes predictions by model name, so a model not known beforehand needs no change here. How models
-are fitted and how test rows are cut belongs to the other stages.
+A protocol takes predictions by model name, so a new model needs no change here. Splitting belongs in
+`data.splitting`, fitting in `registry.fitting`.
 """

@@ -1,6 +1,7 @@
-"""Backtests: the same models trained on what came before a cut-off, scored on the tenth that comes next.
+"""Backtest: trains the rating models on the ratings before a cut-off and scores them on the next tenth.
 
-One cut says how good a model was once; several say whether it always was. `registry.fitting` fits the models.
+One cut-off shows how good a model was once, several show whether it stays good. Fitting belongs in
+`registry.fitting`.
 """
 
 from collections.abc import Callable
@@ -25,14 +26,16 @@ _TENTHS = 10
 
 
 def window(ratings: nw.LazyFrame, cut_off: float) -> tuple[nw.LazyFrame, nw.LazyFrame]:
-    """The ratings before the cut-off, and the next tenth of all ratings; equal times are ordered by batch, then row.
+    """Returns the ratings before the cut-off and the next tenth of all ratings.
+
+    Ratings are ordered by time; equal times are ordered by batch, then row.
 
     Args:
         ratings: table ratings.
-        cut_off: share of the ratings that trains, above 0 and at most 0.9.
+        cut_off: share of the ratings that are training rows, above 0 and at most 0.9.
 
     Raises:
-        ValueError: there is no rating on one side.
+        ValueError: one side has no rating.
     """
     n_ratings = row_count(ratings)
     begin = train_size(n_ratings, cut_off)
@@ -57,19 +60,19 @@ def backtest(
     seed: int = 0,
     n_resamples: int = 1000,
 ) -> pl.DataFrame:
-    """Scores of every rating model of the registry at one cut-off: table `backtest_scores`.
+    """Scores every rating model of the registry at one cut-off: table `backtest_scores`.
 
     Args:
         users: table users.
         movies: table movies.
-        ratings: table ratings; what lies beyond the scored tenth is not looked at.
+        ratings: table ratings; rows after the scored tenth are ignored.
         user_features: table user_features.
-        cut_off: share of the ratings that trains.
-        parameters: of all stages, by section.
+        cut_off: share of the ratings that are training rows.
+        parameters: settings of all stages, by section.
         selected: the model repeated as `selected`.
-        spark: gives the Spark session.
+        spark: returns the Spark session.
         scratch: folder for temporary files that the driver and the executors can reach.
-        seed: of ties and bootstrap.
+        seed: random seed of ties and of the bootstrap.
         n_resamples: bootstrap resamples.
     """
     train, test = window(ratings, cut_off)

@@ -1,7 +1,7 @@
-"""95 % intervals by bootstrap over users, one mechanism for every metric.
+"""Bootstrap over users: 95 % confidence intervals for every metric.
 
-A metric is a formula over sums of per-user parts, so a resample of users needs only how often each user was
-drawn. Which parts a metric has is told in `metrics`.
+A metric is a formula over sums of per-user parts, so a resample is the number of times each user was drawn.
+The parts of each metric belong in `metrics`, paired tests in `significance`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +12,21 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 LEVELS = (0.025, 0.975)
-# Draw counts held at a time: 128 MiB as float64. Fewer make the matrix products slow, more only take memory.
+# Draw counts in memory at a time: 128 MiB as float64. Fewer make the matrix products slow, more bring no speed.
 _CELLS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class UserMetric:
-    """One metric of one model: `formula` of the sums over users of `parts`.
+    """One metric of one model: `formula` applied to the sums of `parts` over users.
 
     Args:
-        name: the metric's name.
-        formula: takes one array per part, all of one shape, and gives the metric in that shape; not finite
-            where the metric is not defined.
-        parts: arrays of shape (users,). The last one counts the rows that the score rests on. Parts that
-            metrics share should be the same array: it is then resampled once.
-        populations: the populations it is given for; None for all.
+        name: name of the metric.
+        formula: takes one array of totals per part, all of the same shape, and returns the metric in that shape;
+            not finite where the metric is undefined.
+        parts: arrays of shape (users,). The last one is the number of scored rows. Metrics should share the same
+            array object for the same part: it is then resampled once.
+        populations: names of the populations that have this metric; None for all.
     """
 
     name: str
@@ -36,7 +36,7 @@ class UserMetric:
 
 
 class Estimate(NamedTuple):
-    """A score with the number of rows it rests on and the ends of its 95 % interval."""
+    """A score, the number of rows behind it, and the ends of its 95 % confidence interval."""
 
     value: float
     n: int
@@ -45,14 +45,14 @@ class Estimate(NamedTuple):
 
 
 def resampled_totals(parts: np.ndarray, *, seed: int, n_resamples: int) -> np.ndarray:
-    """Column sums over users drawn with replacement, as many as there are.
+    """Column sums over resamples of the users, drawn with replacement; a resample has as many users as `parts`.
 
-    The draws depend on seed and number of users alone: different columns, and different calls, are resampled
-    alike, so that differences between models are paired.
+    The draws depend only on the seed and the number of users. All columns and all calls therefore share the same
+    resamples, which makes differences between models paired.
 
     Args:
         parts: shape (users, parts), at least one user.
-        seed: of the draws.
+        seed: random seed of the draws.
         n_resamples: number of resamples.
 
     Returns:
@@ -75,16 +75,24 @@ def estimates(
 ) -> list[Estimate | None]:
     """Each metric over the chosen users with its percentile interval (Efron & Tibshirani 1993, chapter 13).
 
-    Resamples in which a metric is not defined are left out of its interval.
+    The interval of a metric ignores resamples in which the metric is undefined.
 
     Args:
-        metrics: what to estimate; their parts have the same users.
+        metrics: the metrics; the parts of all of them cover the same users.
         users: boolean mask of shape (users,).
-        seed: of the draws.
+        seed: random seed of the draws.
         n_resamples: number of resamples, at least 1.
 
     Returns:
-        One entry per metric; None where it is not defined.
+        One entry per metric; None where the metric is undefined.
+
+    Example:
+        >>> import numpy as np
+        >>> squared_errors, n_rows = np.array([4.0, 1.0, 9.0]), np.array([4.0, 1.0, 4.0])
+        >>> rmse = UserMetric("rmse", lambda sse, n: np.sqrt(sse / n), (squared_errors, n_rows))
+        >>> [estimate] = estimates([rmse], np.ones(3, bool), seed=0, n_resamples=1000)
+        >>> round(estimate.value, 3), estimate.n, estimate.low < estimate.value < estimate.high
+        (1.247, 9, True)
     """
     scores = resampled_scores(metrics, users, seed=seed, n_resamples=n_resamples)
     return [_estimate(metric, of_metric, users) for metric, of_metric in zip(metrics, scores, strict=True)]
@@ -93,16 +101,21 @@ def estimates(
 def resampled_scores(
     metrics: Sequence[UserMetric], users: np.ndarray, *, seed: int, n_resamples: int
 ) -> list[np.ndarray]:
-    """Each metric over the chosen users as they are, and over resamples of them: shape (1 + n_resamples,), or (1,).
+    """Each metric over the chosen users, followed by the same metric over resamples of these users.
 
-    What was resampled with the same seed from as many users was drawn alike, so that scores of two models on the same
-    users may be compared resample by resample, whenever they were computed. A metric that is not defined is not finite.
+    Two calls with the same seed and the same number of users draw the same resamples. Scores of two models on the same
+    users can therefore be compared resample by resample, even if they were computed at different times (paired
+    bootstrap).
 
     Args:
-        metrics: their parts have the same users.
-        users: boolean mask of shape (users,); of nobody there is one score, which is NaN.
-        seed: of the draws.
+        metrics: the metrics; the parts of all of them cover the same users.
+        users: boolean mask of shape (users,).
+        seed: random seed of the draws.
         n_resamples: number of resamples, at least 1.
+
+    Returns:
+        One array of shape (1 + n_resamples,) per metric; not finite where the metric is undefined. An empty mask gives
+        arrays of shape (1,) with NaN.
     """
     if not metrics or not users.any():
         return [np.array([np.nan])] * len(metrics)
@@ -115,15 +128,24 @@ def resampled_scores(
 
 
 def interval(scores: np.ndarray, n_users: int | None = None) -> tuple[float, float]:
-    """Ends of the 95 % interval of what `resampled_scores` gave; those in which it is not defined are left out.
+    """Ends of the 95 % confidence interval from the output of `resampled_scores`; undefined resamples are ignored.
 
-    Resamples of few users vary too little, and by how much a normal quantile does not tell. So the percentiles that are
-    taken lie further out, by Student's t and n / (n - 1) (Hesterberg 2015, "What teachers should know about the
-    bootstrap", section 5.3): of 20 users the 1.6th and the 98.4th.
+    Resamples of few users vary too little, so percentile intervals are too narrow. The percentiles are therefore
+    moved outwards by Student's t and n / (n - 1) (Hesterberg 2015, "What teachers should know about the bootstrap",
+    section 5.3): for 20 users to the 1.6th and the 98.4th.
 
     Args:
-        scores: of the users as they are, then of the resamples.
-        n_users: how many there are; None for so many that it makes no difference.
+        scores: shape (1 + n_resamples,): the score of the users, then the scores of the resamples.
+        n_users: number of users; None takes the 2.5th and the 97.5th percentile.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.concatenate([[50], np.arange(101)])
+        >>> interval(scores)
+        (2.5, 97.5)
+        >>> low, high = interval(scores, n_users=20)
+        >>> round(low, 1), round(high, 1)
+        (1.6, 98.4)
     """
     resampled = scores[1:][np.isfinite(scores[1:])]
     low, high = np.quantile(resampled if resampled.size else scores[:1], _levels(n_users))

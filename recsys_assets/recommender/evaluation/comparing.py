@@ -1,4 +1,7 @@
-"""Scores put beside scores: the same protocol with several seeds, and the same models under several protocols."""
+"""Compares score tables: one protocol with several seeds, and the same models under several protocols.
+
+Paired tests of models on the same users belong in `significance`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,19 +13,19 @@ from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS
 from recsys_assets.recommender.evaluation.significance import LOWER_IS_BETTER
 
 _KEYS = ("protocol", "model", "population", "metric")
-# By split of an audit, the one beside it that does not look into the future.
+# The protocol without leakage that each leaking protocol of an audit is compared with.
 _HONEST = {split: honest for honest, *splits in LEAKAGE_AUDITS for split in splits}
 
 
 def over_seeds(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Scores of the same protocol with several seeds as one table `study_scores`.
+    """Averages the scores of the same protocol over seeds: table `study_scores`.
 
-    Value and interval are means over the seeds, so the interval is that of the users; how much the seed matters is
-    `seed_sd`, the standard deviation of the value over seeds (0 for one seed, and for what depends on none), and
-    `seeds` says how many there are.
+    `value`, `low` and `high` are means over the seeds, so the interval shows the variance between users only.
+    `seed_sd` is the standard deviation of the value over seeds: 0 for a single seed and for scores that do not depend
+    on the seed. `seeds` is the number of seeds.
 
     Args:
-        runs: tables `evaluation_scores`, at least one.
+        runs: tables `evaluation_scores`, one per seed, at least one.
     """
     scores = pl.concat(runs, how="diagonal").group_by(*_KEYS, maintain_order=True)
     table = TABLES["study_scores"]
@@ -30,14 +33,19 @@ def over_seeds(runs: Sequence[pl.DataFrame]) -> pl.DataFrame:
         pl.col("value", "low", "high").mean(),
         n=pl.col("n").mean().round().cast(pl.Int64),
         seeds=pl.len().cast(pl.Int32),
-        # Equal values have a mean that may differ from them in the last digit, and then a deviation from it.
+        # Rounding: the mean of equal values can differ from them in the last digit, which gives a deviation above 0.
         seed_sd=pl.when(pl.col("value").n_unique() > 1).then(pl.col("value").std()).otherwise(0.0),
     )
     return to_polars(conform(lazy(together), table)).sort(table.order)
 
 
 def reseeded(parameters: Mapping[str, Mapping[str, object]], by: int) -> dict[str, dict[str, object]]:
-    """The parameters with `by` added to the seed of every section that has one."""
+    """Returns the parameters with `by` added to the seed of every section that has a seed.
+
+    Example:
+        >>> reseeded({"splitting": {"seed": 1, "cut": 0.8}, "serving": {"n": 10}}, by=100)
+        {'splitting': {'seed': 101, 'cut': 0.8}, 'serving': {'n': 10}}
+    """
     return {
         section: {
             name: value + by if name == "seed" and isinstance(value, int) else value for name, value in knobs.items()
@@ -48,15 +56,15 @@ def reseeded(parameters: Mapping[str, Mapping[str, object]], by: int) -> dict[st
 
 
 def leakage_audit(scores: pl.DataFrame) -> pl.DataFrame:
-    """By how much each other split makes the same models look better than the cut in time: table `leakage_audit`.
+    """Measures how much leaking splits flatter the same models, compared with a cut in time: table `leakage_audit`.
 
-    docs/decisions/leakage-audit.md says how to read it. The splits have other test users, so the intervals are of
-    independent differences: their half-widths add in squares.
+    docs/decisions/leakage-audit.md explains how to read the table. The splits have different test users, so the two
+    scores are independent and the squares of their half-widths add up.
 
     Args:
-        scores: tables `evaluation_scores` of several protocols, one below the other. Rating models are held against
-            `time_cut`, ranking models against `top_n`, models of what comes next against `latest_rating_time_cut`;
-            other protocols than those of the audits are left out.
+        scores: tables `evaluation_scores` of several protocols, concatenated. Rating models are compared with
+            `time_cut`, ranking models with `top_n`, latest-rating models with `latest_rating_time_cut`. Protocols
+            outside the audits are ignored.
     """
     table = TABLES["leakage_audit"]
     keys = ["model", "population", "metric"]
@@ -64,7 +72,7 @@ def leakage_audit(scores: pl.DataFrame) -> pl.DataFrame:
     sign = pl.when(pl.col("metric").is_in(LOWER_IS_BETTER)).then(-1.0).otherwise(1.0)
     value, before = pl.col("value"), pl.col("honest")
     ends = [
-        # The better end of this split with the worse end of the honest one, and the other way round.
+        # An end of the difference pairs the low end of one split with the high end of the other.
         ((value - pl.col("low")) ** 2 + (pl.col("honest_high") - before) ** 2).sqrt(),
         ((pl.col("high") - value) ** 2 + (before - pl.col("honest_low")) ** 2).sqrt(),
     ]

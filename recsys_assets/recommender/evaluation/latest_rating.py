@@ -1,6 +1,6 @@
-"""Protocol `latest_rating` (case study B): each user's latest rating predicted from its earlier ones.
+"""Protocol `latest_rating` (case study B): scores predictions of each user's latest rating from the earlier ones.
 
-Which rating is the latest, and which users train the models, belongs to the splitting stage.
+Leave-last-out splitting and the partition of the users belong in `data.splitting`.
 """
 
 from collections.abc import Mapping
@@ -34,33 +34,35 @@ def measure_latest_rating(
     protocol: str = "latest_rating",
     seed: int = 0,
 ) -> EvaluationResult:
-    """The predicted response and the predicted next movie, for each partition of the users.
+    """Scores the predicted response and the predicted next movie, for train users and for test users.
 
-    Metrics: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage` of the rating models;
-    `next_movie_hit_1` and `next_movie_hit_10` of the rankings. Added models: `random` (hits: exact
-    expectation over all orders of the movies not in the history; errors: over predictions drawn from the ratings of
-    the histories), `upper_bound` (the truth), `selected`.
+    Metrics of the rating models: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage`. Metrics of the rankings:
+    `next_movie_hit_1`, `next_movie_hit_10`. Three models are added:
+
+    - `random`: exact expectation. Hits: over all orders of the movies outside the history. Errors: over predictions
+      drawn from the ratings of the histories.
+    - `upper_bound`: score of a perfect prediction.
+    - `selected`: repeats the scores of `selected` and `selected_ranking`.
 
     Args:
-        responses: by population (train_users, test_users), table ratings with one row per user. Test users are
-            scored apart by how long they paused before it, too: see `populations.by_pause`.
-        rating_predictions: by model, table rating predictions for the responses of all populations. A row
-            that a model does not predict falls back to `item_mean`, which must be there and predict every
-            response.
-        rankings: by model, table ranking predictions: the rank of the response's movie among those not in the
+        responses: by population (train_users, test_users), table ratings with one row per user. Test users are also
+            scored by the pause before the response: see `populations.by_pause`.
+        rating_predictions: by model, table rating predictions for the responses of all populations. `item_mean`
+            replaces missing predictions; it is required and must predict every response.
+        rankings: by model, table ranking predictions: the rank of the response's movie among the movies outside the
             history.
         histories: by population, table ratings: the rows before the responses.
-        selected: the model whose rows are repeated as `selected`.
+        selected: the model whose scores are repeated as `selected`.
         selected_ranking: the model whose hits are repeated as `selected`; None for `selected` itself, if it
             ranks.
-        n_movies: size of the catalogue.
-        users: table users, for scores by gender and age of all of them; None for none.
-        protocol: the name in the table.
-        seed: of ties.
+        n_movies: number of movies in the catalogue.
+        users: table users, for scores by gender and age; None for none.
+        protocol: name of the protocol in the table.
+        seed: random seed of ties.
 
     Raises:
         ValueError: a model's name is reserved, a selected model or `item_mean` is missing, predictions are
-            not usable, or a history leaves no movie of the catalogue unseen.
+            not usable, or a history holds every movie of the catalogue.
     """
     check_models({*rating_predictions, *rankings}, {selected})
     check_models(rating_predictions, {BASELINE} if rating_predictions else ())
@@ -84,7 +86,7 @@ def measure_latest_rating(
 def _by_pause(
     users: np.ndarray, responses: Mapping[str, nw.LazyFrame], histories: Mapping[str, nw.LazyFrame]
 ) -> dict[str, np.ndarray]:
-    """Masks of the test users by the time between their last two ratings, shape (users,)."""
+    """Masks of the test users by the time between their last two ratings; each of shape (users,)."""
     paused = seconds_since_last(responses["test_users"], histories["test_users"])
     known = pl.DataFrame({"user": users}).join(paused, on="user", how="left", maintain_order="left")
     seconds = known["seconds"].fill_null(np.nan).to_numpy()
@@ -94,7 +96,7 @@ def _by_pause(
 def _rater_metrics(
     rows: ScoredRows, predictions: Mapping[str, nw.LazyFrame], known: tuple[np.ndarray, np.ndarray]
 ) -> dict[str, list[UserMetric]]:
-    """Errors and coverage by rating model, with the upper bound and ratings drawn from the `known` ones."""
+    """Errors and coverage by rating model, with `upper_bound`, and `random` drawn from the distribution `known`."""
     measure = RatingMetrics(rows)
     own = {model: rows.ratings_of(model, frame) for model, frame in predictions.items()}
     own[UPPER_BOUND] = rows.rating
@@ -109,7 +111,7 @@ def _rater_metrics(
 def _ranker_metrics(
     rows: ScoredRows, rankings: Mapping[str, nw.LazyFrame], unseen: np.ndarray
 ) -> dict[str, list[UserMetric]]:
-    """Hits by ranking, with the upper bound and a random order of the `unseen` movies, shape (rows,)."""
+    """Hits by ranking model, with `upper_bound`, and `random` for `unseen` movies per row, shape (rows,)."""
     ranks = {model: rows.ranks_of(model, frame) for model, frame in rankings.items()}
     ranks[UPPER_BOUND] = np.ones(len(rows.code))
     hits = {model: [hit_at(k, rank <= k, rows) for k in _LIST_LENGTHS] for model, rank in ranks.items()}
@@ -118,7 +120,7 @@ def _ranker_metrics(
 
 
 def _unseen(rows: ScoredRows, histories: Mapping[str, nw.LazyFrame], n_movies: int) -> np.ndarray:
-    """Movies of the catalogue that are not in the history of the row's user: shape (rows,)."""
+    """Number of movies outside the history of each row's user: shape (rows,)."""
     per_user = pl.concat([ratings_per_user(frame) for frame in histories.values()])
     unseen = n_movies - counts_of(rows.users, per_user)
     if (unseen < 1).any():

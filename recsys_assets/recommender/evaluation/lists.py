@@ -1,6 +1,6 @@
-"""The lists that users would be shown, and what is measured of them without looking at test ratings.
+"""Top-N lists and their metrics beyond accuracy: novelty, popularity, genre diversity, catalogue coverage.
 
-Whether the listed movies are liked is measured from ranks, in `metrics`.
+Accuracy of rankings belongs in `metrics`.
 """
 
 from collections.abc import Mapping
@@ -21,20 +21,20 @@ from recsys_assets.recommender.ranking.rankings import Ranker
 
 
 def top_lists(ranker: Ranker, users: np.ndarray, *, rated: nw.LazyFrame, k: int = 10) -> nw.LazyFrame:
-    """The first k of all movies that each user has not rated: user, movie, rank.
+    """The top k movies that each user has not rated: columns user, movie, rank.
 
     Args:
-        ranker: the model; movies that it does not know are in no list.
+        ranker: the model; movies unknown to the model are in no list.
         users: dense ids, shape (users,).
-        rated: table ratings; the movies that are not listed.
-        k: length of a list; shorter where a model knows fewer movies.
+        rated: table ratings; a user's rated movies are not listed.
+        k: length of a list; lists are shorter if the model knows fewer movies.
     """
     best = rankings.top_n(ranker, rated, users, n=k)
     return lazy(best.drop_nulls("score").select("user", "movie", "rank"))
 
 
 def random_ranker(n_movies: int, *, seed: int) -> Ranker:
-    """Another random order for every user: what lists look like when nobody is known."""
+    """A ranker that orders all movies at random, independently for each user."""
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return np.stack([np.random.default_rng([seed, user]).random(n_movies) for user in users])
@@ -43,20 +43,23 @@ def random_ranker(n_movies: int, *, seed: int) -> Ranker:
 
 
 class ListMetrics:
-    """What lists are like: metrics named `<name>_<k>`, means over users, and the coverage of all lists together.
+    """Metrics of lists beyond accuracy, named `<name>_<k>`: means over users, and the coverage of all lists.
 
-    `novelty`: mean self-information -log2(share of training users who rated the movie) in bits; a movie that nobody
-    rated counts as rated by one (RecTools' MeanInvUserFreq). `popularity`: mean of that share (average recommendation
-    popularity, Yin et al. 2012, per user of the training ratings). `popularity_bias`: the same minus its mean over the
-    movies that the user likes in the test rows; above 0 the lists are more popular than the user's taste.
-    `genre_diversity`: mean Jaccard distance of the genres over the pairs of a list (Ziegler et al. 2005), if there
-    are genres. `catalog_coverage`: share of the catalogue in at least one list.
+    - `novelty`: mean self-information -log2(share of training users who rated the movie), in bits. A movie without
+      ratings counts as rated by one user (RecTools' MeanInvUserFreq).
+    - `popularity`: mean share of training users who rated the movie (average recommendation popularity, Yin et al.
+      2012).
+    - `popularity_bias`: `popularity` minus the mean share over the user's relevant test movies. Above 0, the lists
+      are more popular than the user's taste.
+    - `genre_diversity`: mean Jaccard distance of the genres over the pairs of a list (Ziegler et al. 2005), if there
+      are genres.
+    - `catalog_coverage`: share of the catalogue in at least one list (no `_<k>` in its name).
 
     Args:
-        rows: the relevant rows, which say who is scored and what is liked.
+        rows: the relevant test rows; their users are scored, their movies are the liked ones.
         train_ratings: table ratings.
-        movies: table movies, with genres (a list, or null where not known).
-        populations: by name, boolean masks of shape (users,); coverage is given for each.
+        movies: table movies, with genres (a list, or null if unknown).
+        populations: by name, boolean masks of shape (users,); each one has its own coverage.
         k: length of the lists.
     """
 
@@ -82,7 +85,7 @@ class ListMetrics:
         self._taste = rows.per_user(self._popularity[liked]) / rows.counts
 
     def of_lists(self, lists: nw.LazyFrame) -> list[UserMetric]:
-        """The metrics of one model's lists (user, movie, rank); users without a list count for nothing."""
+        """The metrics of one model's lists (user, movie, rank); users without a list are ignored."""
         users = self._rows.users
         shown = to_polars(lists, "user", "movie", "rank").filter(pl.col("rank") <= self._k)
         shown = shown.filter(pl.col("user").is_in(pl.Series(users, dtype=pl.Int32).implode()))
@@ -102,7 +105,7 @@ class ListMetrics:
         return [*means, *(self._coverage(matrix, name, mask) for name, mask in self._populations.items())]
 
     def _diversity(self, matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
-        """Mean distance over the pairs of each list and whether it has a pair: two arrays of shape (users,)."""
+        """Mean distance over the pairs of each list, and 1 if the list has a pair: two arrays of shape (users,)."""
         distances = np.zeros(matrix.shape[0])
         for user, (start, end) in enumerate(zip(matrix.indptr, matrix.indptr[1:], strict=False)):
             genres = self._genres[matrix.indices[start:end]].toarray()
@@ -114,11 +117,11 @@ class ListMetrics:
         return distances, (np.diff(matrix.indptr) > 1).astype(np.float64)
 
     def _coverage(self, matrix: sparse.csr_array, population: str, users: np.ndarray) -> UserMetric:
-        """Coverage by the lists of one population, as a mean over its users of jackknife values.
+        """Catalogue coverage of one population, as the mean of one jackknife value per user.
 
-        A resample of users shows fewer movies than the users do, so plain resampling would put the whole interval
-        below the score. The mean of these values is the coverage, and their spread is that of the delete-one jackknife
-        (Efron & Tibshirani 1993, chapter 11).
+        A resample of users covers fewer movies than all users do, so a plain bootstrap would put the whole interval
+        below the score. The mean of the jackknife values is the coverage; their spread is the spread of the delete-one
+        jackknife (Efron & Tibshirani 1993, chapter 11).
         """
         chosen = matrix * users[:, None]
         shown = np.asarray(chosen.sum(axis=0)).ravel()

@@ -1,6 +1,6 @@
-"""The formulas of the metrics, on arrays: each gives a `UserMetric`, per-user sums and what to make of them.
+"""Formulas of the metrics on arrays: each returns a `UserMetric`, which holds per-user sums and a formula.
 
-Nothing here knows of tables, models or protocols.
+Tables, models and protocols belong elsewhere: this module takes `ScoredRows` and arrays.
 """
 
 import numpy as np
@@ -9,11 +9,11 @@ from scipy.stats import hypergeom
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 
-# The top 5 % are one row in every 20, counted in whole numbers: in floats (1 - 0.95) * 20 is above 1.
+# Whole numbers, because (1 - 0.95) * 20 is above 1 in floats: the top 5 % of 20 rows would be 2 rows.
 _ROWS_PER_PICK = 20
-# Case study A gave this prediction to a row that its model could not predict.
+# Case study A's prediction for rows that its model cannot predict.
 _PUBLISHED_MISSING = 1.0
-# A spread this small beside the ratings themselves is rounding: R² is not defined then.
+# A smaller spread, relative to the ratings, is rounding error: R² is undefined.
 _NO_SPREAD = 1e-9
 
 
@@ -28,19 +28,32 @@ def root_mean(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def r_squared(sse: np.ndarray, squares: np.ndarray, total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """1 - SSE / SST from the squared errors and the truth's squares, sum and count; NaN without spread.
+    """1 - SSE / SST; NaN if the true ratings have no spread.
 
-    The truth may be counted from any rating: from one near its mean, squares leave the spread its digits.
+    Args:
+        sse: sum of squared errors; all arguments have the same shape.
+        squares: sum of squares of the true ratings. Any constant may be subtracted from the ratings; one near their
+            mean avoids cancellation.
+        total: sum of the true ratings, minus the same constant.
+        count: number of ratings.
     """
     sst = squares - total**2 / count
     return np.where(sst > _NO_SPREAD * squares, 1 - sse / sst, np.nan)
 
 
 class RatingMetrics:
-    """Metrics of predicted ratings on the same rows; what the models share is computed once.
+    """Metrics of predicted ratings; sums that all models share are computed once.
 
     Args:
         rows: the rows to score.
+
+    Example:
+        >>> import numpy as np
+        >>> import polars as pl
+        >>> test = pl.DataFrame({"user": [0, 0, 1], "movie": [0, 1, 0], "rating": [4.0, 2.0, 5.0]})
+        >>> rmse, mae, r2 = RatingMetrics(ScoredRows(test)).errors(np.array([4.0, 3.0, 4.0]))
+        >>> float(mae.formula(*(part.sum() for part in mae.parts)))
+        0.6666666666666666
     """
 
     def __init__(self, rows: ScoredRows) -> None:
@@ -52,7 +65,7 @@ class RatingMetrics:
         self.central, self.squares = rows.per_user(central), rows.per_user(central**2)
 
     def errors(self, prediction: np.ndarray, populations: frozenset[str] | None = None) -> list[UserMetric]:
-        """RMSE, MAE and R² of complete predictions, shape (rows,), for these populations or all (None)."""
+        """RMSE, MAE and R² of predictions without NaN, shape (rows,), for these populations (None for all)."""
         error = prediction - self.rows.rating
         return self._errors(self.rows.per_user(error**2), self.rows.per_user(np.abs(error)), populations)
 
@@ -64,14 +77,14 @@ class RatingMetrics:
         ]
 
     def coverage(self, own: np.ndarray) -> UserMetric:
-        """Share of the rows that the model predicts itself: those not NaN in `own`, shape (rows,)."""
+        """Prediction coverage: share of rows that are not NaN in `own`, shape (rows,)."""
         return UserMetric("prediction_coverage", mean, (self.rows.per_user(~np.isnan(own)), self.count))
 
     def top5_rating(self, prediction: np.ndarray) -> UserMetric:
-        """Mean true rating of each user's ceil(5 %) rows of highest prediction, ties in the rows' order.
+        """Mean true rating of the ceil(5 %) rows with the highest prediction of each user, pooled over users.
 
         Args:
-            prediction: shape (rows,), no NaN; rows at -inf come last, in the order of the rows.
+            prediction: shape (rows,), no NaN; -inf ranks a row last. Ties keep the order of the rows.
         """
         order = self.rows.order(prediction, descending=True)
         chosen = np.zeros(len(order))
@@ -79,13 +92,13 @@ class RatingMetrics:
         return UserMetric("top5_rating", mean, (self.rows.per_user(chosen * self.rows.rating), self.picks))
 
     def top5_rating_published(self, own: np.ndarray) -> UserMetric:
-        """The same by case study A's rule: all rows from the user's 95th percentile on, missing ones as 1.0.
+        """Mean true rating of the rows at or above the user's 95th percentile of predictions: case study A's rule.
 
-        With linear interpolation that percentile is at most the ceil(5 %)-th highest prediction and above any
-        lower one, so these are the rows at or above that prediction.
+        Missing predictions count as 1.0. With linear interpolation the percentile is at most the ceil(5 %)-th highest
+        prediction and above any lower one, so the rule takes the rows at or above that prediction.
 
         Args:
-            own: shape (rows,), NaN where the model has no prediction of its own.
+            own: shape (rows,), NaN where the model has no prediction.
         """
         prediction = np.where(np.isnan(own), _PUBLISHED_MISSING, own)
         order = self.rows.order(prediction, descending=True)
@@ -95,20 +108,23 @@ class RatingMetrics:
         return UserMetric("top5_rating_published", mean, (self.rows.per_user(chosen * self.rows.rating), taken))
 
     def random_order(self) -> list[UserMetric]:
-        """Exact expectation over all orders without ties, where both rules take the same number of rows."""
+        """`top5_rating` and `top5_rating_published` of a random order: exact expectation over all orders without ties.
+
+        Without ties both rules take the same number of rows.
+        """
         parts = (self.picks * self.total / self.count, self.picks)
         return [UserMetric(name, mean, parts) for name in ("top5_rating", "top5_rating_published")]
 
     def random_ratings(self, values: np.ndarray, weights: np.ndarray) -> list[UserMetric]:
-        """RMSE, MAE and R² of predictions drawn from a distribution of ratings: exact expectations of the errors.
+        """RMSE, MAE and R² of predictions drawn from a distribution of ratings, by exact expectation of the errors.
 
         Args:
-            values: the ratings that are drawn, ascending, distinct.
-            weights: their shares, summing to 1.
+            values: distinct ratings, ascending, shape (values,).
+            weights: probability of each rating, shape (values,), summing to 1.
         """
         first, second = weights @ values, weights @ values**2
         rating = self.rows.rating
-        # E|X - r| from the sums over the values up to r: two look-ups per row, however many values there are.
+        # E|X - r| from cumulative sums up to r: two look-ups per row, regardless of the number of values.
         below = np.searchsorted(values, rating, side="right")
         share, part = (np.concatenate([[0], np.cumsum(terms)])[below] for terms in (weights, weights * values))
         absolute = rating * share - part + (first - part) - rating * (1 - share)
@@ -117,14 +133,22 @@ class RatingMetrics:
 
 
 class RankingMetrics:
-    """Metrics of the ranks of the relevant movies among all candidates; binary relevance, means over users.
+    """Metrics of the ranks of the relevant movies among all candidates: binary relevance, means over users.
 
-    Definitions as in ranx 0.3 and, for NDCG, scikit-learn (Järvelin & Kekäläinen 2002): recall and average
-    precision are divided by all relevant movies, precision by k.
+    Definitions follow ranx 0.3 and, for NDCG, scikit-learn (Järvelin & Kekäläinen 2002): recall and average
+    precision are divided by the number of relevant movies, precision by k.
 
     Args:
-        rows: the relevant rows, so that each user has at least one.
-        k: length of the list that is looked at.
+        rows: the relevant rows, at least one per user.
+        k: cut-off rank.
+
+    Example:
+        >>> import numpy as np
+        >>> import polars as pl
+        >>> relevant = pl.DataFrame({"user": [0, 0, 1], "movie": [3, 5, 4], "rating": [5.0, 4.0, 5.0]})
+        >>> metrics = RankingMetrics(ScoredRows(relevant), k=10).of_ranks(np.array([1.0, 20.0, 2.0]))
+        >>> {m.name: round(float(m.formula(*(part.sum() for part in m.parts))), 3) for m in metrics}
+        {'ndcg_10': 0.622, 'recall_10': 0.75, 'precision_10': 0.1, 'map_10': 0.5, 'mrr_10': 0.75, 'hit_rate_10': 1.0}
     """
 
     def __init__(self, rows: ScoredRows, k: int) -> None:
@@ -136,9 +160,10 @@ class RankingMetrics:
         self.ideal = self.discounts[np.minimum(rows.counts, k) - 1]
 
     def of_ranks(self, ranks: np.ndarray) -> list[UserMetric]:
-        """NDCG, recall, precision, MAP, MRR and hit rate from ranks, shape (rows,), distinct within a user.
+        """NDCG, recall, precision, MAP, MRR and hit rate at k.
 
-        Ranks count from 1; infinity where the movie is not in the list.
+        Args:
+            ranks: shape (rows,), from 1, distinct within a user; infinity if the movie is not in the list.
         """
         order = self.rows.order(ranks, descending=False)
         relevant_so_far = np.empty(len(ranks))
@@ -156,14 +181,14 @@ class RankingMetrics:
         )
 
     def perfect(self) -> list[UserMetric]:
-        """The same for a list that begins with the user's relevant movies."""
+        """The upper bound: metrics of a list that begins with the user's relevant movies."""
         return self.of_ranks(self.rows.place + 1.0)
 
     def random_order(self, candidates: np.ndarray) -> list[UserMetric]:
-        """Exact expectation over all orders of the candidates, for metrics with a simple closed form.
+        """Exact expectation over all orders of the candidates, for the metrics with a simple closed form.
 
         Args:
-            candidates: movies to be ordered, shape (users,), at least as many as are relevant.
+            candidates: number of candidate movies, shape (users,), at least the number of relevant ones.
         """
         length = np.minimum(candidates, self.k)
         share = self.relevant / candidates
@@ -179,5 +204,11 @@ class RankingMetrics:
 
 
 def hit_at(k: int, hits: np.ndarray, rows: ScoredRows) -> UserMetric:
-    """Share of the rows whose movie is among the first k; `hits` are their probabilities, shape (rows,)."""
+    """Share of rows whose movie is among the first k.
+
+    Args:
+        k: cut-off rank.
+        hits: probability of a hit, shape (rows,).
+        rows: the rows.
+    """
     return UserMetric(f"next_movie_hit_{k}", mean, (rows.per_user(hits), rows.counts))

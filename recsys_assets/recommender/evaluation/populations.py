@@ -1,6 +1,6 @@
-"""Whose scores are shown apart: users by how many ratings they trained with, by gender and by age.
+"""Populations with scores of their own: users by number of training ratings, by gender, by age, by pause.
 
-Which rows are scored belongs to the protocols.
+The choice of the scored rows belongs in the protocols.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ import polars as pl
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.evaluation.rows import populations_by_history
 
-# As many as new users reveal at most; on MovieLens 1M's cut in time 106 of 1,142 seen test users have so few, and only
-# 22 have five or fewer.
+# The largest number of ratings that `new_users_*` reveals. In the time cut of MovieLens 1M, 106 of 1,142 seen test
+# users have at most 20 training ratings; only 22 have at most five.
 MOST_OF_FEW = 20
-# MovieLens's own classes, each up to the next one's beginning.
+# Lower ends of the age classes of MovieLens.
 _AGES = (0, 18, 25, 35, 45, 50, 56)
-# Fixed, whatever a model takes for a session, so that scores of several configurations stand for the same users.
+# Independent of the models' session setting, so that scores of different configurations are of the same users.
 _NEW_SESSION_SECONDS = 3600
-# A group of fewer users says nothing.
+# Scores of a smaller group are noise.
 _LEAST_USERS = 10
 
 
@@ -27,7 +27,12 @@ def by_experience(n_train: np.ndarray) -> dict[str, np.ndarray]:
     """The masks all, seen, few_ratings (1 to 20 training ratings), unseen; each of shape (users,).
 
     Args:
-        n_train: number of training ratings of each user, shape (users,).
+        n_train: number of training ratings per user, shape (users,).
+
+    Example:
+        >>> import numpy as np
+        >>> {name: mask.tolist() for name, mask in by_experience(np.array([0, 5])).items()}
+        {'all': [True, True], 'seen': [False, True], 'unseen': [True, False], 'few_ratings': [False, True]}
     """
     few = (n_train > 0) & (n_train <= MOST_OF_FEW)
     return {**populations_by_history(n_train), "few_ratings": few}
@@ -36,14 +41,14 @@ def by_experience(n_train: np.ndarray) -> dict[str, np.ndarray]:
 def by_pause(seconds: np.ndarray) -> dict[str, np.ndarray]:
     """The masks same_second, same_session (below an hour) and new_session; each of shape (users,).
 
-    A rating of the same second as the one before comes from a page on which several movies are rated at once, so the
-    order within that second says how the page was filled in.
+    Two ratings in the same second come from a page on which several movies are rated at once. Their order only shows
+    how the user filled in the page.
 
     Args:
-        seconds: between each user's last two ratings, shape (users,); NaN where the user is not asked about.
+        seconds: time between each user's last two ratings, in seconds, shape (users,); NaN for users in no mask.
 
     Returns:
-        Only masks of 10 users or more.
+        Only masks of at least 10 users.
     """
     masks = {
         "same_second": seconds < 1,
@@ -54,15 +59,15 @@ def by_pause(seconds: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def by_demographics(users: nw.LazyFrame, scored: np.ndarray) -> dict[str, np.ndarray]:
-    """The groups `gender F` and so on, `age 18-24` and so on; none where the users table does not tell.
+    """Groups by gender and age, such as `gender F` and `age 18-24`; no groups if the table has neither attribute.
 
     Args:
-        users: table users. Of its attributes, those named gender and age (a number of years) count.
+        users: table users. Only the attributes gender and age (in years) make groups.
         scored: dense ids, shape (users,).
 
     Returns:
-        Masks of shape (users,). Users without the attribute are in no group of it; groups of fewer than 10 users, or
-        of everybody, are left out.
+        Masks of shape (users,). A user without an attribute is in none of its groups. Groups of fewer than 10 users
+        and groups of all users are left out.
     """
     known = {name.lower(): name for name in users.collect_schema().names()}
     wanted = [known[name] for name in ("gender", "age") if name in known]

@@ -1,7 +1,6 @@
-"""Every protocol by name: how it cuts the ratings for `ModelFitter`, and how predictions on its test rows are scored.
+"""Protocols by name: how each one splits the ratings for `ModelFitter`, and how it scores predictions on test rows.
 
-The cuts themselves are in `splitting`, the formulas in `metrics`. Which models run, and what is kept of them, is the
-study's business.
+The splits belong in `data.splitting`, the formulas in `metrics`, the choice of models in `tuning`.
 """
 
 import re
@@ -27,15 +26,14 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, nw.LazyFrame]
 
-# The splits of the pipeline itself.
+# The protocols that every run of the pipeline scores.
 OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
 REVEALED = (0, 1, 2, 5, 10, 20)
 NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
-# All ratings of the same new users, of whom nothing is known.
+# All ratings of the new users are test rows; none is revealed.
 COLD_USERS = "cold_users"
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
-# The same models under these, the cut in time first: by how much a split that looks into the future flatters them. One
-# audit is of rating models, one of ranking models, one of what comes next.
+# Leakage audits of rating, ranking and latest-rating models: the cut in time first, then the splits that leak.
 LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
 TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
 LATEST_RATING_LEAKAGE_AUDIT = ("latest_rating_time_cut", "latest_rating")
@@ -48,7 +46,7 @@ _FORMS = (
 
 
 def tasks(name: str) -> "tuple[Task, ...]":
-    """The registry's tasks whose entries are scored under the protocol."""
+    """Tasks of the registry whose entries a protocol scores."""
     if _is_latest_rating(name):
         return ("latest_rating", "next_movie")
     return ("top_n",) if _is_top_n(name) else ("time_cut",)
@@ -65,25 +63,29 @@ def _is_latest_rating(name: str) -> bool:
 def split(
     name: str, tables: Tables, *, seed: int = 0, cut: Cut = "auto", train_share: float = 0.7
 ) -> dict[str, nw.LazyFrame]:
-    """The tables that `ModelFitter` starts from under a protocol.
+    """The input tables of `ModelFitter` under a protocol.
 
     Args:
-        name: time_cut (at `cut`), time_cut_0.6 (any share), random_90_10, random_80_20, u1 to u5, new_users_0 (to 20
-            ratings revealed), cold_users (all ratings of such users), last_out, top_n (the rows of time_cut),
-            top_n_last_out (the rows of any other protocol), latest_rating, latest_rating_time_cut (each user's first
-            rating after `cut`, from what everybody rated before).
+        name: one of
+            time_cut (at `cut`); time_cut_0.6 (at any share);
+            random_90_10, random_80_20 (random rows, percent of train and test);
+            u1 to u5 (published folds of MovieLens 100K);
+            new_users_0 to new_users_20 (number of revealed ratings); cold_users (all ratings of the same new users);
+            last_out (leave-last-out); top_n (rows of time_cut); top_n_last_out (rows of any other protocol);
+            latest_rating (case study B);
+            latest_rating_time_cut (each user's first rating after `cut`, from all ratings before `cut`).
         tables: users, movies, user_features, ratings; for u1 to u5 also published_folds.
-        seed: of what is drawn: random rows, new users, the partition of case study B.
-        cut: where time_cut, top_n and latest_rating_time_cut cut.
-        train_share: share of the users that train in latest_rating.
+        seed: random seed of random rows, of new users and of the partition of case study B.
+        cut: the cut of time_cut, top_n and latest_rating_time_cut.
+        train_share: share of train users in latest_rating.
 
     Returns:
-        users, movies, user_features, and train_ratings and test_ratings; for latest_rating and latest_rating_time_cut
-        instead user_partition, train_histories, train_responses, test_histories and test_responses.
+        users, movies, user_features, train_ratings and test_ratings. latest_rating and latest_rating_time_cut return
+        user_partition, train_histories, train_responses, test_histories and test_responses instead of the ratings.
 
     Raises:
-        ValueError: there is no such protocol, or it leaves no rows on one side.
-        KeyError: the data came without published folds.
+        ValueError: the protocol is unknown, or one side has no rows.
+        KeyError: the data have no published folds.
     """
     ratings = tables["ratings"]
     shared = {table: tables[table] for table in _SHARED if table in tables}
@@ -125,7 +127,7 @@ def _latest_rating(ratings: nw.LazyFrame, partition: nw.LazyFrame) -> dict[str, 
 
 
 def _latest_rating_in_time(ratings: nw.LazyFrame, cut: Cut) -> dict[str, nw.LazyFrame]:
-    """Test users are asked for their first rating after the cut; everything that trains comes before it."""
+    """Responses are the first ratings of the test users after the cut; all training rows come before the cut."""
     before, after = (splitting.cut_in_time(ratings, side, cut=cut) for side in ("train", "test"))
     partition = splitting.partition_by_return(ratings, cut=cut)
     members = partition.filter(nw.col("partition") == "test").select("user")
@@ -136,7 +138,7 @@ def _latest_rating_in_time(ratings: nw.LazyFrame, cut: Cut) -> dict[str, nw.Lazy
 
 
 def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
-    """The frames, computed now where that is in memory: models read them many times."""
+    """Polars frames are computed now, because models read them many times; Spark frames stay lazy."""
     return {
         name: lazy(to_polars(frame)) if frame.implementation.is_polars() else frame for name, frame in frames.items()
     }
@@ -145,14 +147,14 @@ def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
 def lists(
     tables: Tables, entries: "Collection[Entry]", ranker: "Callable[[Entry], Ranker]", *, k: int = 10, seed: int = 0
 ) -> dict[str, nw.LazyFrame]:
-    """What each model would show the users that `top_n` scores, by name; with lists drawn at random as `random`.
+    """The top k lists of each model, by name, for the users that `top_n` scores; `random` is a list drawn at random.
 
     Args:
-        tables: what `split("top_n", ...)` gave.
+        tables: output of `split("top_n", ...)`.
         entries: the models.
-        ranker: from an entry to what scores its movies; one at a time, for they may be large.
+        ranker: loads the ranker of an entry. One ranker is in memory at a time, because rankers can be large.
         k: length of the lists.
-        seed: of the random lists.
+        seed: random seed of the random lists.
     """
     train = tables["train_ratings"]
     relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from(train))
@@ -170,15 +172,15 @@ def measured(
     lists: Tables | None = None,
     seed: int = 0,
 ) -> EvaluationResult:
-    """What these models reach under a protocol; its `scores`, `user_scores` and `paired_tests` are tables.
+    """Scores the predictions of models under a protocol.
 
     Args:
-        name: as for `split`.
-        tables: what `split` gave; without `users`, groups of users are left out.
-        predictions: of each entry of the protocol's tasks, for the test rows.
+        name: a protocol, as in `split`.
+        tables: output of `split`; without `users` there are no scores by gender and age.
+        predictions: by entry of the protocol's tasks, predictions for the test rows.
         selected: by task, the model repeated as `selected`.
-        lists: what `lists` gave; None leaves out what is measured of lists.
-        seed: of ties.
+        lists: output of `lists`; None leaves the metrics of lists out.
+        seed: random seed of ties.
     """
     of = {task: {entry.name: rows for entry, rows in predictions.items() if entry.task == task} for task in tasks(name)}
     users, movies = tables.get("users"), tables["movies"]

@@ -1,6 +1,6 @@
-"""What must hold of tables, models and scores: rules that follow from the declarations, each with what was found.
+"""Quality rules for tables, models and scores: each rule returns a `Finding` with the actual and expected value.
 
-Each rule gives a `Finding`. What a broken rule stops, and where the last good state is kept, belongs to the checks.
+The consequences of a broken rule and the storage of the last good state belong in `orchestration/checks`.
 """
 
 import math
@@ -19,28 +19,28 @@ from recsys_assets.recommender.data.tables import Table
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND
 from recsys_assets.recommender.models.segments import largest_shift, share_shift
 
-# Bounds are exact and models are summed in another order.
+# The bounds are summed in another order than the models, so equal scores can differ by rounding.
 _ROUNDING = 1e-9
-# Scores that `random` and `upper_bound` bound: by the published rule a model may take fewer rows than the bound does.
+# `top5_rating_published` has no bounds: a model may take fewer rows than the bound takes.
 _BOUNDED = ("top5_rating",)
-# Ratings on finer scales are counted by the half point, so that two distributions have the same bins.
+# Finer ratings are rounded to half points, so that two distributions have the same bins.
 _BINS_PER_POINT = 2
-# Users whose lists are scored: with fewer, or a smaller share of the users who could be, a score is a matter of luck.
+# Scores of lists are noise with fewer scored users, or with a smaller share of the users with test ratings.
 _FEWEST_SCORED, _SMALLEST_SCORED_SHARE = 10, 0.1
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule, what was found and what is allowed.
+    """The result of one rule.
 
     Attributes:
-        rule: what must hold.
-        actual: what was found.
-        expected: what a sound table has.
-        threshold: the furthest value that passes.
-        passed: whether it does.
-        severe: whether nothing may be built on it if it does not.
-        detail: where it is broken, for a person.
+        rule: the rule, in words.
+        actual: the value found.
+        expected: the value of a sound table.
+        threshold: the worst value that passes.
+        passed: whether the rule holds.
+        severe: whether a broken rule blocks downstream assets.
+        detail: where the rule is broken, for the reader.
     """
 
     rule: str
@@ -53,12 +53,14 @@ class Finding:
 
 
 def schema_findings(frame: nw.LazyFrame, table: Table, sizes: Mapping[str, int]) -> tuple[int, list[Finding]]:
-    """Number of rows, and whether the table is as declared: columns, nulls, numbers, ranges, indices, key.
+    """Number of rows, and findings on columns, types, nulls, finite numbers, ranges, indices and key.
+
+    Passes over the table twice.
 
     Args:
         frame: the table.
-        table: its declaration.
-        sizes: number of rows of the tables that its indices refer to. Two passes over the table in all.
+        table: declaration of the table.
+        sizes: number of rows of each table that an index column refers to, by table.
     """
     types = frame.collect_schema()
     wrong = [
@@ -94,7 +96,7 @@ _RULES = ("no nulls", "finite numbers", "values in range", "indices of known row
 def _violations(
     rule: str, table: Table, there: Sequence[str], types: nw.Schema, sizes: Mapping[str, int]
 ) -> Iterator[tuple[str, nw.Expr]]:
-    """The columns a rule is about, with the condition of a row that breaks it."""
+    """The columns under a rule, each with an expression that is true for rows that break the rule."""
     if rule == "finite numbers":
         yield from ((name, ~nw.col(name).is_finite()) for name, dtype in types.items() if dtype.is_float())
         return
@@ -115,7 +117,7 @@ def _outside(column: nw.Expr, low: float | None, high: float | None) -> nw.Expr 
 
 
 def _none_of(rule: str, broken: Mapping[str, int]) -> Finding:
-    """A rule that no row of any column may break."""
+    """The finding of a rule that no row may break; `broken` counts the bad rows by column."""
     total = sum(broken.values())
     detail = ", ".join(f"{name}: {count:,}" for name, count in broken.items() if count)
     return Finding(rule, total, 0, 0, total == 0, detail=detail)
@@ -129,12 +131,12 @@ def _key_findings(frame: nw.LazyFrame, table: Table, there: Sequence[str], rows:
 
 
 def drop_finding(rows: int, before: int | None, *, max_drop: float) -> list[Finding]:
-    """Whether a table has kept its rows since the last good state; nothing where there is none.
+    """The drop in rows since the last good state; empty without a last good state.
 
     Args:
-        rows: now.
-        before: at the last good state.
-        max_drop: largest share of its rows that a table may lose.
+        rows: number of rows now.
+        before: number of rows at the last good state.
+        max_drop: largest share of the rows that may be missing.
     """
     if not before:
         return []
@@ -144,7 +146,7 @@ def drop_finding(rows: int, before: int | None, *, max_drop: float) -> list[Find
 
 
 def rating_shares(ratings: nw.LazyFrame) -> dict[str, float]:
-    """Share of the ratings at each value, counted by the half point."""
+    """Share of the ratings at each value, rounded to half points; by value."""
     value = (nw.col("rating") * _BINS_PER_POINT).round() / _BINS_PER_POINT
     counted = to_polars(ratings.select(value=value).group_by("value").agg(n=nw.len())).sort("value")
     total = counted["n"].sum()
@@ -154,12 +156,12 @@ def rating_shares(ratings: nw.LazyFrame) -> dict[str, float]:
 def shift_finding(
     shares: Mapping[str, float], before: Mapping[str, float] | None, *, max_shift: float
 ) -> list[Finding]:
-    """How far the distribution of ratings has moved since the last good state; nothing where there is none.
+    """The shift of the rating distribution since the last good state; empty without a last good state.
 
     Args:
-        shares: by value, now.
-        before: the same at the last good state.
-        max_shift: largest total variation distance, the share of ratings that would have to be others.
+        shares: share of the ratings now, by value.
+        before: share of the ratings at the last good state, by value.
+        max_shift: largest total variation distance, from 0 to 1.
     """
     if not before:
         return []
@@ -170,11 +172,11 @@ def shift_finding(
 
 
 def segment_shift_finding(segment_shares: pl.DataFrame, *, max_shift: float) -> list[Finding]:
-    """How far the segments' shares have moved since the refresh before; nothing where there is none.
+    """The shift of the segment shares since the previous refresh; empty without a previous refresh.
 
     Args:
         segment_shares: table segment_shares.
-        max_shift: largest total variation distance.
+        max_shift: largest total variation distance, from 0 to 1.
     """
     shift = share_shift(segment_shares)
     if shift is None:
@@ -185,12 +187,12 @@ def segment_shift_finding(segment_shares: pl.DataFrame, *, max_shift: float) -> 
 
 
 def rejected_finding(rejected: Mapping[str, int], accepted: Mapping[str, int], *, max_share: float) -> Finding:
-    """The share of rejected rows of the worst batch.
+    """The share of rejected rows in the worst batch.
 
     Args:
         rejected: number of rejected rows, by batch.
-        accepted: number of rows that were accepted, by batch.
-        max_share: largest share.
+        accepted: number of accepted rows, by batch.
+        max_share: largest share that passes.
     """
     shares = {batch: n / max(n + accepted.get(batch, 0), 1) for batch, n in rejected.items()}
     worst = max(shares, key=lambda batch: shares[batch], default=None)
@@ -200,7 +202,7 @@ def rejected_finding(rejected: Mapping[str, int], accepted: Mapping[str, int], *
 
 
 def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_ratings: int) -> list[Finding]:
-    """Train and test are disjoint in time, and together they are all ratings."""
+    """Train and test rows are disjoint in time, and together they are all ratings."""
     ends = [
         to_polars(side.select(first=nw.col("timestamp").min(), last=nw.col("timestamp").max(), rows=nw.len()))
         for side in (train_ratings, test_ratings)
@@ -209,14 +211,14 @@ def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_rati
     rows = int(ends[0]["rows"][0]) + int(ends[1]["rows"][0])
     in_time = last is not None and first is not None and last <= first
     return [
-        # Equal times on both sides are ordered by batch and row.
+        # Equal times on both sides are allowed: batch and row order them.
         Finding("training ends before the test begins", str(last), f"at most {first}", str(first), in_time),
         Finding("train and test are all ratings", rows, n_ratings, n_ratings, rows == n_ratings),
     ]
 
 
 def scored_finding(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame) -> Finding:
-    """Whether enough users liked a test movie for scores of lists to mean anything."""
+    """Whether enough users liked a test movie: scores of lists rest on these users alone."""
     users = test_ratings.select("user").unique()
     liked = test_ratings.filter(nw.col("rating") >= relevant_from(train_ratings)).select("user").unique()
     n_users, n_scored = row_count(users), row_count(liked)
@@ -226,7 +228,7 @@ def scored_finding(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame) -> F
 
 
 def scale_findings(ratings: nw.LazyFrame) -> list[Finding]:
-    """Whether the ratings are a scale without strays; nothing where there are none."""
+    """Whether all ratings lie on one rating scale without outliers."""
     hints = scale_hints(ratings)
     return [Finding("ratings are a scale", len(hints), 0, 0, not hints, severe=False, detail="; ".join(hints))]
 
@@ -235,21 +237,21 @@ def histories_finding(rows: int) -> Finding:
     """Whether any train user of case study B has a rating before the latest one.
 
     Args:
-        rows: of train_histories.
+        rows: number of rows of train_histories.
     """
     detail = "each has a single rating; add ratings or raise splitting.train_share" if not rows else ""
     return Finding("ratings before the latest ones of train users", rows, "at least 1", 1, rows > 0, detail=detail)
 
 
 def finite_finding(arrays: Mapping[str, np.ndarray]) -> Finding:
-    """Whether all parameters of a model are numbers."""
+    """Whether all fitted parameters of a model are finite; `arrays` holds them by name."""
     return _none_of("finite parameters", {name: int((~np.isfinite(array)).sum()) for name, array in arrays.items()})
 
 
 def recommendation_findings(
     recommendations: nw.LazyFrame, users: nw.LazyFrame, movies: nw.LazyFrame, ratings: nw.LazyFrame, *, n: int
 ) -> list[Finding]:
-    """Every user has min(n, unrated movies) recommendations, ranked from 1, none of them rated already.
+    """Every user has min(n, unrated movies) recommendations, ranked from 1, and none of a rated movie.
 
     Args:
         recommendations: table recommendations.
@@ -284,9 +286,10 @@ def _on_polars(ratings: nw.LazyFrame) -> nw.LazyFrame:
 
 
 def score_findings(scores: pl.DataFrame) -> list[Finding]:
-    """No model is better than the upper bound, which would be an error of the scoring, and none worse than random.
+    """No rating model scores above the upper bound, and none scores below random.
 
-    A model counts as worse than random when its whole interval lies below it.
+    A score above the upper bound is an error in the evaluation. A model is below random if its whole confidence
+    interval is.
 
     Args:
         scores: table evaluation_scores.

@@ -1,6 +1,7 @@
-"""What a protocol measured, before it becomes a table: each model's metrics as parts per user, and who the users are.
+"""`EvaluationResult`: the metrics of each model as per-user parts, before they become tables.
 
-Tables of scores, of per-user scores and of paired tests are different views of it.
+Tables of scores, of scores per user and of paired tests are views of it. Confidence intervals belong in `bootstrap`,
+paired tests in `significance`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,27 +16,27 @@ from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, score_table
 
 GAIN, GAP = "_gain", "_gap"
-# What is measured of a whole set of lists is no score of a user.
+# Coverage is a property of all lists together, so it has no score per user.
 OF_ALL_LISTS = "catalog_coverage"
 _LEADING = ("top5_rating", "rmse", "r2", "ndcg", "recall", "next_movie_hit")
 
 
 def is_leading(metric: str) -> bool:
-    """Whether the metric also comes as gain, as gap between groups, and with tests."""
+    """Whether a metric is also reported as gain and as gap between groups, and is tested."""
     base, _, k = metric.rpartition("_")
     return (base if k.isdigit() else metric) in _LEADING
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """Metrics by model on the same users.
+    """Metrics of several models on the same users under one protocol.
 
     Attributes:
-        protocol: its name in the tables.
+        protocol: name of the protocol.
         users: dense ids, ascending, of shape (users,).
-        metrics: by model.
+        metrics: metrics by model.
         populations: by name, boolean masks of shape (users,).
-        groups: the same for groups of users that are compared with everybody else, such as those of one gender.
+        groups: by name, boolean masks of shape (users,); each group is compared with all other users.
     """
 
     protocol: str
@@ -45,13 +46,13 @@ class EvaluationResult:
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def scores(self, *, seed: int, n_resamples: int) -> pl.DataFrame:
-        """Table `evaluation_scores`, with two kinds of derived metrics beside the leading ones.
+        """Table `evaluation_scores`, with two metrics derived from each leading metric.
 
-        `<metric>_gain`: (model - random) / (upper bound - random), so 0 is what random order has and 1 the truth.
-        `<metric>_gap` of a group: its score minus the score of all users that are not in it.
+        `<metric>_gain`: (model - random) / (upper bound - random): 0 for a random order, 1 for a perfect prediction.
+        `<metric>_gap`: score of a group minus the score of all other users.
 
         Args:
-            seed: of the bootstrap.
+            seed: random seed of the bootstrap.
             n_resamples: number of bootstrap resamples.
         """
         everyone = np.ones(len(self.users), dtype=bool)
@@ -66,10 +67,10 @@ class EvaluationResult:
         return pl.concat(tables).sort(TABLES["evaluation_scores"].order)
 
     def user_scores(self) -> pl.DataFrame:
-        """Every metric of every user on the user's own rows: table `user_scores`.
+        """Every metric of every model for each single user: table `user_scores`.
 
-        Pooled metrics weigh users by their rows, so their means over users are other numbers than the scores. Models
-        have no row for a user without a defined value; `selected` only repeats another model.
+        Pooled metrics weight users by their number of rows, so the mean of this table differs from the score.
+        Undefined values have no row. `selected` is left out, because it repeats another model.
         """
         table = TABLES["user_scores"]
         parts = [
@@ -104,7 +105,7 @@ class EvaluationResult:
 
 
 def difference(metric: UserMetric, other: UserMetric, name: str) -> UserMetric:
-    """Metric minus other on the same users, resampled together."""
+    """`metric` minus `other` on the same users, as one metric, so that the bootstrap is paired."""
     split = len(other.parts)
 
     def formula(*parts: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The rows that are scored: grouped by user, aligned with each model's predictions, split into populations.
+"""Scored rows: test rows grouped by user and aligned with the predictions of each model.
 
-Formulas belong in `metrics`; which rows a protocol scores is its own business.
+Formulas belong in `metrics`, the choice of the scored rows in the protocols.
 """
 
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ _PAIR = (pl.col("user").cast(pl.Int64) * 2**32 + pl.col("movie")).alias("pair")
 class ScoredRows:
     """Test rows in memory, grouped by user in ascending order, in seeded random order within a user.
 
-    The order is a function of (seed, user, movie), so the order in which rows came does not matter, and a
-    stable sort breaks ties at random.
+    The order is a function of (seed, user, movie), so it does not depend on the input order, and a stable sort by
+    prediction breaks ties at random.
 
     Args:
-        frame: columns user, movie, rating.
+        frame: columns user, movie, rating, in that order; `of` sorts.
     """
 
     frame: pl.DataFrame
 
     @classmethod
     def of(cls, ratings: pl.DataFrame, *, seed: int) -> "ScoredRows":
-        """The rows of `ratings` (user, movie, rating) in that order."""
+        """Sorts `ratings` (columns user, movie, rating) by user and in seeded random order within a user."""
         tied = to_polars(lazy(ratings).with_columns(tie=pseudo_random(seed, ["user", "movie"])))
         return cls(tied.sort("user", "tie", "movie").select("user", "movie", "rating"))
 
@@ -75,13 +75,13 @@ class ScoredRows:
         return np.bincount(self.code, weights=values, minlength=len(self.users))
 
     def order(self, values: np.ndarray, *, descending: bool) -> np.ndarray:
-        """Row positions sorted by `values` within each user, ties in the rows' own order: shape (rows,)."""
+        """Row positions sorted by `values` within each user: shape (rows,). Ties keep the order of the rows."""
         keyed = pl.DataFrame({"code": self.code, "value": values})
         by = pl.arg_sort_by("code", "value", descending=[False, descending], maintain_order=True)
         return keyed.select(by).to_series().to_numpy()
 
     def ratings_of(self, model: str, predictions: nw.LazyFrame) -> np.ndarray:
-        """The model's predicted ratings, NaN where it has none of its own: shape (rows,).
+        """Ratings predicted by the model, NaN if the model has no prediction: shape (rows,).
 
         Raises:
             ValueError: a column is missing, or a row is predicted twice.
@@ -90,10 +90,10 @@ class ScoredRows:
         return np.where(np.isfinite(own), own, np.nan)
 
     def complete_ratings_of(self, model: str, predictions: nw.LazyFrame) -> np.ndarray:
-        """The predicted ratings of a model that must predict every row: shape (rows,).
+        """Ratings predicted by a model that must predict every row: shape (rows,).
 
         Raises:
-            ValueError: as `ratings_of`, or a row is not predicted.
+            ValueError: a column is missing, a row is predicted twice, or a row is not predicted.
         """
         own = self.ratings_of(model, predictions)
         missing = np.flatnonzero(np.isnan(own))
@@ -106,11 +106,11 @@ class ScoredRows:
         return own
 
     def ranks_of(self, model: str, ranking: nw.LazyFrame) -> np.ndarray:
-        """The rows' ranks from 1 in the model's list, infinity where it has none: shape (rows,).
+        """Ranks of the rows in the model's ranking, from 1, infinity if the row has no rank: shape (rows,).
 
         Raises:
-            ValueError: a column is missing, a row is ranked twice, a rank is below 1 or given to two movies
-                of a user.
+            ValueError: a column is missing, a row is ranked twice, a rank is below 1, or two movies of a user
+                share a rank.
         """
         aligned = self._aligned(model, ranking, RANKING_PREDICTIONS)
         ranks = np.where(np.isnan(aligned), np.inf, aligned)
@@ -124,7 +124,7 @@ class ScoredRows:
         return ranks
 
     def _aligned(self, model: str, frame: nw.LazyFrame, table: Table) -> np.ndarray:
-        """The table's value column for these rows, as float64 with NaN where it has no value."""
+        """The value column of `frame` for these rows, as float64; NaN if `frame` has no such row."""
         value = next(name for name in table.columns if name not in table.key)
         given = to_polars(conform(frame, table)).select(_PAIR, pl.col(value).cast(pl.Float64)).sort("pair")
         pairs = given["pair"].to_numpy()
@@ -136,7 +136,7 @@ class ScoredRows:
 
 
 def ratings_per_user(ratings: nw.LazyFrame) -> pl.DataFrame:
-    """Users with a rating, and how many they have: columns user, count."""
+    """Number of ratings of each user with a rating: columns user, count."""
     return to_polars(ratings.group_by("user").agg(count=nw.len()))
 
 
@@ -148,7 +148,7 @@ def distribution(ratings: nw.LazyFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def counts_of(users: np.ndarray, per_user: pl.DataFrame) -> np.ndarray:
-    """The counts of `ratings_per_user` for these users, 0 where a user has none: shape (users,)."""
+    """Counts from `ratings_per_user` for these users, 0 for a user without ratings: shape (users,)."""
     wanted = pl.DataFrame({"user": users})
     counts = wanted.join(per_user, on="user", how="left", maintain_order="left")["count"]
     return counts.fill_null(0).cast(pl.Int64).to_numpy()

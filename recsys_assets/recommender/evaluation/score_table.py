@@ -1,6 +1,6 @@
-"""From metrics by model to the tidy table `evaluation_scores`, with the rows of the selected model.
+"""The tidy table `evaluation_scores`: every metric of every model in every population, with confidence intervals.
 
-What is measured belongs to the protocols.
+The choice of metrics belongs in the protocols.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,22 +15,22 @@ from recsys_assets.recommender.evaluation.bootstrap import Estimate, UserMetric,
 _TABLE = TABLES["evaluation_scores"]
 BASELINE = "item_mean"
 POPULARITY = "popularity"
-# By this metric of lists a study chooses what is shown, and the gate decides whether it is.
+# The metric that selects the ranking model in a study and decides on its promotion in the gate.
 DECIDING = "ndcg_10"
-# Rows that the protocols add themselves.
+# Models that the protocols add.
 RANDOM, UPPER_BOUND, SELECTED = "random", "upper_bound", "selected"
 
 
 def marked(scores: pl.DataFrame, *, sample_share: float) -> pl.DataFrame:
-    """The scores, each with the share of the users that it rests on where that is not all of them."""
+    """Adds the share of sampled users to the scores, unless all users are in the sample."""
     return scores.with_columns(pl.lit(sample_share).alias(SAMPLE_SHARE)) if sample_share < 1 else scores
 
 
 def check_models(models: Iterable[str], needed: Iterable[str]) -> None:
-    """Refuse names that would make rows ambiguous, and missing models that rows depend on.
+    """Refuses reserved model names, which would make rows ambiguous, and missing models.
 
     Raises:
-        ValueError: a model has a reserved name, or a needed one is not among the models.
+        ValueError: a model has a reserved name, or a needed model is missing.
     """
     names = set(models)
     reserved = sorted(names & {RANDOM, UPPER_BOUND, SELECTED})
@@ -49,13 +49,13 @@ def score_table(
     seed: int,
     n_resamples: int,
 ) -> pl.DataFrame:
-    """Every metric of every model over every population, with 95 % intervals: table `evaluation_scores`.
+    """Every metric of every model in every population, with 95 % confidence intervals: table `evaluation_scores`.
 
     Args:
         protocol: name of the protocol.
-        metrics: by model; all metrics have the same users.
+        metrics: metrics by model, all on the same users.
         populations: by name, boolean masks of shape (users,).
-        seed: of the bootstrap.
+        seed: random seed of the bootstrap.
         n_resamples: number of bootstrap resamples.
     """
     rows = [
@@ -75,7 +75,7 @@ def _estimates(
     seed: int,
     n_resamples: int,
 ) -> Iterator[tuple[tuple[str, UserMetric], Estimate | None]]:
-    """Pairs of (model, metric) and its estimate, for the metrics given for this population."""
+    """Pairs of (model, metric) and its estimate, for the metrics that this population has."""
     given = [
         (model, metric)
         for model, of_model in metrics.items()

@@ -1,4 +1,7 @@
-"""The scores of all entries of the registry on the pipeline's own splits: the table `evaluation_scores`."""
+"""Scores all entries of the registry under the protocols of the pipeline: table `evaluation_scores`.
+
+Other protocols belong in `tuning.study`.
+"""
 
 from collections.abc import Mapping
 
@@ -24,12 +27,14 @@ def all_scores(
     """The scores of every entry under its protocol: the table `evaluation_scores`.
 
     Args:
-        tables: `movies` and the tables of both splits, by name.
-        predictions: the predictions table of each entry.
-        selected_rating_model: the model repeated as `selected` in `time_cut`; likewise `selected_ranking_model` in
-            `top_n`, and the other two for the rating and the movie of `latest_rating`.
-        n_resamples: bootstrap resamples behind each interval.
-        seed: of the bootstrap and of the order of ties.
+        tables: `movies` and the tables of all splits, by name.
+        predictions: predictions table by entry.
+        selected_rating_model: the model repeated as `selected` in `time_cut`.
+        selected_ranking_model: the model repeated as `selected` in `top_n`.
+        selected_response_model: the rating model repeated as `selected` in `latest_rating`.
+        selected_next_movie_model: the ranking model repeated as `selected` in `latest_rating`.
+        n_resamples: number of bootstrap resamples.
+        seed: random seed of the bootstrap and of ties.
     """
     selected: dict[Task, str] = {
         "time_cut": selected_rating_model,

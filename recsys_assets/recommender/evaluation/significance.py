@@ -1,6 +1,6 @@
-"""Whether one model is better than another on the same users: paired tests, corrected for their number.
+"""Paired tests: whether one model is better than another on the same users, with Holm's correction.
 
-Intervals of single scores are in `bootstrap`.
+Confidence intervals of single scores belong in `bootstrap`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,17 +16,17 @@ from recsys_assets.recommender.evaluation.result import EvaluationResult, differ
 from recsys_assets.recommender.evaluation.score_table import BASELINE, POPULARITY, RANDOM, SELECTED, UPPER_BOUND
 
 LOWER_IS_BETTER = ("rmse", "mae")
-# What is compared with, in every protocol where it has a score: nothing learned about users, and case study A's repair.
+# Baselines: two models that learn nothing about users, and case study A's adjusted ALS.
 TESTED_AGAINST = (POPULARITY, BASELINE, "als_adjusted")
 _TABLE = TABLES["paired_tests"]
-# Swaps held at a time: 64 MiB as float64.
+# Swaps in memory at a time: 64 MiB as float64.
 _CELLS = 2**23
-# Two sums of the same numbers in another order differ by less.
+# Rounding error of sums of the same numbers in another order is smaller.
 _ROUNDING = 1e-12
 
 
 class _Pair(NamedTuple):
-    """A model, a baseline and their metric of the same name."""
+    """A model and a baseline, with the same metric of each."""
 
     model: str
     baseline: str
@@ -35,7 +35,7 @@ class _Pair(NamedTuple):
 
     @property
     def improvement(self) -> UserMetric:
-        """By how much the model is better; positive is better whichever way the metric goes."""
+        """Improvement of the model over the baseline; positive is better, also for errors."""
         sides = (self.other, self.own) if self.own.name in LOWER_IS_BETTER else (self.own, self.other)
         return difference(*sides, self.own.name)
 
@@ -48,19 +48,20 @@ def paired_tests(
     n_resamples: int = 1000,
     n_swaps: int = 9999,
 ) -> pl.DataFrame:
-    """Every model against every baseline by the leading metrics, in each population: table `paired_tests`.
+    """Tests every model against every baseline by the leading metrics, in each population: table `paired_tests`.
 
-    The p-value is that of the paired randomization test (Fisher; for rankings Smucker et al. 2007), two-sided: whether
-    the difference is as large when model and baseline swap places for each user by the toss of a coin. All tests of one
-    metric, over models, baselines and populations, are one family of Holm's correction (Holm 1979). `selected` repeats
-    the rows of the model that it is and is not counted.
+    The p-value comes from a two-sided paired randomization test (Fisher; for rankings Smucker et al. 2007): the share
+    of random swaps, in which model and baseline swap places for each user with probability 1/2, whose difference is at
+    least as large. All tests of one metric, over models, baselines and populations, are one family of Holm's correction
+    (Holm 1979). `selected` repeats the rows of the selected model and does not count in the family.
 
     Args:
-        measured: what a protocol measured.
-        baselines: models to compare with, those that have no score left out; each is compared with those before it.
-        seed: of the resamples and swaps.
-        n_resamples: resamples behind each interval.
-        n_swaps: random swaps behind each p-value.
+        measured: the result of a protocol.
+        baselines: models to compare with. Baselines without a score are skipped; each baseline is also tested against
+            the baselines before it.
+        seed: random seed of the resamples and of the swaps.
+        n_resamples: number of bootstrap resamples per interval.
+        n_swaps: number of random swaps per p-value.
     """
     pairs = list(_pairs(measured.metrics, baselines))
     drawn = {"seed": seed, "n_resamples": n_resamples}
@@ -95,7 +96,7 @@ def _is_given(pair: _Pair, population: str) -> bool:
 def _tested(
     pairs: Sequence[_Pair], users: np.ndarray, n_swaps: int, *, seed: int, n_resamples: int
 ) -> Iterator[tuple[_Pair, tuple[float, float, float, float]]]:
-    """Improvement, ends of its interval and p-value of each pair that has one."""
+    """Each pair with a defined improvement: the improvement, the ends of its confidence interval and the p-value."""
     found = estimates([pair.improvement for pair in pairs], users, seed=seed, n_resamples=n_resamples)
     defined = [(pair, estimate) for pair, estimate in zip(pairs, found, strict=True) if estimate is not None]
     p_values = _swap_test([pair for pair, _ in defined], users, seed=seed, n_swaps=n_swaps)
@@ -104,7 +105,7 @@ def _tested(
 
 
 def _swap_test(pairs: Sequence[_Pair], users: np.ndarray, *, seed: int, n_swaps: int) -> np.ndarray:
-    """p-values of shape (pairs,); all pairs see the same swaps."""
+    """p-values of shape (pairs,); all pairs share the same swaps."""
     if not pairs:
         return np.zeros(0)
     own, other = (np.column_stack([part[users] for p in pairs for part in getattr(p, side).parts]) for side in _SIDES)
@@ -117,7 +118,7 @@ def _swap_test(pairs: Sequence[_Pair], users: np.ndarray, *, seed: int, n_swaps:
     for start in range(0, n_swaps, block):
         swapped = rng.integers(0, 2, (min(block, n_swaps - start), len(own)), dtype=np.int8).astype(np.float64) @ shift
         drawn = np.abs(_differences(pairs, own.sum(axis=0) + swapped, other.sum(axis=0) - swapped))
-        # A swap that leaves the metric undefined for one side counts for chance.
+        # Undefined differences (NaN) count as extreme, so that they never make a p-value smaller.
         as_extreme += (~(drawn < limit)).sum(axis=0)
     return (1 + as_extreme) / (1 + n_swaps)
 
@@ -126,7 +127,7 @@ _SIDES = ("own", "other")
 
 
 def _differences(pairs: Sequence[_Pair], own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Differences of the metrics from totals of shape (swaps, parts): shape (swaps, pairs)."""
+    """Differences of the metrics of each pair: shape (swaps, pairs), from totals of shape (swaps, parts)."""
     ends = np.cumsum([len(pair.own.parts) for pair in pairs])[:-1]
     sides = zip(pairs, np.split(own, ends, axis=1), np.split(other, ends, axis=1), strict=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -134,7 +135,12 @@ def _differences(pairs: Sequence[_Pair], own: np.ndarray, other: np.ndarray) -> 
 
 
 def holm(p_values: pl.Series) -> pl.Series:
-    """Holm's step-down correction of one family."""
+    """Holm's step-down correction of one family of p-values (Holm 1979).
+
+    Example:
+        >>> holm(pl.Series("p", [0.01, 0.5, 0.02])).to_list()
+        [0.03, 0.5, 0.04]
+    """
     p = p_values.to_numpy()
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
@@ -144,7 +150,7 @@ def holm(p_values: pl.Series) -> pl.Series:
 
 
 def _with_selected(tests: pl.DataFrame, metrics: Mapping[str, Sequence[UserMetric]]) -> pl.DataFrame:
-    """The tests, those of the selected models repeated under that name."""
+    """The tests, followed by the tests of the selected models repeated as `selected`."""
     chosen = {id(metric) for metric in metrics.get(SELECTED, ())}
     twins = pl.DataFrame(
         [

@@ -1,7 +1,7 @@
-"""Protocol `time_cut` (case study A): ratings after a moment predicted from the ratings before it.
+"""Protocol `time_cut` (case study A): scores predictions of the ratings after a cut from the ratings before it.
 
-Any other cut into train and test rows is scored alike under another protocol name. Where the cut lies belongs
-to the splitting stage.
+Every other split into train and test rows is scored in the same way under its own protocol name. Splitting belongs in
+`data.splitting`.
 """
 
 from collections.abc import Collection, Mapping
@@ -39,25 +39,34 @@ def measure_ratings(
     protocol: str = "time_cut",
     seed: int = 0,
 ) -> EvaluationResult:
-    """Predicted ratings against all test rows, for all, seen and unseen users and those with few ratings.
+    """Scores predicted ratings on all test rows, in the populations of `populations.by_experience`.
 
-    Metrics: `top5_rating` (true ratings of each user's ceil(5 %) test rows of highest prediction, ties at
-    random, pooled), `top5_rating_published` (case study A's rule, on the models' own predictions, missing
-    ones as 1.0), `rmse`, `mae`, `r2`, `prediction_coverage`. Added models: `random` (exact expectation over
-    all orders; for errors, over predictions drawn from the training ratings), `popularity` (an order by number of
-    training ratings, no ratings), `upper_bound` (the true ratings as predictions), `selected`.
+    Metrics:
+
+    - `top5_rating`: mean true rating of the ceil(5 %) test rows with the highest prediction of each user, pooled over
+      users, ties at random.
+    - `top5_rating_published`: the same by case study A's rule, without the fallback; missing predictions count as 1.0.
+    - `rmse`, `mae`, `r2`, `prediction_coverage`.
+
+    Added models:
+
+    - `random`: exact expectation. `top5_rating`: over all orders. Errors: over predictions drawn from the training
+      ratings.
+    - `popularity`: orders movies by number of training ratings; it predicts no ratings, so it has no errors.
+    - `upper_bound`: score of a perfect prediction.
+    - `selected`: repeats the selected model.
 
     Args:
         train_ratings: table ratings; a user with a row here is seen.
-        test_ratings: table ratings, the rows that are scored.
-        predictions: by model, table rating predictions. A row that a model does not predict falls back to
-            `item_mean`, which must be there and predict every test row.
-        selected: the model whose rows are repeated as `selected`.
-        unfilled: models without that fallback in `top5_rating`: what they do not predict comes last, in
-            random order. Their errors are given for seen users only.
+        test_ratings: table ratings; the scored rows.
+        predictions: by model, table rating predictions. `item_mean` replaces missing predictions (fallback); it is
+            required and must predict every test row.
+        selected: the model whose scores are repeated as `selected`.
+        unfilled: models without the fallback in `top5_rating`: their missing predictions rank last, in random order.
+            Their errors are given for seen users only.
         users: table users, for scores by gender and age; None for none.
-        protocol: the name in the table.
-        seed: of ties.
+        protocol: name of the protocol in the table.
+        seed: random seed of ties.
 
     Raises:
         ValueError: a model's name is reserved, `selected` or `item_mean` is missing, or predictions are not
@@ -85,7 +94,14 @@ def measure_ratings(
 
 
 def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, filled: bool) -> list[UserMetric]:
-    """All metrics of a model from its own predictions, NaN where none, and the fallback: each (rows,)."""
+    """All metrics of a model.
+
+    Args:
+        measure: metrics of the rows.
+        own: predictions of the model, shape (rows,), NaN if missing.
+        fallback: predictions that replace missing ones, shape (rows,).
+        filled: whether the fallback counts in `top5_rating`.
+    """
     missing = np.isnan(own)
     complete = np.where(missing, fallback, own)
     return [
@@ -97,7 +113,7 @@ def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, f
 
 
 def _order(measure: RatingMetrics, values: np.ndarray) -> list[UserMetric]:
-    """The metrics of an order of the rows, shape (rows,), whose values are no ratings."""
+    """Metrics of an order of the rows by `values`, shape (rows,); no errors, because values are not ratings."""
     return [measure.top5_rating(values), measure.top5_rating_published(values)]
 
 

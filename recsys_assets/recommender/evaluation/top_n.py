@@ -1,7 +1,7 @@
-"""Protocol `top_n`: which movies to show, out of all that the user has not rated in training.
+"""Protocol `top_n`: scores rankings of all movies that a user has not rated in training (the candidates).
 
-No sampled negatives: a ranking is judged by the ranks of the relevant test movies among all candidates. How
-movies are ranked belongs to the models.
+There are no sampled negatives: metrics use the ranks of the relevant test movies among all candidates. Rankers
+belong in `ranking`.
 """
 
 from collections.abc import Mapping
@@ -33,26 +33,29 @@ def measure_top_n(
     protocol: str = "top_n",
     seed: int = 0,
 ) -> EvaluationResult:
-    """Ranked movies for the users with a relevant test movie: all, seen and unseen ones and those with few ratings.
+    """Scores rankings for the users with a relevant test movie, in the populations of `populations.by_experience`.
 
-    Metrics, for k = 10: `ndcg_10`, `recall_10`, `precision_10`, `map_10`, `mrr_10`, `hit_rate_10`, each the
-    mean over users; where lists are given, those of `ListMetrics`. Added models: `random` (exact expectation over all
-    orders; without MAP and MRR), `upper_bound` (the relevant movies first), `selected`.
+    Metrics, for k = 10: `ndcg_10`, `recall_10`, `precision_10`, `map_10`, `mrr_10`, `hit_rate_10`, all means over
+    users. With `lists`, the metrics of `ListMetrics` are added. Added models:
+
+    - `random`: exact expectation over all orders; without MAP and MRR, which have no simple closed form.
+    - `upper_bound`: the relevant movies rank first.
+    - `selected`: repeats the selected model.
 
     Args:
-        train_ratings: table ratings; a user with a row here is seen, and the rated movies are no candidates.
+        train_ratings: table ratings; a user with a row here is seen, and the user's rated movies are no candidates.
         test_ratings: table ratings.
         rankings: by model, table ranking predictions: the rank of each relevant test movie among all
             candidates. A movie without a row or without a rank is not in the list.
-        n_movies: size of the catalogue.
-        selected: the model whose rows are repeated as `selected`.
-        lists: by model, what `lists.top_lists` gave for the users with a relevant test movie; `random` too.
-        movies: table movies; needed with lists.
+        n_movies: number of movies in the catalogue.
+        selected: the model whose scores are repeated as `selected`.
+        lists: output of `lists.top_lists` for the users with a relevant test movie, by model, including `random`.
+        movies: table movies; required with `lists`.
         users: table users, for scores by gender and age; None for none.
         relevant_from: lowest rating of a relevant movie.
-        k: length of the list that is looked at.
-        protocol: the name in the table.
-        seed: of the order of the rows.
+        k: cut-off rank.
+        protocol: name of the protocol in the table.
+        seed: random seed of the order of the rows.
 
     Raises:
         ValueError: a model's name is reserved, `selected` is missing, rankings are not usable, or a user has
@@ -77,7 +80,11 @@ def measure_top_n(
 
 
 def _candidates(rows: ScoredRows, n_train: np.ndarray, n_movies: int) -> np.ndarray:
-    """Number of movies that each user has not rated in training: shape (users,)."""
+    """Number of candidates of each user: shape (users,).
+
+    Raises:
+        ValueError: a user has more relevant test movies than candidates.
+    """
     candidates = n_movies - n_train
     short = candidates < rows.counts
     if short.any():
