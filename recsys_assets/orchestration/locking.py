@@ -54,12 +54,8 @@ class LockedExecutor(dg.Executor):
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[dg.DagsterEvent]:
-<<<<<<< HEAD
         """Wait for the lock, then execute the plan unless its work is already done."""
-=======
-        """Wait for the lock, then execute what there still is to do."""
         plan_context.instance.add_run_tags(plan_context.run_id, process_tag())
->>>>>>> 2824d5e (A clock that jumps stops nothing: sensors and daemon tick after it was set back, a run at work is not taken for dead after it was set forward, and who was forgotten stays so)
         lock = FileLock(self._lock)
         if not _acquired(lock):
             message = f"Another run works on this home ({self._lock.parent}); waiting until it has ended."

@@ -95,14 +95,9 @@ def _main(run_id: str) -> int:
         config = {section: values for section, values in run.run_config.items() if section != "loggers"}
         # Without the parent's range of batches, raw tables would not know which batches to read.
         tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
-<<<<<<< HEAD
         # These tags let the UI show both runs as one group, and let the parent process find this run.
-        tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id, **NEVER_BY_A_DAEMON}
-=======
-        # By these the UI shows them as one group, and the parent process finds this run.
         tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id}
         tags |= {**NEVER_BY_A_DAEMON, **process_tag()}
->>>>>>> 2824d5e (A clock that jumps stops nothing: sensors and daemon tick after it was set back, a run at work is not taken for dead after it was set forward, and who was forgotten stays so)
         options = dg.ReexecutionOptions.from_failure(run_id, instance)
         with dg.execute_job(
             job, instance=instance, run_config=config, tags=tags, reexecution_options=options
