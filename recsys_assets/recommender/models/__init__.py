@@ -1,1 +1,1 @@
-"""The models, a module each: what is learnt from training rows, and what it predicts. `registry` lists them."""
+"""The models, one module each: `fit` learns from training rows, and a class predicts. `registry` lists them."""

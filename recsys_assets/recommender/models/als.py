@@ -182,7 +182,7 @@ def fit(
         ratings: user, movie (int32), rating.
         spark: the session.
         scratch: folder that the driver and the executors can reach. Temporary files in it are removed again.
-        index: id index of the numbers.
+        index: id index of users and movies.
         user_column: column that stands for the user; `cluster` to fit clusters instead of users.
         rank: number of factors.
         reg_param: L2 regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
@@ -239,9 +239,9 @@ def fit(
 def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
     """Keep the rows of users and movies that have a preference above 0.
 
-    All other users and movies would end with factors of 0. Spark regularises by the number of positive preferences. A
-    user or movie without one, and with fewer cells than factors, has equations without a unique solution, and Spark
-    gives up.
+    All other users and movies would end with factors of 0, or distort the random start. Spark regularises by the number
+    of preferences above 0, so a user or movie without one is not regularised. With fewer movies or users than factors
+    its equations then have no unique solution, and Spark gives up.
     """
     liked = rows.filter(nw.col("rating") > 0)
     for column in ("user", "movie"):

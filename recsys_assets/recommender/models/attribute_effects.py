@@ -74,7 +74,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         user_features: table user_features; all users.
         bayesian_factors_model: fitted on the same ratings with attributes only (`n_profile` 0).
         reg: L2 regularisation, in ratings.

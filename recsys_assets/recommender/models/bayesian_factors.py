@@ -143,7 +143,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         user_features: table user_features; all users.
         movies: table movies; the whole catalogue.
         rank: number of factors beside the bias.

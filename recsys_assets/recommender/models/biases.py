@@ -63,7 +63,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, mov
 
     Args:
         ratings: user, movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         user_shrinkage: ratings with bias 0 that are added to each user's own.
         movie_shrinkage: ratings with bias 0 that are added to each movie's own.
 

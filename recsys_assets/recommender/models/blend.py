@@ -74,7 +74,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_
 
     Args:
         ratings: user.
-        index: id index of the numbers.
+        index: id index of users and movies.
         ease_weight: see `Blend`.
         prior_ratings: see `Blend`; `auto` is `automatic_prior`.
     """

@@ -71,7 +71,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         user_clusters: table user_clusters; all users.
         shrinkage: ratings at the movie's mean that are added to each cell's own.
         item_shrinkage: ratings at the global mean that are added to each movie's own.

@@ -113,7 +113,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         reg: L2 regularisation of the weights; `auto` is `automatic_reg`.
         neutral_offset: standard deviations from the mean rating to the neutral one, which is neither liked nor
             disliked; `auto` is -0.5.

@@ -90,7 +90,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage
 
     Args:
         ratings: user, movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         neighbours: number of most similar movies that score a movie.
         shrinkage: added to the denominator, so that a movie with few users is no close neighbour by chance.
 

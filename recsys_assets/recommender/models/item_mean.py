@@ -59,7 +59,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> Item
 
     Args:
         ratings: movie, rating.
-        index: id index of the numbers.
+        index: id index of users and movies.
         shrinkage: ratings at the global mean that are added to each movie's own.
 
     Examples:

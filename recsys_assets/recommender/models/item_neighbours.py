@@ -1,6 +1,7 @@
-"""Ratings from biases, and from how the user rated similar movies beside its bias.
+"""Item neighbours: predicts a rating from biases and from the user's residuals on similar movies.
 
-Nothing is fitted again for a user who was not there: its ratings are all that is needed.
+Predictions need only the user's ratings, so a new user needs no new fit. Neighbours of liked movies, which rank, are in
+`item_knn`.
 """
 
 import json
@@ -19,21 +20,21 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.features.matrices import mean_rating, user_movie_matrix
 from recsys_assets.recommender.ranking.rankings import rows_of
 
-# Alternating means of the biases of users and movies settle within rounding of ratings.
+# Rounds of alternating means, after which the biases have settled within rounding of ratings.
 _ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class ItemNeighboursModel:
-    """Biases of movies and similarities of their residuals.
+    """Biases of movies, and similarities of movies by residuals.
 
     Attributes:
         global_mean: mean of the training ratings.
-        movie_bias: shape (n_movies,), float64; 0 where the movie has no training rating.
+        movie_bias: shape (n_movies,), float64; 0 for a movie without a training rating.
         similarity: shape (K, K), float32, symmetric, not negative, zero diagonal.
-        movies: shape (K,), int32, ascending: the movies that have similarities.
-        params: the parameters of the fit.
-        index: fingerprint of the dense index it was fitted with.
+        movies: movies that have similarities, shape (K,), int32, ascending.
+        params: parameters of the fit.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     global_mean: float
@@ -45,11 +46,18 @@ class ItemNeighboursModel:
 
     @property
     def user_shrinkage(self) -> float:
-        """Ratings without a bias added to each user's own."""
+        """Number of ratings with residual 0 that are added to each user's own."""
         return float(self.params["user_shrinkage"])
 
     def residuals(self, rated: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
-        """The users' biases, shape (U,), and what their ratings, shape (U, n_movies), leave beside all biases."""
+        """Return the users' biases and the residuals of their ratings.
+
+        Args:
+            rated: users by movies, shape (U, n_movies).
+
+        Returns:
+            The biases, shape (U,), and the ratings minus global mean, movie bias and user bias, shape (U, n_movies).
+        """
         above = rated.data - (self.global_mean + self.movie_bias[rated.indices])
         counts = np.diff(rated.indptr)
         row = np.repeat(np.arange(len(counts)), counts)
@@ -57,7 +65,13 @@ class ItemNeighboursModel:
         return bias, sparse.csr_array((above - bias[row], rated.indices, rated.indptr), shape=rated.shape)
 
     def biases(self, user: np.ndarray, movie: np.ndarray, rated: nw.LazyFrame) -> np.ndarray:
-        """The global mean with the biases of movie and user, shape (P,), from `rated` (user, movie, rating)."""
+        """Return global mean plus movie bias plus user bias for pairs, shape (P,).
+
+        Args:
+            user: dense numbers, shape (P,).
+            movie: dense numbers, shape (P,).
+            rated: user, movie, rating; gives the user biases.
+        """
         users, row = np.unique(user, return_inverse=True)
         bias, _ = self.residuals(self._rows(users, rated))
         return self.global_mean + self.movie_bias[movie] + bias[row]
@@ -66,21 +80,27 @@ class ItemNeighboursModel:
         return rows_of(users, *user_movie_matrix(rated, n_movies=len(self.movie_bias)))
 
     def predict(self, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
-        """Predicted ratings of the pairs (user, movie), every one, from `rated` (user, movie, rating)."""
+        """Predict the ratings of pairs (user, movie), without nulls, from `rated` (user, movie, rating)."""
         asked = to_polars(pairs, "user", "movie").sort("user", "movie")
         parts = self.parts(asked["user"].to_numpy(), asked["movie"].to_numpy(), rated)
         predicted = self.global_mean + parts["movie"] + parts["user"] + parts["neighbours"]
         return asked.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
     def parts(self, user: np.ndarray, movie: np.ndarray, rated: nw.LazyFrame) -> dict[str, np.ndarray]:
-        """The terms of predictions above the global mean, by name (movie, user, neighbours): each of shape (P,)."""
+        """Return the terms of a prediction above the global mean: `movie`, `user` and `neighbours`, each of shape (P,).
+
+        Args:
+            user: dense numbers, shape (P,).
+            movie: dense numbers, shape (P,).
+            rated: user, movie, rating.
+        """
         users, row = np.unique(user, return_inverse=True)
         bias, residual = self.residuals(self._rows(users, rated))
         neighbours = self._weighed(row, movie, residual)
         return {"movie": self.movie_bias[movie], "user": bias[row], "neighbours": neighbours}
 
     def _weighed(self, row: np.ndarray, movie: np.ndarray, residual: sparse.csr_array) -> np.ndarray:
-        """The residuals of each pair's user, weighed by the similarity of their movies to the pair's: shape (P,)."""
+        """Return the mean residual of each pair's user, weighted by the similarity to the pair's movie: shape (P,)."""
         from recsys_assets.recommender.models.kernels import fill_neighbour_sums, in_threads
 
         place = np.full(len(self.movie_bias), -1)
@@ -108,7 +128,7 @@ class ItemNeighboursModel:
 
     @classmethod
     def load(cls, folder: Path) -> "ItemNeighboursModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         table = pl.read_parquet(folder / "similarity.parquet")
         return cls(
             movie_bias=pl.read_parquet(folder / "biases.parquet")["bias"].to_numpy(),
@@ -129,21 +149,21 @@ def fit(
     exponent: float = 2.0,
     max_movies: int = 6000,
 ) -> ItemNeighboursModel:
-    """Fit biases by alternating shrunk means, then similarities of movies by the residuals of who rated both.
+    """Fit biases by alternating shrunk means, then similarities of movies by the residuals of their common users.
 
-    The cosine over common users, shrunk by their number (Koren 2010, "Factor in the neighbors", section 2.2), with
-    negative ones left out.
+    The similarity is the cosine of residuals over common users, shrunk by their number (Koren 2010, "Factor in the
+    neighbors", section 2.2). Negative similarities are set to 0.
 
     Args:
         ratings: user, movie, rating.
-        index: the dense index the ids come from.
-        movie_shrinkage: ratings without a bias added to each movie's own.
-        user_shrinkage: the same for users.
-        pair_shrinkage: common users without agreement added to each pair's own.
-        sum_shrinkage: similarity to movies without a residual added to that of the user's own.
-        exponent: power of the similarities: a higher one leaves fewer neighbours.
-        max_movies: the most rated movies, which get similarities: memory grows with the square of their number, time
-            with the number of pairs that users rated.
+        index: id index of users and movies.
+        movie_shrinkage: ratings with bias 0 that are added to each movie's own.
+        user_shrinkage: ratings with bias 0 that are added to each user's own.
+        pair_shrinkage: common users without agreement that are added to each pair's own.
+        sum_shrinkage: similarity to movies with residual 0 that is added to the similarities of the user's own movies.
+        exponent: power of the similarities; a higher one leaves fewer effective neighbours.
+        max_movies: number of movies that get similarities, the most rated ones. Memory grows with its square, time with
+            the number of pairs of movies that users rated.
     """
     _, rated = user_movie_matrix(ratings, n_movies=index.n_movies)
     mean, movie_bias = _biases(rated, movie_shrinkage=movie_shrinkage, user_shrinkage=user_shrinkage)
@@ -161,14 +181,14 @@ def fit(
     }
     biased = ItemNeighboursModel(mean, movie_bias, unrelated, movies, params, index.fingerprint)
     _, residual = biased.residuals(rated)
-    # Cosines have no unit; at variance 1 their squares fit in float32 whatever the ratings' own is.
+    # Cosines have no unit. At variance 1 the squares of residuals fit in float32, whatever the unit of the ratings.
     residual.data /= np.sqrt((residual.data**2).sum() / max(residual.nnz, 1)) or 1.0
     similarity = _similarity(residual[:, movies].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
     return replace(biased, similarity=similarity)
 
 
 def _biases(rated: sparse.csr_array, *, movie_shrinkage: float, user_shrinkage: float) -> tuple[float, np.ndarray]:
-    """The mean rating and the movies' biases, shape (n_movies,), beside those of the users."""
+    """Return the mean rating and the movie biases, shape (n_movies,), fitted together with user biases."""
     n_users, n_movies = rated.shape
     row, movie = np.repeat(np.arange(n_users), np.diff(rated.indptr)), rated.indices
     of_user = np.maximum(np.bincount(row, minlength=n_users) + user_shrinkage, 1e-9)
@@ -182,7 +202,7 @@ def _biases(rated: sparse.csr_array, *, movie_shrinkage: float, user_shrinkage: 
 
 
 def _similarity(residual: sparse.csr_array, pair_shrinkage: float) -> np.ndarray:
-    """The shrunk positive cosines of columns over the rows that both have: shape (K, K), float32, zero diagonal."""
+    """Return the shrunk positive cosines of columns over common rows: shape (K, K), float32, zero diagonal."""
     given = _ones_like(residual)
     squares = sparse.csr_array((residual.data**2, residual.indices, residual.indptr), shape=residual.shape)
     length = (squares.T @ given).toarray()

@@ -1,7 +1,7 @@
-"""Inner loops that Numba compiles: sums over the cells of a row, and the inverse of a small matrix for each.
+"""Inner loops compiled by Numba: sums over the cells of a CSR row, and the inverse of one small matrix per row.
 
-Imported where they are used, because Numba takes a second to load. `variational` and `item_neighbours` say what the
-loops are for; docs/decisions/compiled-loops.md gives the reasons.
+Numba takes a second to load, so callers import this module inside functions. `variational` and `item_neighbours` define
+the quantities; docs/decisions/compiled-loops.md gives the reasons for compiled loops.
 """
 
 import os
@@ -15,7 +15,7 @@ _ROWS_PER_BLOCK = 500
 
 
 def in_threads(work: Callable[[int, int], None], n_rows: int) -> None:
-    """Call `work` with the bounds of blocks of rows, on all cores."""
+    """Call `work` with the bounds of each block of rows, on all cores."""
     starts = range(0, n_rows, _ROWS_PER_BLOCK)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for _ in threads.map(lambda start: work(start, min(start + _ROWS_PER_BLOCK, n_rows)), starts):
@@ -33,17 +33,17 @@ def fill_covariances(
     noise: np.ndarray,
     precision: np.ndarray,
 ) -> None:
-    """Write the posterior covariances of the rows from `begin` to before `end`.
+    """Write the posterior covariances of the rows `begin` to `end` - 1.
 
     Args:
-        covariances: shape (n, K, K), to be filled.
+        covariances: output, shape (n, K, K).
         begin: first row.
         end: row after the last.
-        starts: of each row's cells, shape (n + 1,).
-        columns: of the cells.
-        moments: expected products of the columns' designs, upper triangles, shape (m, K (K + 1) / 2), weighted.
+        starts: start of each row's cells, shape (n + 1,).
+        columns: column of each cell.
+        moments: weighted second moments of the columns' designs, upper triangles, shape (m, K (K + 1) / 2).
         noise: precision of each row's cells, shape (n,).
-        precision: of the prior, shape (K, K).
+        precision: prior precision, shape (K, K).
     """
     size = len(precision)
     total = np.empty(moments.shape[1])
@@ -70,17 +70,17 @@ def fill_targets(
     designs: np.ndarray,
     offsets: np.ndarray,
 ) -> None:
-    """Write what the cells of the rows from `begin` to before `end` ask of them: value × design - offset, summed.
+    """Write the sum of value × design - offset over the cells of the rows `begin` to `end` - 1.
 
     Args:
-        targets: shape (n, K), float64, to be filled.
+        targets: output, shape (n, K), float64.
         begin: first row.
         end: row after the last.
-        starts: of each row's cells, shape (n + 1,).
-        columns: of the cells.
-        values: of the cells.
-        designs: of the columns, shape (m, K).
-        offsets: of the columns, shape (m, K).
+        starts: start of each row's cells, shape (n + 1,).
+        columns: column of each cell.
+        values: value of each cell.
+        designs: design vectors of the columns, shape (m, K).
+        offsets: offsets of the columns, shape (m, K).
     """
     for row in range(begin, end):
         targets[row] = 0
@@ -104,20 +104,20 @@ def fill_squared_errors(
     moments: np.ndarray,
     covariances: np.ndarray,
 ) -> None:
-    """Write the expected squared errors of the rows from `begin` to before `end`, each summed over its cells.
+    """Write the expected squared error of the rows `begin` to `end` - 1, summed over each row's cells.
 
     Args:
-        errors: shape (n,), to be filled.
+        errors: output, shape (n,).
         begin: first row.
         end: row after the last.
-        starts: of each row's cells, shape (n + 1,).
-        columns: of the cells.
-        values: of the cells.
-        rows: means of the rows' bias and factors, shape (n, K).
-        row_covariances: upper triangles, shape (n, K (K + 1) / 2), off the diagonal twice.
-        others: means of the columns, shape (m, K).
-        moments: expected products of the columns' designs, upper triangles.
-        covariances: of the columns, upper triangles, off the diagonal twice.
+        starts: start of each row's cells, shape (n + 1,).
+        columns: column of each cell.
+        values: value of each cell.
+        rows: posterior means of the rows, shape (n, K).
+        row_covariances: upper triangles, shape (n, K (K + 1) / 2), off-diagonal entries doubled.
+        others: posterior means of the columns, shape (m, K).
+        moments: second moments of the columns' designs, upper triangles, shape (m, K (K + 1) / 2).
+        covariances: of the columns, upper triangles, off-diagonal entries doubled.
     """
     size = rows.shape[1]
     of_designs, of_columns = np.empty(moments.shape[1]), np.empty(moments.shape[1])
@@ -133,7 +133,7 @@ def fill_squared_errors(
         place = 0
         for i in range(size):
             for j in range(i, size):
-                # The bias stands in the design as 1.
+                # The design vector holds 1 in place of the bias.
                 product = (rows[row, i] if i else 1.0) * (rows[row, j] if j else 1.0)
                 error += of_designs[place] * row_covariances[row, place] + of_columns[place] * product
                 place += 1
@@ -151,7 +151,7 @@ def _add_up(total: np.ndarray, begin: int, end: int, columns: np.ndarray, addend
 
 @numba.njit(nogil=True, cache=True)
 def _invert(matrix: np.ndarray) -> None:
-    """Gauss-Jordan elimination in place; symmetric positive definite matrices need no pivoting."""
+    """Invert in place by Gauss-Jordan elimination; symmetric positive definite matrices need no pivoting."""
     for pivot in range(len(matrix)):
         inverse = 1 / matrix[pivot, pivot]
         matrix[pivot, pivot] = 1.0
@@ -178,19 +178,19 @@ def fill_neighbour_sums(
     rated: np.ndarray,
     residuals: np.ndarray,
 ) -> None:
-    """Write, for the pairs from `begin` to before `end`, the residuals of the row weighed by how similar they are.
+    """Write the similarity-weighted sums of residuals for the pairs `begin` to `end` - 1.
 
     Args:
-        totals: sums of similarity times residual, shape (P,), to be filled.
-        weights: sums of similarities, shape (P,), to be filled.
+        totals: output, sums of similarity × residual, shape (P,).
+        weights: output, sums of similarities, shape (P,).
         begin: first pair.
         end: pair after the last.
-        rows: of the pairs, shape (P,).
-        columns: of the pairs, shape (P,).
-        similarity: of columns, symmetric, shape (K, K).
-        starts: of each row's cells.
-        rated: columns of the cells.
-        residuals: values of the cells.
+        rows: row of each pair, shape (P,).
+        columns: column of each pair, shape (P,).
+        similarity: similarities of columns, symmetric, shape (K, K).
+        starts: start of each row's cells.
+        rated: column of each cell.
+        residuals: value of each cell.
     """
     for pair in range(begin, end):
         alike = similarity[columns[pair]]

@@ -1,6 +1,6 @@
-"""What somebody will like of whom only the attributes are known: popularity by attributes, recent raters first.
+"""Liking: predicts what a user will like from attributes alone, with recent raters weighted higher.
 
-The answer for new users, and what is mixed into the lists of those with few ratings.
+This model serves new users. `blend` mixes it into the lists of users with few ratings.
 """
 
 import json
@@ -18,7 +18,7 @@ from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
 
-# Why somebody is shown what this model likes best for it.
+# Reason, in words, for a recommendation of this model.
 OTHERWISE = "liked by people with the same attributes"
 _ANCHOR_REG = 300.0
 _HALF_LIFE = 0.15
@@ -26,12 +26,12 @@ _HALF_LIFE = 0.15
 
 @dataclass(frozen=True)
 class LikingModel:
-    """How likely a user is to like each movie, linear in its attributes.
+    """Probability that a user likes each movie, linear in the user's attributes.
 
     Attributes:
         coefficients: shape (1 + n_features, n_movies), float32; the first row is the intercept.
         movie_known: shape (n_movies,), whether anybody liked the movie.
-        index: fingerprint of the dense index it was fitted with.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     coefficients: np.ndarray
@@ -39,7 +39,7 @@ class LikingModel:
     index: str
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Scores of all movies for users, shape (U, n_movies), from their features, shape (U, n_features)."""
+        """Score all movies, shape (U, n_movies), from users' features, shape (U, n_features)."""
         return self.coefficients[0] + features.astype(np.float32) @ self.coefficients[1:]
 
     def save(self, folder: Path) -> None:
@@ -52,14 +52,14 @@ class LikingModel:
 
     @classmethod
     def load(cls, folder: Path) -> "LikingModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         table = pl.read_parquet(folder / "coefficients.parquet")
         facts = json.loads((folder / "model.json").read_text())
         return cls(table["coefficients"].to_numpy().T, table["known"].to_numpy(), **facts)
 
 
 def feature_matrix(user_features: nw.LazyFrame) -> np.ndarray:
-    """The features of everybody by dense index, shape (n_users, n_features), float64."""
+    """Return the features of all users by dense number, shape (n_users, n_features), float64."""
     table = to_polars(user_features).sort("user").drop("user")
     return table.to_numpy() if table.width else np.zeros((len(to_polars(user_features, "user")), 0))
 
@@ -72,23 +72,23 @@ def fit(
     reg: Setting = AUTO,
     half_life: Setting = AUTO,
 ) -> LikingModel:
-    """Weighted ridge regression of "the user liked the movie" on the users' attributes, for all movies at once.
+    """Fit one weighted ridge regression of "the user liked the movie" on user attributes, for all movies at once.
 
-    Users weigh less the longer ago their last rating lies, because tastes and catalogue move on.
+    A user weighs less the longer ago the last rating is, because tastes and catalogue change.
 
     Args:
         ratings: user, movie, rating, timestamp.
-        index: the dense index the ids come from.
-        user_features: table user_features; everyone.
-        reg: regularisation of the attributes; the intercept has none, so that a large one leaves popularity. See
-            `automatic_reg`.
-        half_life: share of the ratings, in time, after which a user weighs half as much: a span of days would be long
-            for one data set and short for another. auto is 0.15.
+        index: id index of users and movies.
+        user_features: table user_features; all users.
+        reg: L2 regularisation of the attributes; `auto` is `automatic_reg`. The intercept is not regularised, so a
+            large value leaves plain popularity.
+        half_life: share of the ratings, in time, after which a user weighs half as much; `auto` is 0.15. A span of days
+            would be long for one data set and short for another.
     """
     rows = to_polars(ratings, "user", "movie", "rating", "timestamp")
     last = rows.group_by("user").agg(pl.col("timestamp").max()).sort("user")
     users = last["user"].to_numpy()
-    # Ratings of the same time are equally old: where all are, nobody weighs more.
+    # Ratings with equal timestamps are equally old, so if all timestamps are equal, all users weigh the same.
     times = rows["timestamp"].sort().to_numpy()
     age = 1 - np.searchsorted(times, last["timestamp"].to_numpy(), side="right") / len(rows)
     weights = 0.5 ** (age / resolved(half_life, _HALF_LIFE))
@@ -100,16 +100,16 @@ def fit(
     penalty[0] = 0
     weighted = design * weights[:, None]
     gram = weighted.T @ design + np.diag(penalty)
-    # The least squares solution also where an attribute is the same for everybody.
+    # lstsq also solves the singular system of an attribute that all users share.
     coefficients = np.linalg.lstsq(gram, (target.T @ weighted).T, rcond=None)[0]
     known = np.bincount(liked["movie"].to_numpy(), minlength=index.n_movies) > 0
     return LikingModel(coefficients.astype(np.float32), known, index.fingerprint)
 
 
 def automatic_reg(n_users: int, n_ratings: int) -> float:
-    """The regularisation for so many users with so many ratings: 300 for those of case study A.
+    """Return the regularisation for the size of the data: 300 for case study A.
 
-    It grows with the users, as what it is weighed against does, and falls with the root of the ratings: where users
-    like little, each movie is liked by few of a group, and chance decides by how many.
+    It is proportional to the number of users, like the Gram matrix, and falls with the root of the number of ratings.
+    With few ratings, each movie is liked by few users of a group, and their number is mostly chance.
     """
     return _ANCHOR_REG * n_users / ANCHOR_USERS * math.sqrt(ANCHOR_RATINGS / n_ratings)

@@ -1,6 +1,7 @@
-"""Recent popularity: what to show, by how many users liked a movie lately.
+"""Recent popularity: ranks movies by how many users liked them, with later ratings weighted higher.
 
-The simplest model that knows the time. On a global time split it beats many learnt models, so each stands beside it.
+This is the simplest baseline that uses time. On a global time split it beats many learnt models. Plain popularity is in
+`registry/top_n`.
 """
 
 import json
@@ -18,11 +19,11 @@ from recsys_assets.recommender.data.preferences import relevant_from
 
 @dataclass(frozen=True)
 class RecentPopularityModel:
-    """How much each movie was liked, later ratings counting more.
+    """Time-weighted number of likes of each movie.
 
     Attributes:
         counts: weighted number of ratings that liked the movie, shape (n_movies,), float64.
-        index: fingerprint of the dense index it was fitted with.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     counts: np.ndarray
@@ -35,18 +36,25 @@ class RecentPopularityModel:
 
     @classmethod
     def load(cls, folder: Path) -> "RecentPopularityModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         counts = pl.read_parquet(folder / "counts.parquet")["count"].to_numpy()
         return cls(counts, **json.loads((folder / "model.json").read_text()))
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> RecentPopularityModel:
-    """Count the ratings that liked each movie, each half as much for every half-life that it lies back.
+    """Count the ratings that liked each movie; each weighs half as much for every half-life of its age.
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
-        index: the dense index the ids come from.
-        half_life: share of the ratings, in time, after which one counts half as much.
+        index: id index of users and movies.
+        half_life: share of the ratings, in time, after which a rating counts half as much.
+
+    Examples:
+        >>> from recsys_assets.recommender.data.frames import lazy
+        >>> ratings = pl.DataFrame({"user": [0, 1], "movie": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
+        >>> ratings = ratings.with_columns(batch=0, row=pl.int_range(pl.len()))
+        >>> fit(lazy(ratings), index=Index(2, 2, "test"), half_life=0.5).counts.tolist()
+        [0.25, 0.5]
     """
     timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
     rows = to_polars(timed, "movie", "rating", "position")

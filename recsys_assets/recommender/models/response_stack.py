@@ -1,7 +1,7 @@
-"""The latest rating from all that is known: a ridge regression on what simpler models say of it.
+"""Response stack: predicts the latest rating by a ridge regression on the predictions of simpler models.
 
-It learns from the train users' responses, from features of histories alone. A train user is predicted by a regression
-that has not seen its response.
+It learns from the responses of train users, with features of histories alone. The prediction for a train user comes
+from a regression that left this user's response out. The stack of the task `time_cut` is in `stack`.
 """
 
 import json
@@ -20,7 +20,7 @@ from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.ridge import standardised_ridge
 from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel
 
-# In ratings, of the user's mood: how far its last ratings lie above its own mean.
+# Half-life of the user's mood, in ratings. The mood is the mean residual of the user's last ratings.
 _HALF_LIFE = 10.0
 _LEANING_SHRINKAGE = 10.0
 _YEARS_PER_ERA = 10
@@ -29,14 +29,14 @@ _N_FOLDS = 5
 
 @dataclass(frozen=True)
 class ResponseStack:
-    """Linear models of named features: one that learnt from all train users, and one per fold that left it out.
+    """Linear models of named features: one fitted on all train users, and one per fold without this fold.
 
     Attributes:
-        names: of the features, in the order of the coefficients.
-        coefficients: shape (1 + folds, 1 + features), float64: the intercept, then the slopes; the first row is the
-            model of all train users, row 1 + f left fold f out.
-        users: shape (train users,), int32, ascending: whose responses it learnt from.
-        index: fingerprint of the dense index.
+        names: names of the features, in the order of the coefficients.
+        coefficients: shape (1 + folds, 1 + features), float64: intercept, then slopes. Row 0 is the model of all train
+            users; row 1 + f is the model without fold f.
+        users: train users, shape (train users,), int32, ascending.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     names: tuple[str, ...]
@@ -45,7 +45,7 @@ class ResponseStack:
     index: str
 
     def predict(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Predicted ratings of the rows of `features`: user, movie, prediction."""
+        """Predict the ratings of the rows of `features`: user, movie, prediction."""
         user = rows["user"].to_numpy()
         learnt_from = np.isin(user, self.users)
         coefficients = self.coefficients[np.where(learnt_from, 1 + _folds(user), 0)]
@@ -60,7 +60,7 @@ class ResponseStack:
 
     @classmethod
     def load(cls, folder: Path) -> "ResponseStack":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         users = pl.read_parquet(folder / "users.parquet")["user"].to_numpy()
         return cls(tuple(facts["names"]), np.array(facts["coefficients"]), users, facts["index"])
@@ -76,15 +76,15 @@ def fit(
     segment_residual_model: SegmentResidualModel,
     reg: float = 30.0,
 ) -> ResponseStack:
-    """Ridge regression of the train users' responses on `features`.
+    """Fit a ridge regression of the train users' responses on `features`.
 
     Args:
         responses: user, movie, rating.
-        index: the dense index the ids come from.
+        index: id index of users and movies.
         train_histories: table ratings.
         movies: table movies.
-        item_neighbours_model: has biases and weights between movies.
-        segment_residual_model: has residuals of segments, and the train users' affinities.
+        item_neighbours_model: gives biases and similarities of movies.
+        segment_residual_model: gives residuals of segments and the affinities of train users.
         reg: L2 regularisation of the standardised features.
     """
     rows = features(
@@ -100,14 +100,14 @@ def fit(
     values, user = rows.drop("user", "movie"), rows["user"].to_numpy()
     matrix, fold = values.to_numpy(), _folds(user)
     kept = [np.ones(len(user), bool), *(fold != left_out for left_out in range(_N_FOLDS))]
-    # A handful of users may all be of one fold; then there is nothing else to learn from.
+    # If all of a handful of users are in one fold, its model learns from this fold; there is no other.
     learnt = [few if few.any() else ~few for few in kept]
     coefficients = [np.hstack(standardised_ridge(matrix[rows], rating[rows], reg)) for rows in learnt]
     return ResponseStack(tuple(values.columns), np.array(coefficients), np.sort(user), index.fingerprint)
 
 
 def _folds(user: np.ndarray) -> np.ndarray:
-    """The fold of each user, shape of `user`, from 0."""
+    """Return the fold of each user, from 0, in the shape of `user`."""
     ids = lazy(pl.DataFrame({"user": user}))
     return to_polars(ids.select(draw=pseudo_random(0, ["user"])))["draw"].to_numpy() % _N_FOLDS
 
@@ -121,10 +121,18 @@ def features(
     item_neighbours_model: ItemNeighboursModel,
     segment_residual_model: SegmentResidualModel,
 ) -> pl.DataFrame:
-    """What is known of each pair from the user's other ratings: user, movie and a column per feature, no nulls.
+    """Compute the features of each pair from the user's other ratings: user, movie, one column per feature, no nulls.
 
-    The biases of movie and user and what the neighbours add, the segments' residuals, the user's mood (its last ratings
-    beside its own mean), its leaning towards the movie's genres and era, how many ratings it has.
+    The features are: biases of movie and user, the neighbours' term, the segments' residual, the user's mood (mean
+    residual of the last ratings), the user's leaning towards genres and era of the movie, and the number of ratings.
+
+    Args:
+        pairs: user, movie.
+        rated: table ratings; the users' other ratings.
+        movies: table movies.
+        user_segments: user, affinity.
+        item_neighbours_model: gives biases and similarities of movies.
+        segment_residual_model: gives residuals of segments.
     """
     asked = to_polars(pairs, "user", "movie").sort("user", "movie")
     user, movie = asked["user"].to_numpy(), asked["movie"].to_numpy()
@@ -148,7 +156,7 @@ def features(
 
 
 def _residuals(rated: nw.LazyFrame, model: ItemNeighboursModel) -> pl.DataFrame:
-    """The users' ratings in order of time with what they leave beside all biases: user, movie, residual."""
+    """Return the users' ratings in order of time with their residuals beside all biases: user, movie, residual."""
     rows = to_polars(rated, "user", "movie", "rating", "timestamp", "batch", "row")
     rows = rows.sort("user", "timestamp", "batch", "row")
     above = rows["rating"].cast(pl.Float64).to_numpy() - model.global_mean - model.movie_bias[rows["movie"].to_numpy()]
@@ -161,7 +169,7 @@ def _residuals(rated: nw.LazyFrame, model: ItemNeighboursModel) -> pl.DataFrame:
 
 
 def _mood(history: pl.DataFrame, n_users: int) -> np.ndarray:
-    """Each user's residuals averaged with the last ones first, shrunk by one rating: shape (n_users,)."""
+    """Return each user's mean residual, last ratings weighted higher, shrunk by one rating: shape (n_users,)."""
     back = pl.len().over("user") - 1 - pl.int_range(pl.len()).over("user")
     weighed = history.with_columns(weight=0.5 ** (back / _HALF_LIFE))
     user, weight = weighed["user"].to_numpy(), weighed["weight"].to_numpy()
@@ -170,11 +178,11 @@ def _mood(history: pl.DataFrame, n_users: int) -> np.ndarray:
 
 
 def _leaning(history: pl.DataFrame, kinds: pl.Series, user: np.ndarray, movie: np.ndarray, n_users: int) -> np.ndarray:
-    """The user's shrunk mean residual in each kind of the movie, averaged over them: shape (P,).
+    """Return the user's shrunk mean residual per kind, averaged over the kinds of the pair's movie: shape (P,).
 
     Args:
         history: user, movie, residual.
-        kinds: of each movie, a list; the whole catalogue in order.
+        kinds: list of kinds, such as genres, of each movie of the catalogue, in order.
         user: shape (P,).
         movie: shape (P,).
         n_users: number of users.

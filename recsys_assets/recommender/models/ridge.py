@@ -1,15 +1,18 @@
-"""Ridge regression of standardised features, as the stacks use it."""
+"""Ridge regression of standardised features, which both stacks use."""
 
 import numpy as np
 
 
 def standardised_ridge(features: np.ndarray, target: np.ndarray, reg: float) -> tuple[float, np.ndarray]:
-    """Intercept and slopes, in the features' own units, that are regularised as if the features had variance 1.
+    """Fit a ridge regression that regularises as if each feature had variance 1.
 
     Args:
-        features: shape (n, F); a constant one has the slope 0.
+        features: shape (n, F); a constant feature gets the slope 0.
         target: shape (n,).
         reg: L2 regularisation, in rows.
+
+    Returns:
+        Intercept, and slopes in the features' own units, shape (F,).
     """
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale == 0] = 1

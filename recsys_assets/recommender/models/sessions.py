@@ -1,7 +1,7 @@
-"""Predicts the next movie by session: transitions while a session lasts, a blend when a new session starts.
+"""Session model: ranks the next movie by transitions within a session, and by a blend when a new session starts.
 
 A session is a run of a user's ratings without a pause. Within a session the next rating follows from the one before.
-After a pause that link is weak: long-term taste and what people rate first when they come back say more.
+After a pause this link is weak; long-term taste and the usual first movies of a session say more.
 """
 
 import json
@@ -18,15 +18,15 @@ from recsys_assets.recommender.data.index import Index
 
 @dataclass(frozen=True)
 class SessionModel:
-    """How a new session starts, and how much that counts beside transitions and EASE.
+    """How a new session starts, and the weight of that beside transitions and EASE.
 
     Attributes:
-        starts: ratings of each movie among the first ratings of later sessions, shape (n_movies,), int64.
+        starts: number of ratings of each movie among the first ratings of later sessions, shape (n_movies,), int64.
         pause: seconds between two ratings from which a new session starts.
-        smoothing: probability added to every transition when a session starts; a larger one trusts transitions less.
+        smoothing: probability added to every transition when a session starts; a larger value trusts transitions less.
         ease_weight: weight of the EASE scores, standardised per user, beside the log transition probability.
         start_weight: weight of the log probability that a session starts with the movie.
-        index: fingerprint of the dense index it was fitted with.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     starts: np.ndarray
@@ -37,12 +37,12 @@ class SessionModel:
     index: str
 
     def scores(self, transitions: np.ndarray, ease: np.ndarray, is_new_session: np.ndarray) -> np.ndarray:
-        """Scores of all movies, shape (U, n_movies), float32.
+        """Score all movies, shape (U, n_movies), float32.
 
         Args:
-            transitions: scores of the transition model, shape (U, n_movies); kept as they are within a session.
+            transitions: scores of the transition model, shape (U, n_movies); returned unchanged within a session.
             ease: scores of EASE, shape (U, n_movies).
-            is_new_session: whether each user is asked after a pause, shape (U,), bool.
+            is_new_session: whether each user returns after a pause, shape (U,), bool.
         """
         scores = transitions.astype(np.float32, copy=True)
         new = is_new_session
@@ -57,14 +57,14 @@ class SessionModel:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write starts.parquet (count, by dense index of the movie) and model.json."""
+        """Write starts.parquet (count by dense number of the movie) and model.json."""
         pl.DataFrame({"count": self.starts}).write_parquet(folder / "starts.parquet")
         facts = {name: value for name, value in vars(self).items() if name != "starts"}
         (folder / "model.json").write_text(json.dumps(facts))
 
     @classmethod
     def load(cls, folder: Path) -> "SessionModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         starts = pl.read_parquet(folder / "starts.parquet")["count"].to_numpy()
         return cls(starts, **json.loads((folder / "model.json").read_text()))
 
@@ -79,13 +79,13 @@ def fit(
     ease_weight: float = 0.05,
     start_weight: float = 0.2,
 ) -> SessionModel:
-    """Count which movies later sessions start with.
+    """Count the movies that later sessions start with; a user's first session does not count.
 
     Args:
         histories: user, movie, timestamp, batch, row.
-        index: the dense index the ids come from.
+        index: id index of users and movies.
         pause: seconds between two ratings from which a new session starts.
-        first: how many ratings of a session count as its start.
+        first: number of ratings of a session that count as its start.
         smoothing: see `SessionModel`.
         ease_weight: see `SessionModel`.
         start_weight: see `SessionModel`.
@@ -100,7 +100,9 @@ def fit(
 
 
 def seconds_since_last(asked: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
-    """How long each user has paused when asked: user, seconds (float; null without an earlier rating), by user.
+    """Return the pause of each user before the given time: user, seconds (float), sorted by user.
+
+    The pause of a user without an earlier rating is null.
 
     Args:
         asked: user, timestamp; one row per user.
@@ -112,5 +114,5 @@ def seconds_since_last(asked: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame
 
 
 def seconds(duration: pl.Expr) -> pl.Expr:
-    """A duration as a number of seconds."""
+    """Return a duration as a number of seconds."""
     return duration.dt.total_microseconds() / 1e6

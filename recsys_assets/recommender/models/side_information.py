@@ -1,7 +1,7 @@
-"""What is known of users and movies beside single ratings, as matrices of numbers by dense index.
+"""Side information: attributes and profiles of users and movies as matrices by dense number.
 
-Attributes come from the tables; profiles say who rated what, whatever the rating. Which model uses which is its own
-business.
+Attributes come from the tables. A profile says which movies a user rated, or which users rated a movie, whatever the
+rating. Each model chooses what it uses.
 """
 
 import narwhals as nw
@@ -13,17 +13,17 @@ from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.features.matrices import membership
 from recsys_assets.recommender.models.liking import feature_matrix
 
-# A number with this few values, such as MovieLens 1M's age groups, is a category as well.
+# A numeric attribute with at most this many values, such as the age groups of MovieLens 1M, is one-hot encoded as well.
 _FEW_VALUES = 10
 _MAX_GENRES = 50
 _RIDGE = 10.0
-# Standard deviations beyond which a profile says no more: some users rate like nobody else, and a model that takes them
-# for fifty times as extreme as the others can predict ratings of -5 and 11 for them.
+# Clip of a profile, in standard deviations. Some users rate like nobody else. A model that takes them for fifty times
+# as extreme as others can predict ratings of -5 and 11 for them.
 _LARGEST_DEVIATION = 8.0
 
 
 def user_attributes(user_features: nw.LazyFrame) -> np.ndarray:
-    """The features of everybody, numbers of few values one-hot beside: shape (n_users, F), float64."""
+    """Return the features of all users, plus one-hot columns for numbers of few values: shape (n_users, F), float64."""
     features = feature_matrix(user_features)
     values = [np.unique(column) for column in features.T]
     one_hot = [column[:, None] == few for column, few in zip(features.T, values, strict=True) if _is_few(len(few))]
@@ -31,14 +31,15 @@ def user_attributes(user_features: nw.LazyFrame) -> np.ndarray:
 
 
 def _is_few(n_values: int) -> bool:
-    # Two values are one-hot already.
+    # A number with two values needs no second encoding.
     return 2 < n_values <= _FEW_VALUES
 
 
 def movie_attributes(movies: nw.LazyFrame) -> np.ndarray:
-    """Genres one-hot, the scaled year and its square: shape (n_movies, F), float64. A missing year is the mean.
+    """Return one-hot genres, the scaled year and its square: shape (n_movies, F), float64.
 
-    Of the genres those that movies share; of many, such as free tags, the 50 most frequent.
+    A missing year becomes the mean. Genres count if at least two movies share them; of more than 50, such as free tags,
+    the 50 most frequent.
     """
     table = to_polars(movies, "movie", "year", "genres").sort("movie")
     genres = membership(table["genres"])
@@ -50,26 +51,27 @@ def movie_attributes(movies: nw.LazyFrame) -> np.ndarray:
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """To mean 0 and variance 1, NaN to 0."""
+    """Scale to mean 0 and variance 1; NaN becomes 0."""
     known = ~np.isnan(values)
     spread = values[known].std() if known.any() else 0.0
     return np.where(known, values - values[known].mean(), 0) / spread if spread > 0 else np.zeros(len(values))
 
 
 def log_counts(counts: np.ndarray) -> np.ndarray:
-    """The scaled logarithm of numbers of ratings, 0 where there are none: that says nothing yet."""
+    """Return the scaled logarithm of numbers of ratings; 0 for no rating, which says nothing yet."""
     return scaled(np.where(counts > 0, np.log(np.maximum(counts, 1)), np.nan))
 
 
 def profiles(rated: sparse.csr_array, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Who rated what, whatever the rating, in few dimensions: of users, shape (U, C), and of movies, (M, C).
+    """Compute profiles of users, shape (U, C), and of movies, shape (M, C), from who rated what.
 
-    The singular vectors of the matrix of stored cells, each divided by the roots of its user's and its movie's number
-    of ratings; columns have mean 0 and variance 1 over those with ratings, all others are 0. No value is more than 8.
+    Profiles are the singular vectors of the matrix of stored cells, in which each cell is divided by the roots of its
+    user's and its movie's number of ratings. Columns have mean 0 and variance 1 over rows with ratings; other rows are
+    0. Values are clipped to at most 8.
 
     Args:
-        rated: users by movies.
-        n_components: wanted; at most one less than the shorter side.
+        rated: users by movies; the values do not count.
+        n_components: number of dimensions C; at most one less than the shorter side of the matrix.
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -84,15 +86,15 @@ def profiles(rated: sparse.csr_array, n_components: int) -> tuple[np.ndarray, np
 
 
 def unexplained(values: np.ndarray, by: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What attributes do not tell of `values`, shape (n, C), at variance 1; 0 where nothing is known.
+    """Return the residuals of `values` regressed on attributes, shape (n, C), scaled to variance 1; 0 for unknown rows.
 
-    A regression on attributes and this has the same coefficients of the attributes as one on them alone. So it stays
-    right for those of whom nothing else is known.
+    A regression on the attributes and these residuals has the same coefficients of the attributes as one on the
+    attributes alone. It therefore stays right for users and movies with attributes only.
 
     Args:
         values: shape (n, C).
         by: attributes, shape (n, F).
-        known: shape (n,).
+        known: which rows have values, shape (n,).
     """
     design = np.column_stack([np.ones(len(by)), by])
     system = design[known].T @ design[known] + _RIDGE * np.eye(design.shape[1])

@@ -1,7 +1,7 @@
-"""A linear stack (Wolpert 1992): what the rating models together leave, by what each says and how much it had to go by.
+"""Linear stack (Wolpert 1992) of the rating models: corrects their mean by each model's prediction and its support.
 
-It learns the weights from ratings that its models did not see: a part of the training ratings is hidden, and the models
-are fitted again on the rest. Which models those are is said here; how they are fitted, in their own modules.
+The weights are learnt from hold-out ratings: a part of the training ratings is hidden, and the models are fitted again
+on the rest. This module lists the stacked models; their own modules fit them.
 """
 
 import json
@@ -25,23 +25,23 @@ from recsys_assets.recommender.models.ridge import standardised_ridge
 
 Folds = Literal["time", "random"]
 
-# The models of the fold learn from what came before this share of the ratings, the weights from the rest. An earlier
-# fold beside it made the scores worse: what corrects the past is not what corrects the future.
+# Share of the ratings, in time, that the models of the hold-out learn from; the weights learn from the rest. A second,
+# earlier fold made scores worse: corrections of the past do not fit the future.
 _TIME_CUT = 0.85
-# Of the parts into which a hash cuts the ratings one is hidden.
+# Number of random parts of the ratings, of which one is hidden.
 _RANDOM_PARTS = 10
-# Ratings without a correction that are added to the hidden ones when their level is taken.
+# Shrinkage of the level: hold-out ratings with residual 0 that are added to the actual ones.
 _LEVEL_SHRINKAGE = 1000.0
 
 
 class Bases(NamedTuple):
-    """The models that are stacked, fitted on the same ratings.
+    """The stacked models, fitted on the same ratings.
 
     Attributes:
         attributes: factors with attributes as prior.
-        profile: the same with what the user has rated, whatever the rating.
-        effects: what attributes say of a movie beside the factors.
-        clusters: means per (cluster, movie).
+        profile: factors with attributes and profile as prior.
+        effects: effects of attributes per movie, beyond the factors.
+        clusters: mean rating per (cluster, movie).
         neighbours: the user's own ratings of similar movies.
     """
 
@@ -52,7 +52,12 @@ class Bases(NamedTuple):
     neighbours: ItemNeighboursModel
 
     def predictions(self, pairs: pl.DataFrame, rated: nw.LazyFrame) -> "BasePredictions":
-        """What the models say of the pairs (user, movie), in their order, where `rated` is what they were fitted on."""
+        """Return the models' predictions of pairs, in their order.
+
+        Args:
+            pairs: user, movie.
+            rated: user, movie, rating; the ratings that the models were fitted on.
+        """
         user, movie = pairs["user"].to_numpy(), pairs["movie"].to_numpy()
         known = to_polars(rated, "user", "movie", "rating")
         user_counts = np.bincount(known["user"].to_numpy(), minlength=len(self.attributes.users))
@@ -60,7 +65,7 @@ class Bases(NamedTuple):
         is_seen = user_counts[user] > 0
         attributes, profile = self.attributes.of(user, movie), self.profile.of(user, movie)
         central = np.where(is_seen, (attributes + profile) / 2, attributes + self.effects.of(user, movie))
-        # The movie's bias; of a movie without ratings it follows from its genres and year.
+        # Movie bias; for a movie without ratings, the prior mean by genres and year.
         level, user_bias = self.attributes.movies[movie, 0], self.attributes.users[user, 0]
         taste = attributes - self.attributes.offset - level - user_bias
         cluster = self.clusters.of(user, movie) - self.attributes.offset - level
@@ -74,12 +79,12 @@ class Bases(NamedTuple):
 
 
 class BasePredictions(NamedTuple):
-    """What models say of pairs, and how much they have to go by.
+    """Predictions of the stacked models, and the number of ratings behind them.
 
     Attributes:
-        central: what is predicted before anything is learnt about the models, shape (P,), float64: the mean of both
-            kinds of factors; for users without a rating, of whom there is no profile, what the attributes say.
-        features: shape (P, features), float64.
+        central: prediction before the correction, shape (P,), float64. It is the mean of both factor models for users
+            with a rating, and the prediction from attributes for users without, who have no profile.
+        features: features of the correction, shape (P, features), float64.
         is_seen: whether the user has a rating, shape (P,).
     """
 
@@ -90,13 +95,13 @@ class BasePredictions(NamedTuple):
 
 @dataclass(frozen=True)
 class Holdout:
-    """Ratings that were hidden from the models, and what they say of them.
+    """Hold-out ratings, and the predictions of models that did not see them.
 
     Attributes:
-        features: of the hidden ratings, shape (P, features), float64; see `BasePredictions`.
-        residuals: the ratings less `central` of the predictions, shape (P,), float64.
+        features: shape (P, features), float64; see `BasePredictions`.
+        residuals: ratings minus `BasePredictions.central`, shape (P,), float64.
         is_seen: whether the user has a rating that is not hidden, shape (P,).
-        index: fingerprint of the dense index.
+        index: fingerprint of the id index that the models were fitted with.
     """
 
     features: np.ndarray
@@ -113,7 +118,7 @@ class Holdout:
 
     @classmethod
     def load(cls, folder: Path) -> "Holdout":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         rows = pl.read_parquet(folder / "rows.parquet")
         features, residuals, is_seen = (rows[name].to_numpy() for name in ("features", "residuals", "is_seen"))
         return cls(features, residuals, is_seen, **json.loads((folder / "model.json").read_text()))
@@ -134,24 +139,27 @@ def hold_out(
     folds: Folds = "time",
     seed: int = 0,
 ) -> Holdout:
-    """Hide a part of the ratings, fit the models again on the rest, and predict the hidden ones.
+    """Hide a part of the ratings, fit the models again on the rest, and predict the hidden ratings.
+
+    Each model is fitted again with the parameters of the given one.
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
-        index: the dense index the ids come from.
-        user_features: table user_features; everyone.
+        index: id index of users and movies.
+        user_features: table user_features; all users.
         movies: table movies; the whole catalogue.
-        user_clusters: table user_clusters; everyone.
-        bayesian_factors_model: fitted on the same ratings; the one fitted again takes its parameters.
-        profile_factors_model: likewise.
-        attribute_effects_model: likewise.
-        cluster_mean_model: likewise.
-        rating_neighbours_model: likewise.
-        folds: which are hidden, as what is to be predicted: `time`, the latest, many by new users; or `random` ones.
-        seed: of what is random.
+        user_clusters: table user_clusters; all users.
+        bayesian_factors_model: gives the parameters.
+        profile_factors_model: gives the parameters.
+        attribute_effects_model: gives the parameters.
+        cluster_mean_model: gives the parameters.
+        rating_neighbours_model: gives the parameters.
+        folds: which ratings are hidden. `time`: the latest, many of them by new users. `random`: a random tenth. The
+            hidden ratings must resemble those that are to be predicted.
+        seed: seed of the random part.
 
     Returns:
-        The hidden ratings; none where a hash hides none of a few.
+        The hidden ratings; empty if the hash hides none of a few ratings.
     """
     rows = to_polars(ratings, "user", "movie", "rating", "timestamp", "batch", "row")
     shown, hidden = _fold(rows, folds, seed)
@@ -176,12 +184,12 @@ def hold_out(
 
 @dataclass(frozen=True)
 class StackModel:
-    """Linear corrections of what the models say, for users with a training rating and for those without.
+    """Linear corrections of the base predictions, separate for users with and without a training rating.
 
     Attributes:
-        weights: of the features, per population, `seen` or `unseen`: shape (features,).
-        scale: lowest and highest training rating; what is predicted lies between them.
-        index: fingerprint of the dense index.
+        weights: weights of the features by population, `seen` or `unseen`, each of shape (features,).
+        scale: lowest and highest training rating; predictions are clipped to them.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -189,12 +197,12 @@ class StackModel:
     index: str
 
     def predict(self, pairs: nw.LazyFrame, rated: nw.LazyFrame, bases: Bases) -> pl.DataFrame:
-        """Predicted ratings for the rows (user, movie) of `pairs`: user, movie, prediction; none is missing.
+        """Predict the ratings of pairs: user, movie, prediction, without nulls.
 
         Args:
             pairs: user, movie.
-            rated: the ratings that the models were fitted on.
-            bases: the models that were stacked.
+            rated: user, movie, rating; the ratings that the models were fitted on.
+            bases: the stacked models.
         """
         rows = to_polars(pairs, "user", "movie")
         of_bases = bases.predictions(rows, rated)
@@ -210,7 +218,7 @@ class StackModel:
 
     @classmethod
     def load(cls, folder: Path) -> "StackModel":
-        """Read what `save` wrote."""
+        """Read the file that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         weights = {population: np.array(of) for population, of in facts["weights"].items()}
         return cls(weights, tuple(facts["scale"]), facts["index"])
@@ -224,20 +232,21 @@ def fit(
     reg: float = 30_000.0,
     level_share: float = 0.5,
 ) -> StackModel:
-    """Learn the weights from hidden ratings.
+    """Learn the weights from the hold-out ratings.
 
-    Why ratings lie higher or lower as a whole changes from season to season, so only a part of that is carried on.
+    The overall level of ratings changes from season to season, so only a part of the level of the hold-out is carried
+    on.
 
     Args:
         ratings: rating.
-        index: the dense index the ids come from.
-        stack_holdout: the hidden ratings.
+        index: id index of users and movies.
+        stack_holdout: the hold-out ratings.
         reg: L2 regularisation of the weights of the scaled features, in ratings.
-        level_share: of how far the hidden ratings lie above what the models say, all in all, the part that is added.
+        level_share: share of the mean residual of the hold-out that is added to predictions.
     """
     rating = to_polars(ratings, "rating")["rating"].to_numpy()
     populations = {"unseen": ~stack_holdout.is_seen, "seen": stack_holdout.is_seen}
-    # A population without hidden ratings, as new users in random ones, is not corrected.
+    # A population without hold-out ratings gets no correction; a random hold-out has hardly any new user.
     weights = {
         name: _corrections(stack_holdout.features[few], stack_holdout.residuals[few], reg, level_share)
         for name, few in populations.items()
@@ -247,7 +256,7 @@ def fit(
 
 
 def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Ratings that are known, and ratings that are hidden."""
+    """Return the known ratings and the hidden ratings."""
     if folds == "time":
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
@@ -258,9 +267,9 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
 
 
 def _corrections(features: np.ndarray, residuals: np.ndarray, reg: float, level_share: float) -> np.ndarray:
-    """Weights of the features, shape (features,), the first of which is constant and takes the level.
+    """Return the weights of the features, shape (features,); the first feature is constant and takes the level.
 
-    With few ratings to learn from, the level is drawn to no correction like the weights.
+    With few hold-out ratings, the level is shrunk towards 0 like the weights.
     """
     if not len(residuals):
         return np.zeros(features.shape[1])

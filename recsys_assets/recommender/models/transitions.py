@@ -1,6 +1,6 @@
-"""Which movie comes next: how often one movie was rated soon after another.
+"""Transitions: ranks the next movie by how often it was rated soon after the user's last movies.
 
-The order of a user's ratings tells more of its next one than their values do.
+The order of a user's ratings says more about the next one than their values do.
 """
 
 import json
@@ -15,18 +15,18 @@ from scipy import sparse
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 
-# A rating this many half-lives back counts for nothing.
+# A rating counts for nothing after this many half-lives.
 _HALF_LIVES = 10
 
 
 @dataclass(frozen=True)
 class TransitionModel:
-    """Weights of what follows what.
+    """Transition weights between movies.
 
     Attributes:
-        weights: shape (n_movies, n_movies), sparse float32: from the row's movie to the column's.
-        half_life: ratings after which a movie of a user's history weighs half as much.
-        index: fingerprint of the dense index it was fitted with.
+        weights: shape (n_movies, n_movies), CSR, float32: from the row's movie to the column's movie.
+        half_life: number of ratings after which a movie of the history weighs half as much.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     weights: sparse.csr_array
@@ -34,7 +34,9 @@ class TransitionModel:
     index: str
 
     def recent(self, ratings: nw.LazyFrame) -> tuple[np.ndarray, sparse.csr_array]:
-        """The users with a rating, ascending, and how recent their ratings are: shape (users, n_movies), 1 the last.
+        """Return the users with a rating, ascending, and the recency of their movies, shape (users, n_movies).
+
+        The last movie of a user has the recency 1.
 
         Args:
             ratings: user, movie, timestamp, batch, row.
@@ -48,12 +50,12 @@ class TransitionModel:
         return users, sparse.csr_array(cells, shape=(len(users), self.weights.shape[0]))
 
     def scores(self, recent: sparse.csr_array) -> np.ndarray:
-        """Scores of all movies from rows of `recent`, shape (U, n_movies), float32."""
+        """Score all movies from rows of `recent`, shape (U, n_movies), float32."""
         return (recent @ self.weights).toarray()
 
     @property
     def movie_known(self) -> np.ndarray:
-        """Shape (n_movies,), whether the movie has followed another."""
+        """Whether each movie has followed another one, shape (n_movies,)."""
         return np.bincount(self.weights.indices, minlength=self.weights.shape[1]) > 0
 
     def save(self, folder: Path) -> None:
@@ -66,7 +68,7 @@ class TransitionModel:
 
     @classmethod
     def load(cls, folder: Path) -> "TransitionModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         n_movies = facts.pop("n_movies")
         table = pl.read_parquet(folder / "weights.parquet")
@@ -85,20 +87,20 @@ def fit(
     shrinkage: float = 10.0,
     half_life: float = 1.5,
 ) -> TransitionModel:
-    """Count what was rated within a window after what, nearer movies more.
+    """Count which movies were rated within a window after which, with nearer ones weighted higher.
 
-    A first-order Markov chain (Rendle et al. 2010) with a window, smoothed: row sums are shrunk, and movies that follow
-    everything are held back.
+    This is a first-order Markov chain (Rendle et al. 2010) with a window, smoothed twice: row sums are shrunk, and
+    movies that follow everything are discounted.
 
     Args:
         histories: user, movie, timestamp, batch, row; ordered by time, then batch, then row.
-        index: the dense index the ids come from.
-        window: how many ratings later still count.
-        decay: weight of one step further.
+        index: id index of users and movies.
+        window: number of later ratings that count.
+        decay: factor of the weight per step.
         backwards: weight of the opposite order, 0 to 1.
-        popularity_exponent: how much a movie's own frequency counts against it, 0 to 1.
-        shrinkage: transitions to nowhere added to each movie's own.
-        half_life: ratings after which a movie of a user's history weighs half as much when it is used.
+        popularity_exponent: discount of a movie by its own frequency, 0 to 1.
+        shrinkage: transitions to no movie that are added to each movie's own.
+        half_life: number of ratings after which a movie of the history weighs half as much in a prediction.
     """
     rows = _in_order(histories)
     user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()

@@ -1,6 +1,6 @@
-"""Variational inference of a factorisation of sparse ratings with a regression on attributes as prior.
+"""Variational inference of a factorisation of sparse ratings, with a regression on attributes as prior.
 
-Arrays in, arrays out: what rows and columns stand for, and where attributes come from, is `bayesian_factors`.
+This module takes and returns arrays. `bayesian_factors` says what rows and columns stand for and supplies attributes.
 """
 
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-# Priors before the first are learnt: precisions of a bias and of a factor, in units of the ratings' variance.
+# Precisions of a bias, a factor and a rating before priors are learnt, in units of the ratings' variance.
 _BIAS_PRECISION, _FACTOR_PRECISION, _NOISE_PRECISION = 4.0, 10.0, 1.5
-# Iterations before priors are learnt: from random factors they would shrink all to nothing.
+# Iterations before priors are learnt. Priors learnt from random factors would shrink everything to 0.
 _BURN_IN = 2
-# Ratings of the average noise that are added to each row's own.
+# Shrinkage of a row's noise: ratings with average noise that are added to the row's own.
 _NOISE_SHRINKAGE = 20.0
-# Noise changes slowly, and takes as long as an update of users and movies.
+# Iterations per update of the noise, which changes slowly and takes as long as an update of users and movies.
 _NOISE_EVERY = 3
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What bias and factors are expected to be: normal around a linear function of attributes.
+    """Normal prior of bias and factors, with a mean that is linear in attributes.
 
     Attributes:
-        links: shape (1 + F, K), the first row for everybody.
+        links: coefficients of the mean, shape (1 + F, K); the first row is the intercept.
         precision: shape (K, K).
     """
 
@@ -31,19 +31,19 @@ class Prior:
     precision: np.ndarray
 
     def means(self, side: np.ndarray) -> np.ndarray:
-        """The expectation for attributes of shape (n, F): shape (n, K)."""
+        """Return the prior means, shape (n, K), for attributes of shape (n, F)."""
         return self.links[0] + side @ self.links[1:]
 
 
 @dataclass(frozen=True)
 class Factorisation:
-    """What `factorise` finds; K is 1 + rank, column 0 the bias.
+    """Result of `factorise`. K is 1 + rank; column 0 is the bias.
 
     Attributes:
-        users: shape (U, K), posterior means.
-        movies: shape (M, K).
-        movie_covariances: shape (M, K, K), float32.
-        user_prior: of the users.
+        users: posterior means, shape (U, K).
+        movies: posterior means, shape (M, K).
+        movie_covariances: posterior covariances, shape (M, K, K), float32.
+        user_prior: prior of the users.
         noise: mean precision of a rating.
     """
 
@@ -64,21 +64,21 @@ def factorise(
     reg_links: float,
     seed: int,
 ) -> Factorisation:
-    """Coordinate ascent of the variational bound: users, their noise, movies, each with its prior learnt.
+    """Maximise the variational bound by coordinate ascent over users, noise, movies and both priors.
 
     Args:
-        rated: shape (U, M), float32, ratings less their mean.
+        rated: ratings minus their mean, shape (U, M), float32.
         user_side: attributes, shape (U, F).
         movie_side: attributes, shape (M, G).
         rank: number of factors.
-        max_iter: iterations.
+        max_iter: number of iterations.
         reg_links: regularisation of the regressions on attributes.
-        seed: of the starting factors.
+        seed: seed of the starting factors.
     """
     by_movie = sparse.csr_array(rated.T)
-    # Without ratings, or where all are the same, any unit will do.
+    # Without ratings, or with equal ratings, the variance is 0 and any unit does.
     variance = float((rated.data.astype(np.float64) ** 2).sum()) / max(rated.nnz, 1) or 1.0
-    # A product of two factors has the unit of a rating, so each has its root.
+    # The product of two factors has the unit of a rating, so each factor has the unit's root.
     units = np.full(1 + rank, variance**0.25)
     units[0] = variance**0.5
     user_prior, movie_prior = (_start(side.shape[1], units) for side in (user_side, movie_side))
@@ -115,16 +115,16 @@ def posterior(
     *,
     per_row: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means, shape (n, K), and covariances, (n, K, K), of the rows' bias and factors given those of the columns.
+    """Return posterior means, shape (n, K), and covariances, shape (n, K, K), of the rows, given those of the columns.
 
     Args:
         rated: shape (n, m).
-        others: shape (m, K), means of the columns.
-        other_covariances: shape (m, K, K).
-        expected: shape (n, K), the prior's means.
-        prior: of the rows.
-        noise: precisions of ratings, of each row, shape (n,), or else of each column, (m,).
-        per_row: which of the two.
+        others: posterior means of the columns, shape (m, K).
+        other_covariances: posterior covariances of the columns, shape (m, K, K).
+        expected: prior means of the rows, shape (n, K).
+        prior: prior of the rows.
+        noise: precision of the ratings of each row, shape (n,), or of each column, shape (m,).
+        per_row: whether `noise` is per row.
     """
     from recsys_assets.recommender.models.kernels import fill_covariances, fill_targets, in_threads
 
@@ -152,9 +152,9 @@ def posterior(
 
 
 def second_moments(design: np.ndarray, covariances: np.ndarray) -> np.ndarray:
-    """Expected products of the entries of design vectors whose first one is certain: shape (m, K (K + 1) / 2).
+    """Return the second moments of design vectors whose first entry is certain: shape (m, K (K + 1) / 2).
 
-    The bias stands in the design as 1, so its variance has no part in them.
+    The design holds 1 in place of the bias, so the variance of the bias does not enter.
     """
     first, second = np.triu_indices(design.shape[1])
     products = np.take(design, first, axis=1) * np.take(design, second, axis=1)
@@ -162,10 +162,10 @@ def second_moments(design: np.ndarray, covariances: np.ndarray) -> np.ndarray:
 
 
 def upper_triangles(matrices: np.ndarray) -> np.ndarray:
-    """Of symmetric matrices, shape (n, K, K), the entries that tell all: shape (n, K (K + 1) / 2), row by row."""
+    """Return the upper triangles of symmetric matrices, shape (n, K, K), row by row: shape (n, K (K + 1) / 2)."""
     size = matrices.shape[1]
     places = np.flatnonzero(np.triu(np.ones((size, size))))
-    # Unlike indexing, this leaves each row's entries beside each other, as the sums over cells read them.
+    # np.take keeps each row's entries contiguous, as the sums over cells read them; indexing would not.
     return np.take(matrices.reshape(len(matrices), -1), places, axis=1)
 
 
@@ -176,7 +176,7 @@ def _start(n_attributes: int, units: np.ndarray) -> Prior:
 
 
 def _regression(side: np.ndarray, reg: float) -> np.ndarray:
-    """The matrix that takes values, shape (n, K), to ridge coefficients, shape (1 + F, K)."""
+    """Return the matrix that maps values, shape (n, K), to ridge coefficients, shape (1 + F, K)."""
     design = np.column_stack([np.ones(len(side)), side])
     penalty = np.full(design.shape[1], max(reg, 1e-6))
     penalty[0] = 1e-3
@@ -194,8 +194,8 @@ def _learnt(
     links = regression @ means
     left = means - links[0] - side @ links[1:]
     scatter = left.T @ left + covariances.sum(axis=0, dtype=np.float64) + reg * links[1:].T @ links[1:]
-    # So little that it only keeps a factor that has died out invertible; of each in its own unit, for bias and factors
-    # have different ones.
+    # A tiny ridge keeps the matrix invertible when a factor has died out. It is scaled by unit, because bias and
+    # factors have different units.
     scatter += 1e-6 * np.sum(np.diag(scatter) / units**2) * np.diag(units**2)
     return Prior(links, np.linalg.inv(scatter / len(means)))
 
@@ -207,7 +207,7 @@ def _noise(
     movies: np.ndarray,
     movie_covariances: np.ndarray,
 ) -> np.ndarray:
-    """The precision of each user's ratings, shrunk to that of all: shape (U,)."""
+    """Return the precision of each user's ratings, shrunk towards the average: shape (U,)."""
     from recsys_assets.recommender.models.kernels import fill_squared_errors, in_threads
 
     first, second = np.triu_indices(users.shape[1])

@@ -1,6 +1,7 @@
-"""Segments of taste (case study B): the LDA model, what it says of users and movies, and predictions from it.
+"""Segments of users by taste (case study B): the LDA model, tables of users and movies, and predictions from segments.
 
-Who trains it and which rating is the response belongs to the splitting stage; scores belong to evaluation.
+Clusters, which group users by attributes, are in `features/clusters`. The splits that train segments are in
+`data/splitting`, the scores in `evaluation`.
 """
 
 from recsys_assets.recommender.models.segments.model import SegmentModel, fit

@@ -1,7 +1,7 @@
-"""The segment model: latent Dirichlet allocation on who rated what, as it is fitted, stored and applied.
+"""The segment model: latent Dirichlet allocation (LDA) on who rated what; how it is fitted, stored and applied.
 
-Users are the documents, movies the words, ratings the counts. What is read off the model is in `profiles`, what is
-predicted from it in `ratings` and `next_movie`.
+Users are the documents, movies the words, ratings the counts. Tables from the model are in `profiles`; predictions are
+in `ratings`, `residuals` and `registry/next_movie`.
 """
 
 import io
@@ -26,9 +26,9 @@ from recsys_assets.recommender.features.matrices import user_movie_matrix
 if TYPE_CHECKING:
     from sklearn.decomposition import LatentDirichletAllocation
 
-# A block is copied to float64: 8,192 users with 100 movies each are 10 MB.
+# Users per block of `transform`, which copies a block to float64: 10 MB for 8,192 users with 100 movies each.
 _USERS_PER_BLOCK = 8_192
-# Smaller batches take longer and learn no better; larger ones save no more time.
+# Limits of the batch size: smaller batches take longer and learn no better, larger ones save no more time.
 _BATCH_SIZES = (256, 4_096)
 _UPDATES_PER_PASS = 20
 _LDA_FILE, _MOVIES_FILE, _FACTS_FILE = "lda.skops", "movies.parquet", "model.json"
@@ -36,14 +36,14 @@ _LDA_FILE, _MOVIES_FILE, _FACTS_FILE = "lda.skops", "movies.parquet", "model.jso
 
 @dataclass(frozen=True, eq=False)
 class SegmentModel:
-    """A fitted LDA over the movies that had a rating when it was fitted.
+    """A fitted LDA over the movies that had a rating at the time of the fit.
 
     Attributes:
         lda: the fitted estimator; its columns are `movies`.
-        movies: shape (M',), int32 ascending: dense indices of the movies it knows.
+        movies: dense numbers of the known movies, shape (M',), int32, ascending.
         n_movies: size of the catalogue.
-        index: fingerprint of the dense index it was fitted with.
-        zero: the rating that counts nothing: 0, or the lowest rating where that is below.
+        index: fingerprint of the id index that the model was fitted with.
+        zero: rating that counts 0: 0, or the lowest rating if that is negative.
     """
 
     lda: "LatentDirichletAllocation"
@@ -59,12 +59,12 @@ class SegmentModel:
 
     @property
     def movie_known(self) -> np.ndarray:
-        """Shape (n_movies,): whether the movie had a rating when the model was fitted."""
+        """Whether each movie had a rating when the model was fitted, shape (n_movies,)."""
         return np.bincount(self.movies, minlength=self.n_movies) > 0
 
     @property
     def movie_probabilities(self) -> np.ndarray:
-        """Shape (n_segments, n_movies), float64: probability of each movie in each segment; rows sum to one."""
+        """Probability of each movie in each segment, shape (n_segments, n_movies), float64; rows sum to 1."""
         probabilities = np.zeros((self.n_segments, self.n_movies))
         components = self.lda.components_
         probabilities[:, self.movies] = components / components.sum(axis=1, keepdims=True)
@@ -72,22 +72,22 @@ class SegmentModel:
 
     @property
     def segment_shares(self) -> np.ndarray:
-        """Shape (n_segments,), float64: share of each segment in the ratings that were learnt from; sums to one."""
+        """Share of each segment in the training ratings, shape (n_segments,), float64; sums to 1."""
         totals = self.lda.components_.sum(axis=1)
         return totals / totals.sum()
 
     def transform(self, matrix: sparse.csr_array) -> np.ndarray:
-        """Affinities of users to segments, inferred from their ratings; the model stays as it is.
+        """Infer the affinities of users to segments from their ratings, without changing the model.
 
         Args:
-            matrix: users by movies, shape (n, n_movies), from `user_movie_matrix`. Movies the model does not know are
-                left out; a user with no other has the same affinity to every segment.
+            matrix: users by movies, shape (n, n_movies), from `user_movie_matrix`. Unknown movies are left out. A user
+                with no other movie has the same affinity to every segment.
 
         Returns:
-            Shape (n, n_segments), float32; rows sum to one.
+            Shape (n, n_segments), float32; rows sum to 1.
 
         Raises:
-            ValueError: the matrix is as wide as another catalogue.
+            ValueError: the matrix has another number of movies than the model.
         """
         if matrix.shape[1] != self.n_movies:
             raise ValueError(
@@ -110,7 +110,7 @@ class SegmentModel:
 
     @classmethod
     def load(cls, folder: Path) -> "SegmentModel":
-        """Read what `save` wrote; a file that holds any type skops does not trust by itself is refused."""
+        """Read the files that `save` writes; refuse a file with a type that skops does not trust by default."""
         from skops import io as skops
 
         lda = skops.load(folder / _LDA_FILE)
@@ -133,21 +133,22 @@ def fit(
 ) -> SegmentModel:
     """Fit online LDA (Hoffman, Blei and Bach 2010) with ratings as counts.
 
-    docs/decisions/lda-settings.md says why the defaults are not those of case study B.
+    docs/decisions/lda-settings.md explains why the defaults differ from those of case study B.
 
     Args:
-        histories: user, movie, rating; the order of rows does not matter. Where the lowest rating is below 0, it
-            counts 0, and the others from there.
-        index: the dense index the ids come from.
+        histories: user, movie, rating; the order of rows does not matter. If the lowest rating is negative, it counts 0
+            and the others count their distance from it.
+        index: id index of users and movies.
         n_segments: number of topics.
         passes: passes over the users, each in another order.
-        batch_size: users per update of the topics; each update touches all of segments × movies. See
+        batch_size: users per update of the topics; each update touches all segments × movies. `auto` is
             `automatic_batch_size`.
-        learning_offset: slows the first updates down; called tau_0 in the source.
-        learning_decay: how fast later updates weigh less, above 0.5 and up to 1; called kappa in the source.
-        n_jobs: processes. Each draws its own starting values, so another number gives slightly other segments.
-        seed: of the starting topics, of the users' order and of their starting affinities.
-        log: called with a line per pass.
+        learning_offset: slows the first updates down; tau_0 in the paper.
+        learning_decay: how fast the weight of updates falls, above 0.5 and up to 1; kappa in the paper.
+        n_jobs: number of processes. Each draws its own starting values, so another number gives slightly different
+            segments.
+        seed: seed of the starting topics, the order of users and their starting affinities.
+        log: called with one line per pass.
 
     Raises:
         ValueError: there is no rating.
@@ -176,13 +177,13 @@ def fit(
 
 
 def automatic_batch_size(n_users: int) -> int:
-    """Users per update where there are so many: a twentieth of them, so that a pass has enough updates."""
+    """Return the users per update: a twentieth of all users, so that a pass has enough updates, within 256 to 4,096."""
     low, high = _BATCH_SIZES
     return min(max(low, n_users // _UPDATES_PER_PASS), high)
 
 
 def _counts(ratings: sparse.csr_array, zero: float) -> sparse.csr_array:
-    # Users who come later may have rated lower than anybody the model was fitted with.
+    # Users who came after the fit may have rated lower than all users of the fit, and LDA refuses negative counts.
     counts = np.maximum(ratings.data - zero, 0)
     return sparse.csr_array((counts, ratings.indices, ratings.indptr), shape=ratings.shape)
 
@@ -192,8 +193,9 @@ def _learn(
 ) -> None:
     """Update the estimator batch by batch.
 
-    Not by its `fit`, which ends with one more pass over everything for the perplexity. In float64, because scikit-learn
-    adds the type's epsilon to each probability of a word, and float32's 1e-7 is not small beside a rare movie's.
+    `LatentDirichletAllocation.fit` is not used, because it ends with one more pass over all users for the perplexity.
+    The batches are float64: scikit-learn adds the type's epsilon to each word probability, and float32's 1e-7 is not
+    small beside a rare movie's probability.
     """
     order = np.random.default_rng(lda.random_state)
     for done in range(1, passes + 1):
@@ -205,9 +207,9 @@ def _learn(
 
 
 def _reproducible(stored: bytes) -> bytes:
-    """A skops file with its objects numbered by first appearance and without the time of writing.
+    """Renumber the objects of a skops file by first appearance and drop the time of writing.
 
-    skops numbers them by memory address, so the same model would give other bytes, and another data version, each time.
+    skops numbers objects by memory address, so each dump of one model would have other bytes and another data version.
     """
     with zipfile.ZipFile(io.BytesIO(stored)) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}

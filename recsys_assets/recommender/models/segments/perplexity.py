@@ -1,4 +1,4 @@
-"""How well segments predict what people rate: held-out perplexity, by which their number can be judged."""
+"""Held-out perplexity: how well segments predict which movies users rate, a criterion for the number of segments."""
 
 import narwhals as nw
 import numpy as np
@@ -10,18 +10,19 @@ from recsys_assets.recommender.ranking.rankings import blocks, rows_of
 
 
 def held_out_perplexity(model: SegmentModel, histories: nw.LazyFrame, *, seed: int = 0) -> float:
-    """Perplexity of half of each user's movies given the other half, by document completion (Wallach et al. 2009).
+    """Compute the perplexity of half of each user's movies given the other half (Wallach et al. 2009).
 
-    The number of equally likely movies among which the model is as unsure; lower is better. Every movie counts once,
-    whatever its rating. Movies that the model does not know are left out.
+    This is document completion. The perplexity is the number of equally likely movies among which the model is as
+    unsure; lower is better. Every movie counts once, whatever its rating. Movies that the model does not know are left
+    out.
 
     Args:
         model: fitted on other users.
-        histories: user, movie, rating; of users who trained nothing.
-        seed: of the halves.
+        histories: user, movie, rating; of users outside the training rows.
+        seed: seed of the halves.
 
     Raises:
-        ValueError: no user has a movie in the second half.
+        ValueError: no user has a known movie in the second half.
     """
     half = pseudo_random(seed, ["user", "movie"]) % 2
     users, known = user_movie_matrix(histories.filter(half == 0), n_movies=model.n_movies)

@@ -1,6 +1,6 @@
-"""What the segment model says of movies and users: tables `segment_movies`, `user_segments`, `segment_ratings`.
+"""Tables from the segment model: `segment_movies`, `user_segments` and `segment_ratings`.
 
-The case study's own sanity checks on them are here as plain numbers; what counts as a failure is said by the checks.
+The sanity checks of case study B are computed here as plain numbers. The asset checks decide what counts as a failure.
 """
 
 import narwhals as nw
@@ -11,25 +11,25 @@ from recsys_assets.recommender.data.frames import row_count, to_polars
 from recsys_assets.recommender.features.matrices import user_movie_matrix
 from recsys_assets.recommender.models.segments.model import SegmentModel
 
-# At this many expected ratings a lift counts half.
+# A lift counts half at this many expected ratings.
 _PRIOR_RATINGS = 5.0
 
 
 def top_movies(
     model: SegmentModel, movies: nw.LazyFrame, train_histories: nw.LazyFrame, *, top: int = 20
 ) -> pl.DataFrame:
-    """The movies of each segment that are first by probability, or first by lift: the table `segment_movies`.
+    """List the first movies of each segment by probability and by lift: the table `segment_movies`.
 
-    The lift is P(movie | segment) / P(movie), shrunk towards 1 for movies of few ratings: (E × ratio + 5) / (E + 5),
-    where E is the number of ratings that the segment would give the movie if its taste were everybody's.
+    The lift is P(movie | segment) / P(movie), shrunk towards 1 for movies with few ratings: (E × ratio + 5) / (E + 5).
+    E is the number of ratings that the segment would give the movie if it had the taste of all users.
     docs/decisions/segment-cards.md gives the reasons and the sources.
 
     Args:
         model: the fitted segments.
-        movies: movie, movie_id, title; a movie without a title is named by its id.
+        movies: movie, movie_id, title; the id stands for a missing title.
         train_histories: movie of each rating that the model was fitted on.
-        top: length of both lists; all movies the model knows if those are fewer. Equal values are ordered by the
-            movie's index.
+        top: length of both lists, or all known movies if there are fewer. Equal values are ordered by the movie's
+            number.
     """
     probabilities = model.movie_probabilities[:, model.movies]
     lifts = _lifts(probabilities, model.segment_shares, _ratings_per_movie(train_histories, model))
@@ -54,7 +54,7 @@ def top_movies(
 
 
 def _ratings_per_movie(train_histories: nw.LazyFrame, model: SegmentModel) -> np.ndarray:
-    """Shape (M',): ratings of each movie that the model knows."""
+    """Return the number of ratings of each known movie, shape (M',)."""
     counts = to_polars(train_histories.group_by("movie").agg(ratings=nw.len()))
     ratings = np.zeros(model.n_movies)
     ratings[counts["movie"].to_numpy()] = counts["ratings"].to_numpy()
@@ -62,14 +62,20 @@ def _ratings_per_movie(train_histories: nw.LazyFrame, model: SegmentModel) -> np
 
 
 def _lifts(probabilities: np.ndarray, shares: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-    """As said in `top_movies`, shape (n_segments, M'), from the same, (n_segments,) and (M',)."""
+    """Return the shrunk lifts of `top_movies`, shape (n_segments, M').
+
+    Args:
+        probabilities: shape (n_segments, M').
+        shares: shape (n_segments,).
+        ratings: number of ratings, shape (M',).
+    """
     expected = shares[:, None] * ratings
     ratios = probabilities / (shares @ probabilities)
     return (expected * ratios + _PRIOR_RATINGS) / (expected + _PRIOR_RATINGS)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Places in each row from 1, the highest first, int32; equal values in the order of their columns."""
+    """Return the rank of each value in its row, from 1 for the highest, int32; equal values in column order."""
     order = np.argsort(-values, axis=1, kind="stable")
     ranks = np.empty(values.shape, np.int32)
     np.put_along_axis(ranks, order, np.arange(1, values.shape[1] + 1, dtype=np.int32)[None, :], axis=1)
@@ -77,12 +83,14 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def assign(model: SegmentModel, train_histories: nw.LazyFrame, test_histories: nw.LazyFrame) -> pl.DataFrame:
-    """Each user's affinities and segment, from its history alone: the table `user_segments`.
+    """Infer each user's affinities and segment from the history alone: the table `user_segments`.
+
+    Users without a history have no row.
 
     Args:
         model: the fitted segments.
-        train_histories: user, movie, rating of the users it was fitted on.
-        test_histories: the same of the others. Users without a history are in neither.
+        train_histories: user, movie, rating; of the users that the model was fitted on.
+        test_histories: user, movie, rating; of the other users.
     """
     parts = {"train": train_histories, "test": test_histories}
     return pl.concat(_assigned(model, ratings, partition) for partition, ratings in parts.items()).sort("user")
@@ -102,9 +110,9 @@ def _assigned(model: SegmentModel, ratings: nw.LazyFrame, partition: str) -> pl.
 
 
 def ratings_by_segment(train_histories: nw.LazyFrame, user_segments: nw.LazyFrame) -> nw.LazyFrame:
-    """Number and mean of the train users' ratings per (segment, movie): the table `segment_ratings`.
+    """Compute number and mean of the train users' ratings per (segment, movie): the table `segment_ratings`.
 
-    A pair that nobody rated has no row.
+    A pair without a rating has no row.
     """
     train_users = user_segments.filter(nw.col("partition") == "train").select("user", "segment")
     return (
@@ -117,7 +125,7 @@ def ratings_by_segment(train_histories: nw.LazyFrame, user_segments: nw.LazyFram
 
 
 def affinities(user_segments: nw.LazyFrame, *, n_users: int, n_segments: int) -> np.ndarray:
-    """The affinities as a matrix, shape (n_users, n_segments), float32; zeros for users without a history."""
+    """Return the affinities as a matrix, shape (n_users, n_segments), float32; zeros for users without a history."""
     assigned = to_polars(user_segments, "user", "affinity")
     matrix = np.zeros((n_users, n_segments), np.float32)
     matrix[assigned["user"].to_numpy()] = assigned["affinity"].list.to_array(n_segments).to_numpy()
@@ -125,7 +133,7 @@ def affinities(user_segments: nw.LazyFrame, *, n_users: int, n_segments: int) ->
 
 
 def memberships(user_segments: nw.LazyFrame, *, n_users: int, n_segments: int) -> np.ndarray:
-    """The same with 1 for the segment of highest affinity and 0 for the others."""
+    """Return 1 for each user's segment of highest affinity, else 0: shape (n_users, n_segments), float32."""
     assigned = to_polars(user_segments, "user", "segment")
     matrix = np.zeros((n_users, n_segments), np.float32)
     matrix[assigned["user"].to_numpy(), assigned["segment"].to_numpy()] = 1
@@ -133,19 +141,19 @@ def memberships(user_segments: nw.LazyFrame, *, n_users: int, n_segments: int) -
 
 
 def largest_affinity_error(user_segments: nw.LazyFrame) -> float:
-    """The largest distance of a user's summed affinities from one; 0 without users."""
+    """Return the largest distance of a user's summed affinities from 1; 0 without users."""
     affinity = to_polars(user_segments, "affinity")["affinity"]
-    # The sum in float64 keeps float32's rounding of hundreds of segments out of the result.
+    # Summed in float32, the rounding of hundreds of segments would count as an error.
     sums = affinity.cast(pl.List(pl.Float64)).list.sum().to_numpy()
     return float(np.abs(sums - 1).max(initial=0.0))
 
 
 def counted_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.LazyFrame) -> tuple[int, int]:
-    """The sum of the counts over (segment, movie), and the number of train ratings it has to equal."""
+    """Return the sum of the counts over (segment, movie), and the number of train ratings that it must equal."""
     counted = to_polars(segment_ratings.select(n=nw.col("count").cast(nw.Int64()).sum()))["n"][0]
     return int(counted or 0), row_count(train_histories)
 
 
 def empty_cells(segment_ratings: nw.LazyFrame, *, n_segments: int, n_movies: int) -> int:
-    """How many of the n_segments × n_movies pairs nobody of the segment has rated."""
+    """Return the number of (segment, movie) pairs, out of n_segments × n_movies, without a rating."""
     return n_segments * n_movies - row_count(segment_ratings)

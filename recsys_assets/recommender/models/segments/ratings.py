@@ -1,6 +1,6 @@
-"""How each user will rate its response: the segment's mean, and the movie's mean with the user's bias.
+"""Predicts each user's response by the segment's mean, and by the movie's mean plus the user's bias.
 
-The plain item mean is a model of its own (`item_mean`); what replaces a missing prediction is said by evaluation.
+The plain item mean is in `item_mean`. Evaluation replaces missing predictions.
 """
 
 import narwhals as nw
@@ -12,7 +12,7 @@ from recsys_assets.recommender.data.tables import RATING_PREDICTIONS
 def segment_mean_predictions(
     responses: nw.LazyFrame, user_segments: nw.LazyFrame, segment_ratings: nw.LazyFrame
 ) -> nw.LazyFrame:
-    """The mean rating of the movie in the user's segment, as case study B predicts; null where nobody rated it.
+    """Predict the mean rating of the movie in the user's segment, as case study B does; null if nobody there rated it.
 
     Args:
         responses: user, movie; one row per user, of either partition.
@@ -35,16 +35,16 @@ def user_bias_predictions(
     global_mean: float,
     shrinkage: float = 5.0,
 ) -> nw.LazyFrame:
-    """The movie's mean plus how far the user's own history lies above such means; every row has a prediction.
+    """Predict the movie's mean plus the user's bias, without nulls.
 
-    A user whose n ratings lie s above their movies' means in sum gets the bias s / (n + shrinkage).
+    A user with n ratings that lie s above their movies' means in sum has the bias s / (n + shrinkage).
 
     Args:
         responses: user, movie; one row per user, of either partition.
-        histories: user, movie, rating of the same users.
-        item_means: movie, prediction: means from the train histories.
-        global_mean: stands for the mean of a movie that has none.
-        shrinkage: ratings without a bias added to each user's own.
+        histories: user, movie, rating; of the same users.
+        item_means: movie, prediction; means from the train histories.
+        global_mean: stands for the mean of a movie without one.
+        shrinkage: ratings with bias 0 that are added to each user's own.
     """
     means = item_means.select("movie", mean=nw.col("prediction").cast(nw.Float64()))
     mean = nw.col("mean").fill_null(global_mean)

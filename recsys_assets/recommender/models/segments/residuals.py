@@ -1,6 +1,6 @@
-"""What a segment adds to a rating's biases: residuals per (segment, movie), weighted by affinity and shrunk.
+"""Segment residuals: mean residual per (segment, movie) beside the biases, weighted by affinity and shrunk.
 
-Biases come from `item_neighbours`; the hard segment's mean, as case study B has it, is `ratings`.
+Biases come from `item_neighbours`. The mean of the hard segment, as in case study B, is in `ratings`.
 """
 
 import json
@@ -24,9 +24,9 @@ class SegmentResidualModel:
     """Residuals of segments.
 
     Attributes:
-        residuals: shape (n_segments, n_movies), float32: how far above all biases the segment rates the movie.
-        train_segments: columns user, affinity: of the users it was fitted with.
-        index: fingerprint of the dense index.
+        residuals: shape (n_segments, n_movies), float32: mean residual of the segment's ratings of the movie.
+        train_segments: user, affinity; of the users that the model was fitted with.
+        index: fingerprint of the id index that the model was fitted with.
     """
 
     residuals: np.ndarray
@@ -34,7 +34,13 @@ class SegmentResidualModel:
     index: str
 
     def parts(self, user: np.ndarray, movie: np.ndarray, user_segments: nw.LazyFrame) -> np.ndarray:
-        """What the segments add to the ratings of these pairs, shape (P,): 0 for users without an affinity."""
+        """Return the segments' part of the ratings of pairs, shape (P,); 0 for users without an affinity.
+
+        Args:
+            user: dense numbers, shape (P,).
+            movie: dense numbers, shape (P,).
+            user_segments: user, affinity.
+        """
         users, affinity = _affinities(user_segments, len(self.residuals))
         at = np.searchsorted(users, user)
         found = np.append(users, -1)[at] == user
@@ -50,7 +56,7 @@ class SegmentResidualModel:
 
     @classmethod
     def load(cls, folder: Path) -> "SegmentResidualModel":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         residuals = pl.read_parquet(folder / "residuals.parquet")["residuals"].to_numpy()
         facts = json.loads((folder / "model.json").read_text())
         return cls(residuals, pl.read_parquet(folder / "users.parquet"), facts["index"])
@@ -64,14 +70,15 @@ def fit_residuals(
     item_neighbours_model: ItemNeighboursModel,
     shrinkage: float = 20.0,
 ) -> SegmentResidualModel:
-    """Mean residual per (segment, movie), each rating counted by its user's affinity.
+    """Compute the shrunk mean residual per (segment, movie), with each rating weighted by its user's affinity.
 
     Args:
-        histories: user, movie, rating: of the train users.
-        index: the dense index the ids come from.
-        segment_model: says the affinities of these users. Not `user_segments`, which knows the test users too.
-        item_neighbours_model: has the biases.
-        shrinkage: ratings without a residual added to each pair's own.
+        histories: user, movie, rating; of the train users.
+        index: id index of users and movies.
+        segment_model: infers the affinities of these users. The table user_segments is not used, because it holds the
+            test users as well.
+        item_neighbours_model: gives the biases.
+        shrinkage: ratings with residual 0 that are added to each pair's own.
     """
     users, rated = user_movie_matrix(histories, n_movies=index.n_movies)
     _, residual = item_neighbours_model.residuals(rated)
@@ -84,7 +91,7 @@ def fit_residuals(
 
 
 def _affinities(user_segments: nw.LazyFrame, n_segments: int) -> tuple[np.ndarray, np.ndarray]:
-    """The users, ascending, and their affinities, shape (users, n_segments)."""
+    """Return the users, ascending, and their affinities, shape (users, n_segments)."""
     table = to_polars(user_segments, "user", "affinity").sort("user")
     affinity = table["affinity"].cast(pl.List(pl.Float32)).list.to_array(n_segments).to_numpy()
     return table["user"].to_numpy(), affinity

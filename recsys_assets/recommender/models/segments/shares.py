@@ -1,6 +1,6 @@
-"""How the segments' shares of the users' affinity move from one refresh to the next: the table `segment_shares`.
+"""Compares the segments' shares of the users' affinity with the previous refresh: the table `segment_shares`.
 
-The segments of two fits bear no common numbers, so they are matched by what they are about before they are compared.
+Segment numbers of two fits have nothing in common, so segments are matched by their movie distributions first.
 """
 
 import json
@@ -23,13 +23,14 @@ _MOVIES_FILE, _SEGMENTS_FILE = "movies.parquet", "segments.json"
 
 @dataclass(frozen=True, eq=False)
 class SizedSegments:
-    """The segments of one fit, as those of another are matched and compared with them.
+    """The segments of one fit, in the form in which another fit is compared with them.
 
     Attributes:
-        names: of each segment, the titles of its first movies by probability.
-        shares: shape (n_segments,), float64: mean affinity of the users with a history; sums to one.
-        movie_ids: ids in the source of the M' movies that the fit knows. Dense indices may be others the next time.
-        probabilities: shape (n_segments, M'), float32: probability of each movie in each segment.
+        names: titles of each segment's first movies by probability.
+        shares: mean affinity of the users with a history, shape (n_segments,), float64; sums to 1.
+        movie_ids: source ids of the M' known movies. Source ids are kept because dense numbers may differ in the next
+            fit.
+        probabilities: probability of each movie in each segment, shape (n_segments, M'), float32.
     """
 
     names: tuple[str, ...]
@@ -41,13 +42,13 @@ class SizedSegments:
     def of(
         cls, model: SegmentModel, user_segments: nw.LazyFrame, movies: nw.LazyFrame, *, n_users: int
     ) -> "SizedSegments":
-        """What is compared of a fitted model.
+        """Take what is compared from a fitted model.
 
         Args:
             model: the fitted segments.
-            user_segments: table `user_segments` of this model.
-            movies: movie, movie_id, title; a movie without a title is named by its id.
-            n_users: number of users, with a history or without.
+            user_segments: table user_segments of this model.
+            movies: movie, movie_id, title; the id stands for a missing title.
+            n_users: number of all users, with or without a history.
         """
         catalogue = to_polars(movies.select("movie", "movie_id", name=nw.coalesce("title", "movie_id"))).sort("movie")
         known = catalogue[model.movies]
@@ -62,7 +63,7 @@ class SizedSegments:
         )
 
     def is_same_as(self, other: "SizedSegments") -> bool:
-        """Whether the two are the same segments of the same sizes; titles do not count."""
+        """Return whether both hold the same segments with the same shares; titles do not count."""
         return (
             np.array_equal(self.movie_ids, other.movie_ids)
             and np.array_equal(self.probabilities, other.probabilities)
@@ -70,13 +71,14 @@ class SizedSegments:
         )
 
     def similarity(self, other: "SizedSegments") -> np.ndarray:
-        """Bhattacharyya coefficients of these segments' movie distributions with the others', 0 to 1.
+        """Return the Bhattacharyya coefficients of these segments' movie distributions with the other ones, 0 to 1.
 
-        Σ √(p q) over the movies that both fits know, each distribution scaled to sum to one over them; 1 less the
-        squared Hellinger distance (Bhattacharyya 1943). 0 throughout where no movie is known to both.
+        The coefficient is Σ √(p q) over the movies that both fits know, with each distribution scaled to sum to 1 over
+        them. It equals 1 minus the squared Hellinger distance (Bhattacharyya 1943). It is 0 if the fits have no movie
+        in common.
 
         Returns:
-            Shape (n_segments, n_segments of the other), float64.
+            Shape (n_segments, n_segments of the other fit), float64.
         """
         _, mine, others = np.intersect1d(self.movie_ids, other.movie_ids, return_indices=True)
         return np.minimum(_roots(self.probabilities[:, mine]) @ _roots(other.probabilities[:, others]).T, 1.0)
@@ -90,7 +92,7 @@ class SizedSegments:
 
     @classmethod
     def load(cls, folder: Path) -> "SizedSegments":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         facts = json.loads((folder / _SEGMENTS_FILE).read_text())
         by_movie = pl.read_parquet(folder / _MOVIES_FILE)
         return cls(
@@ -102,33 +104,33 @@ class SizedSegments:
 
 
 def _roots(probabilities: np.ndarray) -> np.ndarray:
-    """Square roots of the rows scaled to sum to one; a row of zeros stays one."""
+    """Return the square roots of the rows scaled to sum to 1; a row of zeros stays zero."""
     totals = probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
     return np.sqrt(np.divide(probabilities, totals, out=np.zeros(probabilities.shape), where=totals > 0))
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedSegments:
-    """The present segments and those that they are compared with: all that the next refresh needs of this one.
+    """The present segments and the ones they are compared with: all that the next refresh needs.
 
     Attributes:
-        present: of the last fit.
-        previous: of the last fit that was another; None where there was none.
+        present: segments of the last fit.
+        previous: segments of the last fit that differed; None for the first fit.
     """
 
     present: SizedSegments
     previous: SizedSegments | None = None
 
     def followed_by(self, present: SizedSegments) -> "ComparedSegments":
-        """The comparison after another fit; the same one where it brought nothing new."""
+        """Return the comparison after another fit; it stays the same if the fit gave the same segments."""
         return ComparedSegments(present, self.previous if present.is_same_as(self.present) else self.present)
 
     @property
     def table(self) -> pl.DataFrame:
-        """The table `segment_shares`: a row per present segment, then one per segment of before that has no partner.
+        """The table `segment_shares`: one row per present segment, then one per previous segment without a partner.
 
-        Segments become partners so that the sum of their similarities is as large as possible (Kuhn 1955), each with
-        one at most. Where there are more on one side, or two have no movie in common, some have none.
+        Partners maximise the sum of similarities, with at most one partner each (Kuhn 1955). A segment has no partner
+        if the other fit has fewer segments or no movie in common with it.
         """
         now = _rows(self.present)
         before = _rows(self.previous) if self.previous else now.clear()
@@ -141,7 +143,7 @@ class ComparedSegments:
         )
 
     def save(self, folder: Path) -> None:
-        """Write what `SizedSegments` writes, once or twice."""
+        """Write the files of `SizedSegments` into one folder per fit."""
         for name, sized in ((_PRESENT, self.present), (_PREVIOUS, self.previous)):
             if sized is not None:
                 (folder / name).mkdir()
@@ -149,7 +151,7 @@ class ComparedSegments:
 
     @classmethod
     def load(cls, folder: Path) -> "ComparedSegments":
-        """Read what `save` wrote."""
+        """Read the files that `save` writes."""
         previous = folder / _PREVIOUS
         return cls(SizedSegments.load(folder / _PRESENT), SizedSegments.load(previous) if previous.exists() else None)
 
@@ -160,7 +162,7 @@ def _rows(segments: SizedSegments) -> pl.DataFrame:
 
 
 def _partners(similarity: np.ndarray) -> pl.DataFrame:
-    """segment, previous_segment, similarity of every pair."""
+    """Return segment, previous_segment and similarity of every pair of partners."""
     from scipy.optimize import linear_sum_assignment
 
     segment, previous = (places.astype(np.int32) for places in linear_sum_assignment(similarity, maximize=True))
@@ -169,9 +171,9 @@ def _partners(similarity: np.ndarray) -> pl.DataFrame:
 
 
 def share_shift(segment_shares: pl.DataFrame) -> float | None:
-    """Total variation distance: the share of the users' affinity that would have to belong to another segment.
+    """Return the total variation distance: the share of the users' affinity that moved to another segment.
 
-    None where there is nothing before. A segment without a partner counts whole, as come or as gone.
+    A segment without a partner counts whole, as new or as gone. None if there is no previous fit.
     """
     if segment_shares["previous_share"].is_null().all():
         return None
@@ -179,7 +181,11 @@ def share_shift(segment_shares: pl.DataFrame) -> float | None:
 
 
 def largest_shift(segment_shares: pl.DataFrame) -> tuple[str, float]:
-    """The segment whose share has moved most, in words, and by how much; of shares with something before."""
+    """Return the segment whose share moved most, in words, and by how much.
+
+    Args:
+        segment_shares: table segment_shares with a previous fit.
+    """
     row = segment_shares.with_columns(moved=_moved()).sort(pl.col("moved").abs(), descending=True).row(0, named=True)
     if row["segment"] is None:
         return f"{row['previous_name']}, which was segment {row['previous_segment']} and is none any more", row["moved"]
