@@ -1,4 +1,4 @@
-"""A home on disk: where files lie, settings, versions of assets, batches, and what is remembered beside them.
+"""One catalogue on disk, the home: layout, settings, stored versions, batches, id map, promotions, exclusions, erasing.
 
-No module here imports Dagster; runs belong to `orchestration`.
+No module here imports Dagster. Runs belong to `orchestration`, computations to `recommender`.
 """

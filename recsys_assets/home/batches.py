@@ -1,6 +1,7 @@
-"""A landed batch on its way in: read under the home's settings, and accepted or refused as a whole.
+"""Reads a landed batch with the home's settings, and accepts or refuses it as a whole.
 
-Formats and rules of rows belong to `recommender.ingest`; which assets hold what was read, to `assets.ingest`.
+Source formats and rules for rows are in `recommender.ingest`. The raw tables are assets of
+`orchestration.assets.ingest`.
 """
 
 import tempfile
@@ -27,16 +28,16 @@ _FIRST = 20
 
 @dataclass(frozen=True)
 class Accepted:
-    """What is known of a batch that may come in.
+    """Facts about an accepted batch.
 
     Attributes:
-        fingerprint: of its source's content.
-        format: how it is written.
-        release: the MovieLens release that it is, if it is one.
-        low, high: the rating scale: declared, else that of its ratings.
-        ratings: number of good ones.
-        rejected: number of bad rows in all its files.
-        cleaned: number of texts of users and movies from which control characters were taken out.
+        fingerprint: content fingerprint of its source.
+        format: source format.
+        release: MovieLens release; None for other data.
+        low, high: the declared rating scale, else the lowest and the highest rating.
+        ratings: number of good ratings.
+        rejected: number of rejected rows in all files.
+        cleaned: number of texts of users and movies from which control characters were removed.
     """
 
     fingerprint: str
@@ -51,13 +52,13 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Batch:
-    """A landed batch that can be read; nothing of it has been judged yet.
+    """A landed batch with a known source format, not judged yet.
 
     Attributes:
-        home: whose landing folder it lies in.
-        name: of the batch.
-        tables: what its source holds.
-        scratch: its own folder for temporary files, which lasts as long as the run.
+        home: the home with the landing folder.
+        name: name of the batch.
+        tables: lazy tables of its source.
+        scratch: folder for temporary files of this batch; it must exist until the run ends.
     """
 
     home: Home
@@ -67,10 +68,10 @@ class Batch:
 
     @classmethod
     def open(cls, home: Home, name: str, settings: DataSettings, scratch: Path) -> "Batch":
-        """Tell its format.
+        """Open a landed batch and find its source format.
 
         Raises:
-            SourceError: there is none that can be read; the message names the batch.
+            SourceError: the batch is missing or has no known format; the message names the batch.
         """
         own = scratch / name
         try:
@@ -81,15 +82,16 @@ class Batch:
             raise SourceError(str(error)) from error
 
     def accept(self, content: str, others: Iterable[tuple[str, str | None]], max_rejected_share: float) -> Accepted:
-        """Read it through, and refuse it whole if it may not come in; nothing is stored before.
+        """Read the whole batch, and accept or refuse it.
 
         Args:
-            content: fingerprint of its source.
-            others: name and MovieLens release of the batches that are there.
-            max_rejected_share: larger shares of bad rows are refused, and listed in the home's folder `rejected`.
+            content: content fingerprint of its source.
+            others: name and MovieLens release of the other batches.
+            max_rejected_share: largest accepted share of rejected rows. The rejected rows of a refused batch are listed
+                in the home's folder `rejected`.
 
         Raises:
-            SourceError: the message names the batch.
+            SourceError: the batch is refused; the message names the batch.
         """
         try:
             return self._accepted(content, others, max_rejected_share)
@@ -97,7 +99,7 @@ class Batch:
             raise refusal(self.name, error) from error
 
     def table(self, name: str) -> pl.LazyFrame:
-        """One of `RAW_TABLES`, without the users who are to be forgotten."""
+        """One of the `RAW_TABLES`, without the users on the exclusion list."""
         forgotten = forgotten_users(self.home)
         if name == "rejected_rows":
             return withhold(self.tables.rejected, forgotten)
@@ -132,22 +134,22 @@ class Batch:
         except SourceError:
             self.home.rejected.mkdir(exist_ok=True)
             unfinished = listing.with_name(f".{listing.name}")
-            # People open it in a spreadsheet.
+            # People open this file in a spreadsheet, which would execute a text that looks like a formula.
             rejected.with_columns(without_formulas(pl.col(pl.String))).sink_csv(unfinished)
             unfinished.replace(listing)
             raise
-        # Of an earlier content of the batch.
+        # The listing belongs to an earlier content of the batch.
         listing.unlink(missing_ok=True)
 
 
 def read_batches(home: Home) -> set[str]:
-    """The batches of which all raw tables are stored."""
+    """The batches that have all raw tables in the store."""
     store = AssetStore(home.assets)
     return set.intersection(*(set(store.batches([table])) for table in RAW_TABLES))
 
 
 def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str | None]]:
-    """Name and MovieLens release of each batch in the landing folder that can be read."""
+    """Name and MovieLens release of each readable batch in the landing folder."""
     with tempfile.TemporaryDirectory() as scratch:
         for name in home.landed_batches():
             try:
@@ -155,10 +157,10 @@ def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str |
                 form = read_source(source, scratch=Path(scratch), **data.reading).format
                 yield name, release(source, form, Path(scratch))
             except (SourceError, FileNotFoundError):
-                # It says so itself when it is read.
+                # The run that reads this batch reports the error.
                 continue
 
 
 def refusal(batch: str, error: SourceError) -> SourceError:
-    """The error with the batch's name before it."""
+    """The error with the name of the batch in front."""
     return SourceError(f"Batch {batch}: {error}")

@@ -1,7 +1,8 @@
-"""What a home holds of users who are to be forgotten, where it lies, and how it is erased.
+"""Erases the data of forgotten users from a home, and searches the whole home afterwards.
 
-The command that does it is in `cli/compacting.py`. Every step can be done again, so the next `compact` makes up for one
-that was killed or failed. At the end the whole home is searched, whatever the steps say (`searching`).
+Every step can be repeated, so the next `compact` completes one that was killed or failed. The search at the end looks
+at every file, whatever the steps report (`searching`). The command is in `cli/compacting.py`. The run history is erased
+by `orchestration.run_history`.
 """
 
 import json
@@ -36,25 +37,26 @@ from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 
-# Tables with rows of users that only a study makes again.
+# Tables with rows of single users that `run` does not make again: only a study does.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
-# As `write_atomically` and others call what they are still writing, and versions before 0.5 what `add` was.
+# Names of unfinished files: of `write_atomically` and other writers, and of `add` in versions before 0.5.
 _UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|studied\.toml)-\d+")
 _UNFINISHED_ADD, _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}"), 0o700
-# What a step may meet in files that others have made; the search at the end tells what it means.
+# Errors that a step may meet in files of other programs. A step records them, and the search at the end judges.
 _TROUBLE = (SourceError, OSError, AssetDamagedError, AssetMissingError, pl.exceptions.PolarsError)
 
 
 @dataclass
 class Erased:
-    """What was done.
+    """Result of erasing.
 
     Attributes:
-        rewritten: batches whose source was replaced.
-        emptied: batches that held nothing but forgotten users; they are to be taken out.
-        outside: where links lead that leave landing/; nothing of that is the home's, to read or to erase.
-        trouble: what could not be done, in words.
-        versions: number of old versions that were deleted.
+        rewritten: batches whose landed source was replaced.
+        emptied: batches that held only ratings of forgotten users; the caller has to remove them.
+        outside: targets of links that lead out of `landing/`. These files do not belong to the home, so they are
+            neither read nor erased.
+        trouble: failed steps, in words.
+        versions: number of deleted old versions.
     """
 
     rewritten: list[str] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Erased:
     versions: int = 0
 
     def attempt(self, what: object, step: Callable[..., object], *arguments: object) -> None:
-        """Do one step; no other one must be left out because this one fails."""
+        """Execute one step and record its failure, so that the other steps are executed all the same."""
         try:
             step(*arguments)
         except _TROUBLE as error:
@@ -73,12 +75,12 @@ class Erased:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a search of the whole home says.
+    """Result of a search of the whole home.
 
     Attributes:
-        found: files that name a forgotten user, or of which that cannot be told.
-        files: how many were looked through.
-        common: ids that are too short, or words of the catalogue: they were looked for in columns of user ids only.
+        found: files that name a forgotten user, or that cannot be searched.
+        files: number of searched files.
+        common: ids that are too short or are words of the catalogue. They are searched in columns of user ids only.
     """
 
     found: list[Hit]
@@ -87,7 +89,7 @@ class Survey:
 
 
 def erase_sources(home: Home, forgotten: Collection[str], settings: DataSettings) -> Erased:
-    """Take forgotten users out of what was sent: landed files, raw tables, and what killed commands have left."""
+    """Erase forgotten users from landed files and raw tables, and delete unfinished files of killed commands."""
     done, store = Erased(), AssetStore(home.assets)
     with changing(home):
         for left in _left_behind(home):
@@ -104,7 +106,7 @@ def erase_sources(home: Home, forgotten: Collection[str], settings: DataSettings
 
 
 def erase_traces(home: Home, forgotten: Collection[str], done: Erased) -> None:
-    """Delete removed batches, and all that may quote rows of forgotten users, but for the run history."""
+    """Delete removed batches and everything except the run history that may quote rows of forgotten users."""
     for folder in (home.removed, home.rejected):
         done.attempt(folder, _delete, folder)
     if not forgotten:
@@ -118,7 +120,7 @@ def erase_traces(home: Home, forgotten: Collection[str], done: Erased) -> None:
 
 
 def erase_old_versions(home: Home, done: Erased) -> None:
-    """Delete all versions of assets that are not in use."""
+    """Delete all versions of assets that are not present any more."""
 
     def erase() -> None:
         done.versions = AssetStore(home.assets).keep_only_current()
@@ -127,9 +129,9 @@ def erase_old_versions(home: Home, done: Erased) -> None:
 
 
 def made_before_forgetting(home: Home) -> list[Hit]:
-    """Rows and models of users, and the report, that are older than the last request to forget somebody.
+    """Tables with users, models and the report that are older than the last addition to the exclusion list.
 
-    Inner numbers of users say nothing by themselves, but a row or a factor is still that user's.
+    A dense id does not name a user, but a row or a factor with it is still personal data.
     """
     last = last_forgotten(home)
     if last is None:
@@ -148,11 +150,11 @@ def made_before_forgetting(home: Home) -> list[Hit]:
 
 
 def survey(home: Home, forgotten: Collection[str], settings: DataSettings) -> Survey:
-    """Look through the whole home, except the list of forgotten users."""
+    """Search the whole home except the exclusion list."""
     try:
         other_words = catalogue_words(_catalogue(home))
     except _TROUBLE:
-        # A damaged table, which the search names.
+        # The table is damaged. The search below reports it.
         other_words = set()
     common = [each for each in sorted(forgotten) if not is_distinctive(each) or each in other_words]
     search = ByteSearch(forgotten, set(forgotten) - set(common))
@@ -167,7 +169,7 @@ def survey(home: Home, forgotten: Collection[str], settings: DataSettings) -> Su
 
 
 def is_known_user(home: Home, user_id: str) -> bool:
-    """Whether any batch that was read names the user."""
+    """Whether any ingested batch names the user."""
     store = AssetStore(home.assets)
     tables = [
         scan(store.current([asset], name)) for asset in ("raw_users", "raw_ratings") for name in store.batches([asset])
@@ -176,7 +178,7 @@ def is_known_user(home: Home, user_id: str) -> bool:
 
 
 def _left_behind(home: Home) -> Iterator[Path]:
-    """What killed commands have left; while the locks of the home and of landing/ are held nobody needs it."""
+    """Unfinished files of killed commands. The caller holds the locks of home and landing, so no command uses them."""
     yield from home.scratch.iterdir()
     for folder, name in ((home.landing, _UNFINISHED_ADD), (home.path, _UNFINISHED_FILE)):
         yield from [each for each in folder.iterdir() if name.fullmatch(each.name) and _is_our_own(each)]
@@ -185,12 +187,12 @@ def _left_behind(home: Home) -> Iterator[Path]:
 
 
 def _is_our_own(path: Path) -> bool:
-    """A folder for temporary files can be opened by nobody else; others keep hidden folders here too."""
+    """Whether a hidden file is ours: our temporary folders are closed to others, unlike folders of other programs."""
     return not path.is_dir() or path.stat().st_mode & 0o777 == _TEMPORARY
 
 
 def _rewrite_landed(home: Home, name: str, forgotten: Collection[str], settings: DataSettings, done: Erased) -> None:
-    """Replace a landed source that names a forgotten user by Parquet files of its good rows without them."""
+    """Replace a landed source that names a forgotten user by Parquet files of its good rows without these users."""
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         try:
             batch = Batch.open(home, name, settings, Path(scratch))
@@ -198,7 +200,7 @@ def _rewrite_landed(home: Home, name: str, forgotten: Collection[str], settings:
                 return
             tables = {table: batch.table(table).collect(engine="streaming") for table in RAW_TABLES[1:]}
         except SourceError:
-            # No source that can be read; the search at the end looks at what is in it.
+            # The source cannot be read as ratings. The search at the end looks for ids in its bytes.
             return
         if tables["raw_ratings"].is_empty():
             done.emptied.append(name)
@@ -215,7 +217,7 @@ def _write(tables: Mapping[str, pl.DataFrame], folder: Path) -> None:
 
 
 def _rewrite_stored(store: AssetStore, asset: str, name: str, forgotten: Collection[str]) -> None:
-    """Take forgotten users out of a raw table, whatever has become of its source."""
+    """Erase forgotten users from a raw table, even if its landed source is gone."""
     rows: pl.LazyFrame = scan(store.current([asset], name)).to_native()
     kept = _without(rows, forgotten)
     if kept is None:
@@ -233,7 +235,7 @@ def _names(tables: SourceTables, forgotten: Collection[str]) -> bool:
 
 
 def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | None:
-    """The rows without forgotten users; None if there are none of theirs."""
+    """The rows without forgotten users; None if no row has to change."""
     names = rows.collect_schema().names()
     if "user_id" in names:
         is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
@@ -247,7 +249,7 @@ def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | N
 
 
 def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: DataSettings) -> list[Hit]:
-    """What is to be said of a landed batch as its reader sees it; of one that cannot be read, as bytes."""
+    """Hits in a landed batch: in its tables, or in its bytes if it cannot be read as ratings."""
     landed = home.landing / name
     if _leads_out(home, name):
         return []
@@ -282,7 +284,7 @@ def _is_of_users(version: Path) -> bool:
 
 
 def _erase_studies(home: Home, search: ByteSearch, done: Erased) -> None:
-    """Delete what a study knows of single users, where it is older than the last request to forget one of them."""
+    """Delete a study's scores of single users that are older than the last addition to the exclusion list."""
     store, last = AssetStore(home.assets), last_forgotten(home)
     assert last is not None
     for folder in store.folders():
@@ -291,7 +293,7 @@ def _erase_studies(home: Home, search: ByteSearch, done: Erased) -> None:
             done.attempt(folder, _delete, folder)
     for scores in [*home.study.glob("scores/*/*/user_scores.parquet")]:
         if modified(scores) < last:
-            # With the pointer to it; a study scores the protocol again.
+            # Deletes the link to the scores as well, so that the next study scores this protocol again.
             done.attempt(scores, _delete, scores.parent.parent)
     for trial in [*home.study.rglob("*.json")]:
         if search.file(trial, named=Path(trial.name)):
@@ -299,7 +301,7 @@ def _erase_studies(home: Home, search: ByteSearch, done: Erased) -> None:
 
 
 def _withhold_in_record(record: Path, search: ByteSearch) -> None:
-    """Take the texts that name a forgotten user out of the record of a promotion."""
+    """Withhold the texts in the record of a promotion that name a forgotten user."""
 
     def without(value: Any) -> Any:
         if isinstance(value, dict):
@@ -318,7 +320,7 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _empty(log: Path) -> None:
-    """Delete a log; whoever is writing it goes on in an empty one."""
+    """Empty and delete a log. A process that still writes to it continues in the emptied file."""
     if log.exists():
         os.truncate(log, 0)
         log.unlink()

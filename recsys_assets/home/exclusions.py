@@ -1,10 +1,10 @@
-"""The users who are to be forgotten: the list `<home>/forgotten`, one id per line, each as a JSON string.
+"""The exclusion list `<home>/forgotten`: users who are left out of every read and every merge.
 
-Who is on it is left out of everything that is read or merged. The list itself has to stay, else a batch that is sent
-again would bring them back.
+The file has one user id per line, as a JSON string. The list itself must stay: without it, a batch that is sent again
+would bring the users back. Erasing stored data about these users is in `erase`.
 
-What was made before somebody was put on the list, and what after, is told by times that come one after the other also
-where the clock was set back: what is written later is given a later time.
+Modification times tell whether a file was written before or after the last addition to the list. A later write always
+gets a later time, even if the clock was set back.
 """
 
 import json
@@ -18,10 +18,10 @@ from recsys_assets.home.versions import AssetStore, write_atomically, written
 
 
 def forgotten_users(home: Home) -> frozenset[str]:
-    """Their ids.
+    """The user ids on the exclusion list.
 
     Raises:
-        HomeError: the list is damaged; nothing is computed then, since somebody could come back.
+        HomeError: the list is damaged. No computation may go on then, because excluded users could come back.
     """
     if not home.forgotten.exists():
         return frozenset()
@@ -43,12 +43,12 @@ def _user_id(home: Home, number: int, line: bytes) -> str:
 
 
 def last_forgotten(home: Home) -> datetime | None:
-    """When somebody was put on the list last; None where nobody is on it."""
+    """Time of the last addition to the exclusion list; None if there is no list."""
     return modified(home.forgotten) if home.forgotten.exists() else None
 
 
 def forget(home: Home, user_id: str) -> bool:
-    """Put a user on the list; False if it was there already."""
+    """Add a user to the exclusion list; returns False if the user was on it already."""
     known = forgotten_users(home)
     if user_id in known:
         return False
@@ -59,12 +59,12 @@ def forget(home: Home, user_id: str) -> bool:
 
 
 def make_later_than_forgetting(home: Home, path: Path) -> None:
-    """Give a file that has just been written a later time than that of the last request to forget somebody."""
+    """Give a file that was just written a modification time after the last addition to the exclusion list."""
     _make_later(path, last_forgotten(home))
 
 
 def modified(path: Path) -> datetime:
-    """When a file was written."""
+    """Modification time of a file."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 

@@ -1,8 +1,8 @@
-"""Which users and movies the numbers in a stored table stand for, so that nobody looks them up by others.
+"""Records the id map that a stored table was built with, and refuses to read the table with another id map.
 
-A merge may number users anew, as after one was forgotten; tables that were made before keep the old numbers until they
-are made again. Users and movies that only come after the others change no number. A step refuses such a table; who
-looks at it translates its numbers by the ids of the version of `users` or `movies` that it was made with.
+A merge may assign new dense ids, for example after a user was excluded. Tables from before keep the old dense ids until
+they are made again. Users and movies that are appended change no dense id. A step refuses a table with old dense ids;
+commands that only show a table translate its dense ids with the version of `users` or `movies` it was built with.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from recsys_assets.home.versions import AssetDamagedError, AssetStore, scan
 from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets.recommender.data.tables import Table
 
-# Hidden: it says nothing of the table's content.
+# The name is hidden, because hidden files do not count for the data version.
 _FILE = ".numbering.json"
 
 
 def record_numbering(store: AssetStore, version: Path, asset: str, table: Table) -> None:
-    """Store beside a table which users and movies its numbers stand for."""
+    """Store the id maps of a table beside it."""
     referred = {column.refers_to for column in table.columns.values() if column.refers_to} - {asset}
     facts = {name: _numbering(store.current([name])) for name in sorted(referred) if store.has([name])}
     if facts:
@@ -29,20 +29,20 @@ def record_numbering(store: AssetStore, version: Path, asset: str, table: Table)
 
 
 def require_numbering(store: AssetStore, version: Path, asset: str) -> None:
-    """Raise unless the numbers in a stored table still stand for the same users and movies.
+    """Check that a stored table was built with the present id maps.
 
     Raises:
-        IndexMismatchError: with what to run.
+        IndexMismatchError: the id map of `users` or `movies` has changed; the message says what to run.
     """
     if others := _of_others(store, version):
         raise IndexMismatchError(_told(asset, next(iter(others))))
 
 
 def renumbered(store: AssetStore, version: Path, asset: str) -> dict[str, Path]:
-    """The versions that a stored table's numbers are of, for each of `users` and `movies` that was numbered anew since.
+    """The versions of `users` and `movies` that a stored table was built with, where the id map has changed since.
 
     Raises:
-        IndexMismatchError: a version is not kept any more; with what to run.
+        IndexMismatchError: such a version is not kept any more; the message says what to run.
     """
     found = {}
     for name, numbering in _of_others(store, version).items():
@@ -56,7 +56,7 @@ def renumbered(store: AssetStore, version: Path, asset: str) -> dict[str, Path]:
 
 
 def _of_others(store: AssetStore, version: Path) -> dict[str, tuple[int, str]]:
-    """What was recorded of `users` and `movies` beside a table, where their present versions say otherwise."""
+    """The recorded id maps of a table that differ from the present ones, by name (`users`, `movies`)."""
     path = version / _FILE
     recorded = json.loads(path.read_text()) if path.exists() else {}
     numberings = {name: (rows, fingerprint) for name, (rows, fingerprint) in recorded.items()}
@@ -64,11 +64,11 @@ def _of_others(store: AssetStore, version: Path) -> dict[str, tuple[int, str]]:
 
 
 def _held(version: Path, numbering: tuple[int, str]) -> bool:
-    """Whether the first rows of an earlier version of `users` or `movies` are those of a numbering."""
+    """Whether an earlier version of `users` or `movies` begins with the rows of a recorded id map."""
     try:
         return _numbering(version, numbering[0]) == numbering
     except (AssetDamagedError, FileNotFoundError):
-        # Its write was broken off.
+        # The write of this version was interrupted.
         return False
 
 
@@ -81,9 +81,7 @@ def _told(asset: str, name: str) -> str:
 
 @lru_cache(maxsize=16)
 def _numbering(version: Path, rows: int | None = None) -> tuple[int, str]:
-    """How many first rows (all, if no number is given) a version of `users` or `movies` has, and a fingerprint of their
-    original ids.
-    """
+    """Size and fingerprint of the id map in a version of `users` or `movies`; of its first `rows` rows if given."""
     table: pl.LazyFrame = scan(version).to_native()
     number, original = table.collect_schema().names()[:2]
     ids = table.select(number, original).sort(number).collect()[original].to_list()[:rows]

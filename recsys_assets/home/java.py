@@ -1,4 +1,4 @@
-"""Whether there is a Java that Spark can use. It runs before anything is installed."""
+"""Checks for a Java version that Spark can use. The module also runs as a script, before any package is installed."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def check_java() -> int:
     """The major version of the Java that Spark will use.
 
     Raises:
-        JavaError: there is none, or it is too old; with what to install.
+        JavaError: Java is missing or too old; the message says what to install.
     """
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home) / "bin")) if home else shutil.which("java")

@@ -1,6 +1,6 @@
-"""What lies in landing/: whether it has stopped growing, whether it is complete, and a fingerprint of its content.
+"""Landed files: signature (for changes), completeness and content fingerprint of each batch in `landing/`.
 
-Looks at files only. Which batches are known, and what to run for them, is decided in `sensors`.
+This module only looks at files. `orchestration.landing_watch` decides which batches to ingest.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ _PARQUET_MAGIC = b"PAR1"
 
 @dataclass(frozen=True)
 class Landed:
-    """One entry of landing/.
+    """One landed batch.
 
     Attributes:
-        name: of the batch.
-        path: a file or a folder.
-        signature: changes whenever a file of it is added, removed, written or resized; cheap.
-        fault: why it may not even be opened, if it may not.
+        name: name of the batch.
+        path: its file or folder.
+        signature: hash of file names, sizes and modification times. It changes with every change of a file, and reads
+            no content.
+        fault: why the batch may not be opened; empty if it may.
     """
 
     name: str
@@ -33,19 +34,19 @@ class Landed:
 
     @property
     def files(self) -> list[Path]:
-        """Its files, in a fixed order."""
+        """The files of the batch, in a fixed order."""
         return files_in(self.path)
 
     @property
     def is_complete(self) -> bool:
-        """Whether there is something in it, and no archive or Parquet file lacks its end."""
+        """Whether the batch has a file, and no zip or Parquet file is truncated."""
         return bool(self.files) and all(map(_has_its_end, self.files))
 
 
 def landed(home: Home) -> list[Landed]:
-    """The batches that lie in landing/, by name.
+    """The landed batches, ordered by name.
 
-    An entry that vanishes or cannot be read while it is looked at is left out, and looked at again the next time.
+    A batch that vanishes or cannot be read during the call is left out.
     """
     found = []
     for name in home.landed_batches():
@@ -60,10 +61,12 @@ def landed(home: Home) -> list[Landed]:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 over the names and contents of a file or of all files of a folder; times and places do not count.
+    """The content fingerprint: SHA-256 over the content of a file, or over names and contents of a folder's files.
+
+    Modification times and the path itself do not count.
 
     Raises:
-        SourceError: something in it may not be opened.
+        SourceError: a file may not be opened.
     """
     hashed = hashlib.sha256()
     for file in files_in(path):

@@ -1,7 +1,8 @@
-"""Changes of landing/: a batch comes in, is exchanged or leaves, and nobody ever sees half of it.
+"""Changes of `landing/`: adds, replaces or removes a batch, so that no reader ever sees half of it.
 
-One command at a time changes landing/. Each works in one hidden folder there, because landing/ may lie on another disk
-than the home, and the next command completes or clears what a killed one has left in it.
+One command at a time changes `landing/`. Each command works in a hidden folder inside `landing/`, because `landing/`
+may be on another disk than the home. If a command is killed, the next one completes its change or deletes its files.
+Listing and hashing landed files is in `landed`.
 """
 
 import errno
@@ -17,17 +18,17 @@ from filelock import FileLock, Timeout
 from recsys_assets.home.layout import NAMES, Home, HomeError, is_batch_name
 
 _WORK = ".landing-changes"
-# Inside of it. What lies in NEW is complete and belongs under its name in landing/; what lies in OLD is not needed.
+# Folders inside it. A file in NEW is complete and has to be moved to landing/; files in OLD have been replaced.
 _UNFINISHED, _NEW, _OLD = "unfinished", "new", "old"
 
 
 @contextmanager
 def changing(home: Home, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Keep other changes of landing/ out, after what a killed command has left there is put right.
+    """Hold the lock of `landing/`, after repairing the change of a killed command.
 
     Args:
-        home: whose landing folder.
-        waiting: called if another command has to be waited for.
+        home: the home with the landing folder.
+        waiting: called if another command holds the lock.
     """
     lock = FileLock(home.landing_lock)
     try:
@@ -43,13 +44,13 @@ def changing(home: Home, waiting: Callable[[], None] = lambda: None) -> Iterator
 
 
 def tidy(home: Home) -> None:
-    """Put right what a killed command has left in landing/; who is changing it now has done so already."""
+    """Repair the change of a killed command, unless another command is changing `landing/` and has repaired it."""
     with suppress(Timeout), FileLock(home.landing_lock, timeout=0):
         put_right(home)
 
 
 def put_right(home: Home) -> None:
-    """Complete the exchange that a killed command began, and delete what else it has left; the lock is held."""
+    """Complete the exchange of a killed command, and delete its other files. The caller holds the lock."""
     work = home.landing / _WORK
     for new in (work / _NEW).glob("*"):
         target = home.landing / new.name
@@ -57,14 +58,14 @@ def put_right(home: Home) -> None:
         if not os.path.lexists(target):
             new.rename(target)
         elif is_taken_out:
-            # Somebody has put another one there meanwhile.
+            # Another file has landed under the same name meanwhile: it must not be overwritten.
             new.rename(free(target))
     if work.exists():
         shutil.rmtree(work)
 
 
 def land(home: Home, source: Path, name: str) -> None:
-    """Copy a file or folder to landing/ under a name that is free; only the owner can read the copy."""
+    """Copy a file or folder to `landing/` under a name that is free. Only the owner can read the copy."""
     with _unfinished(home, name) as copied:
         if source.is_dir():
             shutil.copytree(source, copied)
@@ -76,10 +77,15 @@ def land(home: Home, source: Path, name: str) -> None:
 
 
 def exchange(home: Home, name: str, write: Callable[[Path], None]) -> None:
-    """Replace a landed batch by what `write` makes at the path that it is given.
+    """Replace a landed batch.
 
-    No file system replaces a folder in one step everywhere, so for a moment nothing lies under the name; `put_right`
-    then finds the new one complete.
+    A folder cannot be replaced atomically on every file system, so for a moment nothing exists under the name. If the
+    command is killed in that moment, `put_right` moves the complete new batch into place.
+
+    Args:
+        home: the home with the landing folder.
+        name: name of the batch.
+        write: writes the new batch to the path that it is given.
     """
     work, target = home.landing / _WORK, home.landing / name
     with _unfinished(home, name) as made:
@@ -92,10 +98,10 @@ def exchange(home: Home, name: str, write: Callable[[Path], None]) -> None:
 
 
 def move_out(home: Home, name: str) -> Path:
-    """Move a landed batch to the home's folder of removed ones.
+    """Move a landed batch to the home's folder `removed`.
 
     Returns:
-        Where it lies now.
+        Its new path.
     """
     home.removed.mkdir(exist_ok=True)
     source, target = home.landing / name, free(home.removed / name)
@@ -113,14 +119,14 @@ def move_out(home: Home, name: str) -> Path:
 
 
 def free(path: Path) -> Path:
-    """The path, numbered if it is taken."""
+    """The path, or a numbered path if the path exists."""
     taken = (path.with_name(f"{path.name}-{number}") for number in range(2, 10_000))
     return next(each for each in (path, *taken) if not os.path.lexists(each))
 
 
 @contextmanager
 def _unfinished(home: Home, name: str) -> Iterator[Path]:
-    """A path in the hidden folder; nothing is left in that folder afterwards."""
+    """A path in the hidden folder, which is deleted afterwards."""
     folder = home.landing / _WORK / _UNFINISHED
     folder.mkdir(parents=True)
     try:
@@ -130,7 +136,7 @@ def _unfinished(home: Home, name: str) -> Iterator[Path]:
 
 
 def _copy_as_it_is(source: Path, target: Path) -> None:
-    """A copy in which links stay links."""
+    """Copy a file or folder; links stay links."""
     if target.is_dir():
         shutil.rmtree(target)
     if source.is_dir() and not source.is_symlink():
@@ -140,10 +146,10 @@ def _copy_as_it_is(source: Path, target: Path) -> None:
 
 
 def checked_batch_name(name: str) -> str:
-    """The name, if a batch can have it.
+    """The name of a batch, checked.
 
     Raises:
-        HomeError: Dagster, the landing folder or a reader of its list could not tell it from something else.
+        HomeError: the name is not allowed for a batch; see `is_batch_name`.
     """
     if not is_batch_name(name):
         raise HomeError(

@@ -1,6 +1,6 @@
-"""Where everything of one catalogue lies: landed data, assets, settings, run history, report.
+"""The folders and files of a home: landed data, assets, settings, run history, report.
 
-Paths only. What is in a folder, and in which form, is the business of the module that writes it.
+This module knows paths and the home's dagster.yaml. The module that writes a file defines the format of its content.
 """
 
 import os
@@ -19,20 +19,20 @@ ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 
 
 class HomeError(RecsysError):
-    """A file of a home cannot be used; the message names it and the way out."""
+    """A file of a home cannot be used. The message names the file and the way out."""
 
 
-# Names that programs give to what they are still writing.
+# Suffixes that programs give to unfinished files.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
-# Folders are called by names of batches, quoted as in addresses; file systems take 255 bytes, some of which are ours.
+# Folder names contain the quoted name of a batch, and file systems allow 255 bytes. The rest is for prefixes.
 _LONGEST_NAME = 230
 NAMES = (
     "A name may not begin with . or _, nor hold /, ... or invisible characters, nor end as unfinished files do "
     f"({', '.join(UNFINISHED_SUFFIXES)}), nor be longer than {_LONGEST_NAME} characters (25 in Japanese, say)."
 )
 
-# The dagster.yaml of a home. It names no folder, so that Dagster keeps everything beside it, wherever the home is moved
-# or copied. That of the checkout says the same for the default home.
+# The dagster.yaml of a home. It names no folder, so that Dagster stores everything beside it even if the home is moved
+# or copied. The checkout's own dagster.yaml has the same content, for the default home.
 INSTANCE = {
     "telemetry": {"enabled": False},
     "nux": {"enabled": False},
@@ -42,7 +42,7 @@ INSTANCE = {
     "run_monitoring": {
         "enabled": True,
         "poll_interval_seconds": 5,
-        # A busy machine takes minutes to start a process that imports everything.
+        # A busy machine needs minutes to start a process with all imports.
         "start_timeout_seconds": 180,
         "cancel_timeout_seconds": 60,
     },
@@ -60,13 +60,13 @@ _REPO_ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Home:
-    """One home holds one catalogue; two homes never share a batch, an asset or a run."""
+    """A home: the folder of one catalogue. Two homes never share a batch, an asset or a run."""
 
     path: Path
 
     @classmethod
     def resolve(cls, path: Path | str | None = None) -> "Home":
-        """The home given, else that of RECSYS_HOME, else `.recsys` in the checkout (without one: here)."""
+        """The given home, else the home of RECSYS_HOME, else `.recsys` in the checkout or the current folder."""
         if chosen := path or os.environ.get(ENVIRONMENT_VARIABLE):
             return cls(Path(chosen).expanduser().resolve())
         in_checkout = (_REPO_ROOT / "workspace.yaml").exists()
@@ -74,45 +74,45 @@ class Home:
 
     @property
     def landing(self) -> Path:
-        """What arrived: one folder, zip or file per batch."""
+        """Landed batches: one folder, zip or file per batch."""
         return self.path / "landing"
 
     @property
     def assets(self) -> Path:
-        """What the assets hold; the layout is the IO manager's."""
+        """Stored assets; `versions` defines the layout."""
         return self.path / "assets"
 
     @property
     def settings_file(self) -> Path:
-        """What the user sets."""
+        """Settings of the user."""
         return self.path / "settings.toml"
 
     @property
     def studied_file(self) -> Path:
-        """What the study chose: settings below those of the user."""
+        """Settings that a study chose. Settings of the user take precedence."""
         return self.path / "studied.toml"
 
     @property
     def study(self) -> Path:
-        """Every trial of the study, and the scores of what it chose."""
+        """Trials and scores of studies, and trials of the quick choice."""
         return self.path / "study"
 
     @property
     def dagster(self) -> Path:
-        """Run history and known batches: the DAGSTER_HOME of this home."""
+        """The DAGSTER_HOME of this home: run history and known batches."""
         return self.path / "dagster"
 
     @property
     def logs(self) -> Path:
-        """What runs and `serve` print. Outside `dagster`, whose own folder `logs` Dagster's telemetry uploads."""
+        """Logs of runs and of `serve`. They are outside `dagster`, whose folder `logs` Dagster's telemetry uploads."""
         return self.path / "logs"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What every process that works with Dagster on this home must find in its environment.
+        """Environment variables that every process with Dagster needs for this home.
 
-        Webserver and daemon upload Dagster's spool whatever dagster.yaml says about telemetry; only the variable stops
-        them.
+        Webserver and daemon upload Dagster's spool whatever dagster.yaml says about telemetry. Only the variable
+        DAGSTER_DISABLE_TELEMETRY stops them.
         """
         return {
             "DAGSTER_HOME": str(self.dagster),
@@ -122,42 +122,42 @@ class Home:
 
     @property
     def report(self) -> Path:
-        """The rendered report."""
+        """The HTML report."""
         return self.path / "report" / "index.html"
 
     @property
     def rejected(self) -> Path:
-        """Lists of refused rows, one file per batch."""
+        """Lists of the rejected rows of refused batches, one CSV file per batch."""
         return self.path / "rejected"
 
     @property
     def forgotten(self) -> Path:
-        """The ids of users who are to be forgotten."""
+        """The exclusion list: ids of forgotten users."""
         return self.path / "forgotten"
 
     @property
     def removed(self) -> Path:
-        """Landed sources of batches that were removed, until the next `compact`."""
+        """Landed files of removed batches, until the next `compact`."""
         return self.path / "removed"
 
     @property
     def lock(self) -> Path:
-        """Held by the run that works on this home; there is never another."""
+        """Lock of the one run that works on this home."""
         return self.path / ".lock"
 
     @property
     def landing_lock(self) -> Path:
-        """Held by the command that changes `landing/`, for as long as that takes."""
+        """Lock of the one command that changes `landing/`."""
         return self.path / ".landing.lock"
 
     @property
     def served_at(self) -> Path:
-        """Holds the address of the UI, and the process of `serve`, while the home is served."""
+        """Address of the UI and PID of `serve`, while the home is served."""
         return self.dagster / "served_at"
 
     @property
     def failures(self) -> Path:
-        """One line per failed run."""
+        """Log with one line per failed run."""
         return self.path / "failures.log"
 
     @property
@@ -167,14 +167,15 @@ class Home:
 
     @property
     def scratch(self) -> Path:
-        """Temporary files of running steps; safe to delete when nothing runs."""
+        """Temporary files of running steps. They may be deleted when no run is in progress."""
         return self.path / "scratch"
 
     def batch(self, name: str) -> Path:
-        """The landed source of a batch.
+        """The landed file or folder of a batch.
 
         Raises:
-            FileNotFoundError: nothing has landed under that name, or only a link that leads out of the landing folder.
+            FileNotFoundError: nothing has landed under this name, or the name is a broken link or a link that leads out
+                of the landing folder.
         """
         if not is_batch_name(name):
             raise FileNotFoundError(f"{name!r} is no name for a batch, so nothing can have landed under it. {NAMES}")
@@ -195,25 +196,28 @@ class Home:
         raise FileNotFoundError(f"batch {name!r}: nothing lies at {exact}. Put it back, or remove the batch.")
 
     def landed_batches(self) -> list[str]:
-        """Names of what has landed, in the order of their names; hidden and unfinished files are no batches."""
+        """Names of the landed batches in order. Hidden and unfinished files are no batches."""
         if not self.landing.is_dir():
             return []
         return sorted(entry.name for entry in self.landing.iterdir() if not is_hidden(entry.name))
 
     def close(self) -> None:
-        """Keep everybody but the owner out of a home that everybody may enter, as those of before 0.5 are.
+        """Restrict a home that is open to everybody to its owner. Versions before 0.5 made such homes.
 
-        A home that is closed to others and open to a group was opened on purpose, and stays so.
+        A home that is open to a group and closed to others stays as it is: somebody opened it on purpose.
         """
         found = self.path.stat()
         if found.st_mode & stat.S_IRWXO and found.st_uid == os.geteuid():
             self.path.chmod(stat.S_IRWXU)
 
     def prepare(self) -> None:
-        """Make the folders, for their owner alone, and the Dagster instance's configuration where there is none, or one
-        that names a place.
+        """Create the folders of the home, for the owner only, and its dagster.yaml; update homes of earlier versions.
 
-        Logs that earlier versions kept where telemetry uploads them are moved away.
+        A dagster.yaml that names folders, or an old module of the run launcher, is rewritten. Logs of earlier versions
+        are moved out of the folders that telemetry uploads.
+
+        Raises:
+            HomeError: dagster.yaml is not valid YAML.
         """
         self.path.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         self.close()
@@ -236,18 +240,18 @@ class Home:
 
 
 def keep_private() -> None:
-    """Let this process, and all that it starts, make files for their owner only: they hold what people have rated."""
+    """Set the umask of this process and its children to owner only, because files hold personal ratings."""
     os.umask(stat.S_IRWXG | stat.S_IRWXO)
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether Dagster, the landing folder and a reader of its list can tell the name from something else."""
+    """Whether a name is allowed for a batch: Dagster, the landing folder and people must be able to tell it apart."""
     is_path = "/" in name or len(quote(name, safe="", errors="replace")) > _LONGEST_NAME
     return bool(name) and name.isprintable() and not (is_hidden(name) or "..." in name or is_path)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name in the landing folder is that of no batch: hidden, or of what is still being written."""
+    """Whether a name in the landing folder is no batch: a hidden or an unfinished file."""
     return name.startswith((".", "_")) or name.endswith(UNFINISHED_SUFFIXES)
 
 
@@ -255,8 +259,10 @@ _STORES = ("storage", "local_artifact_storage", "compute_logs")
 
 
 def _holds_its_path(configuration: Mapping[str, Any]) -> bool:
-    """Whether every store lies where homes once wrote it down; a copy of such a home would write into the original's
-    history. Stores that somebody has set otherwise, such as PostgreSQL, stay as they are.
+    """Whether dagster.yaml has the absolute paths that earlier versions wrote.
+
+    A copy of such a home would write to the history of the original. Other stores, such as PostgreSQL, do not count: a
+    person has configured them.
     """
     try:
         where = configuration["storage"]["sqlite"]["base_dir"]
@@ -267,7 +273,7 @@ def _holds_its_path(configuration: Mapping[str, Any]) -> bool:
 
 
 def _present_form(stored: Any) -> Any:
-    """The configuration of an earlier version without paths, and with the launcher's present module."""
+    """A dagster.yaml of an earlier version without paths and with the present module of the run launcher."""
     if not isinstance(stored, dict):
         return stored
     content = {name: part for name, part in stored.items() if name not in _STORES or not _holds_its_path(stored)}
@@ -295,7 +301,7 @@ def _write(configuration: Path, content: Mapping[str, Any]) -> None:
 
 
 def _move_files(folder: Path, target: Path) -> None:
-    """Move the files of a folder; a log that exists there already becomes longer."""
+    """Move the files of a folder. If a log exists in the target, the moved log is appended to it."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not (target / file.name).exists():
             file.rename(target / file.name)

@@ -1,8 +1,7 @@
-"""The record of a home's promotions: one JSON file per decision, numbered, never changed; and what is served of it.
+"""The record of promotions: one numbered JSON file per decision, never changed; and which configuration is served.
 
-A decision is written down before anything is made from it. What users are shown is told by what the served model and
-the lists were made with, so a process that dies between the two hides nothing. How it is decided is
-`recommender.promotion`.
+A decision is recorded before any model is made from it. The served configuration is read from the served model and the
+lists themselves, so that the record stays right if a process dies in between. The gate is in `recommender.promotion`.
 """
 
 import json
@@ -20,7 +19,7 @@ from recsys_assets.recommender.serving.recommendations import UNKNOWN, MadeWith
 
 
 class PromotionError(RecsysError):
-    """There is no such promotion to go back to; the message says what there is."""
+    """There is no such promotion to go back to. The message lists the possible ones."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,14 @@ class Promotion:
     """One decision about a configuration.
 
     Attributes:
-        number: from 1.
-        when: ISO 8601, UTC.
-        verdict: `promoted`, `kept` (the one before stays) or `rolled back`.
-        reason: in words.
-        configuration: the one it was about.
-        contests: what it was compared with.
-        data_versions: of the tables that it was trained and scored on.
-        run_id: the Dagster run.
+        number: number of the decision, from 1.
+        when: time of the decision, ISO 8601, UTC.
+        verdict: `promoted`, `kept` (the previous configuration stays in use) or `rolled back`.
+        reason: reason in words.
+        configuration: the configuration that was judged.
+        contests: its comparisons with other configurations and baselines.
+        data_versions: data versions of the tables behind its fit and its scores.
+        run_id: id of the Dagster run.
     """
 
     number: int
@@ -49,12 +48,12 @@ class Promotion:
 
     @property
     def in_use_from_here(self) -> bool:
-        """Whether the configuration is to be used from this decision on."""
+        """Whether this decision puts its configuration into use."""
         return self.verdict != "kept"
 
 
 class Promotions:
-    """The decisions kept in one folder."""
+    """The record of decisions in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,27 +63,27 @@ class Promotions:
         return [_read(path) for path in sorted(self._folder.glob("*.json"))]
 
     def current(self) -> Promotion | None:
-        """The decision that says which configuration is to be used."""
+        """The decision that put the configuration in use into use; None if nothing was promoted yet."""
         return next((promotion for promotion in reversed(self.all()) if promotion.in_use_from_here), None)
 
     def best(self) -> Configuration | None:
-        """The best configuration that ever came into use; see `best_of`."""
+        """The best configuration that was ever in use; see `best_of`."""
         return best_of((each.verdict, each.configuration, each.contests) for each in self.all())
 
     def served(self, store: AssetStore) -> Promotion | None:
-        """The decision by which what is served came into use: `current`, but for what was broken off."""
+        """The decision behind the served model. It differs from `current` if a run was interrupted after a decision."""
         model, _ = _made_with(store)
         used = [promotion for promotion in reversed(self.all()) if promotion.in_use_from_here]
         return next((each for each in used if model in (UNKNOWN, each.configuration.name)), None)
 
     def broken_off(self, store: AssetStore) -> Promotion | None:
-        """The decision that says which configuration is to be used, if the served model or the lists are of another."""
+        """The current decision if the served model or the lists still have another configuration; else None."""
         current = self.current()
         others = {*_made_with(store)} - {UNKNOWN, current.configuration.name} if current else set()
         return current if others else None
 
     def not_served(self, store: AssetStore) -> str:
-        """Why users are not shown what the last refresh selected and scored as such; empty if they are."""
+        """Why users see lists of another configuration than the last selected one; empty if they see its lists."""
         known, served = self.all(), self.served(store)
         selected = next((each for each in reversed(known) if each.verdict != "rolled back"), None)
         if selected is None or served is None or selected.configuration == served.configuration:
@@ -101,7 +100,7 @@ class Promotions:
         )
 
     def withdrawn(self) -> set[str]:
-        """Names of the configurations that somebody rolled back from, and not to again."""
+        """Names of the configurations that a person rolled back from and did not go back to."""
         names: set[str] = set()
         in_use = None
         for promotion in self.all():
@@ -114,15 +113,16 @@ class Promotions:
         return names
 
     def earlier(self, number: int | None = None, *, broken_off: Promotion | None = None) -> Promotion:
-        """The promotion to go back to: the given one, or the last one that nobody has rolled back from.
+        """The promotion to go back to: the given one, or the last one that was not rolled back from.
 
         Args:
-            number: of the promotion.
-            broken_off: the newest decision, if nothing or not everything was made from it. If it is a rollback, it is
-                gone on with where no other promotion is named.
+            number: number of the promotion.
+            broken_off: the newest decision, if the run after it was interrupted. If it is a rollback and no number is
+                given, this rollback is continued.
 
         Raises:
-            PromotionError: there is none, or the configuration of the given one is in use or never was.
+            PromotionError: there is no earlier promotion, or the configuration of the given one is in use or was never
+                in use.
         """
         used = [promotion for promotion in self.all() if promotion.in_use_from_here]
         if not used:
@@ -149,11 +149,11 @@ class Promotions:
         raise PromotionError(f"Nothing to go back to: {asked}{there}. `recsys-assets promotions` lists them.")
 
     def add(self, configuration: Configuration, decision: Decision, **facts: Any) -> Promotion:
-        """Keep a decision.
+        """Record a decision.
 
         Args:
-            configuration: what it was about.
-            decision: the verdict.
+            configuration: the configuration that was judged.
+            decision: verdict and reason.
             facts: further fields of `Promotion`.
         """
         known = self.all()
@@ -183,7 +183,7 @@ def _made_with(store: AssetStore) -> tuple[str, str]:
 def _read(path: Path) -> Promotion:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        # Records of before 0.4 repeat what evaluation_scores said.
+        # Records of versions before 0.4 have this extra field.
         content.pop("scores", None)
         content["configuration"] = Configuration.from_dict(content["configuration"])
         content["contests"] = tuple(Comparison(**contest) for contest in content["contests"])

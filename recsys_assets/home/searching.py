@@ -1,8 +1,8 @@
-"""Whether anything in a home still names a forgotten user: a search of every file, whatever it is packed in.
+"""Searches every file of a home for forgotten users, including packed and compressed files.
 
-Tables are searched by their columns of user ids. Everything else is searched for the id as a whole word, unless the id
-is too short to be told from other numbers and words: then what could hold it has to be newer than the list of forgotten
-users. docs/how-to/erase-a-user.md gives the reasons. What is done about it belongs to `erase`.
+Tables are searched by their columns of user ids. Everything else is searched for the id as a whole word. An id that is
+too short to be told from other numbers and words is searched in columns of user ids only; other files that could hold
+it must then be newer than the exclusion list. docs/how-to/erase-a-user.md gives the reasons. Erasing is in `erase`.
 """
 
 import bz2
@@ -29,12 +29,12 @@ import polars as pl
 
 from recsys_assets.home.layout import Home
 
-# Shorter ones are parts of dates, counts and sizes (numbers) or common words, which are in any log and any page.
+# Shorter numbers are parts of dates, counts and sizes; shorter words are common words. Every log and page has them.
 _SHORTEST_NUMBER, _SHORTEST_WORD = 8, 4
 _USER_ID = "user_id"
 _CHUNK = 1 << 24
 _ROWS = 1000
-# A joiner counts as part of a word only between letters: anna is not named by anna-maria, and is by "anna.".
+# A joiner (- . @ +) is part of a word only between letters: `anna-maria` does not name anna, but "anna." does.
 _BEFORE, _AFTER = rb"(?<![\w])(?<![\w][-.@+])", rb"(?![\w]|[-.@+][\w])"
 _NEIGHBOURS = 2
 _PARQUET, _ZIP, _GZIP, _BZIP, _XZ = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
@@ -57,23 +57,23 @@ _DAMAGED = (
 
 
 class SealedError(ValueError):
-    """A file cannot be looked into."""
+    """The content of a file cannot be searched."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A file that names a forgotten user, or of which that cannot be told, and which it is, in words."""
+    """A file that names a forgotten user, or that cannot be searched; `what` says which in words."""
 
     path: Path
     what: str
 
 
 class ByteSearch:
-    """A search for some ids.
+    """A search for user ids.
 
     Args:
-        ids: looked for in columns of user ids.
-        words: those of them that are looked for everywhere else.
+        ids: all ids to search; each is searched in columns of user ids.
+        words: the ids that are also searched everywhere else, as words.
     """
 
     def __init__(self, ids: Collection[str], words: Iterable[str]) -> None:
@@ -81,7 +81,7 @@ class ByteSearch:
 
     @cached_property
     def _spellings(self) -> list[bytes]:
-        """The words as bytes in files: in the usual encodings, and as JSON, HTML and names of folders write them."""
+        """The words as bytes: in common encodings, and as written in JSON, in HTML and in folder names."""
         texts = {
             text
             for word in self._words
@@ -96,26 +96,26 @@ class ByteSearch:
         return re.compile(_BEFORE + b"(?:" + b"|".join(map(re.escape, self._spellings)) + b")" + _AFTER)
 
     def file(self, path: Path, named: Path) -> str | None:
-        """What is to be said of a file, and of its name; None where it names nobody."""
+        """Why a file is a hit, by its name or its content; None if it names no forgotten user."""
         names = "\n".join(name for part in named.parts for name in (part, Path(part).stem))
         try:
             with path.open("rb") as stream:
                 is_named = self.names_one(os.fsencode(names)) or self._stream(stream, path)
         except FileNotFoundError:
-            # A log or a lock of a process that has just ended.
+            # The file was a log or a lock of a process that has just ended.
             return None
         except _DAMAGED as error:
             return f"cannot be searched ({error})"
         return "names a forgotten user" if is_named else None
 
     def names_one(self, content: bytes) -> bool:
-        """Whether one of the words stands in some bytes."""
+        """Whether bytes contain one of the words."""
         return any(True for _ in self._matches(content))
 
     def _matches(self, content: bytes) -> Iterator[re.Match[bytes]]:
         if not self._words:
             return
-        # Looks for all spellings at once, however many there are; the pattern, tried in turn, would take minutes.
+        # This filter searches for all spellings at once. The pattern alone would try them in turn and take minutes.
         text = pl.Series([content.decode("latin-1")])
         if text.str.contains_any([spelling.decode("latin-1") for spelling in self._spellings]).item():
             yield from self._pattern.finditer(content)
@@ -137,7 +137,7 @@ class ByteSearch:
         if head.startswith(_XZ):
             return self._stream(lzma.LZMAFile(stream))
         if head.startswith(_NUMPY) and _dtype(stream).kind in _NUMBERS:
-            # Arrays of numbers are indexed by the inner numbers of users, never by their ids.
+            # Arrays of numbers are indexed by dense ids and never contain user ids of the source.
             return False
         if head.startswith(_SQLITE) and path and self._database(path):
             return True
@@ -145,14 +145,14 @@ class ByteSearch:
         return self._bytes(stream)
 
     def _bytes(self, stream: IO[bytes]) -> bool:
-        """Whether one of the words stands in a stream, which is read in blocks that overlap."""
+        """Whether a stream contains one of the words. The stream is read in overlapping blocks."""
         if not self._words:
             return False
         overlap = 2 * _NEIGHBOURS + max(map(len, self._spellings))
         block, is_first = stream.read(_CHUNK), True
         while block:
             following = stream.read(_CHUNK)
-            # At the edge of a block the neighbours of a word are not there; it is found again in the next one.
+            # A word at the edge of a block lacks its neighbours. The next block contains it with its neighbours.
             low, high = 0 if is_first else _NEIGHBOURS, len(block) - (_NEIGHBOURS if following else 0)
             if any(low <= match.start() and match.end() <= high for match in self._matches(block)):
                 return True
@@ -171,7 +171,7 @@ class ByteSearch:
         return False
 
     def _table(self, rows: pl.LazyFrame) -> bool:
-        """Whether a table names one: in its column of ids exactly, in other columns of text as a word."""
+        """Whether a table names a forgotten user: as a value of its id column, or as a word of another text column."""
         schema = rows.collect_schema()
         if _USER_ID in schema:
             is_one = pl.col(_USER_ID).cast(pl.String).is_in(self._ids)
@@ -191,7 +191,10 @@ class ByteSearch:
         return False
 
     def _database(self, path: Path) -> bool:
-        """Whether a value in a SQLite database names one: in the file, a long text is in pieces, or compressed."""
+        """Whether a value in a SQLite database contains one of the words.
+
+        A search of the file alone would miss long texts, which SQLite stores in pieces, and compressed values.
+        """
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
@@ -213,12 +216,12 @@ def _dtype(stream: IO[bytes]) -> np.dtype[Any]:
 
 
 def is_distinctive(user_id: str) -> bool:
-    """Whether an id as a word in some file can only mean the user."""
+    """Whether an id is so long that, as a word in any file, it can only mean the user."""
     return len(user_id) >= (_SHORTEST_NUMBER if user_id.isdigit() else _SHORTEST_WORD)
 
 
 def catalogue_words(tables: Collection[pl.LazyFrame]) -> set[str]:
-    """All words in the text of tables, but for their ids of users: ids that are among them mean other things, too."""
+    """All words in the text columns of tables, except user ids. A user id among these words is ambiguous."""
     words = set[str]()
     for rows in tables:
         for name, dtype in rows.collect_schema().items():
@@ -231,7 +234,7 @@ def catalogue_words(tables: Collection[pl.LazyFrame]) -> set[str]:
 
 
 def files_of(home: Home) -> Iterator[Path]:
-    """Every file of a home, but the list of forgotten users. Links are not followed, except for landing/ itself."""
+    """Every file of a home except the exclusion list. Links are not followed, except for `landing/` itself."""
     roots = [home.path, *([home.landing.resolve()] if home.landing.is_symlink() else [])]
     for root in roots:
         for folder, _, names in os.walk(root):
@@ -242,7 +245,7 @@ def files_of(home: Home) -> Iterator[Path]:
 
 
 def _unpacked(value: object) -> bytes:
-    """A value of a database as bytes; Dagster compresses some."""
+    """A value of a database as bytes. Values that Dagster has compressed are unpacked, too."""
     if not isinstance(value, bytes):
         return str(value).encode("utf-8", "surrogatepass")
     try:

@@ -1,4 +1,7 @@
-"""Whether a home is being served, where and by which process; told from a lock, which no dead process holds."""
+"""Whether a home is served, at which address and by which PID.
+
+A lock tells whether the home is served, because a dead process holds no lock. Starting the services is in `cli.serve`.
+"""
 
 import os
 
@@ -8,15 +11,17 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import write_atomically
 
-# What a killed `serve` has left needs a second or two to end.
+# The services of a killed `serve` need a second or two to end.
 _LAST_SECONDS = 5
 
 
 def keep_others_out(home: Home) -> FileLock:
-    """A lock that must be kept: filelock gives back what nobody refers to.
+    """Acquire the lock of `serve`. Two daemons would request every run twice.
+
+    The caller must keep a reference, because filelock releases a lock that is garbage collected.
 
     Raises:
-        RecsysError: the home is served already: two daemons would ask for everything twice.
+        RecsysError: the home is served already; the message names address and PID.
     """
     lock = _lock(home)
     try:
@@ -30,12 +35,12 @@ def keep_others_out(home: Home) -> FileLock:
 
 
 def record(home: Home, address: str) -> None:
-    """Write down that this process serves the home, at an address such as http://127.0.0.1:3000."""
+    """Record the address (such as http://127.0.0.1:3000) and the PID of this process, which serves the home."""
     write_atomically(home.served_at, f"{address}\n{os.getpid()}\n".encode())
 
 
 def served_at(home: Home) -> str | None:
-    """The address of the UI of a home that is being served; None where it is not."""
+    """The address of the UI if the home is served; else None."""
     lock = _lock(home)
     try:
         lock.acquire(timeout=0)
@@ -50,9 +55,9 @@ def _lock(home: Home) -> FileLock:
 
 
 def _recorded(home: Home) -> tuple[str | None, int | None]:
-    """The address and the process that the last `serve` has recorded."""
+    """The address and the PID that the last `serve` recorded."""
     if not home.served_at.exists():
         return None, None
     address, *pid = home.served_at.read_text().split()
-    # Earlier versions recorded no process.
+    # Earlier versions recorded no PID.
     return address, int(pid[0]) if pid else None

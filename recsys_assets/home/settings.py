@@ -1,8 +1,9 @@
-"""Every knob a user can turn, with its default, its meaning and where it may be set.
+"""All settings of a home, with default, meaning and allowed values.
 
-Built-in defaults, then `studied.toml` of the home, which the study writes, then `settings.toml`, then environment
-variables (RECSYS_ALS__RANK=20), then the run configuration of a launch (`resources: settings: config: als: rank: 20`).
-Fields bear the names of the `recommender` functions' parameters that they go to.
+Later sources take precedence over earlier ones: built-in defaults, `studied.toml` of the home (written by the study),
+`settings.toml`, environment variables (RECSYS_ALS__RANK=20), run config of a launch (`resources: settings: config: als:
+rank: 20`). A field has the name of the `recommender` parameter that it sets. The docstring of a section appears in
+`settings.toml` as one comment line and in the UI, so it has one line.
 """
 
 import math
@@ -40,18 +41,23 @@ _CRON_FIELDS = 5
 
 
 class SettingsError(RecsysError):
-    """A setting cannot be used; the message names where it stands and what is allowed."""
+    """A setting cannot be used. The message names its source and the allowed values."""
 
 
 class Section(BaseModel):
-    """A table of settings.toml. Unknown names are refused, so that a typing error does not pass for a setting."""
+    """A table of settings.toml. Unknown names are refused, because a misspelt setting would have no effect."""
 
-    # Numbers become text where both are allowed ("0.8", 0.8, "auto"): Dagster's run configuration has no such unions.
+    # Fields that allow numbers and text ("0.8", 0.8, "auto") hold text, because Dagster's config has no such unions.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 def _checked(low: float, *, above: bool = False) -> AfterValidator:
-    """For text that is `auto`, a multiple of it, or a number not below `low`; with `above`, not `low` itself either."""
+    """A validator of text that is `auto`, a multiple of `auto`, or a number.
+
+    Args:
+        low: the lowest allowed number.
+        above: whether `low` itself is refused.
+    """
 
     def checked(text: str) -> str:
         number, lowest = resolved(text, 1.0), min(low, 0) if AUTO in text else low
@@ -69,14 +75,14 @@ _Count = Annotated[str, _checked(1)]
 
 
 class SampleSettings(Section):
-    """For development: only some of the users. Every score then says so."""
+    """A sample of the users, for development. Every score is then marked with the share."""
 
     share: float = Field(1.0, gt=0, le=1, description="Share of the users that is kept, by a hash; 1 keeps all.")
     seed: int = Field(0, ge=0, description="Seed of the hash: another one keeps other users.")
 
 
 class DataSettings(Section):
-    """What may come in, and how it is written."""
+    """Input: how landed files are read, and which batches are refused."""
 
     columns: dict[str, str] = Field(
         default_factory=dict,
@@ -102,7 +108,7 @@ class DataSettings(Section):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """The parameters of `recommender.ingest.sources.read_source` that are settings."""
+        """The settings that are parameters of `recommender.ingest.sources.read_source`."""
         return {
             "columns": self.columns,
             "delimiter": self.delimiter or None,
@@ -121,7 +127,7 @@ def _is_fraction(text: str) -> bool:
 
 
 class SplittingSettings(Section):
-    """Who saw what."""
+    """Training rows and test rows: the cut in time (case study A) and the partition of users (case study B)."""
 
     cut: str = Field(
         "auto",
@@ -140,14 +146,14 @@ class SplittingSettings(Section):
 
     @property
     def parsed_cut(self) -> int | float | Literal["auto"]:
-        """The cut as the type that `recommender.splitting` takes."""
+        """The cut as `recommender.data.splitting` takes it: a number of ratings, a fraction or `auto`."""
         if self.cut == "auto":
             return "auto"
         return int(self.cut) if self.cut.isdecimal() else float(self.cut)
 
 
 class ClusterSettings(Section):
-    """K-means on the users' attributes."""
+    """K-means clusters of users by attributes."""
 
     k: int = Field(5, ge=1, description="Number of clusters; 5 as in case study A.")
     k_max: int = Field(30, ge=2, description="The sweep shows SSE for 1 to this K, the silhouette for 2 to one less.")
@@ -162,7 +168,7 @@ class ClusterSettings(Section):
 
 
 class ColdStartSettings(Section):
-    """Case study A's fill for users without a training rating."""
+    """Case study A's fill: predicted ratings for users without a training rating."""
 
     fill_size: str = Field(
         "median",
@@ -179,7 +185,7 @@ class ColdStartSettings(Section):
 
 
 class ALSSettings(Section):
-    """Explicit ALS, case study A's model: scored for comparison; recommendations do not use it."""
+    """Explicit ALS, case study A's model. It is scored for comparison; recommendations do not use it."""
 
     rank: int = Field(10, ge=1, description="Number of factors.")
     reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
@@ -189,21 +195,21 @@ class ALSSettings(Section):
 
 
 class UserItemBiasSettings(Section):
-    """User and movie bias."""
+    """Rating model: global mean, user bias and movie bias."""
 
     user_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each user's own.")
     movie_shrinkage: float = Field(5.0, ge=0, description="The same for movies.")
 
 
 class ClusterMeanSettings(Section):
-    """Mean rating per cluster and movie."""
+    """Rating model: mean rating per cluster of users and movie."""
 
     shrinkage: float = Field(50.0, ge=0, description="Ratings at the movie's mean added to each cluster's own.")
     item_shrinkage: float = Field(10.0, ge=0, description="Ratings at the global mean added to each movie's own.")
 
 
 class FactorsSettings(Section):
-    """Matrix factorisation with attributes as prior."""
+    """Rating model: matrix factorisation with attributes of users and movies as prior."""
 
     rank: int = Field(24, ge=1, description="Number of factors beside the bias.")
     max_iter: int = Field(12, ge=1, description="Iterations.")
@@ -215,7 +221,7 @@ class FactorsSettings(Section):
 
 
 class ProfileFactorsSettings(FactorsSettings):
-    """The same with what users have rated beside their attributes."""
+    """Rating model: matrix factorisation with attributes and with the movies that a user has rated as prior."""
 
     rank: int = Field(40, ge=1, description="Number of factors beside the bias.")
     n_profile: int = Field(
@@ -225,13 +231,13 @@ class ProfileFactorsSettings(FactorsSettings):
 
 
 class AttributeEffectsSettings(Section):
-    """What attributes say of each movie beside the factors."""
+    """Rating model: effects of user attributes on each movie, beyond the factors."""
 
     reg: float = Field(300.0, ge=0, description="Regularisation of the effects of attributes, in ratings.")
 
 
 class StackHoldoutSettings(Section):
-    """The training ratings that the stack of rating models learns from."""
+    """The held-out training ratings that the stack of rating models is fitted on."""
 
     folds: Literal["time", "random"] = Field(
         "time", description="Which of them are hidden from the models, as what is predicted: the latest or random ones."
@@ -240,7 +246,7 @@ class StackHoldoutSettings(Section):
 
 
 class StackSettings(Section):
-    """How rating models are put together."""
+    """The stack: a linear model of the predictions of all rating models."""
 
     reg: float = Field(30_000.0, ge=0, description="Regularisation of the weights of the scaled features, in ratings.")
     level_share: float = Field(
@@ -252,7 +258,7 @@ class StackSettings(Section):
 
 
 class RankingSettings(Section):
-    """ALS with implicit preferences: scored, and a part of the blend where `blend.ease_weight` is below 1."""
+    """Implicit ALS for top N. It is scored, and part of the blend if `blend.ease_weight` is below 1."""
 
     rank: int = Field(32, ge=1, description="Number of factors.")
     reg_param: float = Field(0.1, ge=0, description="Regularisation.")
@@ -283,7 +289,7 @@ class EASESettings(Section):
 
 
 class LikingSettings(Section):
-    """What users like by their attributes: what new users are shown."""
+    """Liking: predicts from attributes alone which movies a user likes. New users get its lists."""
 
     reg: _NotNegative = Field(
         "auto",
@@ -296,20 +302,20 @@ class LikingSettings(Section):
 
 
 class RecentPopularitySettings(Section):
-    """What was liked lately: a baseline for lists."""
+    """Recent popularity: a baseline for lists that counts later ratings more."""
 
     half_life: float = Field(0.1, gt=0, description="Share of the ratings after which one counts half as much.")
 
 
 class ItemKNNSettings(Section):
-    """Item-based nearest neighbours: a baseline for lists."""
+    """Item-based nearest neighbours by cosine similarity: a baseline for lists."""
 
     neighbours: int = Field(500, ge=1, description="The most similar movies that each movie is scored by.")
     shrinkage: float = Field(10.0, ge=0, description="Held against movies that few users liked.")
 
 
 class BlendSettings(Section):
-    """The blend of EASE, implicit ALS and the liking by attributes."""
+    """The blend of EASE, implicit ALS and liking."""
 
     ease_weight: float = Field(1.0, ge=0, le=1, description="Share of EASE beside implicit ALS.")
     prior_ratings: _NotNegative = Field(
@@ -324,7 +330,7 @@ class NextRankingSettings(RankingSettings):
 
 
 class NextEASESettings(EASESettings):
-    """EASE for the next movie (case study B): to have rated a movie counts for it, however low."""
+    """EASE for the next movie (case study B). Every rating counts as a preference, even a low one."""
 
     reg: _Positive = Field(
         "auto * 3.2",
@@ -336,7 +342,7 @@ class NextEASESettings(EASESettings):
 
 
 class TransitionSettings(Section):
-    """What is rated soon after what (case study B)."""
+    """Transitions: which movies are rated soon after another movie (case study B)."""
 
     window: int = Field(10, ge=1, description="How many ratings later still count.")
     decay: float = Field(0.9, gt=0, le=1, description="Weight of one step further.")
@@ -347,7 +353,7 @@ class TransitionSettings(Section):
 
 
 class SessionSettings(Section):
-    """The next movie within a session and at the start of a new one (case study B)."""
+    """Sessions: the next movie within a session and at the start of a session (case study B)."""
 
     pause: float = Field(3_600.0, gt=0, description="Seconds between two ratings from which a new session starts.")
     first: int = Field(5, ge=1, description="How many ratings of a session count as its start.")
@@ -357,7 +363,7 @@ class SessionSettings(Section):
 
 
 class ItemNeighboursSettings(Section):
-    """Ratings by how the user rated similar movies (case study B)."""
+    """Item neighbours: predicts a rating from the user's ratings of similar movies (case study B)."""
 
     movie_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each movie's own.")
     user_shrinkage: float = Field(5.0, ge=0, description="The same for users.")
@@ -368,29 +374,29 @@ class ItemNeighboursSettings(Section):
 
 
 class RatingNeighboursSettings(ItemNeighboursSettings):
-    """Ratings after the cut in time, by the user's own ratings of similar movies: a part of the stack."""
+    """Rating model: item neighbours on the training ratings of case study A; part of the stack."""
 
 
 class SegmentResidualSettings(Section):
-    """Residuals per segment and movie (case study B)."""
+    """Mean residual of the ratings per segment and movie (case study B)."""
 
     shrinkage: float = Field(20.0, ge=0, description="Ratings without a residual added to each pair's own.")
 
 
 class ResponseStackSettings(Section):
-    """The stack that predicts the latest rating (case study B)."""
+    """The stack of the models of the latest rating (case study B)."""
 
     reg: float = Field(30.0, ge=0, description="Regularisation of the standardised features.")
 
 
 class ItemMeanSettings(Section):
-    """The baseline and fallback."""
+    """Item mean: the baseline for ratings, and the fallback of other rating models."""
 
     shrinkage: float = Field(10.0, ge=0, description="Ratings of the global mean added to each movie's own.")
 
 
 class SegmentSettings(Section):
-    """LDA on the users' histories."""
+    """Segments: LDA on the users' histories (case study B)."""
 
     n_segments: int = Field(20, ge=2, description="Number of segments; 20 as in case study B.")
     passes: int = Field(3, ge=1, description="Passes over the histories.")
@@ -404,7 +410,7 @@ class SegmentSettings(Section):
 
 
 class EvaluationSettings(Section):
-    """How scores are computed."""
+    """Scores: the models shown as `selected`, bootstrap and ties."""
 
     selected_rating_model: str = Field("stack", description="The model shown as 'selected' for ratings.")
     selected_ranking_model: str = Field(
@@ -426,7 +432,7 @@ class EvaluationSettings(Section):
     )
     @classmethod
     def _model_is_known(cls, model: str, info: ValidationInfo) -> str:
-        # Here, because most commands of the command line never load the models.
+        # Imported here, because most commands never need the models and would start more slowly.
         from recsys_assets.recommender.registry.fitting import entry
         from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS
 
@@ -436,7 +442,7 @@ class EvaluationSettings(Section):
 
 
 class StudySettings(Section):
-    """What `recsys-assets study` tries before it chooses settings and models by validation."""
+    """Searches of `recsys-assets study`, which chooses settings and models on validation splits."""
 
     budget: int = Field(
         4,
@@ -455,7 +461,7 @@ class StudySettings(Section):
     @field_validator("searches")
     @classmethod
     def _searches_are_known(cls, searches: list[str]) -> list[str]:
-        # Here, because most commands of the command line never load the study.
+        # Imported here, because most commands never need the study and would start more slowly.
         from recsys_assets.recommender.tuning.searches import SEARCHES
 
         known = [search.name for search in SEARCHES]
@@ -466,13 +472,13 @@ class StudySettings(Section):
 
 
 class ServingSettings(Section):
-    """What users get."""
+    """The lists that users get."""
 
     n: int = Field(10, ge=1, description="Recommendations per user.")
 
 
 class SparkSettings(Section):
-    """The Spark session, which starts at first use."""
+    """The Spark session. It starts when a step first needs it."""
 
     master: str = Field("local[*]", description="Spark master; 'spark://host:7077' for a cluster.")
     driver_memory: str = Field("4g", description="Memory of the driver, which is all of Spark on one machine.")
@@ -481,7 +487,7 @@ class SparkSettings(Section):
 
 
 class RunSettings(Section):
-    """How runs execute."""
+    """Execution of runs."""
 
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process",
@@ -491,7 +497,7 @@ class RunSettings(Section):
 
 
 class CheckSettings(Section):
-    """How far tables may be from the last good ones. To accept a change that is meant, raise the limit for one run."""
+    """Limits for changes of tables against the last good ones. To accept a change, raise its limit for one run."""
 
     max_row_drop: float = Field(
         0.5, ge=0, le=1, description="Share of the rows of users, movies or ratings that may be lost; more is an error."
@@ -509,7 +515,7 @@ class CheckSettings(Section):
 
 
 class AutomationSettings(Section):
-    """What runs by itself while `recsys-assets serve` is up. A change counts after the next start."""
+    """Automation while `recsys-assets serve` runs. A changed setting takes effect at the next start."""
 
     sensors: bool = Field(True, description="Watch landing/ for new data, and refresh when the ratings have changed.")
     schedule: bool = Field(True, description="Refresh at the times of `cron`.")
@@ -521,7 +527,7 @@ class AutomationSettings(Section):
     @field_validator("cron")
     @classmethod
     def _cron_is_one(cls, cron: str) -> str:
-        # Dagster's own check would load Dagster, which most commands never do.
+        # Dagster's own check would import Dagster, which most commands never need.
         try:
             CronSim(cron, datetime.now())
         except CronSimError:
@@ -541,17 +547,17 @@ class AutomationSettings(Section):
 
 
 class HistorySettings(Section):
-    """How long finished runs and their logs are kept. What assets and checks rest on stays whatever is set here."""
+    """How long finished runs and their logs are kept. Records that assets and checks need are always kept."""
 
     keep_days: float = Field(30, ge=0, description="Days after which a finished run is deleted.")
     keep_runs: int = Field(50, ge=1, description="Finished runs that are kept at most, the newest ones.")
 
 
 class _Environment(EnvSettingsSource):
-    """The RECSYS_ variables."""
+    """The RECSYS_ environment variables as a source of settings."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """The list or table; text that is no JSON stays what it is, and is refused with its place when all is read."""
+        """A list or table from JSON. Other text is returned as it is, so that validation names the variable later."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError:
@@ -569,7 +575,7 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    # Where settings are read from, the first before the others; none by themselves, for tests and other homes.
+    # Settings files; the first one takes precedence. Empty here: `load` sets the files of one home.
     files: ClassVar[tuple[Path, ...]] = ()
 
     engine: Literal["polars", "spark"] = Field(
@@ -621,9 +627,10 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is passed in beats the environment, which beats the user's file, which beats what the study chose."""
+        """The sources in order of precedence: arguments, environment, `settings.toml`, `studied.toml`."""
         del env_settings, dotenv_settings, file_secret_settings
-        # One source per file: of several files in one source, the first would lose its whole section to the second.
+        # Each file is a source of its own: within one source, a section of one file would replace the whole section
+        # of another.
         files = (InitSettingsSource(settings_cls, read_toml(path)) for path in cls.files)
         return init_settings, _Environment(settings_cls), *files
 
@@ -654,15 +661,15 @@ class Settings(BaseSettings):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """What a file of settings says; nothing where there is none.
+    """The content of a settings file; empty if the file does not exist.
 
     Raises:
-        SettingsError: it is no UTF-8 or no TOML; the message names the line.
+        SettingsError: the file is not UTF-8 or not TOML; the message names the line.
     """
     if not path.exists():
         return {}
     try:
-        # Some editors begin UTF-8 with a mark, which TOML does not know.
+        # Some editors write a byte order mark, which TOML does not allow.
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -672,9 +679,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _check_sections_of_variables() -> None:
-    """Refuse variables of a section that does not exist: nobody would read them.
+    """Refuse environment variables of an unknown section, because they would have no effect.
 
-    Names without a section are not refused: they need not be settings, as RECSYS_HOME is none.
+    A variable without a section, such as RECSYS_HOME, need not be a setting and is not refused.
+
+    Raises:
+        SettingsError: a variable names an unknown section.
     """
     sections = [name for name, field in Settings.model_fields.items() if isinstance(field.default, Section)]
     for variable in os.environ:
@@ -686,7 +696,7 @@ def _check_sections_of_variables() -> None:
 
 
 def _told(fault: "ErrorDetails") -> str:
-    """A fault with its place: the variable if there is one, else the name in the files."""
+    """A fault with its source: the environment variable if it is set, else the name in the files."""
     variable = "RECSYS_" + "__".join(part for part in fault["loc"] if isinstance(part, str)).upper()
     given = next((name for name in os.environ if name.upper() == variable), None)
     place = given or ".".join(map(str, fault["loc"]))
@@ -696,7 +706,7 @@ def _told(fault: "ErrorDetails") -> str:
 
 
 def template() -> str:
-    """A settings.toml with every setting at its default, commented out, with its meaning."""
+    """A settings.toml with every setting: its meaning and, commented out, its default."""
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of this home. Take a # away to change a default."))
     document.add(tomlkit.comment("The environment goes before this file: RECSYS_ALS__RANK=20."))
@@ -714,7 +724,7 @@ def template() -> str:
 
 
 def _section(name: str, section: Section) -> str:
-    """A table of the file, the tables inside it after its own settings."""
+    """A table of settings.toml. Inner tables come after its own settings, as TOML requires."""
     values = {key: (getattr(section, key), knob) for key, knob in type(section).model_fields.items()}
     own = [
         _commented(key, value, knob.description)

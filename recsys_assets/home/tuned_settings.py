@@ -1,6 +1,6 @@
-"""What a study leaves in a home: the tables that people read, and `studied.toml`, the settings that it chose.
+"""Results of a study in a home: `studied.toml` with the tuned settings, and the tables for the report.
 
-The file is written here and read by `settings`.
+This module writes `studied.toml`; `settings` reads it. The study itself is in `recommender.tuning`.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ Your own settings.toml goes before this file. Delete it to go back to the built-
 
 
 def study_tables(store: AssetStore) -> StudyTables | None:
-    """The tables of the last study, of all protocols that were studied; None where there was no study."""
+    """The tables of the last study for all studied protocols; None if there was no study."""
 
     def of_all(asset: str) -> pl.DataFrame:
         parts = [to_polars(scan(store.current([asset], part))) for part in store.batches([asset])]
@@ -35,10 +35,10 @@ def study_tables(store: AssetStore) -> StudyTables | None:
 
 
 def studied_knobs(home: Home) -> dict[str, Any]:
-    """What the file says, by knob (`als.rank`); nothing where there is none.
+    """The settings in `studied.toml` by dotted name (`als.rank`); empty if there is no file.
 
     Raises:
-        SettingsError: somebody has changed it into what no study writes.
+        SettingsError: a setting in the file is in no section; a study never writes that.
     """
     sections = read_toml(home.studied_file)
     for name, knobs in sections.items():
@@ -48,10 +48,14 @@ def studied_knobs(home: Home) -> dict[str, Any]:
 
 
 def write_studied(home: Home, knobs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Write these knobs; those that the file has beside them stay.
+    """Write settings to `studied.toml`. Other settings in the file stay.
+
+    Args:
+        home: the home with the file.
+        knobs: values by dotted name, such as `als.rank`.
 
     Returns:
-        What changed, by knob: before (None: the built-in default) and now.
+        Old value (None: the built-in default) and new value of each changed setting, by dotted name.
     """
     before = studied_knobs(home)
     now = dict(sorted({**before, **knobs}.items()))
@@ -68,6 +72,6 @@ def write_studied(home: Home, knobs: Mapping[str, Any]) -> dict[str, tuple[Any, 
 
 
 def overruled(knobs: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The knobs that these settings have at another value: the user's own settings go before those of a study."""
+    """The tuned settings that the user's own settings override, with the user's values."""
     present = {knob: getattr(getattr(settings, knob.split(".")[0]), knob.split(".")[1]) for knob in knobs}
     return {knob: present[knob] for knob, value in knobs.items() if present[knob] != value}

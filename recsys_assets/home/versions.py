@@ -1,7 +1,8 @@
-"""How assets lie on disk: a folder of versions per asset, or per asset and batch, and a pointer to the present one.
+"""Stored versions of assets: one folder of versions per asset (or per asset and batch), and a link `current`.
 
-A write makes a new version beside the old ones and then switches the pointer in one step, so a reader never sees half
-an asset and keeps the version it began with. Knows nothing of Dagster: an asset is the path of its key.
+A write makes a new version beside the old ones and then switches the link by an atomic rename. A reader therefore never
+sees half an asset, and keeps the version that it started with. This module does not know Dagster: an asset is the path
+of its key. The IO manager is in `orchestration.io_managers`.
 """
 
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 TABLE_FILE = "table.parquet"
 STATE_FOLDER = "state"
-# As Spark does by itself. Zstandard would save a third of the bytes and cost twice the time of writing.
+# Spark's default. Zstandard would save a third of the bytes and take twice the time to write.
 _COMPRESSION = "snappy"
 _VERSIONS_KEPT = 3
 _STAMP = "%Y%m%dT%H%M%S%f"
@@ -33,21 +34,21 @@ _STAMP = "%Y%m%dT%H%M%S%f"
 
 @runtime_checkable
 class Model(Protocol):
-    """Anything that stores itself in a folder."""
+    """A model that saves itself to a folder and loads itself from it."""
 
     def save(self, folder: Path) -> None:
-        """Write into an existing, empty folder."""
+        """Write the model to an existing, empty folder."""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
+        """Load a model that `save` wrote."""
 
 
 @dataclass(frozen=True)
 class TableWithState:
-    """A table, and beside it in the same version what the next version is computed from.
+    """A table and a state that the next version is computed from, stored in the same version.
 
-    Who needs the asset as an input gets the table; the state lies in the version's `STATE_FOLDER`.
+    Other assets get the table as input. The state is in the version's folder `STATE_FOLDER`.
     """
 
     table: nw.LazyFrame
@@ -55,11 +56,11 @@ class TableWithState:
 
 
 class AssetMissingError(RecsysError):
-    """An asset is needed that has never been materialized."""
+    """A required asset has never been materialized."""
 
 
 class AssetDamagedError(RecsysError):
-    """A stored asset cannot be read: something outside has cut it off or changed it."""
+    """A stored asset cannot be read, because something outside the pipeline has truncated or changed it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(
@@ -69,21 +70,21 @@ class AssetDamagedError(RecsysError):
 
 
 class AssetStore:
-    """The folders below a home's `assets/`: where versions lie, how they are switched, read and pruned."""
+    """The folder `assets/` of a home: finds, creates, switches and prunes versions of assets."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def folder(self, asset: Sequence[str], partition: str | None = None) -> Path:
-        """Where the versions of an asset, or of one batch of it, lie."""
+        """The folder with the versions of an asset or of one of its partitions."""
         folder = self.root.joinpath(*asset)
         return folder if partition is None else folder / "batches" / _quoted(partition)
 
     def current(self, asset: Sequence[str], partition: str | None = None) -> Path:
-        """The present version. Resolved, so that who holds it keeps it when a newer one comes.
+        """The present version, with the link resolved, so that a reader keeps it when a newer version is stored.
 
         Raises:
-            AssetMissingError: there is none.
+            AssetMissingError: the asset has not been materialized.
         """
         pointer = self.folder(asset, partition) / "current"
         if not pointer.exists():
@@ -96,26 +97,26 @@ class AssetStore:
         return pointer.resolve()
 
     def has(self, asset: Sequence[str], partition: str | None = None) -> bool:
-        """Whether there is a present version."""
+        """Whether the asset, or the partition, has a present version."""
         return (self.folder(asset, partition) / "current").exists()
 
     def batches(self, asset: Sequence[str]) -> list[str]:
-        """The batches of which a partitioned asset has a present version, by name."""
+        """The partitions of an asset that have a present version, ordered by name."""
         return sorted(unquote(pointer.parent.name) for pointer in self.folder(asset).glob("batches/*/current"))
 
     def new_version(
         self, asset: Sequence[str], partition: str | None, run_id: str, after: datetime | None = None
     ) -> Path:
-        """An empty folder to write the next version into; nobody reads it before `switch`.
+        """Create an empty folder for the next version. No reader sees it before `switch`.
 
         Args:
-            asset: the path of its key.
-            partition: the batch, of an asset that has batches.
-            run_id: of the run that writes it.
-            after: its time must be later than this one.
+            asset: path of the asset's key.
+            partition: partition of a partitioned asset.
+            run_id: id of the run that writes the version.
+            after: the time of the version must be later than this time.
         """
         versions = self.folder(asset, partition) / "versions"
-        # Versions are pruned by name: where the clock was set back, the newest must not look like the oldest.
+        # Versions are pruned by name. If the clock was set back, the newest version would look like the oldest.
         earlier = [*map(written, versions.iterdir())] if versions.is_dir() else []
         earlier += [after] if after else []
         now = max([datetime.now(UTC), *(time + timedelta(microseconds=1) for time in earlier)])
@@ -124,7 +125,7 @@ class AssetStore:
         return version
 
     def switch(self, version: Path) -> None:
-        """Make a written version the present one, in one step, and remove all but the newest few."""
+        """Make a written version the present one by an atomic rename, and delete all but the newest 3 versions."""
         folder = version.parent.parent
         pointer = folder / f".current-{version.name}"
         pointer.symlink_to(version.relative_to(folder))
@@ -133,13 +134,13 @@ class AssetStore:
             shutil.rmtree(old, ignore_errors=True)
 
     def remove(self, asset: Sequence[str], partition: str) -> None:
-        """Delete all versions of one batch of an asset, first of all the pointer: nobody ever sees half of them."""
+        """Delete all versions of one partition of an asset. The link goes first, so no reader sees half a version."""
         folder = self.folder(asset, partition)
         (folder / "current").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def folders(self) -> Iterator[Path]:
-        """Every folder of an asset, or of a batch of one, that has versions; a batch may be called `versions`, too."""
+        """Every folder of an asset or of a partition that has versions. A batch may be named `versions`, too."""
         pending = [self.root]
         while pending:
             folder = pending.pop()
@@ -152,7 +153,7 @@ class AssetStore:
                     pending.append(child)
 
     def keep_only_current(self) -> int:
-        """Delete every version that is not the present one of its asset or batch; how many there were."""
+        """Delete every version that is not present any more, and return the number of deleted versions."""
         deleted = 0
         for folder in self.folders():
             present = (folder / "current").resolve()
@@ -166,21 +167,21 @@ class AssetStore:
 
 
 def written(version: Path) -> datetime:
-    """When a version was begun."""
+    """Time when the write of a version began."""
     return datetime.strptime(f"{version.name.partition('-')[0]}+0000", f"{_STAMP}%z")
 
 
 def _quoted(name: str) -> str:
-    """The name as that of one folder; what it quotes is read by `unquote`."""
+    """A partition's name quoted for use as a folder name. `unquote` reverses it."""
     quoted = quote(name, safe="")
     return quoted.replace(".", "%2E") if quoted in (".", "..") else quoted
 
 
 def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
-    """A stored table as a lazy frame: of Spark where a session is given, else of Polars.
+    """A stored table as a lazy frame, on Spark if a session is given, else on Polars.
 
     Raises:
-        AssetDamagedError: the table is no Parquet any more.
+        AssetDamagedError: the file is not valid Parquet any more.
     """
     path = version / TABLE_FILE
     if spark is not None:
@@ -194,7 +195,7 @@ def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
 
 
 def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:
-    """Store a frame as its table is declared: columns, types, order.
+    """Store a frame with the declared columns, types and order of its table.
 
     Raises:
         ValueError: a declared column is missing.
@@ -204,21 +205,21 @@ def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:
     path = version / TABLE_FILE
     if not frame.implementation.is_polars():
         ordered.sink_parquet(str(path))
-    # Sorting needs all rows in memory; there Polars' streaming engine takes twice as long as the other.
+    # Sorting needs all rows in memory, and Polars' streaming engine takes twice as long to sort as the in-memory one.
     elif table.order:
         ordered.to_native().collect(engine="in-memory").write_parquet(path, compression=_COMPRESSION)
     else:
-        # In no order, the least and the greatest value of a block of rows let no reader pass it over.
+        # Row-group statistics are useless on unsorted data.
         ordered.to_native().sink_parquet(path, compression=_COMPRESSION, statistics=False)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file by an atomic rename: a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         unfinished.write_bytes(content)
         unfinished.replace(path)
     finally:
-        # Of a full disk, which needs every byte.
+        # If the disk is full, the half-written file must not keep the space.
         unfinished.unlink(missing_ok=True)
