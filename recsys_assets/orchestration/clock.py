@@ -1,7 +1,7 @@
-"""Keeps a clock that is set back from stopping what runs by itself.
+"""Keeps automation alive if the system clock is set back.
 
-Dagster compares times of day. After the clock was set back by an hour its daemon sleeps for an hour, and sensors and
-schedules, which record when they ticked last, wait as long even after a new start.
+Dagster measures intervals by the system clock. If the clock is set back by an hour, Dagster's daemon sleeps for an
+hour. Sensors and schedules record their last tick, so they wait that hour even after a restart.
 """
 
 import time
@@ -17,7 +17,7 @@ from recsys_assets.orchestration.dagster_internals import (
     SqlScheduleStorage,
 )
 
-# A time server corrects smaller differences, which delay the daemon by no more than that.
+# Smaller corrections by a time server delay the daemon by no more than this.
 _NOTICED_SECONDS = 5.0
 _TIMES: dict[type[object], tuple[str, ...]] = {
     SensorInstigatorData: ("last_tick_timestamp", "last_tick_start_timestamp", "last_tick_success_timestamp"),
@@ -26,21 +26,21 @@ _TIMES: dict[type[object], tuple[str, ...]] = {
 
 
 class Clock:
-    """Tells whether the time of day was set back since it was asked last."""
+    """Detects that the system clock was set back."""
 
     def __init__(self) -> None:
         self._ahead = _ahead()
 
     def was_set_back(self) -> bool:
-        """Whether it was, by more than a correction that nobody notices."""
+        """Whether the clock was set back by more than 5 seconds since the last call."""
         before, self._ahead = self._ahead, _ahead()
         return self._ahead < before - _NOTICED_SECONDS
 
 
 def forget_the_future(instance: dg.DagsterInstance) -> None:
-    """Take ticks and times that are still to come out of the records of sensors and schedules.
+    """Delete future ticks, and set future times to now, in the records of sensors and schedules.
 
-    No daemon may use the instance meanwhile. Cursors stay, so nothing is asked for twice.
+    No daemon may use the instance meanwhile. Cursors stay, so no run is requested twice.
     """
     now = time.time()
     for state in instance.all_instigator_state():
@@ -50,12 +50,12 @@ def forget_the_future(instance: dg.DagsterInstance) -> None:
             instance.update_instigator_state(state.with_data(data._replace(**late)))
     ticks = instance.schedule_storage
     assert isinstance(ticks, SqlScheduleStorage)
-    # The latest tick by its time is the one that Dagster goes on from.
+    # Dagster continues from the tick with the latest time.
     is_to_come = JobTickTable.c.timestamp > datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
     with ticks.connect() as connection:
         connection.execute(JobTickTable.delete().where(is_to_come))
 
 
 def _ahead() -> float:
-    """How far the time of day is ahead of a clock that nobody sets."""
+    """Seconds by which the system clock is ahead of the monotonic clock, which nobody can set."""
     return time.time() - time.monotonic()

@@ -8,8 +8,8 @@ of Dagster in pyproject.toml is narrow because of these names.
 - `run_history`: the storage classes, their tables, `TickStatus`, `InstigatorType`, `StepMaterializationData`,
   `LocalComputeLogManager`, `replace_record`, the names of runless events and SQLite's timeout delete the events and
   files of old runs. A retention of runs and events in dagster.yaml would replace them.
-- `clock`: `SensorInstigatorData`, `ScheduleInstigatorData` and the table of ticks hold times that a clock which was set
-  back has not reached yet. A daemon that measures intervals by a monotonic clock would replace them.
+- `clock`: `SensorInstigatorData`, `ScheduleInstigatorData` and the table of ticks hold future times after the clock was
+  set back. A daemon that measures intervals by a monotonic clock would replace them.
 - `locking`: `PlanOrchestrationContext`, `ExecutionPlan`, `RetryMode`, `StepDependencyConfig` and `raise_interrupts_as`
   wrap an executor. A public base class for wrapping executors would replace them.
 - `locking`, `launcher`: `EngineEventData` names the process of a run; `CheckRunHealthResult` and `WorkerStatus` say

@@ -63,12 +63,12 @@ class Seen(BaseModel):
             self.again_at = now + self._pause
 
     def waits(self, now: float) -> bool:
-        """Whether it is not to be asked for yet. A clock that is set back makes no pause longer."""
+        """Whether the next request has to wait. A clock that is set back does not make the pause longer."""
         return now < self.again_at <= now + self._pause
 
     @property
     def _pause(self) -> float:
-        """Seconds between the last run that failed and the next one."""
+        """Seconds between the last failed run and the next request."""
         return min(_AGAIN_SECONDS * 2 ** (self.faults - 1), _AGAIN_AT_MOST_SECONDS)
 
 

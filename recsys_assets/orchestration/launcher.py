@@ -11,7 +11,7 @@ import psutil
 
 from recsys_assets.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
 
-# Tag of a run: the process that executes it, as `_identity` says.
+# Tag of a run with the identity of its process; see `_identity`.
 _PROCESS_TAG = "recsys/process"
 # A process that started this much later than the run recorded its PID is another process that reused the PID.
 _CLOCK_SLACK_SECONDS = 60
@@ -82,12 +82,12 @@ def _recorded_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, f
 
 
 def process_tag() -> dict[str, str]:
-    """The tag by which this process is known again as the one that executes a run, whatever becomes of the clock."""
+    """The run tag that identifies this process as the process of a run, even if the clock is changed."""
     return {_PROCESS_TAG: _identity(psutil.Process())}
 
 
 def _identity(process: psutil.Process) -> str:
-    """Process id, and a hash of it and of when the process began, in time since the machine was started."""
+    """PID, and a hash of the PID and the start time of the process, counted from the start of the machine."""
     return f"{process.pid} {hash(process)}"
 
 
@@ -96,7 +96,7 @@ def _lives(pid: int, recorded_at: float, tagged: str) -> bool:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        # A run that takes up another one has the tag of that one at first.
+        # A retry has the tag of the retried run until its own process sets the tag.
         if tagged.partition(" ")[0] == str(pid):
             return tagged == _identity(process)
         return process.create_time() <= recorded_at + _CLOCK_SLACK_SECONDS
