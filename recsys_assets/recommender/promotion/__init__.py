@@ -1,1 +1,1 @@
-"""Whether another configuration may replace the one in use."""
+"""Promotion: decides whether a new configuration replaces the configuration in use."""

@@ -1,7 +1,7 @@
-"""The gate before what users are shown: whether a newly trained configuration replaces the one in use.
+"""The gate: decides whether a newly trained configuration replaces the configuration in use.
 
-Configurations, contests between models on the same test rows, and the verdict. Where earlier promotions are kept, and
-what is fitted again because of them, is not known here.
+It holds configurations, paired comparisons of models on the same test rows, and the verdict. The record of promotions
+belongs in `home`, fitting in `registry.fitting`.
 """
 
 import hashlib
@@ -30,29 +30,30 @@ _FILE = "configuration.json"
 GATE_BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
 _LIST_LENGTH = 10
 _LISTS: Task = "top_n"
-# Standard errors from the middle of a 95 % interval to its ends; and what is found in 80 % of cases, by these ends.
+# Normal quantiles: half-width of a 95 % confidence interval, and the effect detected with 80 % power, in standard
+# errors.
 _Z = 1.96
 _DETECTABLE = _Z + 0.84
 
 
 @dataclass(frozen=True)
 class Part:
-    """One model of a configuration, with everything that its predictions depend on beside the data.
+    """One model of a configuration, with every setting that its predictions depend on.
 
     Attributes:
-        model: as in the score tables.
-        settings: parameters by section, seeds included.
+        model: name in the score tables.
+        settings: parameters by section, including seeds.
     """
 
     model: str
     settings: Mapping[str, Mapping[str, Any]]
 
     def can_be_fitted(self, task: Task, parameters: Parameters) -> bool:
-        """Whether this version of the code still has the model, with settings of these names.
+        """Whether this version of the package still has the model, with settings of the same names.
 
         Args:
-            task: of the model.
-            parameters: of all stages by section, whatever their values.
+            task: task of the model.
+            parameters: settings of all stages, by section; only their names matter.
         """
         own = {
             section: {knob: self.settings.get(section, {}).get(knob, value) for knob, value in knobs.items()}
@@ -60,7 +61,7 @@ class Part:
             if isinstance(knobs, Mapping)
         }
         try:
-            # Which settings a model depends on may follow from their values.
+            # The values are needed too: the set of settings that a model depends on can follow from their values.
             return parameters_of(entry(task, self.model), own) == self.settings
         except ValueError:
             return False
@@ -68,11 +69,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What is trained: a model that rates and a model that ranks, which is the one that is served.
+    """A rating model and a ranking model with their settings; the ranking model is served.
 
     Attributes:
-        rating: scored under `time_cut`.
-        ranking: scored under `top_n`.
+        rating: the rating model, scored under `time_cut`.
+        ranking: the ranking model, scored under `top_n`.
     """
 
     rating: Part
@@ -80,24 +81,24 @@ class Configuration:
 
     @classmethod
     def of(cls, parameters: Parameters, *, rating_model: str, ranking_model: str) -> "Configuration":
-        """The configuration of these parameters, by section, with the models of these names."""
+        """The configuration with the named models and these parameters (by section)."""
         models = (entry("time_cut", rating_model), entry("top_n", ranking_model))
         rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
         return cls(rating, ranking)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Configuration":
-        """From what `asdict` gave."""
+        """The configuration from the output of `content`."""
         return cls(Part(**content["rating"]), Part(**content["ranking"]))
 
     @property
     def content(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The configuration as JSON values."""
         return asdict(self)
 
     @property
     def parts(self) -> dict[Task, Part]:
-        """By the task of the model."""
+        """Both parts by task."""
         return {"time_cut": self.rating, "top_n": self.ranking}
 
     @property
@@ -105,7 +106,7 @@ class Configuration:
         """The registry's entries of both models.
 
         Raises:
-            ValueError: the registry knows one of them no more.
+            ValueError: the registry no longer has one of the models.
         """
         return [entry(task, part.model) for task, part in self.parts.items()]
 
@@ -116,7 +117,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """Eight hexadecimal digits, the same for the same models and settings."""
+        """Hash of the models and settings, 8 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:8]
 
     def save(self, folder: Path) -> None:
@@ -131,19 +132,19 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same rows, resampled alike.
+    """A paired bootstrap comparison of two models on the same test rows.
 
     Attributes:
-        metric: higher is better.
-        model: the challenger.
-        score: its score.
-        opponent: the baseline, or the configuration in use.
-        opponent_score: its score.
+        metric: name of the metric; higher is better.
+        model: name of the candidate's model.
+        score: score of the candidate.
+        opponent: the baseline, or the model and configuration in use.
+        opponent_score: score of the opponent.
         difference: score - opponent_score.
-        low: lower end of the 95 % interval of the difference, paired bootstrap over users.
-        high: its upper end.
-        score_low: lower end of the 95 % interval of the score itself; NaN in records of before 0.4.
-        score_high: its upper end.
+        low: lower end of the 95 % confidence interval of the difference (paired bootstrap over users).
+        high: upper end of the interval of the difference.
+        score_low: lower end of the 95 % confidence interval of the score; NaN in records made before version 0.4.
+        score_high: upper end of the interval of the score.
     """
 
     metric: str
@@ -159,8 +160,11 @@ class Comparison:
 
     @property
     def decides(self) -> bool:
-        """Whether it is about what users are shown, and tells the two apart at all: nobody is shown predicted ratings,
-        and two models that show everybody what scores alike are not told apart."""
+        """Whether the comparison counts for the verdict.
+
+        A comparison of rating models does not, because no user sees predicted ratings. A comparison of lists does not
+        if the two models have the same score for every user.
+        """
         return self.metric == DECIDING and (self.low, self.difference, self.high) != (0, 0, 0)
 
     def is_against(self, configuration: Configuration) -> bool:
@@ -169,12 +173,12 @@ class Comparison:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the whole interval of the difference lies below zero."""
+        """Whether the whole confidence interval of the difference lies below zero."""
         return self.decides and self.high < 0
 
     @property
     def power(self) -> str:
-        """In words, which loss passes and which one would be found out."""
+        """The largest loss that passes and the loss detected with 80 % power, in words."""
         error = (self.high - self.low) / (2 * _Z)
         margin, found = self.high - self.difference, _DETECTABLE * error
         return f"a loss of up to {margin:.4f} passes, one of {found:.4f} is found in 4 of 5 cases"
@@ -188,19 +192,19 @@ def _named(configuration: Configuration) -> str:
     return f"{configuration.ranking.model} {configuration.name}"
 
 
-# The models of one configuration, or the baselines: name and per-user scores by task.
+# Name and metric of one model per task.
 Scored = Mapping[Task, tuple[str, UserMetric]]
 
 
 class Comparisons:
-    """Comparisons on the test rows: of rating models by the rating of the top 5 %, of ranking models by NDCG at 10.
+    """Compares models on the test rows: rating models by `top5_rating`, ranking models by NDCG at 10.
 
     Args:
         test_ratings: table ratings.
-        item_mean: predictions of the item mean, the fallback where a rating model has none of its own.
+        item_mean: predictions of the item mean, the fallback for missing predictions of rating models.
         lowest_relevant: lowest rating of a relevant movie.
-        seed: of ties and bootstrap.
-        n_resamples: bootstrap resamples.
+        seed: random seed of ties and bootstrap.
+        n_resamples: number of bootstrap resamples.
     """
 
     def __init__(
@@ -219,7 +223,7 @@ class Comparisons:
         self._fallback = self._rated.complete_ratings_of(BASELINE, item_mean)
 
     def scored(self, predictions: Mapping[Entry, nw.LazyFrame]) -> Scored:
-        """Per-user scores of these models, one per task."""
+        """Name and metric of these models, one model per task."""
         measure = {"time_cut": self._rating, "top_n": self._ranking}
         return {entry.task: (entry.name, measure[entry.task](entry.name, rows)) for entry, rows in predictions.items()}
 
@@ -232,12 +236,12 @@ class Comparisons:
         return next(score for score in scores if score.name.startswith("ndcg"))
 
     def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Comparison]:
-        """One contest per task, where its score is defined: there is no NDCG without a liked movie.
+        """One comparison per task; none if a score is undefined, such as NDCG without a relevant movie.
 
         Args:
-            challengers: the new models.
-            opponents: baselines, or the models in use.
-            configuration: name of the configuration that the opponents are of.
+            challengers: models of the candidate.
+            opponents: the baselines, or the models in use.
+            configuration: name of the opponents' configuration; empty for baselines.
         """
         contests = (
             self._contest(model, metric, f"{opponents[task][0]} {configuration}".strip(), opponents[task][1])
@@ -268,11 +272,12 @@ class Comparisons:
 
 @dataclass(frozen=True)
 class Decision:
-    """Which configuration is used from now on, and why.
+    """The configuration to use from now on, and the reason.
 
     Attributes:
-        verdict: `promoted`: the candidate; `kept`: the one before; `rolled back`: one that a person chose.
-        reason: in words.
+        verdict: `promoted` (the candidate), `kept` (the configuration in use) or `rolled back` (a configuration that
+            a person chose).
+        reason: the reason, in words.
     """
 
     verdict: Verdict
@@ -290,20 +295,21 @@ def decide(
     outdated: Collection[str] = (),
     undefined: Collection[str] = (),
 ) -> Decision:
-    """Whether the candidate replaces the configuration in use; by the lists alone, which are what users are shown.
+    """Decides whether the candidate replaces the configuration in use, by the scores of lists alone.
 
-    It does if it beats popularity, is not worse than the current one, and is level with the best one ever promoted.
-    docs/decisions/promotion.md gives the reasons, and what happens where nothing can be compared.
+    The candidate is promoted if it beats popularity, is not significantly worse than the configuration in use, and
+    does not score below the best configuration ever promoted. docs/decisions/promotion.md gives the reasons and the
+    cases without a comparison.
 
     Args:
         candidate: the newly trained configuration.
-        current: the one in use, None where there is none.
-        baseline: against item mean and popularity.
-        champion: against the current one.
-        best: against the best one ever promoted, where that is another one than the current one.
+        current: the configuration in use; None for the first configuration.
+        baseline: comparisons with item mean and popularity.
+        champion: comparisons with the configuration in use.
+        best: comparisons with the best configuration ever promoted, if that is not the configuration in use.
         withdrawn: names of configurations that a person rolled back from.
-        outdated: ranking models in use that this version of the code cannot fit again: nothing was compared with them.
-        undefined: metrics of lists without which the test ratings leave the contests.
+        outdated: ranking models in use that this version of the package cannot fit, so that nothing was compared.
+        undefined: metrics of lists that the test ratings do not define.
     """
     lost = [str(contest) for contest in baseline if contest.decides and contest.difference <= 0]
     worse = [f"{contest}; {contest.power}" for contest in champion if contest.is_lost]
@@ -335,10 +341,11 @@ def decide(
 
 
 def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Comparison]]]) -> Configuration | None:
-    """The best configuration of those that came into use, by the decisions in their order; None where none did.
+    """The best configuration that was ever in use, from all decisions in order; None if there was none.
 
-    The first one, or the one that a person went back to, until another one is better than it by a whole interval. One
-    that was only luckier is not: else a row of such would each be measured by the one before.
+    It is the first promoted configuration, or the last one that a person rolled back to. A later configuration
+    replaces it only if the whole confidence interval of their difference lies above zero. A higher score alone is not
+    enough: then a series of small losses, each within the interval, could pass the gate.
     """
     best = None
     for verdict, configuration, contests in decisions:
@@ -364,21 +371,24 @@ def gate(
     seed: int,
     n_resamples: int,
 ) -> tuple[Decision, list[Comparison]]:
-    """Let the candidate compete with its baselines, the configuration in use and the best one ever, and decide.
+    """Compares the candidate with the baselines, the configuration in use and the best one ever promoted, and decides.
 
     Args:
         candidate: the newly trained configuration.
-        current: the one in use, None where there is none.
-        predictions: of the candidate's models and of the baselines, for the test ratings.
-        train_ratings: table ratings, what the candidate was trained on.
+        current: the configuration in use; None for the first configuration.
+        predictions: predictions of the candidate's models and of the baselines for the test ratings.
+        train_ratings: table ratings; the training rows of the candidate.
         test_ratings: table ratings.
-        parameters: the present settings of all stages by section.
-        refit: how another one is fitted again on the present training ratings. Its old predictions would be of other
-            rows as soon as there are new ratings; so it is only called when the settings differ.
-        best: the best one ever promoted, by `best_of`.
+        parameters: current settings of all stages, by section.
+        refit: returns the model fitter of a configuration on the current training ratings. Stored predictions cannot
+            be used, because new ratings change the test rows. Only called if the settings differ.
+        best: the best configuration ever promoted, from `best_of`.
         withdrawn: names of configurations that a person rolled back from.
-        seed: of ties and bootstrap.
-        n_resamples: bootstrap resamples.
+        seed: random seed of ties and bootstrap.
+        n_resamples: number of bootstrap resamples.
+
+    Returns:
+        The decision, and all comparisons behind it.
     """
     contests = Comparisons(
         test_ratings,
@@ -396,7 +406,7 @@ def gate(
         if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS, parameters):
             return []
         model = entry(_LISTS, other.ranking.model)
-        # What both have in common predicts the same, and need not be fitted twice.
+        # An identical ranking model makes identical predictions: it is not fitted twice.
         is_shared = other.ranking == candidate.ranking
         rows = predictions[model] if is_shared else refit(other).predictions(model)
         return contests.between({_LISTS: challengers[_LISTS]}, contests.scored({model: rows}), other.name)

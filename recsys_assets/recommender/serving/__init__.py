@@ -1,1 +1,1 @@
-"""What users are shown: lists for everybody, newcomers included."""
+"""Serving: the model in use and the lists that users see, including new users."""

@@ -1,7 +1,7 @@
-"""The users and movies that a served model was fitted with, by original id, and what it knows of the users.
+"""Audience: the id maps, user features and clusters that a served model was fitted with.
 
-Stored with the model, so that it can recommend while the present users and movies are numbered otherwise, and to users
-who came later. How movies are scored is the model's business.
+The audience is stored with the model, so the model can recommend after the id maps of the home have changed, and to
+users who came later. Scoring movies belongs in `ranking`.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ _FILES = ("users", "movies", "features")
 
 @dataclass(frozen=True)
 class Audience:
-    """Id maps, features and clusters, each in the order of the dense index.
+    """Id maps, user features and clusters, each sorted by dense id.
 
     Attributes:
-        users: user, user_id, cluster.
-        movies: movie, movie_id.
+        users: columns user, user_id, cluster.
+        movies: columns movie, movie_id.
         features: table user_features.
     """
 
@@ -34,7 +34,7 @@ class Audience:
 
     @classmethod
     def of(cls, tables: Mapping[str, nw.LazyFrame]) -> "Audience":
-        """From the tables users, movies, user_features and user_clusters."""
+        """The audience from the tables users, movies, user_features and user_clusters."""
         users = to_polars(tables["users"], "user", "user_id")
         with_cluster = users.join(to_polars(tables["user_clusters"]), on="user").sort("user")
         movies = to_polars(tables["movies"], "movie", "movie_id").sort("movie")
@@ -42,7 +42,7 @@ class Audience:
 
     @property
     def tables(self) -> dict[str, nw.LazyFrame]:
-        """users, movies, user_features and user_clusters, as a ranker takes them."""
+        """The tables users, movies, user_features and user_clusters, as input of a ranker."""
         tables = {
             "users": self.users.select("user", "user_id"),
             "movies": self.movies,
@@ -52,19 +52,17 @@ class Audience:
         return {name: lazy(table) for name, table in tables.items()}
 
     def number(self, user_id: str) -> int | None:
-        """The dense index of a user; None for one who came after the fit."""
+        """The dense id of a user; None for a user who came after the fit."""
         found = self.users.filter(user_id=user_id)["user"]
         return int(found[0]) if len(found) else None
 
     def with_newcomer(self, user_id: str, features: pl.DataFrame) -> "Audience":
-        """The same with one more user, who is the last.
+        """Returns the audience with one new user, who gets the last dense id and the cluster with the nearest mean.
 
         Args:
-            user_id: of the newcomer.
-            features: a row of table user_features; no row for somebody of whom nothing is known. Columns that were not
-                there at the fit count for nothing, as does what is not known: 0, the mean of a number, no category.
-
-        The newcomer belongs to the cluster whose mean is nearest.
+            user_id: original id of the new user.
+            features: one row of table user_features, or no row if nothing is known about the user. Columns unknown at
+                the fit are ignored. Missing features are 0: the mean of a number, no category.
         """
         own = self.features.clear(1).fill_null(0).with_columns(user=pl.lit(len(self.users), pl.Int32))
         if len(features):
@@ -85,12 +83,12 @@ class Audience:
         return int(numbers[np.argmin(((means - own) ** 2).sum(axis=1))])
 
     def ratings(self, ratings: pl.LazyFrame, users: pl.LazyFrame, movies: pl.LazyFrame) -> pl.LazyFrame:
-        """Ratings in the numbers of this audience, without users and movies that it does not know.
+        """Ratings with the dense ids of this audience; users and movies outside the audience are dropped.
 
         Args:
             ratings: table ratings.
-            users: table users, in whose numbers the ratings are.
-            movies: table movies.
+            users: table users: the id map of the users in `ratings`.
+            movies: table movies: the id map of the movies in `ratings`.
         """
         of_users = renumber(ratings, "user", users, self.users.lazy())
         return renumber(of_users, "movie", movies, self.movies.lazy())

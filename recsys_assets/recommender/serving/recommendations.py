@@ -1,6 +1,6 @@
-"""Serving: the model of the promoted configuration, and what it recommends to everybody in the catalogue, with reasons.
+"""Serving model of the promoted configuration, and the table `recommendations` with reasons.
 
-Any entry of the task `top_n` can be served. How one scores movies is its own business.
+Every entry of the task `top_n` can be served. Scoring movies belongs in `ranking`.
 """
 
 import json
@@ -20,13 +20,13 @@ from recsys_assets.recommender.serving.audience import Audience
 
 _AUDIENCE = "audience"
 _MADE_WITH = "made_with.json"
-# The configuration of what was made by a version of before 0.5.
+# Artifacts of versions before 0.5 do not record their configuration.
 UNKNOWN = ""
 
 
 @dataclass(frozen=True)
 class MadeWith:
-    """Name of the configuration that something served was made with."""
+    """Name of the configuration that a served artifact was made with."""
 
     configuration: str
 
@@ -46,11 +46,11 @@ class ServingModel:
     """The models behind one entry of the task `top_n`, fitted on all ratings.
 
     Attributes:
-        name: of the entry.
-        models: by the name of the asset that is fitted alike on the training ratings.
-        index: fingerprint of the dense index they were fitted with.
-        audience: the users and movies of that index; None in models of before 0.5.
-        configuration: name of the configuration they are of.
+        name: name of the entry.
+        models: fitted models, by the name of the asset that is fitted in the same way on the training ratings.
+        index: fingerprint of the id maps at the fit.
+        audience: users and movies at the fit; None in models made before version 0.5.
+        configuration: name of the configuration.
     """
 
     name: str
@@ -60,16 +60,16 @@ class ServingModel:
     configuration: str = UNKNOWN
 
     def ranker(self, ratings: nw.LazyFrame, tables: Mapping[str, nw.LazyFrame]) -> Ranker:
-        """What scores the movies for every user.
+        """The ranker that scores movies for every user.
 
         Args:
-            ratings: table ratings; what the models were fitted on.
+            ratings: table ratings; the ratings that the models were fitted on.
             tables: users, movies, user_features, user_clusters, by name.
         """
         return entry("top_n", self.name).ranker(**self.models, **tables, train_ratings=ratings)
 
     def save(self, folder: Path) -> None:
-        """Write model.json, and each model and the audience into a folder of its own."""
+        """Writes model.json, and a subfolder for each model and for the audience."""
         for name, model in self.models.items():
             (folder / name).mkdir()
             model.save(folder / name)
@@ -91,11 +91,11 @@ class ServingModel:
 
 
 def fit(name: str, fitter: ModelFitter) -> ServingModel:
-    """The models of an entry of the task `top_n`.
+    """Fits the models of an entry of the task `top_n`.
 
     Args:
-        name: of the entry.
-        fitter: with all ratings in the place of `train_ratings`.
+        name: name of the entry.
+        fitter: model fitter with all ratings as `train_ratings`.
 
     Raises:
         ValueError: there is no such entry.
@@ -106,11 +106,11 @@ def fit(name: str, fitter: ModelFitter) -> ServingModel:
 def recommendations(
     best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, movies: nw.LazyFrame
 ) -> pl.DataFrame:
-    """The table `recommendations`: what is recommended and why, with original ids and titles.
+    """The table `recommendations`: lists and reasons with original ids and titles.
 
     Args:
-        best: user, rank, movie, score; of `rankings.top_n`.
-        because: user, movie, place, because; of `reasons.reasons`.
+        best: columns user, rank, movie, score; output of `rankings.top_n`.
+        because: columns user, movie, place, because; output of `reasons.reasons`.
         users: table users.
         movies: table movies.
     """

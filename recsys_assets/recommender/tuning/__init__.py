@@ -1,1 +1,1 @@
-"""The study: which settings and which models a validation slice of the training rows chooses, and what was tried."""
+"""Tuning: chooses settings and models on validation splits of the training rows, and keeps the trials."""

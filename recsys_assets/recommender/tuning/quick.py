@@ -1,7 +1,7 @@
-"""The quick choice of every run: which ranking model is served, and with which of the few settings that matter.
+"""Quick choice: every run chooses its ranking model and the few settings that matter.
 
-The study on a small budget: some of its searches, by its trials and scores, on rolling slices of the training ratings.
-Test rows are in no slice. What follows a choice is decided outside.
+It is a study on a small budget: a few of the searches, on rolling validation slices of the training ratings. Test rows
+are in no slice. Applying a choice to a run belongs in `orchestration`.
 """
 
 import json
@@ -39,33 +39,33 @@ if TYPE_CHECKING:
 MODEL = SELECTED_KNOBS["top_n"]
 # In the order of `SEARCHES`.
 QUICK = ("ease", "ease_offset", "liking_age", "liking", "prior", MODEL.split(".")[1])
-# Sections whose models are fitted with what is chosen.
+# Sections of the settings that the quick choice changes.
 SECTIONS = frozenset(
     knob.split(".")[0] for search in SEARCHES if search.name in QUICK for knob in search.grid if knob != MODEL
 )
-# Shares of the training ratings, in time: where a slice's own training ends, and where the slice ends.
+# Rolling slices as shares of the training ratings in time: end of the training rows, end of the validation rows.
 _CUTS = ((0.6, 0.8), (0.8, 1.0))
-# More ratings are sampled by user: on two cores everything then takes about a minute.
+# A larger table is sampled by user, so that the quick choice takes about a minute on two cores.
 _MOST_RATINGS = 150_000
-# Users whose lists are scored on a slice.
+# Scored users per slice.
 _MOST_USERS = 2_000
-# Time grows with the cube of the movies that EASE knows: 2,000 take half a second.
+# The time to fit EASE grows with the cube of the number of movies: 2,000 movies take half a second.
 _MOST_MOVIES = 2_000
 _PRECISION = 10_000
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings that were chosen, by knob (`ease.reg`); empty where somebody has named the model.
+    """The chosen settings; empty if the user has named a ranking model.
 
     Attributes:
-        knobs: as `searches.with_knobs` takes them.
+        knobs: values by section and name (`ease.reg`), as in `searches.with_knobs`.
     """
 
     knobs: Mapping[str, Any] = field(default_factory=dict)
 
     def applied(self, parameters: Parameters) -> Parameters:
-        """The parameters with what was chosen; where nothing was, with the built-in ranking model."""
+        """The parameters with the chosen settings; with the built-in ranking model if no model was chosen."""
         return with_knobs(parameters, {MODEL: value_of(parameters, MODEL), **self.knobs})
 
     def save(self, folder: Path) -> None:
@@ -79,9 +79,9 @@ class Choice:
 
 
 def searches(settings: Parameters) -> list[Search]:
-    """Those of `QUICK` that are done with these settings: none where a ranking model is named.
+    """The searches of `QUICK` that these settings allow.
 
-    A setting that is not `auto` stays what it is.
+    A named ranking model turns all searches off. A setting other than `auto` turns its own search off.
     """
     if settings[MODEL.split(".")[0]][MODEL.split(".")[1]] != AUTO:
         return []
@@ -104,20 +104,20 @@ def quick_choice(
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[SearchResult]:
-    """What is chosen on the training ratings; `tuning.chosen` gives the knobs of a `Choice`.
+    """Searches for the best ranking model and settings on the training ratings; `tuning.chosen` reads the result.
 
-    Every cut counts alike. Others than the automatic settings are chosen if they are surely better over all cuts, given
-    how many were tried.
+    All slices have the same weight. A candidate replaces the automatic settings only if the confidence interval of its
+    mean improvement over the slices, corrected for the number of candidates, lies above 0.
 
     Args:
         tables: users, movies, user_features and train_ratings.
-        settings: parameters of all stages by section.
-        trials: folder where trials are kept; those of earlier choices are removed.
-        code: what trials depend on beside the package's own source: versions of libraries.
-        spark: gives the Spark session; called when a model first needs one.
+        settings: parameters of all stages, by section.
+        trials: folder of the trials; trials of earlier choices are removed.
+        code: versions of the libraries that trials depend on.
+        spark: returns the Spark session; called when a model first needs it.
         scratch: folder for temporary files that the driver and the executors can reach.
-        seed: of samples.
-        log: called with a line per trial.
+        seed: random seed of the samples.
+        log: called with one line per search.
     """
     parameters = with_knobs(settings, {"ease.max_movies": min(settings["ease"]["max_movies"], _MOST_MOVIES)})
     to_do = searches(settings)
@@ -136,14 +136,14 @@ def quick_choice(
 
 
 def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
-    """The slices: earlier training ratings, and those after them in the test ratings' place.
+    """Rolling validation slices: each has earlier training ratings, and the next ones in place of the test ratings.
 
     Args:
         tables: users, movies, user_features and train_ratings.
-        seed: of the users that are left out where there are many ratings.
+        seed: random seed of the sample of users.
 
     Returns:
-        None where no rating is left on one side.
+        The slices with ratings on both sides.
     """
     shared = {name: tables[name] for name in ("users", "movies", "user_features")}
     ratings = _of_some(tables["train_ratings"], _MOST_RATINGS / max(row_count(tables["train_ratings"]), 1), seed)
@@ -163,14 +163,14 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
 
 
 def _of_some(ratings: nw.LazyFrame, share: float, seed: int, *, stream: int = 0) -> nw.LazyFrame:
-    """The ratings of a share of the users, by a hash; of all from a share of 1 on."""
+    """The ratings of a share of the users, sampled by hash; all ratings if the share is at least 1."""
     if share >= 1:
         return ratings
     return ratings.filter(pseudo_random(seed, ["user"], stream=stream) % _PRECISION < int(share * _PRECISION))
 
 
 def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed: int) -> SearchResult:
-    """All candidates of a search on all cuts; what is surely worse on the first ones is not fitted on the others."""
+    """Tries all candidates of a search on all slices; a candidate that is significantly worse is not tried further."""
     candidates = search.candidates(parameters, budget=math.prod(map(len, search.grid.values())), seed=seed)
     tried: list[Tried] = []
     default: list[Trial] = []
@@ -184,7 +184,7 @@ def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed
         default = default or trials
         tried.append(judged)
         if tried[0].value is None:
-            # On no cut a list that can be scored: no candidate will have a score.
+            # Without a score of the automatic settings there is no user to score: no candidate will have one.
             break
     return SearchResult("quick", search, tried)
 
@@ -192,14 +192,16 @@ def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed
 def _judged(
     objective: Objective, knobs: Knobs, trials: Sequence[Trial], default: Sequence[Trial], n_others: int
 ) -> Tried:
-    """The mean over these cuts, held against that of the automatic settings, where these have a score.
+    """The mean score of a candidate over the slices, and its improvement over the automatic settings.
+
+    Slices on which the automatic settings have no score are ignored.
 
     Args:
-        objective: by what is chosen.
+        objective: the score that decides.
         knobs: the candidate.
-        trials: its own, from the first cut on.
-        default: those of the automatic settings on all cuts; empty where they are the candidate.
-        n_others: candidates beside the automatic settings.
+        trials: trials of the candidate, from the first slice on.
+        default: trials of the automatic settings on all slices; empty if the candidate is the automatic settings.
+        n_others: number of candidates other than the automatic settings.
     """
     place = (objective.metric, objective.population)
     pairs = [(own, other) for own, other in zip(trials, default or trials, strict=False) if _has_score(other, place)]
@@ -218,12 +220,12 @@ def _has_score(trial: Trial, place: tuple[str, str]) -> bool:
 
 
 def _drawn(trial: Trial, place: tuple[str, str]) -> np.ndarray:
-    """The score of the users as they are, then those of resamples of them."""
+    """The score of the users, followed by the scores of the resamples: shape (1 + n_resamples,)."""
     return np.array([trial.score(*place), *trial.resampled_score(*place)], np.float64)
 
 
 def _told(found: SearchResult) -> str:
-    """A line per search: what was chosen, and what it gains."""
+    """The log line of a search: the choice and its improvement."""
     if found.choice is None:
         return f"{found.search.name}: no list of the training ratings can be scored, so nothing is chosen"
     knobs = ", ".join(f"{knob} {value}" for knob, value in found.choice.knobs.items())

@@ -1,7 +1,7 @@
-"""Every model of a protocol, with what was chosen for it, fitted on its training rows and scored on its test rows.
+"""Scores of a study: fits every model of a protocol with the chosen settings and scores it on the test rows.
 
-What was scored is kept by a hash of what it depends on, like trials, so that a study that was stopped does not fit it
-again.
+Scores are stored under a hash of their inputs, so a study that continues after a stop does not fit a model twice.
+Trials on validation splits belong in `trials`.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 _POINTER = "newest"
 _SCORED_BY = "tuning.scoring"
-# From one seed to the next: more than the built-in seeds of two models are apart, else one would take over the other's.
+# Larger than the differences between the built-in seeds of the models, so that two models never get the same seed.
 _SEED_STEP = 1000
 
 
 @dataclass(frozen=True)
 class ProtocolScores:
-    """What a protocol says of its models.
+    """The score tables of one protocol.
 
     Attributes:
-        scores: table `study_scores`, the mean over all seeds.
+        scores: table `study_scores`, means over all seeds.
         user_scores: table `user_scores`, of the first seed.
         paired_tests: table `paired_tests`, of the first seed.
     """
@@ -50,22 +50,22 @@ class ProtocolScores:
 
 
 class KeptScores:
-    """The scores of protocols in a folder, there whole or not at all.
+    """Scores of protocols in a folder, written atomically.
 
     Args:
-        folder: made when the first are kept.
+        folder: created with the first scores.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def newest(self, protocol: str) -> ProtocolScores | None:
-        """Those that were asked for last; None where nobody has asked for any."""
+        """The scores of the protocol that were requested last; None if there are none."""
         path = self._folder / protocol / _POINTER
         return _read(self._folder / protocol / path.read_text()) if path.exists() else None
 
     def of(self, protocol: str, key: str, make: Callable[[], ProtocolScores]) -> ProtocolScores:
-        """Those of that key, which are made if they are not there; they are the newest from now on."""
+        """The scores under a key, which become the newest; `make` computes missing ones."""
         folder = self._folder / protocol
         if not (folder / key).exists():
             unfinished = folder / f".{key}-{os.getpid()}"
@@ -90,9 +90,9 @@ class Scoring:
     """How scores are computed.
 
     Attributes:
-        seed: of ties, bootstrap and randomization tests; the same whatever the seed of the models.
-        n_resamples: bootstrap resamples.
-        n_seeds: seeds that models are fitted with under the pipeline's own protocols; under others it is one.
+        seed: random seed of ties, bootstrap and randomization tests; independent of the seeds of the models.
+        n_resamples: number of bootstrap resamples.
+        n_seeds: number of seeds per model under the protocols of the pipeline; other protocols use one seed.
     """
 
     seed: int = 0
@@ -101,11 +101,11 @@ class Scoring:
 
     @property
     def drawn(self) -> dict[str, Any]:
-        """Parameters of what is drawn when predictions are scored."""
+        """Seed and number of resamples, as keyword arguments."""
         return {"seed": self.seed, "n_resamples": self.n_resamples}
 
     def seeds(self, protocol: str) -> int:
-        """How many seeds models are fitted with."""
+        """Number of seeds per model under a protocol."""
         return self.n_seeds if protocol in OF_THE_PIPELINE else 1
 
 
@@ -121,18 +121,18 @@ def protocol_scores(
     scratch: Path,
     log: Callable[[str], None] = lambda _: None,
 ) -> ProtocolScores:
-    """The scores of all entries of the protocol's tasks, those of the chosen ones repeated as `selected`.
+    """The scores of all entries of the protocol's tasks; the chosen models are repeated as `selected`.
 
     Args:
-        protocol: as for `protocols.split`.
-        tables: what it gave.
-        parameters: with what was chosen for this protocol, the names of the selected models included.
+        protocol: name of the protocol, as in `protocols.split`.
+        tables: output of `protocols.split`.
+        parameters: settings of all stages with the choices for this protocol, including the selected models.
         how: how scores are computed.
-        kept: where they are kept.
-        code: what scores depend on beside the package's own source: versions of libraries.
-        spark: gives the Spark session.
+        kept: store of the scores.
+        code: versions of the libraries that scores depend on.
+        spark: returns the Spark session.
         scratch: folder for temporary files that the driver and the executors can reach.
-        log: called with a line per model.
+        log: called with one line per model.
     """
     tasks, n_seeds = protocols.tasks(protocol), how.seeds(protocol)
     entries = [entry for entry in ENTRIES if entry.task in tasks]
@@ -168,9 +168,9 @@ def _by_seed(
     n_seeds: int,
     log: Callable[[str], None],
 ) -> Iterator[tuple[dict[Entry, nw.LazyFrame], ModelFitter, list[Entry]]]:
-    """For each seed what all models predict, what they are fitted by, and those that are fitted anew.
+    """For each seed: the predictions of all models, the model fitter, and the entries that were fitted for this seed.
 
-    The first seed is that of the parameters. What depends on no seed is fitted and predicted for it alone.
+    The first seed is the seed of the parameters. A model that depends on no seed is fitted only once.
     """
     predictions: dict[Entry, nw.LazyFrame] = {}
     for number in range(n_seeds):

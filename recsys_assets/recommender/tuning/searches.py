@@ -1,6 +1,6 @@
-"""The searches: which values of which settings are tried, and by which score on the validation slice they are judged.
+"""Searches: the settings, the values to try, and the score on the validation split that decides.
 
-Adding one is one line in `SEARCHES`. How they are carried out is `tuning`.
+A new search is one entry in `SEARCHES`. Running searches belongs in `tuning`.
 """
 
 import random
@@ -14,7 +14,7 @@ from recsys_assets.recommender.evaluation.score_table import DECIDING
 from recsys_assets.recommender.registry import ENTRIES, Task
 from recsys_assets.recommender.registry.fitting import Parameters
 
-# A setting by its section and name: `als.rank`.
+# Values of settings by section and name: `als.rank`.
 Knobs = Mapping[str, Any]
 SELECTED_KNOBS: Mapping[Task, str] = {
     "time_cut": "evaluation.selected_rating_model",
@@ -22,20 +22,20 @@ SELECTED_KNOBS: Mapping[Task, str] = {
     "latest_rating": "evaluation.selected_response_model",
     "next_movie": "evaluation.selected_next_movie_model",
 }
-# What is served where nothing is surely better.
+# The model that `auto` stands for until a search chooses another one.
 _BUILT_IN = {SELECTED_KNOBS["top_n"]: "blend"}
-# What has no prediction of its own for some users is shown for comparison, and can never be the one that is used.
+# Scored for comparison only: it has no prediction for some users, so it can never be selected.
 _NOT_FOR_EVERYBODY = ("als_unadjusted",)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """By what is chosen.
+    """The score that decides a search.
 
     Attributes:
-        metric: as in the score tables.
-        population: whose rows.
-        higher: whether more is better.
+        metric: name in the score tables.
+        population: the population whose score counts.
+        higher: whether a higher score is better.
     """
 
     metric: str
@@ -46,23 +46,23 @@ class Objective:
 RMSE = Objective("rmse")
 RMSE_UNSEEN = Objective("rmse", "unseen")
 NDCG = Objective(DECIDING, higher=True)
-# Of the train users who were kept aside, none of whom trained anything.
+# In a slice of case study B, `test_users` are held-out train users.
 RMSE_ASIDE = Objective("rmse", "test_users")
 HITS_ASIDE = Objective("next_movie_hit_10", "test_users", higher=True)
 
 
 @dataclass(frozen=True)
 class Search:
-    """Values of settings to be tried together.
+    """Settings that are tried together.
 
     Attributes:
-        name: names the search.
-        task: which rows are predicted.
-        model: entry of the registry whose score judges; empty: the one that the knob itself names.
-        grid: values by knob; every combination is a candidate.
-        objective: by what is chosen.
-        where: protocols on whose slices it is done; empty: wherever the task is.
-        is_exhaustive: whether all candidates are tried, whatever the budget.
+        name: name of the search.
+        task: task of the model.
+        model: entry of the registry whose score decides; empty for the model that the candidate names.
+        grid: values by setting; every combination is a candidate.
+        objective: the score that decides.
+        where: protocols whose slices run the search; empty for all protocols with the task.
+        is_exhaustive: whether all candidates are tried regardless of the budget.
     """
 
     name: str
@@ -74,18 +74,18 @@ class Search:
     is_exhaustive: bool = False
 
     def applies(self, protocol: str, tasks: Sequence[Task]) -> bool:
-        """Whether it is done on the slice of a protocol with these tasks."""
+        """Whether the search runs on the slice of a protocol with these tasks."""
         return self.task in tasks and (not self.where or protocol in self.where)
 
     def candidates(self, defaults: Parameters, *, budget: int, seed: int) -> list[Knobs]:
-        """What is tried: the defaults first, so that a choice is never worse on the slice, then others at random.
+        """The candidates: the defaults first, so that a choice is never worse on the slice, then others at random.
 
-        A larger budget begins with the candidates of a smaller one, whose trials are then there already.
+        A larger budget starts with the candidates of a smaller budget, so earlier trials are reused.
 
         Args:
-            defaults: by section.
-            budget: how many at most.
-            seed: of the order.
+            defaults: built-in parameters, by section.
+            budget: maximum number of candidates.
+            seed: random seed of the order.
         """
         usual = {knob: value_of(defaults, knob) for knob in self.grid}
         others = [knobs for knobs in self._combinations() if knobs != usual]
@@ -97,19 +97,19 @@ class Search:
             yield dict(zip(self.grid, values, strict=True))
 
     def model_of(self, knobs: Knobs) -> str:
-        """The entry of the registry whose score judges these values."""
+        """Name of the registry entry whose score decides for this candidate."""
         return self.model or str(knobs[SELECTED_KNOBS[self.task]])
 
 
 def value_of(parameters: Parameters, knob: str) -> Any:
-    """The value of a knob; of a model that is not named, the built-in one."""
+    """The value of a setting (`section.name`); the built-in model if the setting is a model and is `auto`."""
     section, name = knob.split(".")
     value = parameters[section][name]
     return _BUILT_IN.get(knob, value) if value == AUTO else value
 
 
 def with_knobs(parameters: Parameters, knobs: Knobs) -> Parameters:
-    """The parameters with these knobs at these values."""
+    """Returns the parameters with these settings replaced."""
     changed = dict(parameters)
     for knob, value in knobs.items():
         section, name = knob.split(".")
@@ -118,13 +118,13 @@ def with_knobs(parameters: Parameters, knobs: Knobs) -> Parameters:
 
 
 def _choice_of_model(task: Task, objective: Objective) -> Search:
-    """The contest between all models of a task, each with what the searches before chose for it."""
+    """The search over all models of a task, each with the settings that earlier searches chose."""
     knob = SELECTED_KNOBS[task]
     models = [entry.name for entry in ENTRIES if entry.task == task and entry.name not in _NOT_FOR_EVERYBODY]
     return Search(knob.split(".")[1], task, "", {knob: models}, objective, is_exhaustive=True)
 
 
-# In this order: a search takes over what those before it chose.
+# Order matters: a search starts from the choices of the searches before it.
 SEARCHES = (
     Search(
         "als",
@@ -132,7 +132,7 @@ SEARCHES = (
         "als_adjusted",
         {"als.rank": (10, 20, 50), "als.reg_param": (0.05, 0.07, 0.1), "als.max_iter": (10, 15)},
         RMSE,
-        # Elsewhere it stays as the pipeline has it: other models win by far, and each trial is two fits in Spark.
+        # Not under other protocols: other models win by far there, and each trial is two fits in Spark.
         ("time_cut",),
     ),
     Search("clusters", "time_cut", "als_adjusted", {"clusters.k": (2, 5, 10, 20, 40)}, RMSE_UNSEEN, ("time_cut",)),
@@ -208,7 +208,7 @@ SEARCHES = (
         "segment_mixture",
         {"segments.n_segments": (5, 10, 20, 40, 80)},
         HITS_ASIDE,
-        # Each candidate fits LDA again, and the model that comes next rests on no segments.
+        # Not under other protocols: each candidate fits LDA again, and the next-movie model does not use segments.
         ("latest_rating",),
     ),
     Search(

@@ -1,6 +1,6 @@
-"""How many segments? What each number gives on users who were kept aside: table `segment_sweep`.
+"""Segment sweep: scores on held-out users for each number of segments, table `segment_sweep`.
 
-The search over the number of segments chooses by one of these scores; here all of them stand side by side.
+The choice of a number, by one of these scores, belongs in `searches`.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,19 +43,19 @@ def segment_sweep(
     n_resamples: int = 1000,
     log: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
-    """Perplexity, R² and next-movie hits of the models made from segments, by the number of segments.
+    """Perplexity, R² and next-movie hits of the segment models, by number of segments.
 
-    A number for which something cannot be fitted or scored, as with too few users, has no rows.
+    A number that cannot be fitted or scored, for example because of too few users, has no rows.
 
     Args:
-        of: the slice of case study B.
-        parameters: of all stages by section.
-        spark: gives the Spark session; none of these models asks for it.
+        of: the validation slice of case study B.
+        parameters: settings of all stages, by section.
+        spark: returns the Spark session; none of these models calls it.
         scratch: folder for temporary files.
-        numbers: of segments, to be tried.
-        seed: of halves, ties and bootstrap.
-        n_resamples: bootstrap resamples.
-        log: called with a line per number.
+        numbers: numbers of segments to try.
+        seed: random seed of the held-out halves, ties and bootstrap.
+        n_resamples: number of bootstrap resamples.
+        log: called with one line per number.
     """
     fitted = ModelFitter(of.tables, parameters, spark=spark, scratch=scratch)
     parts = [empty(_TABLE)]
@@ -72,7 +72,7 @@ def segment_sweep(
 
 
 def _scores(of: Slice, fitted: ModelFitter, *, seed: int, n_resamples: int) -> pl.DataFrame:
-    """Of the users who were kept aside."""
+    """Scores of the held-out users for one number of segments."""
     entries = [entry(task, name) for task, names in SWEPT.items() for name in names]
     predictions = {each: fitted.predictions(each) for each in entries}
     selected = {task: names[-1] for task, names in SWEPT.items()}

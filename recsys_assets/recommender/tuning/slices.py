@@ -1,6 +1,7 @@
-"""Validation slices: the training rows of a protocol, split once more, in the way the protocol splits.
+"""Validation slices: split the training rows of a protocol once more, in the same way as the protocol.
 
-The test rows of the protocol are not among what a slice is made from, so nothing that is chosen on it can know them.
+A slice holds no test rows of its protocol, so no choice can depend on them. Protocols belong in
+`evaluation.protocols`.
 """
 
 import hashlib
@@ -30,8 +31,8 @@ PROTOCOLS = (
     *(*NEW_USERS, COLD_USERS),
     *("last_out", *TOP_N_LEAKAGE_AUDIT, *LATEST_RATING_LEAKAGE_AUDIT),
 )
-# Protocols for which is chosen on another one's slice. None of their test rows is among its training rows: an earlier
-# cut, a hash by which more is left out, the same new users.
+# Protocols that reuse another protocol's validation slice. Their test rows are not in its training rows, because it
+# cuts earlier, holds out more rows by the same hash, or has the same new users.
 _CHOSEN_WITH = {
     "time_cut_0.7": "time_cut_0.6",
     "time_cut_0.9": "time_cut_0.6",
@@ -39,34 +40,34 @@ _CHOSEN_WITH = {
     **{name: "new_users_5" for name in NEW_USERS if name != "new_users_0"},
     COLD_USERS: "new_users_0",
 }
-# The other splits of the ranking audit. Nothing is searched for them: an audit puts the same models under each split.
-# What `top_n` chose may have been judged by ratings that test here; if anything, that flatters these splits further.
+# The leaking splits of the ranking audit use the choices of `top_n`, because an audit compares the same models. These
+# choices may depend on their test ratings, which can only make the leaking splits look better still.
 _TAKEN_OVER = dict.fromkeys(TOP_N_LEAKAGE_AUDIT[1:], TOP_N_LEAKAGE_AUDIT[0])
 _VALIDATION_SHARE = 0.2
 _ASIDE_SHARE = 0.1
 
 
 def chosen_with(protocol: str) -> str:
-    """The protocol on whose slice the settings and models of a protocol are chosen."""
+    """The protocol whose validation slice chooses the settings and models of this protocol."""
     return (_CHOSEN_WITH | _TAKEN_OVER).get(protocol, protocol)
 
 
 def is_searched(protocol: str) -> bool:
-    """Whether anything is tried for a protocol; else what the trials of `chosen_with` say is taken over.
+    """Whether a protocol runs searches; otherwise it takes over the choices of `chosen_with`.
 
-    Its test rows may then be among those by which was chosen: its scores are for the audit, and no claim of their own.
+    A choice that was taken over may depend on test rows of the protocol, so its scores are valid for the audit only.
     """
     return protocol not in _TAKEN_OVER
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """What models are fitted on and compared by when something is chosen for a protocol.
+    """The training and validation rows that choose settings and models for a protocol.
 
     Attributes:
         name: the protocol.
-        scored_as: the protocol whose scores are computed.
-        tables: what `ModelFitter` starts from; the validation rows stand in the places of the test rows.
+        scored_as: the protocol whose scoring is used.
+        tables: input of `ModelFitter`, with the validation rows in place of the test rows.
     """
 
     name: str
@@ -75,17 +76,17 @@ class Slice:
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """The tasks whose models are compared."""
+        """The tasks of the compared models."""
         return protocols.tasks(self.scored_as)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that is in the tables."""
+        """Hash of the contents of the tables."""
         return fingerprint(self.tables)
 
 
 def fingerprint(tables: Tables) -> str:
-    """A hash of all that is in the tables, whatever the order of their rows and the batches they came in."""
+    """Hash of the contents of the tables; independent of row order and of batches."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tables):
         digest.update(name.encode())
@@ -102,15 +103,16 @@ def _content(frame: nw.LazyFrame) -> bytes:
 
 
 def validation_slice(protocol: str, tables: Tables, *, seed: int = 0) -> Slice:
-    """The slice on which is chosen for a protocol.
+    """The validation slice of a protocol.
+
+    The validation rows are: for cuts in time and top N, the last fifth of the training ratings in time; for random
+    splits and published folds, a tenth of the ratings by hash; for new users, a tenth of the users; for the latest
+    rating, a tenth of the train users.
 
     Args:
-        protocol: one of `PROTOCOLS` that is chosen with itself.
-        tables: what `protocols.split` gave for it; the test tables are not looked at.
-        seed: of what is drawn; another one than that of the protocol's own split.
-
-    The last fifth of the training ratings in time for cuts in time and top N; a tenth of the ratings, by a hash, for
-    random splits and published folds; a tenth of the users for new users, and of the train users for the latest rating.
+        protocol: one of `PROTOCOLS` for which `chosen_with` returns the protocol itself.
+        tables: output of `protocols.split`; the test tables are not read.
+        seed: random seed; must differ from the seed of the protocol's own split.
     """
     shared = {name: tables[name] for name in ("users", "movies", "user_features") if name in tables}
     if protocol in LATEST_RATING_LEAKAGE_AUDIT:
@@ -128,7 +130,7 @@ def _split_within(protocol: str) -> str:
 
 
 def _kept_aside(tables: Tables, seed: int) -> Mapping[str, nw.LazyFrame]:
-    """The train users of case study B, a tenth of them in the test users' place."""
+    """The train users of case study B, with a tenth of them in place of the test users."""
     members = tables["train_responses"].select("user").unique()
     partition = splitting.partition_users(members, train_share=1 - _ASIDE_SHARE, seed=seed)
 

@@ -1,7 +1,7 @@
-"""A study of one catalogue: for each protocol, what is chosen on its validation slice, and the scores of all models.
+"""Study of one catalogue: for each protocol, chooses settings on its validation slice and scores all models.
 
-Everything that was tried and scored is kept in one folder and read from there the next time. What becomes of what was
-chosen, and where tables are stored, is not known here.
+Trials and scores are stored in one folder and reused by the next study. Applying choices and storing tables belong in
+`orchestration`.
 """
 
 import hashlib
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splits:
-    """How the pipeline itself splits, which the protocols follow.
+    """The split settings of the pipeline, which the protocols share.
 
     Attributes:
-        cut: where training ends in time.
-        train_share: share of the users that train in case study B.
-        seed: of what is drawn.
+        cut: the cut in time.
+        train_share: share of train users in case study B.
+        seed: random seed of the splits.
     """
 
     cut: Cut = "auto"
@@ -49,21 +49,21 @@ class Splits:
 
 @dataclass(frozen=True)
 class Study:
-    """What choosing and scoring need.
+    """A study: its data, settings and folder.
 
     Attributes:
-        tables: users, movies, user_features, ratings; published_folds where the data came with some.
-        settings: parameters of all stages by section.
-        defaults: the same as they are built in: where searches begin.
-        folder: where trials and scores are kept.
-        code: what trials and scores depend on beside the package's own source: versions of libraries.
-        spark: gives the Spark session; called when a model first needs one.
+        tables: users, movies, user_features, ratings; published_folds if the data have them.
+        settings: parameters of all stages, by section.
+        defaults: built-in parameters of all stages, by section; searches start from them.
+        folder: folder of the trials and scores.
+        code: versions of the libraries that trials and scores depend on.
+        spark: returns the Spark session; called when a model first needs it.
         scratch: folder for temporary files that the driver and the executors can reach.
-        splits: how the pipeline splits.
+        splits: split settings of the pipeline.
         scoring: how scores are computed.
-        budget: candidates per search.
-        seed: of slices and of the order of candidates.
-        log: called with a line per trial and per model.
+        budget: maximum number of candidates per search.
+        seed: random seed of the slices and of the order of candidates.
+        log: called with one line per trial and per model.
     """
 
     tables: Tables
@@ -80,7 +80,7 @@ class Study:
     log: Callable[[str], None] = lambda _: None
 
     def is_possible(self, protocol: str) -> bool:
-        """Whether the data have rows that the protocol scores by."""
+        """Whether the data have rows that the protocol can score."""
         folds = self.tables.get("published_folds")
         if protocol in FOLDS and (folds is None or row_count(folds.filter(nw.col("fold") == protocol)) == 0):
             return False
@@ -88,12 +88,12 @@ class Study:
         return row_count(self._split(protocol)[scored_by]) > 0
 
     def found(self, protocol: str, searches: Collection[str] | None = None) -> list[SearchResult]:
-        """What is chosen for a protocol.
+        """Runs the searches of a protocol and returns their results.
 
         Args:
             protocol: one of `slices.PROTOCOLS`.
-            searches: those whose missing trials are made, by default all; none: what is there decides, as it always
-                does where `slices.is_searched` says no.
+            searches: names of the searches whose missing trials are made; None for all. All other searches, and all
+                searches of a protocol without `slices.is_searched`, decide from the stored trials.
         """
         name = chosen_with(protocol)
         tuning = Tuning(
@@ -111,7 +111,7 @@ class Study:
         return tuning.run(searches if is_searched(protocol) else ())
 
     def scores(self, protocol: str) -> ProtocolScores:
-        """The scores of all models with what the trials that are there choose for the protocol."""
+        """The scores of all models with the settings that the stored trials choose for the protocol."""
         return protocol_scores(
             protocol,
             self._split(protocol),
@@ -125,7 +125,7 @@ class Study:
         )
 
     def segment_sweep(self) -> pl.DataFrame:
-        """Table `segment_sweep`, with what the trials that are there choose beside the number of segments."""
+        """Table `segment_sweep`; all settings but the number of segments are chosen from the stored trials."""
         of = self._slice("latest_rating")
         parameters = self._chosen("latest_rating")
         sources = [
@@ -147,7 +147,7 @@ class Study:
         return pl.read_parquet(path)
 
     def _chosen(self, protocol: str) -> Parameters:
-        """All parameters, with what the trials that are there choose for the protocol."""
+        """All parameters, with the choices of the stored trials for the protocol."""
         return with_knobs(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
 
     def _slice(self, protocol: str) -> Slice:
@@ -155,12 +155,12 @@ class Study:
 
     @property
     def kept(self) -> KeptScores:
-        """The scores that are there."""
+        """The stored scores."""
         return KeptScores(self.folder / "scores")
 
     @property
     def _seed_of_slices(self) -> int:
-        # With the seed of the protocol's own split, a hash would put no training row into the slice.
+        # With the seed of the protocol's own split, the hash puts no training row into the validation rows.
         return self.splits.seed + 1 + self.seed
 
     def _split(self, protocol: str) -> Tables:
@@ -203,11 +203,11 @@ _TRIALS: dict[str, Any] = {
 
 
 def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.DataFrame:
-    """Every knob with what was chosen for it: table `studied_settings`.
+    """Every searched setting with its chosen value: table `studied_settings`.
 
     Args:
-        found: of the pipeline's own protocols.
-        defaults: by section.
+        found: search results of the protocols of the pipeline.
+        defaults: built-in parameters, by section.
     """
     rows = [
         {

@@ -1,7 +1,7 @@
-"""Trials: one model with one set of parameters, fitted and scored on one validation slice; and the folder they are in.
+"""Trials: one model with one set of parameters, fitted and scored on one validation slice, and their folder.
 
-A trial is named by a hash of everything its scores depend on, so that what was tried once is never tried again. Which
-trials are made is `searches` and `tuning`.
+A hash of all inputs names a trial, so the same trial is never made twice. The choice of trials belongs in `searches`
+and `tuning`.
 """
 
 import hashlib
@@ -17,15 +17,15 @@ from recsys_assets.recommender.registry import Task
 
 @dataclass(frozen=True)
 class Question:
-    """What a trial answers: everything that its scores depend on.
+    """The inputs of a trial: everything that its scores depend on.
 
     Attributes:
         slice: name of the validation slice.
         data: fingerprint of the slice's rows.
-        task: of the model.
-        model: as in the registry.
-        parameters: what the model depends on, by section.
-        code: hashes of the source that computes them, and versions of libraries.
+        task: task of the model.
+        model: name in the registry.
+        parameters: parameters that the model depends on, by section.
+        code: hashes of the source code of the model and its scoring, and versions of libraries.
     """
 
     slice: str
@@ -37,7 +37,7 @@ class Question:
 
     @property
     def key(self) -> str:
-        """Sixteen hexadecimal digits, the same for the same question."""
+        """Hash of the question, 16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -46,13 +46,13 @@ class Trial:
     """A question and its answer.
 
     Attributes:
-        question: what was tried.
-        scores: by population, then metric; empty where the model cannot be fitted so.
-        seconds: how long it took.
-        when: ISO 8601, UTC.
-        refusal: why it cannot be fitted so.
-        resampled: by population, then metric: the scores by which is chosen, over resamples of the users that are the
-            same for all trials of a slice.
+        question: the inputs of the trial.
+        scores: scores by population, then metric; empty if the model cannot be fitted with these parameters.
+        seconds: duration in seconds.
+        when: time of the trial, ISO 8601, UTC.
+        refusal: why the model cannot be fitted; empty if it can.
+        resampled: by population, then metric: bootstrap scores of the deciding metrics. All trials of a slice share
+            the same resamples of the users.
     """
 
     question: Question
@@ -63,35 +63,35 @@ class Trial:
     resampled: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
 
     def score(self, metric: str, population: str) -> float | None:
-        """One of the scores; None where it is not defined."""
+        """The score, or None if it is undefined."""
         return self.scores.get(population, {}).get(metric)
 
     def resampled_score(self, metric: str, population: str) -> Sequence[float]:
-        """One of the scores by which is chosen, over resamples of the users.
+        """The score over resamples of the users.
 
         Raises:
-            KeyError: nothing is chosen by it, or it is not defined.
+            KeyError: no search decides by this metric, or it is undefined.
         """
         return self.resampled[population][metric]
 
 
 class Trials:
-    """The trials in a folder, one JSON file each, there whole or not at all.
+    """Trials in a folder, one JSON file each, written atomically.
 
     Args:
-        folder: made when the first trial is kept.
+        folder: created with the first trial.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, question: Question) -> Trial | None:
-        """The trial of that question, if it was made."""
+        """The trial with these inputs, or None."""
         path = self._path(question)
         return _read(path) if path.exists() else None
 
     def add(self, trial: Trial) -> None:
-        """Keep a trial: from now on it survives whatever happens to the process."""
+        """Stores a trial on disk, so that it survives a crash of the process."""
         path = self._path(trial.question)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}-{os.getpid()}")
@@ -99,7 +99,7 @@ class Trials:
         unfinished.replace(path)
 
     def keep(self, of_slice: str, questions: Sequence[Question]) -> None:
-        """Remove the trials of a slice that answer none of these questions."""
+        """Removes the trials of a slice except the trials of these questions."""
         kept = {self._path(question) for question in questions}
         for path in (self._folder / of_slice).glob("*.json"):
             if path not in kept:

@@ -1,6 +1,7 @@
-"""Carrying searches out on a slice: trials that are there are read, those that are missing are made, one is chosen.
+"""Runs searches on a validation slice: reads stored trials, makes missing ones and chooses a candidate.
 
-What is searched is `searches`, where trials are kept `trials`. What is chosen for a home's settings is decided outside.
+The grids belong in `searches`, the storage in `trials`. Applying a choice to the settings of a home belongs in
+`orchestration`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _CONFIDENCE = 0.95
-# The fallback of models that do not predict every row, which protocols want to see.
+# Tasks whose protocols require the predictions of the item mean, the fallback for missing predictions.
 _WITH_BASELINE: tuple[Task, ...] = ("time_cut", "latest_rating")
 _SCORED_BY = "tuning.validating"
 
 
 class Improvement(NamedTuple):
-    """By how much a score is better than that of the built-in settings on the same users; positive is better.
+    """Improvement of a score over the built-in settings on the same users; positive is better.
 
     Attributes:
         value: the difference.
-        low: lower end of its 95 % interval, which allows for how many candidates were tried.
-        high: upper end.
+        low: lower end of its 95 % confidence interval, corrected for the number of candidates.
+        high: upper end of the interval.
     """
 
     value: float
@@ -50,11 +51,12 @@ class Tried:
     """A candidate of a search and its trial.
 
     Attributes:
-        knobs: the values that were tried.
-        trial: what came of them.
-        value: the score by which is chosen; None where there is none.
-        is_default: whether these are the built-in settings.
-        improvement: over the built-in settings; None for these, and where one of the two has no score.
+        knobs: values of the candidate, by setting.
+        trial: the trial of the candidate.
+        value: the deciding score; None if it is undefined.
+        is_default: whether the candidate is the built-in settings.
+        improvement: improvement over the built-in settings; None for the built-in settings themselves, and if one of
+            the two has no score.
     """
 
     knobs: Knobs
@@ -66,12 +68,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found on a slice.
+    """The result of a search on a slice.
 
     Attributes:
         slice: name of the slice.
-        search: what was searched.
-        tried: the candidates of which there is a trial, the built-in settings first.
+        search: the search.
+        tried: the candidates with a trial, the built-in settings first.
     """
 
     slice: str
@@ -80,15 +82,15 @@ class SearchResult:
 
     @property
     def default(self) -> Tried | None:
-        """The built-in settings, if there is a trial of them."""
+        """The built-in settings, or None without a trial of them."""
         return next((each for each in self.tried if each.is_default), None)
 
     @property
     def choice(self) -> Tried | None:
-        """What is chosen: the built-in settings, unless others are surely better; None where nothing was tried.
+        """The chosen candidate, or None if no candidate has a score.
 
-        Surely is: the 95 % interval of the improvement lies above 0. The best of those is taken; where the built-in
-        settings have no score, the best of all.
+        It is the best candidate whose improvement has a 95 % confidence interval above 0, otherwise the built-in
+        settings. If the built-in settings have no score, it is the best candidate.
         """
         if self.default is None or self.default.value is None:
             return self._best(self.tried)
@@ -98,11 +100,11 @@ class SearchResult:
 
     @property
     def best_other(self) -> Tried | None:
-        """The best candidate beside the built-in settings, whether it is surely better than these or not."""
+        """The best candidate other than the built-in settings, even if it is not significantly better."""
         return self._best([each for each in self.tried if not each.is_default])
 
     def _best(self, among: Sequence[Tried]) -> Tried | None:
-        """By value, the earlier one of equals."""
+        """The candidate with the best score; the first one of equals."""
         scored = [tried for tried in among if tried.value is not None]
         sign = -1 if self.search.objective.higher else 1
         return min(scored, key=lambda tried: sign * (tried.value or 0.0), default=None)
@@ -113,15 +115,15 @@ class Tuning:
 
     Args:
         of: the slice.
-        settings: parameters of all stages by section. What is searched begins from the defaults instead.
-        defaults: the same as they are built in.
-        trials: where trials are kept.
-        budget: candidates per search.
-        seed: of the order of candidates.
-        code: what trials depend on beside the package's own source: versions of libraries.
-        spark: gives the Spark session; called when a model first needs one.
+        settings: parameters of all stages, by section. Searched settings start from `defaults` instead.
+        defaults: built-in parameters of all stages, by section.
+        trials: store of the trials.
+        budget: maximum number of candidates per search.
+        seed: random seed of the order of candidates.
+        code: versions of the libraries that trials depend on.
+        spark: returns the Spark session; called when a model first needs it.
         scratch: folder for temporary files that the driver and the executors can reach.
-        log: called with a line per trial.
+        log: called with one line per trial.
     """
 
     def __init__(
@@ -146,7 +148,7 @@ class Tuning:
         self._asked: list[Question] = []
 
     def run(self, searches: Collection[str] | None = None) -> list[SearchResult]:
-        """Do these searches, by default all that apply; of the others, choose from the trials that are there."""
+        """Runs these searches (None for all that apply); all other searches choose from the stored trials."""
         return list(self._found(searches))
 
     def _found(self, searches: Collection[str] | None) -> Iterator[SearchResult]:
@@ -174,17 +176,17 @@ class Tuning:
             if known is None:
                 self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
             if tried[0].value is None and not trial.refusal:
-                # The slice has no row of that population, say: no candidate will have a score.
+                # The slice has, for example, no row of the population: no candidate will have a score.
                 break
         return SearchResult(self._slice.name, search, tried)
 
     def trial(self, search: Search, knobs: Knobs, parameters: Parameters) -> Trial:
-        """The trial of a candidate: the one that is there, or a new one, which is kept.
+        """Returns the stored trial of a candidate, or makes and stores it.
 
         Args:
-            search: tells the model.
-            knobs: the values that are tried.
-            parameters: of all stages by section, these values included.
+            search: the search.
+            knobs: values of the candidate, by setting.
+            parameters: settings of all stages, by section, including the candidate's values.
         """
         question = self._question(search, knobs, parameters)
         self._asked.append(question)
@@ -195,7 +197,7 @@ class Tuning:
         return trial
 
     def forget_others(self) -> None:
-        """Remove the slice's trials that were not asked for: they are of other ratings, settings or code."""
+        """Removes trials of the slice that were not requested: their ratings, settings or code have changed."""
         self._trials.keep(self._slice.name, self._asked)
 
     def _question(self, search: Search, knobs: Knobs, parameters: Parameters) -> Question:
@@ -213,7 +215,7 @@ class Tuning:
         try:
             reached = self._scores(question.task, question.model, parameters)
         except ValueError as error:
-            # A catalogue too large for a method, say: the candidate is out, the study goes on.
+            # For example, the catalogue is too large for a method: the study continues without the candidate.
             refusal = str(error)
         when = datetime.now(UTC).isoformat(timespec="seconds")
         seconds = round(perf_counter() - began, 2)
@@ -228,7 +230,7 @@ class Tuning:
         return validation_scores(task, self._slice.tables, predictions, model=model, judged_by=judged_by)
 
     def _fitted(self, parameters: Parameters) -> ModelFitter:
-        """The models with these parameters; what the last trial fitted alike is taken over."""
+        """The model fitter with these parameters; it reuses models that the last trial fitted in the same way."""
         if self._fitter is None:
             self._fitter = ModelFitter(self._slice.tables, parameters, spark=self._spark, scratch=self._scratch)
         self._fitter = self._fitter.with_parameters(parameters)
@@ -236,24 +238,24 @@ class Tuning:
 
 
 def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
-    """The settings, with what is searched as it is built in: a study must not start from what an earlier one chose."""
+    """The settings with built-in values for all searched settings, so that a study ignores earlier choices."""
     return with_knobs(settings, {knob: value_of(defaults, knob) for knob in KNOBS})
 
 
 def chosen(found: Sequence[SearchResult]) -> dict[str, Any]:
-    """The value that was chosen for every knob that was searched; the latest search of a knob decides."""
+    """The chosen value of every searched setting; the last search of a setting decides."""
     return {knob: value for each in found if each.choice for knob, value in each.choice.knobs.items()}
 
 
 def improvement(better: np.ndarray, *, n_others: int) -> Improvement:
-    """By how much a candidate is better, with an interval that allows for how many were tried.
+    """The improvement of a candidate, with a confidence interval corrected for the number of candidates.
 
-    That of a normal distribution with the deviation over resamples, so wide that of all candidates that are no better,
-    none is chosen in 95 % of the cases (Bonferroni).
+    The interval is normal, with the standard deviation over resamples. Bonferroni's correction makes it so wide that
+    in 95 % of all searches without a better candidate, none is chosen.
 
     Args:
-        better: for the users as they are, then for resamples of them; above 0 is better.
-        n_others: candidates of the search beside the built-in settings, at least 1.
+        better: improvement for the users, then for the resamples, shape (1 + n_resamples,); above 0 is better.
+        n_others: number of candidates other than the built-in settings, at least 1.
     """
     gain, resampled = float(better[0]), better[1:][np.isfinite(better[1:])]
     deviation = float(np.std(resampled)) if len(resampled) else 0.0
@@ -262,7 +264,7 @@ def improvement(better: np.ndarray, *, n_others: int) -> Improvement:
 
 
 def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | None, n_others: int) -> Tried:
-    """A trial by the score of the search, held against that of the built-in settings, where there is one."""
+    """The deciding score of a trial, and its improvement over the built-in settings if both have a score."""
     place = (objective.metric, objective.population)
     value = trial.score(*place)
     of_default = default.score(*place) if default else None

@@ -1,4 +1,7 @@
-"""The scores of one model on the rows of a validation slice, by the same functions that score the test rows."""
+"""Scores one model on the validation rows of a slice, with the functions that score test rows.
+
+Choosing by these scores belongs in `tuning`.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -12,21 +15,22 @@ from recsys_assets.recommender.evaluation.protocols import Tables
 from recsys_assets.recommender.evaluation.score_table import SELECTED
 from recsys_assets.recommender.registry import Entry, Task
 
-# Intervals of all metrics would take longer than some fits.
+# One resample, because confidence intervals of all metrics take longer than some fits.
 _NO_INTERVALS = 1
-# Of the metrics by which is chosen: enough for an interval, few enough to be kept with every trial.
+# Resamples of the deciding metrics: enough for an interval, few enough to store with every trial.
 _N_RESAMPLES = 400
 _DIGITS = 7
-# Of ties and resamples, the same for every trial: a trial of an earlier study is compared with those of this one.
+# The same for every trial, because trials of different studies are compared resample by resample.
 _SEED = 0
 
 
 class ValidationScores(NamedTuple):
-    """What a model reaches on a slice.
+    """The scores of a model on a slice.
 
     Attributes:
-        scores: by population, then metric.
-        resampled: the same of metrics by which is chosen, over the same resamples of the users for every model.
+        scores: scores by population, then metric.
+        resampled: bootstrap scores of the deciding metrics by population, then metric. Every model has the same
+            resamples of the users.
     """
 
     scores: dict[str, dict[str, float]]
@@ -44,11 +48,11 @@ def validation_scores(
     """The scores of a model on the validation rows.
 
     Args:
-        task: of the model.
-        tables: of the slice.
-        predictions: of the model; of item mean too where ratings are predicted.
-        model: whose scores.
-        judged_by: metrics that are resampled.
+        task: task of the model.
+        tables: tables of the slice.
+        predictions: predictions of the model; for rating tasks also of the item mean.
+        model: name of the scored model.
+        judged_by: names of the metrics that are resampled.
     """
     protocol = "latest_rating" if task == "next_movie" else task
     selected = dict.fromkeys((protocol, task), model)
