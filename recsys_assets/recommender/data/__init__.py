@@ -1,1 +1,1 @@
-"""Declared tables, frames on both engines, id index, splits and preferences: the lowest package of `recommender`."""
+"""Declared tables, frames on both engines, id map, splits and preferences: the lowest package of `recommender`."""

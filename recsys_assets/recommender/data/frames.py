@@ -1,6 +1,6 @@
-"""Helpers on Narwhals lazy frames that several stages share: casting, hashing, sorting, numbering, collecting.
+"""Helpers on Narwhals lazy frames that several stages share: casting, hashing, sorting, dense ids, collecting.
 
-Every function gives the same result on Polars and PySpark. The meaning of each table is declared in `tables`.
+Only helpers that give the same result on Polars and PySpark belong here. `tables` declares the meaning of each table.
 """
 
 import hashlib
@@ -68,9 +68,9 @@ def pseudo_random(seed: int, columns: Sequence[str], *, stream: int = 0) -> nw.E
     multiplying and squaring modulo a prime. Linear rounds alone would draw points of one lattice for all users.
 
     Args:
-        seed: draws with different seeds are independent of each other, except for the default seeds 0 and 1234.
+        seed: draws with different seeds are unrelated, except for the default seeds 0 and 1234.
         columns: names of one or more integer columns with values from 0 to 2**31 - 1.
-        stream: number of the draw where one seed serves several draws; a small integer.
+        stream: number of the draw, if one seed serves several draws; a small integer.
     """
     multiplier_of_seed, offset = _of_seed(seed)
     state: nw.Expr = nw.lit((offset + stream) % _PRIME).cast(nw.Int64())
@@ -115,7 +115,7 @@ def last_rows(frame: nw.LazyFrame, key: Sequence[str], order_by: Sequence[str]) 
         return frame.unique(list(key), keep="last", order_by=list(order_by))
 
     def newest(sorted_rows: pl.DataFrame) -> pl.DataFrame:
-        """Keep the rows that are alone with their key, and the last row of each other key."""
+        """Keep the rows with a unique key, and the last row of each other key."""
         is_last = sorted_rows.select(_differs_from_next(by)).to_series()
         if is_last.all():
             return sorted_rows
@@ -160,11 +160,11 @@ def _differs_from_next(by: Sequence[str]) -> pl.Expr:
 
 
 def numbered(frame: nw.LazyFrame, index: nw.LazyFrame) -> nw.LazyFrame:
-    """Add the dense number of each row's key, and drop the rows whose key is not in the index.
+    """Add the dense id of each row's key, and drop the rows whose key has none.
 
     Args:
         frame: rows with the key; an integer key must not be negative.
-        index: number (int32) and key, in this order, each key once. Rows with a null key are ignored.
+        index: dense id (int32) and key, in this order, each key once. Rows with a null key are ignored.
     """
     number, key = index.collect_schema().names()
     if not frame.implementation.is_polars() or frame.collect_schema()[key] != nw.Int64():

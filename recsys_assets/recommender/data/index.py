@@ -1,7 +1,7 @@
-"""The id index: the dense int32 number of each user and movie, and the fingerprint of this numbering.
+"""The id map: the dense id (int32) of each user and movie, and the fingerprint of all dense ids.
 
-Models keep factors by dense number, so each model remembers the fingerprint of its index and is refused with another
-one. `home/id_map.py` keeps the fingerprints of stored tables.
+Models keep factors by dense id, so each model remembers the fingerprint of its id map and is refused with another one.
+`home/id_map.py` keeps the fingerprints of stored tables.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ from recsys_assets.recommender.data.frames import to_polars
 
 
 class IndexMismatchError(RecsysError):
-    """A stored table or model meets an id index other than the one that it was made with."""
+    """A stored table or model meets an id map other than the one that it was made with."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """Size and fingerprint of the id index, which the tables `users` and `movies` hold.
+    """Size and fingerprint of the id map. The tables `users` and `movies` hold the map itself.
 
     Attributes:
         n_users: number of users.
         n_movies: number of movies.
-        fingerprint: hash over all ids of users and movies in the order of their numbers.
+        fingerprint: hash of all source ids of users and movies, in the order of their dense ids.
     """
 
     n_users: int
@@ -34,7 +34,7 @@ class Index:
 
     @classmethod
     def of(cls, users: nw.LazyFrame, movies: nw.LazyFrame) -> "Index":
-        """Build the index from the tables `users` (user, user_id) and `movies` (movie, movie_id).
+        """Summarise the id map in the tables `users` (user, user_id) and `movies` (movie, movie_id).
 
         Examples:
             >>> from recsys_assets.recommender.data.frames import lazy
@@ -49,7 +49,7 @@ class Index:
         return cls(len(user_ids), len(movie_ids), _digest(user_ids, movie_ids))
 
     def require(self, fitted_with: str, model: str) -> None:
-        """Raise unless a model was fitted with this index.
+        """Raise unless a model was fitted with this id map.
 
         Args:
             fitted_with: fingerprint that the model stores.
@@ -67,15 +67,15 @@ class Index:
 
 
 def renumber(rows: pl.LazyFrame, column: str, before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
-    """Translate the dense numbers of one index into those of another.
+    """Translate the dense ids of one id map into the dense ids of another.
 
-    Rows of users or movies that the other index does not have are dropped.
+    Rows of users or movies that the other id map does not have are dropped.
 
     Args:
         rows: a table with the column.
         column: `user` or `movie`.
-        before: the column and `<column>_id` of the index that the rows use.
-        after: the column and `<column>_id` of the index to translate to.
+        before: the column and `<column>_id` of the id map that the rows use.
+        after: the column and `<column>_id` of the id map to translate to.
     """
     original = f"{column}_id"
     numbers = before.select(column, original).join(after.select(original, new=column), on=original)

@@ -84,9 +84,9 @@ def histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -
 
 
 def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """Return the latest rating of each user of one side who has an earlier one.
+    """Return the latest rating of each user of one side with at least two ratings.
 
-    The later source row counts among equal timestamps.
+    Of equal timestamps, the later source row is the latest.
     """
     return (
         _latest_first(ratings, user_partition, side)
@@ -119,7 +119,7 @@ def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyF
 
 
 def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Return the first rating of each test user; the earlier source row counts among equal timestamps."""
+    """Return the first rating of each test user; of equal timestamps, the earlier source row."""
     members = user_partition.filter(nw.col("partition") == "test").select("user")
     place = nw.col("movie").cum_count().over("user", order_by=_IN_TIME)
     return ratings.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1).drop("place")

@@ -32,7 +32,7 @@ _PAIRS_PER_BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class ALSModel:
-    """Factors of users and movies by dense number.
+    """Factors of users and movies by dense id.
 
     Attributes:
         user_factors: shape (n_users, rank), float32. Zeros for a user without a training rating or, with implicit
@@ -41,7 +41,7 @@ class ALSModel:
         user_known: shape (n_users,), whether the user has factors.
         movie_known: shape (n_movies,), whether the movie has factors.
         params: parameters of the fit.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     user_factors: np.ndarray
@@ -182,7 +182,7 @@ def fit(
         ratings: user, movie (int32), rating.
         spark: the session.
         scratch: folder that the driver and the executors can reach. Temporary files in it are removed again.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_column: column that stands for the user; `cluster` to fit clusters instead of users.
         rank: number of factors.
         reg_param: L2 regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).

@@ -29,7 +29,7 @@ class AttributeEffects:
         coefficients: shape (n_movies, F), float32; 0 for a movie without a rating.
         side: attributes of all users, shape (n_users, F), float32.
         reg: L2 regularisation of the fit.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     coefficients: np.ndarray
@@ -74,7 +74,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_features: table user_features; all users.
         bayesian_factors_model: fitted on the same ratings with attributes only (`n_profile` 0).
         reg: L2 regularisation, in ratings.

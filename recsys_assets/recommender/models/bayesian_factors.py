@@ -39,7 +39,7 @@ class BayesianFactors:
         noise: precision of one rating given the factors.
         offset: mean of the training ratings.
         params: parameters of the fit.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     users: np.ndarray
@@ -53,7 +53,7 @@ class BayesianFactors:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """Predict the ratings of pairs by dense number: shape (P,), float64."""
+        """Predict the ratings of pairs by dense id: shape (P,), float64."""
         return products(self.users, self.movies, user, movie) + self.offset
 
     def of_new(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class BayesianFactors:
 
 
 def products(users: np.ndarray, movies: np.ndarray, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-    """Return biases plus dot products of factors for pairs by dense number: shape (P,), float64."""
+    """Return biases plus dot products of factors for pairs by dense id: shape (P,), float64."""
     result = users[user, 0] + movies[movie, 0]
     for start in range(0, len(user), _PAIRS_PER_BLOCK):
         block = slice(start, start + _PAIRS_PER_BLOCK)
@@ -143,7 +143,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_features: table user_features; all users.
         movies: table movies; the whole catalogue.
         rank: number of factors beside the bias.

@@ -26,7 +26,7 @@ class BiasModel:
         global_mean: mean of all training ratings.
         user_bias: shape (n_users,), float64; 0 for a user without a training rating.
         movie_bias: shape (n_movies,), float64; 0 for a movie without a training rating.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     global_mean: float
@@ -35,7 +35,7 @@ class BiasModel:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """Predict the ratings of pairs by dense number: shape (P,), float64."""
+        """Predict the ratings of pairs by dense id: shape (P,), float64."""
         return self.global_mean + self.user_bias[user] + self.movie_bias[movie]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
@@ -63,7 +63,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, mov
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_shrinkage: ratings with bias 0 that are added to each user's own.
         movie_shrinkage: ratings with bias 0 that are added to each movie's own.
 

@@ -30,7 +30,7 @@ class Blend:
         ease_weight: share of EASE in a user's personal scores, 0 to 1; implicit ALS has the rest.
         prior_ratings: number of ratings at which the personal scores weigh as much as the prior, the scores by
             attributes. A user without ratings gets the prior alone.
-        index: fingerprint of the id index.
+        index: fingerprint of the id map.
     """
 
     ease_weight: float
@@ -74,7 +74,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_
 
     Args:
         ratings: user.
-        index: id index of users and movies.
+        index: id map of users and movies.
         ease_weight: see `Blend`.
         prior_ratings: see `Blend`; `auto` is `automatic_prior`.
     """
@@ -101,7 +101,7 @@ def ranker(
         weights: weights of the models.
         ease_model: EASE.
         liking_model: the prior.
-        features: features of all users by dense number; see `liking.feature_matrix`.
+        features: features of all users by dense id; see `liking.feature_matrix`.
         ranking_model: implicit ALS; None is allowed if it has no weight.
 
     Raises:

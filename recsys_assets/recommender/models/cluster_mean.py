@@ -26,7 +26,7 @@ class ClusterMeanModel:
         means: shape (n_clusters, n_movies), float32.
         clusters: cluster of each user, shape (n_users,).
         params: parameters of the fit.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     means: np.ndarray
@@ -35,7 +35,7 @@ class ClusterMeanModel:
     index: str
 
     def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        """Predict the ratings of pairs by dense number: shape (P,), float32."""
+        """Predict the ratings of pairs by dense id: shape (P,), float32."""
         return self.means[self.clusters[user], movie]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
@@ -71,7 +71,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_clusters: table user_clusters; all users.
         shrinkage: ratings at the movie's mean that are added to each cell's own.
         item_shrinkage: ratings at the global mean that are added to each movie's own.

@@ -41,7 +41,7 @@ def cluster_ratings(
     Args:
         train_ratings: user, movie, rating.
         user_clusters: user, cluster.
-        index: id index of users and movies.
+        index: id map of users and movies.
         spark: session that fits ALS with clusters as users.
         scratch: see `als.fit`.
         parameters: further parameters of `als.fit`.

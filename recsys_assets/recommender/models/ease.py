@@ -30,10 +30,10 @@ class EASEModel:
     Attributes:
         weights: shape (K, K), float32, with zero diagonal: liking the row's movie adds the weight to the score of the
             column's movie.
-        movies: dense numbers of the known movies, shape (K,), int32, ascending.
+        movies: dense ids of the known movies, shape (K,), int32, ascending.
         n_movies: size of the catalogue.
         preference: how ratings become preferences.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     weights: np.ndarray
@@ -113,7 +113,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         reg: L2 regularisation of the weights; `auto` is `automatic_reg`.
         neutral_offset: standard deviations from the mean rating to the neutral one, which is neither liked nor
             disliked; `auto` is -0.5.

@@ -29,7 +29,7 @@ class ItemKNNModel:
         similarities: shape (n_movies, n_movies), CSR, float32: the row is a liked movie, the column a movie that it
             speaks for.
         relevant_from: lowest rating that counts as liked.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     similarities: sparse.csr_array
@@ -90,7 +90,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         neighbours: number of most similar movies that score a movie.
         shrinkage: added to the denominator, so that a movie with few users is no close neighbour by chance.
 

@@ -22,7 +22,7 @@ class ItemMeanModel:
     Attributes:
         means: shape (n_movies,), float64; the global mean for a movie without a training rating.
         global_mean: mean of all training ratings.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     means: np.ndarray
@@ -59,7 +59,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> Item
 
     Args:
         ratings: movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         shrinkage: ratings at the global mean that are added to each movie's own.
 
     Examples:

@@ -34,7 +34,7 @@ class ItemNeighboursModel:
         similarity: shape (K, K), float32, symmetric, not negative, zero diagonal.
         movies: movies that have similarities, shape (K,), int32, ascending.
         params: parameters of the fit.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     global_mean: float
@@ -68,8 +68,8 @@ class ItemNeighboursModel:
         """Return global mean plus movie bias plus user bias for pairs, shape (P,).
 
         Args:
-            user: dense numbers, shape (P,).
-            movie: dense numbers, shape (P,).
+            user: dense ids, shape (P,).
+            movie: dense ids, shape (P,).
             rated: user, movie, rating; gives the user biases.
         """
         users, row = np.unique(user, return_inverse=True)
@@ -90,8 +90,8 @@ class ItemNeighboursModel:
         """Return the terms of a prediction above the global mean: `movie`, `user` and `neighbours`, each of shape (P,).
 
         Args:
-            user: dense numbers, shape (P,).
-            movie: dense numbers, shape (P,).
+            user: dense ids, shape (P,).
+            movie: dense ids, shape (P,).
             rated: user, movie, rating.
         """
         users, row = np.unique(user, return_inverse=True)
@@ -156,7 +156,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         movie_shrinkage: ratings with bias 0 that are added to each movie's own.
         user_shrinkage: ratings with bias 0 that are added to each user's own.
         pair_shrinkage: common users without agreement that are added to each pair's own.

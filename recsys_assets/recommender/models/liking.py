@@ -31,7 +31,7 @@ class LikingModel:
     Attributes:
         coefficients: shape (1 + n_features, n_movies), float32; the first row is the intercept.
         movie_known: shape (n_movies,), whether anybody liked the movie.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     coefficients: np.ndarray
@@ -59,7 +59,7 @@ class LikingModel:
 
 
 def feature_matrix(user_features: nw.LazyFrame) -> np.ndarray:
-    """Return the features of all users by dense number, shape (n_users, n_features), float64."""
+    """Return the features of all users by dense id, shape (n_users, n_features), float64."""
     table = to_polars(user_features).sort("user").drop("user")
     return table.to_numpy() if table.width else np.zeros((len(to_polars(user_features, "user")), 0))
 
@@ -78,7 +78,7 @@ def fit(
 
     Args:
         ratings: user, movie, rating, timestamp.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_features: table user_features; all users.
         reg: L2 regularisation of the attributes; `auto` is `automatic_reg`. The intercept is not regularised, so a
             large value leaves plain popularity.

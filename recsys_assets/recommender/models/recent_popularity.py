@@ -23,7 +23,7 @@ class RecentPopularityModel:
 
     Attributes:
         counts: weighted number of ratings that liked the movie, shape (n_movies,), float64.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     counts: np.ndarray
@@ -46,7 +46,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> Recen
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
-        index: id index of users and movies.
+        index: id map of users and movies.
         half_life: share of the ratings, in time, after which a rating counts half as much.
 
     Examples:

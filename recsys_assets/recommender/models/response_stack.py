@@ -36,7 +36,7 @@ class ResponseStack:
         coefficients: shape (1 + folds, 1 + features), float64: intercept, then slopes. Row 0 is the model of all train
             users; row 1 + f is the model without fold f.
         users: train users, shape (train users,), int32, ascending.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     names: tuple[str, ...]
@@ -80,7 +80,7 @@ def fit(
 
     Args:
         responses: user, movie, rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         train_histories: table ratings.
         movies: table movies.
         item_neighbours_model: gives biases and similarities of movies.

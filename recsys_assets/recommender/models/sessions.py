@@ -26,7 +26,7 @@ class SessionModel:
         smoothing: probability added to every transition when a session starts; a larger value trusts transitions less.
         ease_weight: weight of the EASE scores, standardised per user, beside the log transition probability.
         start_weight: weight of the log probability that a session starts with the movie.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     starts: np.ndarray
@@ -57,7 +57,7 @@ class SessionModel:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write starts.parquet (count by dense number of the movie) and model.json."""
+        """Write starts.parquet (count by dense id of the movie) and model.json."""
         pl.DataFrame({"count": self.starts}).write_parquet(folder / "starts.parquet")
         facts = {name: value for name, value in vars(self).items() if name != "starts"}
         (folder / "model.json").write_text(json.dumps(facts))
@@ -83,7 +83,7 @@ def fit(
 
     Args:
         histories: user, movie, timestamp, batch, row.
-        index: id index of users and movies.
+        index: id map of users and movies.
         pause: seconds between two ratings from which a new session starts.
         first: number of ratings of a session that count as its start.
         smoothing: see `SessionModel`.

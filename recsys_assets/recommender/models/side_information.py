@@ -1,4 +1,4 @@
-"""Side information: attributes and profiles of users and movies as matrices by dense number.
+"""Side information: attributes and profiles of users and movies as matrices by dense id.
 
 Attributes come from the tables. A profile says which movies a user rated, or which users rated a movie, whatever the
 rating. Each model chooses what it uses.

@@ -101,7 +101,7 @@ class Holdout:
         features: shape (P, features), float64; see `BasePredictions`.
         residuals: ratings minus `BasePredictions.central`, shape (P,), float64.
         is_seen: whether the user has a rating that is not hidden, shape (P,).
-        index: fingerprint of the id index that the models were fitted with.
+        index: fingerprint of the id map that the models were fitted with.
     """
 
     features: np.ndarray
@@ -145,7 +145,7 @@ def hold_out(
 
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
-        index: id index of users and movies.
+        index: id map of users and movies.
         user_features: table user_features; all users.
         movies: table movies; the whole catalogue.
         user_clusters: table user_clusters; all users.
@@ -189,7 +189,7 @@ class StackModel:
     Attributes:
         weights: weights of the features by population, `seen` or `unseen`, each of shape (features,).
         scale: lowest and highest training rating; predictions are clipped to them.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -239,7 +239,7 @@ def fit(
 
     Args:
         ratings: rating.
-        index: id index of users and movies.
+        index: id map of users and movies.
         stack_holdout: the hold-out ratings.
         reg: L2 regularisation of the weights of the scaled features, in ratings.
         level_share: share of the mean residual of the hold-out that is added to predictions.

@@ -26,7 +26,7 @@ class TransitionModel:
     Attributes:
         weights: shape (n_movies, n_movies), CSR, float32: from the row's movie to the column's movie.
         half_life: number of ratings after which a movie of the history weighs half as much.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     weights: sparse.csr_array
@@ -94,7 +94,7 @@ def fit(
 
     Args:
         histories: user, movie, timestamp, batch, row; ordered by time, then batch, then row.
-        index: id index of users and movies.
+        index: id map of users and movies.
         window: number of later ratings that count.
         decay: factor of the weight per step.
         backwards: weight of the opposite order, 0 to 1.

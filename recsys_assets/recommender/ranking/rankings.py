@@ -23,7 +23,7 @@ Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
 Contributions = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 # Score that orders the movies unknown to the model behind all others.
 _UNKNOWN = float(np.finfo(np.float32).min)
-# 16 MB of float32 scores at a time.
+# Scores per block: 16 MB of float32.
 _SCORES_PER_BLOCK = 4_000_000
 # Most movies of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
 _FEW = 8
@@ -53,7 +53,7 @@ class Ranker:
         model advises against.
 
         Args:
-            users: dense numbers, shape (B,).
+            users: dense ids, shape (B,).
             rated: ratings of these users, shape (B, n_movies).
         """
         scores = self.scores(users, rated)
@@ -67,7 +67,7 @@ def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any)
     """Build a ranker whose scores are dot products of user and movie vectors.
 
     Args:
-        user_vectors: shape (n_users, S), by dense number.
+        user_vectors: shape (n_users, S), by dense id.
         movie_vectors: shape (n_movies, S). The model does not know a movie whose vector is all zeros.
         told: further fields of `Ranker`.
     """
@@ -135,12 +135,12 @@ def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 
     """Return the `n` unrated movies with the highest scores per user: user, rank (from 1), movie, score.
 
     Each user gets min(n, number of unrated movies) rows. Movies that the model does not know come last, with a null
-    score. Equal scores are ordered by the movie's number.
+    score. Equal scores are ordered by the movie's dense id.
 
     Args:
         ranker: the model.
         ratings: user, movie, rating; all that the users have rated.
-        users: dense numbers, shape (users,).
+        users: dense ids, shape (users,).
         n: movies per user.
 
     Examples:
@@ -180,7 +180,7 @@ def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array
     """Return the matrix rows of `users`; a user without a row gets an empty one.
 
     Args:
-        users: dense numbers, shape (U,).
+        users: dense ids, shape (U,).
         rated_users: users of the matrix rows, ascending.
         matrix: shape (len(rated_users), n_movies).
     """
@@ -203,7 +203,7 @@ def ranks(
 ) -> np.ndarray:
     """Return the rank, from 1, of each pair's movie among all movies of its row.
 
-    Equal scores are ordered by the movie's number.
+    Equal scores are ordered by the movie's dense id.
 
     Args:
         ordered: returns the scores of all movies for B rows, shape (B, n_movies).
@@ -224,7 +224,7 @@ def ranks(
 
 
 def _places(scores: np.ndarray, movies: np.ndarray) -> np.ndarray:
-    """Return the ranks, from 1, of some movies by descending score; equal scores are ordered by the movie's number."""
+    """Return the ranks, from 1, of some movies by descending score; the dense id orders equal scores."""
     if len(movies) > _FEW:
         places = np.empty(len(scores), np.int32)
         places[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)

@@ -67,7 +67,7 @@ class ModelFitter:
         scratch: folder for temporary files that the driver and the executors can reach.
 
     Attributes:
-        index: id index of the users and movies.
+        index: id map of the users and movies.
     """
 
     def __init__(

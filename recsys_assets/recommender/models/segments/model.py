@@ -40,9 +40,9 @@ class SegmentModel:
 
     Attributes:
         lda: the fitted estimator; its columns are `movies`.
-        movies: dense numbers of the known movies, shape (M',), int32, ascending.
+        movies: dense ids of the known movies, shape (M',), int32, ascending.
         n_movies: size of the catalogue.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
         zero: rating that counts 0: 0, or the lowest rating if that is negative.
     """
 
@@ -138,7 +138,7 @@ def fit(
     Args:
         histories: user, movie, rating; the order of rows does not matter. If the lowest rating is negative, it counts 0
             and the others count their distance from it.
-        index: id index of users and movies.
+        index: id map of users and movies.
         n_segments: number of topics.
         passes: passes over the users, each in another order.
         batch_size: users per update of the topics; each update touches all segments × movies. `auto` is

@@ -26,7 +26,7 @@ class SegmentResidualModel:
     Attributes:
         residuals: shape (n_segments, n_movies), float32: mean residual of the segment's ratings of the movie.
         train_segments: user, affinity; of the users that the model was fitted with.
-        index: fingerprint of the id index that the model was fitted with.
+        index: fingerprint of the id map that the model was fitted with.
     """
 
     residuals: np.ndarray
@@ -37,8 +37,8 @@ class SegmentResidualModel:
         """Return the segments' part of the ratings of pairs, shape (P,); 0 for users without an affinity.
 
         Args:
-            user: dense numbers, shape (P,).
-            movie: dense numbers, shape (P,).
+            user: dense ids, shape (P,).
+            movie: dense ids, shape (P,).
             user_segments: user, affinity.
         """
         users, affinity = _affinities(user_segments, len(self.residuals))
@@ -74,7 +74,7 @@ def fit_residuals(
 
     Args:
         histories: user, movie, rating; of the train users.
-        index: id index of users and movies.
+        index: id map of users and movies.
         segment_model: infers the affinities of these users. The table user_segments is not used, because it holds the
             test users as well.
         item_neighbours_model: gives the biases.

@@ -28,7 +28,7 @@ class SizedSegments:
     Attributes:
         names: titles of each segment's first movies by probability.
         shares: mean affinity of the users with a history, shape (n_segments,), float64; sums to 1.
-        movie_ids: source ids of the M' known movies. Source ids are kept because dense numbers may differ in the next
+        movie_ids: source ids of the M' known movies. Source ids are kept because dense ids may differ in the next
             fit.
         probabilities: probability of each movie in each segment, shape (n_segments, M'), float32.
     """
