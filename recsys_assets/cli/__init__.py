@@ -1,7 +1,7 @@
-"""The command line `recsys-assets`: thin, the same jobs and assets as in the UI.
+"""The command line `recsys-assets`: parses arguments, calls `orchestration` and `home`, and prints results.
 
-One module per group of commands; `app` puts them together. Nothing of Dagster or Spark is imported before a command
-needs it, so that help and looks answer at once.
+Commands run the same jobs and assets as the UI. Each module has a group of commands; `app` puts them together. A
+command imports Dagster and Spark only when it needs them, so that help and look-ups answer at once.
 """
 
 from recsys_assets.cli.app import app

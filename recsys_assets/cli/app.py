@@ -1,4 +1,7 @@
-"""The application: its commands in groups, and what happens to errors that a user can cause."""
+"""The application: puts the commands together, and prints errors that a user can cause.
+
+The commands themselves are in the other modules of this package.
+"""
 
 from typing import Any
 
@@ -27,19 +30,24 @@ from recsys_assets.recommender.data.characters import visible
 
 
 class _Commands(TyperGroup):
-    """Errors that a user can cause are one message and exit status 1, never a traceback."""
+    """The command group: it prints errors that a user can cause as one message, with exit status 1 and no traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
+        """Run a command.
+
+        Raises:
+            click.ClickException: the arguments are wrong.
+            typer.Exit: with status 1, after an error that a user can cause.
+        """
         keep_private()
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            # It quotes what was typed, or what a shell has put in the place of a pattern: names of files.
+            # The message quotes arguments. A shell may have replaced a pattern by file names with control characters.
             error.message = visible(error.message)  # type: ignore[misc]
             raise
         except Exception as error:
-            # Click itself ends quietly when the reader of a pipe has gone.
+            # Click itself ends quietly if the reader of a pipe is gone.
             if isinstance(error, BrokenPipeError):
                 raise
             told = str(error) if isinstance(error, RecsysError) else explained(error, ctx.find_root().obj)

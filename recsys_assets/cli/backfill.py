@@ -1,4 +1,7 @@
-"""The command that reads batches again: in the running instance where the home is served, else in this process."""
+"""The command `backfill`: reads batches again, in the instance that serves the home or else in this process.
+
+`orchestration.backfill` and `orchestration.launch` execute the runs.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -23,11 +26,12 @@ def backfill(
     batches: Annotated[list[str], typer.Argument(help="The batches to read again, by the names in landing/.")],
     home: HomeOption = None,
 ) -> None:
-    """Read batches again and merge them, as one run of the job `ingest` if they are neighbours.
+    """Read batches again and merge them, by one run of the job `ingest` per contiguous range of batches.
 
-    Where `recsys-assets serve` runs, the run is launched there and waited for (Ctrl-C ends the waiting only), and what
-    depends on the ratings follows by itself if they have changed. Else it runs here; `recsys-assets run` refreshes the
-    rest. A batch that is refused does not keep the others out: they are read and merged, and the exit status is 1.
+    If `recsys-assets serve` runs for this home, the runs are launched there, and this command waits for them. Ctrl-C
+    then ends the waiting only, and a refresh follows by itself if the ratings have changed. Otherwise the runs execute
+    in this process, and `recsys-assets run` refreshes everything else. If a batch is refused, the other batches are
+    read and merged all the same, and the exit status is 1.
 
     Examples: `recsys-assets backfill 2024-05.csv`, `recsys-assets backfill may june july`
     """
@@ -35,7 +39,7 @@ def backfill(
     here.prepare()
     require_history(here)
     _require_landed(here, batches)
-    # Loading Dagster takes seconds: only when everything that can be refused has been.
+    # Importing Dagster takes seconds, so all refusals come before it.
     from recsys_assets.orchestration.backfill import make_known, read_where_served
 
     if address := served_at(here):

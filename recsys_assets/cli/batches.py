@@ -1,4 +1,7 @@
-"""The commands on batches that are there: list them, take one out, leave a user out of all of them."""
+"""The commands `batches`, `remove` and `forget`: list batches, remove a batch, exclude a user.
+
+New batches land by the commands in `landing`.
+"""
 
 import os
 from dataclasses import dataclass
@@ -31,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class Listed:
-    """One batch: name, when it was read (else landed), good ratings, rejected rows, state in words."""
+    """One batch: name, time of reading (or else of landing), good ratings, rejected rows, state in words."""
 
     name: str
     when: datetime
@@ -41,7 +44,7 @@ class Listed:
 
 
 def batches(home: HomeOption = None) -> None:
-    """List the batches: name, when, ratings, rejected rows, state.
+    """List the batches with time, ratings, rejected rows and state.
 
     Example: `recsys-assets batches`
     """
@@ -64,10 +67,10 @@ def remove(
     no_run: NoRunOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Take a batch out: everything is merged and computed again without it.
+    """Remove a batch, and merge and compute everything again without it.
 
-    What landed is moved to `removed/` in the home, and deleted by the next `compact`. What was broken off is done by
-    the same command again.
+    The landed file is moved to `removed/` in the home, and the next `compact` deletes it. If the command is
+    interrupted, run it again.
 
     Example: `recsys-assets remove 2024-05.csv`
     """
@@ -105,10 +108,10 @@ def forget(
     no_run: NoRunOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Forget a user: left out of everything from now on, whatever is read or computed again, and computed again now.
+    """Exclude a user from everything that is read or computed from now on, and compute everything again.
 
-    The id is kept in the file `forgotten` of the home, so that no batch brings the user back. Landed files, raw tables
-    and old versions still hold the user until the next `compact`.
+    The id stays in the file `forgotten` of the home, so that no batch brings the user back. Landed files, raw tables
+    and old versions contain the user until the next `compact`.
 
     Example: `recsys-assets forget 42 && recsys-assets compact`
     """
@@ -143,7 +146,7 @@ def forget(
 
 
 def listed(home: Home) -> list[Listed]:
-    """The batches, those that were read first, by time."""
+    """The batches in order of time, ingested batches first."""
     read, landed = read_batches(home), set(home.landed_batches())
     found = [_listed(home, name, name in read, name in landed) for name in {*read, *landed}]
     return sorted(found, key=lambda batch: (batch.rows is None, batch.when, batch.name))
@@ -165,6 +168,6 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
 
 
 def run_without(home: Home, out: Console) -> None:
-    """Run what is to be done. That there are fewer rows than before is meant, so no check stops it."""
+    """Execute the runs that the home needs. Fewer rows than before are meant here, so no check may stop the runs."""
     with environment({_LIMIT: "1"}):
         launch(home, out)

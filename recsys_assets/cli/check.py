@@ -1,4 +1,7 @@
-"""A look at a source before anything lands: what it is, what is in it, what is wrong with it, and what would happen."""
+"""`add --check`: describes a source and says whether it would be accepted, before anything lands.
+
+Descriptions and rules are in `recommender.ingest`.
+"""
 
 import shlex
 import tempfile
@@ -19,11 +22,12 @@ from recsys_assets.recommender.ingest.validation import check_rejected
 
 
 def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) -> None:
-    """Describe a source, and say whether it would be taken as the batch of that name. Nothing is written outside of a
-    temporary folder.
+    """Print a description of a source, and whether it would be accepted as a batch of this name.
+
+    Nothing is written outside of a temporary folder.
 
     Raises:
-        SourceError: it would be refused; the message says why.
+        SourceError: the source would be refused; the message says why.
     """
     with tempfile.TemporaryDirectory() as scratch:
         found = describe_source(source, scratch=Path(scratch), **data.reading)

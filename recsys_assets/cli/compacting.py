@@ -1,4 +1,7 @@
-"""The command that erases for good, and says so only after it has looked."""
+"""The command `compact`: erases forgotten users for good and reports the search of the whole home.
+
+Erasing and searching are in `home.erase`.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,7 @@ from recsys_assets.home.served import served_at
 if TYPE_CHECKING:
     from recsys_assets.home.erase import Erased, Survey
 
-# More files than this are counted, not listed.
+# The output lists this many files or ids and leaves out the rest.
 _NAMED = 20
 
 
@@ -25,11 +28,12 @@ def register(app: typer.Typer) -> None:
 
 
 def compact(home: HomeOption = None) -> None:
-    """Erase for good: forgotten users from all of the home, removed batches, versions that are not in use.
+    """Erase forgotten users, removed batches and old versions of assets for good.
 
-    A landed source that names a forgotten user is replaced by Parquet files of its good rows without them. Where there
-    are forgotten users, the run history and all logs go, too. In the end the whole home is searched, and exit status 0
-    means that nothing in it names a forgotten user. There is no going back to earlier versions afterwards.
+    A landed file that names a forgotten user is replaced by Parquet files of its good rows without these users. If
+    there are forgotten users, the run history and all logs are erased, too. At the end the whole home is searched. Exit
+    status 0 means that no file names a forgotten user, except the list `forgotten` itself. Earlier versions cannot be
+    restored afterwards.
 
     Example: `recsys-assets compact`
     """
@@ -46,7 +50,7 @@ def compact(home: HomeOption = None) -> None:
             f"This home is served ({address}), and beside that the run history cannot be erased. End `serve`, then run "
             "this again."
         )
-    # Loading Dagster takes seconds: only when everything that can be refused has been.
+    # Importing Dagster takes seconds, so all refusals come before it.
     from recsys_assets.orchestration.run_history import erase_history_of
     from recsys_assets.orchestration.taking_out import take_out
 
@@ -65,7 +69,7 @@ def compact(home: HomeOption = None) -> None:
         except (CommandError, JavaError) as error:
             done.trouble.append(str(error))
         finally:
-            # A batch that is refused, or a model that cannot be fitted, must not keep anybody's data here.
+            # Old versions must go even if a batch is refused or a model cannot be fitted: they hold personal data.
             compacting.erase_old_versions(here, done)
         out.print(f"{done.versions:,} old versions deleted; removed batches and lists of rejected rows are gone")
         if gone:
@@ -84,7 +88,7 @@ def _tell(done: "Erased", out: Console) -> None:
 
 
 def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None:
-    """Say what the search of the whole home has found."""
+    """Report the result of the search of the whole home."""
     of = "the forgotten user" if n_users == 1 else f"the {n_users:,} forgotten users"
     if found.common:
         out.print(

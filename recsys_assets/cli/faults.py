@@ -1,6 +1,7 @@
-"""What went wrong outside of this program, in one line with the file and the way out: disks, rights, damaged files.
+"""Error messages for faults outside of this program: full disk, missing permission, damaged file.
 
-Errors of the program's own are written where they are raised; here are those of the system, of SQLite and of Polars.
+Each message is one line with the file and the way out. The faults are errors of the operating system, SQLite and
+Polars. Errors of this project have their message where they are raised.
 """
 
 import errno
@@ -21,11 +22,11 @@ _HEADER_BYTES = 100
 
 
 def explained(error: BaseException, home: Home | None) -> str | None:
-    """An error in words for people; None for one that is no fault of the system or of a file.
+    """A message for an error; None if neither the system nor a file is at fault.
 
     Args:
-        error: what ended a command; causes count.
-        home: on which it worked, if that is known.
+        error: the error that ended a command. Its causes are examined, too.
+        home: the home of the command, if it is known.
     """
     if isinstance(error, OSError):
         return _of_system(error, home)
@@ -43,16 +44,17 @@ def damaged_databases(home: Home, *, thorough: bool = False) -> list[Path]:
     """The databases of the run history that SQLite cannot read.
 
     Args:
-        home: whose history.
-        thorough: read all of them through; else those that begin or end as no database does, which takes no time.
+        home: the home with the run history.
+        thorough: whether to read every database completely. By default only databases with a wrong header or size are
+            read, which takes no time.
     """
     found = sorted(home.dagster.rglob("*.db"))
-    # One that is just being written may look damaged.
+    # A database that is being written may look damaged, so it is read before it counts as damaged.
     return [path for path in found if (thorough or _looks_damaged(path)) and not _reads_through(path)]
 
 
 def require_history(home: Home) -> None:
-    """Refuse to begin anything that could not be recorded.
+    """Check that the run history can record a run.
 
     Raises:
         CommandError: a database of the run history is damaged.
@@ -62,7 +64,7 @@ def require_history(home: Home) -> None:
 
 
 def damage(paths: list[Path]) -> str:
-    """What to do about damaged databases."""
+    """The message about damaged databases, with the way out."""
     named = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     return (
         f"The run history is damaged: {named}. Put a copy back, or move the file away: Dagster begins a new one, and "
@@ -105,13 +107,13 @@ def _looks_damaged(path: Path) -> bool:
         return True
     size = path.stat().st_size
     if not size:
-        # Begun, and nothing was written yet.
+        # The database was just created, and nothing is written yet.
         return False
     with path.open("rb") as stream:
         header = stream.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES or not header.startswith(_HEADER):
         return True
-    # https://www.sqlite.org/fileformat.html: the number of pages counts where the two change counters agree.
+    # https://www.sqlite.org/fileformat.html: the number of pages is valid only if the two change counters are equal.
     page_bytes = int.from_bytes(header[16:18]) if header[16:18] != b"\0\1" else 1 << 16
     pages = int.from_bytes(header[28:32]) if header[24:28] == header[92:96] else 1
     return size < pages * page_bytes

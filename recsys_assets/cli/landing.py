@@ -1,4 +1,7 @@
-"""The commands that bring something into a home: data and settings. What lands appears whole or not at all."""
+"""The commands `fetch`, `add` and `init`: land data in a home and write its settings file.
+
+A batch appears in `landing/` whole or not at all (`home.landing`).
+"""
 
 import tempfile
 from pathlib import Path
@@ -30,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="A MovieLens release, such as ml-100k.")], home: HomeOption = None
 ) -> None:
-    """Get a MovieLens release and land it as a batch.
+    """Download a MovieLens release and land it as a batch.
 
     Example: `recsys-assets fetch ml-100k`
     """
@@ -38,10 +41,10 @@ def fetch(
 
 
 def fetch_into(home: Home, name: str, out: Console) -> None:
-    """Land the release `name`, unless it lies there already.
+    """Download a MovieLens release and land it, unless it has landed already.
 
     Raises:
-        SourceError: it is unknown, cannot be had, or another release is here.
+        SourceError: the release is unknown, cannot be downloaded, or another release has landed.
     """
     from recsys_assets.home.settings import Settings
     from recsys_assets.recommender.ingest.fetch import ARCHIVES
@@ -74,10 +77,10 @@ def add(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Land your own ratings as a batch; the next `run` reads it.
+    """Land your own ratings as a batch. The next `run` reads it.
 
-    What can be seen to be unreadable at once is refused and lands nothing. How your files are written (names of
-    columns, delimiter, rating scale …) is set in `[data]` of settings.toml.
+    A source whose first rows cannot be read is refused at once and does not land. The section `[data]` of settings.toml
+    describes your files: names of columns, delimiter, rating scale …
 
     Examples: `recsys-assets add ml-1m.zip && recsys-assets run`, `recsys-assets add --check watched.csv`
     """
@@ -98,7 +101,7 @@ def add(
 
 
 def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console) -> None:
-    """Land a source under a name, unless it lies there already; nobody else changes landing/ meanwhile."""
+    """Land a source under a name, unless it has landed already. The caller holds the lock of `landing/`."""
     target = home.landing / name
     if target.is_symlink() and not target.exists():
         raise CommandError(
@@ -119,7 +122,7 @@ def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console
 
 
 def init(home: HomeOption = None) -> None:
-    """Write a `settings.toml` with every setting, its default and its meaning, if there is none.
+    """Write a `settings.toml` with every setting, its default and its meaning. An existing file stays as it is.
 
     Example: `recsys-assets init --home ~/my-ratings`
     """
@@ -127,7 +130,7 @@ def init(home: HomeOption = None) -> None:
 
     here = Home.resolve(home)
     here.prepare()
-    # An empty one is what a full disk left of an earlier `init`.
+    # An empty file is the rest of an earlier `init` on a full disk, so it is written again.
     if here.settings_file.exists() and here.settings_file.stat().st_size:
         console().print(f"Settings are there already, and stay as they are: {here.settings_file}", soft_wrap=True)
         return
@@ -136,10 +139,10 @@ def init(home: HomeOption = None) -> None:
 
 
 def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
-    """The format of a source whose beginning can be read, and which may stand beside what has landed.
+    """The format of a source, after a check of its first rows and its MovieLens release.
 
     Raises:
-        SourceError: it cannot, or may not.
+        SourceError: the first rows cannot be read, or the release does not go with the landed ones.
     """
     from recsys_assets.recommender.ingest.releases import check_release, release
     from recsys_assets.recommender.ingest.sources import read_source

@@ -1,4 +1,7 @@
-"""The commands that look into the data: movies by title, one movie, one user, one segment."""
+"""The commands `movies`, `movie`, `user` and `segment`: look-ups in the stored tables.
+
+`reader` reads the tables.
+"""
 
 from typing import Annotated, Any
 
@@ -17,9 +20,9 @@ _PANEL = "Looks into the data"
 _LATEST = 5
 _TOP = 20
 _ATTRIBUTE_ROWS = 12
-# A mean of fewer ratings says little.
+# A mean of fewer ratings is not reliable, so such segments come last.
 _ENOUGH = 10
-# Below this a share is shown as 0 %.
+# A smaller share would be shown as 0 %, so it is left out.
 _SMALLEST_SHARE = 0.005
 
 
@@ -34,7 +37,7 @@ def movies(
     limit: Annotated[int, typer.Option("-n", min=1, help="How many movies at most.")] = 20,
     home: HomeOption = None,
 ) -> None:
-    """List the movies whose title, or id where there is none, matches, the most rated first.
+    """List the movies whose title matches a regular expression, the most rated first. Movies without title match by id.
 
     Examples: `recsys-assets movies 'star (wars|trek)'`, `recsys-assets movies '^alien'`
     """
@@ -43,7 +46,7 @@ def movies(
     try:
         found = catalogue.filter(MOVIE_NAME.str.contains(f"(?i){regex}"))
     except pl.exceptions.ComputeError as error:
-        # The parser's own last words; around them Polars shows the expression it was part of.
+        # Only the parser's own line helps: Polars adds its whole expression around it.
         told = [line for line in str(error).splitlines() if line.startswith("error: ")]
         raise CommandError(f"{regex!r} is no regular expression: {(told or [str(error)])[0]}") from None
     if found.is_empty():
@@ -65,7 +68,7 @@ def movies(
 def movie(
     movie_id: Annotated[str, typer.Argument(help="The movie's id in your data.")], home: HomeOption = None
 ) -> None:
-    """Show one movie: facts, and how each segment rates it.
+    """Show one movie: title, genres, ratings, and its mean rating in each segment.
 
     Example: `recsys-assets movie 50`
     """
@@ -106,7 +109,7 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
     index = shown.pop("user")
     mine = reader.table("ratings").filter(pl.col("user") == index).collect()
     clusters = reader.table("user_clusters").filter(pl.col("user") == index).collect()["cluster"]
-    # A user who came after the last clustering is in none.
+    # A user who was ingested after the last clustering has no cluster.
     cluster = clusters[0] if len(clusters) else "–"
     affinity = _segments(reader, "user_segments").filter(pl.col("user") == index).collect()
     names = _segment_names(reader)
@@ -144,10 +147,10 @@ def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
 def segment(
     number: Annotated[int, typer.Argument(help="The segment's number, from 0.")], home: HomeOption = None
 ) -> None:
-    """Show one segment: its size, its movies by probability and by lift, and who its users are.
+    """Show one segment: its size, its first movies by probability and by lift, and the attributes of its users.
 
-    The lift of a movie says how many times as probable it is in the segment as in all ratings; that of rare movies is
-    shrunk towards 1. Users are compared with all users.
+    The lift of a movie is P(movie | segment) / P(movie), shrunk towards 1 for rare movies. The attributes of the
+    segment's users are compared with those of all users.
 
     Example: `recsys-assets segment 3`
     """
@@ -171,7 +174,7 @@ def segment(
 
 
 def _share(reader: Reader, number: int) -> list[tuple[str, str]]:
-    """The segment's share now and before; nothing where shares are of other segments, or were never made."""
+    """The segment's share now and in the previous fit; empty if the table of shares does not have this segment."""
     if not reader.store.has(["segment_shares"]):
         return []
     shares = reader.table("segment_shares").collect()
@@ -200,7 +203,7 @@ def _print_movies(reader: Reader, heading: str, listed: pl.DataFrame) -> None:
 
 
 def _print_attributes(users: pl.LazyFrame, segments: pl.DataFrame, number: int) -> None:
-    """Means and shares of attributes in the segment beside those of all users, the largest deviations first."""
+    """Print means and shares of attributes in the segment and among all users, the largest deviations first."""
     compared = attributes_by_group(nw.from_native(users), lazy(segments), "segment").filter(segment=number)
     if compared.is_empty():
         return
@@ -218,12 +221,12 @@ def _rating_stats(ratings: pl.LazyFrame, key: str) -> pl.DataFrame:
 
 
 def _segments(reader: Reader, asset: str) -> pl.LazyFrame:
-    """A table of segments; no rows in a home that has none, because nobody has rated twice."""
+    """A table of segments. It is empty in a home without segments, where no user has two ratings."""
     return reader.table(asset) if reader.store.has([asset]) else empty(TABLES[asset]).lazy()
 
 
 def _segment_names(reader: Reader, first: int = 2) -> dict[int, str]:
-    """The segments by the titles of their first movies."""
+    """Names of segments: the titles of their first movies."""
     top = _segments(reader, "segment_movies").filter(pl.col("rank") <= first).sort("segment", "rank")
     named = top.group_by("segment", maintain_order=True).agg(pl.col("title").str.join(" · ")).collect()
     return dict(named.iter_rows())

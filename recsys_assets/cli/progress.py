@@ -1,6 +1,6 @@
-"""What a run shows while it works: which asset, how long each took, what is left, and what failed and why.
+"""Progress of a run on the terminal: the running asset, durations, remaining steps, failures and their reasons.
 
-Where the events come from belongs to `orchestration.run_events`.
+The events come from `orchestration.run_events`.
 """
 
 import logging
@@ -19,10 +19,10 @@ _LIVE_WIDTH = 100
 
 
 class RunProgress:
-    """Lines on a terminal about runs, with a live line below them where the cursor can move.
+    """Prints one line per step of a run, and a live line below them on a terminal.
 
     Attributes:
-        failures: what failed, in words.
+        failures: failures in words.
     """
 
     def __init__(self, out: Console, log: Path) -> None:
@@ -54,17 +54,17 @@ class RunProgress:
             self._out.print(f"All {self._planned} done in {took}", style="green")
 
     def announce(self, title: str) -> None:
-        """Say what the next run does."""
+        """The next run begins: print its title."""
         self._out.print(title, style="bold")
 
     def begin_again(self, title: str) -> None:
-        """What failed is tried again, with what could not begin because of it."""
+        """Failed steps are retried, together with the steps that they have kept from starting."""
         self.failures.clear()
         self._planned = self._begun = self._done
         self.announce(title)
 
     def plan(self, n_steps: int) -> None:
-        """So many more steps are to be done."""
+        """A process is about to execute this many more steps."""
         self._planned += n_steps
         self._live.update(self._task, total=self._planned)
 
@@ -74,12 +74,12 @@ class RunProgress:
         self._begun += 1
         self._live.update(self._task, description=f"{self._running:<{_NAME_WIDTH}}")
         if not self._out.is_terminal:
-            # The line is ended when the asset is: a log that is read meanwhile shows what runs.
+            # The line stays open until the step ends, so that a log that is read meanwhile shows the running step.
             self._out.print(f"{self._position} {self._running:<{_NAME_WIDTH}}", end="")
             self._out.file.flush()
 
     def end(self, *, succeeded: bool) -> None:
-        """The step that is running has ended."""
+        """The running step has ended."""
         self._done += succeeded
         took = seconds(time.monotonic() - self._step_started)
         line = Text.assemble(("✓", "green") if succeeded else ("✗", "red"), f" {took:>10}")
@@ -95,11 +95,11 @@ class RunProgress:
         self.failures.append(why)
 
     def note(self, level: int, message: str) -> None:
-        """The step that is running says something."""
+        """The running step logs a message."""
         if level >= logging.WARNING:
             self._notes.append(message)
         elif level == logging.INFO:
-            # Shown until the next line or the end of the step; the log keeps it.
+            # The live line shows the message until the next one. The log keeps it.
             self._live.update(self._task, description=message[:_LIVE_WIDTH])
 
     @property

@@ -1,6 +1,6 @@
-"""The commands about what users are shown: which configurations were promoted, and going back to an earlier one.
+"""The commands `promotions` and `rollback`: list the decisions of the gate, and go back to an earlier configuration.
 
-What reads the record loads scikit-learn, so it is imported by the commands that need it.
+Reading the record imports scikit-learn, so each command imports it for itself. The record is in `home.promotions`.
 """
 
 import math
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def promotions(home: HomeOption = None) -> None:
-    """List every decision about what users are shown: configuration, scores, verdict and reason; ● is what is served.
+    """List every decision of the promotion gate: configuration, scores, verdict and reason. ● marks the served one.
 
     Example: `recsys-assets promotions`
     """
@@ -70,10 +70,10 @@ def rollback(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Use an earlier configuration again, and make the recommendations that it gives.
+    """Put an earlier configuration into use again, and make recommendations with it.
 
-    The configuration that is left is not promoted again until you roll back to it or change the settings. A rollback
-    that was broken off is gone on with by the same command.
+    The configuration that you leave is not promoted again until you roll back to it or change the settings. The same
+    command continues a rollback that was interrupted.
 
     Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
     """
@@ -84,7 +84,7 @@ def rollback(
     with locked(here):
         record = Promotions(here.promotions)
         chosen = record.earlier(number, broken_off=record.broken_off(AssetStore(here.assets)))
-        # Loading Dagster takes seconds: only when everything that can be refused has been.
+        # Importing Dagster takes seconds, so all refusals come before it.
         from recsys_assets.orchestration.planning import rollback
 
         launch(here, out, [rollback(chosen.number, chosen.configuration.name)])
@@ -108,7 +108,7 @@ def _listing(known: "Sequence[Promotion]", served: int | None) -> Table:
 
 
 def _score(promotion: "Promotion", metric: str) -> str:
-    """The score of the configuration's own model over all users, with half of its interval where that is known."""
+    """The score of the configuration's own model over all users, with the half-width of its interval if known."""
     contest = next((each for each in promotion.contests if each.metric == metric), None)
     if contest is None:
         return "–"

@@ -1,4 +1,4 @@
-"""Keeps what libraries and child processes print away from the terminal: it goes to the log file of the run."""
+"""Redirects the output of libraries and child processes from the terminal to the log file of the run."""
 
 import io
 import os
@@ -17,10 +17,10 @@ _LOGS_KEPT = 20
 
 @contextmanager
 def quiet(logs: Path, out: Console) -> Iterator[tuple[Console, Path]]:
-    """Send whatever this process and its children print into a new log file below `logs`.
+    """Redirect the output of this process and its children to a new log file in `logs`.
 
-    Spark's JVM and many libraries write to the process's own file descriptors, so those are what is redirected. The
-    console that is yielded still reaches where `out` goes.
+    Spark's JVM and many libraries write to the file descriptors of the process, so the descriptors themselves are
+    redirected. The yielded console still prints to the destination of `out`.
     """
     logs.mkdir(parents=True, exist_ok=True)
     for old in sorted(logs.glob("*.log"))[:-_LOGS_KEPT]:
@@ -43,7 +43,7 @@ def _restore(saved: int, descriptor: int) -> None:
 
 
 def _console_of_its_own(out: Console, stack: ExitStack) -> Console:
-    """A console on a copy of the descriptor that `out` writes to; `out` itself where it writes to no file."""
+    """A console on a copy of the file descriptor of `out`; `out` itself if it has no file descriptor."""
     try:
         descriptor = os.dup(out.file.fileno())
     except (OSError, io.UnsupportedOperation):

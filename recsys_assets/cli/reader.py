@@ -1,4 +1,7 @@
-"""Assets of a home read with Polars, for the commands that look at results. Needs neither Dagster nor a JVM."""
+"""Reads stored assets of a home with Polars, for the commands that show results. It needs neither Dagster nor a JVM.
+
+The layout of stored versions is in `home.versions`.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,35 +29,36 @@ _WAY_OUT = {
     "user": "`recsys-assets recommend --newcomer` shows what somebody new would be shown.",
     "movie": "`recsys-assets movies REGEX` searches the titles.",
 }
-# Not every catalogue has titles.
+# A catalogue without titles shows ids instead.
 MOVIE_NAME = pl.coalesce("title", "movie_id")
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The present versions of a home's assets, without users who are to be forgotten.
+    """The present versions of a home's assets, without the users on the exclusion list.
 
-    Every method raises AssetMissingError where there is no version.
+    Every method that reads an asset raises AssetMissingError if the asset has not been materialized.
     """
 
     home: Home
 
     @classmethod
     def of(cls, path: Path | None) -> "Reader":
-        """For the home that a command was given."""
+        """A reader of the home that a command has to work on."""
         return cls(Home.resolve(path))
 
     @property
     def store(self) -> AssetStore:
-        """The folders of the assets."""
+        """The asset store of the home."""
         return AssetStore(self.home.assets)
 
     def table(self, asset: str, batch: str | None = None) -> pl.LazyFrame:
-        """A table asset, or one batch of it, in the numbers of the present `users` and `movies`.
+        """A stored table, or one batch of it, with the dense ids of the present `users` and `movies`.
 
         Raises:
-            IndexMismatchError: it has the numbers of users or movies that are not kept any more.
-            CommandError: it is made of what no user of this home has.
+            AssetMissingError: the table has not been materialized.
+            IndexMismatchError: the version of `users` or `movies` that the table was built with is not kept any more.
+            CommandError: the table cannot exist, because no user of this home has two ratings.
         """
         version = self._present(asset, batch)
         rows: pl.LazyFrame = scan(version).to_native()
@@ -63,7 +67,7 @@ class Reader:
         return self._without_forgotten(rows)
 
     def written(self, asset: str) -> datetime:
-        """When the present version of an asset was begun."""
+        """Time when the write of an asset's present version began."""
         return written(self.store.current(asset.split("/")))
 
     def _present(self, asset: str, batch: str | None) -> Path:
@@ -82,7 +86,7 @@ class Reader:
         return scan(self.store.current([asset])).to_native()
 
     def _without_forgotten(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """The rows of everybody else: who is to be forgotten is shown no more, even before the next merge."""
+        """The rows without users on the exclusion list, which must not be shown even before the next merge."""
         forgotten = forgotten_users(self.home)
         if not forgotten:
             return rows
@@ -95,14 +99,14 @@ class Reader:
         return withhold(rows, forgotten) if "text" in columns else rows
 
     def model(self, asset: str, model_type: type[ModelType]) -> ModelType:
-        """A model asset."""
+        """A stored model."""
         return model_type.load(self.store.current(asset.split("/")))
 
     def user(self, user_id: str) -> dict[str, object]:
-        """The user's row in `users`.
+        """The row of a user in `users`.
 
         Raises:
-            CommandError: nobody has that id; the message names the nearest ids.
+            CommandError: no user has this id; the message names the nearest ids.
         """
         users = self.table("users")
         found = users.filter(pl.col("user_id") == user_id).collect()
@@ -112,10 +116,10 @@ class Reader:
         return found.row(0, named=True)
 
     def movie(self, movie_id: str) -> dict[str, object]:
-        """The movie's row in `movies`.
+        """The row of a movie in `movies`.
 
         Raises:
-            CommandError: no movie has that id; the message names the nearest ids and titles.
+            CommandError: no movie has this id; the message names the nearest ids and titles.
         """
         movies = self.table("movies")
         found = movies.filter(pl.col("movie_id") == movie_id).collect()
@@ -130,7 +134,7 @@ def _unknown(kind: str, wanted: str, alike: list[str]) -> str:
 
 
 def _movies_like(wanted: str, movies: pl.DataFrame) -> list[str]:
-    """Ids with titles: digits are taken for an id, anything else for a title."""
+    """The most similar movies, as id and title. Digits are compared with ids, any other text with titles."""
     is_id = wanted.isdigit()
     name = pl.col("movie_id") if is_id else MOVIE_NAME
     alike = nearest(wanted, movies.select(name).to_series().unique().to_list(), whole=is_id)

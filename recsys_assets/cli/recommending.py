@@ -1,4 +1,7 @@
-"""What one user is recommended now, by the model that is served, whatever has been ingested since it was fitted."""
+"""Recommendations for one user by the served model, even if new batches were ingested after its fit.
+
+The command is in `results`. Lists for all users are the asset `recommendations`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.recommendations import ServingModel
 
-# No user has it: ids of sources are not empty.
+# No user has this id, because ids of sources are not empty.
 _NOBODY = ""
 
 
@@ -26,9 +29,9 @@ class Recommended:
     """A list for one user.
 
     Attributes:
-        rows: movie_id, title, year, genres, score, because; the best first.
-        otherwise: what stands in the place of a reason where no rating is one.
-        notes: what the reader of the list should know.
+        rows: movie_id, title, year, genres, score and because of each movie; the best first.
+        otherwise: text for the reason of a movie without a rating behind it.
+        notes: lines for the reader of the list.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -37,10 +40,15 @@ class Recommended:
 
 
 def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
-    """The `n` best movies that a user has not rated; of a newcomer without any rating, if no id is given.
+    """The best movies that a user has not rated.
+
+    Args:
+        reader: reader of the home.
+        user_id: id of the user; None for a new user without ratings and attributes.
+        n: number of movies.
 
     Raises:
-        CommandError: nobody has that id.
+        CommandError: no user has this id.
     """
     here = reader.user(user_id) if user_id is not None else None
     model = reader.model("serving_model", ServingModel)
@@ -56,7 +64,7 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     rated = ratings.filter(pl.col("user") == number).collect()
     ranker = model.ranker(lazy(ratings), audience.tables)
     facts = movies.select("movie_id", "title", "year", "genres").collect()
-    # Movies that are gone since the fit would take places of the list.
+    # Movies that were removed after the fit are dropped below, so the list needs as many more.
     n_gone = len(audience.movies.join(facts, on="movie_id", how="anti"))
     best = rankings.top_n(ranker, lazy(rated), pl.Series([number], dtype=pl.Int32).to_numpy(), n=n + n_gone)
     because = reasons(best, lazy(rated), ranker)
@@ -69,10 +77,10 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
 
 
 def _audience(reader: Reader, model: ServingModel, index: Index) -> Audience:
-    """That of the model; of a model that was made by an earlier version, the present one, if it is still the same.
+    """The audience of a model. Models of versions before 0.5 have none and get the present one.
 
     Raises:
-        IndexMismatchError: it is not.
+        IndexMismatchError: such a model was fitted with another id map than the present one.
     """
     if model.audience is not None:
         return model.audience
@@ -83,7 +91,7 @@ def _audience(reader: Reader, model: ServingModel, index: Index) -> Audience:
 
 
 def _features(users: pl.LazyFrame, user: Mapping[str, object] | None) -> pl.DataFrame:
-    """A user's row of table user_features as it would be made now; no row for nobody."""
+    """The row of a user in `user_features`, computed from the present users; no row for an unknown user."""
     features = clusters.user_features(lazy(users))
     return features.filter(user=user["user"]) if user else features.clear()
 
@@ -95,7 +103,14 @@ def _why_empty(user_id: str | None, rows: Sequence[object], movies: pl.DataFrame
 
 
 def _from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:
-    """That the list is by models from before the present users and movies; `newcomer`: a user whom they do not know."""
+    """A note that the list comes from models older than the present users and movies; empty if they are not.
+
+    Args:
+        reader: reader of the home.
+        model: the served model.
+        index: the present id map.
+        newcomer: id of a user whom the model does not know; None if it knows the user.
+    """
     if model.index == index.fingerprint:
         return []
     fitted = f"{reader.written('serving_model'):%Y-%m-%d %H:%M} UTC"

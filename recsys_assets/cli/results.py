@@ -1,4 +1,7 @@
-"""The commands that hand results out: recommendations for one user, and whole tables as files."""
+"""The commands `recommend` and `export`: recommendations for one user, and whole tables as files.
+
+`recommending` computes a user's list.
+"""
 
 import tempfile
 from pathlib import Path
@@ -30,11 +33,10 @@ def recommend(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show the movies to recommend to one user, the best first, none that the user has rated, and why.
+    """Show the best movies for one user that the user has not rated, with the reason of each.
 
-    Why: titles of up to three of the user's own ratings, those that carried the recommendation most. From the moment
-    when new data are ingested until a refresh has fitted the models anew, the list is by the models before, and the
-    last line says so.
+    The reason is up to three of the user's own ratings: those that contributed most to the score. After new data are
+    ingested, the list comes from the previous models until a refresh has fitted new ones; the last line then says so.
 
     Examples: `recsys-assets recommend 42 -n 5`, `recsys-assets recommend --newcomer`
     """
@@ -47,7 +49,7 @@ def recommend(
     if found.rows:
         listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
         for rank, row in enumerate(found.rows, 1):
-            # Of a movie that the model does not know it says nothing.
+            # The model has no score for a movie that it does not know.
             score = "–" if row["score"] is None else f"{row['score']:.3f}"
             because = ", ".join(row["because"]) or found.otherwise
             listed.add_row(str(rank), row["movie_id"], titled(row), genre_text(row), score, because)
@@ -61,10 +63,10 @@ def export(
     out: Annotated[Path, typer.Argument(help="The file to write: .parquet or .csv.", dir_okay=False)],
     home: HomeOption = None,
 ) -> None:
-    """Write a table as a Parquet or CSV file, with the ids of your data in place of the inner numbers.
+    """Write a table as a Parquet or CSV file, with the ids of your data in place of dense ids.
 
-    In CSV the values of a list stand between |, and a text that a spreadsheet would compute has an apostrophe before
-    it; Parquet holds every text as it is. A file that is there already is replaced, in one step. Only you can read it:
+    CSV separates the values of a list by `|`, and puts an apostrophe before a text that a spreadsheet would execute as
+    a formula. Parquet keeps every text as it is. An existing file is replaced atomically. Only you can read the file;
     `chmod` opens it to others.
 
     Examples: `recsys-assets export recommendations top.csv`, `recsys-assets export ratings ratings.parquet`
@@ -90,7 +92,11 @@ def export(
 
 
 def _check_exportable(asset: str) -> None:
-    """Raise CommandError for what is no table, saying what is."""
+    """Check that an asset is a table.
+
+    Raises:
+        CommandError: the asset is no table; the message lists the tables.
+    """
     from recsys_assets.recommender.registry import ENTRIES, FITS
 
     models = ("serving_model", *(fit.asset for fit in FITS))
@@ -109,7 +115,7 @@ def _joined(names: list[str]) -> str:
 
 
 def _whole(reader: Reader, asset: str) -> pl.LazyFrame:
-    """The table; of one that is partitioned by batch, all batches, each row with the name of its batch."""
+    """A whole table. If it is partitioned, the column `batch` has the partition of each row."""
     batches = reader.store.batches(asset.split("/"))
     if not batches:
         return reader.table(asset)
@@ -132,7 +138,7 @@ def _with_original_ids(frame: pl.LazyFrame, reader: Reader) -> pl.LazyFrame:
 
 
 def _for_spreadsheets(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Lists as texts, and no text that a spreadsheet would compute; lists of numbers are none."""
+    """Join lists to texts, and protect texts that a spreadsheet would execute. Lists of numbers need no protection."""
     texts = [name for name, dtype in frame.collect_schema().items() if dtype in (pl.String, pl.List(pl.String))]
     joined = frame.with_columns(pl.selectors.list().cast(pl.List(pl.String)).list.join(_LIST_SEPARATOR))
     return joined.with_columns(without_formulas(pl.col(texts)))

@@ -1,4 +1,7 @@
-"""The command that does everything: fetch if the home is empty, ingest what landed, refresh, show the scores."""
+"""The command `run`, and the lock, environment and output of every command that executes runs.
+
+`orchestration.planning` decides which runs a home needs, and `orchestration.launch` executes them.
+"""
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from recsys_assets.orchestration.planning import Launch
 
 DATASET = "ml-100k"
-# A sensor that looks whether a run is at work holds the lock for a moment.
+# A sensor holds the lock for a moment when it checks whether a run is in progress.
 _LOOKING_SECONDS = 1.0
 
 
@@ -42,10 +45,11 @@ def run(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Do everything: fetch if nothing has landed, ingest new batches, refresh all models, scores and recommendations.
+    """Bring a home up to date: ingest new batches, then refresh all models, scores and recommendations.
 
-    It is one process with one JVM, and the same jobs as in the UI. Exit status 0 means that all of it was done. A batch
-    that is refused does not keep the others out: the rest is done, and the exit status is 1.
+    If nothing has landed, a MovieLens release is downloaded first. The command runs the same jobs as the UI, in one
+    process with one JVM. Exit status 0 means that everything was done. If a batch is refused, the other batches are
+    ingested and refreshed all the same, and the exit status is 1.
 
     Examples: `recsys-assets run`, `recsys-assets run --home ~/my-ratings`
     """
@@ -62,7 +66,7 @@ def run(
 
 
 def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:
-    # What has been ingested counts too: its source may have been cleared away since.
+    # Ingested batches count as well, because somebody may have deleted their landed files.
     there = home.landed_batches() or AssetStore(home.assets).batches(["raw_ratings"])
     if not there:
         fetch_into(home, dataset or DATASET, out)
@@ -76,12 +80,12 @@ def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:
 
 @contextmanager
 def locked(home: Home) -> Iterator[None]:
-    """Make the home ready for a run, keep other runs of it out, and end by Ctrl-C and TERM as `ending` says.
+    """Prepare the home for a run, hold its lock, and handle SIGINT and SIGTERM (`orchestration.ending`).
 
-    The operating system gives the lock back when a process dies.
+    The operating system releases the lock when the process dies.
 
     Raises:
-        CommandError: another process holds it.
+        CommandError: another process holds the lock, or the run history is damaged.
     """
     from filelock import FileLock, Timeout
 
@@ -97,7 +101,7 @@ def locked(home: Home) -> Iterator[None]:
         ) from None
     descriptor = lock._context.lock_file_fd
     assert descriptor is not None
-    # For a run that goes on in another process: it keeps the lock where this process is killed.
+    # A retry in another process inherits the lock, and so keeps it if this process is killed.
     os.set_inheritable(descriptor, True)
     with ending():
         try:
@@ -109,7 +113,7 @@ def locked(home: Home) -> Iterator[None]:
 
 @contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Variables of the environment for a while: Dagster, and the processes that it starts, read them there."""
+    """Set environment variables for the block. Dagster and its child processes read them there."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -120,14 +124,20 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Collection[str] = ()) -> None:
-    """Run what was chosen, or read batches again, by default everything that is to be done; the home's lock is held.
+    """Execute runs with progress on the terminal. The caller holds the home's lock.
+
+    Args:
+        home: the home to work on.
+        out: console for the progress.
+        chosen: the runs to execute; by default everything that the home needs.
+        again: batches to read again and to merge, instead of `chosen`.
 
     Raises:
-        BatchesRefusedError: everything was done but for batches that cannot come in.
+        BatchesRefusedError: everything was done except for refused batches.
         RunFailedError: something else failed; the message says what.
     """
     with environment(home.environment), quiet(home.logs, out) as (terminal, log):
-        # Loading the definitions takes seconds: only when everything that can be refused has been.
+        # Importing the definitions takes seconds, so all refusals come before it.
         from recsys_assets.orchestration.launch import execute
 
         try:
@@ -141,7 +151,7 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
 
 
 def show_results(home: Home, out: Console) -> None:
-    """The table of scores, whether what is selected is what users are shown, and where the report lies."""
+    """Print the scores, a warning if the selected configuration is not the served one, and the path of the report."""
     from recsys_assets.home.promotions import Promotions
 
     out.print()

@@ -1,4 +1,7 @@
-"""The scores on the terminal: a compact table for people, every row for who asks for it, JSON for programs."""
+"""The command `scores`: a compact table, selected rows, or all rows as JSON.
+
+Scores are computed in `recommender.evaluation`. Names and formats of metrics are in `recommender.report.labels`.
+"""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +20,7 @@ from recsys_assets.recommender.report import labels
 if TYPE_CHECKING:
     from recsys_assets.recommender.report.study_section import StudyTables
 
-# Shown beside the metrics that lead a protocol.
+# Metrics that are shown in addition to the leading metrics of a protocol.
 _ALSO = {"time_cut": ("rmse",)}
 _ARROWS = {"higher": "↑", "lower": "↓"}
 _COLUMNS = {
@@ -45,7 +48,7 @@ def scores(
     study: Annotated[bool, typer.Option("--study", help="Those of the last study, under all its protocols.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show how good the models are: the selected one between its bounds, or any rows you ask for.
+    """Show the scores of the selected models beside random, baseline and best possible, or any rows that you select.
 
     Examples: `recsys-assets scores`, `recsys-assets scores --protocol time_cut --metric rmse`,
     `recsys-assets scores --json`, `recsys-assets scores --study`
@@ -68,7 +71,7 @@ def scores(
 
 
 def _tell_what_is_served(reader: Reader) -> None:
-    """That users are shown something else than what is selected, where it is so."""
+    """Print a warning if the selected configuration is not the served one."""
     from recsys_assets.home.promotions import Promotions
 
     if told := Promotions(reader.home.promotions).not_served(reader.store):
@@ -76,7 +79,7 @@ def _tell_what_is_served(reader: Reader) -> None:
 
 
 def _studied(reader: Reader) -> "StudyTables":
-    # Here, because everything else on the scores is shown without the science behind them.
+    # Imported here, because the other options of this command need no code of the study and would start more slowly.
     from recsys_assets.home.tuned_settings import study_tables
 
     tables = study_tables(reader.store)
@@ -86,7 +89,7 @@ def _studied(reader: Reader) -> "StudyTables":
 
 
 def _results(tables: "StudyTables") -> Table:
-    """What validation chose, on the test rows of every protocol, and whether it is better than the baseline."""
+    """The scores of the chosen model on the test rows of every protocol, and its paired test against the baseline."""
     from recsys_assets.recommender.report.study_section import StudySection
 
     listing = table(
@@ -103,10 +106,10 @@ def _results(tables: "StudyTables") -> Table:
 
 
 def _filtered(scores: pl.DataFrame, asked: dict[str, list[str]]) -> pl.DataFrame:
-    """The rows with the values asked for.
+    """The rows with the selected values.
 
     Raises:
-        CommandError: a value occurs nowhere, or not together with the others.
+        CommandError: a value does not occur, or not together with the other values.
     """
     for column, values in asked.items():
         there = scores[column].unique().sort().to_list()
@@ -119,7 +122,7 @@ def _filtered(scores: pl.DataFrame, asked: dict[str, list[str]]) -> pl.DataFrame
 
 
 def summary(scores: pl.DataFrame) -> Table:
-    """The metrics that answer each protocol's question: random, baseline, the selected model and the upper bound.
+    """The leading metrics of each protocol, for random, baseline, selected model and upper bound.
 
     Args:
         scores: table `evaluation_scores`.
@@ -144,7 +147,7 @@ def summary(scores: pl.DataFrame) -> Table:
 
 
 def _metric_rows(rows: pl.DataFrame, metric: labels.Metric) -> Iterator[tuple[Text, ...]]:
-    """A heading and one line per population."""
+    """The heading of a metric and one line per population."""
     if rows.is_empty():
         return
     yield (Text(f"  {metric.label} {_ARROWS.get(metric.better or '', '')}"),)
@@ -161,7 +164,7 @@ def _cell(rows: pl.DataFrame, models: tuple[str, ...], metric: labels.Metric) ->
     found = rows.filter(pl.col("model").is_in(models))
     if found.is_empty():
         return Text("–", "dim")
-    # Of several baselines the strongest.
+    # Of several baselines, the table shows the strongest.
     row = found.sort("value", descending=metric.better != "lower").row(0, named=True)
     style = "bold" if labels.SELECTED in models else ""
     half_width = metric.shown((row["high"] - row["low"]) / 2)
@@ -169,7 +172,7 @@ def _cell(rows: pl.DataFrame, models: tuple[str, ...], metric: labels.Metric) ->
 
 
 def _listing(rows: pl.DataFrame) -> Table:
-    """Every row as it is, the models of a metric below each other in the order of the report."""
+    """All rows without summary. The models of a metric are in the order of the report."""
     ranks = {
         "protocol": labels.ordered(rows["protocol"], labels.PROTOCOL_LABELS),
         "metric": labels.metrics_in_order(rows["metric"]),

@@ -1,4 +1,7 @@
-"""The command that keeps the pipeline running: webserver and daemon of a home, with its automation."""
+"""The command `serve`: starts and supervises the webserver and the daemon of a home.
+
+The services themselves are in `orchestration.services`, the sensors in `orchestration.sensors`.
+"""
 
 import os
 import signal
@@ -20,11 +23,11 @@ from recsys_assets.home.served import keep_others_out, record
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.process_sessions import kill_session
 
-# Nobody but this machine's users reaches the UI, which has no passwords, unless a person says so.
+# The UI has no passwords, so by default only this machine reaches it.
 LOCALHOST = "127.0.0.1"
-# Web server and daemon end within two or three seconds where they can.
+# Webserver and daemon usually end within two or three seconds.
 _GRACE_SECONDS = 15
-# A longer log is put aside at the next start; there is one such log.
+# The next start renames a longer log to serve.log.old, which replaces the previous one.
 _LOG_BYTES = 10_000_000
 
 
@@ -41,9 +44,9 @@ def serve(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Open the UI and keep everything fresh: what lands in `landing/` is ingested and leads to new recommendations.
+    """Start the UI and the automation: landed batches are ingested and lead to new recommendations.
 
-    Runs until Ctrl-C. What runs by itself, and how often, is set in `[automation]` of settings.toml.
+    The command runs until Ctrl-C. The section `[automation]` of settings.toml says what runs by itself and how often.
 
     Examples: `recsys-assets serve`, `recsys-assets serve --port 3001 --home ~/my-ratings`
     """
@@ -90,22 +93,22 @@ def _in_url(host: str) -> str:
 
 
 def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int:
-    """Run Dagster until it ends or this process is told to, and end with it whatever it has started.
+    """Run Dagster until it ends or a signal asks this process to end; then end all processes that Dagster started.
 
-    Dagster itself would leave the code server and the worker of a run behind, until the run has ended.
+    Dagster itself would leave the code server and the worker of a run behind until the run ends.
 
     Returns:
-        0 if this process was told to end, else Dagster's exit status.
+        0 after a signal, else Dagster's exit status.
     """
     descriptor = held._context.lock_file_fd
     assert descriptor is not None
-    # As long as Dagster lives the home is served, even where this process was killed.
+    # Dagster inherits the lock, so that the home counts as served as long as Dagster lives.
     os.set_inheritable(descriptor, True)
     if log.exists() and log.stat().st_size > _LOG_BYTES:
         log.replace(log.with_name(f"{log.name}.old"))
     with log.open("ab") as sink:
-        # In a session of its own, so that Ctrl-C in the terminal comes here alone.
-        # Its standard input closes when this process is gone, also by SIGKILL, and then it ends.
+        # Dagster has its own session, so that Ctrl-C in the terminal reaches this process alone. Its standard input
+        # closes when this process dies, even by SIGKILL, and then Dagster ends.
         dagster = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -116,7 +119,7 @@ def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int
             start_new_session=True,
         )
     for sign in (signal.SIGTERM, signal.SIGINT):
-        # A shell that starts a program in the background may have had it ignore one of them.
+        # A shell that starts a program in the background may set SIGINT to be ignored.
         signal.signal(sign, signal.default_int_handler)
     try:
         return dagster.wait() or 1
@@ -129,10 +132,10 @@ def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int
 
 
 def _end(dagster: "subprocess.Popen[bytes]") -> None:
-    """End Dagster, then kill what it leaves behind.
+    """End Dagster, then kill the processes that it leaves behind.
 
-    A worker is killed, not interrupted: an interrupted run counts as cancelled by a person, and nothing would take it
-    up. One that was killed is failed at the next start, and done from where it was.
+    The worker of a run is killed and not interrupted: an interrupted run counts as canceled by a person and is never
+    retried. A killed run is marked as failed at the next start and is retried from failure.
     """
     dagster.terminate()
     with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,7 @@
-"""The command that tunes and compares: searches on validation slices, every model under every protocol, the choice."""
+"""The command `study`: tunes settings on validation splits and compares every model under every protocol.
+
+The study itself is in `recommender.tuning`, its assets in `orchestration.assets.study`.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -33,11 +36,11 @@ def study(
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Try settings and models on validation slices, score all models under all protocols, write what was chosen.
+    """Choose settings and models on validation splits, and score all models under all protocols.
 
-    What was chosen is in `studied.toml` of the home, which the next `run` trains with; your own settings.toml goes
-    before it. Every trial is kept at once: stop the command whenever you like, and the same command goes on from there.
-    Lists are separated by commas, or the option is given several times.
+    The chosen settings are written to `studied.toml` in the home, and the next `run` trains with them. Your own
+    settings.toml takes precedence. Every trial is stored as soon as it is finished: you may stop the command at any
+    time, and the same command continues from there. Separate several values by commas, or repeat the option.
 
     Examples: `recsys-assets study`, `recsys-assets study --protocols time_cut,top_n --searches als --budget 20`
     """
@@ -55,7 +58,7 @@ def study(
         store.current([asset])
     if len(n_users) > 1:
         raise CommandError(f"Users have come since the last refresh. Next: {follow_up('run', here)}")
-    # Where case study B is impossible there are no scores of the pipeline, and no report that the study could join.
+    # If the data do not allow case study B, the pipeline has no scores and no report that could show the study.
     is_reported = store.has(["evaluation_scores"])
     with locked(here):
         from recsys_assets.orchestration.planning import study_of
@@ -83,10 +86,10 @@ def _has_rows(store: AssetStore, protocol: str) -> bool:
 
 
 def _known(kind: str, given: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """The names that were given, in their usual order.
+    """The given names in the order of the known ones.
 
     Raises:
-        CommandError: there is no such name.
+        CommandError: a name is unknown.
     """
     names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
     for name in names:

@@ -1,4 +1,4 @@
-"""What all commands say the same way: consoles, errors, tables, bars, nearest names."""
+"""Output that all commands share: consoles, error messages, tables, bars, nearest names, durations."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +16,13 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.recommender.data.characters import visible
 
-# Where there is no terminal there is no width to keep to; tables stay whole in files and pipes.
+# A file or a pipe has no width. Without a minimum, tables would be cut there.
 _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
 
 
 def _remember(context: typer.Context, path: Path | None) -> Path | None:
-    """Keep the home that a command works on where errors are told."""
+    """Store the home of a command in the context, where `app` finds it for error messages."""
     context.find_root().obj = Home.resolve(path)
     return path
 
@@ -40,30 +40,30 @@ HomeOption = Annotated[
 
 
 def follow_up(arguments: str, home: Home) -> str:
-    """A command to give next, for this home: it says which one only where it is another than the usual one."""
+    """A command line to run next for this home. It has `--home` only if the home is not the default one."""
     where = "" if home == Home.resolve() else f" --home {shlex.quote(str(home.path))}"
     return f"recsys-assets {arguments}{where}"
 
 
 class CommandError(RecsysError):
-    """A command cannot do what it was asked for; the message says why and what to do."""
+    """A command cannot do its work. The message says why and what to do."""
 
 
 class _VisibleConsole(Console):
-    """A console that shows every character of a text, and obeys none: titles and file names come from anywhere."""
+    """A console that makes control characters visible, because titles and file names come from other people."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text, measured with the signs that are shown."""
+        """Convert a string to a text of the right width: visible signs are wider than control characters."""
         return super().render_str(visible(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Everything that is printed, but for the codes by which the console itself moves the cursor."""
+        """Make control characters visible in all output except the console's own control codes."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
 def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
-    """A console that prints text as it is: titles may hold what Rich takes for markup, or what terminals obey."""
+    """A console that prints text literally, because titles may contain Rich markup or control characters."""
     plain = _VisibleConsole(stderr=stderr, file=file, width=width, markup=False, highlight=False, emoji=False)
     if not plain.is_terminal:
         plain.width = max(plain.width, _WIDTH_OF_FILES)
@@ -71,12 +71,12 @@ def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | N
 
 
 def complain(message: str) -> None:
-    """One error message on stderr."""
+    """Print an error message on stderr."""
     console(stderr=True).print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
 
 
 def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
-    """An empty table; the columns named in `numbers` are right-aligned."""
+    """An empty table. The columns in `numbers` are right-aligned."""
     empty = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     right = set(numbers)
     for column in columns:
@@ -85,7 +85,7 @@ def table(*columns: str, numbers: Iterable[str] = ()) -> Table:
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Table:
-    """Names and values, one per line."""
+    """A table of names and values, one pair per line."""
     listed = table("", "")
     listed.show_header = False
     for name, value in rows:
@@ -94,19 +94,19 @@ def facts(rows: Iterable[tuple[str, object]]) -> Table:
 
 
 def bar(value: float, low: float, high: float, style: str = "cyan") -> Bar:
-    """A bar from `low`, as long as `value` stands between `low` and `high`."""
+    """A bar whose length shows `value` on the scale from `low` to `high`."""
     share = (value - low) / (high - low) if high > low else 1.0
     return Bar(1.0, 0.0, min(max(share, 0.0), 1.0), width=_BAR_WIDTH, color=style)
 
 
 def nearest(wanted: str, names: Sequence[str], *, limit: int = 5, whole: bool = False) -> list[str]:
-    """The names most like the one asked for, the most alike first; none that have little in common with it.
+    """The names most similar to the wanted one, the most similar first. Names with little in common are left out.
 
     Args:
-        wanted: what was typed.
-        names: what there is.
-        limit: how many at most.
-        whole: compare from end to end, as is right for ids; by default a part that fits well is enough.
+        wanted: the name that was typed.
+        names: the existing names.
+        limit: largest number of names.
+        whole: whether to compare whole names, as for ids. By default a good match of a part is enough.
     """
     from rapidfuzz import fuzz, process, utils
 
@@ -124,11 +124,11 @@ def seconds(duration: float) -> str:
 
 
 def titled(movie: Mapping[str, Any]) -> str:
-    """A movie's title with its year, its id where it has none."""
+    """The title of a movie with its year; the movie's id if it has no title."""
     title = str(movie["title"] or f"movie {movie['movie_id']}")
     return f"{title} ({movie['year']})" if movie.get("year") else title
 
 
 def genre_text(movie: Mapping[str, Any]) -> str:
-    """A movie's genres, separated by commas."""
+    """The genres of a movie, separated by commas."""
     return ", ".join(movie["genres"] or [])
