@@ -1,8 +1,8 @@
 """Settings that follow the size of the data: `auto`, a multiple such as `auto * 0.3`, or a fixed number.
 
-This module parses a setting. The rule behind `auto` stands beside the model that the setting belongs to. Each rule is
-anchored at the number that was found on the training ratings of case study A (MovieLens 1M) and scales it with the
-data; docs/decisions/automatic-settings.md lists the rules.
+This module parses a setting. The rule behind `auto` is in the module of the model that has the setting. Each rule is
+anchored at the value found on the training ratings of case study A (MovieLens 1M) and scales it with the data;
+docs/decisions/automatic-settings.md lists the rules.
 """
 
 import math

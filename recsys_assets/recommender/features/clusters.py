@@ -29,9 +29,9 @@ def user_features(users: nw.LazyFrame, *, log: Callable[[str], None] = lambda _:
     """Encode user attributes as numbers: the table `user_features`, one row per user.
 
     A number is scaled to mean 0 and variance 1; a missing one becomes the mean. Every other attribute is one-hot
-    encoded; a missing value is all zeros. `zip_code` is encoded by its first digit, the postal region. Left out are
-    attributes with a single value, values that only one user has, and all but the 50 most frequent values of an
-    attribute.
+    encoded; a missing value is all zeros. `zip_code` is encoded by its first digit, the postal region. Attributes with
+    a single value are left out, and so are values that only one user has. Of the other values of an attribute, the 50
+    most frequent are kept.
 
     Case study A scaled the whole zip code and the user id as if they were quantities. Distances between them are
     arbitrary and drown the other attributes, so the id is left out here.

@@ -36,7 +36,7 @@ class ALSModel:
 
     Attributes:
         user_factors: shape (n_users, rank), float32. Zeros for a user without a training rating or, with implicit
-            preferences, without a rating that speaks for a movie.
+            preferences, without a preference above 0.
         movie_factors: shape (n_movies, rank), float32. Zeros for a movie in the same cases.
         user_known: shape (n_users,), whether the user has factors.
         movie_known: shape (n_movies,), whether the movie has factors.
@@ -189,14 +189,15 @@ def fit(
         max_iter: number of iterations.
         implicit_prefs: whether to fit preferences with the rating as confidence (Hu, Koren and Volinsky 2008).
         alpha: weight of the confidence; only with `implicit_prefs`.
-        neutral_offset: standard deviations from the mean rating to the neutral one; a rating below that speaks against
-            the movie. None: every positive rating speaks for the movie. Only with `implicit_prefs`.
+        neutral_offset: standard deviations from the mean rating to the neutral one; only with `implicit_prefs`. A
+            rating above the neutral one is a preference of 1, any other a preference of 0; the confidence grows with
+            the distance. None: the neutral rating is 0.
         n_blocks: number of blocks of users and of movies. Spark's default of 10 takes half as much time again on small
             data.
         seed: seed of the starting factors.
 
     Raises:
-        ValueError: no rating speaks for a movie; only with `implicit_prefs`.
+        ValueError: no rating is above the neutral one; only with `implicit_prefs`.
     """
     params: dict[str, Any] = {
         "rank": rank,
@@ -237,11 +238,11 @@ def fit(
 
 
 def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
-    """Keep the rows of users and movies that have a preference above 0.
+    """Keep the rows of users and movies that have a rating above the neutral one.
 
-    All other users and movies would end with factors of 0, or distort the random start. Spark regularises by the number
-    of preferences above 0, so a user or movie without one is not regularised. With fewer movies or users than factors
-    its equations then have no unique solution, and Spark gives up.
+    All other users and movies would end with factors of 0 and would affect the fit only through the random start. Spark
+    regularises by the number of ratings above the neutral one, so a user or movie without one is not regularised. With
+    fewer movies or users than factors its equations then have no unique solution, and Spark gives up.
     """
     liked = rows.filter(nw.col("rating") > 0)
     for column in ("user", "movie"):

@@ -146,7 +146,7 @@ def fit(
         index: id map of users and movies.
         user_features: table user_features; all users.
         movies: table movies; the whole catalogue.
-        rank: number of factors beside the bias.
+        rank: number of factors, without the bias.
         max_iter: number of iterations.
         n_profile: dimensions of a user's profile, that is, which movies the user has rated, whatever the rating. A
             movie's profile has a third as many. 0: attributes only.

@@ -131,7 +131,7 @@ def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
 def _draw_movies(users: nw.LazyFrame, movies: nw.LazyFrame, *, size: int, seed: int) -> nw.LazyFrame:
     """Draw `size` distinct movies at random for each user: user, movie.
 
-    The movies are shuffled once into a ring. Each user walks the ring from an own start with an own stride. A stride
+    The movies are shuffled once into a ring. Each user walks the ring with a start and a stride of its own. A stride
     coprime to the number of movies repeats no movie, so the cost grows with the drawn rows, not with users × movies.
     """
     n_movies = row_count(movies)

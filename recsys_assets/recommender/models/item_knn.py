@@ -27,7 +27,7 @@ class ItemKNNModel:
 
     Attributes:
         similarities: shape (n_movies, n_movies), CSR, float32: the row is a liked movie, the column a movie that it
-            speaks for.
+            adds a score to.
         relevant_from: lowest rating that counts as liked.
         index: fingerprint of the id map that the model was fitted with.
     """
@@ -38,7 +38,7 @@ class ItemKNNModel:
 
     @property
     def movie_known(self) -> np.ndarray:
-        """Whether each movie has a neighbour that speaks for it, shape (n_movies,)."""
+        """Whether any liked movie can add a score to each movie, shape (n_movies,)."""
         return np.bincount(self.similarities.indices, minlength=self.similarities.shape[1]) > 0
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:

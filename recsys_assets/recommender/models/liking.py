@@ -26,7 +26,7 @@ _HALF_LIFE = 0.15
 
 @dataclass(frozen=True)
 class LikingModel:
-    """Probability that a user likes each movie, linear in the user's attributes.
+    """Linear model of how likely a user with given attributes is to like each movie.
 
     Attributes:
         coefficients: shape (1 + n_features, n_movies), float32; the first row is the intercept.

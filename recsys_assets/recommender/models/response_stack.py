@@ -156,7 +156,7 @@ def features(
 
 
 def _residuals(rated: nw.LazyFrame, model: ItemNeighboursModel) -> pl.DataFrame:
-    """Return the users' ratings in order of time with their residuals beside all biases: user, movie, residual."""
+    """Return the residuals of the users' ratings after all biases, in order of time: user, movie, residual."""
     rows = to_polars(rated, "user", "movie", "rating", "timestamp", "batch", "row")
     rows = rows.sort("user", "timestamp", "batch", "row")
     above = rows["rating"].cast(pl.Float64).to_numpy() - model.global_mean - model.movie_bias[rows["movie"].to_numpy()]

@@ -18,13 +18,13 @@ from recsys_assets.recommender.data.index import Index
 
 @dataclass(frozen=True)
 class SessionModel:
-    """How a new session starts, and the weight of that beside transitions and EASE.
+    """First movies of sessions, and their weight relative to transitions and EASE.
 
     Attributes:
         starts: number of ratings of each movie among the first ratings of later sessions, shape (n_movies,), int64.
         pause: seconds between two ratings from which a new session starts.
         smoothing: probability added to every transition when a session starts; a larger value trusts transitions less.
-        ease_weight: weight of the EASE scores, standardised per user, beside the log transition probability.
+        ease_weight: weight of the EASE scores, standardised per user; the log transition probability has the weight 1.
         start_weight: weight of the log probability that a session starts with the movie.
         index: fingerprint of the id map that the model was fitted with.
     """

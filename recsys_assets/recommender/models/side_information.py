@@ -67,7 +67,7 @@ def profiles(rated: sparse.csr_array, n_components: int) -> tuple[np.ndarray, np
 
     Profiles are the singular vectors of the matrix of stored cells, in which each cell is divided by the roots of its
     user's and its movie's number of ratings. Columns have mean 0 and variance 1 over rows with ratings; other rows are
-    0. Values are clipped to at most 8.
+    0. Values are clipped to ±8.
 
     Args:
         rated: users by movies; the values do not count.

@@ -1,4 +1,4 @@
-"""Linear stack (Wolpert 1992) of the rating models: corrects their mean by each model's prediction and its support.
+"""Linear stack (Wolpert 1992): corrects the mean of the rating models by their predictions and numbers of ratings.
 
 The weights are learnt from hold-out ratings: a part of the training ratings is hidden, and the models are fitted again
 on the rest. This module lists the stacked models; their own modules fit them.

@@ -16,9 +16,9 @@ _SCHEMA = {**dict.fromkeys(("user", "movie", "place", "because"), pl.Int32), "ra
 def reasons(best: pl.DataFrame, rated: nw.LazyFrame, ranker: Ranker, *, n: int = 3) -> pl.DataFrame:
     """Return the ratings behind each recommendation: user, movie, place (from 1), because (movie), rating, share.
 
-    A reason is a rating that raises the movie's score. A low rating can be one, if it speaks against movies unlike this
-    one. `share` is the part of all that the user's ratings add to the score. A recommendation that no rating supports
-    has no row, such as every recommendation for a new user.
+    A reason is a rating that raises the movie's score. A low rating can be one: disliking an unlike movie raises the
+    score of this one. `share` is the part of all that the user's ratings add to the score. A recommendation that no
+    rating raises has no row, such as every recommendation for a new user.
 
     Args:
         best: user, movie; the recommendations.

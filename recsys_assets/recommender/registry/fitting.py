@@ -68,6 +68,23 @@ class ModelFitter:
 
     Attributes:
         index: id map of the users and movies.
+
+    Examples:
+        >>> ratings = pl.DataFrame({"user": [0, 0, 1], "movie": [0, 1, 1], "rating": [5.0, 2.0, 4.0]})
+        >>> tables = {
+        ...     "users": pl.DataFrame({"user": [0, 1], "user_id": ["ann", "bob"]}),
+        ...     "movies": pl.DataFrame({"movie": [0, 1], "movie_id": ["10", "20"]}),
+        ...     "train_ratings": ratings,
+        ...     "test_ratings": pl.DataFrame({"user": [1], "movie": [0]}),
+        ... }
+        >>> fitter = ModelFitter(
+        ...     {name: lazy(table) for name, table in tables.items()},
+        ...     {"item_mean": {"shrinkage": 0.0}},
+        ...     spark=lambda: None,  # no model here needs Spark
+        ...     scratch=Path("unused"),
+        ... )
+        >>> fitter.predictions(entry("time_cut", "item_mean")).collect().to_native().rows()
+        [(1, 0, 5.0)]
     """
 
     def __init__(

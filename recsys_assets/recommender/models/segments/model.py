@@ -136,8 +136,8 @@ def fit(
     docs/decisions/lda-settings.md explains why the defaults differ from those of case study B.
 
     Args:
-        histories: user, movie, rating; the order of rows does not matter. If the lowest rating is negative, it counts 0
-            and the others count their distance from it.
+        histories: user, movie, rating; the order of rows does not matter. If the lowest rating is negative, each rating
+            counts its distance from it.
         index: id map of users and movies.
         n_segments: number of topics.
         passes: passes over the users, each in another order.
@@ -195,7 +195,7 @@ def _learn(
 
     `LatentDirichletAllocation.fit` is not used, because it ends with one more pass over all users for the perplexity.
     The batches are float64: scikit-learn adds the type's epsilon to each word probability, and float32's 1e-7 is not
-    small beside a rare movie's probability.
+    small compared with a rare movie's probability.
     """
     order = np.random.default_rng(lda.random_state)
     for done in range(1, passes + 1):

@@ -1,4 +1,4 @@
-"""Segment residuals: mean residual per (segment, movie) beside the biases, weighted by affinity and shrunk.
+"""Segment residuals: mean residual per (segment, movie) after the biases, weighted by affinity and shrunk.
 
 Biases come from `item_neighbours`. The mean of the hard segment, as in case study B, is in `ratings`.
 """

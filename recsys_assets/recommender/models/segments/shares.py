@@ -42,7 +42,7 @@ class SizedSegments:
     def of(
         cls, model: SegmentModel, user_segments: nw.LazyFrame, movies: nw.LazyFrame, *, n_users: int
     ) -> "SizedSegments":
-        """Take what is compared from a fitted model.
+        """Extract the compared quantities from a fitted model.
 
         Args:
             model: the fitted segments.
@@ -71,11 +71,11 @@ class SizedSegments:
         )
 
     def similarity(self, other: "SizedSegments") -> np.ndarray:
-        """Return the Bhattacharyya coefficients of these segments' movie distributions with the other ones, 0 to 1.
+        """Return the Bhattacharyya coefficient of each segment's movie distribution with each one of another fit.
 
-        The coefficient is Σ √(p q) over the movies that both fits know, with each distribution scaled to sum to 1 over
-        them. It equals 1 minus the squared Hellinger distance (Bhattacharyya 1943). It is 0 if the fits have no movie
-        in common.
+        The coefficient, 0 to 1, is Σ √(p q) over the movies that both fits know, with each distribution scaled to sum
+        to 1 over them. It equals 1 minus the squared Hellinger distance (Bhattacharyya 1943). It is 0 if the fits have
+        no movie in common.
 
         Returns:
             Shape (n_segments, n_segments of the other fit), float64.
@@ -129,8 +129,8 @@ class ComparedSegments:
     def table(self) -> pl.DataFrame:
         """The table `segment_shares`: one row per present segment, then one per previous segment without a partner.
 
-        Partners maximise the sum of similarities, with at most one partner each (Kuhn 1955). A segment has no partner
-        if the other fit has fewer segments or no movie in common with it.
+        The matching maximises the sum of similarities (Kuhn 1955) and gives each segment at most one partner. A segment
+        has no partner if the other fit has fewer segments or no movie in common with it.
         """
         now = _rows(self.present)
         before = _rows(self.previous) if self.previous else now.clear()
