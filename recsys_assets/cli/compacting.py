@@ -18,7 +18,7 @@ from recsys_assets.home.served import served_at
 if TYPE_CHECKING:
     from recsys_assets.home.erase import Erased, Survey
 
-# The output lists this many files or ids and leaves out the rest.
+# The output lists this many files or ids, and counts further files.
 _NAMED = 20
 
 

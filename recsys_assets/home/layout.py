@@ -24,7 +24,7 @@ class HomeError(RecsysError):
 
 # Suffixes that programs give to unfinished files.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
-# Folder names contain the quoted name of a batch, and file systems allow 255 bytes. The rest is for prefixes.
+# File names contain the quoted name of a batch and a few more characters, and file systems allow 255 bytes.
 _LONGEST_NAME = 230
 NAMES = (
     "A name may not begin with . or _, nor hold /, ... or invisible characters, nor end as unfinished files do "

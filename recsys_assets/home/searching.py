@@ -39,7 +39,7 @@ _BEFORE, _AFTER = rb"(?<![\w])(?<![\w][-.@+])", rb"(?![\w]|[-.@+][\w])"
 _NEIGHBOURS = 2
 _PARQUET, _ZIP, _GZIP, _BZIP, _XZ = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
 _NUMPY, _SQLITE = b"\x93NUMPY", b"SQLite format 3\x00"
-# What there is no reader for here, by its first bytes.
+# Formats that this module cannot unpack, by their first bytes.
 _SEALED = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard", b"\x04\x22\x4d\x18": "LZ4"}
 _NUMBERS = "biufc"
 _DAMAGED = (

@@ -99,8 +99,9 @@ def remind() -> None:
 def ending() -> Iterator[None]:
     """Raise `KeyboardInterrupt` when a signal asks this process to end; after the block, end it by that signal.
 
-    A shell therefore sees exit status 143 or 130, and systemd sees a clean stop. A second request, or 8 seconds without
-    an end, kill the process where it stands. That is safe: every write is atomic, and the next run does the rest.
+    A shell therefore sees exit status 143 or 130, and systemd sees a clean stop. A second request kills the process at
+    once, and so does a block that does not end within 8 seconds. That is safe: every write is atomic, and the next run
+    does the rest.
     """
     global _present
     ours, interpreters = socket.socketpair()

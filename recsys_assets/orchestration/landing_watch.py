@@ -98,7 +98,7 @@ class Cursor(BaseModel):
 
 @dataclass
 class Look:
-    """Result of one look at `landing/`.
+    """Result of comparing `landing/` with the cursor.
 
     Attributes:
         cursor: the cursor to keep.

@@ -18,7 +18,7 @@ from recsys_assets.home.settings import Settings, SparkSettings
 
 
 class HomeResource(dg.ConfigurableResource):
-    """The home folder, and a scratch folder that is deleted when the run's process ends."""
+    """The home folder, and a scratch folder that is deleted when the process has finished the run."""
 
     path: str = Field(description="The home folder, absolute.")
     _scratch: Path = PrivateAttr()

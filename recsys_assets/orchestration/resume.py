@@ -66,7 +66,7 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
 
 def start(arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
     """Start a Python process that inherits the home's lock, so that no other run takes the home while it works."""
-    # The lock is held by an inheritable file descriptor: with close_fds, the child would not hold it.
+    # The child inherits the file descriptor of the lock, which is the only inheritable one.
     return subprocess.Popen([sys.executable, "-W", "ignore", *arguments], close_fds=False)
 
 

@@ -11,7 +11,7 @@ import dagster as dg
 from recsys_assets.errors import RecsysError
 from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 
-# Errors of Dagster and Python that a retry cannot mend. Errors of this project say so themselves (`permanent`).
+# Errors of Dagster and Python that a retry cannot fix. Errors of this project have an attribute `permanent`.
 _PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileNotFoundError)
 # Errors that Py4J raises if the JVM dies during a call, and at each later call. Classes are compared by name, which
 # saves an import of Py4J. No other part of a run uses network connections, so the general names are safe.

@@ -40,8 +40,8 @@ def backtest_scores(
     """Scores of every rating model at each cut-off in time.
 
     A model is trained on the ratings before the cut-off and scored on the next tenth of all ratings. The chart shows
-    whether a model beats its baseline at every cut-off, or only at the cut that `evaluation_scores` reports. The chart
-    takes cut-offs that this run does not compute from their stored scores.
+    whether a model beats its baseline at every cut-off, or only at the cut that `evaluation_scores` reports. It also
+    shows the stored scores of cut-offs that this run does not compute.
     """
     scores = {}
     for cut_off in context.partition_keys:

@@ -21,7 +21,7 @@ def user_features(context: dg.AssetExecutionContext, users: nw.LazyFrame) -> nw.
     """User attributes as features: numbers are scaled, categories are one-hot, zip codes count by their first digit.
 
     Case study A scaled zip codes and user ids as quantities. Here the user id is no feature, and the first digit of the
-    zip code is a category (a region of the USA).
+    zip code is a category (a region).
     """
     features = clusters.user_features(users, log=context.log.info)
     if features.width == 1:

@@ -26,7 +26,7 @@ def cluster_ratings(
 ) -> nw.LazyFrame:
     """Predicted rating of each cluster of users for each movie with a training rating.
 
-    Case study A: ALS is fitted on the training ratings with the cluster in the place of the user.
+    Case study A: ALS is fitted on the training ratings with clusters instead of users.
     """
     return CLUSTER_RATINGS.make(
         {"train_ratings": train_ratings, "user_clusters": user_clusters},
@@ -46,7 +46,7 @@ def adjusted_train_ratings(
     cluster_ratings: nw.LazyFrame,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The training ratings plus predicted ratings (`is_fill`) for each user without a training rating.
+    """The training ratings plus predicted ratings (rows with `is_fill`) for each user without a training rating.
 
     Case study A: the movies of a new user are drawn at random, and their ratings are the predicted ratings of the
     user's cluster (`cluster_ratings`). `cold_start.fill_size` is the number of movies per user; by default the median

@@ -82,7 +82,7 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     sample = {SAMPLE_SHARE: float(scores[SAMPLE_SHARE][0])} if SAMPLE_SHARE in scores.columns else {}
     drawn: dict[str, Any] = {}
     for title, (protocol, metric) in shown.items():
-        # R² is undefined if all ratings are equal: the table then has no such rows, and the chart would fail.
+        # R² is undefined if all ratings are equal. The table then has no rows of this metric to draw.
         if len(scores.filter(protocol=protocol, metric=metric)):
             drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric)
     return sample | numbers | drawn

@@ -188,10 +188,10 @@ def ratings(
     home: HomeResource,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The latest rating per (user, movie) of all batches: by timestamp, then by batch, then by row.
+    """The latest rating per (user, movie) of all batches.
 
-    The data version covers ids, ratings and timestamps but not the order of rows. The same batch sent again with its
-    rows in another order therefore changes nothing.
+    If timestamps tie, the later batch counts, then the later row. The data version covers ids, ratings and timestamps
+    but not the order of rows. The same batch sent again with its rows in another order therefore changes nothing.
     """
     rests_on = merged_from(raw_ratings, home.folders, settings)
     context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})

@@ -97,7 +97,7 @@ def promoted_configuration(
             n_resamples=evaluation.n_resamples,
         )
     if decision.verdict == "rolled back" and in_use and in_use.configuration == candidate:
-        # A run that was interrupted has recorded this rollback already. A second record would count it twice.
+        # An interrupted run has already recorded this rollback. This run makes the models and lists from it.
         added = in_use
     else:
         added = record.add(

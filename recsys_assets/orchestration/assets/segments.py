@@ -86,8 +86,8 @@ def segment_shares(
 ) -> TableWithState:
     """The share of each segment in the users' affinity, beside the share of the matching segment of the previous fit.
 
-    Each fit numbers its segments anew. Segments of two fits are therefore matched by the similarity of their movie
-    distributions. A low similarity means that the matching segment has another taste. A fit on slightly different
+    The numbers of segments change with every fit. Segments of two fits are therefore matched by the similarity of their
+    movie distributions. A low similarity means that the matching segment has another taste. A fit on slightly different
     ratings moves shares by itself. A segment without a match has nulls in the columns of the other fit; after the first
     fit that is every segment.
 

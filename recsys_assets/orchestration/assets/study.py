@@ -124,9 +124,9 @@ def study_trials(
     """The trials of each protocol: settings and models, scored on a validation split of its training rows.
 
     The folder `study` of the home keeps each trial as soon as it is finished. A trial is never repeated for the same
-    rows, settings and code. No validation split contains test rows. The protocols `top_n_random_80_20` and
-    `top_n_last_out` have no trials: they take over the choices of `top_n`, because the leakage audit compares the same
-    models.
+    rows, settings and code. No validation split contains test rows of its protocol. The protocols
+    `top_n_random_80_20` and `top_n_last_out` have no trials: they use the choices of `top_n`, because the leakage audit
+    compares the same models.
     """
     study = _study(context, tables, settings, home, spark)
     made = {}

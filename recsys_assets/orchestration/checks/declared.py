@@ -229,7 +229,7 @@ CHECKS = [
     sound("evaluation_scores", ["evaluation_scores"]),
     sound("serving_model", ["serving_model"]),
     sound("recommendations", ["recommendations"]),
-    # These tables only feed charts: recommendations do not wait for their checks.
+    # No recommendation depends on these tables, so nothing waits for their checks.
     sound("overviews", ["cluster_sweep", "segment_movies", "segment_shares"]),
     sound("published_folds", ["published_folds"]),
     sound("study", ["studied_settings", "leakage_audit", "segment_sweep"]),
