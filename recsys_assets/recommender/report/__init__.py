@@ -1,5 +1,5 @@
-"""Pictures and the evaluation report: `charts` draws, `page` writes the HTML file.
+"""Charts and the evaluation report: `charts` draws, `page` writes the HTML file.
 
-Nothing is computed here but what a picture shows; scores and tables come from the other stages. Importing `charts` or
-`page` loads Altair, which takes about a second, so this package imports neither by itself.
+Scores and tables belong in the other stages; this package only aggregates them for display. Importing `charts` or
+`page` loads Altair, which takes about a second, so the package imports neither.
 """

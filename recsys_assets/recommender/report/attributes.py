@@ -1,6 +1,6 @@
-"""The users of clusters and segments by their own attributes, beside all users.
+"""Compares the attributes of the users of each cluster or segment with the attributes of all users.
 
-What is drawn of it belongs to `cluster_charts` and `segment_charts`.
+Charts belong in `cluster_charts` and `segment_charts`.
 """
 
 import narwhals as nw
@@ -9,11 +9,11 @@ import polars as pl
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.features.clusters import ZIP_CODE
 
-# Rarer categories say little and differ by chance.
+# Rarer categories are left out: their shares differ by chance.
 _RARE = 0.005
-# Chance alone takes a mean this many standard errors away once in 370 times.
+# By chance alone, one mean in 370 lies further from the mean of all users.
 _STANDARD_ERRORS = 3.0
-# Of fewer users a standard error says nothing: one user alone is 100 % of whatever it is.
+# With fewer users the standard error is meaningless: every share of a single user is 0 or 100 %.
 _ENOUGH_USERS = 10
 _COMPARED = {
     "row": pl.String,
@@ -28,20 +28,20 @@ _COMPARED = {
 def attributes_by_group(
     users: nw.LazyFrame, groups: nw.LazyFrame, group: str, *, categories: int | None = None
 ) -> pl.DataFrame:
-    """Each group's mean of every number and share of every category, beside those of all users that have a group.
+    """The mean of every numeric attribute and the share of every category, per group and for all users with a group.
 
-    Shares are among the users whose value is known; zip codes count by their first digit.
+    Shares refer to the users whose value is known. Zip codes are grouped by their first digit.
 
     Args:
-        users: the table `users`, with the attributes as they came.
-        groups: user and the column `group`.
-        group: the name of that column.
-        categories: only this many categories of an attribute, the most common ones; by default all but rare ones.
+        users: the table `users`, with the original attributes.
+        groups: columns user and `group`.
+        group: name of the group column.
+        categories: number of categories per attribute, the most common ones; by default all but rare ones.
 
     Returns:
-        The group, row (what is measured), text (its value in the group), everybody (its value among all), deviation
-        (difference from all, in standard deviations), users (of the group whose value is known), is_share (of a
-        category; else a mean). No rows where users have no attributes.
+        Columns: the group; row (name of the attribute or category); text (value in the group); everybody (value among
+        all users); deviation (difference from all users, in standard deviations); users (number of users in the group
+        with a known value); is_share (share of a category, otherwise a mean). No rows without attributes.
     """
     joined = users.drop("user_id").join(groups.select("user", group), on="user")
     schema = joined.collect_schema()
@@ -111,23 +111,23 @@ def _percent(column: str) -> pl.Expr:
 
 
 def over_represented(users: nw.LazyFrame, user_segments: nw.LazyFrame, most: int) -> pl.DataFrame:
-    """What sets each segment's users apart: categories more frequent than among everybody, and numbers that differ.
+    """The traits of each segment: categories more frequent than among all users, and numbers that differ.
 
-    Only what differs by more than 3 standard errors of a mean of that many users, 10 or more: the rest may be chance.
+    A trait differs by more than 3 standard errors and rests on at least 10 users; other differences may be chance.
 
     Args:
         users: the table `users`.
         user_segments: the table `user_segments`.
-        most: rows per segment, those of the largest deviation.
+        most: maximum number of rows per segment, largest deviation first.
 
     Returns:
-        segment, row, text, everybody, as in `attributes_by_group`; no rows where users have no attributes.
+        Columns segment, row, text, everybody, as in `attributes_by_group`; no rows without attributes.
     """
     compared = attributes_by_group(users, user_segments, "segment")
     apart = pl.when("is_share").then("deviation").otherwise(pl.col("deviation").abs())
     is_enough = pl.col("users") >= _ENOUGH_USERS
     is_beyond_chance = pl.col("apart") * pl.col("users").sqrt() > _STANDARD_ERRORS
     found = compared.with_columns(apart=apart).filter(is_enough & is_beyond_chance)
-    # Engines add in another order; the last digits must not decide which row comes first.
+    # Engines sum in different orders; without rounding the last digits would decide the order of the rows.
     ranked = found.sort("segment", pl.col("apart").round(9), "row", descending=[False, True, False])
     return ranked.group_by("segment", maintain_order=True).head(most).select("segment", "row", "text", "everybody")

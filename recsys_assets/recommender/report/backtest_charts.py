@@ -1,4 +1,7 @@
-"""The picture of backtests: how each model did over the cut-offs in time."""
+"""Chart of the backtests: scores of each model by cut-off.
+
+Scores belong in `evaluation.backtest`.
+"""
 
 import altair as alt
 import polars as pl
@@ -11,19 +14,19 @@ _SHOWN_POPULATION = "all"
 
 
 def curve(backtest_scores: pl.DataFrame, metric: str) -> ChartType:
-    """One metric of every model over the cut-offs: a point and its 95 % interval at each, all users.
+    """One metric of every model by cut-off, for all users: points with 95 % confidence intervals.
 
     Args:
-        backtest_scores: the table `backtest_scores`, of one or several cut-offs.
-        metric: which of its metrics.
+        backtest_scores: the table `backtest_scores`, with one or more cut-offs.
+        metric: name of the metric.
 
     Raises:
-        ValueError: there is no score of this metric.
+        ValueError: the table has no score of this metric.
     """
     rows = backtest_scores.filter(
         pl.col("metric") == metric,
         pl.col("population") == _SHOWN_POPULATION,
-        # The bounds would squeeze the models together; the selected model is one of them.
+        # The bounds would squeeze the models together; the selected model has a line already.
         ~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED]),
     )
     if rows.is_empty():

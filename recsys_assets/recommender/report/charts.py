@@ -1,7 +1,7 @@
-"""Every picture of the pipeline, by one import: those of ratings and scores are drawn here.
+"""Charts of ratings and scores, and re-exports of all other charts.
 
-A chart aggregates with Narwhals on the table's own engine and collects only what it draws. Those of clusters and
-segments are in `cluster_charts` and `segment_charts`; how a chart looks is in `theme`.
+A chart aggregates with Narwhals on the engine of its table and collects only the data it draws. Charts of clusters and
+segments belong in `cluster_charts` and `segment_charts`, colours and fonts in `theme`.
 """
 
 from collections.abc import Callable
@@ -55,17 +55,17 @@ __all__ = [
 ]
 
 _BINS = 40
-# Where the models take less of the axis than this, a bound is left outside: their differences would not be seen.
+# A bound that leaves the models a smaller share of the axis stays outside: their differences would be invisible.
 _LEAST_SHARE_OF_MODELS = 0.15
-# Role of a model: its name in the legend and its colour.
+# Legend entry and colour by the role of a model.
 _ROLES = {"model": ("model", BLUE), "selected": ("selected", VERMILLION), "baseline": ("simple baseline", ORANGE)}
 
 
 def ratings_per_user(ratings: nw.LazyFrame) -> ChartType:
-    """Histogram of the number of ratings per user on a logarithmic axis, mean and median marked.
+    """Histogram of the number of ratings per user on a logarithmic axis, with mean and median.
 
     Args:
-        ratings: user (further columns are not read); users without a rating are not counted.
+        ratings: column user; other columns are not read. Users without a rating are not counted.
     """
     title = "Ratings per user"
     per_user = ratings.group_by("user").agg(nw.len().alias("ratings"))
@@ -102,7 +102,7 @@ def ratings_per_user(ratings: nw.LazyFrame) -> ChartType:
 
 
 def _marked(value: float, label: str, *, to_the_right: bool) -> list[alt.Chart]:
-    """A line with its label at the top, on the side away from the other line."""
+    """A vertical line with its label at the top, on the side away from the other line."""
     at = alt.Chart(pl.DataFrame({"from": [value], "label": [label]})).encode(x=alt.X("from:Q"))
     text = at.mark_text(align="left" if to_the_right else "right", dx=6 if to_the_right else -6, fontSize=12.5)
     return [
@@ -112,17 +112,17 @@ def _marked(value: float, label: str, *, to_the_right: bool) -> list[alt.Chart]:
 
 
 def scores(evaluation_scores: nw.LazyFrame | pl.DataFrame, protocol: str, metric: str) -> ChartType:
-    """One metric of one protocol: a point and its 95 % interval per model, one panel per population.
+    """One metric of one protocol: a point with 95 % confidence interval per model, one panel per population.
 
-    Random order and the true order are lines: what lies outside them is impossible or worse than chance.
+    `random` and `upper_bound` are lines: a score outside them is worse than chance or impossible.
 
     Args:
         evaluation_scores: the table `evaluation_scores`.
-        protocol: which of its protocols.
-        metric: which of its metrics.
+        protocol: name of the protocol.
+        metric: name of the metric.
 
     Raises:
-        ValueError: there is no score of this metric under this protocol.
+        ValueError: the table has no score of this metric under this protocol.
     """
     rows = nw.from_native(evaluation_scores).lazy()
     table = to_polars(rows.filter(nw.col("protocol") == protocol, nw.col("metric") == metric))
@@ -148,9 +148,9 @@ def scores(evaluation_scores: nw.LazyFrame | pl.DataFrame, protocol: str, metric
 
 
 def _domain(table: pl.DataFrame) -> list[float]:
-    """From the least to the greatest value, with room for the number to the right of a model's point.
+    """Ends of the axis, with room for the number to the right of a model's point.
 
-    A bound so far away that the models would be squeezed together stays outside.
+    A bound that is so far away that it would squeeze the models together stays outside.
     """
     ends = table.select("role", low=pl.min_horizontal("low", "value"), high=pl.max_horizontal("high", "value"))
     models = ends.filter(pl.col("role") != "bound")
@@ -172,7 +172,7 @@ def _ends(table: pl.DataFrame) -> tuple[float, float]:
 def _score_panel(
     table: pl.DataFrame, domain: list[float], color: alt.Color, facts: labels.Metric, *, last: bool
 ) -> ChartType:
-    """The models of one population, the best at the top."""
+    """The models of one population, best at the top."""
     models = (
         table.filter(pl.col("role") != "bound")
         .sort("value", "model", descending=[facts.better != "lower", False])
@@ -206,9 +206,9 @@ def _role_color(present: set[str]) -> alt.Color:
 
 
 def _bound_lines(bounds: pl.DataFrame, x: Callable[[str], alt.X], domain: list[float]) -> list[alt.Chart]:
-    """A dashed line per bound, its label reading inwards; of a bound outside the panel, the label with an arrow."""
+    """A dashed line per bound, labelled on its inner side; a bound outside the panel is a label with an arrow."""
     low, high = domain
-    # Without what stands in brackets: where the bounds are near each other their labels would overlap.
+    # Without the text in brackets, because the labels of two close bounds would overlap.
     value, label = pl.col("value"), pl.format("{} {}", pl.col("label").str.replace(r" \(.*\)$", ""), "text")
     to_the_left = value <= (low + high) / 2
     arrow = pl.when(value < low).then(pl.format("← {}", label)).when(value > high).then(pl.format("{} →", label))

@@ -1,6 +1,6 @@
-"""Pictures of the clusters of users: the sweep over K, the clusters in pairs of features, their profiles.
+"""Charts of the user clusters: sweep over K, clusters in pairs of features, profiles.
 
-The clusters themselves come from `recommender/clusters.py`.
+Clustering belongs in `features.clusters`.
 """
 
 import json
@@ -18,19 +18,19 @@ from recsys_assets.recommender.report.attributes import attributes_by_group
 from recsys_assets.recommender.report.theme import BLACK, BLUE, INK, ORANGE, WIDTH, category_scale, finished, note
 
 _FORMATS = {"sse": "~s", "silhouette": ".2f", "rmse": ".4f"}
-# Enough to see a cloud's shape; more only makes the picture heavier.
+# Enough to show the shape of the point cloud; more points only make the file larger.
 PAIRED_USERS = 300
 PAIRED_FEATURES = 4
-# More categories make the profile long and say little: rare ones differ by chance.
+# More categories make the profile long, and the shares of rare categories differ by chance.
 PROFILE_CATEGORIES = 8
-# A deviation beyond this is drawn as this, so that one rare category does not pale everything else.
+# Larger deviations get the same colour, so that one rare category does not make all others pale.
 _STRONG = 1.5
-# Light enough at both ends for dark numbers on it.
+# Light at both ends, because dark numbers stand on the colours.
 _BELOW_TO_ABOVE = ("#6aaad8", "#f4f2ee", "#f0a04b")
 
 
 def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
-    """SSE and silhouette over K, with the K in use and the one the silhouette would choose.
+    """SSE and silhouette by K, with the K in use and the K that the silhouette would choose.
 
     Args:
         sweep: the table `cluster_sweep`.
@@ -54,9 +54,9 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
 
 
 def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -> ChartType | None:
-    """RMSE of users without a rating over K, as a study tried it on the validation slice of the cut in time.
+    """RMSE of users without a rating by K, from the trials of a study on the validation slice of the cut in time.
 
-    None where no study has tried two.
+    None if no study has tried at least two values of K.
 
     Args:
         study_trials: the table `study_trials`.
@@ -82,7 +82,7 @@ def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -
 
 
 def _tried_k(study_trials: pl.DataFrame) -> pl.DataFrame:
-    """k, rmse of what the search over K tried and could fit, by k."""
+    """Columns k and rmse of the successful trials of the search over K, sorted by k."""
     if study_trials.is_empty():
         return study_trials
     tried = study_trials.filter(slice="time_cut", search="clusters", metric="rmse", population="unseen")
@@ -113,9 +113,9 @@ def _over_k(table: pl.DataFrame, column: str, title: str, chosen_k: int, best: i
 def cluster_pairs(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartType:
     """Users as points in pairs of features, coloured by cluster.
 
-    Shown are the features that separate the clusters best: of each attribute the one with the largest share of its
-    variance between clusters, up to `PAIRED_FEATURES`. Of many users, `PAIRED_USERS` drawn by their index. Points of
-    equal value are spread a little, or thousands of users would be one point.
+    The chart shows the features that separate the clusters best, at most `PAIRED_FEATURES`: for each attribute, the
+    feature with the largest share of variance between clusters. At most `PAIRED_USERS` users are shown, sampled by
+    their dense id. Points of equal value are jittered, because thousands of users would otherwise be one point.
 
     Args:
         user_features: the table `user_features`.
@@ -148,7 +148,7 @@ def _feature_axis(channel: type, names: list[str], position: int) -> alt.X | alt
 
 
 def separating_features(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> list[str]:
-    """The feature of each attribute with the largest share of variance between clusters, best first."""
+    """For each attribute, the feature with the largest share of variance between clusters, best first."""
     names = [name for name in user_features.collect_schema().names() if name != "user"]
     if not names:
         return []
@@ -161,7 +161,7 @@ def separating_features(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame
     overall = weights @ per_cluster
     variance = np.maximum(weights @ table.select(f"square {name}" for name in names).to_numpy() - overall**2, 0.0)
     between = weights @ (per_cluster - overall) ** 2
-    # A constant has no variance but for rounding, and separates nothing.
+    # The variance of a constant is rounding error: the ratio would be arbitrary.
     share = np.divide(between, variance, out=np.zeros(len(names)), where=variance > 1e-9)
     ranked = pl.DataFrame({"name": names, "share": share.round(9)}).filter(pl.Series(variance > 1e-9))
     ranked = ranked.with_columns(attribute=pl.col("name").str.splitn("=", 2).struct[0])
@@ -172,7 +172,7 @@ def separating_features(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame
 
 
 def _spread_sample(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame, names: list[str]) -> pl.DataFrame:
-    """Cluster and f0, f1, … of the sampled users; short names, since a feature's own may hold any character."""
+    """Cluster and f0, f1, … of the sampled users; short names, because feature names can hold any character."""
     columns = [nw.col(name).cast(nw.Float64()).alias(f"f{position}") for position, name in enumerate(names)]
     drawn = user_features.select("user", *columns).with_columns(draw=pseudo_random(0, ["user"]))
     sample = drawn.sort("draw", "user").head(PAIRED_USERS).join(user_clusters, on="user")
@@ -187,18 +187,18 @@ def _spread_sample(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame, nam
 
 
 def _gap(values: pl.Series) -> float:
-    """How far apart points of equal value may be drawn: most of the smallest step, nothing for continuous values."""
+    """Width of the jitter: 70 % of the smallest step between values, 0 for continuous values."""
     distinct = values.unique().sort()
     return 0.7 * float(distinct.diff().min() or 0.0) if 1 < len(distinct) <= 30 else 0.0  # type: ignore[arg-type]
 
 
 def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartType:
-    """Each cluster in the users' own attributes: size, mean of each number, share of each category.
+    """Profile of each cluster: size, mean of each numeric attribute, share of each category.
 
-    Colour is the difference from all users in standard deviations, so that numbers and shares compare.
+    Colour shows the difference from all users in standard deviations, so numbers and shares are comparable.
 
     Args:
-        users: the table `users`, with the attributes as they came.
+        users: the table `users`, with the original attributes.
         user_clusters: the table `user_clusters`.
     """
     title = "Who is in each cluster?"

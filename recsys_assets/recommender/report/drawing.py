@@ -1,8 +1,8 @@
-"""Turns charts' specifications into SVG and PNG, in a process of its own.
+"""Renders Vega-Lite specifications to SVG and PNG in a child process.
 
-vl-convert does not raise where it cannot go on: it aborts its process, and so would end a run for a picture. A child
-that dies costs that picture alone; the next one gets a new child. The child starts in half a second, serves all
-pictures of its parent, and ends when its parent does. What charts show belongs to the modules that draw.
+vl-convert does not raise on some errors but aborts its process, which would end the whole run. A child process that
+dies costs one chart; the next chart gets a new child. The child starts in half a second, renders all charts of its
+parent, and ends with its parent. The contents of charts belong in the modules that draw them.
 """
 
 import base64
@@ -17,40 +17,40 @@ from typing import Any
 
 from recsys_assets.recommender.data.characters import visible
 
-# A picture takes a tenth of a second; one that hangs would keep the home's lock.
+# A chart takes a tenth of a second; a chart that hangs would hold the lock of the home.
 _TIMEOUT_SECONDS = 120.0
-# Vega measures texts for a millisecond per character, and no picture has room for more.
+# Vega needs a millisecond per character to measure a text, and no chart has room for longer texts.
 _LONGEST_TEXT = 300
 
 
 class DrawingError(Exception):
-    """A picture cannot be drawn; the message says why."""
+    """A chart cannot be rendered; the message says why."""
 
 
 def svg(specification: dict[str, Any], version: str) -> str:
-    """The chart as SVG.
+    """Renders a specification as SVG.
 
     Args:
-        specification: of Vega-Lite.
-        version: of Vega-Lite, as vl-convert writes it: `v6_4`.
+        specification: Vega-Lite specification.
+        version: version of Vega-Lite in the form of vl-convert: `v6_4`.
 
     Raises:
-        DrawingError: the chart library refuses it, dies of it or does not end.
+        DrawingError: the chart library refuses the specification, crashes or does not finish in time.
     """
     return _CHILD.ask({"svg": drawable(specification), "version": version})
 
 
 def png(drawing: str, scale: float) -> bytes:
-    """The SVG as PNG, at `scale` pixels per unit.
+    """Renders an SVG as PNG, at `scale` pixels per unit.
 
     Raises:
-        DrawingError: as for `svg`.
+        DrawingError: the chart library refuses the SVG, crashes or does not finish in time.
     """
     return base64.b64decode(_CHILD.ask({"png": drawing, "scale": scale}))
 
 
 def drawable(specification: Any) -> Any:
-    """The specification with every text in it as it can be drawn: without controls, and not endless."""
+    """The specification with control characters removed from its texts, and with long texts cut."""
     if isinstance(specification, str):
         text = visible(specification)
         return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
@@ -62,7 +62,7 @@ def drawable(specification: Any) -> Any:
 
 
 class _Child:
-    """A process that draws, started when it is first needed and again after it has died."""
+    """A child process that renders; started at the first request and again after it has died."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,14 +70,14 @@ class _Child:
         self._lock = threading.Lock()
 
     def ask(self, request: dict[str, Any]) -> str:
-        """One request, one answer."""
+        """Sends one request and returns the answer."""
         line = json.dumps(request).encode() + b"\n"
         with self._lock:
             process = self._started()
             assert process.stdin and process.stdout
             timer = threading.Timer(_TIMEOUT_SECONDS, process.kill)
             timer.start()
-            # It may have died since the last picture, or die before it has read this one.
+            # The child may have died since the last chart, or die before it reads this request.
             with suppress(BrokenPipeError):
                 process.stdin.write(line)
                 process.stdin.flush()
@@ -94,7 +94,7 @@ class _Child:
         return told["drawn"]
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        # A forked process must not share the pipes of its parent: one would get the pictures of the other.
+        # A forked process must not share the pipes of its parent: each would receive charts of the other.
         if self._process is None or self._parent != os.getpid():
             command = [sys.executable, "-W", "ignore", "-m", __name__]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -112,25 +112,25 @@ _CHILD = _Child()
 
 
 def _main() -> None:
-    """Answer requests until the parent is gone."""
+    """Answers requests until the parent ends."""
     import vl_convert
 
-    # Ctrl-C in a terminal reaches the whole group; the parent decides.
+    # Ctrl-C in a terminal signals the whole process group; only the parent reacts to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
-    # What the library prints is no answer.
+    # Output that the library prints must not be read as an answer.
     os.dup2(2, 1)
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
             if "svg" in request:
-                # No address may be loaded, whatever a specification says.
+                # No specification may load a URL.
                 drawn = vl_convert.vegalite_to_svg(request["svg"], vl_version=request["version"], allowed_base_urls=[])
             else:
                 drawn = base64.b64encode(vl_convert.svg_to_png(request["png"], scale=request["scale"])).decode()
             told = {"drawn": drawn}
         except Exception as error:
-            # Below it stands the library's own stack.
+            # The lines below the first one are the stack trace of the library.
             told = {"error": str(error).partition("\n")[0]}
         answers.write(json.dumps(told).encode() + b"\n")
         answers.flush()

@@ -1,6 +1,7 @@
-"""The scores in words: what was compared, who wins for whom, how sure that is, what the case studies' numbers were.
+"""The scores in words: compared models, winners per population, uncertainty, published results of the case studies.
 
-Every sentence is made from the scores at hand, so that none can outlive them. Tables and pictures are elsewhere.
+Every sentence is generated from the current scores, so no sentence can be out of date. Tables belong in
+`score_tables`, charts in `charts`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,7 @@ _BOUND_MEANINGS = {
 
 @dataclass(frozen=True)
 class Statement:
-    """A question of the reader's and the answer's paragraphs."""
+    """A question of the reader and the paragraphs of its answer."""
 
     question: str
     answer: tuple[str, ...]
@@ -38,13 +39,13 @@ class Statement:
 
 @dataclass(frozen=True)
 class Served:
-    """The ranking model that recommendations are made with.
+    """The ranking model behind the recommendations.
 
     Attributes:
-        model: its name in the scores.
-        since: the day of the decision by which it came into use.
-        score: its NDCG at 10 when it was promoted; None where somebody went back to it, whatever the scores.
-        popularity: that of popularity on the same rows; None likewise.
+        model: name in the scores.
+        since: day of its promotion or rollback.
+        score: NDCG at 10 at its promotion; None after a rollback.
+        popularity: NDCG at 10 of popularity on the same rows; None after a rollback.
     """
 
     model: str
@@ -53,7 +54,7 @@ class Served:
     popularity: float | None = None
 
     def __str__(self) -> str:
-        """In one sentence."""
+        """The model, its date and its score in one sentence."""
         ndcg = labels.metric("ndcg_10")
         how = (
             "somebody went back to it"
@@ -66,13 +67,13 @@ class Served:
 
 @dataclass(frozen=True)
 class Headline:
-    """What the scores say.
+    """The scores in words.
 
     Attributes:
         scores: the table `evaluation_scores`.
         users: number of users with a rating.
         ratings: number of ratings.
-        served: what recommendations are made with; None where nothing has been promoted.
+        served: the ranking model behind the recommendations; None before the first promotion.
     """
 
     scores: pl.DataFrame
@@ -82,19 +83,19 @@ class Headline:
 
     @cached_property
     def contests(self) -> tuple[Standings, ...]:
-        """The contests that answer each protocol's own question, populations in order."""
+        """The standings by the leading metrics of each protocol, populations in order."""
         return contests(self.scores)
 
     @cached_property
     def questions(self) -> dict[tuple[str, str], list[Standings]]:
-        """The contests by protocol and metric."""
+        """The standings by protocol and metric."""
         grouped: dict[tuple[str, str], list[Standings]] = {}
         for each in self.contests:
             grouped.setdefault((each.protocol, each.metric), []).append(each)
         return grouped
 
     def statements(self) -> list[Statement]:
-        """The reader's questions, answered; one that says so where there are no scores."""
+        """The reader's questions with answers; a single statement if there are no scores."""
         if not len(self.scores):
             return [Statement("What was compared?", ("There are no scores yet.",))]
         answers = {
@@ -227,7 +228,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _inside(text: str) -> str:
-    """A label inside a sentence: lower case unless it is an abbreviation."""
+    """A label for use inside a sentence: lower case unless it is an abbreviation."""
     return text if text[1:2].isupper() or not text[1:2].isalpha() else text[:1].lower() + text[1:]
 
 

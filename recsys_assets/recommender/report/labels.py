@@ -1,6 +1,6 @@
-"""What protocols, models, populations and metrics are called on the page, and in which order they come.
+"""Labels and order of protocols, models, populations and metrics on the page.
 
-Names that are not listed here are shown too: after the listed ones, under the name they have in the scores.
+Unlisted names are shown after the listed ones, under their name in the scores.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,13 +13,13 @@ from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 
 RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
 BOUNDS = (RANDOM, UPPER_BOUND)
-# What a model has to beat to be worth its training.
+# The baselines that a model must beat to be worth its training.
 BASELINES = (ITEM_MEAN, "popularity")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How train and test were cut, and which metrics answer its question first."""
+    """Label and split of a protocol, and its leading metrics."""
 
     label: str
     meaning: str = ""
@@ -28,9 +28,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a score measures: its name, which way is better, its meaning, and the decimals worth showing.
+    """Label, direction, meaning and number of decimals of a metric.
 
-    `is_drawn` is False where a table says it all: shares near 1, and metrics that only repeat a leading one.
+    `is_drawn` is False for metrics without a chart: shares near 1, and metrics that only repeat a leading one.
     """
 
     label: str
@@ -41,11 +41,11 @@ class Metric:
 
     @property
     def direction(self) -> str:
-        """'higher is better', 'lower is better', or nothing where it is not known."""
+        """'higher is better', 'lower is better', or an empty string if the direction is unknown."""
         return f"{self.better} is better" if self.better else ""
 
     def shown(self, value: float) -> str:
-        """A value of this metric for people."""
+        """A value of this metric with its number of decimals."""
         return f"{value:.{self.digits}f}"
 
 
@@ -149,7 +149,7 @@ METRICS: Mapping[str, Metric] = {
         "Catalogue coverage", None, "Share of all movies that are shown to anybody.", is_drawn=False
     ),
 }
-# Metrics of the first k of a list are named <this>_<k>.
+# Metrics of the top k of a list are named <key>_<k>.
 METRICS_AT_K: Mapping[str, Metric] = {
     "ndcg": Metric(
         "NDCG at {k}",
@@ -187,7 +187,7 @@ METRICS_AT_K: Mapping[str, Metric] = {
         "Diversity by genre at {k}", None, "Mean Jaccard distance of the genres of two of the first {k}.", 3, False
     ),
 }
-# What is told of another metric is named <metric><this>.
+# Metrics derived from another metric are named <metric><key>.
 DERIVED: Mapping[str, Metric] = {
     "_gain": Metric(
         "{label}: gain",
@@ -202,7 +202,7 @@ DERIVED: Mapping[str, Metric] = {
 
 
 def sample_notice(scores: pl.DataFrame) -> str:
-    """What readers of `evaluation_scores` must know first; nothing where these rest on all users."""
+    """A notice that the scores rest on a sample of the users; empty if they rest on all users."""
     if SAMPLE_SHARE not in scores.columns or scores.is_empty():
         return ""
     return (
@@ -212,23 +212,23 @@ def sample_notice(scores: pl.DataFrame) -> str:
 
 
 def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """The distinct names: known ones first in their order, then the others by name, the upper bound last."""
+    """The distinct names: known names in their order, then the others by name, the upper bound last."""
     order = {name: position for position, name in enumerate(known)}
     return sorted(set(names), key=lambda name: (name == UPPER_BOUND, order.get(name, len(order)), name))
 
 
 def model(name: str) -> str:
-    """A model's name for people."""
+    """Label of a model."""
     return MODELS.get(name, _plain(name))
 
 
 def population(name: str) -> str:
-    """A population's name for people."""
+    """Label of a population."""
     return POPULATIONS.get(name, _plain(name))
 
 
 def metric(name: str) -> Metric:
-    """What is known of a metric; of an unknown one, its name."""
+    """The metric with this name; for an unknown metric, only the name is known."""
     for ending, derived in DERIVED.items():
         if name.endswith(ending):
             return replace(derived, label=derived.label.format(label=metric(name.removesuffix(ending)).label))
@@ -240,13 +240,13 @@ def metric(name: str) -> Metric:
 
 
 def over_seeds(score: Mapping[str, Any]) -> str:
-    """The standard deviation of a row of `study_scores` over seeds; nothing where there is one seed."""
-    # A study by an earlier version has left scores without these columns.
+    """Standard deviation over seeds of a row of `study_scores`; empty if there is only one seed."""
+    # Scores of a study by an earlier version do not have these columns.
     return f"{score['seed_sd']:.4f}" if (score.get("seeds") or 1) > 1 else ""
 
 
 def metrics_in_order(names: Iterable[str]) -> list[str]:
-    """The distinct metrics, known ones first in their order."""
+    """The distinct metrics, known metrics first in their order."""
     order = {name: place for place, name in enumerate((*METRICS, *METRICS_AT_K))}
 
     def place(name: str) -> tuple[int, str, int]:
@@ -258,12 +258,12 @@ def metrics_in_order(names: Iterable[str]) -> list[str]:
 
 
 def protocol(name: str) -> Protocol:
-    """What is known of a protocol; of an unknown one, its name."""
+    """The protocol with this name; for an unknown protocol, only the name is known."""
     return PROTOCOL_LABELS.get(name, Protocol(_plain(name)))
 
 
 def role(name: str) -> Literal["bound", "baseline", "selected", "model"]:
-    """What a model is for the reader."""
+    """Role of a model in the report."""
     if name in BOUNDS:
         return "bound"
     if name in BASELINES:

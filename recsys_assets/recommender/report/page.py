@@ -1,6 +1,6 @@
-"""The evaluation report: one HTML file that opens offline, for somebody with five minutes and for one with an hour.
+"""The evaluation report: one HTML file that opens offline.
 
-What it says comes from `headline`, `summary` and `score_tables`, its pictures from `charts`; here they become a page.
+This module assembles the page. Texts belong in `headline`, `summary` and `score_tables`, charts in `charts`.
 """
 
 import logging
@@ -28,7 +28,7 @@ from recsys_assets.recommender.report.segment_cards import largest, segment_card
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 
-# Beyond these, cards make the page long and heavy without making it more readable; the largest segments are shown.
+# More cards make the page long and large; the page shows the largest segments.
 MAX_CARDS = 60
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,18 +41,18 @@ _NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What the report shows.
+    """The contents of the report.
 
     Attributes:
         ratings, users, movies, rejected_rows, user_features, cluster_sweep, user_clusters, segment_movies,
-            user_segments, segment_ratings, segment_shares: the tables of these names; a table without rows is fine.
+            user_segments, segment_ratings, segment_shares: the tables with these names; they may be empty.
         evaluation_scores: the tidy scores.
-        settings: what the run was made with; mappings may be nested.
-        versions: library and version.
-        generated: when the report was made.
+        settings: settings of the run; mappings may be nested.
+        versions: version by library.
+        generated: time at which the report was made.
         title: heading of the page.
-        study: the tables of a study; None where there was none.
-        served: what recommendations are made with; None where nothing has been promoted.
+        study: the tables of a study; None without a study.
+        served: the ranking model behind the recommendations; None before the first promotion.
     """
 
     ratings: nw.LazyFrame
@@ -76,16 +76,16 @@ class ReportInputs:
 
 
 Warn = Callable[[str], None]
-# Makes a chart; None where there is nothing to show.
+# Makes a chart, or returns None if there is nothing to show.
 Draw = Callable[[], ChartType | None]
 
 
 def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
-    """The report as one HTML document that loads nothing: style and pictures are inside.
+    """The report as one HTML document with inline styles and charts; it loads no other file.
 
     Args:
         inputs: the tables, scores, settings and versions to show.
-        warn: told of each picture that cannot be drawn; the page says so in its place.
+        warn: called for each chart that cannot be rendered; the page shows a message in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
     data = data_summary(inputs.ratings, inputs.users, inputs.movies, inputs.rejected_rows)
@@ -111,17 +111,17 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
-    # A title that turns the direction of writing would turn what stands beside it.
+    # A direction mark in a title would reverse the text around the title.
     return visible(page)
 
 
 def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
-    """The chart as inline SVG, described by its title, its inner ids made unique on the page by `name`.
+    """The chart as inline SVG, with its title as description and ids that are unique on the page.
 
     Args:
         chart: any finished chart.
-        name: unique on the page.
-        titled: False where the page has the title already.
+        name: prefix of the ids, unique on the page.
+        titled: False if the page already shows the title.
     """
     described = f'<svg role="img" aria-label="{escape(str(chart.title.text))}" '
     shown = chart.copy(deep=False)
@@ -131,7 +131,7 @@ def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
 
 
 def _figures(drawn: Mapping[str, Draw], warn: Warn, *, titled: bool = True) -> dict[str, Markup]:
-    """The pictures by name, without those that have nothing to show; a sentence where one cannot be drawn."""
+    """The charts by name, without empty ones; a sentence replaces a chart that cannot be rendered."""
     figures = {}
     for name, draw in drawn.items():
         try:
@@ -145,14 +145,14 @@ def _figures(drawn: Mapping[str, Draw], warn: Warn, *, titled: bool = True) -> d
 
 
 def _with_own_ids(svg: str, name: str) -> str:
-    """The SVG with its ids numbered under `name`: Vega counts them on from one picture of the process to the next."""
+    """The SVG with its ids renumbered under `name`, because Vega's ids depend on the charts rendered before."""
     own = {found: f"{name}-{place}" for place, found in enumerate(dict.fromkeys(_SVG_IDS.findall(svg)))}
     references = re.compile(r'(\bid="|url\(#|href="#)(' + "|".join(map(re.escape, own)) + r')(?=["\)])')
     return references.sub(lambda found: found[1] + own[found[2]], svg) if own else svg
 
 
 def _protocols(scores: pl.DataFrame, warn: Warn) -> list[dict[str, object]]:
-    """Each protocol with its tables and the pictures of those worth one."""
+    """Each protocol with its tables and charts."""
     return [
         {
             "name": name,
@@ -203,7 +203,7 @@ def _study_pictures(study: StudyTables) -> dict[str, Draw]:
 
 
 def _groups(settings: Mapping[str, object]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Heading and entries of each group of settings: plain ones first, then each mapping, nested names dotted."""
+    """Heading and entries of each group of settings: plain settings first, then each mapping with dotted names."""
     plain = {name: _shown(value) for name, value in settings.items() if not isinstance(value, Mapping)}
     if plain:
         yield "general", plain
@@ -221,7 +221,7 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
 
 
 def _shown(value: object) -> str:
-    """A setting as it would stand in settings.toml, quotes left out."""
+    """A setting as in settings.toml, without quotes."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

@@ -1,11 +1,14 @@
-"""What the two case studies published, and on which data: shown beside the computed scores, never mixed in."""
+"""Published results of the two case studies, with their data.
+
+The report shows them next to the computed scores and never mixes them in.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class CaseStudy:
-    """A case study: its name, and the data its numbers were computed on."""
+    """A case study: its name and the data behind its results."""
 
     name: str
     data: str
@@ -13,13 +16,13 @@ class CaseStudy:
     ratings: int
 
     def is_about(self, users: int, ratings: int) -> bool:
-        """Whether data of this size is the study's own, so that its numbers compare one to one."""
+        """Whether data of this size are the data of the study, so that its results are comparable."""
         return (users, ratings) == (self.users, self.ratings)
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published value, and which row of `evaluation_scores` is its reproduction."""
+    """One published value, and the row of `evaluation_scores` that reproduces it."""
 
     study: CaseStudy
     protocol: str

@@ -1,6 +1,6 @@
-"""The scores as tables for reading: one per protocol and metric, models down, populations across.
+"""Score tables of the page: one per protocol and metric, with a row per model and a column per population.
 
-Every row of `evaluation_scores` stands in exactly one cell, those of unknown protocols, models and metrics too.
+Every row of `evaluation_scores` has exactly one cell, also if its protocol, model or metric is unknown.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from recsys_assets.recommender.report.published import PUBLISHED, Published
 
 @dataclass(frozen=True)
 class Cell:
-    """One score as text; `is_best` among the models that are no bounds."""
+    """One score as text; `is_best` marks the best model, bounds excluded."""
 
     value: str
     interval: str
@@ -24,7 +24,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model's scores, a cell per population (None where there is no score), and what was published for it."""
+    """Scores of one model, a cell per population (None without a score), and the published values."""
 
     model: str
     label: str

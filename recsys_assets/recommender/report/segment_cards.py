@@ -1,6 +1,6 @@
-"""What is on the card of a segment of taste: its movies by probability and by lift, and who is in it.
+"""Segment cards: movies of a segment by probability and by lift, and the traits of its users.
 
-The page shows it as text, `segment_charts` as pictures.
+The page shows cards as text; charts of cards belong in `segment_charts`.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Card:
     """One segment.
 
     Attributes:
-        segment: its number.
-        users: how many have their highest affinity for it.
-        share: of all users with a segment.
-        traits: what sets its users apart from everybody; row, text, everybody as in `over_represented`.
-        by_probability: its most probable movies: rank, title, probability.
-        by_lift: those of the highest lift: lift_rank, title, lift.
+        segment: number of the segment.
+        users: number of users with their highest affinity for the segment.
+        share: share of these users among all users with a segment.
+        traits: traits of its users; columns row, text, everybody as in `over_represented`.
+        by_probability: the most probable movies; columns rank, title, probability.
+        by_lift: the movies with the highest lift; columns lift_rank, title, lift.
     """
 
     segment: int
@@ -37,12 +37,12 @@ class Card:
 
 
 def segment_cards(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[Card]:
-    """The cards of all segments in the order of their numbers, with up to `CARD_MOVIES` movies in each list.
+    """The cards of all segments by number, with at most `CARD_MOVIES` movies in each list.
 
     Args:
         segment_movies: the table `segment_movies`.
-        user_segments: the table `user_segments`; a segment may be nobody's.
-        users: the table `users`; without attributes cards have no traits.
+        user_segments: the table `user_segments`; a segment may have no users.
+        users: the table `users`; without attributes, cards have no traits.
     """
     sizes = dict(to_polars(user_segments.group_by("segment").agg(nw.len().alias("users"))).iter_rows())
     total = max(sum(sizes.values()), 1)
@@ -64,7 +64,7 @@ def segment_cards(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, use
 
 
 def largest(cards: list[Card], most: int) -> list[Card]:
-    """So many cards at most, those of the largest segments, in the order of their numbers."""
+    """The cards of the largest segments, at most `most`, by number."""
     by_size = sorted(cards, key=lambda card: (-card.users, card.segment))
     return sorted(by_size[:most], key=lambda card: card.segment)
 

@@ -1,6 +1,6 @@
-"""Pictures of the segments of taste: their sizes, their cards, what they like, how users mix them.
+"""Charts of the segments: sizes, cards, ratings by segment, affinities of example users.
 
-The segments themselves come from `recommender/segments`, what is on a card from `segment_cards`.
+The segment model belongs in `models.segments`, the contents of cards in `segment_cards`.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.segment_cards import CARD_MOVIES, Card, largest, segment_cards
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
 
-# Titles take most of a PNG's bytes: those of this many cards fit into what `to_png` allows.
+# Titles take most of the bytes of a PNG; the titles of 3 cards fit into the limit of `to_png`.
 SHEET_CARDS, SHEETS = 3, 4
 _TITLE_WIDTH, _BAR_WIDTH = 230, 100
-# As many characters as fit above the two lists.
+# Number of characters that fit above the two lists.
 _LINE_LENGTH = 105
 EXAMPLE_MOVIES = 6
-# Case study B's example: a user whose segments differ by half of all affinity.
+# Case study B's example is a user whose highest and lowest affinity differ by half of all affinity.
 CLEAR_SPREAD = 0.5
-# With more segments than these, numbers above the bars would overlap.
+# With more segments, the numbers above the bars overlap.
 _LABELLED_SEGMENTS = 25
 
 
 def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
-    """How many users have their highest affinity for each segment, train and test users apart.
+    """Number of users with their highest affinity for each segment, split into train and test users.
 
     Args:
         user_segments: the table `user_segments`.
@@ -67,14 +67,14 @@ def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
 
 
 def segment_sheets(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[ChartType]:
-    """The cards of the largest segments, `SHEET_CARDS` to a picture: one of them all would be too large to store.
+    """The cards of the largest segments, `SHEET_CARDS` per chart, because one chart of all is too large to store.
 
-    Drawing takes seconds a picture, so there are `SHEETS` at most; the page has the cards of many more as text.
+    A chart takes seconds to render, so there are at most `SHEETS`; the page shows more cards as text.
 
     Args:
         segment_movies: the table `segment_movies`.
         user_segments: the table `user_segments`.
-        users: the table `users`, with the attributes as they came.
+        users: the table `users`, with the original attributes.
     """
     cards = largest(segment_cards(segment_movies, user_segments, users), SHEETS * SHEET_CARDS)
     return [_sheet(cards[first : first + SHEET_CARDS]) for first in range(0, len(cards), SHEET_CARDS)]
@@ -92,7 +92,7 @@ def _sheet(cards: Sequence[Card]) -> ChartType:
 
 def _card(card: Card) -> ChartType:
     traits = (f"{each['row']}, {each['text']} ({each['everybody']})" for each in card.traits)
-    # Lines break between traits only.
+    # Non-breaking spaces, so that lines break only between traits.
     who = wrap("; ".join(trait.replace(" ", "\u00a0") for trait in traits), _LINE_LENGTH)
     heading = alt.TitleParams(
         f"Segment {card.segment}: {card.users:,} users, {card.share:.1%}",
@@ -110,9 +110,9 @@ def _card(card: Card) -> ChartType:
 
 
 def _movie_list(movies: pl.DataFrame, rank: str, value: str, number: str) -> ChartType:
-    """One bar per movie, its title to the left. Ranks, not titles, are the rows: two movies may share a title."""
+    """One bar per movie, with its title to the left; rows are ranks, because two movies can share a title."""
     base = alt.Chart(movies).encode(y=alt.Y(f"{rank}:O", title=None, axis=None))
-    # Each list has its own scale: a segment of one user puts a quarter of its ratings on one movie.
+    # One scale per list: in a segment of one user, a single movie can have a quarter of the ratings.
     x = alt.X(f"{value}:Q", title=value, axis=alt.Axis(format=number, tickCount=3))
     numbered = base.transform_calculate(label=f"datum.{rank} + '. ' + datum.title")
     title = numbered.mark_text(align="left", limit=_TITLE_WIDTH - 8, fontSize=11).encode(
@@ -123,7 +123,7 @@ def _movie_list(movies: pl.DataFrame, rank: str, value: str, number: str) -> Cha
 
 
 def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_MOVIES) -> list[int]:
-    """The movies with the most ratings by segments' users, the most rated first."""
+    """Dense ids of the movies with the most ratings by users with a segment, most ratings first."""
     totals = segment_ratings.group_by("movie").agg(nw.col("count").cast(nw.Int64()).sum().alias("ratings"))
     return to_polars(totals.sort("ratings", "movie", descending=[True, False]).head(n))["movie"].to_list()
 
@@ -131,12 +131,12 @@ def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_MOVIES) -> list[i
 def rating_by_segment(
     segment_ratings: nw.LazyFrame, movies: nw.LazyFrame, example_movies: Sequence[int] | None = None
 ) -> ChartType:
-    """Mean rating of some movies by the users of each segment, with the number of ratings it rests on.
+    """Mean rating of some movies by the users of each segment, with the number of ratings behind it.
 
     Args:
         segment_ratings: the table `segment_ratings`.
         movies: the table `movies`, for the titles.
-        example_movies: dense indices; the most rated ones if None.
+        example_movies: dense ids; None for the most rated movies.
     """
     title = "The same movie, segment by segment"
     shown = list(most_rated(segment_ratings) if example_movies is None else example_movies)
@@ -202,9 +202,10 @@ def _movie_row(table: pl.DataFrame, domain: list[float], *, last: bool) -> Chart
 
 
 def example_users(user_segments: nw.LazyFrame) -> pl.DataFrame:
-    """user, example, affinity: the flattest, the nearest above a spread of 0.5 (if any is), and the first user.
+    """Three example users (columns user, example, affinity): smallest spread, spread just above 0.5, first user.
 
-    The spread of a user is its highest minus its lowest affinity; equal spreads are decided by the lower index.
+    The spread of a user is the highest minus the lowest affinity; of equal spreads, the lower dense id counts. The
+    second example is left out if no user has such a spread.
     """
     spread = nw.col("affinity").list.max() - nw.col("affinity").list.min()
     users = user_segments.select("user", "affinity", spread.alias("spread"))
@@ -222,11 +223,11 @@ def example_users(user_segments: nw.LazyFrame) -> pl.DataFrame:
 
 
 def example_affinities(user_segments: nw.LazyFrame, users: nw.LazyFrame | None = None) -> ChartType:
-    """How three example users mix the segments: see `example_users`.
+    """Affinities of the three users of `example_users`.
 
     Args:
         user_segments: the table `user_segments`.
-        users: the table `users`; with it the users are named by their own id, else by their index.
+        users: the table `users`, for the original ids; None labels users by dense id.
     """
     examples = example_users(user_segments)
     if not len(examples):

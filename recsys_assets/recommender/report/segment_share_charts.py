@@ -1,4 +1,7 @@
-"""The picture of the segments' shares: now, and in the refresh before."""
+"""Chart of the segment shares: now and in the previous refresh.
+
+The shares belong in `models.segments`.
+"""
 
 import altair as alt
 import narwhals as nw
@@ -9,7 +12,7 @@ from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.models.segments import largest_shift, share_shift
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
 
-# More rows make the picture long; the largest segments, now or before, are shown.
+# More rows make the chart too long; the chart shows the largest segments, now or before.
 SHOWN = 40
 _TITLE = "How large each segment is, now and before"
 _NAME_WIDTH = 320
@@ -17,7 +20,7 @@ _SIMILARITY_WIDTH = 30
 
 
 def segment_shares(shares: nw.LazyFrame) -> ChartType:
-    """Each segment's share of the users' affinity, with that of its partner in the refresh before.
+    """Share of each segment in the users' affinity, now and for the matched segment of the previous refresh.
 
     Args:
         shares: the table `segment_shares`.
@@ -45,7 +48,7 @@ def segment_shares(shares: nw.LazyFrame) -> ChartType:
 
 
 def _rows(table: pl.DataFrame) -> pl.DataFrame:
-    """What is drawn, the largest first."""
+    """The drawn rows, largest first."""
     share, previous = pl.col("share").fill_null(0), pl.col("previous_share").fill_null(0)
     is_gone = pl.col("segment").is_null()
     percent = pl.format("{}%", (100 * share).round(1))
@@ -71,7 +74,7 @@ def _rows(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _told(table: pl.DataFrame, shown: int) -> list[str]:
-    """The lines under the title."""
+    """Lines of the subtitle."""
     largest = [f"The {shown} largest of {len(table)}."] if shown < len(table) else []
     moved = share_shift(table)
     if moved is None:

@@ -1,6 +1,6 @@
-"""Who wins a metric for whom: the models scored on the same rows, the best first, with their bounds.
+"""Standings: the models by one metric on one population, best first, with their bounds.
 
-What is said about it is in `headline`.
+Sentences about standings belong in `headline`.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class ModelScore:
 
 @dataclass(frozen=True)
 class Standings:
-    """The models scored by one metric on one population, the best first; bounds apart."""
+    """The models by one metric on one population, best first; bounds are separate."""
 
     protocol: str
     metric: str
@@ -37,39 +37,39 @@ class Standings:
 
     @property
     def winners(self) -> tuple[ModelScore, ...]:
-        """The best model, with those of the very same score (`selected` is often another one's twin)."""
+        """The best model and all models with the same score (`selected` repeats a model)."""
         return tuple(entry for entry in self.models if abs(entry.value - self.models[0].value) < 1e-12)
 
     @property
     def winner(self) -> str:
-        """Names of the winners, for people."""
+        """Labels of the winners."""
         return " = ".join(labels.model(entry.model) for entry in self.winners)
 
     @property
     def runner_up(self) -> ModelScore | None:
-        """The best of the others."""
+        """The best model that is not a winner, or None."""
         return next(iter(self.models[len(self.winners) :]), None)
 
     @property
     def baseline(self) -> ModelScore | None:
-        """The best simple baseline, unless it is among the winners."""
+        """The best simple baseline; None if a baseline is among the winners."""
         won = {entry.model for entry in self.winners} & set(labels.BASELINES)
         return None if won else next((entry for entry in self.models if entry.model in labels.BASELINES), None)
 
     @property
     def way(self) -> float | None:
-        """How far the winner gets from random order (0) to the true order (1)."""
+        """Gain of the winner: 0 is random, 1 the upper bound; None if a bound is missing or both are equal."""
         if self.random is None or self.upper_bound is None or self.random.value == self.upper_bound.value:
             return None
         gained = self.models[0].value - self.random.value
         return gained / (self.upper_bound.value - self.random.value)
 
     def shown(self, entry: ModelScore) -> str:
-        """The entry's value for people."""
+        """The score with the decimals of its metric."""
         return labels.metric(self.metric).shown(entry.value)
 
     def certainty(self, other: ModelScore | None) -> str:
-        """Whether the winner's interval and another's are apart; nothing without another."""
+        """Whether the confidence intervals of the winner and of `other` overlap; empty without `other`."""
         if other is None:
             return ""
         best = self.models[0]
@@ -77,7 +77,7 @@ class Standings:
 
 
 def contests(scores: pl.DataFrame) -> tuple[Standings, ...]:
-    """The contests that answer each protocol's own question, populations in order."""
+    """The standings by the leading metrics of each protocol, populations in order."""
     return tuple(
         contest(scores, protocol, metric, population)
         for protocol in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS)
@@ -87,14 +87,14 @@ def contests(scores: pl.DataFrame) -> tuple[Standings, ...]:
 
 
 def lead_metrics(scores: pl.DataFrame, protocol: str) -> list[str]:
-    """The metrics that answer a protocol's question; of an unknown protocol, the first that can be won."""
+    """The leading metrics of a protocol; for an unknown protocol, the first metric with a direction."""
     metrics = labels.metrics_in_order(scores.filter(pl.col("protocol") == protocol)["metric"])
     present = [name for name in metrics if labels.metric(name).better]
     return [name for name in labels.protocol(protocol).leads if name in present] or present[:1]
 
 
 def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -> Standings:
-    """The scores of one metric on one population, the best first."""
+    """The standings by one metric on one population."""
     rows = scores.filter(pl.col("protocol") == protocol, pl.col("metric") == metric, pl.col("population") == population)
     order = {name: place for place, name in enumerate(labels.ordered(rows["model"], labels.MODELS))}
     sign = 1 if labels.metric(metric).better == "lower" else -1
@@ -107,13 +107,13 @@ def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -
 
 
 def _populations(scores: pl.DataFrame, protocol: str, metric: str) -> list[str]:
-    """Populations with a model to win; bounds alone are no contest."""
+    """Populations with the score of at least one model; bounds do not count."""
     rows = scores.filter(pl.col("protocol") == protocol, pl.col("metric") == metric)
     return labels.ordered(rows.filter(~pl.col("model").is_in(labels.BOUNDS))["population"], labels.POPULATIONS)
 
 
 def find(scores: pl.DataFrame, protocol: str, model: str, population: str, metric: str) -> ModelScore | None:
-    """The score of this row of `evaluation_scores`, if there is one."""
+    """The score in this row of `evaluation_scores`, or None."""
     found = scores.filter(
         pl.col("protocol") == protocol,
         pl.col("model") == model,

@@ -1,4 +1,7 @@
-"""The pictures of a study: from cold to warm, what splits that look into the future promise, how many segments."""
+"""Charts of a study: RMSE by number of known ratings, leakage audit, segment sweep.
+
+The tables belong in `tuning`.
+"""
 
 from dataclasses import dataclass
 
@@ -19,9 +22,9 @@ class Audit:
     """The same models under several splits.
 
     Attributes:
-        metric: by which they are compared.
-        protocols: the honest one first, then those of the other `_SPLITS`.
-        notes: what a reader of the picture must know, in lines.
+        metric: name of the compared metric.
+        protocols: the protocol without leakage first, then the leaking ones, in the order of `_SPLITS`.
+        notes: lines of the subtitle.
     """
 
     metric: str
@@ -60,13 +63,13 @@ def _color(rows: pl.DataFrame, columns: int = 4) -> alt.Color:
 
 
 def _shown(scores: pl.DataFrame, metric: str) -> pl.DataFrame:
-    """What is worth a line: models; the selected one is one of them, and bounds would squeeze them together."""
+    """Scores of all models for all users, without `selected`, which repeats a model, and without bounds."""
     hidden = [*labels.BOUNDS, labels.SELECTED, "als_unadjusted"]
     return scores.filter(metric=metric, population="all").filter(~pl.col("model").is_in(hidden))
 
 
 def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
-    """RMSE of every model over the number of a new user's ratings that are known; None without two such protocols.
+    """RMSE of every model by the number of known ratings of a new user; None without two such protocols.
 
     Args:
         scores: table `study_scores`.
@@ -78,10 +81,10 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
     )
     if rows["known"].n_unique() < 2:
         return None
-    # Each number of ratings gets the same room: from 0 to 1 happens more than from 10 to 20.
+    # Equal steps, because RMSE changes more from 0 to 1 rating than from 10 to 20.
     x = alt.X("known:O", title="ratings of the new user that are known", axis=alt.Axis(labelAngle=0))
     drawn = alt.Chart(_named(rows)).encode(x=x, color=_color(rows))
-    # One model that goes astray would squeeze all others into a line.
+    # The axis ends near the item mean: a single bad model would squeeze all others into one line.
     baseline = rows.filter(model=labels.ITEM_MEAN)
     highest = float((baseline if len(baseline) else rows)["high"].to_numpy().max())
     lowest = float(rows["low"].to_numpy().min())
@@ -104,11 +107,11 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
 
 
 def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType | None:
-    """The same models under splits that look into the future and one that does not; None without both.
+    """The same models under leaking splits and under a split without leakage; None without both.
 
     Args:
         scores: table `study_scores`.
-        audit: which models and splits.
+        audit: metric and splits of the audit.
     """
     splits = dict(zip(audit.protocols, _SPLITS, strict=True))
     rows = _shown(scores, audit.metric).filter(pl.col("protocol").is_in(audit.protocols))
@@ -139,7 +142,7 @@ def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType
 
 
 def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> ChartType | None:
-    """Perplexity, R² and next-movie hits over the number of segments; None without two numbers.
+    """Perplexity, R² and next-movie hits by number of segments; None without two numbers.
 
     Args:
         sweep: table `segment_sweep`.

@@ -1,6 +1,6 @@
-"""The study for readers: what was tried, who wins under which protocol and how sure that is, what was chosen.
+"""Study section of the page: trials, winners by protocol with their uncertainty, chosen settings.
 
-Everything is read from the study's tables. Its pictures are in `study_charts`.
+All data come from the tables of the study. Charts belong in `study_charts`.
 """
 
 import json
@@ -23,10 +23,10 @@ _METRICS: Mapping[Task, tuple[str, ...]] = {
     "latest_rating": ("r2",),
     "next_movie": ("next_movie_hit_10",),
 }
-# Of the pipeline's own splits everybody is told apart; of the others the curve and the scores tell more.
+# Populations shown for the protocols of the pipeline; other protocols only show all users.
 _POPULATIONS = ("all", "seen", "unseen", "train_users", "test_users")
 _EVERYBODY = ("all",)
-# What the selected model is held against is the strongest of these.
+# The selected model is compared with the stronger of these baselines.
 OPPONENTS = ("item_mean", "popularity")
 SIGNIFICANT = 0.05
 
@@ -35,7 +35,7 @@ Verdict = Literal["better", "worse", "may be chance", ""]
 
 @dataclass(frozen=True)
 class StudyTables:
-    """The tables of a study; of protocols that were not run there are no rows.
+    """The tables of a study; protocols that were not run have no rows.
 
     Attributes:
         trials: table `study_trials`.
@@ -56,19 +56,19 @@ class StudyTables:
 
 @dataclass(frozen=True)
 class Result:
-    """The model that validation chose, on the test rows of one protocol.
+    """The score of the selected model on the test rows of one protocol.
 
     Attributes:
-        protocol, metric, population: of the score.
-        model: which was chosen.
-        value: its score for people.
-        interval: its 95 % interval.
-        over_seeds: standard deviation of the score over seeds; nothing where there is one seed.
-        best: the model of the best score, where it is another one.
-        opponent: the baseline it is held against.
-        improvement: by how much it is better, with the interval of the paired difference.
-        p: Holm's corrected p-value of that difference.
-        verdict: in a word.
+        protocol, metric, population: protocol, metric and population of the score.
+        model: the selected model.
+        value: its score, formatted.
+        interval: 95 % confidence interval of the score.
+        over_seeds: standard deviation of the score over seeds; empty if there is only one seed.
+        best: the model with the best score, if that is not the selected model.
+        opponent: the baseline of the comparison.
+        improvement: improvement over the baseline, with the confidence interval of the paired difference.
+        p: p-value of the difference with Holm's correction.
+        verdict: the result in one word.
     """
 
     protocol: str
@@ -87,7 +87,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ChosenSetting:
-    """A setting that validation chose, as people read it."""
+    """A setting that was chosen on a validation slice, formatted."""
 
     knob: str
     default: str
@@ -103,13 +103,13 @@ class ChosenSetting:
 
 @dataclass(frozen=True)
 class StudySection:
-    """What the page says of a study."""
+    """Texts of the page about a study."""
 
     tables: StudyTables
 
     @property
     def summary(self) -> list[str]:
-        """What was compared and what came of it, in sentences."""
+        """Summary of the trials and results, in sentences."""
         trials = self.tables.trials.unique("trial")
         scored = self.tables.scores
         models = [name for name in scored["model"].unique() if name not in (*labels.BOUNDS, labels.SELECTED)]
@@ -123,7 +123,7 @@ class StudySection:
         return [compared, *self._exceptions(), *self._verdicts()]
 
     def _exceptions(self) -> list[str]:
-        """Of protocols that take over what was chosen for another one."""
+        """Sentences about protocols that take over the choices of another protocol."""
         there = set(self.tables.scores["protocol"])
         names = [name for name in PROTOCOLS if name in there and not is_searched(name)]
         if not names:
@@ -169,7 +169,7 @@ class StudySection:
         rows = self.tables.scores.filter(protocol=protocol, metric=metric, population=population)
         own = rows.filter(model=labels.SELECTED)
         bounds = rows.filter(pl.col("model").is_in(labels.BOUNDS))["value"]
-        # Where random reaches the upper bound, as with one rating per user, the score tells models from nothing.
+        # If random reaches the upper bound, as with one rating per user, the score is the same for all models.
         if own.is_empty() or (len(bounds) > 1 and bounds.n_unique() == 1):
             return None
         facts = labels.metric(metric)
@@ -188,7 +188,7 @@ class StudySection:
         )
 
     def selected(self, protocol: str, task: Task) -> str:
-        """The model that the slice of the protocol chose; nothing where its trials are not at hand."""
+        """The model chosen on the validation slice of the protocol; empty without its trials."""
         knob = SELECTED_KNOBS[task]
         rows = self.tables.trials.filter(
             pl.col("slice") == chosen_with(protocol), pl.col("search") == knob.split(".")[1], pl.col("is_chosen")
@@ -206,13 +206,13 @@ class StudySection:
 
     @property
     def choices(self) -> list[ChosenSetting]:
-        """Every setting that was searched, the changed ones first."""
+        """Every searched setting, changed settings first."""
         made = [_choice(row) for row in self.tables.settings.sort("knob").iter_rows(named=True)]
         return sorted(made, key=lambda choice: not choice.is_changed)
 
 
 def _better_one(rows: pl.DataFrame, value: float, better: str | None) -> str:
-    """The name of a model that scores better than this value, if there is one."""
+    """Label of the best model with a better score than `value`; empty if there is none."""
     others = rows.filter(~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED])).sort(
         "value", "model", descending=[better == "higher", False]
     )

@@ -1,6 +1,7 @@
-"""The data in numbers: users, movies, ratings, their span and scale, what was rejected, what is missing.
+"""Summary of the data: users, movies, ratings, time span, rating scale, rejected rows, missing values.
 
-Each number is one aggregate on the table's own engine; nothing larger than an answer is collected.
+Each number is one aggregate on the engine of its table; only the results are collected. Texts about scores belong in
+`headline`.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from recsys_assets.recommender.data.frames import to_polars
 
 @dataclass(frozen=True)
 class Fact:
-    """A number about the data, what it counts, and a line of context."""
+    """A number about the data, its label, and a line of context."""
 
     label: str
     value: str
@@ -21,13 +22,13 @@ class Fact:
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What the data is.
+    """The data in numbers.
 
     Attributes:
         users: number of users with a rating.
         ratings: number of ratings.
-        facts: the numbers worth reading, users first.
-        rejections: reason and number of the rejected rows, the most frequent reason first.
+        facts: the numbers to show, users first.
+        rejections: reason and number of rejected rows, most frequent reason first.
         has_demographics: whether any user has any attribute.
     """
 
@@ -41,7 +42,7 @@ class DataSummary:
 def data_summary(
     ratings: nw.LazyFrame, users: nw.LazyFrame, movies: nw.LazyFrame, rejected_rows: nw.LazyFrame
 ) -> DataSummary:
-    """The summary of the tables of these names; each may be empty."""
+    """The summary of these tables, each of which may be empty."""
     rating = to_polars(
         ratings.select(
             nw.len().alias("ratings"),

@@ -1,7 +1,7 @@
-"""How every chart looks, and how it becomes a file: colours, fonts, PNG and SVG.
+"""Theme of all charts (colours, fonts) and their export as PNG and SVG.
 
-What a chart shows belongs to the modules that draw; the page's own style is in `report.css`, which overrides the
-neutral colours below in dark mode.
+The contents of charts belong in the modules that draw them, the style of the page in `report.css`, which overrides the
+neutral colours of this module in dark mode.
 """
 
 import io
@@ -18,7 +18,7 @@ from recsys_assets.recommender.report import drawing
 INK = "#1f2430"
 MUTED = "#5c6470"
 GRID = "#e3e1db"
-# Okabe and Ito (2008), "Color Universal Design", told apart with any colour vision; and a dark brown in place of their
+# Okabe and Ito (2008), "Color Universal Design": distinguishable with any colour vision. A dark brown replaces their
 # yellow, which is too light for lines.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, BROWN = (
     "#0072b2",
@@ -31,16 +31,16 @@ BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, BROWN = (
     "#7f4f0f",
 )
 CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK, BROWN)
-# Wide enough for a report's column; a PNG at scale 2 is legible on any screen.
+# Width of the column of the report; a PNG at scale 2 is legible on any screen.
 WIDTH = 680
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 
-# A picture is kept in Dagster's event log with each materialization; larger ones make the log slow to read.
+# Dagster's event log stores the PNG with each materialization; larger files make the log slow to read.
 MAX_PNG_BYTES = 200_000
-# The version of Vega-Lite that Altair writes, in the form vl-convert wants: v6_4.
+# Altair's version of Vega-Lite in the form of vl-convert: v6_4.
 _VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
 _PNG_SCALES = (2.0, 1.5, 1.2, 1.0)
-# Vega writes positions with 15 digits; a hundredth of a pixel is not seen.
+# Vega writes positions with 15 digits; differences below a hundredth of a pixel are invisible.
 _COORDINATES = re.compile(r'\b(?:transform|d|x2|y2)="[^"]*"')
 _LONG_DECIMAL = re.compile(r"(\.\d\d)\d+")
 
@@ -58,7 +58,7 @@ _AXIS: dict[str, Any] = {
 }
 _CONFIG: dict[str, Any] = {
     "font": FONT,
-    # Hundreds of aria labels, one per mark, would double a picture's size; the page describes each picture as a whole.
+    # Hundreds of aria labels, one per mark, would double the size of a chart; the page describes each chart as a whole.
     "aria": False,
     "padding": 8,
     "view": alt.ViewConfig(stroke=None),
@@ -84,35 +84,35 @@ _CONFIG: dict[str, Any] = {
 
 
 def finished(chart: ChartType, title: str, *subtitle: str) -> ChartType:
-    """The chart with its title, lines of explanation under it, and the common look. For outermost charts only."""
+    """The chart with title, subtitle lines and theme; for top-level charts only."""
     header = alt.TitleParams(title, subtitle=list(subtitle))
     return chart.properties(title=header).configure(**_CONFIG)
 
 
 def note(title: str, text: str) -> ChartType:
-    """A chart that only says why there is nothing to draw."""
+    """A chart with a text only, which says why there is nothing to draw."""
     line = alt.Chart(alt.Data(values=[{"text": text}])).mark_text(align="left", fontSize=13, color=MUTED)
     return finished(line.encode(x=alt.XValue(0), text=alt.Text("text:N")).properties(width=WIDTH, height=28), title)
 
 
 def category_scale(values: Sequence[int]) -> alt.Scale:
-    """One colour per value, distinguishable with any colour vision up to seven values."""
+    """One colour per value; up to seven values are distinguishable with any colour vision."""
     if len(values) <= len(CATEGORIES):
         return alt.Scale(domain=list(values), range=list(CATEGORIES[: len(values)]))
     return alt.Scale(domain=list(values), scheme="tableau20")
 
 
 def to_png(chart: ChartType) -> bytes:
-    """The chart as a PNG on white, below `MAX_PNG_BYTES`, as sharp as that allows (at most two pixels per unit).
+    """The chart as a PNG on white below `MAX_PNG_BYTES`, at the largest possible scale (at most 2 pixels per unit).
 
     Raises:
-        ValueError: even at one pixel per unit it is too large; draw less of it, or store an SVG.
-        DrawingError: the chart library cannot draw it.
+        ValueError: the PNG is too large even at one pixel per unit; draw less, or store an SVG.
+        DrawingError: the chart library cannot render the chart.
     """
     svg = _svg(chart)
     bytes_per_scale = 0.0
     for scale in _PNG_SCALES:
-        # A picture's bytes grow about as its scale does: what cannot fit is not worth a second of drawing.
+        # The size of a PNG is roughly proportional to its scale; a scale that cannot fit would waste a second.
         if scale > _PNG_SCALES[-1] and bytes_per_scale * scale > MAX_PNG_BYTES:
             continue
         png = _packed(drawing.png(svg, scale))
@@ -126,20 +126,20 @@ def to_png(chart: ChartType) -> bytes:
 
 
 def _packed(png: bytes) -> bytes:
-    """The same picture with at most 256 colours: a fraction of the bytes of the 32-bit PNG that vl-convert writes."""
+    """The PNG with at most 256 colours, which takes a fraction of the bytes of vl-convert's 32-bit PNG."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").quantize(256).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
 def to_svg(chart: ChartType) -> str:
-    """The chart as an SVG without background, so that it can stand on a page of any colour."""
+    """The chart as an SVG with transparent background, for pages of any colour."""
     see_through = chart.copy(deep=False)
     see_through.background = "transparent"
     return _COORDINATES.sub(lambda found: _LONG_DECIMAL.sub(r"\1", found[0]), _svg(see_through))
 
 
 def _svg(chart: ChartType) -> str:
-    # What is not valid has been refused where it was encoded; a second pass would take as long as the drawing.
+    # Altair has validated the encodings already; a second validation would take as long as rendering.
     spec = chart.to_dict(validate=False)
     return drawing.svg(spec, _VEGA_LITE)
