@@ -38,7 +38,9 @@ def lazy(frame: pl.DataFrame | pl.LazyFrame) -> nw.LazyFrame:
 def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
     """Cast the declared columns to their types and put them first, in declared order.
 
-    Undeclared columns follow if the table is open-ended; otherwise they are dropped.
+    Args:
+        frame: any columns. Undeclared ones follow if the table is open-ended; otherwise they are dropped.
+        table: the declaration.
 
     Raises:
         ValueError: a declared column is missing.
@@ -57,7 +59,7 @@ def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
 
 
 def empty(table: Table) -> pl.DataFrame:
-    """Return the table without rows."""
+    """Return an empty frame with the declared columns."""
     return to_polars(conform(lazy(pl.DataFrame(schema=list(table.columns))), table))
 
 
@@ -186,7 +188,12 @@ def numbered(frame: nw.LazyFrame, index: nw.LazyFrame) -> nw.LazyFrame:
 
 
 def same_engine(template: nw.LazyFrame, small: pl.DataFrame) -> nw.LazyFrame:
-    """Move a small in-memory table to the engine of `template`, so that the two can be joined."""
+    """Move a small in-memory table to the engine of `template`, so that the two can be joined.
+
+    Args:
+        template: a frame on Polars or PySpark.
+        small: the table to move; it is copied through Arrow for Spark.
+    """
     if template.implementation.is_polars():
         return lazy(small)
     session = template.to_native().sparkSession

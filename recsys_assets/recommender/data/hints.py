@@ -1,4 +1,4 @@
-"""Hints about odd ratings and attributes in valid rows, for a person who knows what was meant.
+"""Hints about odd ratings and attributes in valid rows; only a person can tell whether they are mistakes.
 
 Rows that break a rule are rejected by `ingest`. Rules for whole tables are in `evaluation/quality`.
 """

@@ -73,20 +73,36 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
 
 
 def partition_users(users: nw.LazyFrame, *, train_share: float = 0.7, seed: int = 0) -> nw.LazyFrame:
-    """Assign each user to `train` or `test` by a hash of the dense id: the table `user_partition`."""
+    """Assign each user to `train` or `test` by a hash of the dense id: the table `user_partition`.
+
+    Args:
+        users: user.
+        train_share: share of the users in `train`, 0 to 1.
+        seed: seed of the hash.
+    """
     in_train = pseudo_random(seed, ["user"]) < _threshold(train_share)
     return users.select("user", partition=nw.when(in_train).then(nw.lit("train")).otherwise(nw.lit("test")))
 
 
 def histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """Return all ratings except the latest of each user of one side; users with one rating have no row."""
+    """Return all ratings except the latest of each user of one side.
+
+    Args:
+        ratings: table ratings. A user with one rating has no row in the result.
+        user_partition: user, partition.
+        side: `train` or `test`.
+    """
     return _latest_first(ratings, user_partition, side).filter(nw.col("place") > 1).drop("place", "n_ratings")
 
 
 def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """Return the latest rating of each user of one side with at least two ratings.
+    """Return the latest rating of each user of one side.
 
-    Of equal timestamps, the later source row is the latest.
+    Args:
+        ratings: table ratings. Of equal timestamps, the later source row is the latest. A user with one rating has no
+            row in the result.
+        user_partition: user, partition.
+        side: `train` or `test`.
     """
     return (
         _latest_first(ratings, user_partition, side)
@@ -126,7 +142,14 @@ def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.L
 
 
 def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: int = 0) -> nw.LazyFrame:
-    """Split ratings at random by a hash of (user, movie, seed), like the random splits of the literature."""
+    """Split ratings at random by a hash of (user, movie, seed), like the random splits of the literature.
+
+    Args:
+        ratings: table ratings.
+        side: `train` or `test`.
+        test_share: share of the ratings in `test`, 0 to 1.
+        seed: seed of the hash.
+    """
     in_test = pseudo_random(seed, ["user", "movie"]) < _threshold(test_share)
     return ratings.filter(in_test if side == "test" else ~in_test)
 
@@ -168,9 +191,13 @@ def new_user_rows(
 
 
 def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
-    """Leave the latest rating of each user out as test row; a user's only rating is a training row.
+    """Split off each user's latest rating as test row; a user's only rating is a training row.
 
-    The training rows of other users may be later than the test row, so scores look better than under a cut in time.
+    Other users' training rows may be later than the test row, so scores look better than under a cut in time.
+
+    Args:
+        ratings: table ratings.
+        side: `train` or `test`.
     """
     placed = _placed_latest_first(ratings)
     in_test = (nw.col("place") == 1) & (nw.col("n_ratings") > 1)

@@ -23,7 +23,12 @@ FillSize = int | str
 
 
 def ratings_of_clusters(train_ratings: nw.LazyFrame, user_clusters: nw.LazyFrame) -> nw.LazyFrame:
-    """Replace users by clusters in the training ratings: cluster, movie, rating, one row per rating."""
+    """Replace users by clusters in the training ratings: cluster, movie, rating, one row per rating.
+
+    Args:
+        train_ratings: user, movie, rating.
+        user_clusters: user, cluster.
+    """
     return train_ratings.join(user_clusters, on="user").select("cluster", "movie", "rating")
 
 
@@ -114,7 +119,11 @@ def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
     """Return user factors, shape (n_users, rank), with the mean factors of the cluster for users without factors.
 
     A prediction is linear in the user's factors, so such a user is shown what the cluster prefers on average. If nobody
-    in the cluster has factors, the mean of all users is taken. Users who came after the fit have no factors either.
+    in the cluster has factors, the mean of all users is taken.
+
+    Args:
+        model: the fitted model. Users who came after the fit have no factors in it.
+        user_clusters: user, cluster; all users.
     """
     clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
     came_later = len(clusters) - len(model.user_known)

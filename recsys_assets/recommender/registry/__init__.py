@@ -1,8 +1,8 @@
 """The registry: which model is fitted on which table, and how it predicts in which task.
 
-The asset graph makes one model asset per `Fit` and one predictions asset per `Entry`, and each entry stands in every
-score table of its task. A function names the assets that it needs by its parameters, as in Dagster. A new model is a
-new entry in the module of its task; the algorithm itself belongs in `models/`.
+The asset graph makes one model asset per `Fit` and one predictions asset per `Entry`, and every score table of a task
+has a row for each of its entries. A function names the assets that it needs by its parameters, as in Dagster. A new
+model needs a `Fit` and an `Entry` in the module of its task; the algorithm itself belongs in `models/`.
 """
 
 from recsys_assets.recommender.registry import latest_rating, next_movie, ratings, top_n

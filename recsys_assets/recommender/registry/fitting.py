@@ -35,7 +35,12 @@ def entry(task: Task, name: str) -> Entry:
 
 
 def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, Any]]:
-    """Return the parameters that the model's predictions depend on, by section."""
+    """Return the parameters that the model's predictions depend on, by section.
+
+    Args:
+        model: entry of the registry.
+        parameters: all settings by section.
+    """
     steps = {step.asset: step for name in model.needed(parameters) for step in steps_behind(name)}
     used: dict[str, dict[str, Any]] = {}
     for step in steps.values():
@@ -45,7 +50,11 @@ def parameters_of(model: Entry, parameters: Parameters) -> dict[str, dict[str, A
 
 
 def steps_behind(name: str) -> list[Fit | Derived]:
-    """Return the fits and derived tables that a model or table is made by, each once; none for a given table."""
+    """Return the fits and derived tables behind a model or table, each once.
+
+    Args:
+        name: asset of the model or table. A table that is given, such as `ratings`, has no step.
+    """
     found: dict[str, Fit | Derived] = {}
     pending = [name]
     while pending:
