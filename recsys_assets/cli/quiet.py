@@ -1,4 +1,7 @@
-"""Redirects the output of libraries and child processes from the terminal to the log file of the run."""
+"""Redirects the output of libraries and child processes from the terminal to the log file of the run.
+
+The command's own output on the terminal is in `progress`.
+"""
 
 import io
 import os

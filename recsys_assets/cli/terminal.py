@@ -1,4 +1,7 @@
-"""Output that all commands share: consoles, error messages, tables, bars, nearest names, durations."""
+"""Output that all commands share: consoles, error messages, tables, bars, nearest names, durations.
+
+Progress of runs is in `progress`, messages about faults outside of this program are in `faults`.
+"""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Dagster's default run launcher with a health check: does the process of a run still live?
 
 Without the health check, a run whose process died together with the daemon and the code server would stay STARTED and
-block the queue for ever.
+block the queue for ever. `retries` decides whether a failed run is retried.
 """
 
 import time

@@ -1,4 +1,7 @@
-"""Partitions definitions: landed batches, cut-offs of the backtest, protocols of the study."""
+"""Partitions definitions: landed batches, cut-offs of the backtest, protocols of the study.
+
+The partitioned assets are in `assets`. Partitions of batches are added by `landing_watch`, `planning` and `backfill`.
+"""
 
 import dagster as dg
 

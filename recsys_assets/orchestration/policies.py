@@ -1,4 +1,7 @@
-"""Freshness policies: the age at which an asset counts as late. All policies of assets are in this module."""
+"""Freshness policies: the age at which an asset counts as late.
+
+All policies of assets are in this module. The schedule that keeps assets fresh is in `schedules`.
+"""
 
 from datetime import timedelta
 

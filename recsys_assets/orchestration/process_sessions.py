@@ -1,4 +1,7 @@
-"""Kills all processes of a session: the session leader's children and their descendants."""
+"""Kills all processes of a session: the session leader's children and their descendants.
+
+`cli.serve` and `services` decide when. Signals to this process are handled in `ending`.
+"""
 
 import os
 from contextlib import suppress

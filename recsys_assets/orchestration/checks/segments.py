@@ -1,4 +1,7 @@
-"""Asset checks of segments beyond the declared tables: affinities are shares, and every rating is counted once."""
+"""Asset checks of segments beyond the declared tables: affinities are shares, and every rating is counted once.
+
+Rules that follow from the declared tables are in `declared`.
+"""
 
 import dagster as dg
 import narwhals as nw
