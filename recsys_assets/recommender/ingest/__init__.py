@@ -1,1 +1,1 @@
-"""Reading what users bring: MovieLens releases and ratings of their own, and getting MovieLens from its publisher."""
+"""Ingest: reads MovieLens releases and users' own ratings, and downloads MovieLens from GroupLens."""

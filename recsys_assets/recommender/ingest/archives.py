@@ -1,7 +1,7 @@
-"""A source as a set of named files, whether it is a folder, a zip or one file, gzipped or not.
+"""A source as a set of named files: a folder, a zip or a single file, gzipped or not.
 
-What the files mean belongs to the formats; here they are listed, checked for what no archive should hold, looked into
-and laid down where Polars can scan them.
+This module lists files, refuses unsafe archives, reads first bytes, and unpacks files so that Polars can scan them. The
+meaning of the files belongs in the formats (`movielens`, `generic`).
 """
 
 import errno
@@ -35,8 +35,8 @@ class Source:
 
     Attributes:
         path: a folder, a zip or a single file.
-        scratch: folder for unpacked and converted copies; each is made once, when it is first needed.
-        max_unpacked_bytes: a source that unpacks to more is refused.
+        scratch: folder for unpacked and converted copies; each copy is made once, at its first use.
+        max_unpacked_bytes: largest unpacked size of a source, in bytes.
     """
 
     path: Path
@@ -45,10 +45,10 @@ class Source:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The files, as paths inside the source with `/`, sorted; hidden ones left out.
+        """The files as sorted paths inside the source, with `/`; hidden files are left out.
 
         Raises:
-            SourceError: there is no such path, no file in it, or an archive that is not safe to unpack.
+            SourceError: the path does not exist, holds no file, or is an archive that is not safe to unpack.
         """
         if not self.path.exists():
             raise SourceError(f"{self.path}: no such file or folder; check the path.")
@@ -69,15 +69,15 @@ class Source:
             return stream.read(size)
 
     def file(self, name: str) -> Path:
-        """The file, unpacked, on disk; unpacking happens at the first call."""
+        """Path of the unpacked file on disk; the first call unpacks it."""
         if not self._is_zip and not self._is_gzip(name):
             return self._plain(name)
         return self.derived(name, "unpacked", lambda out: self._unpack(name, out))
 
     def derived(self, name: str, kind: str, write: Callable[[IO[bytes]], None]) -> Path:
-        """A file made from `name`, in scratch; `write` fills it unless an earlier call already did.
+        """Path of a file in scratch that is derived from `name`; the first call writes it with `write`.
 
-        Names inside an archive never become paths on disk, so none can leave the folder.
+        Names inside an archive never become paths on disk, so no name can escape from the folder.
         """
         digest = hashlib.sha256(f"{self._identity(name)}|{name}|{kind}".encode("utf-8", "surrogatepass")).hexdigest()
         target = self.scratch / digest[:32]
@@ -89,7 +89,7 @@ class Source:
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """The file's bytes, unpacked, as a stream."""
+        """The unpacked bytes of a file, as a stream."""
         with self._packed(name) as stream:
             if not self._is_gzip(name):
                 yield stream
@@ -111,7 +111,7 @@ class Source:
         try:
             yield
         except (*_DAMAGED, OSError) as error:
-            # A zip that says a member begins before the file does makes the system refuse the seek.
+            # EINVAL: in a damaged zip, a member can start at a negative offset, which the system refuses to seek to.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             where = f"{self.path.name}, {name} inside" if self._is_zip else name
@@ -136,7 +136,7 @@ class Source:
         return self.path / name if self.path.is_dir() else self.path
 
     def _identity(self, name: str) -> str:
-        """Changes when the file or archive is replaced, so that a copy made from an older one is not used."""
+        """Changes when the file or archive is replaced, so that copies of the old one are not reused."""
         path = self.path if self._is_zip else self._plain(name)
         stat = path.stat()
         return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
@@ -151,7 +151,7 @@ class Source:
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:
-        # Opened once: the list of members is read at every opening, and a source may have thousands.
+        # Opened once, because every opening reads the list of members, which can have thousands of entries.
         try:
             return zipfile.ZipFile(self.path)
         except (*_DAMAGED, ValueError, OSError) as error:
@@ -187,19 +187,19 @@ class Source:
 
 
 def files_in(path: Path) -> list[Path]:
-    """A file, or all files of a folder, hidden ones too, in a fixed order.
+    """A file, or all files of a folder including hidden ones, in a fixed order.
 
     Raises:
-        SourceError: something in it is neither file nor folder, such as a FIFO, which nobody may open, since that waits
-            for ever; or a link leads out of the folder, to what its owner may not mean to be read.
-        OSError: it cannot be looked into, or is not there.
+        SourceError: an entry is neither file nor folder, such as a FIFO, which blocks for ever when opened; or a link
+            leads out of the folder, to files that its owner may not want to be read.
+        OSError: the path does not exist or cannot be read.
     """
     if not path.is_dir():
         _check_kind(path)
         return [path]
     root = Path(os.path.realpath(path))
     found = []
-    # Links to folders are not followed: what they may lead to is in the folder already.
+    # Links to folders are not followed: their targets are inside the folder, so their files are listed already.
     for folder, folders, files in os.walk(path, onerror=_raise):
         for entry in (Path(folder, name) for name in (*folders, *files)):
             if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
@@ -224,7 +224,7 @@ def _raise(error: OSError) -> None:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears under its name only when it is complete."""
+    """Opens a file for writing that appears under its name only when it is complete."""
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
@@ -245,5 +245,5 @@ def _leaves(name: str) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    # Archives made on macOS carry resource forks beside every file.
+    # Archives made on macOS hold a resource fork for every file.
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)

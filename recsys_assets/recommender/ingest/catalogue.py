@@ -1,6 +1,6 @@
-"""Users and movies of any origin: attributes and their types, titles and their years, genres.
+"""Validates users and movies of all formats: attributes and their types, titles, years and genres.
 
-How ratings are judged belongs to `validation`.
+Rules for ratings belong in `validation`.
 """
 
 import re
@@ -11,10 +11,10 @@ import polars as pl
 from recsys_assets.recommender.data.characters import holds_controls, without_controls
 from recsys_assets.recommender.ingest.validation import ADDED, CLEANED, id_rules, identifier, judged
 
-# Postal codes are names of places, whatever they are made of.
+# Postal codes are categories, even if they consist of digits.
 _POSTAL_CODE = re.compile(r"zip|post(al)?_?code|^plz$")
 _LEADING_ZERO = r"^[+-]?0\d"
-# What NumPy has in the place of an unknown number.
+# NumPy writes unknown numbers as NaN; here they are null.
 _NAN_AS_GAP = pl.selectors.float().fill_nan(None)
 NO_GENRES = "(no genres listed)"
 NO_USERS = pl.LazyFrame(schema={"user_id": pl.String})
@@ -26,12 +26,12 @@ _YEAR = r"\s*\((\d{4})(?:[-–]\d{0,4})?\)(\s*\([A-Z]+\))?\s*$"
 
 
 def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], texts: Collection[str]) -> pl.LazyFrame:
-    """Typed users, each with the reason why it is rejected, null for good ones.
+    """Typed users with the reason for their rejection, null for good rows.
 
     Args:
-        rows: `user_id` and attributes, and the readers' columns.
+        rows: `user_id`, attributes and the columns of the readers.
         file: name of the file inside the source.
-        numbers: attributes that must be numbers where they are not empty.
+        numbers: attributes whose values must be numbers or empty.
         texts: attributes that are categories.
     """
     values = {name: pl.col(name).cast(pl.Float64, strict=False) for name in numbers}
@@ -54,13 +54,13 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
 
 
 def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
-    """Typed movies, each with the reason why it is rejected, null for good ones.
+    """Typed movies with the reason for their rejection, null for good rows.
 
     Args:
-        rows: `movie_id` and any of `title`, `year`, `genres`, and the readers' columns. Where there is no `year`, it is
-            taken out of titles such as "Toy Story (1995)".
+        rows: `movie_id`, any of `title`, `year`, `genres`, and the columns of the readers. Without `year`, the year is
+            extracted from titles such as "Toy Story (1995)".
         file: name of the file inside the source.
-        genre_separator: stands between genres where they are text.
+        genre_separator: separator of genres in text columns.
     """
     types = rows.collect_schema()
     given = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
@@ -85,12 +85,12 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
 
 
 def _cleaned(texts: Iterable[pl.Expr]) -> pl.Expr:
-    """How many texts of a row hold what is taken out of them; each expression says where one does."""
+    """Number of cleaned texts in a row; each expression is true where its text needs cleaning."""
     return pl.sum_horizontal(pl.lit(0, pl.Int32), *(text.cast(pl.Int32) for text in texts)).alias(CLEANED)
 
 
 def is_filled(column: str) -> pl.Expr:
-    """Where a value is neither null nor empty."""
+    """True where a value is neither null nor empty."""
     return (pl.col(column).cast(pl.String) != "").fill_null(False)
 
 
@@ -106,7 +106,7 @@ def _genres(types: pl.Schema, separator: str) -> pl.Expr:
 
 
 def numeric_attributes(rows: pl.LazyFrame, names: Sequence[str]) -> set[str]:
-    """Those of the text attributes that count or measure: numbers throughout, and no codes with leading zeros."""
+    """The text attributes that are numeric: every value is a number, and none is a code with a leading zero."""
 
     def is_numeric(name: str) -> pl.Expr:
         values = pl.col(name).filter(is_filled(name))

@@ -1,4 +1,7 @@
-"""What a source would give if it were read, for looking before landing anything."""
+"""Describes a source in numbers and examples, so that users can check it before landing it.
+
+Reading belongs in `sources`.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,12 +20,12 @@ class SourceDescription:
     """A source in numbers and examples.
 
     Attributes:
-        format: how it is written.
-        ratings: rows of `raw_ratings`; `users`, `movies` and `rejected` alike.
-        cleaned: texts of users and movies from which control characters were taken out.
-        rating_scale: lowest and highest rating, (nan, nan) where there are no ratings.
-        first: time of the earliest rating, None where there are no ratings; `last` alike.
-        hints: what looks odd although the rows are good.
+        format: format of the source.
+        ratings: number of rows of `raw_ratings`; `users`, `movies` and `rejected` likewise.
+        cleaned: number of texts of users and movies from which control characters were removed.
+        rating_scale: lowest and highest rating; (nan, nan) without ratings.
+        first: time of the earliest rating; None without ratings. `last` likewise.
+        hints: warnings about good rows that look wrong.
         head: the first rows of `raw_ratings`.
         problems: the first rows of `rejected_rows`.
     """
@@ -42,14 +45,14 @@ class SourceDescription:
 
 
 def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int = 20, **rules: Any) -> SourceDescription:
-    """Read a source through and say what is in it.
+    """Reads a whole source and describes it.
 
     Args:
         path: a folder, a zip or a single file.
         scratch: folder for unpacked and converted copies.
-        rows: how many ratings to show.
-        problems: how many rejected rows to show.
-        rules: the other parameters of `read_source`.
+        rows: number of ratings to show.
+        problems: number of rejected rows to show.
+        rules: further parameters of `read_source`.
 
     Raises:
         SourceError: the source cannot be read.

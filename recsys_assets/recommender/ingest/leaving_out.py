@@ -1,4 +1,7 @@
-"""Users who are left out: those who are to be forgotten, and those outside of a sample for development."""
+"""Leaves users out: forgotten users, and users outside a development sample.
+
+The exclusion list belongs in `home`.
+"""
 
 from collections.abc import Collection
 
@@ -13,17 +16,20 @@ WITHHELD = "(withheld: it names a user who is to be forgotten)"
 
 
 def without_users(rows: nw.LazyFrame, forgotten: Collection[str]) -> nw.LazyFrame:
-    """The rows of everybody else.
+    """The rows of all users who are not forgotten.
 
     Args:
-        rows: user_id and anything.
-        forgotten: ids to leave out.
+        rows: column user_id and any other columns.
+        forgotten: original ids of the forgotten users.
     """
     return rows.filter(~nw.col("user_id").cast(nw.String()).is_in(sorted(forgotten))) if forgotten else rows
 
 
 def withhold(rejected: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame:
-    """`rejected_rows` without the text of rows that name one of these users as a whole word."""
+    """`rejected_rows`, with the text withheld in rows that contain the id of a forgotten user as a whole word.
+
+    An id that contains separators is withheld wherever it occurs.
+    """
     if not forgotten:
         return rejected
     words = pl.col("text").str.extract_all(r"[^\s,;:|\t\"'{}\[\]]+")
@@ -36,14 +42,14 @@ def withhold(rejected: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame
 
 
 def sample_users(users: nw.LazyFrame, *, share: float, seed: int) -> nw.LazyFrame:
-    """A share of the users, chosen by a hash of their index, numbered anew: the table `users` of a sample.
+    """A share of the users, sampled by hash of the dense id, with new dense ids: the table `users` of a sample.
 
-    Indices are given out by first batch, so who was chosen stays chosen when more batches come.
+    Dense ids are numbered by first batch, so sampled users stay in the sample when new batches arrive.
 
     Args:
-        users: user, user_id, attributes.
-        share: of the users to keep, 0 to 1.
-        seed: another one keeps other users.
+        users: columns user, user_id, attributes.
+        share: share of users to keep, 0 to 1.
+        seed: random seed of the sample.
     """
     if share >= 1:
         return users

@@ -1,6 +1,6 @@
-"""Batches become one catalogue: dense ids for users and movies, and the latest rating per (user, movie).
+"""Merges batches into one catalogue: dense ids for users and movies, the latest rating per (user, movie).
 
-Everything here is relational and runs on both engines. How a batch is read is the business of `sources`.
+All operations are relational and run on both engines. Reading a batch belongs in `sources`.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,29 @@ import narwhals as nw
 from recsys_assets.recommender.data.frames import distinct, last_rows, numbered
 from recsys_assets.recommender.data.tables import ID, RATINGS
 
-# How an id is written that is a whole number in the ratings: "07" is another id than 7.
+# Text form of an integer id: "07" is a different id than 7.
 _WHOLE = r"^(0|[1-9]\d{0,17})$"
-# Floats above are whole numbers of which not every digit counts, and in the end too large for an integer.
+# Larger floats do not represent every integer exactly, and the largest ones overflow an integer.
 _LARGEST_EXACT = 2**53
 
 Batches = Sequence[nw.LazyFrame]
 
 
 def index_users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
-    """Every user of any batch, numbered by first batch, then id: the table `users`.
+    """All users of all batches, numbered by first batch, then id: the table `users`.
+
+    All attributes of a user come from the newest batch that describes the user. Users who only occur in ratings have
+    null attributes.
 
     Args:
         raw_users: one frame (user_id, attributes) per batch, in order of arrival.
         raw_ratings: one frame (user_id, …) per batch, in the same order.
-
-    The newest batch that describes a user gives all its attributes. Users who only rated have null attributes.
     """
     return _numbered("user", raw_users, raw_ratings)
 
 
 def index_movies(raw_movies: Batches, raw_ratings: Batches) -> nw.LazyFrame:
-    """Every movie of any batch, rated or not, numbered by first batch, then id: the table `movies`.
+    """All movies of all batches, rated or not, numbered by first batch, then id: the table `movies`.
 
     Args:
         raw_movies: one frame (movie_id, title, year, genres) per batch, in order of arrival.
@@ -41,13 +42,13 @@ def index_movies(raw_movies: Batches, raw_ratings: Batches) -> nw.LazyFrame:
 
 
 def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFrame) -> nw.LazyFrame:
-    """The latest rating per (user, movie): by timestamp, then batch, then row. The table `ratings`.
+    """The latest rating per (user, movie), by timestamp, then batch, then row: the table `ratings`.
 
     Args:
-        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival; ids as text
-            or as whole numbers.
-        users: user, user_id.
-        movies: movie, movie_id.
+        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival; ids are text
+            or integers.
+        users: columns user, user_id.
+        movies: columns movie, movie_id.
     """
     rated = _stacked(raw_ratings)
     of_known_users = numbered(rated, _as_rated(users.select("user", "user_id"), rated))
@@ -56,12 +57,12 @@ def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFram
 
 
 def _stacked(frames: Batches) -> nw.LazyFrame:
-    """All batches below each other with their sequence number as `batch`; a column missing in one is null there."""
+    """All batches concatenated, with their sequence number as `batch`; missing columns are null."""
     types: dict[str, nw.dtypes.DType] = {}
     for frame in frames:
         for name, dtype in frame.collect_schema().items():
             known = types.setdefault(name, dtype)
-            # One batch gives numbers, another text under the same name: text holds both.
+            # A column can be numeric in one batch and text in another; text holds both.
             types[name] = known if known == dtype else nw.String()
 
     def completed(frame: nw.LazyFrame, batch: int) -> nw.LazyFrame:
@@ -76,7 +77,7 @@ def _stacked(frames: Batches) -> nw.LazyFrame:
 
 
 def _as(value: nw.Expr, dtype: nw.dtypes.DType, wanted: nw.dtypes.DType) -> nw.Expr:
-    """The value in another type; whole floats become texts without decimals, as people write them."""
+    """The value cast to another type; whole floats become text without decimals."""
     if not (dtype.is_float() and wanted == nw.String()):
         return value.cast(wanted)
     whole = nw.when(value.abs() <= _LARGEST_EXACT).then(value).cast(nw.Int64())
@@ -84,7 +85,7 @@ def _as(value: nw.Expr, dtype: nw.dtypes.DType, wanted: nw.dtypes.DType) -> nw.E
 
 
 def _as_rated(index: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:
-    """The index (number, id) with ids of the type that the ratings have; null where an id is no such number."""
+    """The id map with ids cast to the id type of the ratings; null if an id is not a number."""
     number, key = index.collect_schema().names()
     dtype = rated.collect_schema()[key]
     if dtype == ID:

@@ -1,6 +1,6 @@
-"""GroupLens's releases without headers (100K, 1M, 10M): their files, their columns, and what their codes mean.
+"""Reads the MovieLens releases without headers (100K, 1M, 10M): files, columns and codes.
 
-The later releases are CSV files with headers and are read like everybody's own, in `generic`.
+Later releases are CSV files with headers; reading them belongs in `generic`.
 """
 
 import re
@@ -42,7 +42,7 @@ OCCUPATIONS_1M = (
     "unemployed",
     "writer",
 )
-# The files of a release, and those that must be there: 10M is written like 1M, but has no users.
+# Files of a release, and its required files: 10M has the format of 1M, but no users file.
 _ROLES = {"100k": ("ratings", "movies", "users", "genres"), "dat": ("ratings", "movies", "users")}
 _NEEDED = {"100k": _ROLES["100k"], "dat": ("ratings", "movies")}
 _MOST = 0.5
@@ -52,7 +52,7 @@ _ITEM_FIELDS = ("movie_id", "title", "release_date", "video_release_date", "imdb
 
 @dataclass(frozen=True)
 class Shape:
-    """How one file of a release looks: its original name, the pattern of its lines and one of them."""
+    """Format of one file of a release: its original name, the pattern of its lines and an example line."""
 
     name: str
     pattern: re.Pattern[str]
@@ -80,7 +80,7 @@ _SHAPES: Mapping[tuple[str, str], Shape] = {
 
 @dataclass(frozen=True)
 class Recognised:
-    """A file of a release: which, and what it holds there."""
+    """A recognised file of a release: its name, family of releases and role."""
 
     name: str
     family: str
@@ -88,20 +88,20 @@ class Recognised:
 
     @property
     def is_original_name(self) -> bool:
-        """Whether it has the name it has in the release."""
+        """Whether the file has its original name in the release."""
         return PurePosixPath(self.name).name == _SHAPES[self.family, self.role].name
 
     @property
     def folder(self) -> str:
-        """The folder inside the source."""
+        """Folder of the file inside the source."""
         return PurePosixPath(self.name).parent.as_posix()
 
 
 def release_file(content: Content) -> Recognised | None:
-    """Which file of which release this is, told by its lines; None if it is none.
+    """Recognises a file of a release by its lines; None for any other file.
 
     Raises:
-        SourceError: the file has the name of a release's file, and not one line of it.
+        SourceError: the file has the name of a release's file, but none of its lines match.
     """
     shares = {key: _matching_share(shape.pattern, content) for key, shape in _SHAPES.items()}
     base = PurePosixPath(content.name).name
@@ -112,16 +112,16 @@ def release_file(content: Content) -> Recognised | None:
             f"{content.name}, line 1: found {shown}, expected lines such as {_SHAPES[named].example!r}; "
             "rename the file if it is not MovieLens's."
         )
-    # Single bad rows do not hide what a file is.
+    # A share below 100 % is enough, so that single bad rows do not hide the format.
     shaped = named or next((key for key, share in shares.items() if share >= _MOST), None)
     return Recognised(content.name, *shaped) if shaped else None
 
 
 def read_release(source: Source, found: Sequence[Recognised], rules: Rules) -> SourceTables:
-    """The tables of a release, from its files.
+    """The tables of a release.
 
     Raises:
-        SourceError: a file of the release is missing, or there are two releases.
+        SourceError: a required file is missing, or the source holds two releases.
     """
     ratings = _chosen(source, [file for file in found if file.role == "ratings"])
     beside = [file for file in found if file.folder == ratings.folder and file.family == ratings.family]
@@ -149,7 +149,7 @@ def _ml_100k(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTa
 
 
 def _ml_dat(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTables:
-    # 1M and 10M are written alike and both may begin with whole stars: what tells them apart is the users file.
+    # Only the users file distinguishes 1M from 10M: the formats are equal, and both can start with whole stars.
     has_users = "users" in files
     scale = rules.scale or (1.0 if has_users else 0.5, 5.0)
     return SourceTables(
@@ -182,14 +182,14 @@ def _users_1m(source: Source, name: str) -> pl.LazyFrame:
 
 def _movies_100k(source: Source, name: str, genres_name: str) -> pl.LazyFrame:
     genres = _genres_100k(source, genres_name)
-    # The flag "unknown" says that no genre is known.
+    # The flag "unknown" is no genre: it marks movies without known genres.
     flagged = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in genres if genre != "unknown"]
     rows = scan_fields(utf8_or_latin1_text(source, name), "|", (*_ITEM_FIELDS, *genres))
     return judge_movies(rows.with_columns(pl.concat_list(flagged).list.drop_nulls().alias("genres")), name)
 
 
 def _genres_100k(source: Source, name: str) -> list[str]:
-    """The genres in the order of their flags."""
+    """Genres in the order of their flags."""
     listed = scan_fields(utf8_or_latin1_text(source, name), "|", ("genre", "number"))
     numbered = listed.select("genre", pl.col("number").cast(pl.Int64, strict=False)).collect().sort("number")
     genres = numbered["genre"].to_list()
@@ -210,7 +210,7 @@ def _matching_share(pattern: re.Pattern[str], content: Content) -> float:
 
 
 def _chosen(source: Source, same: Sequence[Recognised]) -> Recognised:
-    """The one file of a role: 100K has its ratings once more, cut into training and test sets."""
+    """The file of a role; 100K also holds its ratings split into training and test sets, which are ignored."""
     original = [file for file in same if file.is_original_name]
     candidates = original or same
     if len(candidates) > 1:

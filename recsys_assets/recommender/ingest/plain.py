@@ -1,7 +1,7 @@
-"""The fast way into CSV files of ratings as the large releases have them: ids and times whole numbers, no bad row.
+"""Fast path for large CSV files of ratings with integer ids and times and without bad rows.
 
-Polars' own CSV reader turns such a file into typed columns, once. A file with anything else in it, be it one bad row,
-is left to the readers that keep every line's text and say what is wrong with it; both give the same ratings.
+The CSV reader of Polars parses such a file into typed columns once. A file with a single bad row is left to the readers
+that keep the text of every line and report its fault (`text`, `records`); both paths return the same ratings.
 """
 
 import os
@@ -23,13 +23,13 @@ _WIDTH = "__width"
 
 
 def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame | None:
-    """The file's ratings as `judge_ratings` gives them, all good, with integers for ids; None if the file is not plain.
+    """The ratings of a file as from `judge_ratings`, with integer ids; None if the file does not qualify.
 
     Args:
-        source: where the file lies.
+        source: the source of the file.
         file: a file of ratings.
-        scale: lowest and highest rating allowed; None allows every finite number.
-        rules: how it is written.
+        scale: lowest and highest allowed rating; None allows every finite number.
+        rules: format options of the source.
     """
     names = {own: name for name, own in file.mapping.items() if name in RATING_COLUMNS}
     if file.content.kind != DELIMITED or len(file.delimiter.encode()) > 1 or {*names} != {*file.columns}:
@@ -62,7 +62,7 @@ def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None
 
 
 def _store(text: Text, delimiter: str, fields: Sequence[str], out: IO[bytes]) -> None:
-    """The typed columns, and how many bytes a rating is written with; an empty file where the types do not fit."""
+    """Writes the typed columns and the number of bytes of each rating; an empty file if a value does not fit."""
     rows = pl.scan_csv(
         text.path,
         separator=delimiter,
@@ -79,7 +79,7 @@ def _store(text: Text, delimiter: str, fields: Sequence[str], out: IO[bytes]) ->
         *_IDS, rating.cast(pl.Float32), "timestamp", rating.str.len_bytes().cast(pl.UInt8).alias(_WIDTH)
     )
     try:
-        # Written once and read a few times soon after, for which Parquet's encodings cost more than they save.
+        # IPC, because the file is read only a few times soon after: Parquet's encodings cost more than they save.
         typed.sink_ipc(out)
     except pl.exceptions.PolarsError:
         out.seek(0)
@@ -87,17 +87,17 @@ def _store(text: Text, delimiter: str, fields: Sequence[str], out: IO[bytes]) ->
 
 
 def _written_as_numbers(rows: pl.LazyFrame, path: Path, largest: int) -> bool:
-    """Whether every id is written as its number is: "07" and "+7" are other ids than "7".
+    """Whether every id is the shortest text of its number: "07" and "+7" are different ids than "7".
 
-    Then the file is as long as its numbers written out; every other way to write one is longer.
+    If so, the size of the file equals the total length of its numbers; every other spelling is longer.
 
     Args:
-        rows: what `_store` wrote, without gaps and negative numbers.
-        path: of the text.
-        largest: no id and no time is larger.
+        rows: output of `_store`, without gaps and negative numbers.
+        path: path of the text.
+        largest: upper bound of all ids and times.
     """
     numbers = pl.col(*_IDS, "timestamp")
-    # One digit each, and one more from 10, from 100 …; four fields a line, and what ends them.
+    # Bytes per line: one digit per number, one more from 10, from 100, …, and one byte after each of the four fields.
     more = [pl.sum_horizontal((numbers >= 10**power).sum()) for power in range(1, len(str(largest)))]
     length = pl.len() * (3 + len(RATING_COLUMNS)) + pl.sum_horizontal(pl.col(_WIDTH).cast(pl.Int64).sum(), *more)
     with path.open("rb") as lines:
@@ -108,14 +108,14 @@ def _written_as_numbers(rows: pl.LazyFrame, path: Path, largest: int) -> bool:
 
 
 def _all_good(rows: pl.LazyFrame, file: str, scale: tuple[float, float] | None, rules: Rules, path: Path) -> bool:
-    """Whether no row breaks a rule: all rules are ranges, so the least and the greatest values tell.
+    """Whether no row breaks a rule; all rules are ranges, so minima and maxima suffice.
 
     Args:
-        rows: what `_store` wrote.
+        rows: output of `_store`.
         file: name of the file.
-        scale: lowest and highest rating allowed.
-        rules: how it is written.
-        path: of the text.
+        scale: lowest and highest allowed rating.
+        rules: format options of the source.
+        path: path of the text.
     """
     rating, time = pl.col("rating"), pl.col("timestamp")
     facts = rows.select(
@@ -133,7 +133,7 @@ def _all_good(rows: pl.LazyFrame, file: str, scale: tuple[float, float] | None, 
         return False
     if found["least id"] < 0 or found["id"] >= WHOLE_IDS_BELOW:
         return False
-    # Larger numbers count milliseconds.
+    # Larger numbers are milliseconds, which the general readers convert.
     if found["last"] >= MILLISECONDS_FROM:
         return False
     extremes = pl.LazyFrame(

@@ -1,7 +1,7 @@
-"""Files that are copied before they are scanned: JSON lines, users and movies in CSV with quotes, and Parquet.
+"""Reads files that need a converted copy: JSON lines, users and movies in CSV with quotes, and Parquet.
 
-Text is parsed by Python's own modules, which stay right on malformed rows, and stored in scratch as Parquet, chunk by
-chunk; CSV without quotes, and ratings in CSV, are scanned where they lie, by `text`.
+The standard library parses the text, because it handles malformed rows correctly; the rows are stored in scratch as
+Parquet, chunk by chunk. CSV without quotes, and ratings in CSV, belong in `text`, which scans files in place.
 """
 
 import csv
@@ -23,12 +23,12 @@ from recsys_assets.recommender.ingest.text import BLANK, LINE, PROBLEM, TEXT, Te
 _CHUNK = 50_000
 _LARGEST_EXACT = 2**53
 
-# Line, text, problem, one value per field.
+# Line number, text of the line, problem, one value per field.
 Record = tuple[int, str, str | None, Sequence[str | None]]
 
 
 def scan_quoted(source: Source, name: str, text: Text, delimiter: str, fields: Sequence[str]) -> pl.LazyFrame:
-    """A CSV file with a header and quotes, in the layout of `text.scan_fields`."""
+    """Scans a CSV file with a header and quotes; columns as in `text.scan_fields`."""
     stored = source.derived(
         name,
         f"csv-{text.path}-{delimiter}-{fields}",
@@ -38,7 +38,7 @@ def scan_quoted(source: Source, name: str, text: Text, delimiter: str, fields: S
 
 
 def scan_json_lines(source: Source, name: str, text: Text, fields: Sequence[str], joiner: str) -> pl.LazyFrame:
-    """A file of JSON objects, one per line, in the layout of `text.scan_fields`; lists are joined with `joiner`."""
+    """Scans JSON lines; columns as in `text.scan_fields`. Lists become text joined with `joiner`."""
     stored = source.derived(
         name,
         f"json-{text.path}-{joiner}-{fields}",
@@ -48,13 +48,13 @@ def scan_json_lines(source: Source, name: str, text: Text, fields: Sequence[str]
 
 
 def json_keys(text: Text) -> tuple[str, ...]:
-    """All keys of the objects of a JSON lines file, in order of appearance."""
+    """All keys of the objects in a JSON lines file, in order of appearance."""
     with open_text(text.path) as lines:
         return tuple(dict.fromkeys(key for line in lines for key in (json_object(line) or ())))
 
 
 def json_object(line: str) -> dict[str, Any] | None:
-    """The object on a line, None if there is none."""
+    """The JSON object on a line, or None."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -63,23 +63,23 @@ def json_object(line: str) -> dict[str, Any] | None:
 
 
 def parquet_schema(source: Source, name: str) -> pl.Schema:
-    """A Parquet file's columns and their types.
+    """Columns and types of a Parquet file.
 
     Raises:
-        SourceError: the file is damaged, or has no rows.
+        SourceError: the file is damaged or has no rows.
     """
     with _refusing_damage(name), pq.ParquetFile(source.file(name)) as file:
         if not file.metadata.num_rows:
             raise SourceError(f"{name}: no rows in it; expected at least one.")
-        # Asking for the names decodes them, and raises on bytes that are no text; Polars would panic.
+        # Decodes the column names, which raises on bytes that are no text; Polars would panic.
         str(file.schema_arrow)
         return _as_texts(pl.DataFrame(file.schema_arrow.empty_table()).lazy()).collect_schema()
 
 
 def scan_parquet(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFrame:
-    """Columns of a Parquet file in their own types, with the columns that every reader adds.
+    """Scans columns of a Parquet file in their own types, with the columns that every reader adds.
 
-    Polars ends the whole process on some damaged Parquet files, where Arrow raises: so it gets Arrow's copy.
+    Polars ends the whole process on some damaged Parquet files on which Arrow raises, so Polars reads a copy by Arrow.
 
     Raises:
         SourceError: the file is damaged.
@@ -97,7 +97,7 @@ def scan_parquet(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFr
 
 
 def _as_texts(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Categories as the texts they stand for: cast to a number they would give their codes."""
+    """Casts categories to text, because a cast to a number would return their codes."""
     return frame.with_columns((cs.categorical() | cs.enum()).cast(pl.String))
 
 
@@ -176,7 +176,7 @@ def _json_records(text: Text, fields: Sequence[str], joiner: str) -> Iterator[Re
 def _as_text(value: Any, joiner: str) -> str | None:
     match value:
         case None | str():
-            # A lone surrogate is valid JSON but no text.
+            # A lone surrogate is valid JSON but not valid text.
             return value and value.strip().encode("utf-8", "replace").decode()
         case float() if value.is_integer() and abs(value) < _LARGEST_EXACT:
             return str(int(value))

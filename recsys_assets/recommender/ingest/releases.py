@@ -1,6 +1,7 @@
-"""Which named MovieLens release a source is, so that two are never merged into one catalogue.
+"""Recognises the MovieLens release of a source, so that two releases are never merged into one catalogue.
 
-Each release gives its users numbers of its own: merged, one number would stand for two people.
+Each release numbers its users anew: in a merged catalogue, one number would mean two people. Reading a release belongs
+in `movielens` and `generic`.
 """
 
 import re
@@ -16,14 +17,14 @@ _NAME = re.compile(r"ml-(\d+[km]|latest(-small)?)", re.IGNORECASE)
 
 
 def release(path: Path, form: str, scratch: Path) -> str | None:
-    """The MovieLens release in a source that can be read; None for anything else.
+    """The MovieLens release in a readable source; None for other data.
 
-    Those with headers are all written alike and told apart by the folder that their archives hold or by the name of the
-    source; without either they are `ml-csv`, which may be a part of any of them.
+    All releases with headers have the same format. The folder inside the archive or the name of the source
+    distinguishes them; without either, the release is `ml-csv`, which can be a part of any of them.
 
     Args:
-        path: the source.
-        form: its format, as `SourceTables` says.
+        path: path of the source.
+        form: format of the source, as in `SourceTables`.
         scratch: folder for unpacked copies.
     """
     if form != _UNNAMED:
@@ -36,14 +37,14 @@ def release(path: Path, form: str, scratch: Path) -> str | None:
 
 
 def check_release(found: str | None, others: Iterable[tuple[str, str | None]]) -> None:
-    """Refuse a release beside another one.
+    """Refuses a source of another release than the batches in the home.
 
     Args:
-        found: the release of the source that comes in.
-        others: name and release of each batch that is there.
+        found: release of the new source.
+        others: name and release of each existing batch.
 
     Raises:
-        SourceError: one of them is another release.
+        SourceError: an existing batch is another release.
     """
     for batch, there in others:
         if found and there and found != there and not _may_be_parts(found, there):
@@ -54,6 +55,6 @@ def check_release(found: str | None, others: Iterable[tuple[str, str | None]]) -
 
 
 def _may_be_parts(one: str, other: str) -> bool:
-    """Whether one is an unnamed CSV release and the other a named one."""
+    """Whether one is an unnamed CSV release and the other a named CSV release."""
     headless = set(_NAMED_FORMATS) - {_UNNAMED}
     return _UNNAMED in (one, other) and not {one, other} & headless

@@ -1,6 +1,6 @@
-"""Files that are tables with named columns: which columns they have, what these mean, and their rows.
+"""Reads files with named columns: detects the columns, maps them to the standard ones, and scans the rows.
 
-What becomes of the rows belongs to `generic`.
+Combining files to tables belongs in `generic`.
 """
 
 import csv
@@ -30,7 +30,7 @@ UNNAMED = "__unnamed_"
 RATING_COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
 MOVIE_COLUMNS = ("title", "year", "genres")
 STANDARD_COLUMNS = (*RATING_COLUMNS, *MOVIE_COLUMNS)
-# Names that need no mapping beside the standard ones: those of MovieLens's CSV releases.
+# Column names of the CSV releases of MovieLens, which need no mapping.
 _ALIASES = {"user_id": "userId", "movie_id": "movieId"}
 _BESIDE_MOVIELENS = {
     ("userId", "movieId", "tag", "timestamp"),
@@ -47,14 +47,14 @@ _NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
 
 @dataclass(frozen=True)
 class Sheet:
-    """One file that is a table.
+    """One file with named columns.
 
     Attributes:
-        content: its name and first lines.
-        columns: its columns, in order, under their own names.
-        mapping: own name by standard name, for the standard columns that it has.
-        delimiter: between the fields, if it is delimited text.
-        times: how its times are written, where they are text or numbers.
+        content: name and first lines of the file.
+        columns: original column names, in order.
+        mapping: original column name by standard name, for the standard columns in the file.
+        delimiter: delimiter of the fields in delimited text.
+        times: format of times that are text or numbers.
     """
 
     content: Content
@@ -65,25 +65,25 @@ class Sheet:
 
     @property
     def name(self) -> str:
-        """The file's path inside the source."""
+        """Path of the file inside the source."""
         return self.content.name
 
     @property
     def role(self) -> str | None:
-        """What it is good for: ratings, users or movies, told by its columns; None if for nothing."""
+        """Role of the file by its columns: ratings, users or movies; None for other files."""
         return _role(self.mapping)
 
     @property
     def is_beside_movielens(self) -> bool:
-        """Whether it is one of the files of MovieLens's CSV releases that hold no ratings, users or movies."""
+        """Whether the file belongs to a CSV release of MovieLens but holds no ratings, users or movies."""
         return self.columns in _BESIDE_MOVIELENS
 
 
 def sheet(source: Source, content: Content, rules: Rules) -> Sheet:
-    """The file as a table, with what its columns mean.
+    """Detects the columns of a file.
 
     Raises:
-        SourceError: it is damaged, has a header only, or the same column twice.
+        SourceError: the file is damaged, has only a header, or has a column twice.
     """
     found = _SHEETS[content.kind](source, content, rules)
     if found.role:
@@ -92,13 +92,13 @@ def sheet(source: Source, content: Content, rules: Rules) -> Sheet:
 
 
 def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str] | None = None) -> pl.LazyFrame:
-    """The rows under the file's own column names, with the readers' columns.
+    """Scans the rows of a file under the original column names, with the columns of the readers.
 
     Args:
-        source: where the file lies.
-        file: which file.
-        rules: how it is written.
-        columns: the columns wanted; by default all, of JSON lines every key that occurs.
+        source: the source of the file.
+        file: the file.
+        rules: format options of the source.
+        columns: the columns to read; None for all columns (in JSON lines, all keys).
     """
     if file.content.kind == PARQUET:
         return scan_parquet(source, file.name, columns or file.columns)
@@ -115,7 +115,7 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
 def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     header = content.lines[0]
     delimiter = rules.delimiter or _delimiter(header, rules)
-    # Row numbers that pandas wrote come under an empty name, and there may be several such columns.
+    # pandas writes row numbers under an empty column name, and a file can have several such columns.
     columns = tuple(name or f"{UNNAMED}{place}" for place, name in enumerate(_split(header, delimiter)))
     found = Sheet(content, columns, _mapping(columns, rules), delimiter)
     if found.role and len(content.lines) == 1:
@@ -156,7 +156,7 @@ _SHEETS: Mapping[str, Callable[[Source, Content, Rules], Sheet]] = {
 
 
 def _fits(name: str, dtype: pl.DataType) -> bool:
-    """Whether a column of this type can hold what its standard name says."""
+    """Whether the type of a column fits its standard name."""
     if dtype == pl.String or dtype.is_numeric() or dtype == pl.Null:
         return True
     if name == "timestamp":
@@ -176,7 +176,7 @@ def _role(mapping: Mapping[str, str]) -> str | None:
 
 
 def _mapping(columns: Sequence[str], rules: Rules) -> dict[str, str]:
-    """Own name by standard name: the mapped one if the file has it, else the standard one or MovieLens's."""
+    """Original name by standard name: the mapped name if the file has it, else the standard or MovieLens name."""
     candidates = {name: (rules.columns.get(name), name, _ALIASES.get(name)) for name in STANDARD_COLUMNS}
     present = {name: [own for own in owns if own in columns] for name, owns in candidates.items()}
     return {name: owns[0] for name, owns in present.items() if owns and owns[0] is not None}
@@ -191,7 +191,7 @@ def _check_columns(found: Sheet) -> None:
 
 
 def _delimiter(header: str, rules: Rules) -> str:
-    """The delimiter with which the header makes sense; if none does, the one that gives most columns."""
+    """The delimiter that yields a header with a known role; otherwise the delimiter with the most columns."""
     counts = Counter(mark for mark in header if not _NO_DELIMITER.match(mark))
     marks = [mark for mark, _ in counts.most_common(_TRIED_DELIMITERS)]
     candidates = [mark for mark in (*_LIKELY_DELIMITERS, *marks, " ") if mark in header]
@@ -211,6 +211,6 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 
 def _times(sample: Sequence[str]) -> Times:
-    """How times are written: as most of the first rows' are."""
+    """Format of the times, by majority of the first rows."""
     numbers = sum(_NUMBER.fullmatch(value.strip()) is not None for value in sample)
     return "number" if 2 * numbers >= len(sample) else "iso"

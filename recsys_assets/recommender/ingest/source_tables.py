@@ -1,4 +1,7 @@
-"""What any format hands over: four tables, opened only when they are asked for."""
+"""`SourceTables`: the four lazy tables that every format returns.
+
+Reading belongs in `movielens` and `generic`, rules in `validation`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +15,15 @@ from recsys_assets.recommender.ingest.validation import CLEANED, REASON, good_ro
 
 @dataclass(frozen=True)
 class SourceTables:
-    """What a source holds; asking for a table may raise `SourceError`, collecting it does not.
+    """The tables of a source; accessing a table may raise `SourceError`, collecting it does not.
 
     Attributes:
-        format: how the source is written, such as `ml-100k`, `csv` or `parquet`.
-        declared_scale: lowest and highest rating by declaration or by the release's README, if there is one.
-        judged_ratings: gives rows of `raw_ratings` with the readers' columns and the reason for rejecting them.
-        judged_users: the same for `raw_users`; None where the source has none.
-        judged_movies: the same for `raw_movies`.
+        format: format of the source, such as `ml-100k`, `csv` or `parquet`.
+        declared_scale: lowest and highest rating as declared by the user or by the README of the release; None if
+            neither declares it.
+        judged_ratings: returns rows of `raw_ratings` with the columns of the readers and the reason for rejection.
+        judged_users: returns rows of `raw_users` likewise; None if the source has no users.
+        judged_movies: returns rows of `raw_movies` likewise; None if the source has no movies.
     """
 
     format: str
@@ -36,14 +40,14 @@ class SourceTables:
 
     @cached_property
     def users(self) -> pl.LazyFrame:
-        """Table `raw_users`, lazy Polars, without rows where there are none; the last of a user's rows counts."""
+        """Table `raw_users`, lazy Polars; empty if the source has no users. The last row of a user counts."""
         if self._users is None:
             return NO_USERS
         return good_rows(self._users).unique("user_id", keep="last", maintain_order=True)
 
     @cached_property
     def movies(self) -> pl.LazyFrame:
-        """Table `raw_movies`, lazy Polars; the last of a movie's rows counts."""
+        """Table `raw_movies`, lazy Polars; empty if the source has no movies. The last row of a movie counts."""
         if self._movies is None:
             return NO_MOVIES
         return good_rows(self._movies).unique("movie_id", keep="last", maintain_order=True)
@@ -56,14 +60,14 @@ class SourceTables:
 
     @cached_property
     def cleaned(self) -> pl.LazyFrame:
-        """The column `cleaned`: for each good row of users and movies, how many texts had controls in them."""
+        """Column `cleaned`: number of texts with control characters in each good row of users and movies."""
         parts = [part for part in (self._users, self._movies) if part is not None]
         counts = [part.filter(pl.col(REASON).is_null()).select(cleaned=CLEANED) for part in parts]
         return pl.concat(counts) if counts else pl.LazyFrame(schema={"cleaned": pl.Int32})
 
     @cached_property
     def rating_scale(self) -> tuple[float, float]:
-        """Lowest and highest rating: as declared, else what the good rows hold, (nan, nan) where there are none."""
+        """Lowest and highest rating: the declared scale, otherwise from the good rows; (nan, nan) without rows."""
         if self.declared_scale:
             return self.declared_scale
         rating = pl.col("rating")

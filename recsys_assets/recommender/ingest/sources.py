@@ -1,4 +1,7 @@
-"""The door to everything that can be read: one function from a path to four tables."""
+"""`read_source`: the entry point for all formats, from a path to four tables.
+
+Formats belong in `movielens` and `generic`.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -28,22 +31,22 @@ def read_source(
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
     now: datetime | None = None,
 ) -> SourceTables:
-    """The tables of a folder, a zip or a single file, its format told by its content.
+    """Reads the tables of a folder, a zip or a single file; the content determines the format.
 
     Args:
-        path: what to read; it is never written to.
-        scratch: folder for unpacked and converted copies, each made once; it must last until the tables are collected.
-        columns: the source's own column names by standard name (user_id, movie_id, rating, timestamp, title, year,
-            genres); what is not mapped has its standard name or MovieLens's.
-        delimiter: between fields of delimited text; by default the one with which the header makes sense.
-        encoding: of text; by default UTF-8, or UTF-16 with a byte order mark.
-        rating_scale: lowest and highest rating; by default the release's, or for other sources what the data hold.
-        genre_separator: stands between genres.
-        max_unpacked_bytes: a source that unpacks to more is refused.
-        now: no rating may be later than a day after this; by default the clock's time.
+        path: path of the source; it is never written to.
+        scratch: folder for unpacked and converted copies; it must exist until the tables are collected.
+        columns: original column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).
+            Unmapped columns have their standard name or the name in MovieLens.
+        delimiter: delimiter of delimited text; detected from the header by default.
+        encoding: encoding of text; by default UTF-8, or UTF-16 with a byte order mark.
+        rating_scale: lowest and highest allowed rating; by default the scale of the release, or of the data.
+        genre_separator: separator of genres.
+        max_unpacked_bytes: largest unpacked size of the source, in bytes.
+        now: ratings later than one day after this time are rejected; by default the current time.
 
     Raises:
-        SourceError: the source cannot be read; also when a table of the result is asked for.
+        SourceError: the source cannot be read; accessing a table of the result can raise it too.
     """
     rules = Rules(columns or {}, delimiter, encoding, rating_scale, genre_separator, now)
     _check_rules(rules)

