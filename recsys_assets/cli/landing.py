@@ -101,7 +101,11 @@ def add(
 
 
 def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console) -> None:
-    """Land a source under a name, unless it has landed already. The caller holds the lock of `landing/`."""
+    """Land a source under a name, unless it has landed already. The caller holds the lock of `landing/`.
+
+    Raises:
+        CommandError: the batch exists with other content, or as a broken link.
+    """
     target = home.landing / name
     if target.is_symlink() and not target.exists():
         raise CommandError(

@@ -48,7 +48,11 @@ def last_forgotten(home: Home) -> datetime | None:
 
 
 def forget(home: Home, user_id: str) -> bool:
-    """Add a user to the exclusion list; returns False if the user was on it already."""
+    """Add a user to the exclusion list; returns False if the user was on it already.
+
+    Raises:
+        HomeError: the list is damaged.
+    """
     known = forgotten_users(home)
     if user_id in known:
         return False

@@ -102,6 +102,9 @@ def move_out(home: Home, name: str) -> Path:
 
     Returns:
         Its new path.
+
+    Raises:
+        OSError: the batch cannot be moved, for example because the disk is full.
     """
     home.removed.mkdir(exist_ok=True)
     source, target = home.landing / name, free(home.removed / name)

@@ -59,7 +59,11 @@ class Promotions:
         self._folder = folder
 
     def all(self) -> list[Promotion]:
-        """All decisions, the oldest first."""
+        """All decisions, the oldest first.
+
+        Raises:
+            HomeError: a record is damaged.
+        """
         return [_read(path) for path in sorted(self._folder.glob("*.json"))]
 
     def current(self) -> Promotion | None:

@@ -44,6 +44,9 @@ def resume(instance: dg.DagsterInstance, run_id: str, watch: Callable[[dg.Dagste
 
     Returns:
         Whether the new run succeeded.
+
+    Raises:
+        KeyboardInterrupt: a signal has asked this process to end; the new process is ended first.
     """
     child = start(["-m", __name__, run_id])
     again: dg.DagsterRun | None = None
