@@ -1,17 +1,17 @@
-"""NDCG at 10 on the cut in time: the ALS of the `implicit` package, Spark's implicit ALS and the blend, tuned alike.
+"""NDCG at 10 on the cut in time: strong matrix factorisations and the blend, tuned alike; as a table.
 
-Each is chosen by the last fifth of the training ratings from the same number of candidates, then scored once on the
-test rows. Whether the package learns from all ratings or from the liked ones alone is among its candidates. All models
-give users without a training rating the same answer, the liking by attributes, so that cold starts decide nothing. The
-package is no dependency: `pip install implicit`.
-Usage: python benchmarks/implicit_package.py ARCHIVE [--candidates 8]
+The ALS of the `implicit` package, iALS as Rendle et al. (2021) tune it, Spark's implicit ALS and the blend. Each is
+tuned by the last fifth of the training ratings, one setting after the other from the grid's first values on, then
+scored once on the test rows. Whether the first two learn from all ratings or from the liked ones alone is among what is
+tuned. All models give users without a training rating the same answer, the liking by attributes, so that cold starts
+decide nothing. The package is no dependency: `pip install implicit`.
+Usage: python benchmarks/implicit_package.py ARCHIVE [--models implicit,ials,implicit_als,blend]
 """
 
 import argparse
-import random
 import tempfile
-from collections.abc import Mapping, Sequence
-from itertools import product
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 from catalogue import indexed
+from ials import IALS
 from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 
@@ -37,128 +38,167 @@ from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.tuning.searches import with_knobs
 
-# The first candidate is what was best for `implicit` when it was tried by hand, the built-in settings for the others.
 # `positives`: all ratings with their stars as counts, all ratings alike, or the liked ones alone.
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
     "implicit": {
-        "regularization": (100.0, 10.0, 30.0, 300.0),
+        "positives": ("liked", "all", "stars"),
+        "regularization": (30.0, 10.0, 100.0, 300.0),
         "factors": (16, 8, 32, 64),
         "alpha": (1.0, 5.0),
-        "positives": ("liked", "all", "stars"),
+    },
+    "ials": {
+        "positives": ("liked", "all"),
+        "unobserved": (0.1, 0.3, 1.0),
+        "reg": (0.1, 0.03, 0.3),
+        "power": (1.0, 0.5),
+        "factors": (64, 128),
     },
     "implicit_als": {
-        "ranking.rank": (32, 16, 64),
+        "ranking.neutral_offset": (-0.5, 0.0),
         "ranking.reg_param": (0.1, 0.01, 1.0),
+        "ranking.rank": (32, 16, 64),
         "ranking.alpha": (1.0, 4.0, 16.0),
     },
     "blend": {
+        "ease.neutral_offset": (-0.5, 0.0),
         "ease.reg": ("auto", 1000.0, 10000.0),
         "blend.prior_ratings": ("auto", 20.0, 120.0),
-        "ease.neutral_offset": (-0.5, 0.0),
     },
 }
 Candidate = Mapping[str, Any]
 METRIC = "ndcg_10"
+POPULATIONS = ("all", "seen", "unseen")
 
 
-def theirs(tables: dict[str, nw.LazyFrame], knobs: Candidate, for_new_users: Ranker) -> Ranker:
-    """implicit's ALS; users without a training rating are shown what `for_new_users` says."""
-    train = tables["train_ratings"]
-    users, rated = user_movie_matrix(train, n_movies=row_count(tables["movies"]))
-    positives = rated.copy()
-    if knobs["positives"] != "stars":
-        positives.data = (rated.data >= (relevant_from(train) if knobs["positives"] == "liked" else 0)).astype(
-            np.float32
-        )
-        positives.eliminate_zeros()
+class Side:
+    """Training rows and rows to be ranked.
+
+    Args:
+        tables: users, movies, user_features, train_ratings and test_ratings.
+        scratch: folder for temporary files.
+    """
+
+    def __init__(self, tables: dict[str, nw.LazyFrame], scratch: Path) -> None:
+        self.tables = tables
+        self._settings = Settings().model_dump()
+        spark = spark_resource(Settings().spark)
+        self._fitted = ModelFitter(tables, self._settings, spark=lambda: spark.spark_session, scratch=scratch)
+        self._for_new_users = self._fitted.ranker(entry("top_n", "liking"))
+
+    def ranker(self, name: str, knobs: Candidate) -> Ranker:
+        """A model with these settings, fitted on the training rows; see `GRIDS` for its name."""
+        if name == "implicit":
+            return self._of_factors(knobs, _implicit)
+        if name == "ials":
+            return self._of_factors(knobs, _ials)
+        fitted = self._fitted.with_parameters(with_knobs(self._settings, knobs))
+        own = fitted.ranker(entry("top_n", name))
+
+        def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+            return self._answered(own.scores(asked, rows), asked, rows, np.diff(rows.indptr) == 0)
+
+        return Ranker(scores, own.movie_known)
+
+    def _of_factors(self, knobs: Candidate, fit: "Callable[..., tuple[np.ndarray, np.ndarray]]") -> Ranker:
+        """Users in whose positives there is nothing to learn from are new to such a model."""
+        train = self.tables["train_ratings"]
+        users, rated = user_movie_matrix(train, n_movies=row_count(self.tables["movies"]))
+        positives = rated.copy()
+        if knobs["positives"] != "stars":
+            least = relevant_from(train) if knobs["positives"] == "liked" else 0
+            positives.data = (rated.data >= least).astype(np.float32)
+            positives.eliminate_zeros()
+        user_factors, movie_factors = fit(positives, knobs)
+
+        def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+            row = np.searchsorted(users, asked).clip(0, len(users) - 1)
+            own = user_factors[row] @ movie_factors.T
+            new = (users[row] != asked) | ~user_factors[row].any(axis=1)
+            return self._answered(own, asked, rows, new)
+
+        return Ranker(scores, np.diff(sparse.csc_array(positives).indptr) > 0)
+
+    def _answered(self, scored: np.ndarray, asked: np.ndarray, rows: sparse.csr_array, new: np.ndarray) -> np.ndarray:
+        if new.any():
+            scored[new] = self._for_new_users.scores(asked[new], rows[new])
+        return scored
+
+    def measured(self, rankers: Mapping[str, Ranker]) -> EvaluationResult:
+        """The models on the test rows."""
+        train, test = self.tables["train_ratings"], self.tables["test_ratings"]
+        ranks = {name: lazy(rankings.rank_pairs(each, test, rated=train)) for name, each in rankers.items()}
+        n_movies = row_count(self.tables["movies"])
+        return measure_top_n(train, test, ranks, n_movies=n_movies, selected=next(iter(rankers)))
+
+
+def _implicit(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray, np.ndarray]:
     names = ("regularization", "factors", "alpha")
     model = AlternatingLeastSquares(iterations=15, random_state=0, **{name: knobs[name] for name in names})
     model.fit(sparse.csr_matrix(positives), show_progress=False)
-
-    def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
-        row = np.searchsorted(users, asked).clip(0, len(users) - 1)
-        own = model.user_factors[row] @ model.item_factors.T
-        new = np.diff(rows.indptr) == 0
-        own[new] = for_new_users.scores(asked[new], rows[new])
-        return own
-
-    return Ranker(scores, np.asarray(model.item_factors.any(axis=1)))
+    return np.asarray(model.user_factors), np.asarray(model.item_factors)
 
 
-def ours(name: str, tables: dict[str, nw.LazyFrame], knobs: Candidate, scratch: Path) -> tuple[Ranker, Ranker]:
-    """A model of this project, and what it says of new users: the liking by attributes."""
-    spark = spark_resource(Settings().spark)
-    parameters = with_knobs(Settings().model_dump(), knobs)
-    fitter = ModelFitter(tables, parameters, spark=lambda: spark.spark_session, scratch=scratch)
-    return fitter.ranker(entry("top_n", name)), fitter.ranker(entry("top_n", "liking"))
-
-
-def ranker(name: str, tables: dict[str, nw.LazyFrame], knobs: Candidate, scratch: Path) -> Ranker:
-    """A model with these settings, fitted on the training rows."""
-    if name == "implicit":
-        return theirs(tables, knobs, ours("liking", tables, {}, scratch)[1])
-    own, for_new_users = ours(name, tables, knobs, scratch)
-
-    def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
-        scored = own.scores(asked, rows)
-        new = np.diff(rows.indptr) == 0
-        scored[new] = for_new_users.scores(asked[new], rows[new])
-        return scored
-
-    return Ranker(scores, own.movie_known)
-
-
-def measured(tables: dict[str, nw.LazyFrame], rankers: Mapping[str, Ranker]) -> EvaluationResult:
-    """The models on the tables' test rows."""
-    train, test = tables["train_ratings"], tables["test_ratings"]
-    ranks = {name: lazy(rankings.rank_pairs(each, test, rated=train)) for name, each in rankers.items()}
-    return measure_top_n(train, test, ranks, n_movies=row_count(tables["movies"]), selected=next(iter(rankers)))
+def _ials(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray, np.ndarray]:
+    model = IALS(positives, knobs)
+    return model.users(positives), model.movies
 
 
 def ndcg(of: EvaluationResult, n_resamples: int = 1) -> pl.DataFrame:
     """NDCG at 10 by model and population."""
     scores = of.scores(seed=0, n_resamples=n_resamples).filter(metric=METRIC)
-    return scores.filter(pl.col("population").is_in(["all", "seen", "unseen"]))
+    return scores.filter(pl.col("population").is_in(POPULATIONS))
 
 
-def chosen(name: str, tables: dict[str, nw.LazyFrame], n: int, scratch: Path) -> Candidate:
-    """The candidate of highest NDCG on the tables' test rows: the grid's first, and others at random."""
-    grid = GRIDS[name]
-    first, *others = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    tried = [first, *random.Random(0).sample(others, min(n - 1, len(others)))]
+def chosen(name: str, side: Side) -> tuple[Candidate, int]:
+    """The settings of highest NDCG on the rows to be ranked, and how many were tried; each try is printed."""
 
     def score(knobs: Candidate) -> float:
-        scores = ndcg(measured(tables, {name: ranker(name, tables, knobs, scratch)}))
-        return float(scores.filter(model=name, population="all")["value"].item())
+        start = time.perf_counter()
+        scores = ndcg(side.measured({name: side.ranker(name, knobs)}))
+        value = float(scores.filter(model=name, population="all")["value"].item())
+        print(f"slice: {name} {_told(knobs)}: {value:.4f} ({time.perf_counter() - start:.0f} s)", flush=True)
+        return value
 
-    return max(tried, key=score)
+    grid = GRIDS[name]
+    best: Candidate = {knob: values[0] for knob, values in grid.items()}
+    n_tried, highest = 1, score(best)
+    for knob, (_, *others) in grid.items():
+        for knobs in [{**best, knob: value} for value in others]:
+            n_tried, value = n_tried + 1, score(knobs)
+            if value > highest:
+                best, highest = knobs, value
+    return best, n_tried
 
 
 def main() -> None:
-    """Print every model's score, and the blend against the others on the same users."""
+    """Print what was tried, then a row per model with its score and how much better the blend is on the same users."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("archive", type=Path)
-    options.add_argument("--candidates", type=int, default=8)
+    options.add_argument("--models", default=",".join(GRIDS), help="of the grids; separated by commas")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        tables, validation = _tables(given.archive, scratch)
-        fitted = {}
-        for name in GRIDS:
-            knobs = chosen(name, validation, given.candidates, scratch)
-            print(name, knobs, flush=True)
-            fitted[name] = ranker(name, tables, knobs, scratch)
-        result = measured(tables, fitted)
-        scores = ndcg(result, n_resamples=1000)
-        tests = paired_tests(result, baselines=("implicit", "implicit_als"), n_swaps=999).filter(metric=METRIC)
-        for row in scores.filter(pl.col("model").is_in(list(GRIDS))).iter_rows(named=True):
-            print(f"{row['population']}: {row['model']} {row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f})")
-        for row in tests.filter(model="blend").iter_rows(named=True):
-            more = f"{row['improvement']:+.4f} ({row['low']:.4f} to {row['high']:.4f})"
-            print(f"{row['population']}: blend against {row['baseline']} {more}")
-        for other in ("implicit", "implicit_als"):
-            ratio = np.divide(*(scores.filter(model=m, population="all")["value"].item() for m in ("blend", other)))
-            print(f"all: {ratio:.3f} × {other}")
+        test, validation = (Side(tables, Path(folder)) for tables in _tables(given.archive, Path(folder)))
+        names = given.models.split(",")
+        tuned = {name: chosen(name, validation) for name in names}
+        result = test.measured({name: test.ranker(name, knobs) for name, (knobs, _) in tuned.items()})
+    scores = ndcg(result, n_resamples=1000)
+    others = [name for name in names if name != "blend"]
+    tests = paired_tests(result, baselines=others, n_swaps=999).filter(metric=METRIC, model="blend", population="all")
+    print(f"\n| model | tried | chosen | {' | '.join(POPULATIONS)} | blend - model | blend / model |")
+    print("|---" * (len(POPULATIONS) + 5) + "|")
+    of_blend = scores.filter(model="blend", population="all")["value"]
+    for name in names:
+        own = {row["population"]: row for row in scores.filter(model=name).iter_rows(named=True)}
+        shown = [f"{own[of]['value']:.4f} ({own[of]['low']:.4f} to {own[of]['high']:.4f})" for of in POPULATIONS]
+        better = ["–", "–"]
+        for test_of in tests.filter(baseline=name).iter_rows(named=True):
+            interval = f"{test_of['low']:.4f} to {test_of['high']:.4f}"
+            better = [f"{test_of['improvement']:+.4f} ({interval})", f"{of_blend.item() / own['all']['value']:.3f}"]
+        print("| " + " | ".join([name, str(tuned[name][1]), _told(tuned[name][0]), *shown, *better]) + " |")
+
+
+def _told(knobs: Candidate) -> str:
+    return ", ".join(f"{knob.split('.')[-1]} {value}" for knob, value in knobs.items())
 
 
 def _tables(archive: Path, scratch: Path) -> tuple[dict[str, nw.LazyFrame], dict[str, nw.LazyFrame]]:
