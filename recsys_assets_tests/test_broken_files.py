@@ -68,6 +68,13 @@ def test_a_full_disk_is_told_by_whatever_meets_it_first(home: Home, tmp_path: Pa
     assert [path.name for path in home.landing.iterdir()] == ["good.csv"]
 
 
+def test_a_full_disk_damages_no_database(home: Home) -> None:
+    """Somebody would move a good run history away, because SQLite cannot open it while there is no room."""
+    ran = _limited(20_000, "backfill", "good.csv", "--home", home.path)
+    _assert_told(ran.stderr, ran.returncode, "room on the disk")
+    assert "damaged" not in ran.stderr
+
+
 @pytest.mark.parametrize("name", ["index.db", "runs.db", "schedules.db"])
 @pytest.mark.parametrize("damage", ["garbage", "cut off", "a folder"])
 def test_a_damaged_database_is_named_with_the_way_out(name: str, damage: str, home: Home) -> None:

@@ -6,6 +6,7 @@ Polars. Errors of this project have their message where they are raised.
 
 import errno
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,10 @@ _NO_ROOM_IN_WORDS = re.compile(rf"disk is full|os error ({'|'.join(map(str, _NO_
 _MORE_ROOM = "Make room, then give the same command again; what was there before is unchanged."
 _HEADER = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+# SQLite reports these where pages of a database are missing.
+_CUT_OFF = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_READ)
+# SQLite needs 32 kB for a -shm file, and says nothing of the disk if it cannot have them.
+_LEAST_ROOM_BYTES = 64_000
 
 
 def explained(error: BaseException, home: Home | None) -> str | None:
@@ -91,7 +96,7 @@ def _of_system(error: OSError, home: Home | None) -> str:
 
 def _of_history(error: sqlite3.Error, home: Home | None) -> str:
     told = _first_line(error)
-    if _NO_ROOM_IN_WORDS.search(told):
+    if _NO_ROOM_IN_WORDS.search(told) or (home and shutil.disk_usage(home.path).free < _LEAST_ROOM_BYTES):
         return f"There is no room on the disk{_of(home)}: {told}. {_MORE_ROOM}"
     if "locked" in told:
         return f"The run history{_of(home)} is in use ({told}). Give the same command again when the other has ended."
@@ -123,8 +128,11 @@ def _reads_through(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True)) as database:
             return [row[0] for row in database.execute("PRAGMA quick_check(1)")] == ["ok"]
-    except sqlite3.DatabaseError as error:
-        return "locked" in str(error)
+    except sqlite3.OperationalError as error:
+        # A good database cannot be read either while it is in use, or while the disk has no room for its -shm file.
+        return path.is_file() and error.sqlite_errorcode not in _CUT_OFF
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _of(home: Home | None) -> str:
