@@ -17,7 +17,7 @@ from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.promotion.gate import (
-    BASELINES,
+    GATE_BASELINES,
     Comparison,
     Comparisons,
     Configuration,
@@ -246,7 +246,7 @@ def compete(
     decision, contests = gate(
         candidate,
         current,
-        dict(zip((*candidate.entries, *BASELINES), (rated, good, upside_down, bad), strict=True)),
+        dict(zip((*candidate.entries, *GATE_BASELINES), (rated, good, upside_down, bad), strict=True)),
         lazy(test.with_columns(pl.col("rating") + higher_in_training)),
         lazy(test),
         parameters=Settings().model_dump(),

@@ -10,11 +10,11 @@ from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.orchestration.assets.study import newest_scores
 from recsys_assets.orchestration.build import build_defs
-from recsys_assets.orchestration.partitions import PROTOCOLS
+from recsys_assets.orchestration.partitions import PROTOCOL_PARTITIONS
 from recsys_assets.recommender.tuning import tuning
 from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores
 from recsys_assets.recommender.tuning.searches import HITS_ASIDE, RMSE, Search
-from recsys_assets.recommender.tuning.slices import PROTOCOLS as NAMES
+from recsys_assets.recommender.tuning.slices import PROTOCOLS
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.running import copied, materialize, table
 
@@ -49,7 +49,7 @@ def test_a_study_is_no_part_of_the_pipeline(tmp_path):
         assert (selected & group == group) if there else not selected & group, name
     graph = defs.get_repository_def().asset_graph
     assert all(graph.get(dg.AssetKey(name)).automation_condition is None for name in group)
-    assert PROTOCOLS.get_partition_keys() == list(NAMES)
+    assert PROTOCOL_PARTITIONS.get_partition_keys() == list(PROTOCOLS)
 
 
 def test_unknown_names_are_refused_before_anything_runs(tmp_path):

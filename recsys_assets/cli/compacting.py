@@ -11,7 +11,8 @@ from rich.console import Console
 from recsys_assets.cli.batches import run_without
 from recsys_assets.cli.run import locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home.java import JavaError, check_java
+from recsys_assets.errors import RecsysError
+from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
 
@@ -66,7 +67,7 @@ def compact(home: HomeOption = None) -> None:
             if done.emptied or compacting.made_before_forgetting(here):
                 check_java()
                 run_without(here, out)
-        except (CommandError, JavaError) as error:
+        except RecsysError as error:
             done.trouble.append(str(error))
         finally:
             # Old versions must go even if a batch is refused or a model cannot be fitted: they hold personal data.
