@@ -4,7 +4,7 @@ The study itself is in `recommender.tuning`, its assets in `orchestration.assets
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.recommender.data.frames import row_count
-
-if TYPE_CHECKING:
-    pass
 
 _NEEDED = ("ratings", "users", "movies", "user_features")
 

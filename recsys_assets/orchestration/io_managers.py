@@ -105,7 +105,9 @@ class AssetIOManager(dg.ConfigurableIOManager):
         if isinstance(value, nw.LazyFrame):
             table = table_of(context.asset_key)
             if table is None:
-                raise TypeError(f"{context.asset_key.to_user_string()} has no declaration in recommender/tables.py")
+                raise TypeError(
+                    f"{context.asset_key.to_user_string()} has no declaration in recommender/data/tables.py"
+                )
             write_table(value, table, version)
             record_numbering(self.store, version, context.asset_key.to_user_string(), table)
         elif isinstance(value, Model):

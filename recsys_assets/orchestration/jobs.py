@@ -29,7 +29,8 @@ recommend = dg.define_asset_job(
 everything = dg.define_asset_job(
     "everything",
     selection=_PIPELINE,
-    description="Both, for a batch or a range of batches; without either Dagster starts a run that fails.",
+    description="Ingests a batch or a range of batches, then refreshes everything after `ratings`. Without a batch "
+    "Dagster starts a run that fails.",
 )
 backtest = dg.define_asset_job(
     "backtest",
@@ -42,8 +43,8 @@ study = dg.define_asset_job(
     "study",
     selection=_STUDY,
     description="Chooses settings and models by validation, and scores every model under the chosen protocols. All of "
-    "them in one run: launch it with the range of all partitions, or run `recsys-assets study`. What was tried is "
-    "kept, so a run that was stopped goes on where it was.",
+    "them in one run: launch it with the range of all partitions, or run `recsys-assets study`. Trials are kept, so a "
+    "study that was stopped continues where it was.",
 )
 
 JOBS = [ingest, recommend, refresh, everything, backtest, study]

@@ -103,7 +103,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         group="predictions",
         kinds=TABLE_KINDS,
         code=SOURCES.code_of_predictions(entry),
-        description=f"What `{entry.name}` predicts in the task `{entry.task}`.",
+        description=f"Predictions of `{entry.name}` for the test rows of the task `{entry.task}`.",
         ins={name: _input(name) for name in {"users", "movies", *entry.needs}},
         dagster_type=nw.LazyFrame,
     )(predicted)

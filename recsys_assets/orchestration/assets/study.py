@@ -111,8 +111,7 @@ def published_folds(
     ins=_INS,
     kinds=TABLE_KINDS | {"pyspark"},
     partitions_def=PROTOCOL_PARTITIONS,
-    settings=("data", "evaluation", "splitting", "study"),
-    fits_models=True,
+    **_DEPENDS_ON,
 )
 def study_trials(
     context: dg.AssetExecutionContext,
@@ -144,8 +143,7 @@ def study_trials(
     ins=_INS,
     kinds=TABLE_KINDS,
     deps=[study_trials],
-    settings=("data", "evaluation", "splitting", "study"),
-    fits_models=True,
+    **_DEPENDS_ON,
 )
 def studied_settings(
     context: dg.AssetExecutionContext,
@@ -186,8 +184,7 @@ def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
     kinds=TABLE_KINDS | {"pyspark"},
     partitions_def=PROTOCOL_PARTITIONS,
     deps=[study_trials],
-    settings=("data", "evaluation", "splitting", "study"),
-    fits_models=True,
+    **_DEPENDS_ON,
 )
 def study_scores(
     context: dg.AssetExecutionContext,
@@ -270,8 +267,7 @@ def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     ins=_INS,
     kinds=TABLE_KINDS | {"scikitlearn"},
     deps=[study_trials],
-    settings=("data", "evaluation", "splitting", "study"),
-    fits_models=True,
+    **_DEPENDS_ON,
 )
 def segment_sweep(
     context: dg.AssetExecutionContext,

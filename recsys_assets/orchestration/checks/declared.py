@@ -194,7 +194,7 @@ def _meaning(key: dg.AssetKey) -> str:
     if table_of(key) is None:
         return "All parameters of the model are finite numbers."
     more = " Further rules are listed with the result." if key.to_user_string() in _FURTHER else ""
-    return f"Columns, nulls, numbers, ranges, indices and key are as `recommender/tables.py` declares them.{more}"
+    return f"Columns, nulls, numbers, ranges, indices and key are as `recommender/data/tables.py` declares them.{more}"
 
 
 @cache

@@ -22,7 +22,8 @@ HISTORY_ITEM_MEAN = Fit(
     model_type=ItemMeanModel,
     table="train_histories",
     settings="item_mean",
-    description="The same from the train users' histories of case study B.",
+    description="Mean rating of each movie, shrunk to the global mean, from the train users' histories of case study "
+    "B.",
 )
 SEGMENTS = Fit(
     asset="segment_model",
@@ -40,7 +41,7 @@ ITEM_NEIGHBOURS = Fit(
     model_type=ItemNeighboursModel,
     table="train_histories",
     settings="item_neighbours",
-    description="Biases of movies and users, and how the user rated similar movies beside them.",
+    description="Biases of movies and users, and the user's residuals on similar movies (Koren 2010).",
 )
 SEGMENT_RESIDUALS = Fit(
     asset="segment_residual_model",
@@ -49,7 +50,7 @@ SEGMENT_RESIDUALS = Fit(
     model_type=SegmentResidualModel,
     table="train_histories",
     settings="segment_residuals",
-    description="How far above all biases a segment rates each movie, shrunk.",
+    description="Mean residual of the ratings per segment and movie after all biases, shrunk.",
     others=("segment_model", "item_neighbours_model"),
 )
 RESPONSE_STACK = Fit(
@@ -59,7 +60,7 @@ RESPONSE_STACK = Fit(
     model_type=ResponseStack,
     table="train_responses",
     settings="response_stack",
-    description="Ridge regression of the train users' responses on what the simpler models say of them.",
+    description="Ridge regression of the train users' responses on the predictions of the simpler models.",
     others=("train_histories", "movies", "item_neighbours_model", "segment_residual_model"),
 )
 FITS = (HISTORY_ITEM_MEAN, SEGMENTS, ITEM_NEIGHBOURS, SEGMENT_RESIDUALS, RESPONSE_STACK)

@@ -42,7 +42,7 @@ ALS_UNADJUSTED = Fit(
     model_type=ALSModel,
     table="train_ratings",
     settings="als",
-    description="Explicit ALS on the training ratings as they are: it knows nothing of users without one.",
+    description="Explicit ALS on the training ratings alone: no prediction for users without a training rating.",
     needs_spark=True,
 )
 ALS_ADJUSTED = Fit(
@@ -52,7 +52,7 @@ ALS_ADJUSTED = Fit(
     model_type=ALSModel,
     table="adjusted_train_ratings",
     settings="als",
-    description="Explicit ALS on the adjusted training set: case study A's repair of the cold start.",
+    description="Explicit ALS on `adjusted_train_ratings`: case study A's answer to cold start.",
     needs_spark=True,
 )
 USER_ITEM_BIAS = Fit(
@@ -81,7 +81,7 @@ BAYESIAN_FACTORS = Fit(
     model_type=BayesianFactors,
     table="train_ratings",
     settings="bayesian_factors",
-    description="Matrix factorisation with the attributes of users and movies as prior: from no rating to many.",
+    description="Bayesian matrix factorisation with attributes of users and movies as prior.",
     others=("user_features", "movies"),
 )
 PROFILE_FACTORS = Fit(
@@ -91,7 +91,7 @@ PROFILE_FACTORS = Fit(
     model_type=BayesianFactors,
     table="train_ratings",
     settings="profile_factors",
-    description="The same, with what a user has rated, whatever the rating, beside its attributes.",
+    description="Bayesian matrix factorisation with attributes and the set of rated movies as prior.",
     others=("user_features", "movies"),
 )
 ATTRIBUTE_EFFECTS = Fit(
@@ -101,7 +101,7 @@ ATTRIBUTE_EFFECTS = Fit(
     model_type=AttributeEffects,
     table="train_ratings",
     settings="attribute_effects",
-    description="What people with some attributes like more in each movie than the factors expect.",
+    description="Ridge regression per movie: effect of user attributes on a rating, beyond `bayesian_factors_model`.",
     others=("user_features", "bayesian_factors_model"),
 )
 RATING_NEIGHBOURS = Fit(
@@ -111,7 +111,7 @@ RATING_NEIGHBOURS = Fit(
     model_type=ItemNeighboursModel,
     table="train_ratings",
     settings="rating_neighbours",
-    description="Biases of movies and users, and how the user rated similar movies beside them.",
+    description="Biases of movies and users, and the user's residuals on similar movies (Koren 2010).",
 )
 _STACKED = (
     "bayesian_factors_model",
@@ -127,7 +127,7 @@ STACK_HOLDOUT = Fit(
     model_type=Holdout,
     table="train_ratings",
     settings="stack_holdout",
-    description="A part of the training ratings, and what the rating models say of it that were fitted on the rest.",
+    description="Held-out training ratings, with predictions of rating models that were fitted on the rest.",
     others=("user_features", "movies", "user_clusters", *_STACKED),
 )
 STACK = Fit(
@@ -137,7 +137,7 @@ STACK = Fit(
     model_type=StackModel,
     table="train_ratings",
     settings="stack",
-    description="How much to trust each rating model, learnt from the hidden part of the training ratings.",
+    description="Linear stack of the rating models (Wolpert 1992), fitted on `stack_holdout`.",
     others=("stack_holdout",),
 )
 FITS = (

@@ -31,7 +31,7 @@ RANKING = Fit(
     model_type=ALSModel,
     table="train_ratings",
     settings="ranking",
-    description="ALS with implicit preferences: the model for top N, where rating models are the wrong tool.",
+    description="Implicit ALS (Hu, Koren and Volinsky 2008), which ranks movies for top N.",
     needs_spark=True,
 )
 EASE = Fit(
@@ -41,7 +41,7 @@ EASE = Fit(
     model_type=EASEModel,
     table="train_ratings",
     settings="ease",
-    description="EASE: weights between movies in closed form; what a user liked says what it is shown.",
+    description="EASE (Steck 2019): weights between movies in closed form, learnt from likes.",
 )
 LIKING = Fit(
     asset="liking_model",
@@ -50,7 +50,7 @@ LIKING = Fit(
     model_type=LikingModel,
     table="train_ratings",
     settings="liking",
-    description="What users like by their attributes, recent raters first: the answer for new users.",
+    description="Ridge regression of likes on user attributes, later ratings counting more: it serves new users.",
     others=("user_features",),
 )
 RECENT_POPULARITY = Fit(
@@ -60,7 +60,7 @@ RECENT_POPULARITY = Fit(
     model_type=RecentPopularityModel,
     table="train_ratings",
     settings="recent_popularity",
-    description="How many users liked each movie, later ratings counting more: a baseline that knows the time.",
+    description="Number of likes per movie, later ratings counting more: a baseline that follows time.",
 )
 ITEM_KNN = Fit(
     asset="item_knn_model",
@@ -78,7 +78,7 @@ BLEND = Fit(
     model_type=Blend,
     table="train_ratings",
     settings="blend",
-    description="How EASE, implicit ALS and the liking by attributes are mixed.",
+    description="Weights of EASE, implicit ALS and the ridge regression on attributes in the blend.",
 )
 FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
