@@ -175,6 +175,17 @@ def test_what_a_failed_run_quoted_is_in_no_file_after_erasing(kept):
     assert kept.holding(QUOTED) == []
 
 
+def test_a_run_that_was_killed_keeps_nothing_that_it_quoted(kept):
+    """Whoever has a run killed and then forgets a user would keep what the run said of that user."""
+    job = build_defs(home=kept.home, settings=Settings()).resolve_job_def("ingest")
+    killed = kept.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    kept.instance.report_engine_event(QUOTED, killed)
+    waiting = kept.instance.create_run_for_job(job)
+    assert kept.holding(QUOTED)
+    erase_history(kept.instance)
+    assert (kept.holding(QUOTED), kept.runs()) == ([], {waiting.run_id})
+
+
 def test_a_failed_run_stays_while_its_ratings_were_never_checked(kept):
     """Models would be trained on ratings that nobody has checked, because the run that says so is forgotten."""
     for number, name in enumerate(("may", "june")):

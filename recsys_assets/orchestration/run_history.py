@@ -70,6 +70,8 @@ _PLACEHOLDER = dg.EventLogEntry(
 _IDS_PER_STATEMENT = 10_000
 # VACUUM rewrites the whole database, so it runs only if more than this share of the pages is free.
 _WORTH_SHRINKING = 0.25
+# Runs that have said nothing yet.
+_NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 _EVENTS, _CHECKS = SqlEventLogStorageTable, AssetCheckExecutionsTable
 
 
@@ -115,7 +117,7 @@ def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
 
 
 def erase_history(instance: dg.DagsterInstance) -> Pruned:
-    """Delete all finished runs, all ticks, and every text and chart in the remaining events.
+    """Delete all runs that have begun, all ticks, and every text and chart in the remaining events.
 
     The newest materialization of each asset and batch and the newest results of each check remain, with numbers,
     versions and the metadata that the pipeline reads back. No deleted byte stays in a file. No other process may use
@@ -192,12 +194,14 @@ class _Pruning:
         """Ids of the runs to delete."""
         records = self._instance.get_run_records()
         runs = [record.dagster_run for record in records]
+        if self._facts_only:
+            # No run is at work, so one that has begun and not ended was killed.
+            return [run.run_id for run in runs if run.status not in _NOT_BEGUN]
         kept = {
             run_id for run in runs if not run.is_finished for run_id in (run.run_id, run.root_run_id, run.parent_run_id)
         }
-        if not self._facts_only:
-            makers = self._makers(needed)
-            kept |= {run.run_id for run in runs if run.run_id in makers and run.status != dg.DagsterRunStatus.SUCCESS}
+        makers = self._makers(needed)
+        kept |= {run.run_id for run in runs if run.run_id in makers and run.status != dg.DagsterRunStatus.SUCCESS}
         finished = [record for record in records if record.dagster_run.is_finished]
         return [
             record.dagster_run.run_id
