@@ -9,8 +9,10 @@ import pytest
 
 from recsys_assets.cli.faults import damaged_databases
 from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.running import copied
 
 RATINGS = "user_id,movie_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
 _LIMITED = """
@@ -109,6 +111,42 @@ def test_a_database_damaged_inside_is_named_when_it_is_met(home: Home) -> None:
     path.write_bytes(content)
     ran = invoke("backfill", "good.csv", "--home", home.path)
     _assert_told(ran.stderr, ran.exit_code, str(path), "move the file away")
+
+
+def _damaged(path: Path, damage: str) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut off":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "garbage":
+        path.write_bytes(b"garbage" * 300)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "garbage", "deleted"])
+def test_a_damaged_model_is_named_with_the_way_out(damage: str, materialized_home: Home, tmp_path: Path) -> None:
+    """Who asks for a list would get a page of traceback from JSON, NumPy or Polars."""
+    home = copied(materialized_home, tmp_path / "home")
+    version = AssetStore(home.assets).current(["serving_model"])
+    # Models of early homes have no made_with.json, so that nothing is wrong without one.
+    files = [path for path in version.rglob("*") if path.is_file() and path.name != "made_with.json"]
+    assert len({path.suffix for path in files}) > 1
+    for path in files:
+        content = path.read_bytes()
+        _damaged(path, damage)
+        ran = invoke("recommend", "1", "--home", home.path)
+        _assert_told(ran.stderr, ran.exit_code, str(version), "recsys-assets run")
+        path.write_bytes(content)
+    assert invoke("recommend", "1", "--home", home.path).exit_code == 0
+
+
+def test_a_table_damaged_inside_is_named_when_it_is_met(materialized_home: Home, tmp_path: Path) -> None:
+    """Damage that the end of a Parquet file does not show would end in a page of traceback."""
+    home = copied(materialized_home, tmp_path / "home")
+    path = AssetStore(home.assets).current(["ratings"]) / TABLE_FILE
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff" * 1_000 + content[1_004:])
+    ran = invoke("recommend", "1", "--home", home.path)
+    _assert_told(ran.stderr, ran.exit_code, str(path), "recsys-assets run")
 
 
 DAMAGED = {

@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import polars as pl
+
 from recsys_assets.cli.terminal import CommandError
 from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetDamagedError, AssetStore
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_IN_WORDS = re.compile(rf"disk is full|os error ({'|'.join(map(str, _NO_ROOM))})\b")
@@ -42,6 +45,8 @@ def explained(error: BaseException, home: Home | None) -> str | None:
             return _of_history(cause, home)
         if _NO_ROOM_IN_WORDS.search(str(cause)):
             return f"There is no room on the disk{_of(home)}: {_first_line(cause)}. {_MORE_ROOM}"
+        if isinstance(cause, pl.exceptions.PolarsError) and home:
+            return next((str(AssetDamagedError(path)) for path in AssetStore(home.assets).damaged_tables()), None)
     return None
 
 

@@ -6,7 +6,6 @@ The layout of stored versions is in `home.versions`.
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
 import narwhals as nw
 import polars as pl
@@ -15,11 +14,10 @@ from recsys_assets.cli.terminal import CommandError, nearest, titled
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.id_map import renumbered
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import AssetMissingError, AssetStore, Model, scan, written
+from recsys_assets.home.versions import AssetMissingError, AssetStore, ModelType, load, scan, written
 from recsys_assets.recommender.data.index import renumber
 from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
 
-ModelType = TypeVar("ModelType", bound=Model)
 _SUGGESTIONS = 5
 _NOBODY_RATED_TWICE = (
     "There is no {asset}: no user of this home has rated twice, and scores, report and segments rest on what came "
@@ -100,7 +98,7 @@ class Reader:
 
     def model(self, asset: str, model_type: type[ModelType]) -> ModelType:
         """A stored model."""
-        return model_type.load(self.store.current(asset.split("/")))
+        return load(model_type, self.store.current(asset.split("/")))
 
     def user(self, user_id: str) -> dict[str, object]:
         """The row of a user in `users`.

@@ -13,7 +13,7 @@ from typing import Any
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import HomeError
-from recsys_assets.home.versions import STATE_FOLDER, AssetStore, write_atomically
+from recsys_assets.home.versions import STATE_FOLDER, AssetStore, load, write_atomically
 from recsys_assets.recommender.promotion.gate import Comparison, Configuration, Decision, Verdict, best_of
 from recsys_assets.recommender.serving.recommendations import UNKNOWN, MadeWith
 
@@ -178,7 +178,7 @@ def _made_with(store: AssetStore) -> tuple[str, str]:
     """Names of the configurations that the served model and the lists were made with."""
     places = {"serving_model": "", "recommendations": STATE_FOLDER}
     model, lists = (
-        MadeWith.load(store.current([asset]) / folder).configuration if store.has([asset]) else UNKNOWN
+        load(MadeWith, store.current([asset]) / folder).configuration if store.has([asset]) else UNKNOWN
         for asset, folder in places.items()
     )
     return model, lists

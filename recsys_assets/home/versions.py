@@ -7,11 +7,12 @@ of its key. The IO manager is in `orchestration.io_managers`.
 
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, runtime_checkable
 from urllib.parse import quote, unquote
 
 import narwhals as nw
@@ -30,6 +31,18 @@ STATE_FOLDER = "state"
 _COMPRESSION = "snappy"
 _VERSIONS_KEPT = 3
 _STAMP = "%Y%m%dT%H%M%S%f"
+# What a model's reader raises at files that something outside has cut off, changed or deleted.
+_UNREADABLE = (
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    pl.exceptions.PolarsError,
+)
 
 
 @runtime_checkable
@@ -42,6 +55,9 @@ class Model(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Load a model that `save` wrote."""
+
+
+ModelType = TypeVar("ModelType", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,11 @@ class AssetStore:
                 elif child.name != "versions" and child.is_dir() and not child.is_symlink():
                     pending.append(child)
 
+    def damaged_tables(self) -> Iterator[Path]:
+        """The present tables that cannot be read through: the beginning and end of a file do not show all damage."""
+        present = ((folder / "current").resolve() / TABLE_FILE for folder in self.folders())
+        return (path for path in present if path.exists() and not _reads_through(path))
+
     def keep_only_current(self) -> int:
         """Delete every version that is not present any more, and return the number of deleted versions."""
         deleted = 0
@@ -192,6 +213,27 @@ def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
     except pl.exceptions.ComputeError as error:
         raise AssetDamagedError(path) from error
     return nw.from_native(found)
+
+
+def _reads_through(path: Path) -> bool:
+    every_value = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path).select(pl.all().hash().sum())
+    try:
+        every_value.collect(engine="streaming")
+    except pl.exceptions.PolarsError:
+        return False
+    return True
+
+
+def load(model_type: type[ModelType], version: Path) -> ModelType:
+    """A stored model.
+
+    Raises:
+        AssetDamagedError: a file of it is missing or does not hold what `save` wrote.
+    """
+    try:
+        return model_type.load(version)
+    except _UNREADABLE as error:
+        raise AssetDamagedError(version) from error
 
 
 def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:

@@ -25,6 +25,7 @@ from recsys_assets.home.versions import (
     AssetStore,
     Model,
     TableWithState,
+    load,
     scan,
     write_table,
 )
@@ -141,6 +142,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
 
         Raises:
             AssetMissingError: the asset was not materialized, or the Dagster instance knows no batch.
+            AssetDamagedError: the files of the asset are not what was written.
             IndexMismatchError: the table was built with another id map than the present one.
             TypeError: the annotated type is neither `nw.LazyFrame` nor a model.
         """
@@ -164,7 +166,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
             require_numbering(self.store, version, key.to_user_string())
             return scan(version, self.spark.spark_session if self.engine == "spark" else None)
         if isinstance(wanted, type) and issubclass(wanted, Model):
-            return wanted.load(version)
+            return load(wanted, version)
         raise TypeError(f"{key.to_user_string()}: annotate the input as nw.LazyFrame or a model type, not {wanted}")
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.home.versions import STATE_FOLDER, AssetStore, TableWithState
+from recsys_assets.home.versions import STATE_FOLDER, AssetDamagedError, AssetStore, TableWithState, load
 from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, pictures, pipeline_asset
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.recommender.data.frames import lazy
@@ -110,8 +110,8 @@ def _last_compared(context: dg.AssetExecutionContext, store: AssetStore) -> Comp
     if not store.has(path):
         return None
     try:
-        return ComparedSegments.load(store.current(path) / STATE_FOLDER)
-    except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+        return load(ComparedSegments, store.current(path) / STATE_FOLDER)
+    except AssetDamagedError as error:
         context.log.warning(f"The segments of the refresh before cannot be read, so there is no comparison: {error}")
         return None
 

@@ -16,7 +16,7 @@ from scipy import sparse
 from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.home.settings import Settings
-from recsys_assets.home.versions import AssetStore, Model, scan
+from recsys_assets.home.versions import AssetStore, Model, load, scan
 from recsys_assets.orchestration.assets import ASSETS
 from recsys_assets.orchestration.assets.common import SettingsParam
 from recsys_assets.orchestration.assets.models import MODEL_TYPES, SERVING_MODEL, predictions_key
@@ -156,7 +156,7 @@ def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) ->
     if table:
         return _declared_findings(stored, key, table, before)
     model_type: type[Model] = MODEL_TYPES[key.to_user_string()]
-    return [quality.finite_finding(parameters(model_type.load(stored.store.current(key.path))))], {}
+    return [quality.finite_finding(parameters(load(model_type, stored.store.current(key.path))))], {}
 
 
 def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefinition:
