@@ -1,0 +1,80 @@
+"""What CONTRIBUTING.md says of the files to touch, tried on a copy of the package."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import recsys_assets
+
+MODEL = (
+    "recommender/registry/ratings.py",
+    "\nENTRIES = (\n",
+    """
+
+def _middle(pairs: nw.LazyFrame) -> nw.LazyFrame:
+    return pairs.select("user", "movie", prediction=nw.lit(3.0))
+
+
+ENTRIES = (
+    Entry("middle", "time_cut", _middle),
+""",
+)
+METRIC = (
+    "recommender/evaluation/metrics.py",
+    "    def coverage(self, own",
+    '''    def bias(self, predictions: np.ndarray) -> UserMetric:
+        """Mean of prediction - rating."""
+        return UserMetric("bias", mean, (self.rows.per_user(predictions - self.rows.rating), self.count))
+
+    def coverage(self, own''',
+)
+CALLED = (
+    "recommender/evaluation/time_cut.py",
+    "        measure.coverage(own),\n",
+    "        measure.coverage(own),\n        measure.bias(complete),\n",
+)
+SCORED = """
+import polars as pl
+from recsys_assets.home.layout import Home
+from recsys_assets.orchestration.build import build_defs
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.splitting import cut_in_time
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.registry.fitting import entry
+
+graph = build_defs(home=Home.resolve()).get_repository_def().asset_graph
+assert "predictions/time_cut/middle" in {key.to_user_string() for key in graph.materializable_asset_keys}
+ratings = lazy(pl.DataFrame(
+    {"user": [0, 0, 1, 1], "movie": [0, 1, 0, 1], "rating": [2.0, 4.0, 4.0, 4.0], "timestamp": [1, 5, 2, 6]},
+    schema={"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float64, "timestamp": pl.Int64},
+).with_columns(batch=pl.lit("toy"), row=pl.int_range(4)))
+tables = {f"{side}_ratings": cut_in_time(ratings, side, cut=0.5) for side in ("train", "test")}
+tables |= {name: lazy(pl.DataFrame({name[:-1]: [0, 1]}, schema={name[:-1]: pl.Int32})) for name in ("users", "movies")}
+middle, mean = entry("time_cut", "middle"), entry("time_cut", "item_mean")
+predictions = {middle: middle.predict(**tables), mean: middle.predict(**tables)}
+result = protocols.measured("time_cut", tables, predictions, selected={"time_cut": "middle"})
+scores = result.scores(seed=0, n_resamples=9)
+print(scores.filter(model="middle", metric="bias", population="all")["value"].item())
+"""
+
+
+def test_a_model_and_a_metric_need_no_other_files_than_the_table_names(tmp_path):
+    """Whoever adds a model or a metric as CONTRIBUTING says would look in vain for it in the graph or the scores."""
+    folder = Path(recsys_assets.__file__).parent
+    shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, old, new in (MODEL, METRIC, CALLED):
+        path = tmp_path / folder.name / file
+        text = path.read_text()
+        assert text.count(old) == 1, file
+        path.write_text(text.replace(old, new))
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCORED],
+        env={"PYTHONPATH": str(tmp_path), "RECSYS_HOME": str(tmp_path / "home"), "PATH": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert float(ran.stdout) == -1.0
