@@ -73,9 +73,11 @@ def test_run_goes_on_without_the_batches_that_are_refused(home):
     land(home, "c.csv", "cleo")
     (home.landing / "d.csv").write_text("what,is,this\n1,2,3\n")
     (home.landing / "e.csv").symlink_to("/nowhere")
+    land(home, "f...csv", "fay")
     ran = run(home)
     assert ran.exit_code == 1
     assert users_of(home) == ["ana", "cleo"]
+    assert "'f...csv' is no name for a batch" in ran.stderr
     assert "e.csv is a link to /nowhere, and nothing lies there" in ran.stderr
     assert "Batch b.csv: 3 of 4 rows are bad (75.0%)" in ran.stderr
     assert "Batch d.csv: " in ran.stderr and "what, is, this" in ran.stderr

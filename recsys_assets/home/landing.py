@@ -155,7 +155,10 @@ def checked_batch_name(name: str) -> str:
         HomeError: the name is not allowed for a batch; see `is_batch_name`.
     """
     if not is_batch_name(name):
-        raise HomeError(
-            f"{name!r} is no name for a batch. {NAMES} Choose another with --batch, or rename the file in landing/."
-        )
+        raise HomeError(no_batch_name(name))
     return name
+
+
+def no_batch_name(name: str) -> str:
+    """What to do about a name that is not allowed for a batch."""
+    return f"{name!r} is no name for a batch. {NAMES} Choose another with --batch, or rename the file in landing/."

@@ -12,7 +12,8 @@ import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.batches import read_batches
-from recsys_assets.home.layout import Home
+from recsys_assets.home.landing import no_batch_name
+from recsys_assets.home.layout import Home, is_batch_name
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.ending import is_ending
@@ -82,6 +83,9 @@ def execute(
         spark = spark_resource(Settings.load(home).spark)
         attempt = partial(_attempt, defs=defs, spark=spark, instance=instance, events=events, watcher=watcher)
         refused, failures = carry_out(first, rest, attempt)
+        if not chosen and not again:
+            misnamed = [name for name in home.landed_batches() if not is_batch_name(name)]
+            refused = {**{name: no_batch_name(name) for name in misnamed}, **refused}
         # Standard output goes to the log of the run here.
         print(prune_where_possible(instance, home))
         watcher.failures = [*refused.values(), *failures]

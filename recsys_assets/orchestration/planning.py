@@ -11,8 +11,7 @@ from typing import Any
 import dagster as dg
 
 from recsys_assets.home.batches import read_batches
-from recsys_assets.home.landing import checked_batch_name
-from recsys_assets.home.layout import Home
+from recsys_assets.home.layout import Home, is_batch_name
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
@@ -138,9 +137,10 @@ def _register(
 
     The partition of a batch that was never read is deleted if the batch was refused or has left the landing folder.
     """
-    name, landed = str(BATCHES.name), [batch for batch in home.landed_batches() if batch not in refused]
+    name = str(BATCHES.name)
+    landed = [batch for batch in home.landed_batches() if batch not in refused and is_batch_name(batch)]
     known = instance.get_dynamic_partitions(name)
-    instance.add_dynamic_partitions(name, [checked_batch_name(batch) for batch in landed if batch not in known])
+    instance.add_dynamic_partitions(name, [batch for batch in landed if batch not in known])
     for batch in set(known) - {*landed, *ingested}:
         instance.delete_dynamic_partition(name, batch)
     return list(instance.get_dynamic_partitions(name))
