@@ -187,6 +187,18 @@ def forget(home: Home) -> None:
     trial.write_text(json.dumps({"refusal": f"no rating of {FORGOTTEN[0]}"}))
     home.promotions.mkdir()
     (home.promotions / "000001.json").write_text(json.dumps({"number": 1, "reason": f"as {FORGOTTEN[0]} said"}))
+    _say_in_runs(home, f"line 2: {FORGOTTEN[0]},m,9,1")
+
+
+def _say_in_runs(home: Home, text: str) -> None:
+    """Leave a failed and a killed run whose events hold a text."""
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        for status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.STARTED):
+            instance.report_engine_event(text, instance.create_run_for_job(nothing, status=status))
 
 
 def promote(home: Home) -> None:
