@@ -48,6 +48,8 @@ PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 AWAKE = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
 N_MORE = 4
+# The smallest study that fits with Spark.
+STUDIED = ("--protocols", "time_cut", "--searches", "als", "--budget", "3")
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,25 @@ def clock_set_back(bench: Bench) -> Outcome:
     )
 
 
+def jvm_in_study(bench: Bench) -> Outcome:
+    """the JVM killed in `study`, between two trials of ALS"""
+    home = bench.copy(bench.one, "jvm-study")
+    before = _newest(home)
+    with subprocess.Popen(_words("study", home, *STUDIED), stdout=subprocess.DEVNULL) as process:
+        run = wait_for("its run", lambda: _newest_with_trials(home, before))
+        kept = _trials(home)
+        wait_for("the JVM", lambda: _kill_java(process.pid))
+    again = wait_for("the run that takes it up", lambda: _run_after(home, run)) if not process.returncode else None
+    now = _trials(home)
+    conditions = {
+        f"exit status 0, not {process.returncode}": process.returncode == 0,
+        "taken up": again is not None,
+        "no trial twice": all(now.get(path) == when for path, when in kept.items()),
+        "scored": AssetStore(home.assets).has(["study_scores"], "time_cut"),
+    }
+    return Outcome(conditions, home, bench.one, f"{len(kept)} trials were kept, {len(now) - len(kept)} made afterwards")
+
+
 def killed_at_every_change(bench: Bench) -> Outcome:
     """add, remove, forget, compact and rollback killed before each change that they make in a home, then given again"""
     folder = bench.folder / "killed"
@@ -337,6 +358,7 @@ FAULTS: list[Callable[[Bench], Outcome]] = [
     deleted,
     two_at_once,
     clock_set_back,
+    jvm_in_study,
     killed_at_every_change,
 ]
 
@@ -361,6 +383,25 @@ def _runs(home: Home, job: str | None = None) -> list[str]:
 
 def _newest(home: Home) -> str | None:
     return next(iter(_runs(home)), None)
+
+
+def _newest_with_trials(home: Home, before: str | None) -> str | None:
+    """The newest run, if it is another one and has kept a trial of ALS."""
+    run = _newest(home)
+    return run if run != before and _trials(home) else None
+
+
+def _trials(home: Home) -> dict[Path, int]:
+    """The trials that a study has kept, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in home.study.glob("trials/**/*.json")}
+
+
+def _kill_java(parent: int) -> bool:
+    """Kill the JVM of a process; whether there was one."""
+    found = [child for child in psutil.Process(parent).children(recursive=True) if child.name() == "java"]
+    for process in found:
+        process.kill()
+    return bool(found)
 
 
 def _is_done(home: Home, run: str) -> bool:
