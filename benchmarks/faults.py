@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -50,6 +51,7 @@ AWAKE = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
 N_MORE = 4
 # The smallest study that fits with Spark.
 STUDIED = ("--protocols", "time_cut", "--searches", "als", "--budget", "3")
+DISK_BYTES = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -334,6 +336,22 @@ def jvm_in_study(bench: Bench) -> Outcome:
     return Outcome(conditions, home, bench.one, f"{len(kept)} trials were kept, {len(now) - len(kept)} made afterwards")
 
 
+def full_disk_in_study(bench: Bench) -> Outcome:
+    """a disk that is full in `study`, then has room again"""
+    with _small_disk(bench.folder / "disk-of-study") as disk:
+        home = bench.copy(bench.one, "disk-of-study/home")
+        filled = _filled(disk, leaving=200_000)
+        failed = bench.run("study", home, *STUDIED)
+        filled.unlink()
+        again = bench.run("study", home, *STUDIED)
+        conditions = {
+            f"failed, status {failed.returncode}": failed.returncode == 1,
+            f"told in one line: {failed.stderr[-300:]!r}": _tells_of_room(failed.stderr),
+            f"then done, status {again.returncode}": again.returncode == 0,
+        }
+        return _judged(conditions, home, bench.one, "one line says so; given again, `study` went on")
+
+
 def killed_at_every_change(bench: Bench) -> Outcome:
     """add, remove, forget, compact and rollback killed before each change that they make in a home, then given again"""
     folder = bench.folder / "killed"
@@ -359,6 +377,7 @@ FAULTS: list[Callable[[Bench], Outcome]] = [
     two_at_once,
     clock_set_back,
     jvm_in_study,
+    full_disk_in_study,
     killed_at_every_change,
 ]
 
@@ -375,14 +394,43 @@ def _words(command: str, home: Home, *arguments: str) -> list[str]:
     return [*PROGRAM, command, *arguments, "--home", str(home.path)]
 
 
-def _runs(home: Home, job: str | None = None) -> list[str]:
-    """Ids of the runs there have been, the newest first."""
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        return [run.run_id for run in instance.get_runs(dg.RunsFilter(job_name=job))]
+class NotTriedError(Exception):
+    """This machine lacks what a fault needs."""
 
 
-def _newest(home: Home) -> str | None:
-    return next(iter(_runs(home)), None)
+@contextmanager
+def _small_disk(place: Path) -> Iterator[Path]:
+    """A disk of its own, which can be filled."""
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        raise NotTriedError("mounting a small disk needs root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def _filled(disk: Path, leaving: int) -> Path:
+    """A file that takes all room on a disk but for so many bytes."""
+    file = disk / "filled"
+    with file.open("wb", buffering=0) as stream, suppress(OSError):
+        stream.write(bytes(max(shutil.disk_usage(disk).free - leaving, 0)))
+        while not leaving:
+            stream.write(bytes(4096))
+    return file
+
+
+def _tells_of_room(stderr: str) -> bool:
+    return "There is no room on the disk" in stderr and "Make room" in stderr and "Traceback" not in stderr
+
+
+def _judged(conditions: Mapping[str, bool], home: Home, against: Home, note: str) -> Outcome:
+    """An outcome whose lost rows are counted now, because its home goes with its disk."""
+    rows = lost(Outcome(conditions, home, against, note))
+    return Outcome({**conditions, f"{rows} rows lost": not rows}, home, None, note)
 
 
 def _newest_with_trials(home: Home, before: str | None) -> str | None:
@@ -402,6 +450,16 @@ def _kill_java(parent: int) -> bool:
     for process in found:
         process.kill()
     return bool(found)
+
+
+def _runs(home: Home, job: str | None = None) -> list[str]:
+    """Ids of the runs there have been, the newest first."""
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        return [run.run_id for run in instance.get_runs(dg.RunsFilter(job_name=job))]
+
+
+def _newest(home: Home) -> str | None:
+    return next(iter(_runs(home)), None)
 
 
 def _is_done(home: Home, run: str) -> bool:
@@ -503,6 +561,9 @@ def main() -> None:
                 outcome = fault(bench)
                 rows, note = lost(outcome), outcome.note
                 failed = [name for name, holds in outcome.conditions.items() if not holds]
+            except NotTriedError as error:
+                print(f"| {fault.__doc__} | not tried | | {error} |", flush=True)
+                continue
             except Exception as error:
                 # The other faults are tried all the same.
                 rows, note, failed = -1, "", [f"{type(error).__name__}: {error}"]
