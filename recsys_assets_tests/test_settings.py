@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from recsys_assets.home import java
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import Settings, SettingsError, template
-from recsys_assets.orchestration.resources import settings_resource
+from recsys_assets.home.settings import Settings, SettingsError, SparkSettings, template
+from recsys_assets.orchestration.resources import settings_resource, spark_resource
 
 
 @pytest.fixture
@@ -251,3 +251,12 @@ def test_a_new_enough_java_passes(tmp_path, monkeypatch):
     _fake_java(tmp_path, 'openjdk version "25" 2025-09-16')
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert java.check_java() == 25
+
+
+@pytest.mark.parametrize(("master", "is_patient"), [("local[2]", True), ("spark://cluster:7077", False)])
+def test_a_local_spark_outlives_the_sleep_of_a_laptop(master, is_patient):
+    """After two minutes of sleep Spark would have given its only executor up, and the run would hang or fail."""
+    config = spark_resource(SparkSettings(master=master)).spark_config
+    assert ("spark.network.timeout" in config) == is_patient
+    given = SparkSettings(master=master, config={"spark.network.timeout": "1s"})
+    assert spark_resource(given).spark_config["spark.network.timeout"] == "1s"

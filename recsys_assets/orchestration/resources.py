@@ -90,6 +90,14 @@ def _config_class(section: BaseModel) -> type[dg.Config]:
     return create_model(type(section).__name__, __base__=dg.Config, **fields)
 
 
+_LOCAL = {
+    # Otherwise a local session would listen on the network.
+    "spark.driver.host": "127.0.0.1",
+    # By default Spark gives its only executor up after two minutes without a heartbeat: when a laptop has slept.
+    "spark.network.timeout": "86400s",
+}
+
+
 def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
     """The Spark session of a process. The JVM starts when a step first needs the session."""
     return LazyPySparkResource(
@@ -104,8 +112,7 @@ def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
             "spark.sql.execution.arrow.pyspark.enabled": "true",
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
-            # Otherwise a local session would listen on the network.
-            **({"spark.driver.host": "127.0.0.1"} if settings.master.startswith("local") else {}),
+            **(_LOCAL if settings.master.startswith("local") else {}),
             **settings.config,
         }
     )
