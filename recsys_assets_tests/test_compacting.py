@@ -174,7 +174,7 @@ def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):
 # Kills
 
 
-@pytest.mark.parametrize("every", [120, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.spark])])
+@pytest.mark.parametrize("every", [250, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.spark])])
 def test_a_command_that_is_killed_at_any_moment_can_be_given_again(every, tmp_path, request):
     """A kill loses the only copy of a source, leaves somebody who was erased, or makes the command impossible.
 

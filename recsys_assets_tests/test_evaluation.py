@@ -562,6 +562,7 @@ def test_rankings_with_impossible_ranks_are_refused(rows, message):
 # Engines and real data
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_spark_tables_give_the_same_scores(tmp_path):
     """Scores on a cluster would differ from those of a laptop."""

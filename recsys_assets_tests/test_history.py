@@ -222,6 +222,7 @@ def test_what_the_ui_leaves_of_a_deleted_run_is_swept(kept):
     assert kept.databases() == set()
 
 
+@pytest.mark.slow
 def test_the_process_that_serve_starts_prunes_as_the_settings_say(kept):
     """A home that is served for months would grow without end, whatever its settings say."""
     for number, name in enumerate(("may", "june")):

@@ -316,6 +316,7 @@ def test_another_weight_of_a_blend_is_no_other_version(own, present):
     assert not replace(of.ranking, settings=unknown).can_be_fitted("top_n", blend(present))
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_home, tmp_path):
     """The configuration in use would be compared as something else than what it is, or not at all on a cluster."""

@@ -180,12 +180,13 @@ def test_a_name_that_dagster_cannot_hold_is_told_and_harms_nobody(ticker):
     assert ticker.ranges() == [("good", "good")]
 
 
-@pytest.mark.parametrize("name", ["a b.csv", "ü.csv", "$(touch pwned).csv", "'; rm -rf .csv", "-rf.csv"])
-def test_names_are_only_names(ticker, name):
+def test_names_are_only_names(ticker):
     """A file name would be run as a command, or a batch with an unusual name be lost."""
-    (ticker.home.landing / name).write_text("user_id,movie_id,rating,timestamp\n1,1,3,880000000\n2,1,4,880000001\n")
+    names = {"a b.csv", "ü.csv", "$(touch pwned).csv", "'; rm -rf .csv", "-rf.csv"}
+    for name in names:
+        (ticker.home.landing / name).write_text("user_id,movie_id,rating,timestamp\n1,1,3,880000000\n2,1,4,880000001\n")
     ticker.settle()
-    assert ticker.ingested() == {name}
+    assert ticker.ingested() == names
     assert not list(ticker.home.path.rglob("pwned"))
 
 
@@ -786,6 +787,7 @@ def test_a_refused_batch_does_not_end_a_backfill(tmp_path, names):
         assert len(table(home, "users")) == 6 * len(good)
 
 
+@pytest.mark.slow
 def test_a_backfill_of_many_with_some_that_are_refused_is_two_runs(tmp_path):
     """Minutes would become hours, because every batch is read by a run of its own."""
     home = Home(tmp_path / "home")

@@ -109,6 +109,7 @@ def test_a_study_waits_for_the_features_of_new_users(materialized_home, tmp_path
     assert refused.exit_code == 1 and "Users have come since the last refresh" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materialized_home, tmp_path):
     """Nothing would be chosen for a catalogue whose users have rated few movies; or the next commands name no home."""
