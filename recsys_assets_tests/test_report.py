@@ -572,7 +572,7 @@ def test_a_bound_far_away_is_named_without_squeezing_the_models_together():
     chart = charts.scores(_scores(), "time_cut", "rmse")
     domain = chart.to_dict()["vconcat"][0]["layer"][-1]["encoding"]["x"]["scale"]["domain"]
     assert domain[0] > 0.9
-    assert "← True order 0.000" in charts.to_svg(chart)
+    assert "← Perfect prediction 0.000" in charts.to_svg(chart)
 
 
 def test_scores_take_lazy_frames_and_unknown_names():
@@ -687,7 +687,7 @@ def test_headline_takes_the_case_studies_numbers_apart():
     assert "40\u00a0% of the test ratings" in case_a
     assert "0.127" in case_b
     assert "other data" in case_b
-    assert "the segment by itself is no gain" in case_b
+    assert "the segment mean is not better" in case_b
 
 
 scores_of_models = st.dictionaries(

@@ -25,7 +25,7 @@ from recsys_assets.recommender.report.standings import APART, Standings, contest
 
 _BOUND_MEANINGS = {
     labels.RANDOM: "random order, which knows nothing,",
-    labels.UPPER_BOUND: "the true order, which nothing can beat",
+    labels.UPPER_BOUND: "a perfect prediction, which nothing can beat",
 }
 
 
@@ -103,7 +103,7 @@ class Headline:
             "What was compared?": [*filter(None, [labels.sample_notice(self.scores)]), self._compared()],
             "Who wins for whom?": self._winners(),
             "How sure is that?": [self._sure()],
-            "What were the case studies' headlines made of?": [*self._case_study_a(), *self._case_study_b()],
+            "How do the case studies' published results compare?": [*self._case_study_a(), *self._case_study_b()],
         }
         return [Statement(question, tuple(answer)) for question, answer in answers.items() if answer]
 
@@ -132,14 +132,14 @@ class Headline:
             )
         ]
         counted = [
-            f"in {verdicts.count(APART)} of {len(verdicts)} comparisons the winner's interval is apart from {name}"
+            f"in {verdicts.count(APART)} of {len(verdicts)} comparisons the winner's interval does not overlap {name}"
             for name, verdicts in against
             if verdicts
         ]
         return (
-            f"Intervals hold 95\u00a0% of bootstrap samples of the users; {_listed(counted)}. "
-            "Where intervals overlap, the order may be chance. Of fewer than 150\u00a0users those of RMSE and of the "
-            "rating of the top\u00a05\u00a0% are too narrow: they hold the truth in 89 to 95\u00a0% of cases."
+            f"Intervals are 95\u00a0% bootstrap intervals over users; {_listed(counted)}. "
+            "Where intervals overlap, the order may be chance. With fewer than 150\u00a0users, the intervals of RMSE "
+            "and of the rating of the top\u00a05\u00a0% are too narrow: their coverage is 89 to 95\u00a0%."
             if counted
             else "There is nothing to compare the winners with."
         )
@@ -151,8 +151,8 @@ class Headline:
         first = (
             f"{_published(WITHOUT_FILL)} without and {WITH_FILL.value:.3f} with its fill of cold users"
             f"{self._about(CASE_STUDY_A)}. By the same rule this data gives {without:.3f} and {filled:.3f}. "
-            "That rule takes the top 5 % of a user's test movies, but all of them where nothing is predicted: "
-            "without the fill, it mostly averages what such users happened to rate."
+            "The rule takes the top 5 % of a user's test movies, or all of them if the model predicts none. Without "
+            "the fill, it mostly averages the ratings of such users."
         )
         return [" ".join([first, *self._share_of_unseen(), *self._share_of_rise(without, filled)])]
 
@@ -162,7 +162,7 @@ class Headline:
         n = dict(rows.select("population", "n").iter_rows())
         if not n.get("all") or "unseen" not in n:
             return []
-        return [f"Here they have {_percent(n['unseen'] / n['all'])} of the test ratings."]
+        return [f"These users have {_percent(n['unseen'] / n['all'])} of the test ratings."]
 
     def _share_of_rise(self, without: float, filled: float) -> list[str]:
         plain = find(self.scores, "time_cut", labels.ITEM_MEAN, "all", WITH_FILL.metric)
@@ -174,7 +174,7 @@ class Headline:
         beside = f" (random order: {chance.value:.3f})" if chance else ""
         portion = "more than the whole rise" if share > 1 else f"{_percent(max(share, 0))} of the rise"
         return [
-            f"The plain mean of each movie, one order for everybody, gets {plain.value:.3f}{beside}: that alone is "
+            f"The item mean, which gives all users the same order, scores {plain.value:.3f}{beside}: this accounts for "
             f"{portion} from {without:.3f} to {filled:.3f}."
         ]
 
@@ -186,14 +186,14 @@ class Headline:
         plain = find(self.scores, "latest_rating", labels.ITEM_MEAN, "test_users", "r2")
         here = f"Here that gives {train:.3f}" + (f", and {test.value:.3f} for test users" if test else "")
         verdict = (
-            f"; the plain mean of each movie, without any segment, gets {plain.value:.3f} for them: "
-            f"{'the segment tells more' if test.value > plain.value else 'the segment by itself is no gain'}"
+            f". The item mean, without any segment, scores {plain.value:.3f} for test users: "
+            f"the segment mean is {'better' if test.value > plain.value else 'not better'}"
             if test and plain
             else ""
         )
         return [
             f"{_published(SEGMENT_MEAN, 'an R² of ')}{self._about(CASE_STUDY_B)}: each user's latest rating "
-            "predicted by the movie's mean in the user's segment, checked on the very users those means come from. "
+            "predicted by the movie's mean in the user's segment, scored on the users the means were computed from. "
             f"{here}{verdict}."
         ]
 

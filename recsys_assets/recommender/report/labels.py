@@ -51,7 +51,7 @@ class Metric:
 
 PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "time_cut": Protocol(
-        "Rating what comes later",
+        "Rating prediction after a cut in time",
         "One cut in time over all ratings: models learn from what came before it and are scored on what came "
         "after, also for users who had not rated anything yet.",
         ("top5_rating",),
@@ -63,13 +63,13 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
         ("r2", "next_movie_hit_10"),
     ),
     "top_n": Protocol(
-        "Finding the movies to show",
+        "Top-N recommendation",
         "After the same cut in time, all movies that a user has not rated before are ranked; those it rates later "
         "should come first.",
         ("ndcg_10",),
     ),
     **{
-        f"time_cut_0.{tenths}": Protocol(f"Rating what comes later, trained on the first {tenths}0 %")
+        f"time_cut_0.{tenths}": Protocol(f"Rating prediction after a cut in time, trained on the first {tenths}0 %")
         for tenths in (6, 7, 9)
     },
     "random_90_10": Protocol("Random tenth of the ratings"),
@@ -79,10 +79,10 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "new_users_1": Protocol("New users, one rating known"),
     **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
     "cold_users": Protocol("New users, nothing known, all their ratings"),
-    "last_out": Protocol("Everybody's last rating"),
+    "last_out": Protocol("Leave-last-out"),
     "latest_rating_time_cut": Protocol("Each user's first rating after a cut in time"),
-    "top_n_random_80_20": Protocol("Finding a random fifth of the ratings"),
-    "top_n_last_out": Protocol("Finding everybody's last rating"),
+    "top_n_random_80_20": Protocol("Top N, random fifth of the ratings"),
+    "top_n_last_out": Protocol("Top N, leave-last-out"),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
@@ -108,10 +108,10 @@ MODELS: Mapping[str, str] = {
     "segment_mixture": "Mixture of segments",
     "item_neighbours": "Similar movies",
     "response_stack": "Stack for the latest rating",
-    "transitions": "What follows what",
-    "sessions": "What follows what, taste after a pause",
+    "transitions": "Item transitions",
+    "sessions": "Item transitions with sessions",
     SELECTED: "Selected model",
-    UPPER_BOUND: "True order (upper bound)",
+    UPPER_BOUND: "Perfect prediction (upper bound)",
 }
 POPULATIONS: Mapping[str, str] = {
     "all": "All users",
