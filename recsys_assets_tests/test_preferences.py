@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.recommender.data.frames import lazy, to_polars
-from recsys_assets.recommender.data.hints import attribute_hints, scale_hints
+from recsys_assets.recommender.data.hints import attribute_hints, scale_hints, time_hints
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference, relevant_from, span
-from recsys_assets.recommender.evaluation.quality import scored_finding
+from recsys_assets.recommender.evaluation.quality import scored_finding, times_finding
 from recsys_assets.recommender.features.matrices import user_movie_matrix
 from recsys_assets.recommender.models import ease
 
@@ -110,6 +110,15 @@ def test_rating_scales_are_compared_as_they_are(values):
         expected = (np.array(values) - neutral) / sd
         found = Preference.of(_ratings(values), neutral_offset=-0.5)(np.array(values, np.float64))
         assert found == pytest.approx(expected)
+
+
+def test_one_time_for_all_ratings_is_told():
+    """Scores of what comes later would be read as if the data had an order."""
+    once = lazy(pl.DataFrame({"timestamp": [0, 0, 0]}))
+    assert "one time, which counts as none" in time_hints(once)[0]
+    assert not times_finding(once).passed
+    for times in ([0, 1], [5], []):
+        assert time_hints(lazy(pl.DataFrame({"timestamp": pl.Series(times, dtype=pl.Int64)}))) == []
 
 
 def test_counts_and_strays_are_told():

@@ -2,11 +2,12 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.evaluation.backtest import window
 
 TIMES = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12), st.integers(0, 4)), min_size=2, max_size=60)
 
@@ -63,6 +64,7 @@ def test_the_cut_is_a_cut_in_time(rows, cut):
 def test_histories_and_responses_share_out_each_users_ratings(rows):
     """The response would leak into the history it is predicted from, or a user's ratings would be lost."""
     table = _ratings(rows)
+    assume(splitting.has_times(lazy(table)))
     partition = splitting.partition_users(lazy(table.unique("user")), train_share=0.5, seed=1)
     for side in ("train", "test"):
         history = to_polars(splitting.histories(lazy(table), partition, side)).select(table.columns)
@@ -155,7 +157,55 @@ def test_more_than_the_first_ratings_cannot_be_revealed():
 def test_last_out_takes_each_users_latest_rating(rows):
     """The audit of leakage would leave out another rating than the last."""
     table = _ratings(rows)
+    assume(splitting.has_times(lazy(table)))
     train, test = (to_polars(splitting.last_out(lazy(table), side)).select(table.columns) for side in ("train", "test"))
     assert _in_time(pl.concat([train, test])).equals(_in_time(table))
     latest = _in_time(table.filter(pl.len().over("user") > 1)).group_by("user", maintain_order=True).last()
     assert sorted(test["row"]) == sorted(latest["row"])
+
+
+def _without_times(n_users: int, n_each: int) -> pl.DataFrame:
+    """Ratings of one time, sorted by user, as in most files."""
+    rows = [(user, movie, 0) for user in range(n_users) for movie in range(n_each)]
+    return _ratings(rows)
+
+
+def test_without_times_the_cut_takes_ratings_of_all_users():
+    """The test rows would be the last users of the file, of whom no model knows a rating."""
+    table = _without_times(50, 20)
+    train, test = (to_polars(splitting.cut_in_time(lazy(table), side)) for side in ("train", "test"))
+    assert (train.height, test.height) == (800, 200)
+    assert train.columns == test.columns == table.columns
+    assert train["user"].n_unique() == 50
+    assert test["user"].n_unique() > 40
+    assert train.join(test, on=["user", "movie"]).is_empty()
+    shuffled = lazy(table.sample(fraction=1, shuffle=True, seed=1).drop("row").with_row_index("row"))
+    again = to_polars(splitting.cut_in_time(shuffled, "test"))
+    assert set(again.select("user", "movie").rows()) == set(test.select("user", "movie").rows())
+
+
+def test_without_times_the_latest_rating_is_a_random_one():
+    """The held-out ratings would be the highest item ids, because files are sorted by item within a user."""
+    table = _without_times(50, 20)
+    held = to_polars(splitting.last_out(lazy(table), "test"))
+    assert held.columns == table.columns
+    assert held["user"].n_unique() == held.height == 50
+    assert held["movie"].n_unique() > 10
+    partition = lazy(pl.DataFrame({"user": range(50), "partition": ["test"] * 50}, schema_overrides={"user": pl.Int32}))
+    history = to_polars(splitting.histories(lazy(table), partition, "test"))
+    response = to_polars(splitting.responses(lazy(table), partition, "test"))
+    assert history.height == 950
+    assert history.join(response, on=["user", "movie"]).is_empty()
+    revealed = to_polars(splitting.new_user_rows(lazy(table), "train", n_revealed=5, share=1.0))
+    assert revealed.columns == table.columns
+    assert revealed["movie"].n_unique() == 20
+
+
+def test_both_sides_of_a_backtest_are_apart_if_only_a_part_has_times():
+    """Test rows of the backtest would be training rows where the first ratings were imported with one date."""
+    table = _without_times(50, 20).with_columns(
+        timestamp=pl.when(pl.col("row") < 950).then("timestamp").otherwise(pl.col("timestamp") + pl.duration(days=1))
+    )
+    train, test = (to_polars(frame) for frame in window(lazy(table), 0.8))
+    assert (train.height, test.height) == (800, 100)
+    assert train.join(test, on=["user", "movie"]).is_empty()

@@ -77,6 +77,15 @@ def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
     assert not counts[2:].any()
 
 
+def test_without_times_recent_popularity_counts_likes():
+    """Users at the end of the file would decide what is popular, because files are sorted by user."""
+    rows = [(user, 0 if user < 60 else 1, 5.0, 0) for user in range(100)]
+    types = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
+    table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
+    counts = recent_popularity.fit(lazy(table), index=INDEX, half_life=0.1).counts
+    assert counts[:2].tolist() == [60, 40]
+
+
 def test_what_was_rated_low_speaks_against_similar_movies():
     """Somebody who hated a movie would be shown more of its kind."""
     hater = sparse.csr_array(([1.0], ([0], [0])), shape=(1, N_MOVIES)).astype(np.float32)

@@ -91,6 +91,7 @@ def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
         ),
         quality.rejected_finding(*stored.rejected(), max_share=stored.settings.data.max_rejected_share),
         *quality.scale_findings(stored.table("ratings")),
+        quality.times_finding(stored.table("ratings")),
     ]
     return findings, {"shares": shares}
 

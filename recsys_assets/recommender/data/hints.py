@@ -42,6 +42,22 @@ def scale_hints(ratings: nw.LazyFrame) -> list[str]:
     return []
 
 
+def time_hints(ratings: nw.LazyFrame) -> list[str]:
+    """Report ratings that all have one time.
+
+    Args:
+        ratings: column timestamp.
+    """
+    time = nw.col("timestamp")
+    first, last, rows = to_polars(ratings.select(first=time.min(), last=time.max(), rows=nw.len())).row(0)
+    if rows < 2 or first != last:
+        return []
+    return [
+        "all ratings have one time, which counts as none: splits are drawn at random, and scores under cuts in time, "
+        "of latest ratings and of next movies say nothing about time"
+    ]
+
+
 def attribute_hints(users: nw.LazyFrame) -> list[str]:
     """Report attribute values that are distinct but may mean the same, such as M, m and Male.
 

@@ -1,5 +1,9 @@
 """Splits ratings into training and test rows: in time, by user, at random, and as published.
 
+If all ratings have one time, their order is drawn at random. A cut in time is then a random split, and the latest
+rating is a random one. The row order of the source would split such data by user, because most files are sorted by
+user.
+
 Each function is one relational expression that runs on both engines. `evaluation/protocols` names the splits and says
 what is scored on each.
 """
@@ -8,7 +12,7 @@ from typing import Literal
 
 import narwhals as nw
 
-from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.frames import pseudo_random, row_count, to_polars
 
 # Case study A cuts the 1,000,209 ratings of MovieLens 1M after 800,000 rows; a share of 0.8 would be 800,167.
 _MOVIELENS_1M = 1_000_209
@@ -16,6 +20,9 @@ _MOVIELENS_1M_TRAIN = 800_000
 # The test rows of a new user begin after this many ratings, however many of these are revealed.
 MOST_REVEALED = 20
 _IN_TIME = ["timestamp", "batch", "row"]
+_DRAWN = "drawn"
+# The draw of the order is unrelated to the draws of `random_rows` and of the models.
+_STREAM_OF_ORDER = 17
 
 Cut = int | float | Literal["auto"]
 Side = Literal["train", "test"]
@@ -47,11 +54,33 @@ def train_size(n_ratings: int, cut: Cut = "auto") -> int:
     return size
 
 
+def has_times(ratings: nw.LazyFrame) -> bool:
+    """Return whether the ratings have at least two different times; ratings without a row have none.
+
+    Args:
+        ratings: column timestamp.
+    """
+    time = nw.col("timestamp")
+    first, last = to_polars(ratings.select(first=time.min(), last=time.max())).row(0)
+    return bool(first != last)
+
+
+def _ordered(ratings: nw.LazyFrame) -> tuple[nw.LazyFrame, list[str]]:
+    """Return the ratings and the columns that order them; without times, a draw by user and item that is added.
+
+    Both sides of a split must come from one frame: a part of ratings with times may have a single time.
+    """
+    if has_times(ratings):
+        return ratings, _IN_TIME
+    drawn = pseudo_random(0, ["user", "movie"], stream=_STREAM_OF_ORDER)
+    return ratings.with_columns(drawn.alias(_DRAWN)), [_DRAWN, "user", "movie"]
+
+
 def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.LazyFrame:
     """Return the earlier or the later part of all ratings.
 
     Args:
-        ratings: table ratings. Equal timestamps are ordered by batch, then row.
+        ratings: table ratings. Equal timestamps are ordered by batch, then row; if all are equal, by a draw.
         side: `train` for the earlier part, `test` for the later one.
         cut: see `train_size`.
 
@@ -65,10 +94,11 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
     """
     size = train_size(row_count(ratings), cut)
     position = nw.col("position")
+    ordered, order = _ordered(ratings)
     return (
-        ratings.with_row_index("position", order_by=_IN_TIME)
+        ordered.with_row_index("position", order_by=order)
         .filter(position < size if side == "train" else position >= size)
-        .drop("position")
+        .drop("position", _DRAWN, strict=False)
     )
 
 
@@ -92,7 +122,11 @@ def histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -
         user_partition: user, partition.
         side: `train` or `test`.
     """
-    return _latest_first(ratings, user_partition, side).filter(nw.col("place") > 1).drop("place", "n_ratings")
+    return (
+        _latest_first(ratings, user_partition, side)
+        .filter(nw.col("place") > 1)
+        .drop("place", "n_ratings", _DRAWN, strict=False)
+    )
 
 
 def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
@@ -107,18 +141,19 @@ def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -
     return (
         _latest_first(ratings, user_partition, side)
         .filter(nw.col("place") == 1, nw.col("n_ratings") > 1)
-        .drop("place", "n_ratings")
+        .drop("place", "n_ratings", _DRAWN, strict=False)
     )
 
 
 def _latest_first(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: str) -> nw.LazyFrame:
     members = user_partition.filter(nw.col("partition") == side).select("user")
-    return _placed_latest_first(ratings.join(members, on="user"))
+    ordered, order = _ordered(ratings)
+    return _placed_latest_first(ordered.join(members, on="user"), order)
 
 
-def _placed_latest_first(ratings: nw.LazyFrame) -> nw.LazyFrame:
-    return ratings.with_columns(
-        place=nw.col("movie").cum_count(reverse=True).over("user", order_by=_IN_TIME),
+def _placed_latest_first(ordered: nw.LazyFrame, order: list[str]) -> nw.LazyFrame:
+    return ordered.with_columns(
+        place=nw.col("movie").cum_count(reverse=True).over("user", order_by=order),
         n_ratings=nw.len().over("user"),
     )
 
@@ -137,8 +172,10 @@ def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyF
 def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
     """Return the first rating of each test user; of equal timestamps, the earlier source row."""
     members = user_partition.filter(nw.col("partition") == "test").select("user")
-    place = nw.col("movie").cum_count().over("user", order_by=_IN_TIME)
-    return ratings.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1).drop("place")
+    ordered, order = _ordered(ratings)
+    place = nw.col("movie").cum_count().over("user", order_by=order)
+    first = ordered.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1)
+    return first.drop("place", _DRAWN, strict=False)
 
 
 def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: int = 0) -> nw.LazyFrame:
@@ -182,12 +219,13 @@ def new_user_rows(
     if not 0 <= n_revealed <= n_skipped:
         raise ValueError(f"0 to {n_skipped} ratings of a new user can be revealed, not {n_revealed}")
     is_new, place = nw.col("is_new"), nw.col("place")
-    marked = ratings.with_columns(
+    ordered, order = _ordered(ratings)
+    marked = ordered.with_columns(
         is_new=pseudo_random(seed, ["user"]) < _threshold(share),
-        place=nw.col("movie").cum_count().over("user", order_by=_IN_TIME),
+        place=nw.col("movie").cum_count().over("user", order_by=order),
     )
     chosen = ~is_new | (place <= n_revealed) if side == "train" else is_new & (place > n_skipped)
-    return marked.filter(chosen).drop("is_new", "place")
+    return marked.filter(chosen).drop("is_new", "place", _DRAWN, strict=False)
 
 
 def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
@@ -199,9 +237,9 @@ def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
         ratings: table ratings.
         side: `train` or `test`.
     """
-    placed = _placed_latest_first(ratings)
+    placed = _placed_latest_first(*_ordered(ratings))
     in_test = (nw.col("place") == 1) & (nw.col("n_ratings") > 1)
-    return placed.filter(in_test if side == "test" else ~in_test).drop("place", "n_ratings")
+    return placed.filter(in_test if side == "test" else ~in_test).drop("place", "n_ratings", _DRAWN, strict=False)
 
 
 def published_fold(ratings: nw.LazyFrame, folds: nw.LazyFrame, side: Side, *, fold: str) -> nw.LazyFrame:

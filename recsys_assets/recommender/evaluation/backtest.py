@@ -43,7 +43,8 @@ def window(ratings: nw.LazyFrame, cut_off: float) -> tuple[nw.LazyFrame, nw.Lazy
     if end <= begin:
         raise ValueError(f"{n_ratings:,} ratings are too few for a backtest from {cut_off} on the next tenth")
     until_end = ratings if end == n_ratings else cut_in_time(ratings, "train", cut=end)
-    return cut_in_time(ratings, "train", cut=begin), cut_in_time(until_end, "test", cut=begin)
+    # Both sides come from one frame: without times, the order of a part is not the order of the whole.
+    return cut_in_time(until_end, "train", cut=begin), cut_in_time(until_end, "test", cut=begin)
 
 
 def backtest(

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
-from recsys_assets.recommender.data.hints import scale_hints
+from recsys_assets.recommender.data.hints import scale_hints, time_hints
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.tables import Table
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND
@@ -231,6 +231,12 @@ def scale_findings(ratings: nw.LazyFrame) -> list[Finding]:
     """Whether all ratings lie on one rating scale without outliers."""
     hints = scale_hints(ratings)
     return [Finding("ratings are a scale", len(hints), 0, 0, not hints, severe=False, detail="; ".join(hints))]
+
+
+def times_finding(ratings: nw.LazyFrame) -> Finding:
+    """Whether the ratings have different times, which cuts in time and latest ratings need."""
+    hints = time_hints(ratings)
+    return Finding("ratings have times", len(hints), 0, 0, not hints, severe=False, detail="; ".join(hints))
 
 
 def histories_finding(rows: int) -> Finding:

@@ -11,7 +11,7 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.data.hints import attribute_hints, scale_hints
+from recsys_assets.recommender.data.hints import attribute_hints, scale_hints, time_hints
 from recsys_assets.recommender.ingest.sources import read_source
 
 
@@ -75,7 +75,11 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         tables.rating_scale,
         first,
         last,
-        [*scale_hints(nw.from_native(tables.ratings)), *attribute_hints(nw.from_native(tables.users))],
+        [
+            *scale_hints(nw.from_native(tables.ratings)),
+            *time_hints(nw.from_native(tables.ratings)),
+            *attribute_hints(nw.from_native(tables.users)),
+        ],
         tables.ratings.head(rows).collect(engine="streaming"),
         tables.rejected.head(problems).collect(engine="streaming"),
     )

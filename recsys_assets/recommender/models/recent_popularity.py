@@ -15,6 +15,7 @@ import polars as pl
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.splitting import has_times
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class RecentPopularityModel:
 def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> RecentPopularityModel:
     """Count the ratings that liked each movie; each weighs half as much for every half-life of its age.
 
+    If all ratings have one time, all weigh the same.
+
     Args:
         ratings: user, movie, rating, timestamp, batch, row.
         index: id map of users and movies.
@@ -58,7 +61,8 @@ def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> Recen
     """
     timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
     rows = to_polars(timed, "movie", "rating", "position")
-    age = (len(rows) - rows["position"].to_numpy()) / max(len(rows), 1)
+    is_timed = has_times(ratings)
+    age = (len(rows) - rows["position"].to_numpy()) / max(len(rows), 1) if is_timed else np.zeros(len(rows))
     is_liked = rows["rating"].to_numpy() >= relevant_from(ratings)
     counts = np.bincount(
         rows["movie"].to_numpy()[is_liked], weights=0.5 ** (age[is_liked] / half_life), minlength=index.n_movies

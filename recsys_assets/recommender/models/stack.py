@@ -257,7 +257,7 @@ def fit(
 
 def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the known ratings and the hidden ratings."""
-    if folds == "time":
+    if folds == "time" and rows["timestamp"].n_unique() > 1:
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
         return in_time[:cut], in_time[cut:]
