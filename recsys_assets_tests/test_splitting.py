@@ -50,6 +50,7 @@ def test_a_cut_without_train_or_test_is_refused(cut):
 def test_the_cut_is_a_cut_in_time(rows, cut):
     """A model would learn from ratings given after those it is tested on, or rows would be lost."""
     table = _ratings(rows)
+    assume(splitting.has_times(lazy(table)))
     if not 0 < int(len(table) * cut) < len(table):
         return
     parts = [
