@@ -3,21 +3,29 @@
 from pathlib import Path
 
 import narwhals as nw
+import polars as pl
 
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
 
 
-def indexed(archive: Path, scratch: Path) -> dict[str, nw.LazyFrame]:
+def indexed(archive: Path, scratch: Path, tenth: int | None = None) -> dict[str, nw.LazyFrame]:
     """The tables `users`, `movies` and `ratings`.
 
     Args:
         archive: any source that can be read.
         scratch: folder for temporary files.
+        tenth: seed of a sample of a tenth of the users, with all of their ratings; by default everybody.
     """
     source = read_source(archive, scratch=scratch)
     raw = {name: [lazy(getattr(source, name))] for name in ("ratings", "users", "movies")}
+    if tenth is not None:
+        chosen = (pl.col("user_id").hash(tenth) % 10) == 0
+        for name in ("ratings", "users"):
+            raw[name] = [lazy(to_polars(table).filter(chosen)) for table in raw[name]]
+        rated = to_polars(raw["ratings"][0])["movie_id"].unique()
+        raw["movies"] = [lazy(to_polars(raw["movies"][0]).filter(pl.col("movie_id").is_in(rated.implode())))]
     users = lazy(to_polars(merge.index_users(raw["users"], raw["ratings"])))
     movies = lazy(to_polars(merge.index_movies(raw["movies"], raw["ratings"])))
     ratings = lazy(to_polars(merge.merge_ratings(raw["ratings"], users, movies)))

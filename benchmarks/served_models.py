@@ -5,9 +5,9 @@ paired intervals. `best` is chosen by the test ratings themselves, which nothing
 `0.4.0` is the blend with the numbers of that version. Where taste is planted: how much of the top 5 lies in the users'
 own taste, and the share of lists with each of the four most shown items, by a fit on all ratings.
 
-Usage: python benchmarks/served_models.py [SOURCE …] [--shapes] [--without-spark]. A source is an archive or a file;
-`interests.csv%4` says that ids modulo 4 are the planted taste. `--shapes` adds those of
-`recsys_assets_tests/planted_taste.py`.
+Usage: python benchmarks/served_models.py [SOURCE …] [--samples N] [--shapes] [--without-spark]. A source is an archive
+or a file; `interests.csv%4` says that ids modulo 4 are the planted taste. `--samples` takes as many samples of a tenth
+of a source's users instead of the whole. `--shapes` adds those of `recsys_assets_tests/planted_taste.py`.
 """
 
 import argparse
@@ -145,6 +145,7 @@ def main() -> None:
     """Print a row per data set."""
     asked = argparse.ArgumentParser()
     asked.add_argument("sources", nargs="*")
+    asked.add_argument("--samples", type=int, default=0)
     asked.add_argument("--shapes", action="store_true")
     asked.add_argument("--without-spark", action="store_true")
     given = asked.parse_args()
@@ -154,7 +155,7 @@ def main() -> None:
         quick.SEARCHES = tuple(map(_without_spark, quick.SEARCHES))
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for name, tables, n_groups, shape in _data(given.sources, Path(folder), with_shapes=given.shapes):
+        for name, tables, n_groups, shape in _data(given, Path(folder)):
             served = Served(tables, Path(folder) / f"{abs(hash(name))}", spark)
             knobs = ", ".join(f"{k} {v}" for k, v in served.choice.knobs.items() if v != "auto" and k != MODEL)
             taste = served.taste(n_groups) if n_groups else ("–", "–")
@@ -167,11 +168,13 @@ def _without_spark(search: Any) -> Any:
     return replace(search, grid={MODEL: models}) if models else search
 
 
-def _data(sources: list[str], folder: Path, *, with_shapes: bool) -> Iterator[tuple[str, Tables, int, Shape | None]]:
-    for source in sources:
+def _data(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Tables, int, Shape | None]]:
+    for source in given.sources:
         path, _, groups = source.partition("%")
-        yield Path(path).name, indexed(Path(path), folder), int(groups or 0), None
-    for shape in SHAPES if with_shapes else ():
+        for seed in range(given.samples) or (None,):
+            name = Path(path).name if seed is None else f"a tenth of {Path(path).name}, sample {seed + 1}"
+            yield name, indexed(Path(path), folder, seed), int(groups or 0), None
+    for shape in SHAPES if given.shapes else ():
         path = folder / "ratings.csv"
         planted(shape).write_csv(path)
         n = f"{shape.n_users:,} × {shape.n_items:,}, {shape.median_ratings:g} each"
