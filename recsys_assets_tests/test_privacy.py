@@ -79,6 +79,9 @@ def _dev(command: list[str], environment: dict[str, str]) -> Iterator[None]:
     port = free_port()
     program = Path(sys.executable).with_name(command[0])
     arguments = [program, *command[1:], "--port", str(port), "--log-level", "warning"]
+    # A shell that starts pytest in the background has it ignore SIGINT. `dg dev` would inherit that, and it treats
+    # SIGTERM as it treats SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(arguments, cwd=ROOT, env=environment, start_new_session=True)
 
     def answers() -> bool:
@@ -88,11 +91,12 @@ def _dev(command: list[str], environment: dict[str, str]) -> Iterator[None]:
         return False
 
     try:
-        wait_for("the webserver's first answer", answers)
+        wait_for("the webserver's first answer", answers, 600)
         yield
     finally:
         running.terminate()
-        running.wait(timeout=90)
+        # Dagster itself gives webserver and daemon 60 s each.
+        running.wait(timeout=240)
         with suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
 

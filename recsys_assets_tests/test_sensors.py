@@ -17,6 +17,8 @@ from recsys_assets.home.settings import AutomationSettings, Settings, SettingsEr
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration import sensors
 from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.dagster_internals import EngineEventData, SerializableErrorInfo
+from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.landing_watch import RAW
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import made_up
@@ -705,6 +707,25 @@ def test_a_failure_is_one_clear_line(ticker):
     (line,) = ticker.home.failures.read_text().splitlines()
     assert "ingest of one failed, not tried again by itself: " in line and "u.data" in line
     assert run.run_id in line
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_run_that_failed_before_its_first_step_stops_no_sensor(ticker, is_told):
+    """After a killed worker, or settings with a typing error, no batch would ever be read again."""
+    ticker.land("one")
+    ticker.tick()
+    (asked,) = ticker.tick().run_requests or ()
+    run = ticker.instance.create_run_for_job(ticker.job("ingest"), tags={**asked.tags})
+    if is_told:
+        error = SerializableErrorInfo("recsys_assets.home.settings.SettingsError: settings.toml: line 7\n", [], "Any")
+        ticker.instance.report_engine_event("Could not load", run, EngineEventData(error=error))
+    ticker.instance.report_run_failed(run)
+    cause = "settings.toml: line 7" if is_told else "marked as failed from outside"
+    (failed,) = ticker.instance.get_runs()
+    assert cause in one_line(ticker.instance, failed)
+    assert cause in str(ticker.tick().skip_reason)
+    ticker.now += 60
+    assert ticker.tick().run_requests
 
 
 def test_automation_is_one_switch(tmp_path):

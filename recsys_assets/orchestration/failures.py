@@ -4,7 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from recsys_assets.orchestration.dagster_internals import DagsterAssetCheckFailedError, SerializableErrorInfo
+from recsys_assets.orchestration.dagster_internals import (
+    DagsterAssetCheckFailedError,
+    JobFailureData,
+    SerializableErrorInfo,
+)
 from recsys_assets.recommender.data.characters import visible
 
 # Long enough for the first 20 rejected rows of a batch.
@@ -47,7 +51,8 @@ def causes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:
     events = [event for event in logged if event is not None]
     errors = [event.engine_event_data.error for event in events if event.is_engine_event]
     ends = [event for event in events if event.is_job_failure]
-    errors += [event.job_failure_data.error for event in ends]
+    # An end that was reported from outside of the run, for example because its settings could not be read, has no data.
+    errors += [data.error for event in ends if isinstance(data := event.event_specific_data, JobFailureData)]
     told = [reason(error) for error in errors if error] or [event.message for event in ends if event.message]
     return told[:1] or (["its process died"] if run.status == dg.DagsterRunStatus.FAILURE else [])
 
