@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "a file that means nothing": (
         {"a.csv": GOOD, "b.csv": b"foo,bar\n1,2\n"},
         {},
-        ["b.csv", "foo, bar", "take the file"],
+        ["b.csv", "foo, bar", "Take the file"],
     ),
     "CSV named Parquet": ({"a.parquet": GOOD}, {}, ["a.parquet", "expected Parquet", "found delimited text"]),
     "Parquet named CSV": ({"a.csv": PARQUET}, {}, ["a.csv", "found Parquet", "rename"]),

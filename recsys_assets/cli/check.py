@@ -17,6 +17,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import DataSettings
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.names import RATING_COLUMNS
 from recsys_assets.recommender.ingest.releases import check_release, release
 from recsys_assets.recommender.ingest.validation import check_rejected
 
@@ -30,7 +31,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         SourceError: the source would be refused; the message says why.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        found = describe_source(source, scratch=Path(scratch), **data.reading)
+        found = describe_source(source, scratch=Path(scratch), **data.reading, settings_file=home.settings_file)
         out.print(facts(_facts(source, found, data)))
         for hint in found.hints:
             out.print(Text(f"Look at this: {hint}.", "yellow"), soft_wrap=True)
@@ -52,9 +53,11 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
     span = f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC" if found.first and found.last else "–"
     of_release = "the release's" if found.format.startswith("ml-") else "what the ratings hold"
     told = "as [data] rating_scale says" if data.rating_scale else of_release
+    read = [f"{name} = {own}" for name, own in found.columns.items() if name in RATING_COLUMNS and name != own]
     return [
         ("source", source),
         ("format", found.format),
+        *([("columns", ", ".join(read))] if read else []),
         ("ratings", f"{found.ratings:,}"),
         ("users described", f"{found.users:,}"),
         ("movies described", f"{found.movies:,}"),

@@ -152,7 +152,7 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
     from recsys_assets.recommender.ingest.sources import read_source
 
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
-        tables = read_source(source, scratch=Path(scratch), **data.reading)
+        tables = read_source(source, scratch=Path(scratch), **data.reading, settings_file=home.settings_file)
         check_release(release(source, tables.format, Path(scratch)), landed_releases(home, data))
         for frame in (tables.ratings, tables.users, tables.movies):
             frame.head(1).collect()

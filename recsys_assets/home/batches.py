@@ -75,7 +75,12 @@ class Batch:
         """
         own = scratch / name
         try:
-            return cls(home, name, read_source(home.batch(name), scratch=own, **settings.reading), own)
+            return cls(
+                home,
+                name,
+                read_source(home.batch(name), scratch=own, **settings.reading, settings_file=home.settings_file),
+                own,
+            )
         except SourceError as error:
             raise refusal(name, error) from error
         except FileNotFoundError as error:

@@ -88,6 +88,11 @@ class DataSettings(Section):
         default_factory=dict,
         description="Your column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).",
     )
+    header: list[str] = Field(
+        default_factory=list,
+        description="Column names of delimited text without a header, in order, such as "
+        "['user_id', 'movie_id', 'rating', 'timestamp']; '' for a column that is not needed.",
+    )
     delimiter: str = Field("", description="Between the fields of delimited text; empty: told from the header.")
     encoding: str = Field("", description="Of text, such as latin-1; empty: UTF-8, or UTF-16 where a mark says so.")
     rating_scale: list[float] = Field(
@@ -111,6 +116,7 @@ class DataSettings(Section):
         """The settings that are parameters of `recommender.ingest.sources.read_source`."""
         return {
             "columns": self.columns,
+            "header": self.header,
             "delimiter": self.delimiter or None,
             "encoding": self.encoding or None,
             "rating_scale": tuple(self.rating_scale) or None,

@@ -3,6 +3,7 @@
 Reading belongs in `sources`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ class SourceDescription:
 
     Attributes:
         format: format of the source.
+        columns: original column name by standard name, of the first file of ratings; empty for a release.
         ratings: number of rows of `raw_ratings`; `users`, `movies` and `rejected` likewise.
         cleaned: number of texts of users and movies from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
@@ -31,6 +33,7 @@ class SourceDescription:
     """
 
     format: str
+    columns: Mapping[str, str]
     ratings: int
     users: int
     movies: int
@@ -67,6 +70,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
     )
     return SourceDescription(
         tables.format,
+        tables.columns,
         count,
         users,
         movies,

@@ -3,6 +3,7 @@
 It also reads the CSV releases of MovieLens. Columns and rows of a single file belong in `sheets`.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +14,10 @@ import polars as pl
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET
-from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.errors import SourceError, to_paste
+from recsys_assets.recommender.ingest.names import MOVIE_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
-from recsys_assets.recommender.ingest.sheets import MOVIE_COLUMNS, RATING_COLUMNS, READERS, UNNAMED, Sheet, sheet_rows
+from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 
@@ -39,7 +41,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     ratings, users, movies = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "movies"))
     unknown = [file for file in sheets if file.role is None and not file.is_beside_movielens]
     if unknown or not ratings:
-        raise _not_understood(source, unknown or sheets)
+        raise _not_understood(source, unknown or sheets, rules)
     formats = sorted({FORMATS[file.content.kind] for file in ratings})
     if len(formats) > 1:
         raise two_formats(source, formats, [file.name for file in ratings])
@@ -48,6 +50,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     return SourceTables(
         format="ml-csv" if is_movielens else formats[0],
         declared_scale=scale,
+        columns=ratings[0].mapping,
         # Relaxed: ids are integers if they are integers in every file, otherwise text.
         judged_ratings=lambda: pl.concat(
             [_ratings(source, file, scale, rules) for file in ratings], how="vertical_relaxed"
@@ -65,13 +68,40 @@ def two_formats(source: Source, formats: Sequence[str], names: Sequence[str]) ->
     )
 
 
-def _not_understood(source: Source, files: Sequence[Sheet]) -> SourceError:
-    shown = "; ".join(f"{file.name} has the columns {', '.join(file.columns)[:200]}" for file in files[:5])
+def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> SourceError:
+    shown = "; ".join(f"{file.name} has the columns {_listed(file.columns)}" for file in files[:5])
+    if files[0].has_values_as_names:
+        return SourceError(f"{source.path}: {shown}. {_without_header(files[0], rules)}")
     return SourceError(
         f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)}, users with user_id, "
-        f"or movies with movie_id and any of {', '.join(MOVIE_COLUMNS)}; map other names under [data.columns], or take "
-        "the file out of the source."
+        f"or movies with movie_id and any of {', '.join(MOVIE_COLUMNS)}. Take the file out of the source, or say which "
+        f"column is which{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
     )
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join("(no name)" if name.startswith(UNNAMED) else name for name in columns)[:200]
+
+
+def _without_header(file: Sheet, rules: Rules) -> str:
+    """Says that the first line of a file holds values, and how to name the columns."""
+    count = len(file.columns)
+    names = [*RATING_COLUMNS, *[""] * count][:count]
+    wrong = f"[data] header names {len(rules.header)} columns, this file has {count}. " if rules.header else ""
+    return (
+        f"{wrong}That looks like a first record, not like a header. If it is one, name the columns in their order, "
+        f'"" for one without use,{to_paste(rules.settings_file, "data", [f"header = {json.dumps(names)}"])}'
+    )
+
+
+def _mapping_lines(file: Sheet, rules: Rules) -> list[str]:
+    """Lines for the standard columns of ratings that are not in a file, with its other columns to choose from."""
+    found = of_ratings(file.columns, rules.columns).mapping
+    others = [own for own in file.columns if own not in found.values() and not own.startswith(UNNAMED)]
+    missing = [name for name in RATING_COLUMNS if name not in found] or ["user_id", "movie_id"]
+    if len(missing) == len(others) == 1:
+        return [f"{missing[0]} = {json.dumps(others[0], ensure_ascii=False)}"]
+    return [f'{name} = "…"  # one of: {", ".join(others)[:200] or "none is left"}' for name in missing]
 
 
 def _is_movielens(source: Source, ratings: Sequence[Sheet], movies: Sequence[Sheet]) -> bool:

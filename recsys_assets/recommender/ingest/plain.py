@@ -14,7 +14,8 @@ import polars as pl
 from recsys_assets.recommender.data.tables import WHOLE_IDS_BELOW
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.detect import DELIMITED
-from recsys_assets.recommender.ingest.sheets import RATING_COLUMNS, Sheet
+from recsys_assets.recommender.ingest.names import RATING_COLUMNS
+from recsys_assets.recommender.ingest.sheets import Sheet
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, utf8_text
 from recsys_assets.recommender.ingest.validation import FILE, MILLISECONDS_FROM, REASON, Rules, judge_ratings
 
@@ -41,12 +42,12 @@ def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None
     stored = source.derived(
         file.name,
         f"plain-{text.path}-{file.delimiter}-{fields}",
-        lambda out: _store(text, file.delimiter, fields, out),
+        lambda out: _store(text, file, fields, out),
     )
     if not stored.stat().st_size:
         return None
     rows = pl.scan_ipc(stored, glob=False)
-    if not _all_good(rows, file.name, scale, rules, text.path):
+    if not _all_good(rows, file, scale, rules, text.path):
         return None
     time = (pl.col("timestamp") * 1_000_000).cast(pl.Datetime("us", "UTC"))
     nothing = pl.lit(None, pl.String)
@@ -61,14 +62,14 @@ def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None
     )
 
 
-def _store(text: Text, delimiter: str, fields: Sequence[str], out: IO[bytes]) -> None:
+def _store(text: Text, file: Sheet, fields: Sequence[str], out: IO[bytes]) -> None:
     """Writes the typed columns and the number of bytes of each rating; an empty file if a value does not fit."""
     rows = pl.scan_csv(
         text.path,
-        separator=delimiter,
+        separator=file.delimiter,
         schema={name: pl.String if name == "rating" else pl.Int64 for name in fields},
         has_header=False,
-        skip_lines=1,
+        skip_lines=file.header_lines,
         quote_char=None,
         glob=False,
         extra_columns="raise",
@@ -86,7 +87,7 @@ def _store(text: Text, delimiter: str, fields: Sequence[str], out: IO[bytes]) ->
         out.truncate()
 
 
-def _written_as_numbers(rows: pl.LazyFrame, path: Path, largest: int) -> bool:
+def _written_as_numbers(rows: pl.LazyFrame, path: Path, header_lines: int, largest: int) -> bool:
     """Whether every id is the shortest text of its number: "07" and "+7" are different ids than "7".
 
     If so, the size of the file equals the total length of its numbers; every other spelling is longer.
@@ -94,6 +95,7 @@ def _written_as_numbers(rows: pl.LazyFrame, path: Path, largest: int) -> bool:
     Args:
         rows: output of `_store`, without gaps and negative numbers.
         path: path of the text.
+        header_lines: number of lines before the first rating.
         largest: upper bound of all ids and times.
     """
     numbers = pl.col(*_IDS, "timestamp")
@@ -101,18 +103,18 @@ def _written_as_numbers(rows: pl.LazyFrame, path: Path, largest: int) -> bool:
     more = [pl.sum_horizontal((numbers >= 10**power).sum()) for power in range(1, len(str(largest)))]
     length = pl.len() * (3 + len(RATING_COLUMNS)) + pl.sum_horizontal(pl.col(_WIDTH).cast(pl.Int64).sum(), *more)
     with path.open("rb") as lines:
-        header = len(lines.readline())
+        header = sum(len(lines.readline()) for _ in range(header_lines))
         lines.seek(-1, os.SEEK_END)
         is_ended = lines.read() == b"\n"
     return path.stat().st_size == header + rows.select(length).collect(engine="streaming").item() - (not is_ended)
 
 
-def _all_good(rows: pl.LazyFrame, file: str, scale: tuple[float, float] | None, rules: Rules, path: Path) -> bool:
+def _all_good(rows: pl.LazyFrame, file: Sheet, scale: tuple[float, float] | None, rules: Rules, path: Path) -> bool:
     """Whether no row breaks a rule; all rules are ranges, so minima and maxima suffice.
 
     Args:
         rows: output of `_store`.
-        file: name of the file.
+        file: the file.
         scale: lowest and highest allowed rating.
         rules: format options of the source.
         path: path of the text.
@@ -145,7 +147,7 @@ def _all_good(rows: pl.LazyFrame, file: str, scale: tuple[float, float] | None, 
             PROBLEM: pl.Series([None, None], dtype=pl.String),
         }
     )
-    judged = judge_ratings(extremes, file, scale=scale, times="number", now=rules.now)
+    judged = judge_ratings(extremes, file.name, scale=scale, times="number", now=rules.now)
     if not judged.select(pl.col(REASON).is_null().all()).collect().item():
         return False
-    return _written_as_numbers(rows, path, max(found["id"], found["last"]))
+    return _written_as_numbers(rows, path, file.header_lines, max(found["id"], found["last"]))

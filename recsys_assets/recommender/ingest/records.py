@@ -27,12 +27,14 @@ _LARGEST_EXACT = 2**53
 Record = tuple[int, str, str | None, Sequence[str | None]]
 
 
-def scan_quoted(source: Source, name: str, text: Text, delimiter: str, fields: Sequence[str]) -> pl.LazyFrame:
-    """Scans a CSV file with a header and quotes; columns as in `text.scan_fields`."""
+def scan_quoted(
+    source: Source, name: str, text: Text, delimiter: str, fields: Sequence[str], *, header_lines: int = 1
+) -> pl.LazyFrame:
+    """Scans a CSV file with quotes after its header; columns as in `text.scan_fields`."""
     stored = source.derived(
         name,
         f"csv-{text.path}-{delimiter}-{fields}",
-        lambda out: _store(_csv_records(text, name, delimiter, len(fields)), fields, out),
+        lambda out: _store(islice(_csv_records(text, name, delimiter, len(fields)), header_lines, None), fields, out),
     )
     return pl.scan_parquet(stored, glob=False)
 
@@ -145,15 +147,14 @@ def _csv_records(text: Text, name: str, delimiter: str, width: int) -> Iterator[
     with open_text(text.path) as stream:
         lines = (raw.append(line) or line for line in stream)  # type: ignore[func-returns-value]
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-        line, is_header = 1, True
+        line = 1
         try:
             for values in reader:
                 shown = "".join(raw).rstrip("\n")
                 is_blank = not shown.strip(BLANK)
-                if not is_blank and not is_header:
+                if not is_blank:
                     right = len(values) == width
                     yield line, shown, None if right else wrong, [value.strip() for value in values] if right else empty
-                is_header = is_header and is_blank
                 line = reader.line_num + 1
                 raw.clear()
         except csv.Error as error:

@@ -6,14 +6,15 @@ Combining files to tables belongs in `generic`.
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import polars as pl
 
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET, Content
-from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.errors import SourceError, to_paste
+from recsys_assets.recommender.ingest.names import MOVIE_COLUMNS, RATING_COLUMNS, Named, named
 from recsys_assets.recommender.ingest.records import (
     json_keys,
     json_object,
@@ -27,11 +28,6 @@ from recsys_assets.recommender.ingest.validation import RESERVED, Rules, Times
 
 READERS = (LINE, TEXT, PROBLEM)
 UNNAMED = "__unnamed_"
-RATING_COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
-MOVIE_COLUMNS = ("title", "year", "genres")
-STANDARD_COLUMNS = (*RATING_COLUMNS, *MOVIE_COLUMNS)
-# Column names of the CSV releases of MovieLens, which need no mapping.
-_ALIASES = {"user_id": "userId", "movie_id": "movieId"}
 _BESIDE_MOVIELENS = {
     ("userId", "movieId", "tag", "timestamp"),
     ("movieId", "imdbId", "tmdbId"),
@@ -42,6 +38,7 @@ _BESIDE_MOVIELENS = {
 _TRIED_DELIMITERS = 16
 _LIKELY_DELIMITERS = ("::", ",", "\t", ";", "|")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_VALUE = re.compile(rf"{_NUMBER.pattern}|\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}.*")
 _NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
 
 
@@ -55,6 +52,7 @@ class Sheet:
         mapping: original column name by standard name, for the standard columns in the file.
         delimiter: delimiter of the fields in delimited text.
         times: format of times that are text or numbers.
+        header_lines: number of lines before the first record in delimited text.
     """
 
     content: Content
@@ -62,6 +60,7 @@ class Sheet:
     mapping: Mapping[str, str]
     delimiter: str = ""
     times: Times = "number"
+    header_lines: int = 1
 
     @property
     def name(self) -> str:
@@ -71,7 +70,12 @@ class Sheet:
     @property
     def role(self) -> str | None:
         """Role of the file by its columns: ratings, users or movies; None for other files."""
-        return _role(self.mapping)
+        return _role(self.mapping.keys())
+
+    @property
+    def has_values_as_names(self) -> bool:
+        """Whether a column has a number or a date for a name, as in delimited text without a header."""
+        return self.content.kind == DELIMITED and any(map(_VALUE.fullmatch, self.columns))
 
     @property
     def is_beside_movielens(self) -> bool:
@@ -106,31 +110,43 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
     if file.content.kind == JSON_LINES:
         return scan_json_lines(source, file.name, text, columns or json_keys(text), rules.genre_separator)
     if text.has_quotes and len(file.delimiter) == 1 and file.role == "ratings":
-        return scan_quoted_fields(text, file.delimiter, file.columns).slice(1)
+        return scan_quoted_fields(text, file.delimiter, file.columns).slice(file.header_lines)
     if text.has_quotes and len(file.delimiter) == 1:
-        return scan_quoted(source, file.name, text, file.delimiter, file.columns)
-    return scan_fields(text, file.delimiter, file.columns).slice(1)
+        return scan_quoted(source, file.name, text, file.delimiter, file.columns, header_lines=file.header_lines)
+    return scan_fields(text, file.delimiter, file.columns).slice(file.header_lines)
 
 
 def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     header = content.lines[0]
     delimiter = rules.delimiter or _delimiter(header, rules)
-    # pandas writes row numbers under an empty column name, and a file can have several such columns.
-    columns = tuple(name or f"{UNNAMED}{place}" for place, name in enumerate(_split(header, delimiter)))
-    found = Sheet(content, columns, _mapping(columns, rules), delimiter)
-    if found.role and len(content.lines) == 1:
+    columns, header_lines = _columns(header, delimiter), 1
+    mapping = _mapping(content, columns, rules)
+    if not _role(mapping.keys()) and len(rules.header) == len(columns):
+        columns, header_lines = _with_unnamed(rules.header), 0
+        mapping = _mapping(content, columns, rules)
+    found = Sheet(content, columns, mapping, delimiter, header_lines=header_lines)
+    if found.role and len(content.lines) == header_lines:
         raise SourceError(f"{content.name}: a header only ({header[:80]!r}); expected a record in line 2.")
     if found.role != "ratings":
         return found
     place = columns.index(found.mapping["timestamp"])
-    rows = (_split(line, delimiter) for line in content.lines[1:])
+    rows = (_split(line, delimiter) for line in content.lines[header_lines:])
     return replace(found, times=_times([row[place] for row in rows if len(row) > place]))
+
+
+def _columns(header: str, delimiter: str) -> tuple[str, ...]:
+    return _with_unnamed(_split(header, delimiter))
+
+
+def _with_unnamed(names: Sequence[str]) -> tuple[str, ...]:
+    # pandas writes row numbers under an empty column name, and a file can have several such columns.
+    return tuple(name or f"{UNNAMED}{place}" for place, name in enumerate(names))
 
 
 def _json_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     objects = [found for line in content.lines if (found := json_object(line)) is not None]
     columns = tuple(dict.fromkeys(key for found in objects for key in found))
-    mapping = _mapping(columns, rules)
+    mapping = _mapping(content, columns, rules)
     sample = [str(found.get(mapping.get("timestamp", ""), "")) for found in objects]
     return Sheet(content, columns, mapping, times=_times(sample))
 
@@ -138,7 +154,7 @@ def _json_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
 def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     types = parquet_schema(source, content.name)
     columns = tuple(types)
-    found = Sheet(content, columns, _mapping(columns, rules))
+    found = Sheet(content, columns, _mapping(content, columns, rules))
     for name, own in found.mapping.items() if found.role else ():
         if not _fits(name, types[own]):
             raise SourceError(f"{content.name}: column {own!r} holds {types[own]}, which cannot be a {name}.")
@@ -164,8 +180,9 @@ def _fits(name: str, dtype: pl.DataType) -> bool:
     return name == "genres" and isinstance(dtype, pl.List) and dtype.inner == pl.String
 
 
-def _role(mapping: Mapping[str, str]) -> str | None:
-    has = mapping.keys()
+def _role(columns: Collection[str]) -> str | None:
+    """The role of a file with these standard columns."""
+    has = set(columns)
     if has >= set(RATING_COLUMNS):
         return "ratings"
     if "user_id" in has and "movie_id" not in has:
@@ -175,11 +192,25 @@ def _role(mapping: Mapping[str, str]) -> str | None:
     return None
 
 
-def _mapping(columns: Sequence[str], rules: Rules) -> dict[str, str]:
-    """Original name by standard name: the mapped name if the file has it, else the standard or MovieLens name."""
-    candidates = {name: (rules.columns.get(name), name, _ALIASES.get(name)) for name in STANDARD_COLUMNS}
-    present = {name: [own for own in owns if own in columns] for name, owns in candidates.items()}
-    return {name: owns[0] for name, owns in present.items() if owns and owns[0] is not None}
+def _mapping(content: Content, columns: Sequence[str], rules: Rules) -> Mapping[str, str]:
+    """Original name by standard name.
+
+    Raises:
+        SourceError: several columns of a file of ratings may be the same standard column.
+    """
+    found = named(columns, rules.columns, _role)
+    if found.doubts and _role(found.mapping.keys() | found.doubts.keys()) == "ratings":
+        raise _doubtful(content, found, rules)
+    return found.mapping
+
+
+def _doubtful(content: Content, found: Named, rules: Rules) -> SourceError:
+    name, columns = next(iter(found.doubts.items()))
+    lines = [f'{name} = "{own}"' for own in columns]
+    return SourceError(
+        f"{content.name}: the columns {', '.join(map(repr, columns))} may all be the {name}. Say which one it is, with "
+        f"one of these lines{to_paste(rules.settings_file, 'data.columns', lines)}"
+    )
 
 
 def _check_columns(found: Sheet) -> None:
@@ -194,9 +225,10 @@ def _delimiter(header: str, rules: Rules) -> str:
     """The delimiter that yields a header with a known role; otherwise the delimiter with the most columns."""
     counts = Counter(mark for mark in header if not _NO_DELIMITER.match(mark))
     marks = [mark for mark, _ in counts.most_common(_TRIED_DELIMITERS)]
-    candidates = [mark for mark in (*_LIKELY_DELIMITERS, *marks, " ") if mark in header]
+    single = [mark for mark in marks if mark != ":" or "::" not in header]
+    candidates = [mark for mark in (*_LIKELY_DELIMITERS, *single, " ") if mark in header]
     for mark in candidates:
-        if _role(_mapping(_split(header, mark), rules)):
+        if _role(named(_split(header, mark), rules.columns, _role).mapping):
             return mark
     return max(candidates, key=lambda mark: len(_split(header, mark)), default=",")
 

@@ -3,8 +3,8 @@
 Reading belongs in `movielens` and `generic`, rules in `validation`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import polars as pl
@@ -24,6 +24,7 @@ class SourceTables:
         judged_ratings: returns rows of `raw_ratings` with the columns of the readers and the reason for rejection.
         judged_users: returns rows of `raw_users` likewise; None if the source has no users.
         judged_movies: returns rows of `raw_movies` likewise; None if the source has no movies.
+        columns: original column name by standard name, of the first file of ratings; empty for a release.
     """
 
     format: str
@@ -31,6 +32,7 @@ class SourceTables:
     judged_ratings: Callable[[], pl.LazyFrame]
     judged_users: Callable[[], pl.LazyFrame | None]
     judged_movies: Callable[[], pl.LazyFrame | None]
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def ratings(self) -> pl.LazyFrame:

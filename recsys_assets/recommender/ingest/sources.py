@@ -12,7 +12,8 @@ from recsys_assets.recommender.ingest.detect import Content, content, is_documen
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.generic import FORMATS, read_generic, two_formats
 from recsys_assets.recommender.ingest.movielens import read_release, release_file
-from recsys_assets.recommender.ingest.sheets import STANDARD_COLUMNS, sheet
+from recsys_assets.recommender.ingest.names import STANDARD_COLUMNS
+from recsys_assets.recommender.ingest.sheets import sheet
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.validation import Rules
 
@@ -30,6 +31,8 @@ def read_source(
     genre_separator: str = "|",
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
     now: datetime | None = None,
+    header: Sequence[str] = (),
+    settings_file: Path | str = "settings.toml",
 ) -> SourceTables:
     """Reads the tables of a folder, a zip or a single file; the content determines the format.
 
@@ -37,18 +40,29 @@ def read_source(
         path: path of the source; it is never written to.
         scratch: folder for unpacked and converted copies; it must exist until the tables are collected.
         columns: original column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).
-            Unmapped columns have their standard name or the name in MovieLens.
+            Unmapped columns have their standard name or a name that `names` knows.
         delimiter: delimiter of delimited text; detected from the header by default.
         encoding: encoding of text; by default UTF-8, or UTF-16 with a byte order mark.
         rating_scale: lowest and highest allowed rating; by default the scale of the release, or of the data.
         genre_separator: separator of genres.
         max_unpacked_bytes: largest unpacked size of the source, in bytes.
         now: ratings later than one day after this time are rejected; by default the current time.
+        header: names of the columns of delimited text without a header, in order; "" is a column without a name.
+        settings_file: where the user writes settings, for messages.
 
     Raises:
         SourceError: the source cannot be read; accessing a table of the result can raise it too.
     """
-    rules = Rules(columns or {}, delimiter, encoding, rating_scale, genre_separator, now)
+    rules = Rules(
+        columns or {},
+        delimiter,
+        encoding,
+        rating_scale,
+        genre_separator,
+        now,
+        header=tuple(header),
+        settings_file=str(settings_file),
+    )
     _check_rules(rules)
     return _tables(Source(path, scratch, max_unpacked_bytes), rules)
 

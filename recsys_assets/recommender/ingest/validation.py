@@ -41,6 +41,8 @@ class Rules:
     scale: tuple[float, float] | None
     genre_separator: str
     now: datetime | None
+    header: tuple[str, ...] = ()
+    settings_file: str = "settings.toml"
 
 
 def judge_ratings(
