@@ -28,6 +28,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.shifted_clock import shifted_clock  # noqa: E402
 from recsys_assets.home.layout import Home  # noqa: E402
 from recsys_assets.home.versions import TABLE_FILE, AssetStore  # noqa: E402
 from recsys_assets_tests import kill_points, killed  # noqa: E402
@@ -52,6 +53,7 @@ N_MORE = 4
 # The smallest study that fits with Spark.
 STUDIED = ("--protocols", "time_cut", "--searches", "als", "--budget", "3")
 DISK_BYTES = 400_000_000
+_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -352,6 +354,45 @@ def full_disk_in_study(bench: Bench) -> Outcome:
         return _judged(conditions, home, bench.one, "one line says so; given again, `study` went on")
 
 
+def full_disk_beside_serve(bench: Bench) -> Outcome:
+    """a disk that is full beside `serve` while it ingests four batches, then has room again"""
+    with _small_disk(bench.folder / "disk-of-serve") as disk:
+        home = bench.copy(bench.one, "disk-of-serve/home", AWAKE)
+        before = set(_runs(home))
+        with served(home) as running:
+            for number in range(N_MORE):
+                bench.land_more(home, number)
+            run = wait_for(
+                "an ingest run", lambda: next((run for run in _runs(home, "ingest") if run not in before), None)
+            )
+            worker = psutil.Process(worker_of(home, run))
+            filled = _filled(disk, leaving=0)
+            wait_for("the end of its worker", lambda: _is_gone(worker))
+            is_served = running.process.poll() is None
+            filled.unlink()
+            _recommended(home)
+            is_served = is_served and running.process.poll() is None
+        conditions = {
+            "the run failed": not _is_done(home, run),
+            "serve went on": is_served,
+        }
+        return _judged(conditions, home, bench.many, "the run failed, `serve` went on and read the batches afterwards")
+
+
+def clock_jumps_beside_serve(bench: Bench) -> Outcome:
+    """the clock set back by a day, forward by two and back by one, twice, beside `serve`; a batch lands after each"""
+    home = bench.copy(bench.one, "clock-serve", AWAKE)
+    if not shutil.which("cc"):
+        raise NotTriedError("a clock of its own needs a C compiler")
+    with shifted_clock(bench.folder / "clock-library") as set_to, served(home) as running:
+        for number, shift in enumerate((-_DAY, _DAY, 0, -_DAY)):
+            set_to(shift)
+            bench.land_more(home, number)
+            _recommended(home, number)
+        is_served = running.process.poll() is None
+    return Outcome({"serve went on": is_served}, home, bench.many, "each batch was read and led to recommendations")
+
+
 def killed_at_every_change(bench: Bench) -> Outcome:
     """add, remove, forget, compact and rollback killed before each change that they make in a home, then given again"""
     folder = bench.folder / "killed"
@@ -378,6 +419,8 @@ FAULTS: list[Callable[[Bench], Outcome]] = [
     clock_set_back,
     jvm_in_study,
     full_disk_in_study,
+    full_disk_beside_serve,
+    clock_jumps_beside_serve,
     killed_at_every_change,
 ]
 
@@ -444,6 +487,10 @@ def _trials(home: Home) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in home.study.glob("trials/**/*.json")}
 
 
+def _is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def _kill_java(parent: int) -> bool:
     """Kill the JVM of a process; whether there was one."""
     found = [child for child in psutil.Process(parent).children(recursive=True) if child.name() == "java"]
@@ -475,15 +522,15 @@ def _run_after(home: Home, run: str) -> str | None:
     return found[0].run_id if found else None
 
 
-def _recommended(home: Home) -> None:
-    """Wait until the users of the last batch have recommendations, and nothing is at work any more."""
-    last = str(500 + 100 * (N_MORE - 1))
+def _recommended(home: Home, number: int = N_MORE - 1) -> None:
+    """Wait until the users of a further batch have recommendations, and nothing is at work any more."""
+    last = str(500 + 100 * number)
 
     def is_done() -> bool:
         with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
             return last in set(table(home, "recommendations")["user_id"]) and not unfinished_runs(instance)
 
-    wait_for("recommendations for the last batch", is_done, 900)
+    wait_for(f"recommendations for batch {number}", is_done, 1800)
 
 
 def _overlap(home: Home, runs: Collection[str]) -> bool:

@@ -35,8 +35,8 @@ class TimeoutWaitingError(Exception):
     """Something that should have happened has not."""
 
 
-def wait_for(what: str, found: Callable[[], Found | None], seconds: float = 240) -> Found:
-    """Ask until there is an answer that counts."""
+def wait_for(what: str, found: Callable[[], Found | None], seconds: float = 900) -> Found:
+    """Ask until there is an answer that counts. The time is a limit for what never happens, not for a slow machine."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := found():
@@ -57,7 +57,7 @@ class Served:
         """What the webserver answers to a GraphQL query."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         asked = urllib.request.Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(asked, timeout=60) as stream:
+        with urllib.request.urlopen(asked, timeout=300) as stream:
             answer = json.load(stream)
         assert not answer.get("errors"), answer["errors"]
         return dict(answer["data"])
@@ -137,7 +137,7 @@ def served(home: Home, *arguments: str) -> Iterator[Served]:
             family = instance.family()
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=240)
         except subprocess.TimeoutExpired:
             process.kill()
         for left in psutil.wait_procs(family, timeout=15)[1]:

@@ -21,6 +21,7 @@ from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
+from recsys_assets_tests.served import free_port
 
 RAW = ("raw_ratings", "raw_users", "raw_movies", "rejected_rows")
 MERGED = ("users", "movies", "ratings")
@@ -723,3 +724,18 @@ def test_the_command_to_give_next_is_for_the_same_home(tmp_path, monkeypatch):
     source.write_text("user_id,movie_id,rating,timestamp\n1,1,4,100\n2,1,3,200\n")
     shown = invoke("add", source, "--home", tmp_path / "my films").stdout
     assert f"Next: recsys-assets run --home '{tmp_path / 'my films'}'" in shown
+
+
+def test_serve_says_why_dagster_has_ended(tmp_path, monkeypatch):
+    """Whoever has a slow machine would be told a status, and search a log for the setting to change."""
+    told = "Timed out waiting for gRPC server to start after 1800s. To increase the timeout, add the following"
+
+    def supervise(_command: list[str], _home: Home, log: Path, _held: object) -> int:
+        log.write_text(f"Traceback (most recent call last):\n  File\nException: {told}\n\ncode_servers:\n")
+        return 1
+
+    monkeypatch.setattr("recsys_assets.cli.serve._supervise", supervise)
+    monkeypatch.setattr("recsys_assets.cli.serve.check_java", lambda: None)
+    ended = invoke("serve", "--home", tmp_path / "home", "--port", free_port())
+    assert ended.exit_code == 1
+    assert f"Its last error: Exception: {told}" in " ".join(ended.stderr.split())

@@ -44,7 +44,7 @@ class AtWork:
     def check_ended(self, sign: int, family: list[psutil.Process]) -> None:
         """It has ended by the signal, with all its processes; what it did is failed, and nobody tries it again."""
         printed = (self.home.path / "printed").read_text
-        assert self.process.wait(60) == -sign, printed()
+        assert self.process.wait(240) == -sign, printed()
         assert "Interrupted. What was finished is kept." in printed()
         assert not psutil.wait_procs(family, timeout=30)[1]
         with dg.DagsterInstance.from_config(str(self.home.dagster)) as instance:
@@ -84,7 +84,7 @@ def at_work(home: Home, command: str, step: str, sigint: int = signal.SIG_DFL) -
         return f" {step} " in printed.read_text()
 
     try:
-        wait_for(f"{step} of {command}", has_begun, 600)
+        wait_for(f"{step} of {command}", has_begun)
         yield AtWork(home, process, before)
     finally:
         if process.poll() is None:

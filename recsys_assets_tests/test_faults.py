@@ -317,7 +317,15 @@ def test_what_a_person_must_mend_is_never_tried_again(error):
     assert run.tags["dagster/will_retry"] == "false"
 
 
-@pytest.mark.parametrize("error", [Py4JNetworkError("gone"), ConnectionRefusedError(111, "refused")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Py4JNetworkError("gone"),
+        ConnectionRefusedError(111, "refused"),
+        RuntimeError("org.apache.spark.SparkException: Job 5 cancelled because SparkContext was shut down"),
+        RuntimeError("java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext."),
+    ],
+)
 def test_a_dead_jvm_means_another_run(error):
     """A retried step would meet the same dead JVM; a run that is not retried would wait for a person."""
     run = _fail_with(error)

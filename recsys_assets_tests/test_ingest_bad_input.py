@@ -174,6 +174,7 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "not the declared encoding": ({"a.csv": GOOD + "J\u00fcrgen,m,3,1\n".encode()}, {"encoding": "ascii"}, ["ascii"]),
     "no known encoding": ({"a.csv": GOOD}, {"encoding": "klingon"}, ["klingon", "utf-8"]),
     "binary zeros": ({"a.csv": GOOD + MANY * 10 + b"\0" * 900}, {}, ["a.csv, line 50003", "binary zeros"]),
+    "binary zeros near the beginning": ({"a.csv": GOOD + b"u,\0,3,1\n"}, {}, ["a.csv", "NUL byte in line 3"]),
     "one endless line": ({"a.csv": b"x" * 100_000}, {}, ["a.csv, line 1", "longer than"]),
     "a quote never closed": (
         {"a.csv": GOOD, "movies.csv": b'movie_id,title\n1,A\n2,"B\n' + MANY * 3},

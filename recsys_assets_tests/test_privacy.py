@@ -91,7 +91,7 @@ def _dev(command: list[str], environment: dict[str, str]) -> Iterator[None]:
         return False
 
     try:
-        wait_for("the webserver's first answer", answers, 600)
+        wait_for("the webserver's first answer", answers)
         yield
     finally:
         running.terminate()

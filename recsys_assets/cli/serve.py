@@ -4,12 +4,14 @@ The services themselves are in `orchestration.services`, the sensors in `orchest
 """
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Annotated
 
 import typer
@@ -22,6 +24,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.served import keep_others_out, record
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.process_sessions import kill_session
+from recsys_assets.recommender.data.characters import visible
 
 # The UI has no passwords, so by default only this machine reaches it.
 LOCALHOST = "127.0.0.1"
@@ -29,6 +32,9 @@ LOCALHOST = "127.0.0.1"
 _GRACE_SECONDS = 15
 # The next start renames a longer log to serve.log.old, which replaces the previous one.
 _LOG_BYTES = 10_000_000
+# How Python prints an error below its traceback.
+_ERROR = re.compile(r"^\S*(?:Error|Exception)\S*: .+", re.MULTILINE)
+_LOOKED_AT_BYTES, _LONGEST_ERROR = 100_000, 300
 
 
 def register(app: typer.Typer) -> None:
@@ -73,7 +79,16 @@ def serve(
     names = [argument for name in allowed_host or () for argument in ("--allowed-host", name)]
     services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.services"]
     if status := _supervise([*services, "--host", host, "--port", str(port), *names], here, log, held):
-        raise CommandError(f"Dagster has ended by itself with status {status}; {log} says why.")
+        raise CommandError(f"Dagster has ended by itself with status {status}; {log} says why.{_last_error(log)}")
+
+
+def _last_error(log: Path) -> str:
+    """The last error in a log, shortened to one line and led by a space; empty if there is none."""
+    with log.open("rb") as stream:
+        stream.seek(max(log.stat().st_size - _LOOKED_AT_BYTES, 0))
+        text = stream.read().decode(errors="replace")
+    found = _ERROR.findall(text)
+    return f" Its last error: {shorten(visible(found[-1]), _LONGEST_ERROR, placeholder=' …')}" if found else ""
 
 
 def _warn_if_public(host: str) -> None:

@@ -39,6 +39,8 @@ INSTANCE = {
     "concurrency": {"runs": {"max_concurrent_runs": 1}},
     "run_queue": {"dequeue_interval_seconds": 1},
     "run_launcher": {"module": "recsys_assets.orchestration.launcher", "class": "ProcessCheckingRunLauncher"},
+    # A busy machine needs minutes to start the code server. A code server that ends by itself is noticed at once.
+    "code_servers": {"local_startup_timeout": 1800},
     "run_monitoring": {
         "enabled": True,
         "poll_interval_seconds": 5,

@@ -16,6 +16,8 @@ _PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileN
 # Errors that Py4J raises if the JVM dies during a call, and at each later call. Classes are compared by name, which
 # saves an import of Py4J. No other part of a run uses network connections, so the general names are safe.
 _LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"}
+# A JVM that ends by SIGTERM first stops its Spark context. Calls that it still answers fail with one of these texts.
+_STOPPED_CONTEXT = ("SparkContext was shut down", "stopped SparkContext")
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -27,7 +29,10 @@ def is_permanent(error: BaseException) -> bool:
 
 def is_lost_jvm(error: BaseException) -> bool:
     """Whether the JVM of a step died. Every later step of the same process would fail on the same dead gateway."""
-    return any(type(cause).__name__ in _LOST_JVM for cause in _chain(error))
+    return any(
+        type(cause).__name__ in _LOST_JVM or any(text in str(cause) for text in _STOPPED_CONTEXT)
+        for cause in _chain(error)
+    )
 
 
 @dg.failure_hook(name="decide_on_retry")

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from recsys_assets.recommender.ingest.archives import ZIP_MAGIC, Source
 from recsys_assets.recommender.ingest.errors import SourceError
-from recsys_assets.recommender.ingest.text import first_lines
+from recsys_assets.recommender.ingest.text import first_lines, line_of_first_nul
 
 PARQUET, JSON_LINES, DELIMITED = "Parquet", "JSON lines", "delimited text"
 _BY_SUFFIX = {
@@ -71,13 +71,15 @@ def content(source: Source, name: str, encoding: str | None = None) -> Content:
     if kind:
         return _as_named(Content(name, kind))
     lines = tuple(first_lines(source, name, encoding))
-    return _as_named(Content(name, _text_kind(lines), lines))
+    kind = _text_kind(lines) or f"binary data (a NUL byte in line {line_of_first_nul(source, name)})"
+    return _as_named(Content(name, kind, lines))
 
 
 def _text_kind(lines: tuple[str, ...]) -> str:
+    """The kind of a text; empty for binary data."""
     first = lines[0].lstrip()
     if any("\0" in line for line in lines):
-        return "binary data"
+        return ""
     if first.startswith("{"):
         return JSON_LINES
     if first.startswith("["):

@@ -22,6 +22,8 @@ LINE, TEXT, PROBLEM = "__line", "__text", "__problem"
 BLANK = " \t"
 _OVERFLOW, _FIELDS = "__overflow", "__fields"
 _LINE_END = re.compile(r"\r\n|\n|\r")
+# Bytes from the beginning of a file that format detection reads.
+_HEAD = 1 << 16
 # Small enough to stay in the CPU cache during several passes.
 _BLOCK = 1 << 16
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -114,16 +116,21 @@ def first_lines(source: Source, name: str, encoding: str | None = None, count: i
     Raises:
         SourceError: the file is empty, or its first line is too long for a table.
     """
-    size = 1 << 16
-    head = source.head(name, size)
+    head = source.head(name, _HEAD)
     lines = [line for line in _LINE_END.split(_lenient(head, encoding)) if line.strip(f"\ufeff{BLANK}")]
     if not lines:
         raise SourceError(f"{name}: the file is empty; expected one record per line.")
-    if len(head) == size and len(lines) == 1:
-        raise SourceError(f"{name}, line 1: longer than {size} bytes; expected one record per line.")
+    if len(head) == _HEAD and len(lines) == 1:
+        raise SourceError(f"{name}, line 1: longer than {_HEAD} bytes; expected one record per line.")
     # The last line of a full block is usually incomplete.
-    whole = lines[:-1] if len(head) == size else lines
+    whole = lines[:-1] if len(head) == _HEAD else lines
     return [line.lstrip("\ufeff") for line in whole[:count]]
+
+
+def line_of_first_nul(source: Source, name: str) -> int:
+    """Line number of the first NUL byte in what `first_lines` reads; the number of the last line if there is none."""
+    before, _, _ = source.head(name, _HEAD).partition(b"\0")
+    return len(_LINE_END.split(before.decode("latin-1")))
 
 
 def open_text(path: Path) -> IO[str]:
