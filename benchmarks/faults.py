@@ -45,7 +45,7 @@ from recsys_assets_tests.served import (  # noqa: E402
     worker_of,
 )
 
-COMPARED = ("ratings", "users", "movies", "evaluation_scores", "recommendations")
+COMPARED = ("ratings", "users", "items", "evaluation_scores", "recommendations")
 PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 AWAKE = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"

@@ -17,29 +17,29 @@ _STARTING_DEVIATION = 0.1
 
 
 class IALS:
-    """Factors of movies, and what they say of users by their positives.
+    """Factors of items, and what they say of users by their positives.
 
     Args:
-        positives: users by movies; stored cells are observations, whatever their value.
+        positives: users by items; stored cells are observations, whatever their value.
         knobs: factors; reg; unobserved, the weight of every cell that is not observed beside 1; power, 1 for
             regularisation by the number of observations, 0 for the same for all.
     """
 
     def __init__(self, positives: sparse.csr_array, knobs: Mapping[str, Any]) -> None:
-        by_user, by_movie = sparse.csr_array(positives), sparse.csr_array(positives.T)
+        by_user, by_item = sparse.csr_array(positives), sparse.csr_array(positives.T)
         self._factors, self._unobserved = knobs["factors"], knobs["unobserved"]
         self._power = knobs["power"]
-        amounts = [self._amounts(rows) for rows in (by_user, by_movie)]
+        amounts = [self._amounts(rows) for rows in (by_user, by_item)]
         self._reg = knobs["reg"] * sum(n.sum() for n in amounts) / sum((n**self._power).sum() for n in amounts)
         deviation = _STARTING_DEVIATION / np.sqrt(self._factors)
-        self.movies = np.random.default_rng(0).normal(0, deviation, (positives.shape[1], self._factors))
-        self.movies = self.movies.astype(np.float32)
+        self.items = np.random.default_rng(0).normal(0, deviation, (positives.shape[1], self._factors))
+        self.items = self.items.astype(np.float32)
         for _ in range(ITERATIONS):
-            self.movies = self._solved(by_movie, self._solved(by_user, self.movies))
+            self.items = self._solved(by_item, self._solved(by_user, self.items))
 
     def users(self, positives: sparse.csr_array) -> np.ndarray:
         """Factors of users with these positives, as the last half of an iteration solves for them."""
-        return self._solved(positives, self.movies)
+        return self._solved(positives, self.items)
 
     def _amounts(self, rows: sparse.csr_array) -> np.ndarray:
         return np.diff(rows.indptr) + self._unobserved * rows.shape[1]

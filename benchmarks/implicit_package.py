@@ -32,7 +32,7 @@ from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.features import clusters
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
@@ -74,7 +74,7 @@ class Side:
     """Training rows and rows to be ranked.
 
     Args:
-        tables: users, movies, user_features, train_ratings and test_ratings.
+        tables: users, items, user_features, train_ratings and test_ratings.
         scratch: folder for temporary files.
     """
 
@@ -97,22 +97,22 @@ class Side:
         def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
             return self._answered(own.scores(asked, rows), asked, rows, np.diff(rows.indptr) == 0)
 
-        return Ranker(scores, own.movie_known)
+        return Ranker(scores, own.item_known)
 
     def _of_factors(self, knobs: Candidate, fit: "Callable[..., tuple[np.ndarray, np.ndarray]]") -> Ranker:
         """Users in whose positives there is nothing to learn from are new to such a model."""
         train = self.tables["train_ratings"]
-        users, rated = user_movie_matrix(train, n_movies=row_count(self.tables["movies"]))
+        users, rated = user_item_matrix(train, n_items=row_count(self.tables["items"]))
         positives = rated.copy()
         if knobs["positives"] != "stars":
             least = relevant_from(train) if knobs["positives"] == "liked" else 0
             positives.data = (rated.data >= least).astype(np.float32)
             positives.eliminate_zeros()
-        user_factors, movie_factors = fit(positives, knobs)
+        user_factors, item_factors = fit(positives, knobs)
 
         def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
             row = np.searchsorted(users, asked).clip(0, len(users) - 1)
-            own = user_factors[row] @ movie_factors.T
+            own = user_factors[row] @ item_factors.T
             new = (users[row] != asked) | ~user_factors[row].any(axis=1)
             return self._answered(own, asked, rows, new)
 
@@ -127,8 +127,8 @@ class Side:
         """The models on the test rows."""
         train, test = self.tables["train_ratings"], self.tables["test_ratings"]
         ranks = {name: lazy(rankings.rank_pairs(each, test, rated=train)) for name, each in rankers.items()}
-        n_movies = row_count(self.tables["movies"])
-        return measure_top_n(train, test, ranks, n_movies=n_movies, selected=next(iter(rankers)))
+        n_items = row_count(self.tables["items"])
+        return measure_top_n(train, test, ranks, n_items=n_items, selected=next(iter(rankers)))
 
 
 def _implicit(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def _implicit(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray
 
 def _ials(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray, np.ndarray]:
     model = IALS(positives, knobs)
-    return model.users(positives), model.movies
+    return model.users(positives), model.items
 
 
 def ndcg(of: EvaluationResult, n_resamples: int = 1) -> pl.DataFrame:

@@ -92,7 +92,7 @@ def _split(archive: Path, most: Path, dropped: Path) -> set[str]:
         for member in ("u.data", "u.item", "u.user", "u.genre"):
             (name,) = (name for name in files.namelist() if name.endswith(f"/{member}"))
             (most / member).write_bytes(files.read(name))
-    columns = ["user_id", "movie_id", "rating", "timestamp"]
+    columns = ["user_id", "item_id", "rating", "timestamp"]
     ratings = pl.read_csv(most / "u.data", separator="\t", has_header=False, new_columns=columns)
     is_new = pl.col("user_id") > ratings["user_id"].n_unique() - N_NEW
     ratings.filter(~is_new).write_csv(most / "u.data", separator="\t", include_header=False)

@@ -53,10 +53,10 @@ def predicted(catalogue: dict[str, nw.LazyFrame], settings: Settings, scratch: P
         train, test = (lazy(to_polars(marked.filter(side))) for side in (~is_new, is_new))
         tables = catalogue | {"user_features": features, "train_ratings": train, "test_ratings": test}
         fitted = ModelFitter(tables, settings.model_dump(), spark=_no_spark, scratch=scratch)
-        rows = to_polars(test, "draw", "user", "movie", "rating")
+        rows = to_polars(test, "draw", "user", "item", "rating")
         for model in MODELS:
-            said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "movie", "prediction")
-            rows = rows.join(said.rename({"prediction": model}), on=("user", "movie"), how="left")
+            said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "item", "prediction")
+            rows = rows.join(said.rename({"prediction": model}), on=("user", "item"), how="left")
         yield rows
 
 

@@ -74,7 +74,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
     spark = spark_resource(settings.spark)
     _ingest(out, archive, folder)
     _split(out, settings)
-    index = Index.of(out.made["users"], out.made["movies"])
+    index = Index.of(out.made["users"], out.made["items"])
     _cluster(out, settings)
     settings = _chosen(out, settings, spark.spark_session)
     for fit in FITS:
@@ -98,11 +98,11 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
 
 def _ingest(out: Folder, archive: Path, folder: Path) -> None:
     source = read_source(archive, scratch=folder / "scratch")
-    raw = {name: [out.table(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "movies")}
+    raw = {name: [out.table(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "items")}
     out.table("rejected_rows", lazy(source.rejected))
     users = out.table("users", merge.index_users(raw["users"], raw["ratings"]))
-    movies = out.table("movies", merge.index_movies(raw["movies"], raw["ratings"]))
-    out.table("ratings", merge.merge_ratings(raw["ratings"], users, movies))
+    items = out.table("items", merge.index_items(raw["items"], raw["ratings"]))
+    out.table("ratings", merge.merge_ratings(raw["ratings"], users, items))
 
 
 def _split(out: Folder, settings: Settings) -> None:
@@ -152,26 +152,26 @@ def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, fo
 
 def _segment(out: Folder, index: Index, settings: Settings) -> None:
     made = out.made
-    listed = segments.top_movies(made["segment_model"], made["movies"], made["train_histories"])
-    out.table("segment_movies", listed)
+    listed = segments.top_items(made["segment_model"], made["items"], made["train_histories"])
+    out.table("segment_items", listed)
     _derive(out, USER_SEGMENTS, settings)
     _derive(out, SEGMENT_RATINGS, settings)
     sized = segments.SizedSegments.of(
-        made["segment_model"], made["user_segments"], made["movies"], n_users=index.n_users
+        made["segment_model"], made["user_segments"], made["items"], n_users=index.n_users
     )
     out.table("segment_shares", segments.ComparedSegments(sized).table)
 
 
 def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -> None:
     made, ratings = out.made, out.made["ratings"]
-    tables = {name: made[name] for name in ("users", "movies", "user_features", "user_clusters")}
+    tables = {name: made[name] for name in ("users", "items", "user_features", "user_clusters")}
     parameters = settings.model_dump()
     fitter = ModelFitter({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
     model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, fitter))
     ranker = model.ranker(ratings, tables)
     best = rankings.top_n(ranker, ratings, np.arange(fitter.index.n_users, dtype=np.int32), n=settings.serving.n)
     because = reasons(best, ratings, ranker)
-    out.table("recommendations", serving.recommendations(best, because, made["users"], made["movies"]))
+    out.table("recommendations", serving.recommendations(best, because, made["users"], made["items"]))
 
 
 def _report(out: Folder, settings: Settings) -> None:

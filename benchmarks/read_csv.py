@@ -18,12 +18,12 @@ import numpy as np
 import polars as pl
 
 _BLOCK = 1_000_000
-_USERS, _MOVIES = 280_000, 58_000
+_USERS, _ITEMS = 280_000, 58_000
 _LIMIT_GIB = 4.0
 
 
 def write_csv(path: Path, rows: int, seed: int = 0) -> None:
-    """Ratings in the layout and order (by user, then movie) of MovieLens's CSV releases; hardly a pair occurs twice."""
+    """Ratings in the layout and order (by user, then item) of MovieLens's CSV releases; hardly a pair occurs twice."""
     generator = np.random.default_rng(seed)
     with path.open("wb") as out:
         for begin in range(0, rows, _BLOCK):
@@ -31,7 +31,7 @@ def write_csv(path: Path, rows: int, seed: int = 0) -> None:
             block = pl.DataFrame(
                 {
                     "userId": (begin + np.arange(n)) * _USERS // max(rows, 1),
-                    "movieId": (_MOVIES * generator.random(n) ** 3).astype(np.int64),
+                    "movieId": (_ITEMS * generator.random(n) ** 3).astype(np.int64),
                     "rating": generator.integers(1, 11, n) / 2,
                     "timestamp": generator.integers(789_652_009, 1_537_945_149, n),
                 }
@@ -56,10 +56,10 @@ def read_here(path: Path, folder: Path) -> None:
         return scan(version)
 
     source = read_source(path, scratch=folder)
-    raw = {name: [stored(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "movies")}
+    raw = {name: [stored(f"raw_{name}", lazy(getattr(source, name)))] for name in ("ratings", "users", "items")}
     users = stored("users", merge.index_users(raw["users"], raw["ratings"]))
-    movies = stored("movies", merge.index_movies(raw["movies"], raw["ratings"]))
-    stored("ratings", merge.merge_ratings(raw["ratings"], users, movies))
+    items = stored("items", merge.index_items(raw["items"], raw["ratings"]))
+    stored("ratings", merge.merge_ratings(raw["ratings"], users, items))
 
 
 def read_with_pandas(path: Path, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """RMSE of the stack over folds with mean and spread, beside what others have published for the same kind of split.
 
 An archive that comes with folds (MovieLens 100K: u1 to u5) is cut by them; any other into ten parts by a hash of user
-and movie, each of which is predicted once from the other nine. Nothing is chosen by a rating of any fold: the settings
+and item, each of which is predicted once from the other nine. Nothing is chosen by a rating of any fold: the settings
 are the built-in ones, but the stack learns its weights from random hidden ratings (`stack_holdout.folds`), as what is
 to be predicted is random. Such a split looks into the future; see `leakage_audit` for by how much it flatters.
 Usage: python benchmarks/rmse_folds.py ARCHIVE [--folds 10] [--set SECTION.SETTING=VALUE …]
@@ -70,12 +70,12 @@ def main() -> None:
 
 def folds(tables: Tables, archive: Path, scratch: Path, most: int) -> Iterator[tuple[str, Tables]]:
     """The name and the tables of each fold."""
-    published = published_folds(Source(archive, scratch), tables["users"], tables["movies"])
+    published = published_folds(Source(archive, scratch), tables["users"], tables["items"])
     if published is not None:
         known = tables | {"published_folds": lazy(published)}
         yield from ((name, protocols.split(name, known)) for name in protocols.FOLDS[:most])
         return
-    drawn = tables["ratings"].with_columns(fold=pseudo_random(0, ["user", "movie"], stream=1) % N_FOLDS)
+    drawn = tables["ratings"].with_columns(fold=pseudo_random(0, ["user", "item"], stream=1) % N_FOLDS)
     marked = lazy(to_polars(drawn))
     for number in range(min(most, N_FOLDS)):
         is_tested = nw.col("fold") == number
@@ -85,8 +85,8 @@ def folds(tables: Tables, archive: Path, scratch: Path, most: int) -> Iterator[t
 
 def rmse(fitted: ModelFitter, model: str, test: nw.LazyFrame) -> float:
     """Of all ratings of a fold."""
-    said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "movie", "prediction")
-    rows = to_polars(test, "user", "movie", "rating").join(said, on=("user", "movie"), how="left")
+    said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "item", "prediction")
+    rows = to_polars(test, "user", "item", "rating").join(said, on=("user", "item"), how="left")
     return float(np.sqrt(np.mean((rows["rating"] - rows["prediction"]).cast(pl.Float64).to_numpy() ** 2)))
 
 

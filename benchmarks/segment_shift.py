@@ -28,8 +28,8 @@ def main() -> None:
     settings = Settings()
     with tempfile.TemporaryDirectory() as folder:
         tables = indexed(Path(sys.argv[1]), Path(folder))
-    users, movies = tables["users"], tables["movies"]
-    index = Index.of(users, movies)
+    users, items = tables["users"], tables["items"]
+    index = Index.of(users, items)
     split = settings.splitting
     partition = splitting.partition_users(users, train_share=split.train_share, seed=split.seed)
     histories = lazy(to_polars(splitting.histories(tables["ratings"], partition, "train")))
@@ -39,7 +39,7 @@ def main() -> None:
         knobs = settings.segments.model_dump() | {"seed": seed}
         model = segments.fit(rows, index=index, **knobs)
         assigned = lazy(segments.assign(model, rows, rows.head(0)))
-        return SizedSegments.of(model, assigned, movies, n_users=row_count(users))
+        return SizedSegments.of(model, assigned, items, n_users=row_count(users))
 
     def without(percent: int) -> nw.LazyFrame:
         return users.filter(pseudo_random(0, ["user"], stream=1) % _PERCENT >= percent)

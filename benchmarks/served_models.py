@@ -65,7 +65,7 @@ class Served:
     """What is chosen, fitted and shown for one data set.
 
     Args:
-        tables: users, movies and ratings.
+        tables: users, items and ratings.
         folder: for trials and temporary files.
         spark: gives the Spark session; None leaves out the models that need one.
     """
@@ -85,7 +85,7 @@ class Served:
     def scores(self) -> tuple[str, str, str, str]:
         """NDCG at 10: as in 0.4.0, served, of the best model, and the difference of the last two with its interval."""
         train = self._split["train_ratings"]
-        rows = to_polars(self._split["test_ratings"], "user", "movie", "rating")
+        rows = to_polars(self._split["test_ratings"], "user", "item", "rating")
         relevant = ScoredRows.of(rows.filter(rows["rating"] >= relevant_from(train)), seed=0)
 
         def ndcg(fitted: ModelFitter, model: str) -> UserMetric:
@@ -121,9 +121,9 @@ def told(tables: Tables, ranker: Ranker, n_groups: int) -> tuple[str, str]:
     """Share of the first items in the users' own group; share of the lists with each of the four most shown."""
     ids = _ids(tables)
     shown = rankings.top_n(ranker, tables["ratings"], ids["user"]["user"].to_numpy(), n=LENGTH)
-    lists = shown.join(ids["user"], on="user").join(ids["movie"], on="movie")
-    own = lists["user_id"] % n_groups == lists["movie_id"] % n_groups
-    most = lists.group_by("movie").len().sort("len", descending=True)["len"].head(4) / len(ids["user"])
+    lists = shown.join(ids["user"], on="user").join(ids["item"], on="item")
+    own = lists["user_id"] % n_groups == lists["item_id"] % n_groups
+    most = lists.group_by("item").len().sort("len", descending=True)["len"].head(4) / len(ids["user"])
     return f"{own.mean():.0%}", ", ".join(f"{share:.0%}" for share in most)
 
 
@@ -132,12 +132,12 @@ def ideal(tables: Tables, shape: Shape) -> tuple[str, str]:
     ids = _ids(tables)
     likely = truth(shape)
     users = np.eye(shape.n_groups)[ids["user"]["user_id"].to_numpy() % shape.n_groups]
-    return told(tables, rankings.of_vectors(users, likely[:, ids["movie"]["movie_id"].to_numpy()].T), shape.n_groups)
+    return told(tables, rankings.of_vectors(users, likely[:, ids["item"]["item_id"].to_numpy()].T), shape.n_groups)
 
 
 def _ids(tables: Tables) -> dict[str, pl.DataFrame]:
-    """Dense and original ids of users and movies, in the order of the dense ones."""
-    names = {name: to_polars(tables[f"{name}s"], name, f"{name}_id").sort(name) for name in ("user", "movie")}
+    """Dense and original ids of users and items, in the order of the dense ones."""
+    names = {name: to_polars(tables[f"{name}s"], name, f"{name}_id").sort(name) for name in ("user", "item")}
     return {name: ids.with_columns(pl.col(f"{name}_id").cast(pl.Int64)) for name, ids in names.items()}
 
 

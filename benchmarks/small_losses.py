@@ -72,7 +72,7 @@ def _configuration(step: int) -> Configuration:
 
 
 def _contests(seed: int, n_resamples: int) -> Comparisons:
-    none = pl.DataFrame(schema={"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32, "prediction": pl.Float32})
+    none = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "prediction": pl.Float32})
     rows = nw.from_native(none.lazy())
     return Comparisons(rows, rows.drop("rating"), lowest_relevant=4.0, seed=seed, n_resamples=n_resamples)
 

@@ -30,10 +30,10 @@ def main() -> None:
     options.add_argument("--home", type=Path)
     store = AssetStore(Home.resolve(options.parse_args().home).assets)
     scores = to_polars(scan(store.current(["evaluation_scores"])))
-    of_models(scores, "time_cut", {"top5_rating": _POPULATIONS, "rmse": _POPULATIONS})
+    of_models(scores, "time_cut", {"top5pct_rating": _POPULATIONS, "rmse": _POPULATIONS})
     of_models(scores, "top_n", {"ndcg_10": _POPULATIONS})
     of_models(scores, "latest_rating", {"r2": _PARTITIONS})
-    of_models(scores, "latest_rating", {"next_movie_hit_10": _PARTITIONS})
+    of_models(scores, "latest_rating", {"next_item_hit_10": _PARTITIONS})
     study = study_tables(store)
     if study is None:
         return

@@ -40,7 +40,7 @@ from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets_tests.running import copied, materialize, table
 
 FORGOTTEN = ("Zebulon", "86420975")
-HEADER = "user_id,movie_id,rating,timestamp\n"
+HEADER = "user_id,item_id,rating,timestamp\n"
 ADDED, REMOVED, KEPT = "added.csv", "b", "a.csv"
 # Those who stay, by batch.
 OTHERS = {"a.csv": ["ana", "eve"], "b": ["ben"], "versions": ["cleo"], "gone.csv": ["dora"], "numbers.csv": ["7"]}
@@ -162,7 +162,7 @@ def prepare(home: Home) -> None:
     for name in OTHERS:
         read(home, name)
     (home.landing / "gone.csv").unlink()
-    materialize(home, 'key:"users" or key:"movies" or key:"ratings"')
+    materialize(home, 'key:"users" or key:"items" or key:"ratings"')
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         instance.add_dynamic_partitions("batches", sorted(OTHERS))
     write_ratings(home.path / "sent" / ADDED, "frida")
@@ -172,7 +172,7 @@ def forget(home: Home) -> None:
     """Take the forgotten users out of what is computed, and leave them everywhere else."""
     for user in FORGOTTEN:
         assert command(home, "forget", user, "--no-run") == 0
-    materialize(home, 'key:"users" or key:"movies" or key:"ratings"')
+    materialize(home, 'key:"users" or key:"items" or key:"ratings"')
     write_ratings(home.landing / ".abcd_123" / "a.csv", *FORGOTTEN)
     (home.landing / ".abcd_123").chmod(0o700)
     write_ratings(home.landing / ".landing-changes" / "unfinished" / "a.csv", *FORGOTTEN)

@@ -61,7 +61,7 @@ SHAPES = (
 
 
 def planted(shape: Shape) -> pl.DataFrame:
-    """Ratings: user_id, movie_id (integers), rating, timestamp (seconds).
+    """Ratings: user_id, item_id (integers), rating, timestamp (seconds).
 
     Users come one after the other and rate within a tenth of the whole time, so a cut in time leaves users without a
     training rating.
@@ -76,7 +76,7 @@ def planted(shape: Shape) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "user_id": user,
-            "movie_id": item,
+            "item_id": item,
             "rating": _ratings(shape.scale, own, random),
             "timestamp": (_START + when * 365 * _DAY).astype(np.int64),
         }

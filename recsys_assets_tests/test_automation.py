@@ -58,7 +58,7 @@ def quiet(materialized_home, tmp_path_factory) -> Iterator[Served]:
     settings = '\n[automation]\nsensors = false\nschedule = false\ncron = "* * * * *"\n'
     home = _served_home(materialized_home, tmp_path_factory.mktemp("quiet") / "home", settings)
     for number in range(3):
-        made_up(n_users=6, n_movies=8, first_user=1000 + 10 * number).write(home.landing / f"batch-{number}")
+        made_up(n_users=6, n_items=8, first_user=1000 + 10 * number).write(home.landing / f"batch-{number}")
     with served(home) as running:
         yield running
 
@@ -66,7 +66,7 @@ def quiet(materialized_home, tmp_path_factory) -> Iterator[Served]:
 def test_a_dropped_file_becomes_recommendations(materialized_home, tmp_path, capsys):
     """New users would wait for a person to type a command, or be recommended what they have rated."""
     home = _served_home(materialized_home, tmp_path / "home", AUTOMATION)
-    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+    new = made_up(n_users=6, n_items=40, first_user=500, seed=3)
     ids = [str(user) for user in new.users["user_id"]]
 
     def recommended() -> list[dict[str, object]]:
@@ -79,8 +79,8 @@ def test_a_dropped_file_becomes_recommendations(materialized_home, tmp_path, cap
         with capsys.disabled():
             print(f"\nfrom dropped file to recommendations: {time.monotonic() - dropped:.0f} s")
     assert set(found["user_id"]) == set(ids)
-    rated = new.ratings.select(pl.col("user_id", "movie_id").cast(pl.String))
-    assert found.join(rated, on=["user_id", "movie_id"]).is_empty()
+    rated = new.ratings.select(pl.col("user_id", "item_id").cast(pl.String))
+    assert found.join(rated, on=["user_id", "item_id"]).is_empty()
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         jobs = [run.job_name for run in instance.get_runs() if run.tags.get("dagster/sensor_name")]
     assert jobs == ["refresh", "recommend", "ingest"]
@@ -97,7 +97,7 @@ def test_a_settings_file_that_is_broken_for_a_while_keeps_nothing_out(tmp_path):
     home.settings_file.write_text(settings)
     with served(home):
         home.settings_file.write_text(settings + "this is no TOML")
-        made_up(n_users=6, n_movies=40).write(home.path / "arriving").rename(home.landing / "new")
+        made_up(n_users=6, n_items=40).write(home.path / "arriving").rename(home.landing / "new")
         wait_for("the cause in failures.log", lambda: _tells(home, str(home.settings_file)))
         home.settings_file.write_text(settings)
         wait_for("the batch", lambda: AssetStore(home.assets).has(["ratings"]), 900)
@@ -193,7 +193,7 @@ def _runs(home: Home, parent: str | None = None) -> set[str]:
 def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_home, tmp_path):
     """The automation would bring back what a person takes out, fail at what is gone, or compute everything twice."""
     home = _served_home(materialized_home, tmp_path / "home", AUTOMATION)
-    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+    new = made_up(n_users=6, n_items=40, first_user=500, seed=3)
 
     def rest() -> bool:
         with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
@@ -238,7 +238,7 @@ def test_run_beside_serve_recommends_first_and_refreshes_once(materialized_home,
     home = _served_home(
         materialized_home, tmp_path / "home", AUTOMATION.replace("quiet_seconds = 1", "quiet_seconds = 60")
     )
-    new = made_up(n_users=6, n_movies=40, first_user=500, seed=3)
+    new = made_up(n_users=6, n_items=40, first_user=500, seed=3)
     before = _runs(home)
     with served(home) as running:
         new.write(home.path / "arriving").rename(home.landing / "new")

@@ -19,7 +19,7 @@ def ratings(n: int) -> pl.DataFrame:
     frame = pl.DataFrame(
         {
             "user": range(n),
-            "movie": [0] * n,
+            "item": [0] * n,
             "rating": [3.0] * n,
             "timestamp": pl.Series(range(n, 0, -1)) * 1_000_000,
             "batch": [0] * n,
@@ -66,8 +66,8 @@ def test_the_curve_shows_every_model_at_every_cut_off():
     drawn = charts.to_svg(backtest_charts.curve(scores(), "rmse"))
     assert "Item mean" in drawn and "ALS, cold users filled in" in drawn and "Random order" not in drawn
     assert all(cut_off in drawn for cut_off in ("0.5", "0.6", "0.7"))
-    with pytest.raises(ValueError, match="no top5_rating"):
-        backtest_charts.curve(scores(), "top5_rating")
+    with pytest.raises(ValueError, match="no top5pct_rating"):
+        backtest_charts.curve(scores(), "top5pct_rating")
 
 
 @pytest.mark.spark
@@ -81,7 +81,7 @@ def test_a_backfill_of_cut_offs_is_one_run_with_their_curve(materialized_home, t
         (event, *others) = instance.fetch_materializations(dg.AssetKey("backtest_scores"), limit=9).records
     assert ran.success
     assert {event.partition_key, *(other.partition_key for other in others)} == {"0.7", "0.8"}
-    assert {"top5_rating", "rmse"} <= set(event.asset_materialization.metadata)
+    assert {"top5pct_rating", "rmse"} <= set(event.asset_materialization.metadata)
     store = AssetStore(home.assets)
     assert store.batches(["backtest_scores"]) == ["0.7", "0.8"]
     found = pl.concat(

@@ -14,7 +14,7 @@ from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.running import copied
 
-RATINGS = "user_id,movie_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
+RATINGS = "user_id,item_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
 _LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))

@@ -14,13 +14,13 @@ from recsys_assets_tests.movielens import archive
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
-    """Users, movies and ratings of MovieLens 1M, as the assets would hold them."""
+    """Users, items and ratings of MovieLens 1M, as the assets would hold them."""
     source = read_source(archive("ml-1m"), scratch=tmp_path_factory.mktemp("scratch"))
-    raw = {name: [lazy(getattr(source, name))] for name in ("ratings", "users", "movies")}
+    raw = {name: [lazy(getattr(source, name))] for name in ("ratings", "users", "items")}
     users = lazy(to_polars(merge.index_users(raw["users"], raw["ratings"])))
-    movies = lazy(to_polars(merge.index_movies(raw["movies"], raw["ratings"])))
-    ratings = conform(merge.merge_ratings(raw["ratings"], users, movies), TABLES["ratings"])
-    return users, movies, lazy(to_polars(ratings))
+    items = lazy(to_polars(merge.index_items(raw["items"], raw["ratings"])))
+    ratings = conform(merge.merge_ratings(raw["ratings"], users, items), TABLES["ratings"])
+    return users, items, lazy(to_polars(ratings))
 
 
 def test_case_study_a_counts(catalogue):
@@ -40,8 +40,8 @@ def test_case_study_a_adjusted_training_set(catalogue):
     users, _, ratings = catalogue
     train = splitting.cut_in_time(ratings, "train")
     assigned = clusters.assign(lazy(clusters.user_features(users)), k=5, n_init=1)
-    movies = to_polars(train.select("movie").unique())
-    predicted = pl.DataFrame({"cluster": np.arange(5, dtype=np.int32)}).join(movies, how="cross")
+    items = to_polars(train.select("item").unique())
+    predicted = pl.DataFrame({"cluster": np.arange(5, dtype=np.int32)}).join(items, how="cross")
     predicted = predicted.with_columns(rating=pl.lit(3.0, pl.Float32))
     adjusted = to_polars(cold_start.fill_cold_users(train, users, lazy(assigned), lazy(predicted)))
     assert len(adjusted) == 855_126

@@ -22,11 +22,11 @@ from recsys_assets.recommender.evaluation import quality
 from recsys_assets.recommender.evaluation.quality import Finding
 from recsys_assets_tests.running import copied, files, table
 
-N_USERS, N_MOVIES, N_SHOWN = 4, 6, 3
-SIZES = {"users": N_USERS, "movies": N_MOVIES}
+N_USERS, N_ITEMS, N_SHOWN = 4, 6, 3
+SIZES = {"users": N_USERS, "items": N_ITEMS}
 CHECK = dg.AssetCheckKey(dg.AssetKey("ratings"), "sound")
-# The fourth user has rated all movies but one, so that only one can be recommended.
-RATED = [(0, 0), (0, 1), (1, 2), *((3, movie) for movie in range(N_MOVIES - 1))]
+# The fourth user has rated all items but one, so that only one can be recommended.
+RATED = [(0, 0), (0, 1), (1, 2), *((3, item) for item in range(N_ITEMS - 1))]
 
 
 def ratings() -> pl.DataFrame:
@@ -35,7 +35,7 @@ def ratings() -> pl.DataFrame:
     frame = pl.DataFrame(
         {
             "user": [user for user, _ in RATED],
-            "movie": [movie for _, movie in RATED],
+            "item": [item for _, item in RATED],
             "rating": [1.0 + position % 5 for position in range(n)],
             "timestamp": pl.Series(range(n)) * 86_400_000_000,
             "batch": [0] * n,
@@ -46,11 +46,11 @@ def ratings() -> pl.DataFrame:
 
 
 def recommendations() -> pl.DataFrame:
-    """Sound recommendations for those ratings: min(3, unrated movies) for each user."""
+    """Sound recommendations for those ratings: min(3, unrated items) for each user."""
     rows = [
-        (f"u{user}", rank, f"m{movie}", "title", 1.0, [])
+        (f"u{user}", rank, f"m{item}", "title", 1.0, [])
         for user in range(N_USERS)
-        for rank, movie in enumerate([m for m in range(N_MOVIES) if (user, m) not in RATED][:N_SHOWN], 1)
+        for rank, item in enumerate([m for m in range(N_ITEMS) if (user, m) not in RATED][:N_SHOWN], 1)
     ]
     declared = TABLES["recommendations"]
     frame = pl.DataFrame(rows, schema=list(declared.columns), orient="row")
@@ -60,7 +60,7 @@ def recommendations() -> pl.DataFrame:
 def scores() -> pl.DataFrame:
     """Sound scores: two models between random and the upper bound."""
     rows = [
-        ("time_cut", model, "all", "top5_rating", value, 9, value - 0.1, value + 0.1)
+        ("time_cut", model, "all", "top5pct_rating", value, 9, value - 0.1, value + 0.1)
         for model, value in {"random": 3.5, "item_mean": 4.0, "als": 4.2, "upper_bound": 4.9}.items()
     ]
     return pl.DataFrame(rows, schema=list(TABLES["evaluation_scores"].columns), orient="row")
@@ -92,8 +92,8 @@ def set_first(column: str, value: Any) -> Callable[[pl.DataFrame], pl.DataFrame]
         ("finite numbers", set_first("rating", float("inf"))),
         ("values in range", set_first("row", -1)),
         ("indices of known rows", set_first("user", N_USERS)),
-        ("indices of known rows", set_first("movie", -1)),
-        ("one row per user, movie", lambda frame: pl.concat([frame, frame.head(1)])),
+        ("indices of known rows", set_first("item", -1)),
+        ("one row per user, item", lambda frame: pl.concat([frame, frame.head(1)])),
     ],
 )
 def test_a_table_that_is_not_as_declared_is_seen(rule, plant):
@@ -106,12 +106,12 @@ def test_a_table_that_is_not_as_declared_is_seen(rule, plant):
 
 
 def test_nulls_are_let_through_where_they_are_declared():
-    """A catalogue with a movie of unknown year would stop the pipeline."""
-    movies = pl.DataFrame({"movie": [0, 1], "movie_id": ["a", "b"], "title": ["A", None], "year": [None, 1999]})
+    """A catalogue with an item of unknown year would stop the pipeline."""
+    items = pl.DataFrame({"item": [0, 1], "item_id": ["a", "b"], "title": ["A", None], "year": [None, 1999]})
     frame = conform(
-        lazy(movies.with_columns(genres=pl.Series([["x"], None], dtype=pl.List(pl.String)))), TABLES["movies"]
+        lazy(items.with_columns(genres=pl.Series([["x"], None], dtype=pl.List(pl.String)))), TABLES["items"]
     )
-    assert broken(quality.schema_findings(frame, TABLES["movies"], {"movies": 2})[1]) == {}
+    assert broken(quality.schema_findings(frame, TABLES["items"], {"items": 2})[1]) == {}
 
 
 def test_every_stored_table_and_model_has_its_check(tmp_path):
@@ -233,17 +233,15 @@ def test_every_model_is_looked_through_for_numbers(materialized_home, asset):
     [
         ("every user has min(3, unrated) recommendations", lambda frame: frame.filter(pl.col("user_id") != "u2")),
         ("every user has min(3, unrated) recommendations", lambda frame: frame.slice(1)),
-        ("recommends nothing already rated", set_first("movie_id", "m0")),
-        ("known users and movies", set_first("movie_id", "elsewhere")),
+        ("recommends nothing already rated", set_first("item_id", "m0")),
+        ("known users and items", set_first("item_id", "elsewhere")),
     ],
 )
 def test_recommendations_that_are_missing_or_rated_already_are_seen(rule, plant):
     """Users would be shown nothing, or what they know."""
     users = lazy(pl.DataFrame({"user": range(N_USERS), "user_id": [f"u{user}" for user in range(N_USERS)]}))
-    movies = lazy(pl.DataFrame({"movie": range(N_MOVIES), "movie_id": [f"m{movie}" for movie in range(N_MOVIES)]}))
-    indices = [
-        frame.with_columns(nw.col(name).cast(nw.Int32())) for name, frame in (("user", users), ("movie", movies))
-    ]
+    items = lazy(pl.DataFrame({"item": range(N_ITEMS), "item_id": [f"m{item}" for item in range(N_ITEMS)]}))
+    indices = [frame.with_columns(nw.col(name).cast(nw.Int32())) for name, frame in (("user", users), ("item", items))]
 
     def found(frame: pl.DataFrame) -> dict[str, bool]:
         return broken(quality.recommendation_findings(lazy(frame), *indices, lazy(ratings()), n=N_SHOWN))

@@ -23,8 +23,8 @@ from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
 from recsys_assets_tests.served import free_port
 
-RAW = ("raw_ratings", "raw_users", "raw_movies", "rejected_rows")
-MERGED = ("users", "movies", "ratings")
+RAW = ("raw_ratings", "raw_users", "raw_items", "rejected_rows")
+MERGED = ("users", "items", "ratings")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_rating_per_user_is_enough_for_recommendations(home):
     home.prepare()
     home.settings_file.write_text(FAST_SETTINGS)
     rows = [f"u{n},m{n % 7},{1 + n * n % 5},{1_600_000_000 + n}" for n in range(60)]
-    (home.landing / "ratings.csv").write_text("\n".join(["user_id,movie_id,rating,timestamp", *rows]))
+    (home.landing / "ratings.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]))
     ran = invoke("run", "--home", home.path)
     assert ran.exit_code == 1
     told = ran.stderr.splitlines()
@@ -93,7 +93,7 @@ def test_a_rating_per_user_is_enough_for_recommendations(home):
     assert shown.exit_code == 0, shown.output
     assert len(shown.stdout.splitlines()) == 1 + 6
     assert "No segment" in invoke("user", "u3", "--home", home.path).stdout
-    assert "no mean by segment" in invoke("movie", "m3", "--home", home.path).stdout
+    assert "no mean by segment" in invoke("item", "m3", "--home", home.path).stdout
     for words in (("scores",), ("segment", "0"), ("export", "user_segments", home.path / "out.csv")):
         empty = invoke(*words, "--home", home.path)
         assert empty.exit_code == 1 and "no user of this home has rated twice" in empty.stderr
@@ -201,7 +201,7 @@ def test_nothing_new_is_a_refresh(launches):
 
 
 def test_a_half_read_batch_is_read_again(launches):
-    """A batch whose ingest broke off is taken for ingested and its movies are missing for good."""
+    """A batch whose ingest broke off is taken for ingested and its items are missing for good."""
     materialize, launched = launches
     launched("a")
     materialize(RAW[:2], "a")
@@ -288,7 +288,7 @@ def test_reason_is_the_assets_own_error():
 
 def test_add_lands_a_copy_and_the_same_again_changes_nothing(home, tmp_path):
     """`add` moves a user's file, leaves temporary files, or lands one thing twice."""
-    source = made_up(n_users=6, n_movies=6).write(tmp_path / "mine")
+    source = made_up(n_users=6, n_items=6).write(tmp_path / "mine")
     assert invoke("add", source, "--home", home.path).exit_code == 0
     assert home.landed_batches() == ["mine"]
     assert (home.landing / "mine" / "u.data").read_bytes() == (source / "u.data").read_bytes()
@@ -299,8 +299,8 @@ def test_add_lands_a_copy_and_the_same_again_changes_nothing(home, tmp_path):
 
 def test_add_never_overwrites_a_batch(home, tmp_path):
     """A second file of the same name replaces the ratings of the first."""
-    first = made_up(n_users=6, n_movies=6).write(tmp_path / "one" / "mine")
-    second = made_up(n_users=6, n_movies=6, seed=1).write(tmp_path / "two" / "mine")
+    first = made_up(n_users=6, n_items=6).write(tmp_path / "one" / "mine")
+    second = made_up(n_users=6, n_items=6, seed=1).write(tmp_path / "two" / "mine")
     assert invoke("add", first, "--home", home.path).exit_code == 0
     refused = invoke("add", second, "--home", home.path)
     assert refused.exit_code == 1 and "--batch" in refused.stderr
@@ -321,7 +321,7 @@ def test_add_refuses_what_is_no_ratings(home, tmp_path):
 @pytest.mark.parametrize("name", [".hidden", "_begun", "a...b", "a/b", "a\tb", "a.tmp", "a.csv.part", "a.csv~"])
 def test_add_refuses_names_that_dagster_or_the_landing_folder_cannot_hold(home, tmp_path, name):
     """A batch lands under a name that no run ever picks up."""
-    source = made_up(n_users=6, n_movies=6).write(tmp_path / "mine")
+    source = made_up(n_users=6, n_items=6).write(tmp_path / "mine")
     for check in ([], ["--check"]):
         refused = invoke("add", source, *check, "--batch", name, "--home", home.path)
         assert refused.exit_code == 1 and "--batch" in refused.stderr
@@ -368,7 +368,7 @@ def test_scores_summary_has_the_selected_model_between_its_bounds(materialized_h
     """The selected model's score is shown without what it could be at worst and at best."""
     shown = invoke("scores", "--home", materialized_home.path).stdout
     scores = table(materialized_home, "evaluation_scores")
-    of_all = scores.filter(protocol="time_cut", metric="top5_rating", population="all")
+    of_all = scores.filter(protocol="time_cut", metric="top5pct_rating", population="all")
     values = {row["model"]: f"{row['value']:.3f}" for row in of_all.iter_rows(named=True)}
     lines = iter(shown.splitlines())
     next(line for line in lines if "Rating of the top 5 %" in line)
@@ -387,11 +387,11 @@ def test_scores_can_be_filtered_and_unknown_filters_say_what_there_is(materializ
     assert unknown.exit_code == 1 and "rmse" in unknown.stderr
 
 
-def test_recommend_shows_unrated_movies_of_the_users_taste(materialized_home, small_data):
+def test_recommend_shows_unrated_items_of_the_users_taste(materialized_home, small_data):
     """A user is recommended what it has rated, or what its like does not watch."""
     shown = invoke("recommend", "1", "-n", "3", "--home", materialized_home.path).stdout.splitlines()[1:]
     ids = {int(line.split()[1]) for line in shown}
-    rated = set(small_data.ratings.filter(user_id=1)["movie_id"])
+    rated = set(small_data.ratings.filter(user_id=1)["item_id"])
     assert len(shown) == 3 and not ids & rated
     assert sum("Action Story" in line for line in shown) >= 2
 
@@ -400,14 +400,14 @@ def test_recommend_agrees_with_the_recommendations(materialized_home):
     """The command line and the table that the product serves say different things."""
     stored = table(materialized_home, "recommendations").filter(user_id="17").sort("rank")
     shown = invoke("recommend", "17", "--home", materialized_home.path).stdout.splitlines()[1:]
-    assert [line.split()[1] for line in shown] == stored["movie_id"].to_list()
+    assert [line.split()[1] for line in shown] == stored["item_id"].to_list()
 
 
 def test_recommend_and_export_say_why(materialized_home, small_data, tmp_path):
     """People would have to believe a list without a reason, or be given a reason that they never rated."""
     stored = table(materialized_home, "recommendations")
-    titles = {title: movie for movie, title in small_data.movies.select("movie_id", "title").iter_rows()}
-    rated = set(small_data.ratings.select("user_id", "movie_id").iter_rows())
+    titles = {title: item for item, title in small_data.items.select("item_id", "title").iter_rows()}
+    rated = set(small_data.ratings.select("user_id", "item_id").iter_rows())
     told = stored.explode("because").drop_nulls("because")
     assert told["user_id"].n_unique() == stored["user_id"].n_unique()
     assert all((int(row["user_id"]), titles[row["because"]]) in rated for row in told.iter_rows(named=True))
@@ -426,10 +426,10 @@ def test_exported_ratings_are_the_users_own(materialized_home, small_data, tmp_p
     out = tmp_path / f"ratings.{suffix}"
     assert invoke("export", "ratings", out, "--home", materialized_home.path).exit_code == 0
     read = pl.read_csv(out) if suffix == "csv" else pl.read_parquet(out)
-    assert {"user", "movie"}.isdisjoint(read.columns)
-    exported = read.select(pl.col("user_id", "movie_id", "rating").cast(pl.Int64)).sort("user_id", "movie_id")
-    assert exported.equals(small_data.ratings.select(exported.columns).sort("user_id", "movie_id"))
-    assert read.filter(pl.col("movie_id").cast(pl.String) == "7")["title"].unique().to_list() == ["Action Story 7"]
+    assert {"user", "item"}.isdisjoint(read.columns)
+    exported = read.select(pl.col("user_id", "item_id", "rating").cast(pl.Int64)).sort("user_id", "item_id")
+    assert exported.equals(small_data.ratings.select(exported.columns).sort("user_id", "item_id"))
+    assert read.filter(pl.col("item_id").cast(pl.String) == "7")["title"].unique().to_list() == ["Action Story 7"]
     assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
 
 
@@ -453,7 +453,7 @@ def test_predictions_can_be_exported(materialized_home, tmp_path):
     """What the models predicted cannot be had outside."""
     out = tmp_path / "item_mean.parquet"
     assert invoke("export", "predictions/time_cut/item_mean", out, "--home", materialized_home.path).exit_code == 0
-    assert pl.read_parquet(out).columns == ["user_id", "movie_id", "title", "prediction"]
+    assert pl.read_parquet(out).columns == ["user_id", "item_id", "title", "prediction"]
 
 
 @pytest.mark.parametrize("command", [("export", "user_clusters"), ("user", "2")])
@@ -525,10 +525,10 @@ def test_export_replaces_a_file_only_by_a_whole_one(materialized_home, tmp_path,
 # Looks
 
 
-def test_movies_are_found_by_title_with_their_ratings(materialized_home, small_data):
-    """A movie cannot be found without knowing its id, or its numbers are wrong."""
-    shown = invoke("movies", "^action story 1$", "--home", materialized_home.path).stdout.splitlines()
-    ratings = small_data.ratings.filter(movie_id=1)["rating"]
+def test_items_are_found_by_title_with_their_ratings(materialized_home, small_data):
+    """An item cannot be found without knowing its id, or its numbers are wrong."""
+    shown = invoke("items", "^action story 1$", "--home", materialized_home.path).stdout.splitlines()
+    ratings = small_data.ratings.filter(item_id=1)["rating"]
     assert len(shown) == 2
     assert shown[1].split() == [
         "1",
@@ -542,40 +542,40 @@ def test_movies_are_found_by_title_with_their_ratings(materialized_home, small_d
     ]
 
 
-def test_movies_lists_the_most_rated_and_says_how_many_are_left(materialized_home):
+def test_items_lists_the_most_rated_and_says_how_many_are_left(materialized_home):
     """A broad search hides that there is more, or what matters."""
-    shown = invoke("movies", "story", "-n", "5", "--home", materialized_home.path).stdout.splitlines()
+    shown = invoke("items", "story", "-n", "5", "--home", materialized_home.path).stdout.splitlines()
     counts = [int(line.split()[-2]) for line in shown[1:-1]]
     assert len(counts) == 5 and counts == sorted(counts, reverse=True)
     assert "35 more" in shown[-1]
 
 
 @pytest.mark.parametrize(("regex", "told"), [("(", "no regular expression"), ("romance stori 2", "Romance Story 2")])
-def test_movies_says_why_nothing_was_found(materialized_home, regex, told):
+def test_items_says_why_nothing_was_found(materialized_home, regex, told):
     """A search that finds nothing ends without a hint."""
-    refused = invoke("movies", regex, "--home", materialized_home.path)
+    refused = invoke("items", regex, "--home", materialized_home.path)
     assert refused.exit_code == 1 and told in refused.stderr
 
 
-def test_movies_without_titles_are_found_by_their_ids(materialized_home, tmp_path):
-    """In a catalogue that has no titles, no movie could be found, and none be suggested."""
+def test_items_without_titles_are_found_by_their_ids(materialized_home, tmp_path):
+    """In a catalogue that has no titles, no item could be found, and none be suggested."""
     home = copied(materialized_home, tmp_path / "home")
-    without = table(home, "movies").with_columns(title=pl.lit(None, pl.String), movie_id="story-" + pl.col("movie_id"))
+    without = table(home, "items").with_columns(title=pl.lit(None, pl.String), item_id="story-" + pl.col("item_id"))
     store = AssetStore(home.assets)
-    without.write_parquet(store.current(["movies"]) / TABLE_FILE)
+    without.write_parquet(store.current(["items"]) / TABLE_FILE)
     # As if the ratings had been merged with these ids.
     (store.current(["ratings"]) / ".numbering.json").unlink()
-    shown = invoke("movies", "^STORY-1$", "--home", home.path).stdout.splitlines()
+    shown = invoke("items", "^STORY-1$", "--home", home.path).stdout.splitlines()
     assert len(shown) == 2 and shown[1].split()[0] == "story-1"
-    for command in ("movies", "movie"):
+    for command in ("items", "item"):
         assert "story-12" in invoke(command, "storry-12", "--home", home.path).stderr
 
 
-def test_movie_shows_what_each_segment_thinks_of_it(materialized_home):
-    """The chart of a movie's mean by segment does not agree with the table behind it."""
-    shown = invoke("movie", "1", "--home", materialized_home.path).stdout
-    movie = table(materialized_home, "movies").filter(movie_id="1")["movie"][0]
-    rows = table(materialized_home, "segment_ratings").filter(movie=movie)
+def test_item_shows_what_each_segment_thinks_of_it(materialized_home):
+    """The chart of an item's mean by segment does not agree with the table behind it."""
+    shown = invoke("item", "1", "--home", materialized_home.path).stdout
+    item = table(materialized_home, "items").filter(item_id="1")["item"][0]
+    rows = table(materialized_home, "segment_ratings").filter(item=item)
     assert "Action Story 1 (1950)" in shown
     for row in rows.iter_rows(named=True):
         (line,) = (line for line in shown.splitlines() if line.split()[:1] == [str(row["segment"])])
@@ -605,11 +605,11 @@ def test_a_user_who_is_newer_than_clusters_and_segments_is_shown(materialized_ho
     assert ["cluster", "–"] in lines and "No segment" in shown.stdout and "Latest ratings" in shown.stdout
 
 
-def test_segment_shows_size_its_movies_and_who_its_users_are(materialized_home):
+def test_segment_shows_size_its_items_and_who_its_users_are(materialized_home):
     """A segment is a number without a face."""
     shown = invoke("segment", "0", "--home", materialized_home.path).stdout
     size = len(table(materialized_home, "user_segments").filter(segment=0))
-    listed = table(materialized_home, "segment_movies").filter(segment=0)
+    listed = table(materialized_home, "segment_items").filter(segment=0)
     assert f"{size} of 60" in shown
     share = table(materialized_home, "segment_shares").filter(segment=0)["share"][0]
     assert f"{share:.1%} of the users' affinity\n" in "".join(f"{line.rstrip()}\n" for line in shown.splitlines())
@@ -639,8 +639,8 @@ def test_segment_tells_its_share_before(materialized_home, tmp_path, before, tol
     [
         (("user", "99"), "Nearest: "),
         (("recommend", "99"), "Nearest: "),
-        (("movie", "100"), "10 Romance Story 10"),
-        (("movie", "action stori 3"), "3 Action Story 3"),
+        (("item", "100"), "10 Romance Story 10"),
+        (("item", "action stori 3"), "3 Action Story 3"),
         (("segment", "7"), "numbered 0 to 1"),
     ],
 )
@@ -662,8 +662,8 @@ READING = [
     ("scores",),
     ("recommend", "1"),
     ("export", "ratings", "out.csv"),
-    ("movies", "a"),
-    ("movie", "1"),
+    ("items", "a"),
+    ("item", "1"),
     ("user", "1"),
     ("segment", "0"),
 ]
@@ -721,7 +721,7 @@ def test_the_command_to_give_next_is_for_the_same_home(tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "usual"))
     assert follow_up("run", Home.resolve()) == "recsys-assets run"
     source = tmp_path / "watched.csv"
-    source.write_text("user_id,movie_id,rating,timestamp\n1,1,4,100\n2,1,3,200\n")
+    source.write_text("user_id,item_id,rating,timestamp\n1,1,4,100\n2,1,3,200\n")
     shown = invoke("add", source, "--home", tmp_path / "my films").stdout
     assert f"Next: recsys-assets run --home '{tmp_path / 'my films'}'" in shown
 

@@ -14,7 +14,7 @@ from recsys_assets.orchestration import planning
 from recsys_assets.orchestration.jobs import ingest
 from recsys_assets_tests.conftest import invoke
 
-HEADER = "user_id,movie_id,rating,timestamp\n"
+HEADER = "user_id,item_id,rating,timestamp\n"
 BAD = "nobody,nothing,many,978300760\n"
 
 
@@ -38,9 +38,9 @@ def home(tmp_path, monkeypatch) -> Home:
     return home
 
 
-def land(home: Home, name: str, *users: str, movie: str = "m", rating: float = 3, bad: int = 0) -> None:
+def land(home: Home, name: str, *users: str, item: str = "m", rating: float = 3, bad: int = 0) -> None:
     """A batch with one good row per user, and bad rows."""
-    rows = "".join(f"{user},{movie},{rating:g},{978300760 + number}\n" for number, user in enumerate(users))
+    rows = "".join(f"{user},{item},{rating:g},{978300760 + number}\n" for number, user in enumerate(users))
     (home.landing / name).write_text(HEADER + rows + BAD * bad)
 
 
@@ -59,7 +59,7 @@ def run(home: Home):
 def raw(home: Home, batch: str) -> dict[str, bytes]:
     """All stored files of a batch, to the letter."""
     store = AssetStore(home.assets)
-    folders = [store.folder([name], batch) for name in ("rejected_rows", "raw_ratings", "raw_users", "raw_movies")]
+    folders = [store.folder([name], batch) for name in ("rejected_rows", "raw_ratings", "raw_users", "raw_items")]
     return {str(file): file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 
@@ -287,8 +287,8 @@ def test_a_forgotten_user_is_erased_from_what_was_read_of_a_source_that_is_gone(
 
 def test_a_forgotten_user_whose_id_is_a_number_is_erased_too(home):
     """Ids that are stored as numbers are not recognized as the one that is to be forgotten."""
-    land(home, "a.csv", "1", "86420975", movie="7")
-    land(home, "b.csv", "86420975", "2", movie="x")
+    land(home, "a.csv", "1", "86420975", item="7")
+    land(home, "b.csv", "86420975", "2", item="x")
     assert (done := run(home)).exit_code == 0, done.output
     assert users_of(home) == ["1", "2", "86420975", "86420975"]
     forgotten = invoke("forget", "86420975", "--home", home.path)

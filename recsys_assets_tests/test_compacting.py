@@ -20,7 +20,7 @@ from recsys_assets_tests.kill_points import FORGOTTEN, read, write_ratings
 from recsys_assets_tests.running import copied, materialize, table
 
 NAME = FORGOTTEN[0]
-MERGED = 'key:"users" or key:"movies" or key:"ratings"'
+MERGED = 'key:"users" or key:"items" or key:"ratings"'
 ROOT = Path(__file__).parent.parent
 
 

@@ -13,7 +13,7 @@ MODEL = (
     """
 
 def _middle(pairs: nw.LazyFrame) -> nw.LazyFrame:
-    return pairs.select("user", "movie", prediction=nw.lit(3.0))
+    return pairs.select("user", "item", prediction=nw.lit(3.0))
 
 
 ENTRIES = (
@@ -46,11 +46,11 @@ from recsys_assets.recommender.registry.fitting import entry
 graph = build_defs(home=Home.resolve()).get_repository_def().asset_graph
 assert "predictions/time_cut/middle" in {key.to_user_string() for key in graph.materializable_asset_keys}
 ratings = lazy(pl.DataFrame(
-    {"user": [0, 0, 1, 1], "movie": [0, 1, 0, 1], "rating": [2.0, 4.0, 4.0, 4.0], "timestamp": [1, 5, 2, 6]},
-    schema={"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float64, "timestamp": pl.Int64},
+    {"user": [0, 0, 1, 1], "item": [0, 1, 0, 1], "rating": [2.0, 4.0, 4.0, 4.0], "timestamp": [1, 5, 2, 6]},
+    schema={"user": pl.Int32, "item": pl.Int32, "rating": pl.Float64, "timestamp": pl.Int64},
 ).with_columns(batch=pl.lit("toy"), row=pl.int_range(4)))
 tables = {f"{side}_ratings": cut_in_time(ratings, side, cut=0.5) for side in ("train", "test")}
-tables |= {name: lazy(pl.DataFrame({name[:-1]: [0, 1]}, schema={name[:-1]: pl.Int32})) for name in ("users", "movies")}
+tables |= {name: lazy(pl.DataFrame({name[:-1]: [0, 1]}, schema={name[:-1]: pl.Int32})) for name in ("users", "items")}
 middle, mean = entry("time_cut", "middle"), entry("time_cut", "item_mean")
 predictions = {middle: middle.predict(**tables), mean: middle.predict(**tables)}
 result = protocols.measured("time_cut", tables, predictions, selected={"time_cut": "middle"})

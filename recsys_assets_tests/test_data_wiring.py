@@ -106,7 +106,7 @@ def test_check_says_what_would_happen_and_lands_nothing(home, tmp_path):
     """Who wants to look first changes the home by looking, or does not see what is wrong."""
     rows = b"".join(b"u%d,m,%d,978300760\n" % (number, 1 + number % 5) for number in range(300))
     path = tmp_path / "mine.csv"
-    path.write_bytes(b"user_id,movie_id,rating,timestamp\n" + rows + b"u,m,many,1\n")
+    path.write_bytes(b"user_id,item_id,rating,timestamp\n" + rows + b"u,m,many,1\n")
     before = contents(home)
     shown = invoke("add", "--check", path, "--home", home.path)
     assert shown.exit_code == 0, shown.output
@@ -160,7 +160,7 @@ def walked(tmp_path_factory) -> tuple[Path, list[str]]:
     header = _fenced("csv")[0].splitlines()[0]
     named = made_up().ratings.select(
         pl.when(user_id=1).then(pl.lit("ana")).otherwise(pl.format("member-{}", "user_id")),
-        pl.format("film-{}", "movie_id"),
+        pl.format("film-{}", "item_id"),
         pl.col("rating") * 2,
         pl.from_epoch("timestamp").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

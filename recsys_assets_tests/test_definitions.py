@@ -27,7 +27,7 @@ TRAINING_TABLES = {
     "top_n": {"train_ratings"},
     # Train users are predicted by regressions that have not seen their response: test_latest_rating_models.py.
     "latest_rating": {"train_histories", "train_responses"},
-    "next_movie": {"train_histories"},
+    "next_item": {"train_histories"},
 }
 
 

@@ -26,10 +26,10 @@ ABORTING = {
 
 
 def _by_title(title: str) -> str:
-    """The SVG of a chart that shows a movie's title in a heading, as the report draws it."""
-    rated = pl.DataFrame({"segment": [0, 1], "movie": [0, 0], "count": [20, 20], "mean": [3.0, 4.0]})
-    movies = pl.DataFrame({"movie": [0], "title": [title]})
-    return charts.to_svg(charts.rating_by_segment(lazy(rated), lazy(movies)))
+    """The SVG of a chart that shows an item's title in a heading, as the report draws it."""
+    rated = pl.DataFrame({"segment": [0, 1], "item": [0, 0], "count": [20, 20], "mean": [3.0, 4.0]})
+    items = pl.DataFrame({"item": [0], "title": [title]})
+    return charts.to_svg(charts.rating_by_segment(lazy(rated), lazy(items)))
 
 
 @pytest.mark.parametrize("character", DEADLY, ids=ascii)

@@ -23,29 +23,29 @@ def spark():
 
 @pytest.fixture(scope="module")
 def batches():
-    """Two overlapping batches of made-up ratings: 60 users, 40 movies, tied timestamps, later corrections."""
+    """Two overlapping batches of made-up ratings: 60 users, 40 items, tied timestamps, later corrections."""
     generator = np.random.default_rng(7)
 
     def batch(rows: int, first_user: int) -> dict[str, pl.DataFrame]:
         users = generator.integers(first_user, first_user + 40, rows)
-        movies = generator.integers(0, 40, rows)
+        items = generator.integers(0, 40, rows)
         ratings = pl.DataFrame(
             {
                 "user_id": [f"u{user}" for user in users],
-                "movie_id": [f"m{movie}" for movie in movies],
+                "item_id": [f"m{item}" for item in items],
                 "rating": generator.integers(1, 6, rows).astype(np.float32),
                 "timestamp": pl.Series(generator.integers(0, 50, rows) * 1_000_000).cast(pl.Datetime("us", "UTC")),
                 "row": np.arange(rows),
             }
         )
         people = sorted({f"u{user}" for user in range(first_user, first_user + 50)})
-        titles = sorted({f"m{movie}" for movie in range(45)})
+        titles = sorted({f"m{item}" for item in range(45)})
         return {
             "ratings": ratings,
             "users": pl.DataFrame({"user_id": people, "age": [float(len(name)) for name in people]}),
-            "movies": pl.DataFrame(
+            "items": pl.DataFrame(
                 {
-                    "movie_id": titles,
+                    "item_id": titles,
                     "title": titles,
                     "year": pl.Series([1990] * len(titles), dtype=pl.Int32),
                     "genres": [["Drama"]] * len(titles),
@@ -60,21 +60,21 @@ def _relational_tables(batches, scan) -> dict[str, pl.DataFrame]:
     """Every table that is one relational expression, computed by the engine that `scan` hands out frames of."""
     raw = {name: [scan(batch[name], f"{name}{i}") for i, batch in enumerate(batches)] for name in batches[0]}
     users = scan(to_polars(merge.index_users(raw["users"], raw["ratings"])), "indexed_users")
-    movies = scan(to_polars(merge.index_movies(raw["movies"], raw["ratings"])), "indexed_movies")
-    merged = merge.merge_ratings(raw["ratings"], users, movies)
+    items = scan(to_polars(merge.index_items(raw["items"], raw["ratings"])), "indexed_items")
+    merged = merge.merge_ratings(raw["ratings"], users, items)
     ratings = scan(to_polars(conform(merged, TABLES["ratings"])), "ratings")
     train = splitting.cut_in_time(ratings, "train", cut=0.5)
     partition = splitting.partition_users(users, seed=3)
     clusters = users.select("user", cluster=(nw.col("user") % 3))
-    pairs = pl.DataFrame({"cluster": np.arange(3)}).join(pl.DataFrame({"movie": np.arange(45)}), how="cross")
-    predicted = lazy(pairs.with_columns(rating=(pl.col("cluster") + pl.col("movie"))))
+    pairs = pl.DataFrame({"cluster": np.arange(3)}).join(pl.DataFrame({"item": np.arange(45)}), how="cross")
+    predicted = lazy(pairs.with_columns(rating=(pl.col("cluster") + pl.col("item"))))
     clusters, predicted = (
         scan(to_polars(conform(frame, TABLES[name])), name)
         for name, frame in {"user_clusters": clusters, "cluster_ratings": predicted}.items()
     )
     tables = {
         "users": users,
-        "movies": movies,
+        "items": items,
         "ratings": ratings,
         "train_ratings": train,
         "test_ratings": splitting.cut_in_time(ratings, "test", cut=0.5),
@@ -122,7 +122,7 @@ def test_tables_are_the_same_on_both_engines(both):
 def test_als_agrees_across_engines(both, spark, tmp_path):
     """The model fitted on a cluster would not be the one that was evaluated on the laptop."""
     polars, _ = both
-    index = Index.of(lazy(polars["users"]), lazy(polars["movies"]))
+    index = Index.of(lazy(polars["users"]), lazy(polars["items"]))
     polars["train_ratings"].write_parquet(tmp_path / "train.parquet")
     on_spark = nw.from_native(spark.read.parquet(str(tmp_path / "train.parquet")).repartition(3))
     pairs = lazy(polars["test_ratings"])
@@ -138,10 +138,10 @@ def test_als_agrees_across_engines(both, spark, tmp_path):
 def test_pseudo_random_numbers_do_not_overflow_on_spark(spark, seed):
     """Large ids would make every Spark run fail with an overflow that Polars hides."""
     ids = pl.DataFrame(
-        {"user": [0, 1, 2**31 - 2], "movie": [2**31 - 2, 0, 2**31 - 2]}, schema_overrides={"user": pl.Int32}
+        {"user": [0, 1, 2**31 - 2], "item": [2**31 - 2, 0, 2**31 - 2]}, schema_overrides={"user": pl.Int32}
     )
     frame = nw.from_native(spark.createDataFrame(ids.to_arrow()))
-    drawn = to_polars(frame.select(draw=pseudo_random(seed, ["user", "movie"])))
+    drawn = to_polars(frame.select(draw=pseudo_random(seed, ["user", "item"])))
     assert sorted(drawn["draw"]) == sorted(
-        to_polars(lazy(ids).select(draw=pseudo_random(seed, ["user", "movie"])))["draw"]
+        to_polars(lazy(ids).select(draw=pseudo_random(seed, ["user", "item"])))["draw"]
     )

@@ -32,21 +32,21 @@ def scored(measure, *args, seed: int = 0, n_resamples: int, **others) -> pl.Data
     return measure(*args, seed=seed, **others).scores(seed=seed, n_resamples=n_resamples)
 
 
-INDEX = {"user": pl.Int32, "movie": pl.Int32}
+INDEX = {"user": pl.Int32, "item": pl.Int32}
 
 
 def ratings(*rows: tuple[int, int, float]) -> nw.LazyFrame:
-    """Rows (user, movie, rating)."""
+    """Rows (user, item, rating)."""
     return lazy(pl.DataFrame(rows, schema={**INDEX, "rating": pl.Float32}, orient="row"))
 
 
 def predictions(*rows: tuple[int, int, float | None]) -> nw.LazyFrame:
-    """Rows (user, movie, prediction)."""
+    """Rows (user, item, prediction)."""
     return lazy(pl.DataFrame(rows, schema={**INDEX, "prediction": pl.Float32}, orient="row"))
 
 
 def ranking(*rows: tuple[int, int, int | None]) -> nw.LazyFrame:
-    """Rows (user, movie, rank)."""
+    """Rows (user, item, rank)."""
     return lazy(pl.DataFrame(rows, schema={**INDEX, "rank": pl.Int32}, orient="row"))
 
 
@@ -61,7 +61,7 @@ class Cut:
 
     def __init__(self, seed: int, n_users: int = 4) -> None:
         rng = np.random.default_rng(seed)
-        rows = [(user, movie) for user in range(n_users) for movie in range(rng.integers(1, 62))]
+        rows = [(user, item) for user in range(n_users) for item in range(rng.integers(1, 62))]
         stars = rng.integers(1, 6, len(rows)).astype(float)
         guesses = rng.integers(2, 9, len(rows)) / 2
         own = [None if rng.random() < 0.3 else float(g) for g in rng.integers(1, 12, len(rows)) / 2]
@@ -147,8 +147,8 @@ def test_selected_repeats_the_chosen_model():
         ({"item_mean": [(0, 0, 3.0)]}, "als", "no predictions of als; there are: item_mean"),
         ({"als": [(0, 0, 3.0)]}, "als", "no predictions of item_mean"),
         ({"item_mean": [(0, 0, 3.0)], "random": [(0, 0, 3.0)]}, "item_mean", "models named random"),
-        ({"item_mean": [(0, 0, None)]}, "item_mean", "does not predict 1 of 1, the first: user 0, movie 0"),
-        ({"item_mean": [(0, 0, 3.0), (0, 0, 4.0)]}, "item_mean", "more than one row for the same user and movie"),
+        ({"item_mean": [(0, 0, None)]}, "item_mean", "does not predict 1 of 1, the first: user 0, item 0"),
+        ({"item_mean": [(0, 0, 3.0), (0, 0, 4.0)]}, "item_mean", "more than one row for the same user and item"),
     ],
 )
 def test_unusable_predictions_are_refused_by_name(models, selected, message):
@@ -166,47 +166,47 @@ def test_unusable_predictions_are_refused_by_name(models, selected, message):
 )
 def test_the_top_five_percent_are_counted_in_whole_numbers(n, top):
     """Rounding errors of 0.05 × n would take one row too many, and no published number would be met."""
-    rows = [(0, movie) for movie in range(n)]
+    rows = [(0, item) for item in range(n)]
     guess = predictions(*[(*row, float(row[1])) for row in rows])
     test = ratings(*[(*row, 5.0 if row[1] >= n - top else 1.0) for row in rows])
     scores = scored(measure_ratings, ratings(), test, {"item_mean": guess}, selected="item_mean", **FEW)
-    for metric in ("top5_rating", "top5_rating_published"):
+    for metric in ("top5pct_rating", "top5pct_rating_published"):
         assert score(scores, "item_mean", metric, column="n") == top
         assert score(scores, "item_mean", metric) == 5.0
 
 
 def test_top_ratings_are_pooled_over_users():
     """A user with a hundred test rows would weigh no more than one with a single row."""
-    many = [(0, movie, 5.0 if movie < 5 else 1.0) for movie in range(100)]
+    many = [(0, item, 5.0 if item < 5 else 1.0) for item in range(100)]
     guess = {"item_mean": predictions(*[(0, m, 9.0 - m) for m in range(100)], (1, 0, 3.0))}
     scores = scored(
         measure_ratings, ratings((1, 7, 1.0)), ratings(*many, (1, 0, 2.0)), guess, selected="item_mean", **FEW
     )
-    assert score(scores, "item_mean", "top5_rating") == pytest.approx((5 * 5 + 2) / 6)
-    assert score(scores, "item_mean", "top5_rating", "seen") == 2.0
-    assert score(scores, "item_mean", "top5_rating", "unseen") == 5.0
-    assert score(scores, "random", "top5_rating") == pytest.approx((5 * 1.2 + 2) / 6)
+    assert score(scores, "item_mean", "top5pct_rating") == pytest.approx((5 * 5 + 2) / 6)
+    assert score(scores, "item_mean", "top5pct_rating", "seen") == 2.0
+    assert score(scores, "item_mean", "top5pct_rating", "unseen") == 5.0
+    assert score(scores, "random", "top5pct_rating") == pytest.approx((5 * 1.2 + 2) / 6)
 
 
 @settings(max_examples=60)
 @given(cuts)
 def test_published_rule_is_the_95th_percentile_of_each_user(cut):
     """The comparison with case study A would use another rule than the one behind its numbers."""
-    frame = cut.test.collect().to_native().join(cut.predictions["gappy"].collect().to_native(), on=["user", "movie"])
+    frame = cut.test.collect().to_native().join(cut.predictions["gappy"].collect().to_native(), on=["user", "item"])
     taken = []
     for _, rows in frame.group_by("user"):
         predicted = rows["prediction"].fill_null(1.0).cast(pl.Float64).to_numpy()
         taken.extend(rows["rating"].to_numpy()[predicted >= np.percentile(predicted, 95)])
     scores = cut.scores()
-    assert score(scores, "gappy", "top5_rating_published", column="n") == len(taken)
-    assert score(scores, "gappy", "top5_rating_published") == pytest.approx(np.mean(taken))
+    assert score(scores, "gappy", "top5pct_rating_published", column="n") == len(taken)
+    assert score(scores, "gappy", "top5pct_rating_published") == pytest.approx(np.mean(taken))
 
 
 @settings(max_examples=40)
 @given(cuts)
 def test_no_order_beats_the_upper_bound(cut):
     """A model could seem better than the best possible one."""
-    top = cut.scores().filter(metric="top5_rating")
+    top = cut.scores().filter(metric="top5pct_rating")
     for population in ("all", "seen", "unseen"):
         values = top.filter(population=population)
         assert values["value"].max() == values.filter(model="upper_bound")["value"].item()
@@ -220,7 +220,11 @@ def test_the_top_depends_on_the_order_of_predictions_alone(cut):
         model: frame.with_columns(prediction=nw.col("prediction") ** 3 + 100)
         for model, frame in cut.predictions.items()
     }
-    same = [("item_mean", "top5_rating"), ("item_mean", "top5_rating_published"), ("als_unadjusted", "top5_rating")]
+    same = [
+        ("item_mean", "top5pct_rating"),
+        ("item_mean", "top5pct_rating_published"),
+        ("als_unadjusted", "top5pct_rating"),
+    ]
     before, after = cut.scores(), cut.scores(predictions=stretched)
     for model, metric in same:
         assert score(after, model, metric) == score(before, model, metric)
@@ -234,7 +238,7 @@ def test_ties_are_broken_at_random_and_random_is_their_expectation():
     measure = RatingMetrics(ScoredRows.of(test.collect().to_native(), seed=0))
     drawn, expected = (
         metric.parts[0].reshape(copies, 3)
-        for metric in (measure.top5_rating(np.zeros(sum(sizes) * copies)), measure.random_order()[0])
+        for metric in (measure.top5pct_rating(np.zeros(sum(sizes) * copies)), measure.random_order()[0])
     )
     assert (drawn.std(axis=0) > 0.5).all()
     error = (drawn.mean(axis=0) - expected[0]) / (drawn.std(axis=0) / np.sqrt(copies))
@@ -262,7 +266,7 @@ def test_rows_without_a_prediction_fall_back_to_item_mean():
 
 def test_the_unfilled_model_orders_the_rest_at_random():
     """Case study A's model without the fill would borrow the order of the item mean."""
-    pairs = [(user, movie) for user in (0, 1) for movie in range(20)]
+    pairs = [(user, item) for user in (0, 1) for item in range(20)]
     test = ratings(*[(*pair, 5.0 if pair[1] == 0 else 1.0) for pair in pairs])
     models = {
         "item_mean": predictions(*[(*pair, 5.0 - pair[1] / 10) for pair in pairs]),
@@ -272,11 +276,11 @@ def test_the_unfilled_model_orders_the_rest_at_random():
         scored(measure_ratings, ratings((0, 99, 1.0)), test, models, selected="item_mean", seed=seed, n_resamples=1)
         for seed in range(40)
     ]
-    assert {score(run, "als_unadjusted", "top5_rating", "seen") for run in runs} == {1.0}
-    assert {score(run, "als_unadjusted", "top5_rating", "unseen") for run in runs} == {1.0, 5.0}
-    assert score(runs[0], "als_unadjusted", "top5_rating_published", "unseen", "n") == 20
+    assert {score(run, "als_unadjusted", "top5pct_rating", "seen") for run in runs} == {1.0}
+    assert {score(run, "als_unadjusted", "top5pct_rating", "unseen") for run in runs} == {1.0, 5.0}
+    assert score(runs[0], "als_unadjusted", "top5pct_rating_published", "unseen", "n") == 20
     # The prediction of 0.5 is below the 1.0 that the published rule gives to missing ones.
-    assert score(runs[0], "als_unadjusted", "top5_rating_published", "seen", "n") == 19
+    assert score(runs[0], "als_unadjusted", "top5pct_rating_published", "seen", "n") == 19
     for metric in ("rmse", "mae", "r2"):
         given_for = set(runs[0].filter(model="als_unadjusted", metric=metric)["population"])
         assert given_for == {"seen", "few_ratings"}
@@ -285,9 +289,9 @@ def test_the_unfilled_model_orders_the_rest_at_random():
 def test_r2_is_zero_for_the_mean_and_missing_without_spread():
     """R² would be measured from another zero than in the case study, or be infinite where all ratings are equal."""
     # For 38 ratings of 0.3 the spread comes out as 4e-16 in floats.
-    rows = [(0, 0, 5.0), (0, 1, 2.0), (0, 2, 2.0), *[(1, movie, 0.3) for movie in range(38)]]
+    rows = [(0, 0, 5.0), (0, 1, 2.0), (0, 2, 2.0), *[(1, item, 0.3) for item in range(38)]]
     average = np.mean([rating for _, _, rating in rows])
-    guess = {"item_mean": predictions(*[(user, movie, average) for user, movie, _ in rows])}
+    guess = {"item_mean": predictions(*[(user, item, average) for user, item, _ in rows])}
     scores = scored(measure_ratings, ratings((0, 99, 3.0)), ratings(*rows), guess, selected="item_mean", **FEW)
     assert score(scores, "item_mean", "r2") == pytest.approx(0, abs=1e-6)
     assert score(scores, "item_mean", "r2", "unseen") is None
@@ -303,7 +307,7 @@ def test_the_r2_of_shifted_ratings_is_the_same(ratings, exponent):
     shift = float(np.sign(exponent) * 2.0 ** abs(exponent))
 
     def r2(by: float) -> float:
-        table = {"user": range(len(truth)), "movie": range(len(truth)), "rating": truth + by}
+        table = {"user": range(len(truth)), "item": range(len(truth)), "rating": truth + by}
         rows = ScoredRows.of(pl.DataFrame(table), seed=0)
         order = rows.rating - by
         metric = RatingMetrics(rows).errors(rows.rating + error[np.argsort(np.argsort(order))])[2]
@@ -395,11 +399,11 @@ def latest(**changes) -> pl.DataFrame:
             "segment_mean": ranking((2, 1, 1)),
         },
         "histories": {
-            "train_users": at(0, ratings(*[(0, 100 + movie, 3.0) for movie in range(8)])),
-            "test_users": at(0, ratings(*[(1, 100 + movie, 3.0) for movie in range(15)])),
+            "train_users": at(0, ratings(*[(0, 100 + item, 3.0) for item in range(8)])),
+            "test_users": at(0, ratings(*[(1, 100 + item, 3.0) for item in range(15)])),
         },
         "selected": "segment_mean",
-        "n_movies": 20,
+        "n_items": 20,
         **FEW,
         **changes,
     }
@@ -421,11 +425,11 @@ def test_the_response_is_scored_for_both_partitions():
     assert score(scores, "popularity", "r2", "test_users") is None
 
 
-def test_the_next_movie_is_hit_by_rank():
-    """A ranking would get hits for movies it does not list, or lose those at the end of the list."""
+def test_the_next_item_is_hit_by_rank():
+    """A ranking would get hits for items it does not list, or lose those at the end of the list."""
     scores = latest()
     hits = {
-        (model, k, population): score(scores, model, f"next_movie_hit_{k}", population)
+        (model, k, population): score(scores, model, f"next_item_hit_{k}", population)
         for model in ("popularity", "segment_mean", "random", "upper_bound", "item_mean", "selected")
         for k in (1, 10)
         for population in ("train_users", "test_users")
@@ -444,7 +448,7 @@ def test_the_next_movie_is_hit_by_rank():
 def test_test_users_are_scored_by_how_long_they_paused():
     """A model that continues a rating page would look as good as one that knows what somebody comes back for."""
     pause = {user: [0, 600, 3600][user % 3] for user in range(33)}
-    asked, before = (ratings(*[(user, movie, 3.0) for user in pause]) for movie in (0, 1))
+    asked, before = (ratings(*[(user, item, 3.0) for user in pause]) for item in (0, 1))
     scores = latest(
         responses={"train_users": at(0, ratings((99, 0, 4.0))), "test_users": at(pause, asked)},
         rating_predictions={"item_mean": predictions((99, 0, 3.0), *[(user, 0, 3.0) for user in pause])},
@@ -454,26 +458,26 @@ def test_test_users_are_scored_by_how_long_they_paused():
         selected_ranking="popularity",
     )
     hits = {
-        name: score(scores, "popularity", "next_movie_hit_10", f"test_users_{name}")
+        name: score(scores, "popularity", "next_item_hit_10", f"test_users_{name}")
         for name in ("same_second", "same_session", "new_session")
     }
     assert hits == {"same_second": 1, "same_session": 0, "new_session": 0}
-    assert score(scores, "popularity", "next_movie_hit_10", "test_users_new_session", "n") == 11
+    assert score(scores, "popularity", "next_item_hit_10", "test_users_new_session", "n") == 11
 
 
 def test_ratings_and_rankings_may_select_different_models():
     """The chosen ranking would not appear under `selected` beside the chosen rating model."""
     scores = latest(selected="item_mean", selected_ranking="popularity")
     assert score(scores, "selected", "r2", "train_users") == score(scores, "item_mean", "r2", "train_users")
-    assert score(scores, "selected", "next_movie_hit_10", "test_users") == 0.5
+    assert score(scores, "selected", "next_item_hit_10", "test_users") == 0.5
     with pytest.raises(ValueError, match="no predictions of lost; there are: popularity, segment_mean"):
         latest(selected_ranking="lost")
 
 
 def test_a_catalogue_smaller_than_a_history_is_refused():
     """A wrong catalogue size would give a negative chance of a random hit."""
-    with pytest.raises(ValueError, match="the history of user 1 leaves no movie of 15 unseen"):
-        latest(n_movies=15)
+    with pytest.raises(ValueError, match="the history of user 1 leaves no item of 15 unseen"):
+        latest(n_items=15)
 
 
 # top_n
@@ -483,7 +487,7 @@ def test_ranking_metrics_by_hand():
     """Top-N scores would not be comparable with those of other recommender libraries."""
     test = ratings((0, 0, 4.0), (0, 1, 5.0), (0, 2, 4.0), (0, 3, 3.5), (1, 0, 4.0), (2, 0, 1.0))
     lists = {"list": ranking((0, 0, 5), (0, 1, 2), (0, 2, 11), (0, 3, 1), (1, 0, None))}
-    scores = scored(measure_top_n, ratings((1, 9, 1.0)), test, lists, n_movies=12, selected="list", **FEW)
+    scores = scored(measure_top_n, ratings((1, 9, 1.0)), test, lists, n_items=12, selected="list", **FEW)
     ideal = 1 + 1 / np.log2(3) + 1 / 2
     by_hand = {
         "ndcg_10": (1 / np.log2(6) + 1 / np.log2(3)) / ideal,
@@ -507,14 +511,14 @@ def test_ranking_metrics_by_hand():
 def test_ndcg_agrees_with_scikit_learn(seed, k):
     """NDCG would mean something else here than everywhere else."""
     rng = np.random.default_rng(seed)
-    n_users, n_movies = 5, 15
-    relevant = rng.random((n_users, n_movies)) < 0.3
+    n_users, n_items = 5, 15
+    relevant = rng.random((n_users, n_items)) < 0.3
     relevant[:, 0] = True
-    ranks = np.array([rng.permutation(n_movies) + 1 for _ in range(n_users)])
+    ranks = np.array([rng.permutation(n_items) + 1 for _ in range(n_users)])
     pairs = list(np.argwhere(np.ones_like(relevant)))
     test = ratings(*[(u, m, 4.0 if relevant[u, m] else 3.0) for u, m in pairs])
     lists = {"list": ranking(*[(u, m, ranks[u, m]) for u, m in pairs])}
-    scores = scored(measure_top_n, ratings(), test, lists, n_movies=n_movies, selected="list", k=k, **FEW)
+    scores = scored(measure_top_n, ratings(), test, lists, n_items=n_items, selected="list", k=k, **FEW)
     assert score(scores, "list", f"ndcg_{k}") == pytest.approx(ndcg_score(relevant, -ranks, k=k))
     assert score(scores, "upper_bound", f"ndcg_{k}") == pytest.approx(1)
 
@@ -538,25 +542,25 @@ def test_random_ranking_is_the_mean_over_all_orders(candidates, relevant, k):
 
 def test_training_ratings_are_no_candidates_of_the_random_ranking():
     """Heavy users' chance level would be understated."""
-    train = ratings(*[(0, 50 + movie, 3.0) for movie in range(80)])
+    train = ratings(*[(0, 50 + item, 3.0) for item in range(80)])
     test = ratings((0, 0, 5.0), (1, 0, 5.0))
     lists = {"list": ranking((0, 0, 1), (1, 0, 1))}
-    scores = scored(measure_top_n, train, test, lists, n_movies=100, selected="list", **FEW)
+    scores = scored(measure_top_n, train, test, lists, n_items=100, selected="list", **FEW)
     assert score(scores, "random", "hit_rate_10", "seen") == pytest.approx(10 / 20)
     assert score(scores, "random", "hit_rate_10", "unseen") == pytest.approx(10 / 100)
-    with pytest.raises(ValueError, match="user 0 has more relevant test movies than the 80 movies leave"):
-        scored(measure_top_n, train, test, lists, n_movies=80, selected="list", **FEW)
+    with pytest.raises(ValueError, match="user 0 has more relevant test items than the 80 items leave"):
+        scored(measure_top_n, train, test, lists, n_items=80, selected="list", **FEW)
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [([(0, 0, 0), (0, 1, 1)], "a rank is below 1"), ([(0, 0, 2), (0, 1, 2)], "two movies of user 0 share a rank")],
+    [([(0, 0, 0), (0, 1, 1)], "a rank is below 1"), ([(0, 0, 2), (0, 1, 2)], "two items of user 0 share a rank")],
 )
 def test_rankings_with_impossible_ranks_are_refused(rows, message):
     """A ranking that counts from 0, or in ties, would be scored too high."""
     test = ratings((0, 0, 5.0), (0, 1, 5.0))
     with pytest.raises(ValueError, match=message):
-        scored(measure_top_n, ratings(), test, {"list": ranking(*rows)}, n_movies=9, selected="list", **FEW)
+        scored(measure_top_n, ratings(), test, {"list": ranking(*rows)}, n_items=9, selected="list", **FEW)
 
 
 # Engines and real data
@@ -591,9 +595,9 @@ def case_study_a() -> pl.DataFrame:
     overall = train["rating"].cast(pl.Float64).mean()
     shrunk = (pl.col("rating").cast(pl.Float64).sum() + 10 * overall) / (pl.len() + 10)
     item_mean = (
-        test.join(train.group_by("movie").agg(prediction=shrunk), on="movie", how="left")
+        test.join(train.group_by("item").agg(prediction=shrunk), on="item", how="left")
         .with_columns(pl.col("prediction").fill_null(overall))
-        .select("user", "movie", "prediction")
+        .select("user", "item", "prediction")
     )
     only_seen = item_mean.filter(pl.col("user").is_in(train["user"].unique().implode()))
     models = {"item_mean": lazy(item_mean), "als_unadjusted": lazy(only_seen)}
@@ -603,18 +607,18 @@ def case_study_a() -> pl.DataFrame:
 @pytest.mark.parametrize(
     ("model", "metric", "population", "expected", "tolerance"),
     [
-        ("random", "top5_rating", "all", 3.558, 0.002),
-        ("random", "top5_rating", "seen", 3.502, 0.002),
-        ("random", "top5_rating", "unseen", 3.623, 0.002),
-        ("item_mean", "top5_rating", "all", 4.284, 0.005),
-        ("item_mean", "top5_rating", "seen", 4.204, 0.005),
-        ("item_mean", "top5_rating", "unseen", 4.376, 0.005),
-        ("upper_bound", "top5_rating", "all", 4.939, 0.002),
+        ("random", "top5pct_rating", "all", 3.558, 0.002),
+        ("random", "top5pct_rating", "seen", 3.502, 0.002),
+        ("random", "top5pct_rating", "unseen", 3.623, 0.002),
+        ("item_mean", "top5pct_rating", "all", 4.284, 0.005),
+        ("item_mean", "top5pct_rating", "seen", 4.204, 0.005),
+        ("item_mean", "top5pct_rating", "unseen", 4.376, 0.005),
+        ("upper_bound", "top5pct_rating", "all", 4.939, 0.002),
         ("item_mean", "rmse", "all", 0.969, 0.001),
         ("item_mean", "rmse", "seen", 0.957, 0.001),
         ("item_mean", "rmse", "unseen", 0.981, 0.001),
         ("als_unadjusted", "prediction_coverage", "all", 1 - 0.4779, 0.0001),
-        ("als_unadjusted", "top5_rating", "unseen", 3.623, 0.05),
+        ("als_unadjusted", "top5pct_rating", "unseen", 3.623, 0.05),
     ],
 )
 def test_case_study_a_scores(case_study_a, model, metric, population, expected, tolerance):
@@ -624,8 +628,8 @@ def test_case_study_a_scores(case_study_a, model, metric, population, expected, 
 
 def test_case_study_a_takes_as_many_rows(case_study_a):
     """The published rule would not show that it takes every row of the users it knows nothing of."""
-    assert score(case_study_a, "item_mean", "top5_rating", column="n") == 10_920
-    assert score(case_study_a, "item_mean", "top5_rating_published", column="n") == 10_920
-    assert score(case_study_a, "als_unadjusted", "top5_rating_published", column="n") == 101_501
-    low, high = (score(case_study_a, "item_mean", "top5_rating", column=end) for end in ("low", "high"))
+    assert score(case_study_a, "item_mean", "top5pct_rating", column="n") == 10_920
+    assert score(case_study_a, "item_mean", "top5pct_rating_published", column="n") == 10_920
+    assert score(case_study_a, "als_unadjusted", "top5pct_rating_published", column="n") == 101_501
+    low, high = (score(case_study_a, "item_mean", "top5pct_rating", column=end) for end in ("low", "high"))
     assert 0.02 < high - low < 0.1

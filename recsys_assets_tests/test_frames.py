@@ -15,21 +15,21 @@ def _draws(seed: int, frame: pl.DataFrame, columns: list[str]) -> np.ndarray:
     return to_polars(lazy(frame).select(draw=pseudo_random(seed, columns)))["draw"].to_numpy()
 
 
-PAIRS = pl.DataFrame({"user": np.arange(200)}).join(pl.DataFrame({"movie": np.arange(300)}), how="cross")
+PAIRS = pl.DataFrame({"user": np.arange(200)}).join(pl.DataFrame({"item": np.arange(300)}), how="cross")
 
 
 @pytest.mark.parametrize("seed", [0, 1, 1234])
 def test_draws_are_uniform(seed):
-    """Splits and fills would prefer some users and movies."""
-    for draws in (_draws(seed, PAIRS, ["user", "movie"]), _draws(seed, PAIRS.unique("user"), ["user"])):
+    """Splits and fills would prefer some users and items."""
+    for draws in (_draws(seed, PAIRS, ["user", "item"]), _draws(seed, PAIRS.unique("user"), ["user"])):
         counts = np.bincount(draws * 16 // (2**31 - 1), minlength=16)
         assert chisquare(counts).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("seed", [0, 99])
 def test_neighbours_draw_independently(seed):
-    """Users with neighbouring ids would be given the same movies."""
-    by_user = _draws(seed, PAIRS, ["user", "movie"]).reshape(200, 300)
+    """Users with neighbouring ids would be given the same items."""
+    by_user = _draws(seed, PAIRS, ["user", "item"]).reshape(200, 300)
     correlations = np.corrcoef(by_user)[np.triu_indices(200, 1)]
     assert abs(correlations.mean()) < 0.005
     assert correlations.std() < 1.1 / np.sqrt(300)
@@ -50,23 +50,23 @@ def test_seeds_draw_independently(seed, further):
 
 def test_draws_of_published_scores_stay():
     """The scores in the documentation could not be computed again: fills and partitions would be others."""
-    ids = pl.DataFrame({"user": [0, 1, 6_039], "movie": [0, 3, 3_951]})
-    assert _draws(0, ids, ["user", "movie"]).tolist() == [601111744, 1793530648, 1455043287]
+    ids = pl.DataFrame({"user": [0, 1, 6_039], "item": [0, 3, 3_951]})
+    assert _draws(0, ids, ["user", "item"]).tolist() == [601111744, 1793530648, 1455043287]
     assert _draws(1234, ids, ["user"]).tolist() == [1507623021, 719841740, 112636940]
 
 
 def test_draws_depend_on_the_row_only():
     """The split would change when a file lists its rows in another order."""
     shuffled = PAIRS.sample(fraction=1.0, shuffle=True, seed=1)
-    expected = PAIRS.with_columns(draw=pl.Series(_draws(5, PAIRS, ["user", "movie"])))
-    found = shuffled.with_columns(draw=pl.Series(_draws(5, shuffled, ["user", "movie"])))
-    assert found.sort("user", "movie").equals(expected.sort("user", "movie"))
+    expected = PAIRS.with_columns(draw=pl.Series(_draws(5, PAIRS, ["user", "item"])))
+    found = shuffled.with_columns(draw=pl.Series(_draws(5, shuffled, ["user", "item"])))
+    assert found.sort("user", "item").equals(expected.sort("user", "item"))
 
 
 def test_conform_names_the_missing_columns():
     """A broken table would be stored, and fail in some later stage."""
     with pytest.raises(ValueError, match="columns missing: timestamp, row; found: user_id"):
-        conform(lazy(pl.DataFrame({"user_id": ["a"], "movie_id": ["b"], "rating": [1.0]})), TABLES["raw_ratings"])
+        conform(lazy(pl.DataFrame({"user_id": ["a"], "item_id": ["b"], "rating": [1.0]})), TABLES["raw_ratings"])
 
 
 def test_conform_keeps_further_columns_of_open_tables_only():

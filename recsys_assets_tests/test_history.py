@@ -22,7 +22,7 @@ from recsys_assets.orchestration.run_history import erase_history, prune_history
 from recsys_assets.orchestration.sensors import unsound
 from recsys_assets_tests.made_up import made_up
 
-MERGED = ("ratings", "users", "movies")
+MERGED = ("ratings", "users", "items")
 # What logs and events say of a person.
 QUOTED = "Ada-Lovelace-1815"
 
@@ -97,12 +97,12 @@ def kept(tmp_path) -> Iterator[Kept]:
 
 
 def _land(kept: Kept, name: str, first_user: int) -> str:
-    made_up(n_users=6, n_movies=8, first_user=first_user).write(kept.home.landing / name)
+    made_up(n_users=6, n_items=8, first_user=first_user).write(kept.home.landing / name)
     return name
 
 
 def _land_refused(kept: Kept) -> str:
-    (kept.home.landing / "refused.csv").write_text("user_id,movie_id,rating\n1,2,good\n1,3,bad\n")
+    (kept.home.landing / "refused.csv").write_text("user_id,item_id,rating\n1,2,good\n1,3,bad\n")
     return "refused.csv"
 
 

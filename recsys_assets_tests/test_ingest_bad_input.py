@@ -15,7 +15,7 @@ from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.ingest.validation import check_rejected
 
-HEADER = b"user_id,movie_id,rating,timestamp\n"
+HEADER = b"user_id,item_id,rating,timestamp\n"
 GOOD = HEADER + b"u,m,3,978300760\n"
 ML_1M = {
     "ratings.dat": b"1::1193::5::978300760\n",
@@ -82,7 +82,7 @@ def parquet(**columns: Any) -> bytes:
     return out.getvalue()
 
 
-PARQUET = parquet(user_id=["u"] * 500, movie_id=["m"] * 500, rating=[3.0] * 500, timestamp=[978300760] * 500)
+PARQUET = parquet(user_id=["u"] * 500, item_id=["m"] * 500, rating=[3.0] * 500, timestamp=[978300760] * 500)
 MANY = b"".join(b"u%d,m,3,978300760\n" % user for user in range(5000))
 
 # What is added, which rules it is read with, and what the message must say: file, place, rule, way out.
@@ -113,11 +113,11 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "mapping of no column": ({"a.csv": GOOD}, {"columns": {"user": "x"}}, ["[data.columns]", "'user'", "user_id"]),
     "delimiter that cannot be": ({"a.csv": GOOD}, {"delimiter": '"'}, ["delimiter", "other than quotes"]),
     "scale the wrong way": ({"a.csv": GOOD}, {"rating_scale": (5, 1)}, ["rating scale (5, 1)", "lowest"]),
-    "column twice": ({"a.csv": b"user_id,movie_id,rating,rating,timestamp\n1,2,3,3,4\n"}, {}, ["'rating'", "twice"]),
+    "column twice": ({"a.csv": b"user_id,item_id,rating,rating,timestamp\n1,2,3,3,4\n"}, {}, ["'rating'", "twice"]),
     "no times": (
-        {"a.csv": b"user_id,movie_id,rating\nu,m,3\n"},
+        {"a.csv": b"user_id,item_id,rating\nu,m,3\n"},
         {},
-        ["user_id, movie_id, rating. Expected", "timestamp"],
+        ["user_id, item_id, rating. Expected", "timestamp"],
     ),
     "a file that means nothing": (
         {"a.csv": GOOD, "b.csv": b"foo,bar\n1,2\n"},
@@ -146,22 +146,22 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "two kinds of files": ({"a.csv": GOOD, "a.parquet": PARQUET}, {}, ["two formats (csv and parquet)"]),
     "Parquet cut off": ({"a.parquet": PARQUET[:-40]}, {}, ["a.parquet", "damaged Parquet", "again"]),
     "Parquet without a column": (
-        {"a.parquet": parquet(user_id=[1], movie_id=[2], rating=[3])},
+        {"a.parquet": parquet(user_id=[1], item_id=[2], rating=[3])},
         {},
-        ["a.parquet has the columns user_id, movie_id, rating", "timestamp"],
+        ["a.parquet has the columns user_id, item_id, rating", "timestamp"],
     ),
     "Parquet without rows": (
-        {"a.parquet": pl.DataFrame(schema=dict.fromkeys(["user_id", "movie_id", "rating", "timestamp"], pl.Int64))},
+        {"a.parquet": pl.DataFrame(schema=dict.fromkeys(["user_id", "item_id", "rating", "timestamp"], pl.Int64))},
         {},
         ["a.parquet", "no rows"],
     ),
     "Parquet with lists": (
-        {"a.parquet": parquet(user_id=[[1]], movie_id=[2], rating=[3], timestamp=[4])},
+        {"a.parquet": parquet(user_id=[[1]], item_id=[2], rating=[3], timestamp=[4])},
         {},
         ["a.parquet", "'user_id'", "List"],
     ),
     "Parquet with durations as times": (
-        {"a.parquet": parquet(user_id=[1], movie_id=[2], rating=[3], timestamp=[timedelta(days=1)])},
+        {"a.parquet": parquet(user_id=[1], item_id=[2], rating=[3], timestamp=[timedelta(days=1)])},
         {},
         ["a.parquet", "'timestamp'", "Duration"],
     ),
@@ -177,12 +177,12 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "binary zeros near the beginning": ({"a.csv": GOOD + b"u,\0,3,1\n"}, {}, ["a.csv", "NUL byte in line 3"]),
     "one endless line": ({"a.csv": b"x" * 100_000}, {}, ["a.csv, line 1", "longer than"]),
     "a quote never closed": (
-        {"a.csv": GOOD, "movies.csv": b'movie_id,title\n1,A\n2,"B\n' + MANY * 3},
+        {"a.csv": GOOD, "movies.csv": b'item_id,title\n1,A\n2,"B\n' + MANY * 3},
         {},
         ["movies.csv, line 3", "quote", "never closed"],
     ),
     "a quote open at the end": (
-        {"a.csv": GOOD, "movies.csv": b'movie_id,title\n1,A\n2,"B\n3,C\n'},
+        {"a.csv": GOOD, "movies.csv": b'item_id,title\n1,A\n2,"B\n3,C\n'},
         {},
         ["movies.csv, line 3", "unexpected end", "mend it"],
     ),
@@ -248,10 +248,10 @@ REJECTED: dict[str, tuple[str, bytes, str]] = {
     "text after a quote": ("csv", b'u,"m"n,3,1', "wrong number of fields, expected 4, or a stray quote"),
     "no user": ("csv", b",m,3,1", "missing user id"),
     "blank user": ("csv", b"  ,m,3,1", "missing user id"),
-    "no movie": ("csv", b"u,,3,1", "missing movie id"),
+    "no item": ("csv", b"u,,3,1", "missing item id"),
     "escape in the user id": ("csv", b"u\x1b[2J,m,3,1", "control character in the user id"),
-    "tab in the movie id": ("csv", b"u,m\tn,3,1", "control character in the movie id"),
-    "noncharacter in the movie id": ("csv", "u,m\uffff,3,1".encode(), "control character in the movie id"),
+    "tab in the item id": ("csv", b"u,m\tn,3,1", "control character in the item id"),
+    "noncharacter in the item id": ("csv", "u,m\uffff,3,1".encode(), "control character in the item id"),
     "no rating": ("csv", b"u,m,,1", "rating is not a number"),
     "rating in words": ("csv", b"u,m,good,1", "rating is not a number"),
     "NaN": ("csv", b"u,m,NaN,1", "rating is not a number"),
@@ -266,13 +266,13 @@ REJECTED: dict[str, tuple[str, bytes, str]] = {
     "no such day": ("iso", b"u,m,3,2019-02-30", "time is missing or not ISO 8601"),
     "no JSON": ("jsonl", b'{"user_id":', "not a JSON object"),
     "JSON, but no object": ("jsonl", b"[1,2]", "not a JSON object"),
-    "JSON null": ("jsonl", b'{"user_id":null,"movie_id":1,"rating":3,"timestamp":1}', "missing user id"),
+    "JSON null": ("jsonl", b'{"user_id":null,"item_id":1,"rating":3,"timestamp":1}', "missing user id"),
     "JSON: NUL in the user id": (
         "jsonl",
-        b'{"user_id":"u\\u0000","movie_id":1,"rating":3,"timestamp":1}',
+        b'{"user_id":"u\\u0000","item_id":1,"rating":3,"timestamp":1}',
         "control character in the user id",
     ),
-    "JSON without a key": ("jsonl", b'{"user_id":1,"movie_id":1,"timestamp":1}', "rating is not a number"),
+    "JSON without a key": ("jsonl", b'{"user_id":1,"item_id":1,"timestamp":1}', "rating is not a number"),
     "1M: too few fields": ("dat", b"1::2::3", "wrong number of fields, expected 4"),
     "1M: half star": ("dat", b"1::2::0.5::978300760", "rating outside 1 to 5"),
     "1M: time with a fraction": ("dat", b"1::2::3::1.5", "time is missing or not a whole number of seconds"),
@@ -281,7 +281,7 @@ _FRAMES: dict[str, Callable[[bytes], tuple[dict[str, bytes], str, int]]] = {
     "csv": lambda bad: ({"a.csv": GOOD + bad + b"\nv,m,4,978300760\n"}, "a.csv", 3),
     "iso": lambda bad: ({"a.csv": HEADER + b"u,m,3,2019-01-01\n" + bad + b"\nv,m,4,2019-01-01\n"}, "a.csv", 3),
     "jsonl": lambda bad: (
-        {"a.jsonl": b'{"user_id":1,"movie_id":2,"rating":3,"timestamp":1}\n' * 2 + bad + b"\n"},
+        {"a.jsonl": b'{"user_id":1,"item_id":2,"rating":3,"timestamp":1}\n' * 2 + bad + b"\n"},
         "a.jsonl",
         3,
     ),
@@ -312,29 +312,29 @@ def test_the_last_moment_allowed_is_a_day_ahead(tmp_path: Path) -> None:
         (ML_1M | {"users.dat": b"1::F::1::10::48067\n2::M::old::1::1\n3::M::1\n"}, [2, 3]),
         (ML_1M | {"movies.dat": b"1193::A (1971)::Drama\n7::B\n"}, [2]),
         ({"a.csv": GOOD, "users.csv": b"user_id,age\nu,1\n,2\n"}, [3]),
-        ({"a.csv": GOOD, "movies.csv": b"movie_id,title,year\nm,A,1999.0\n,B,\nn,C,soon\no,D,1999.5\n"}, [3, 4, 5]),
+        ({"a.csv": GOOD, "movies.csv": b"item_id,title,year\nm,A,1999.0\n,B,\nn,C,soon\no,D,1999.5\n"}, [3, 4, 5]),
     ],
-    ids=["1m-users", "1m-movies", "users", "movies"],
+    ids=["1m-users", "1m-items", "users", "items"],
 )
-def test_bad_users_and_movies_are_rejected_too(files: Mapping[str, bytes], expected: list[int], tmp_path: Path) -> None:
-    """If this fails, a damaged users or movies file is taken silently."""
+def test_bad_users_and_items_are_rejected_too(files: Mapping[str, bytes], expected: list[int], tmp_path: Path) -> None:
+    """If this fails, a damaged users or items file is taken silently."""
     tables = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch")
     assert tables.rejected.collect()["line"].to_list() == expected
     assert tables.users.collect()["user_id"].to_list() in ([], ["1"], ["u"])
-    assert tables.movies.collect()["movie_id"].to_list() in ([], ["1193"], ["m"])
+    assert tables.items.collect()["item_id"].to_list() in ([], ["1193"], ["m"])
 
 
 def test_controls_are_taken_out_of_texts_and_counted(tmp_path: Path) -> None:
     """A title with an escape sequence in it would rewrite the terminal of whoever looks at it."""
     files = {
-        "a.jsonl": b'{"user_id":"u","movie_id":"m","rating":3,"timestamp":1}\n',
+        "a.jsonl": b'{"user_id":"u","item_id":"m","rating":3,"timestamp":1}\n',
         "users.jsonl": b'{"user_id":"u","job":"cle\\u0007rk"}\n{"user_id":"v\\u001b","job":"\\u0001"}\n',
-        "movies.jsonl": '{"movie_id":"m","title":"\\u001b]0;x\\u0007Up\\u000b\uffff (2009)","genres":["A\\nB","C"]}\n'
-        '{"movie_id":"n","title":"\u202eexe.gnp","genres":["\\u0000"]}\n'.encode(),
+        "items.jsonl": '{"item_id":"m","title":"\\u001b]0;x\\u0007Up\\u000b\uffff (2009)","genres":["A\\nB","C"]}\n'
+        '{"item_id":"n","title":"\u202eexe.gnp","genres":["\\u0000"]}\n'.encode(),
     }
     tables = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch", now=NOW)
     assert tables.users.collect().rows() == [("u", "cle rk")]
-    assert tables.movies.collect().rows() == [("m", "]0;x Up", 2009, ["A B", "C"]), ("n", "\u202eexe.gnp", None, [])]
+    assert tables.items.collect().rows() == [("m", "]0;x Up", 2009, ["A B", "C"]), ("n", "\u202eexe.gnp", None, [])]
     assert tables.cleaned.sum().collect().item() == 4
     assert tables.rejected.collect()["reason"].to_list() == ["control character in the user id"]
 
@@ -343,24 +343,24 @@ def test_what_is_not_a_number_is_a_gap(tmp_path: Path) -> None:
     """If this fails, all ratings of unknown users are those of one, called NaN, or an unknown age costs the user."""
     gap = [1.0, float("nan")]
     files = {
-        "r.parquet": parquet(user_id=gap, movie_id=gap[::-1], rating=[3, 4], timestamp=[978300760] * 2),
+        "r.parquet": parquet(user_id=gap, item_id=gap[::-1], rating=[3, 4], timestamp=[978300760] * 2),
         "users.parquet": parquet(user_id=gap, age=[float("nan"), 40.0]),
-        "movies.parquet": parquet(movie_id=gap, title=["A", "B"], year=[float("nan"), 1999.0]),
+        "items.parquet": parquet(item_id=gap, title=["A", "B"], year=[float("nan"), 1999.0]),
     }
     tables = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch")
     assert tables.rejected.select("file", "line", "reason").collect().rows() == [
-        ("r.parquet", 1, "missing movie id"),
+        ("r.parquet", 1, "missing item id"),
         ("r.parquet", 2, "missing user id"),
         ("users.parquet", 2, "missing user id"),
-        ("movies.parquet", 2, "missing movie id"),
+        ("items.parquet", 2, "missing item id"),
     ]
-    (user,), (movie,) = tables.users.collect().to_dicts(), tables.movies.collect().to_dicts()
-    assert (user["user_id"], user["age"], movie["movie_id"], movie["year"]) == ("1", None, "1", None)
+    (user,), (item,) = tables.users.collect().to_dicts(), tables.items.collect().to_dicts()
+    assert (user["user_id"], user["age"], item["item_id"], item["year"]) == ("1", None, "1", None)
 
 
 def test_lines_swallowed_by_a_quote_are_all_counted(tmp_path: Path) -> None:
     """If this fails, one stray quote makes half a catalogue vanish as a single bad row."""
-    files = {"a.csv": GOOD, "movies.csv": b'movie_id,title\nm1,A\nm2,"B\nm3,C\nm4,D",E\nm5,F\n'}
+    files = {"a.csv": GOOD, "movies.csv": b'item_id,title\nm1,A\nm2,"B\nm3,C\nm4,D",E\nm5,F\n'}
     rejected = read_source(_lay(tmp_path / "s", files), scratch=tmp_path / "scratch").rejected.collect()
     assert rejected["line"].to_list() == [3, 4, 5]
     assert rejected["text"].to_list() == ['m2,"B', "m3,C", 'm4,D",E']

@@ -264,7 +264,7 @@ def test_both_sources_of_ml_100k_give_the_same_tables(tmp_path: Path) -> None:
         pytest.skip(f"the package cannot be had here: {error}")
     assert widedeep.PACKAGE in result.source
     original, copy = (read_source(path, scratch=tmp_path / "scratch") for path in (archive, result.path))
-    for name in ("ratings", "users", "movies", "rejected"):
+    for name in ("ratings", "users", "items", "rejected"):
         assert_frame_equal(getattr(original, name).collect(), getattr(copy, name).collect())
     assert _names(tmp_path) == ["ml-100k.zip", "scratch"]
 

@@ -22,7 +22,7 @@ EXAMPLES = int(os.environ.get("RECSYS_FUZZ_EXAMPLES", "25"))
 def _parquet() -> bytes:
     rows = {
         "user_id": ["a", "b", "a"],
-        "movie_id": [1, 2, 3],
+        "item_id": [1, 2, 3],
         "rating": [1.0, 4.5, 3.0],
         "timestamp": [1, 2, 978300760],
     }
@@ -55,14 +55,14 @@ ML_CSV = {
     "movies.csv": b'movieId,title,genres\r\n2,"President, The (1995)",Comedy\r\n3,"a ""b""",(no genres listed)\r\n',
     "tags.csv": b"userId,movieId,tag,timestamp\r\n1,2,fun,964982703\r\n",
 }
-CSV = b"user_id;movie_id;rating;timestamp\nu1;m1;4.5;2020-01-02T03:04:05Z\nu2;m2;3;2021-01-02\n"
-QUOTED = b'"user_id","movie_id","rating","timestamp"\n"u1","m,1","4.5","978300760"\n"u2","m""2","3","978300760000"\n'
+CSV = b"user_id;item_id;rating;timestamp\nu1;m1;4.5;2020-01-02T03:04:05Z\nu2;m2;3;2021-01-02\n"
+QUOTED = b'"user_id","item_id","rating","timestamp"\n"u1","m,1","4.5","978300760"\n"u2","m""2","3","978300760000"\n'
 JSON_LINES = (
-    b'{"user_id":1,"movie_id":"a","rating":4,"timestamp":978300760}\n'
-    b'{"user_id":"x","movie_id":"b","rating":5,"timestamp":1}\n'
+    b'{"user_id":1,"item_id":"a","rating":4,"timestamp":978300760}\n'
+    b'{"user_id":"x","item_id":"b","rating":5,"timestamp":1}\n'
 )
 USERS = b"user_id,age,zip code\nu1,30,02138\nu2,,12345\n"
-MOVIES = b'{"movie_id":"m1","title":"Heat (1995)","genres":["Crime","Drama"]}\n{"movie_id":2,"title":"X"}\n'
+ITEMS = b'{"item_id":"m1","title":"Heat (1995)","genres":["Crime","Drama"]}\n{"item_id":2,"title":"X"}\n'
 
 SEEDS: dict[str, dict[str, bytes]] = {
     "ml-100k": ML_100K,
@@ -73,7 +73,7 @@ SEEDS: dict[str, dict[str, bytes]] = {
     "gzip": {"a.csv.gz": gzip.compress(CSV, mtime=0)},
     "jsonl": {"a.jsonl": JSON_LINES},
     "parquet": {"a.parquet": _parquet()},
-    "folder": {"r.csv": QUOTED, "users.csv": USERS, "movies.jsonl": MOVIES},
+    "folder": {"r.csv": QUOTED, "users.csv": USERS, "items.jsonl": ITEMS},
     "zip": {"a.zip": _zip(ML_1M)},
     "zip-csv": {"a.zip": _zip(ML_CSV)},
 }
@@ -125,13 +125,13 @@ def _mutated(content: bytes, edits: list[tuple[str, int, int, bytes]]) -> bytes:
 
 def _read_through(path: Path, scratch: Path) -> None:
     tables = read_source(path, scratch=scratch)
-    ratings, users, movies, rejected = pl.collect_all(
-        [tables.ratings, tables.users, tables.movies, tables.rejected], engine="streaming"
+    ratings, users, items, rejected = pl.collect_all(
+        [tables.ratings, tables.users, tables.items, tables.rejected], engine="streaming"
     )
     low, high = tables.rating_scale
     assert ratings["rating"].is_between(low, high).all()
-    assert not ratings.select(pl.any_horizontal(pl.col("user_id", "movie_id").cast(pl.String) == "").any()).item()
-    for frame, key in ((users, "user_id"), (movies, "movie_id")):
+    assert not ratings.select(pl.any_horizontal(pl.col("user_id", "item_id").cast(pl.String) == "").any()).item()
+    for frame, key in ((users, "user_id"), (items, "item_id")):
         assert frame[key].is_unique().all()
         assert frame[key].null_count() == 0
     for frame in (ratings, rejected):

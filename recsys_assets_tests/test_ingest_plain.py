@@ -14,7 +14,7 @@ from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.sources import read_source
 
 HEADER = "userId,movieId,rating,timestamp"
-IDS = pl.col("user_id", "movie_id")
+IDS = pl.col("user_id", "item_id")
 
 _good = st.tuples(
     st.integers(0, 10**6).map(str),

@@ -26,7 +26,7 @@ def _read(folder: Path, files: Mapping[str, str | bytes], **settings: Any) -> So
 def _rows(tables: SourceTables) -> list[tuple[str, str, float, int]]:
     """The ratings, with times in seconds since 1970."""
     rows = tables.ratings.collect().rows(named=True)
-    return [(str(r["user_id"]), str(r["movie_id"]), r["rating"], int(r["timestamp"].timestamp())) for r in rows]
+    return [(str(r["user_id"]), str(r["item_id"]), r["rating"], int(r["timestamp"].timestamp())) for r in rows]
 
 
 def _pasted(message: str) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _pasted(message: str) -> dict[str, Any]:
 
 # Header and first record: user u, item m, rating 4, time 1300000000.
 HEADERS = {
-    "capitals": "User_ID,Movie_ID,Rating,Timestamp\nu,m,4,1300000000\n",
+    "capitals": "User_ID,Item_ID,Rating,Timestamp\nu,m,4,1300000000\n",
     "LensKit": "user,item,rating,timestamp\nu,m,4,1300000000\n",
     "RecBole": "user_id:token\titem_id:token\trating:float\ttimestamp:float\nu\tm\t4\t1300000000\n",
     "RecTools": "user_id,item_id,rating,datetime\nu,m,4,1300000000\n",
@@ -67,7 +67,7 @@ def test_items_and_users_under_other_names_are_read(tmp_path):
         "BX-Users.csv": '"User-ID";"Location";"Age"\n"1";"york";"40"\n',
     }
     tables = _read(tmp_path, files)
-    assert tables.movies.select("movie_id", "title", "year").collect().rows() == [("9", "Emma", 1815)]
+    assert tables.items.select("item_id", "title", "year").collect().rows() == [("9", "Emma", 1815)]
     assert tables.users.collect().rows() == [("1", "york", 40.0)]
 
 
@@ -80,7 +80,7 @@ def test_a_noun_beside_no_ratings_is_an_attribute(tmp_path):
 @pytest.mark.parametrize(
     ("header", "doubt"),
     [
-        ("user,track_id,artist_id,rating,timestamp", "'track_id', 'artist_id' may all be the movie_id"),
+        ("user,track_id,artist_id,rating,timestamp", "'track_id', 'artist_id' may all be the item_id"),
         ("user,item,stars,score,timestamp", "'stars', 'score' may all be the rating"),
         ("user,item,rating,date,time", "'date', 'time' may all be the timestamp"),
     ],
@@ -99,7 +99,7 @@ def test_the_refusal_of_unknown_names_ends_with_lines_to_paste(tmp_path):
     files = {"a.csv": "user,what,rating,timestamp\nu,m,4,1300000000\n"}
     with pytest.raises(SourceError, match=r"settings\.toml") as refusal:
         _read(tmp_path, files)
-    assert _pasted(str(refusal.value)) == {"columns": {"movie_id": "what"}}
+    assert _pasted(str(refusal.value)) == {"columns": {"item_id": "what"}}
     assert len(_rows(_read(tmp_path, files, **_pasted(str(refusal.value))))) == 1
 
 
@@ -114,22 +114,22 @@ NO_HEADER = {
 @pytest.mark.parametrize("case", NO_HEADER)
 def test_a_file_without_a_header_is_read_with_the_line_that_its_refusal_names(case, tmp_path):
     """A file without a header cannot be read at all, or loses its first row."""
-    content, user, movie = NO_HEADER[case]
+    content, user, item = NO_HEADER[case]
     with pytest.raises(SourceError, match="looks like a first record") as refusal:
         _read(tmp_path, {"a.txt": content})
     settings = _pasted(str(refusal.value))
-    assert settings == {"header": ["user_id", "movie_id", "rating", "timestamp"]}
+    assert settings == {"header": ["user_id", "item_id", "rating", "timestamp"]}
     rows = _rows(_read(tmp_path, {"a.txt": content}, **settings))
-    assert rows[0] == (user, movie, 4.0, 1300000000)
+    assert rows[0] == (user, item, 4.0, 1300000000)
     assert len(rows) == 2
 
 
 def test_a_header_in_the_settings_leaves_files_with_a_header_alone(tmp_path):
     """With `header` for the ratings, titles beside them lose their own header."""
-    files = {"r.csv": "9,A,u,4,1300000000\n", "movies.csv": "movie_id,title,year,genres,x\nm,Emma,1815,Drama,1\n"}
-    settings = {"header": ["", "movie_id", "user_id", "rating", "timestamp"]}
+    files = {"r.csv": "9,A,u,4,1300000000\n", "movies.csv": "item_id,title,year,genres,x\nm,Emma,1815,Drama,1\n"}
+    settings = {"header": ["", "item_id", "user_id", "rating", "timestamp"]}
     tables = _read(tmp_path, files, **settings)
     assert _rows(tables) == [("u", "A", 4.0, 1300000000)]
-    assert tables.movies.collect()["title"].to_list() == ["Emma"]
+    assert tables.items.collect()["title"].to_list() == ["Emma"]
     with pytest.raises(SourceError, match="header names 2 columns, this file has 5"):
-        _read(tmp_path, files, header=["user_id", "movie_id"])
+        _read(tmp_path, files, header=["user_id", "item_id"])

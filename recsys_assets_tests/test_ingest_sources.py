@@ -55,7 +55,7 @@ ML_CSV = {
     "genome-scores.csv": b"movieId,tagId,relevance\n2,1,0.03\n",
     "genome-tags.csv": b"tagId,tag\n1,007\n",
 }
-HEADER = b"user_id,movie_id,rating,timestamp\n"
+HEADER = b"user_id,item_id,rating,timestamp\n"
 
 
 def lay(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -105,7 +105,7 @@ def test_ml_100k_comes_in_whole(tmp_path: Path) -> None:
         "occupation": "executive",
         "zip_code": "00000",
     }
-    assert rows(tables.movies) == [
+    assert rows(tables.items) == [
         ("242", "Mis\u00e9rables, Les", 1995, ["Action", "Sci-Fi"]),
         ("267", "unknown", None, []),
         ("302", "Land Before Time III (V)", 1995, []),
@@ -124,7 +124,7 @@ def test_ml_1m_comes_in_whole(tmp_path: Path) -> None:
         "occupation": "self-employed",
         "zip_code": "70072",
     }
-    assert rows(tables.movies)[0] == ("661", "Caf\u00e9", 1996, ["Children's", "Musical"])
+    assert rows(tables.items)[0] == ("661", "Caf\u00e9", 1996, ["Children's", "Musical"])
 
 
 def test_ml_10m_is_told_from_1m(tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_csv_releases_come_in_with_any_line_ending(ending: bytes, tmp_path: Path
     """If this fails, quoted titles, missing genres or Windows line endings of the CSV releases are read wrongly."""
     tables = read(tmp_path, {name: content.replace(b"\n", ending) for name, content in ML_CSV.items()})
     assert (tables.format, tables.rating_scale) == ("ml-csv", (0.5, 5))
-    assert [(str(user), str(movie), rating) for user, movie, rating, *_ in rows(tables.ratings)] == [("1", "2", 3.5)]
-    assert rows(tables.movies) == [
+    assert [(str(user), str(item), rating) for user, item, rating, *_ in rows(tables.ratings)] == [("1", "2", 3.5)]
+    assert rows(tables.items) == [
         ("2", "American President, The", 1995, ["Comedy", "Drama"]),
         ("3", 'a "quoted" one', None, []),
         ("4", "Fawlty Towers", 1975, ["Comedy"]),
@@ -162,16 +162,16 @@ def test_zip_and_folder_give_the_same_under_any_name(files: Mapping[str, bytes],
     zipped = read_source(pack(tmp_path / "data.bin", inside), scratch=tmp_path / "a")
     folder = read(tmp_path, inside)
     assert zipped.format == folder.format
-    for name in ("ratings", "users", "movies"):
+    for name in ("ratings", "users", "items"):
         assert rows(getattr(zipped, name)) == rows(getattr(folder, name))
 
 
-def test_movies_do_not_unpack_ratings(tmp_path: Path) -> None:
+def test_items_do_not_unpack_ratings(tmp_path: Path) -> None:
     """If this fails, looking at the catalogue of a large archive unpacks gigabytes of ratings."""
     ratings = b"".join(b"%d::661::3::978302109\n" % user for user in range(20_000))
     path = pack(tmp_path / "a.zip", ML_1M | {"ratings.dat": ratings})
     tables = read_source(path, scratch=tmp_path / "scratch")
-    assert len(rows(tables.movies)) == 2
+    assert len(rows(tables.items)) == 2
     assert max(file.stat().st_size for file in (tmp_path / "scratch").iterdir()) < 1000
     assert len(rows(tables.ratings)) == 20_000
 
@@ -202,7 +202,7 @@ def test_a_replaced_archive_is_unpacked_anew(tmp_path: Path) -> None:
 def test_tables_keep_their_declarations(files: Mapping[str, bytes], tmp_path: Path) -> None:
     """If this fails, an asset's table has other columns or types than the ones declared for it."""
     tables = read(tmp_path, files)
-    for name in ("ratings", "users", "movies"):
+    for name in ("ratings", "users", "items"):
         frame = getattr(tables, name)
         declared = TABLES[f"raw_{name}"]
         conformed = conform(lazy(frame), declared).to_native().collect()
@@ -216,7 +216,7 @@ def test_tables_keep_their_declarations(files: Mapping[str, bytes], tmp_path: Pa
     }
 
 
-FOREIGN = {"user_id": "customer", "movie_id": "sku", "rating": "stars", "timestamp": "when"}
+FOREIGN = {"user_id": "customer", "item_id": "sku", "rating": "stars", "timestamp": "when"}
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", "::", " "])
@@ -231,7 +231,7 @@ def test_any_delimiter_and_foreign_names(delimiter: str, tmp_path: Path) -> None
 
 def test_quotes_hold_delimiters_and_quotes(tmp_path: Path) -> None:
     """If this fails, an export with every field quoted gives wrong ids."""
-    text = b'"user_id","movie_id","rating","timestamp"\n"u,1","m""1","4","978300760"\n\n u2 , m2 ,5,978300760\n'
+    text = b'"user_id","item_id","rating","timestamp"\n"u,1","m""1","4","978300760"\n\n u2 , m2 ,5,978300760\n'
     tables = read(tmp_path, {"a.csv": text})
     assert [row[:3] for row in rows(tables.ratings)] == [("u,1", 'm"1', 4.0), ("u2", "m2", 5.0)]
     assert rows(tables.rejected) == []
@@ -274,7 +274,7 @@ def test_times_are_understood_in_every_writing(written: str, tmp_path: Path) -> 
 )
 def test_parquet_of_any_types(times: Any, tmp_path: Path) -> None:
     """If this fails, ids become 1.0, or times shift by a unit or a time zone."""
-    content = parquet(user_id=[7.0], movie_id=[8], rating=[4], timestamp=times)
+    content = parquet(user_id=[7.0], item_id=[8], rating=[4], timestamp=times)
     tables = read(tmp_path, {"a.parquet": content})
     assert (tables.format, rows(tables.ratings)) == ("parquet", [("7", "8", 4.0, NOON, 0)])
 
@@ -284,25 +284,25 @@ def test_parquet_of_categories_and_lists(tmp_path: Path) -> None:
     ids = pl.Series(["7", "3"], dtype=pl.Categorical)
     files = {
         "r.parquet": parquet(
-            user_id=ids, movie_id=ids, rating=ids, timestamp=pl.Series([str(EPOCH)] * 2).cast(ids.dtype)
+            user_id=ids, item_id=ids, rating=ids, timestamp=pl.Series([str(EPOCH)] * 2).cast(ids.dtype)
         ),
         "u.parquet": parquet(user_id=["7"], member=[True], since=[NOON.date()], level=[2], code=["12"]),
-        "m.parquet": parquet(movie_id=[7], title=["Heat"], year=[1995.0], genres=[["Crime"]]),
+        "m.parquet": parquet(item_id=[7], title=["Heat"], year=[1995.0], genres=[["Crime"]]),
     }
     tables = read(tmp_path, files)
     assert rows(tables.ratings) == [("7", "7", 7.0, NOON, 0), ("3", "3", 3.0, NOON, 1)]
     assert tables.users.collect().to_dicts() == [
         {"user_id": "7", "member": "true", "since": "2020-01-02", "level": 2.0, "code": "12"}
     ]
-    assert rows(tables.movies) == [("7", "Heat", 1995, ["Crime"])]
+    assert rows(tables.items) == [("7", "Heat", 1995, ["Crime"])]
 
 
-def test_json_lines_with_users_and_movies_beside(tmp_path: Path) -> None:
+def test_json_lines_with_users_and_items_beside(tmp_path: Path) -> None:
     """If this fails, attributes lose their types, leading zeros or late columns, or genres their list."""
     files = {
-        "ratings.jsonl": b'{"user_id":1,"movie_id":"m","rating":4,"timestamp":978300760}\n',
+        "ratings.jsonl": b'{"user_id":1,"item_id":"m","rating":4,"timestamp":978300760}\n',
         "users.csv": b"user_id,Age,Zip Code,Home Town,code\n1,30,02138,Bonn,007\n2,,12345,,12\n1,31,02138,Bonn,8\n",
-        "movies.jsonl": b'{"movie_id":"m","title":"Heat (1995)","genres":["Crime"]}\n{"movie_id":2,"title":"X"}\n',
+        "items.jsonl": b'{"item_id":"m","title":"Heat (1995)","genres":["Crime"]}\n{"item_id":2,"title":"X"}\n',
     }
     tables = read(tmp_path, files)
     assert tables.format == "jsonl"
@@ -310,7 +310,7 @@ def test_json_lines_with_users_and_movies_beside(tmp_path: Path) -> None:
         {"user_id": "2", "age": None, "zip_code": "12345", "home_town": None, "code": "12"},
         {"user_id": "1", "age": 31.0, "zip_code": "02138", "home_town": "Bonn", "code": "8"},
     ]
-    assert rows(tables.movies) == [("m", "Heat", 1995, ["Crime"]), ("2", "X", None, None)]
+    assert rows(tables.items) == [("m", "Heat", 1995, ["Crime"]), ("2", "X", None, None)]
 
 
 def test_several_files_make_one_batch(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_several_files_make_one_batch(tmp_path: Path) -> None:
 
 def test_row_numbers_under_empty_names_are_no_attributes(tmp_path: Path) -> None:
     """If this fails, the row numbers that pandas writes are clustered as a fact about users, or refused."""
-    files = {"r.csv": b",,user_id,movie_id,rating,timestamp\n0,0,u,m,3,978300760\n", "u.csv": b",user_id,age\n0,u,7\n"}
+    files = {"r.csv": b",,user_id,item_id,rating,timestamp\n0,0,u,m,3,978300760\n", "u.csv": b",user_id,age\n0,u,7\n"}
     tables = read(tmp_path, files)
     assert len(rows(tables.ratings)) == 1
     assert tables.users.collect().to_dicts() == [{"user_id": "u", "age": 7.0}]
@@ -353,8 +353,8 @@ def test_a_number_is_the_text_that_another_file_writes_for_it(tmp_path: Path) ->
     assert sorted(rows(read(tmp_path, files).users)) == [("u1", "25"), ("u2", None), ("u3", "25"), ("u4", "gold")]
 
 
-OWN_NAMES = ["Segment", "Cluster", "Batch", "User", "User ID", "Movie", "Movie ID", "Kept"]
-_CALLED = ["segment_", "cluster_", "batch_", "user_", "user_id_", "movie_", "movie_id_", "kept"]
+OWN_NAMES = ["Segment", "Cluster", "Batch", "User", "User ID", "Item", "Item ID", "Kept"]
+_CALLED = ["segment_", "cluster_", "batch_", "user_", "user_id_", "item_", "item_id_", "kept"]
 
 
 @pytest.mark.parametrize("values", [[1, 2], ["gold", "iron"]], ids=["numbers", "texts"])
@@ -388,8 +388,8 @@ def test_one_column_may_be_id_and_title(form: str, tmp_path: Path) -> None:
         "jsonl": b'{"Film":"Heat","year":1995}\n',
     }
     source = {"r.csv": HEADER + b"u,Heat,3,978300760\n", f"films.{form}": files[form]}
-    tables = read(tmp_path, source, columns={"movie_id": "Film", "title": "Film"})
-    assert rows(tables.movies) == [("Heat", "Heat", 1995, None)]
+    tables = read(tmp_path, source, columns={"item_id": "Film", "title": "Film"})
+    assert rows(tables.items) == [("Heat", "Heat", 1995, None)]
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\t"], ids=["empty", "spaces", "tab"])
@@ -397,7 +397,7 @@ def test_one_column_may_be_id_and_title(form: str, tmp_path: Path) -> None:
 def test_blank_lines_are_left_out_wherever_they_stand(blank: str, quote: str, tmp_path: Path) -> None:
     """If this fails, a blank line before the header makes a row of the header, or one at the end is a bad row."""
     files = {
-        "r.csv": f"{blank}\n{quote}user_id{quote},movie_id,rating,timestamp\nu,m,3,978300760\n{blank}\n",
+        "r.csv": f"{blank}\n{quote}user_id{quote},item_id,rating,timestamp\nu,m,3,978300760\n{blank}\n",
         "u.csv": f"{blank}\n{quote}user_id{quote},age\nu,7\n{blank}\n",
     }
     tables = read(tmp_path, {name: text.encode() for name, text in files.items()})
@@ -405,10 +405,10 @@ def test_blank_lines_are_left_out_wherever_they_stand(blank: str, quote: str, tm
 
 
 def test_years_may_have_decimals(tmp_path: Path) -> None:
-    """If this fails, a catalogue that pandas wrote loses its movies because another one has no year."""
-    files = {"r.csv": HEADER + b"u,a,3,978300760\n", "movies.csv": b"movie_id,title,year\na,A,1999.0\nb,B,\n"}
+    """If this fails, a catalogue that pandas wrote loses its items because another one has no year."""
+    files = {"r.csv": HEADER + b"u,a,3,978300760\n", "movies.csv": b"item_id,title,year\na,A,1999.0\nb,B,\n"}
     tables = read(tmp_path, files)
-    assert [row[:3] for row in rows(tables.movies)] == [("a", "A", 1999), ("b", "B", None)]
+    assert [row[:3] for row in rows(tables.items)] == [("a", "A", 1999), ("b", "B", None)]
     assert rows(tables.rejected) == []
 
 
@@ -426,14 +426,14 @@ def test_other_encodings_can_be_declared(tmp_path: Path) -> None:
     assert rows(tables.ratings)[0][0] == "J\u00fcrgen"
 
 
-def test_texts_of_movies_may_span_lines(tmp_path: Path) -> None:
+def test_texts_of_items_may_span_lines(tmp_path: Path) -> None:
     """If this fails, a catalogue with descriptions of several lines is rejected."""
     files = {
         "a.csv": HEADER + b"u,m,3,978300760\n",
-        "movies.csv": b'movie_id,title,plot\nm,"One\nTwo","first\nsecond"\nn,Three,\n',
+        "movies.csv": b'item_id,title,plot\nm,"One\nTwo","first\nsecond"\nn,Three,\n',
     }
     tables = read(tmp_path, files)
-    assert [row[:2] for row in rows(tables.movies)] == [("m", "One Two"), ("n", "Three")]
+    assert [row[:2] for row in rows(tables.items)] == [("m", "One Two"), ("n", "Three")]
     assert rows(tables.rejected) == []
 
 
@@ -454,7 +454,7 @@ def test_a_description_says_what_would_happen(tmp_path: Path) -> None:
     """If this fails, `add --check` shows wrong numbers."""
     path = lay(tmp_path / "s", {"a.csv": HEADER + b"u,m,3,978300760\nv,m,4,978300761\nw,m,x,1\n"}) / "a.csv"
     found = describe_source(path, scratch=tmp_path / "scratch", rows=1)
-    assert (found.format, found.ratings, found.users, found.movies, found.rejected) == ("csv", 2, 0, 0, 1)
+    assert (found.format, found.ratings, found.users, found.items, found.rejected) == ("csv", 2, 0, 0, 1)
     assert found.rating_scale == (3.0, 4.0)
     assert found.first == datetime.fromtimestamp(978300760, UTC)
     assert found.last == datetime.fromtimestamp(978300761, UTC)
@@ -498,7 +498,7 @@ def test_real_releases_have_their_published_counts(name: str, counts: tuple[int,
         pytest.skip(f"{archive} is not there")
     found = describe_source(archive, scratch=tmp_path)
     assert (found.format, found.rejected) == (name, 0)
-    assert (found.ratings, found.users, found.movies) == counts
+    assert (found.ratings, found.users, found.items) == counts
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:

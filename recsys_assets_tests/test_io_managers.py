@@ -147,7 +147,7 @@ def test_the_version_of_ratings_ignores_where_rows_came_from(tmp_path):
     ratings = pl.DataFrame(
         {
             "user": [0, 0, 1],
-            "movie": [1, 2, 0],
+            "item": [1, 2, 0],
             "rating": [1.0, 2.0, 3.0],
             "timestamp": pl.Series([1, 2, 3]).cast(pl.Datetime("us", "UTC")),
             "batch": [0, 0, 0],
@@ -163,7 +163,7 @@ def test_the_version_of_ratings_ignores_where_rows_came_from(tmp_path):
 
     first = version(ratings, "first")
     assert version(ratings.with_columns(row=pl.Series([2, 0, 1]), batch=pl.lit(1)), "resent") == first
-    for column in ("user", "movie", "rating"):
+    for column in ("user", "item", "rating"):
         assert version(ratings.with_columns(pl.col(column) + 1), column) != first
     assert version(ratings.with_columns(pl.col("timestamp").dt.offset_by("1us")), "timestamp") != first
 

@@ -11,7 +11,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import invoke
 
-HEADER = "user_id,movie_id,rating,timestamp\n"
+HEADER = "user_id,item_id,rating,timestamp\n"
 N_AT_ONCE = 4
 MEMORY = Path("/dev/shm")
 

@@ -20,7 +20,7 @@ from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets_tests.conftest import invoke
 
-RATINGS = "user_id,movie_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
+RATINGS = "user_id,item_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
 
 
 def _socket(path: Path) -> None:

@@ -13,24 +13,24 @@ from recsys_assets.recommender.models.segments.residuals import SegmentResidualM
 from recsys_assets.recommender.models.sessions import SessionModel
 from recsys_assets.recommender.models.transitions import TransitionModel
 
-N_USERS, N_MOVIES = 90, 24
-INDEX = Index(N_USERS, N_MOVIES, "planted")
+N_USERS, N_ITEMS = 90, 24
+INDEX = Index(N_USERS, N_ITEMS, "planted")
 
 
 def _world() -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Histories and responses: biases of users and movies, and two tastes for two halves of the catalogue."""
+    """Histories and responses: biases of users and items, and two tastes for two halves of the catalogue."""
     random = np.random.default_rng(0)
     taste = np.arange(N_USERS) % 2
-    kind = np.arange(N_MOVIES) % 2
-    of_user, of_movie = random.normal(0, 0.5, N_USERS), random.normal(0, 0.5, N_MOVIES)
+    kind = np.arange(N_ITEMS) % 2
+    of_user, of_item = random.normal(0, 0.5, N_USERS), random.normal(0, 0.5, N_ITEMS)
     likes = np.where(taste[:, None] == kind, 0.8, -0.8)
-    rating = 3 + of_user[:, None] + of_movie + likes + random.normal(0, 0.1, (N_USERS, N_MOVIES))
-    user, movie = np.indices(rating.shape)
+    rating = 3 + of_user[:, None] + of_item + likes + random.normal(0, 0.1, (N_USERS, N_ITEMS))
+    user, item = np.indices(rating.shape)
     order = random.random(rating.shape).argsort(axis=1).argsort(axis=1)
     table = pl.DataFrame(
         {
             "user": user.ravel().astype(np.int32),
-            "movie": movie.ravel().astype(np.int32),
+            "item": item.ravel().astype(np.int32),
             "rating": rating.ravel().astype(np.float32),
             "timestamp": order.ravel(),
             "batch": np.zeros(rating.size, np.int32),
@@ -48,11 +48,11 @@ SEGMENTS = pl.DataFrame(
         "affinity": [[1.0, 0.0] if user % 2 else [0.0, 1.0] for user in range(N_USERS)],
     }
 )
-MOVIES = pl.DataFrame(
+ITEMS = pl.DataFrame(
     {
-        "movie": np.arange(N_MOVIES, dtype=np.int32),
-        "genres": [["Action"] if movie % 2 else None for movie in range(N_MOVIES)],
-        "year": [None, *[1990 + movie for movie in range(N_MOVIES - 1)]],
+        "item": np.arange(N_ITEMS, dtype=np.int32),
+        "genres": [["Action"] if item % 2 else None for item in range(N_ITEMS)],
+        "year": [None, *[1990 + item for item in range(N_ITEMS - 1)]],
     }
 )
 
@@ -71,7 +71,7 @@ def _neighbours() -> ItemNeighboursModel:
 
 
 def _error(predicted: pl.DataFrame) -> float:
-    rows = predicted.join(RESPONSES, on=["user", "movie"])
+    rows = predicted.join(RESPONSES, on=["user", "item"])
     assert rows["prediction"].null_count() == 0
     return float(((rows["prediction"] - rows["rating"]) ** 2).mean() ** 0.5)
 
@@ -87,35 +87,35 @@ def _segment_residuals(model: ItemNeighboursModel) -> SegmentResidualModel:
 
 
 def test_neighbours_tell_the_taste_of_users_who_did_not_train():
-    """Predictions for test users would be no better than the biases of user and movie."""
+    """Predictions for test users would be no better than the biases of user and item."""
     model = _neighbours()
     pairs = RESPONSES.filter(LATER)
     rated = lazy(HISTORIES.filter(LATER))
-    biases = model.biases(pairs["user"].to_numpy(), pairs["movie"].to_numpy(), rated)
-    by_bias = pairs.select("user", "movie", prediction=pl.Series(biases))
+    biases = model.biases(pairs["user"].to_numpy(), pairs["item"].to_numpy(), rated)
+    by_bias = pairs.select("user", "item", prediction=pl.Series(biases))
     assert _error(model.predict(lazy(pairs), rated)) < 0.6 * _error(by_bias)
 
 
-def test_segments_add_what_their_users_think_of_a_movie():
-    """A segment would say nothing beyond the movie's mean, as the case study's hard segments do."""
+def test_segments_add_what_their_users_think_of_an_item():
+    """A segment would say nothing beyond the item's mean, as the case study's hard segments do."""
     model = _neighbours()
     added = _segment_residuals(model).parts(np.array([61, 61]), np.array([1, 2]), lazy(SEGMENTS))
     assert added[0] > 0.4
     assert added[1] < -0.4
 
 
-def test_a_user_without_history_is_predicted_by_the_movie_alone():
+def test_a_user_without_history_is_predicted_by_the_item_alone():
     """A response of somebody who is new would have no prediction."""
-    pairs = lazy(pl.DataFrame({"user": [5], "movie": [3]}, schema={"user": pl.Int32, "movie": pl.Int32}))
+    pairs = lazy(pl.DataFrame({"user": [5], "item": [3]}, schema={"user": pl.Int32, "item": pl.Int32}))
     model = _neighbours()
     predicted = model.predict(pairs, lazy(HISTORIES.filter(pl.col("user") != 5)))["prediction"][0]
-    assert abs(predicted - model.global_mean - model.movie_bias[3]) < 1e-5
+    assert abs(predicted - model.global_mean - model.item_bias[3]) < 1e-5
 
 
 def _stack(responses: pl.DataFrame) -> tuple[ResponseStack, pl.DataFrame]:
     model = _neighbours()
     known = {
-        "movies": lazy(MOVIES),
+        "items": lazy(ITEMS),
         "item_neighbours_model": model,
         "segment_residual_model": _segment_residuals(model),
     }
@@ -141,38 +141,38 @@ def test_no_response_is_among_what_predicts_it():
 
 
 def test_what_is_often_rated_next_comes_first():
-    """The next movie would be guessed from what users like instead of from what they do."""
-    rows = [(user, movie, step) for user in range(20) for step, movie in enumerate((user % 3, 5 + user % 3, 9))]
-    table = pl.DataFrame(rows, schema={"user": pl.Int32, "movie": pl.Int32, "row": pl.Int64}, orient="row")
+    """The next item would be guessed from what users like instead of from what they do."""
+    rows = [(user, item, step) for user in range(20) for step, item in enumerate((user % 3, 5 + user % 3, 9))]
+    table = pl.DataFrame(rows, schema={"user": pl.Int32, "item": pl.Int32, "row": pl.Int64}, orient="row")
     table = table.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(0), batch=pl.lit(0))
     model = transitions.fit(lazy(table), index=INDEX, window=2, backwards=0.0, shrinkage=0.1)
     users, recent = model.recent(lazy(table.filter(pl.col("user") == 1, pl.col("row") == 0)))
     assert users.tolist() == [1]
     assert model.scores(recent)[0].argmax() == 6
-    assert not model.movie_known[0]
+    assert not model.item_known[0]
 
 
 def _visits() -> pl.DataFrame:
-    """Twenty users rate movies 0 and 1 in one session, and come back a day later for movies 8 and 9."""
+    """Twenty users rate items 0 and 1 in one session, and come back a day later for items 8 and 9."""
     visits = ((0, 0), (1, 60), (8, 86_400), (9, 86_460))
-    rows = [(user, movie, when, row) for user in range(20) for row, (movie, when) in enumerate(visits)]
+    rows = [(user, item, when, row) for user in range(20) for row, (item, when) in enumerate(visits)]
     table = pl.DataFrame(
-        rows, schema={"user": pl.Int32, "movie": pl.Int32, "when": pl.Int64, "row": pl.Int64}, orient="row"
+        rows, schema={"user": pl.Int32, "item": pl.Int32, "when": pl.Int64, "row": pl.Int64}, orient="row"
     )
     times = pl.from_epoch("when", time_unit="s").cast(pl.Datetime("us"))
-    return table.select("user", "movie", "row", rating=pl.lit(1.0, pl.Float32), timestamp=times, batch=pl.lit(0))
+    return table.select("user", "item", "row", rating=pl.lit(1.0, pl.Float32), timestamp=times, batch=pl.lit(0))
 
 
 def test_a_new_session_starts_with_what_sessions_start_with():
     """Whoever comes back after a pause would be shown the next page of the rating form of the last visit."""
     model = sessions.fit(lazy(_visits()), index=INDEX, pause=3600.0, first=1)
     assert model.starts.nonzero()[0].tolist() == [8]
-    transitions_, ease = np.full((2, N_MOVIES), 0.01), np.zeros((2, N_MOVIES))
+    transitions_, ease = np.full((2, N_ITEMS), 0.01), np.zeros((2, N_ITEMS))
     transitions_[:, 1] = 0.02
     within, after = model.scores(transitions_, ease, np.array([False, True]))
     assert within.argmax() == 1
     assert after.argmax() == 8
-    assert model.scores(np.zeros((1, N_MOVIES)), ease[:1], np.array([True]))[0].argmax() == 8
+    assert model.scores(np.zeros((1, N_ITEMS)), ease[:1], np.array([True]))[0].argmax() == 8
 
 
 def test_the_pause_is_that_before_the_question():

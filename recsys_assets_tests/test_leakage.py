@@ -29,9 +29,9 @@ CASE_B_RESPONSES = _keys("train_histories", "train_responses", *MODELS_B, *RESPO
 def _with_noise(home: Home, *hidden: str) -> int:
     """Replace the ratings of the rows of these tables in `ratings` by noise; returns how many changed."""
     ratings = table(home, "ratings")
-    rows = pl.concat([table(home, name).select("user", "movie") for name in hidden])
+    rows = pl.concat([table(home, name).select("user", "item") for name in hidden])
     noise = pl.Series(np.random.default_rng(1).integers(1, 6, len(ratings)), dtype=pl.Float32)
-    is_hidden = ratings.join(rows.with_columns(hidden=True), on=["user", "movie"], how="left", maintain_order="left")
+    is_hidden = ratings.join(rows.with_columns(hidden=True), on=["user", "item"], how="left", maintain_order="left")
     replaced = pl.when(is_hidden["hidden"].fill_null(False)).then(noise).otherwise(ratings["rating"])
     changed = ratings.with_columns(rating=replaced)
     changed.write_parquet(AssetStore(home.assets).current(["ratings"]) / TABLE_FILE)
@@ -75,5 +75,5 @@ def test_inference_leaves_every_stored_model_as_it_was(materialized_home, tmp_pa
     home = copied(materialized_home, tmp_path / "home")
     models = (*MODELS_A, *MODELS_B, *RESPONSES, "serving_model")
     before = {model: files(home, model) for model in models}
-    materialize(home, 'key:"predictions/*" or key:segment_movies or key:user_segments or key:recommendations')
+    materialize(home, 'key:"predictions/*" or key:segment_items or key:user_segments or key:recommendations')
     assert {model: files(home, model) for model in models} == before

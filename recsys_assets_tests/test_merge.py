@@ -11,11 +11,11 @@ ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(1, 5
 
 
 def _raw(rows: list[tuple[int, int, int, int]]) -> pl.DataFrame:
-    """Raw ratings from (user, movie, rating, second), in this order."""
+    """Raw ratings from (user, item, rating, second), in this order."""
     return pl.DataFrame(
         {
             "user_id": [f"u{row[0]}" for row in rows],
-            "movie_id": [f"m{row[1]}" for row in rows],
+            "item_id": [f"m{row[1]}" for row in rows],
             "rating": pl.Series([row[2] for row in rows], dtype=pl.Float32),
             "timestamp": pl.Series([row[3] * 1_000_000 for row in rows], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
             "row": pl.Series(range(len(rows)), dtype=pl.Int64),
@@ -27,12 +27,12 @@ def _merged(*batches: pl.DataFrame) -> pl.DataFrame:
     """The merged ratings with original ids."""
     raw = [lazy(batch) for batch in batches]
     nothing = lazy(pl.DataFrame(schema={"user_id": pl.String}))
-    no_movies = lazy(pl.DataFrame(schema={"movie_id": pl.String, "title": pl.String}))
+    no_items = lazy(pl.DataFrame(schema={"item_id": pl.String, "title": pl.String}))
     users = lazy(to_polars(merge.index_users([nothing] * len(raw), raw)))
-    movies = lazy(to_polars(merge.index_movies([no_movies] * len(raw), raw)))
-    ratings = to_polars(conform(merge.merge_ratings(raw, users, movies), TABLES["ratings"]))
-    named = ratings.join(to_polars(users), on="user").join(to_polars(movies), on="movie")
-    return named.sort("user_id", "movie_id").select("user_id", "movie_id", "rating", "timestamp")
+    items = lazy(to_polars(merge.index_items([no_items] * len(raw), raw)))
+    ratings = to_polars(conform(merge.merge_ratings(raw, users, items), TABLES["ratings"]))
+    named = ratings.join(to_polars(users), on="user").join(to_polars(items), on="item")
+    return named.sort("user_id", "item_id").select("user_id", "item_id", "rating", "timestamp")
 
 
 @given(ROWS, st.randoms(use_true_random=False), st.integers(1, 4))
@@ -49,9 +49,9 @@ def test_any_order_and_any_split_into_batches_give_the_same_ratings(rows, random
 def test_where_times_tie_the_later_batch_and_then_the_later_row_count(rows, cut):
     """A correction in a later delivery would be overruled by what it corrects."""
     tied = [(*row, 7) for row in rows]
-    expected = {(f"u{user}", f"m{movie}"): rating for user, movie, rating, _ in tied}
+    expected = {(f"u{user}", f"m{item}"): rating for user, item, rating, _ in tied}
     merged = _merged(_raw(tied[:cut]), _raw(tied[cut:]))
-    assert {(user, movie): rating for user, movie, rating, _ in merged.rows()} == expected
+    assert {(user, item): rating for user, item, rating, _ in merged.rows()} == expected
 
 
 def test_ids_are_given_out_by_batch_then_id():
@@ -68,16 +68,16 @@ def test_ids_are_given_out_by_batch_then_id():
 def test_ids_that_are_numbers_are_the_ids_that_they_are_written_as():
     """Whoever has the id 07 would get the ratings of 7, or 7 would be two users, once as a number and once as text."""
     numbers = _raw([(7, 1, 5, 0), (20, 2, 4, 1)]).with_columns(
-        pl.col("user_id").str.slice(1).cast(pl.Int64), pl.col("movie_id").str.slice(1).cast(pl.Int64)
+        pl.col("user_id").str.slice(1).cast(pl.Int64), pl.col("item_id").str.slice(1).cast(pl.Int64)
     )
-    texts = numbers.with_columns(pl.col("user_id", "movie_id").cast(pl.String))
+    texts = numbers.with_columns(pl.col("user_id", "item_id").cast(pl.String))
     described = lazy(pl.DataFrame({"user_id": ["07", "x", "+7", "9" * 30]}))
-    movies = lazy(pl.DataFrame({"movie_id": ["1", "2", "02"]}).with_row_index("movie"))
+    items = lazy(pl.DataFrame({"item_id": ["1", "2", "02"]}).with_row_index("item"))
     for batches in ([numbers], [numbers, texts], [texts, numbers]):
         raw = [lazy(batch) for batch in batches]
         users = lazy(to_polars(merge.index_users([described] * len(raw), raw)))
-        merged = to_polars(merge.merge_ratings(raw, users, movies)).join(to_polars(users), on="user")
-        assert sorted(merged.select("user_id", "movie", "rating").rows()) == [("20", 1, 4.0), ("7", 0, 5.0)]
+        merged = to_polars(merge.merge_ratings(raw, users, items)).join(to_polars(users), on="user")
+        assert sorted(merged.select("user_id", "item", "rating").rows()) == [("20", 1, 4.0), ("7", 0, 5.0)]
 
 
 def test_attributes_come_from_the_newest_description():

@@ -25,8 +25,8 @@ from recsys_assets.recommender.evaluation.lists import ListMetrics
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
 from recsys_assets.recommender.evaluation.rows import ScoredRows, distribution
 
-INDEX = {"user": pl.Int32, "movie": pl.Int32}
-# Ranks of each user's relevant movies in lists of 15.
+INDEX = {"user": pl.Int32, "item": pl.Int32}
+# Ranks of each user's relevant items in lists of 15.
 RANKS = {0: [2, 5, 11], 1: [12], 2: [1], 3: [3, 4, 10, 14]}
 
 
@@ -40,9 +40,9 @@ def _values(metrics: list[UserMetric]) -> dict[str, float]:
 
 
 def _ranked(ranks: dict[int, list[int]], k: int) -> dict[str, float]:
-    """Our metrics where the movie's number is its rank."""
+    """Our metrics where the item's number is its rank."""
     rows = _rows([(user, rank, 5.0) for user, of_user in ranks.items() for rank in of_user])
-    return _values(RankingMetrics(rows, k).of_ranks(rows.frame["movie"].to_numpy().astype(float)))
+    return _values(RankingMetrics(rows, k).of_ranks(rows.frame["item"].to_numpy().astype(float)))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_rankings_agree_with_recommenders_and_rectools(ranks, k):
     assert ours[f"ndcg_{k}"] == pytest.approx(
         np.mean([g / ideal[min(k, n)] for g, n in zip(gain, relevant, strict=True)])
     )
-    # RecTools' NDCG divides by the ideal of k relevant movies, however few there are: never above ours.
+    # RecTools' NDCG divides by the ideal of k relevant items, however few there are: never above ours.
     assert np.mean([g / ideal[k] for g in gain]) <= ours[f"ndcg_{k}"] + 1e-12
 
 
@@ -112,8 +112,8 @@ ratings = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 10), st.floats(0,
 def test_errors_agree_with_scikit_learn(rows):
     """RMSE, MAE or R² would be averaged over users instead of pooled over rows, as papers do."""
     scored = _rows([row[:3] for row in rows])
-    guesses = {(user, movie): guess for user, movie, _, guess in rows}
-    guess = np.array([guesses[pair] for pair in scored.frame.select("user", "movie").iter_rows()])
+    guesses = {(user, item): guess for user, item, _, guess in rows}
+    guess = np.array([guesses[pair] for pair in scored.frame.select("user", "item").iter_rows()])
     ours = _values(RatingMetrics(scored).errors(guess))
     assert ours["rmse"] == pytest.approx(root_mean_squared_error(scored.rating, guess))
     assert ours["mae"] == pytest.approx(mean_absolute_error(scored.rating, guess))
@@ -142,14 +142,14 @@ def _lists(rows: list[tuple[int, int, int]]):
 
 @pytest.fixture
 def described() -> tuple[ListMetrics, dict[str, np.ndarray]]:
-    """Three users; movie 0 rated by all four training users, 1 by two, 2 by one, 3 and 4 by nobody."""
+    """Three users; item 0 rated by all four training users, 1 by two, 2 by one, 3 and 4 by nobody."""
     train = [(10, 0), (11, 0), (12, 0), (13, 0), (10, 1), (11, 1), (12, 2)]
     known = lazy(pl.DataFrame(train, schema=INDEX, orient="row"))
     genres = [["Drama"], ["Drama", "War"], ["War"], None, ["Comedy"]]
-    movies = lazy(pl.DataFrame({"movie": range(5), "genres": genres}, schema_overrides={"movie": pl.Int32}))
+    items = lazy(pl.DataFrame({"item": range(5), "genres": genres}, schema_overrides={"item": pl.Int32}))
     rows = _rows([(0, 1, 5.0), (1, 0, 4.0), (1, 2, 4.0), (2, 4, 5.0)])
     masks = {"all": np.ones(3, bool), "seen": np.array([True, True, False])}
-    return ListMetrics(rows, known, movies, masks, k=3), masks
+    return ListMetrics(rows, known, items, masks, k=3), masks
 
 
 def test_lists_are_described_by_hand(described):
@@ -157,17 +157,17 @@ def test_lists_are_described_by_hand(described):
     metrics, _ = described
     found = metrics.of_lists(_lists([(0, 0, 1), (0, 1, 2), (0, 4, 4), (1, 1, 1), (1, 2, 2), (1, 3, 3), (9, 4, 1)]))
     of_users = {m.name: m.parts[0] / np.maximum(m.parts[1], 1) for m in found if m.name != "catalog_coverage"}
-    # -log2 of the shares 4/4, 2/4, 1/4; a movie that nobody rated counts as rated by one.
+    # -log2 of the shares 4/4, 2/4, 1/4; an item that nobody rated counts as rated by one.
     assert of_users["novelty_3"] == pytest.approx([(0 + 1) / 2, (1 + 2 + 2) / 3, 0])
     assert of_users["popularity_3"] == pytest.approx([(1 + 0.5) / 2, (0.5 + 0.25 + 0) / 3, 0])
     assert of_users["popularity_bias_3"] == pytest.approx([0.75 - 0.5, 0.25 - (1 + 0.25) / 2, 0])
-    # Drama and {Drama, War} share one of two genres; nothing is known of movie 3.
+    # Drama and {Drama, War} share one of two genres; nothing is known of item 3.
     assert of_users["genre_diversity_3"] == pytest.approx([0.5, (0.5 + 1 + 1) / 3, 0])
     assert _values(found)["novelty_3"] == pytest.approx((0.5 + 5 / 3) / 2)
 
 
 def test_coverage_is_of_all_lists_together(described):
-    """A recommender that shows everybody the same ten movies would not be told from one that does not."""
+    """A recommender that shows everybody the same ten items would not be told from one that does not."""
     metrics, masks = described
     lists = _lists([(0, 0, 1), (0, 1, 2), (1, 1, 1), (1, 2, 2), (2, 3, 1)])
     coverage = {
@@ -178,7 +178,7 @@ def test_coverage_is_of_all_lists_together(described):
     assert coverage == pytest.approx({"all": 4 / 5, "seen": 3 / 5})
     [of_all] = [m for m in metrics.of_lists(lists) if m.populations == {"all"}]
     left_out = [
-        len({movie for user, movie in [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)] if user != out}) / 5 for out in range(3)
+        len({item for user, item in [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)] if user != out}) / 5 for out in range(3)
     ]
     spread = np.sqrt(2 / 3 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
     assert of_all.parts[0].std(ddof=1) / np.sqrt(3) == pytest.approx(spread)
@@ -190,9 +190,9 @@ def test_diversity_is_the_mean_over_pairs():
     names = ["Drama", "War", "Comedy", "Crime"]
     generator = np.random.default_rng(0)
     genres = [sorted(generator.choice(names, generator.integers(1, 4), replace=False)) for _ in range(8)]
-    movies = lazy(pl.DataFrame({"movie": range(8), "genres": genres}, schema_overrides={"movie": pl.Int32}))
-    train = lazy(pl.DataFrame({"user": [0], "movie": [0]}, schema=INDEX))
-    metrics = ListMetrics(_rows([(0, 0, 5.0)]), train, movies, {}, k=6)
-    found = {m.name: m for m in metrics.of_lists(_lists([(0, movie, movie + 1) for movie in range(6)]))}
+    items = lazy(pl.DataFrame({"item": range(8), "genres": genres}, schema_overrides={"item": pl.Int32}))
+    train = lazy(pl.DataFrame({"user": [0], "item": [0]}, schema=INDEX))
+    metrics = ListMetrics(_rows([(0, 0, 5.0)]), train, items, {}, k=6)
+    found = {m.name: m for m in metrics.of_lists(_lists([(0, item, item + 1) for item in range(6)]))}
     distances = [1 - len(set(a) & set(b)) / len(set(a) | set(b)) for a, b in itertools.combinations(genres[:6], 2)]
     assert found["genre_diversity_6"].parts[0][0] == pytest.approx(np.mean(distances))

@@ -10,7 +10,7 @@ from recsys_assets.recommender.data.hints import attribute_hints, scale_hints, t
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference, relevant_from, span
 from recsys_assets.recommender.evaluation.quality import scored_finding, times_finding
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models import ease
 
 
@@ -84,10 +84,10 @@ def test_lists_from_counts_follow_the_taste():
     own = user % 2 == item % 2
     plays = np.floor(np.exp(generator.normal(np.where(own, 5, 2.5), 1.2))) + 1
     plays[0] = 352_698
-    table = {"user": user.astype(np.int32), "movie": item.astype(np.int32), "rating": plays.astype(np.float32)}
+    table = {"user": user.astype(np.int32), "item": item.astype(np.int32), "rating": plays.astype(np.float32)}
     ratings = lazy(pl.DataFrame(table))
-    model = ease.fit(ratings, index=Index(n_users=60, n_movies=40, fingerprint="planted"))
-    users, rated = user_movie_matrix(ratings, n_movies=40)
+    model = ease.fit(ratings, index=Index(n_users=60, n_items=40, fingerprint="planted"))
+    users, rated = user_item_matrix(ratings, n_items=40)
     top = np.argsort(np.where(rated.toarray() > 0, np.inf, -model.scores(rated)), axis=1)[:, :5]
     assert (top % 2 == users[:, None] % 2).mean() > 0.9
 

@@ -20,7 +20,7 @@ from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.served import free_port, served, wait_for
 
 ROOT = Path(__file__).parent.parent
-SECRET = "user 4711 rated movie 12 with 5"
+SECRET = "user 4711 rated item 12 with 5"
 # What the webserver and each daemon do at their start, in an environment of Dagster's command line.
 UPLOAD = """
 import threading

@@ -25,7 +25,7 @@ ESCAPE = "\x1b]0;owned\x07\x1b[2J\x1b[31m"
 RIGHT_TO_LEFT = "\u202egnp.exe\u2069"
 USUAL_UMASK = 0o022
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-RATINGS = "user_id,movie_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
+RATINGS = "user_id,item_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
 
 
 def _open_to_others(folder: Path) -> list[Path]:
@@ -90,19 +90,19 @@ def test_the_code_location_keeps_its_files_private(tmp_path: Path) -> None:
 
 
 def _home_of(tmp_path: Path, titles: list[str | None], **more: list[str]) -> Home:
-    """A home with users, movies and ratings that came in before texts were cleaned."""
+    """A home with users, items and ratings that came in before texts were cleaned."""
     home = Home(tmp_path / "home")
     home.prepare()
     n = len(titles)
     ids = more.get("ids", [f"m{number}" for number in range(n)])
     genres = pl.Series([[title or ""] for title in titles], dtype=pl.List(pl.String))
-    movies = pl.DataFrame({"movie": range(n), "movie_id": ids, "title": titles, "year": [None] * n, "genres": genres})
+    items = pl.DataFrame({"item": range(n), "item_id": ids, "title": titles, "year": [None] * n, "genres": genres})
     users = pl.DataFrame({"user": range(n), "user_id": ids, "town": titles})
     when = [datetime(2020, 1, 1, tzinfo=UTC)] * n
-    numbers = pl.DataFrame({"user": range(n), "movie": range(n), "rating": [-1.5] * n, "timestamp": when})
+    numbers = pl.DataFrame({"user": range(n), "item": range(n), "rating": [-1.5] * n, "timestamp": when})
     ratings = numbers.with_columns(batch=pl.lit(0), row=pl.int_range(pl.len()))
     store = AssetStore(home.assets)
-    for name, table in (("users", users), ("movies", movies), ("ratings", ratings)):
+    for name, table in (("users", users), ("items", items), ("ratings", ratings)):
         version = store.new_version([name], None, "of-a-test")
         write_table(nw.from_native(table.lazy()), TABLES[name], version)
         store.switch(version)
@@ -115,8 +115,8 @@ def _obeyed(printed: str) -> set[str]:
 
 
 def _commands(home: Home, tmp_path: Path) -> Iterator[tuple[object, ...]]:
-    yield "movies", ".", "--home", home.path
-    yield "movies", "no such title", "--home", home.path
+    yield "items", ".", "--home", home.path
+    yield "items", "no such title", "--home", home.path
     yield "recommend", f"m0{ESCAPE}", "--home", home.path
     yield "export", f"{ESCAPE}", tmp_path / "a.csv", "--home", home.path
     bad = tmp_path / f"bad{ESCAPE}.csv"
@@ -154,13 +154,13 @@ def test_an_export_for_spreadsheets_computes_nothing(tmp_path: Path) -> None:
     formulas = ["=1+1", "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1", "＝1+1"]
     plain = ["-1.5", "+49", "Up", "a=b", None]
     home = _home_of(tmp_path, [*formulas, *plain])
-    for table in ("movies", "ratings"):
+    for table in ("items", "ratings"):
         assert invoke("export", table, tmp_path / f"{table}.csv", "--home", home.path).exit_code == 0
         assert invoke("export", table, tmp_path / f"{table}.parquet", "--home", home.path).exit_code == 0
-    with (tmp_path / "movies.csv").open(newline="") as file:
+    with (tmp_path / "items.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["title"] for row in rows] == [*(f"'{text}" for text in formulas), *(text or "" for text in plain)]
     assert [row["genres"] for row in rows][: len(formulas)] == [f"'{text}" for text in formulas]
-    assert pl.read_parquet(tmp_path / "movies.parquet")["title"].to_list() == [*formulas, *plain]
+    assert pl.read_parquet(tmp_path / "items.parquet")["title"].to_list() == [*formulas, *plain]
     assert pl.read_csv(tmp_path / "ratings.csv")["rating"].to_list() == [-1.5] * len(rows)
-    assert not any((tmp_path / name).stat().st_mode & OTHERS for name in ("movies.csv", "ratings.parquet"))
+    assert not any((tmp_path / name).stat().st_mode & OTHERS for name in ("items.csv", "ratings.parquet"))

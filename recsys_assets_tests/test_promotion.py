@@ -85,7 +85,7 @@ def test_only_what_beats_the_baseline_and_is_not_worse_replaces_what_is_in_use(b
 
 def test_what_nobody_is_shown_has_no_veto():
     """Better lists would be held back by ratings that nobody sees, or that are all the same."""
-    rating = replace(contest(-0.2), metric="top5_rating")
+    rating = replace(contest(-0.2), metric="top5pct_rating")
     same = replace(rating, difference=0.0, low=0.0, high=0.0)
     for unseen in (rating, same):
         decision = decide(
@@ -202,14 +202,14 @@ def test_contests_are_paired_over_users():
     true = pl.DataFrame(
         {
             "user": np.repeat(np.arange(users, dtype=np.int32), per_user),
-            "movie": np.tile(np.arange(per_user, dtype=np.int32), users),
+            "item": np.tile(np.arange(per_user, dtype=np.int32), users),
             "rating": generator.integers(1, 6, users * per_user).astype(np.float32),
         }
     )
 
     def rated(noise: float) -> nw.LazyFrame:
         drawn = np.random.default_rng(1).normal(0, noise, len(true))
-        return lazy(true.select("user", "movie", prediction=pl.col("rating") + pl.Series(drawn, dtype=pl.Float32)))
+        return lazy(true.select("user", "item", prediction=pl.col("rating") + pl.Series(drawn, dtype=pl.Float32)))
 
     contests = Comparisons(lazy(true), rated(9.0), lowest_relevant=4.0, seed=0, n_resamples=200)
     model = entry("time_cut", "als_adjusted")
@@ -227,14 +227,14 @@ def test_contests_are_paired_over_users():
 def compete(
     candidate: Configuration, current: Configuration | None, *, higher_in_training: float = 0.0
 ) -> tuple[Decision, list[Comparison], list[str]]:
-    """Two configurations on five movies that the candidate knows and the current one has upside down.
+    """Two configurations on five items that the candidate knows and the current one has upside down.
 
     Ratings were higher in training by so much. The last is what of the current one was fitted again.
     """
-    pairs = pl.DataFrame({"user": np.repeat(np.arange(20), 5), "movie": np.tile(np.arange(5), 20)})
-    test = pairs.cast(pl.Int32).with_columns(rating=pl.col("movie").cast(pl.Float32) + 1)
-    rated = lazy(test.select("user", "movie", prediction="rating"))
-    good, bad = (lazy(test.select("user", "movie", rank=place)) for place in (5 - pl.col("movie"), pl.col("movie") + 6))
+    pairs = pl.DataFrame({"user": np.repeat(np.arange(20), 5), "item": np.tile(np.arange(5), 20)})
+    test = pairs.cast(pl.Int32).with_columns(rating=pl.col("item").cast(pl.Float32) + 1)
+    rated = lazy(test.select("user", "item", prediction="rating"))
+    good, bad = (lazy(test.select("user", "item", rank=place)) for place in (5 - pl.col("item"), pl.col("item") + 6))
     fitted_again = []
 
     class Fitted:
@@ -242,7 +242,7 @@ def compete(
             fitted_again.append(of.name)
             return bad
 
-    upside_down = lazy(test.select("user", "movie", prediction=6 - pl.col("rating")))
+    upside_down = lazy(test.select("user", "item", prediction=6 - pl.col("rating")))
     decision, contests = gate(
         candidate,
         current,
@@ -266,13 +266,13 @@ def test_what_two_configurations_share_is_not_fitted_again():
     assert decision.verdict == "promoted"
 
 
-def test_test_ratings_without_a_liked_movie_stop_nothing():
+def test_test_ratings_without_a_liked_item_stop_nothing():
     """A small catalogue, or one whose ratings have fallen, would get no recommendations at all."""
     for current, verdict in ((None, "promoted"), (configuration(20), "kept"), (configuration(10), "promoted")):
         decision, contests, fitted_again = compete(configuration(20), current, higher_in_training=10)
         assert decision.verdict == verdict
         assert "the test ratings do not define ndcg_10" in decision.reason
-        assert [found.metric for found in contests] == ["top5_rating"]
+        assert [found.metric for found in contests] == ["top5pct_rating"]
         assert not fitted_again
 
 
@@ -324,13 +324,13 @@ def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_hom
     session = spark_resource(settings.spark).spark_session
     versions = {
         name: AssetStore(home.assets).current([name])
-        for name in ("users", "movies", "user_features", "train_ratings", "test_ratings")
+        for name in ("users", "items", "user_features", "train_ratings", "test_ratings")
     }
     for engine in (None, session):
         tables = {name: scan(version, engine) for name, version in versions.items()}
         refit = ModelFitter(tables, settings.model_dump(), spark=lambda: session, scratch=tmp_path)
         for task, name in (("time_cut", "als_adjusted"), ("top_n", "implicit_als")):
-            found = to_polars(refit.predictions(entry(task, name))).sort("user", "movie")
+            found = to_polars(refit.predictions(entry(task, name))).sort("user", "item")
             stored = table(home, "predictions", task, name)
             assert_frame_equal(found.select(stored.columns), stored, check_dtypes=False, abs_tol=0.002)
 
@@ -481,10 +481,10 @@ def test_a_rollback_to_another_model_changes_what_users_are_shown(materialized_h
     assert model.models["ranking_model"].rank == ranking["rank"]
     with_als = recommended(home)
     both = with_blend.join(with_als, on=["user_id", "rank"], suffix="_als")
-    assert len(both) == len(with_blend) and (both["movie_id"] != both["movie_id_als"]).any()
+    assert len(both) == len(with_blend) and (both["item_id"] != both["item_id_als"]).any()
     assert with_als["because"].list.len().max() == 3
     shown = invoke("recommend", "17", "--home", home.path).stdout.splitlines()[1:]
-    assert [line.split()[1] for line in shown] == with_als.filter(user_id="17").sort("rank")["movie_id"].to_list()
+    assert [line.split()[1] for line in shown] == with_als.filter(user_id="17").sort("rank")["item_id"].to_list()
 
     forth = invoke("rollback", "3", "--home", home.path)
     assert forth.exit_code == 0, forth.output
@@ -510,7 +510,7 @@ def test_each_promotion_says_what_it_rests_on(materialized_home):
     assert set(first.data_versions) == {"ratings", "train_ratings", "test_ratings"}
     assert first.configuration.rating.settings["stack_holdout"]["seed"] == 0
     assert {(each.model, each.opponent, each.metric) for each in first.contests} == {
-        ("stack", "item_mean", "top5_rating"),
+        ("stack", "item_mean", "top5pct_rating"),
         ("blend", "popularity", "ndcg_10"),
     }
     assert all(each.score_low < each.score < each.score_high for each in first.contests)

@@ -16,7 +16,7 @@ from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry import Entry
 
-N_USERS, N_MOVIES = 40, 30
+N_USERS, N_ITEMS = 40, 30
 NAMES = (
     "time_cut",
     "time_cut_0.6",
@@ -29,16 +29,16 @@ NAMES = (
     "top_n_random_80_20",
     "top_n_last_out",
 )
-SELECTED = {"time_cut": "item_mean", "top_n": "listed", "latest_rating": "item_mean", "next_movie": "listed"}
+SELECTED = {"time_cut": "item_mean", "top_n": "listed", "latest_rating": "item_mean", "next_item": "listed"}
 
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, nw.LazyFrame]:
-    """40 users with 5 to 30 ratings of 30 movies; women rate a star lower than men."""
+    """40 users with 5 to 30 ratings of 30 items; women rate a star lower than men."""
     generator = np.random.default_rng(3)
-    pairs = [(u, m) for u in range(N_USERS) for m in generator.permutation(N_MOVIES)[: generator.integers(5, 31)]]
+    pairs = [(u, m) for u in range(N_USERS) for m in generator.permutation(N_ITEMS)[: generator.integers(5, 31)]]
     stars = generator.integers(2, 6, len(pairs)) - np.array([user % 2 for user, _ in pairs])
-    ratings = pl.DataFrame(pairs, schema={"user": pl.Int32, "movie": pl.Int32}, orient="row").with_columns(
+    ratings = pl.DataFrame(pairs, schema={"user": pl.Int32, "item": pl.Int32}, orient="row").with_columns(
         rating=pl.Series(stars, dtype=pl.Float32),
         timestamp=pl.Series(generator.integers(0, 10**6, len(pairs)) * 10**6).cast(pl.Datetime("us", "UTC")),
         batch=pl.lit(0, dtype=pl.Int32),
@@ -50,25 +50,25 @@ def tables() -> dict[str, nw.LazyFrame]:
         gender=pl.Series(["M", "F"] * (N_USERS // 2)),
         age=pl.Series([17.0, 18.0, 56.0, None] * (N_USERS // 4)),
     )
-    movies = pl.DataFrame(
-        {"movie": range(N_MOVIES), "movie_id": map(str, range(N_MOVIES)), "genres": [["Drama"], ["War"]] * 15},
-        schema_overrides={"movie": pl.Int32},
+    items = pl.DataFrame(
+        {"item": range(N_ITEMS), "item_id": map(str, range(N_ITEMS)), "genres": [["Drama"], ["War"]] * 15},
+        schema_overrides={"item": pl.Int32},
     )
     in_test = (pl.col("row") % 5 == 0).replace_strict({True: "test", False: "train"})
-    folds = ratings.select("user", "movie", fold=pl.lit("u1"), partition=in_test)
-    frames = {"ratings": ratings, "users": users, "movies": movies, "published_folds": folds}
+    folds = ratings.select("user", "item", fold=pl.lit("u1"), partition=in_test)
+    frames = {"ratings": ratings, "users": users, "items": items, "published_folds": folds}
     return {name: lazy(frame) for name, frame in frames.items()}
 
 
 def _listed() -> rankings.Ranker:
-    """By the movie's number."""
-    scores = -1 - np.arange(N_MOVIES, dtype=np.float32)[:, None]
+    """By the item's number."""
+    scores = -1 - np.arange(N_ITEMS, dtype=np.float32)[:, None]
     return rankings.of_vectors(np.ones((N_USERS, 1), np.float32), scores)
 
 
 def _guess(pairs: nw.LazyFrame) -> nw.LazyFrame:
     """Three stars, whatever the pair."""
-    return pairs.select("user", "movie", prediction=nw.lit(3.0))
+    return pairs.select("user", "item", prediction=nw.lit(3.0))
 
 
 def _entry(name: str, task) -> Entry:
@@ -93,8 +93,8 @@ def test_protocols_share_out_rows_without_overlap(tables, name):
     cut = protocols.split(name, tables, seed=1)
     train, test = (to_polars(cut[f"{side}_ratings"]) for side in ("train", "test"))
     assert len(train) and len(test)
-    assert train.join(test, on=["user", "movie"]).is_empty()
-    assert cut.keys() >= {"users", "movies"}
+    assert train.join(test, on=["user", "item"]).is_empty()
+    assert cut.keys() >= {"users", "items"}
     assert train.columns == test.columns == list(TABLES["ratings"].columns)
     whole = len(train) + len(test) == row_count(tables["ratings"])
     assert whole != name.startswith("new_users") or name == "new_users_20"
@@ -109,7 +109,7 @@ def test_case_study_b_holds_back_responses_of_both_sides(tables):
 
 
 def test_what_comes_after_a_cut_is_predicted_from_what_came_before_it(tables):
-    """A next movie would look easy, because others have already rated what came out after it."""
+    """A next item would look easy, because others have already rated what came out after it."""
     cut = {name: to_polars(frame) for name, frame in protocols.split("latest_rating_time_cut", tables).items()}
     before, after = (to_polars(protocols.split("time_cut", tables)[f"{side}_ratings"]) for side in ("train", "test"))
     known = pl.concat(cut[name] for name in ("train_histories", "train_responses", "test_histories"))
@@ -146,7 +146,7 @@ def test_every_table_has_bounds_gains_and_groups(tables, name):
     """A score would stand without what it has to be read beside."""
     scores = _measured(name, tables).scores(seed=0, n_resamples=20)
     assert set(scores["protocol"]) == {name}
-    leads = {"top_n": ("ndcg_10",), "latest_rating": ("rmse", "r2", "next_movie_hit_10")}.get(name, ("rmse",))
+    leads = {"top_n": ("ndcg_10",), "latest_rating": ("rmse", "r2", "next_item_hit_10")}.get(name, ("rmse",))
     for metric in leads:
         of = scores.filter(metric=metric)
         assert {"random", "upper_bound", "selected"} <= set(of["model"])
@@ -191,19 +191,19 @@ def test_scores_of_users_are_those_of_their_rows(tables):
     assert pooled["value"].item() ** 2 == pytest.approx(np.average(of_users["value"] ** 2, weights=of_users["n"]))
 
 
-def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
+def test_lists_are_the_first_unrated_items(tables, monkeypatch):
     """Coverage and novelty would be of lists that nobody is shown."""
     cut = protocols.split("top_n", tables)
     listed = _entry("listed", "top_n")
     whole = protocols.lists(cut, [listed], lambda _: _listed(), k=5)
     rated = to_polars(cut["train_ratings"])
     for (user,), shown in to_polars(whole["listed"]).group_by("user"):
-        unrated = [m for m in range(N_MOVIES) if m not in set(rated.filter(user=user)["movie"])]
-        assert shown.sort("rank")["movie"].to_list() == unrated[:5]
+        unrated = [m for m in range(N_ITEMS) if m not in set(rated.filter(user=user)["item"])]
+        assert shown.sort("rank")["item"].to_list() == unrated[:5]
     drawn = to_polars(whole["random"])
-    assert drawn.join(rated, on=["user", "movie"]).is_empty()
-    assert drawn["movie"].n_unique() > 20
-    monkeypatch.setattr("recsys_assets.recommender.ranking.rankings._SCORES_PER_BLOCK", 3 * N_MOVIES)
+    assert drawn.join(rated, on=["user", "item"]).is_empty()
+    assert drawn["item"].n_unique() > 20
+    monkeypatch.setattr("recsys_assets.recommender.ranking.rankings._SCORES_PER_BLOCK", 3 * N_ITEMS)
     blocks = protocols.lists(cut, [listed], lambda _: _listed(), k=5)
     assert all(
         to_polars(blocks[name]).sort("user", "rank").equals(to_polars(whole[name]).sort("user", "rank"))
@@ -216,8 +216,8 @@ def test_lists_are_the_first_unrated_movies(tables, monkeypatch):
         "selected",
         "random",
     }
-    bare = cut["movies"].with_columns(genres=nw.lit(None).cast(nw.List(nw.String())))
-    without_genres = _measured("top_n", tables | {"movies": bare}, lists=whole).scores(seed=0, n_resamples=20)
+    bare = cut["items"].with_columns(genres=nw.lit(None).cast(nw.List(nw.String())))
+    without_genres = _measured("top_n", tables | {"items": bare}, lists=whole).scores(seed=0, n_resamples=20)
     assert set(scores["metric"]) - set(without_genres["metric"]) == {"genre_diversity_10"}
 
 
@@ -281,14 +281,14 @@ def test_optimism_is_positive_where_a_split_flatters():
         _scores(
             ("time_cut", "als", "rmse", 0.95, 0.94, 0.98),
             ("random_80_20", "als", "rmse", 0.85, 0.81, 0.86),
-            ("time_cut", "als", "top5_rating", 4.2, 4.1, 4.3),
-            ("last_out", "als", "top5_rating", 4.5, 4.4, 4.7),
+            ("time_cut", "als", "top5pct_rating", 4.2, 4.1, 4.3),
+            ("last_out", "als", "top5pct_rating", 4.5, 4.4, 4.7),
             ("last_out", "als", "mae", 0.7, 0.6, 0.8),
         )
     )
     rows = {(row["protocol"], row["metric"]): row for row in audit.to_dicts()}
-    assert rows.keys() == {("random_80_20", "rmse"), ("last_out", "top5_rating")}
-    error, top = rows["random_80_20", "rmse"], rows["last_out", "top5_rating"]
+    assert rows.keys() == {("random_80_20", "rmse"), ("last_out", "top5pct_rating")}
+    error, top = rows["random_80_20", "rmse"], rows["last_out", "top5pct_rating"]
     assert error["optimism"] == pytest.approx(0.1)
     assert top["optimism"] == pytest.approx(0.3)
     # The worse end: honest 0.94 against 0.86; the better one: honest 0.98 against 0.81.

@@ -36,14 +36,14 @@ STARS = Shape("stars", 300, 120, 20, "stars", 0.5, own_share=0.7, seed=2)
 
 
 def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
-    """Users, movies, features and ratings as the pipeline numbers them; the index is the id."""
+    """Users, items, features and ratings as the pipeline numbers them; the index is the id."""
     made = {
         f"{name}s": lazy(pl.DataFrame({name: np.arange(n, dtype=np.int32), f"{name}_id": np.arange(n).astype(str)}))
-        for name, n in (("user", shape.n_users), ("movie", shape.n_items))
+        for name, n in (("user", shape.n_users), ("item", shape.n_items))
     }
     rows = ratings.select(
         user="user_id",
-        movie="movie_id",
+        item="item_id",
         rating="rating",
         timestamp=(pl.col("timestamp") * 1_000_000).cast(pl.Datetime("us", "UTC")),
         batch=0,
@@ -87,8 +87,8 @@ def test_lists_are_of_the_users_own_taste(shape, choose):
     split = protocols.split("top_n", tables, cut=0.8)
     parameters = Choice(chosen(choose(split))).applied(DEFAULTS)
     lists = served(tables, parameters)
-    own = lists["user"] % shape.n_groups == lists["movie"] % shape.n_groups
-    most_shown = lists.group_by("movie").len().sort("len", descending=True)["len"][:4]
+    own = lists["user"] % shape.n_groups == lists["item"] % shape.n_groups
+    most_shown = lists.group_by("item").len().sort("len", descending=True)["len"][:4]
     assert own.mean() >= 0.6
     assert (most_shown < shape.n_users / 2).all()
 
@@ -116,11 +116,11 @@ def test_what_is_named_is_not_chosen(choose):
 def test_the_choice_knows_no_test_rating(choose):
     """What is served would be chosen by what it is scored on."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
-    rated = to_polars(split["train_ratings"], "user", "movie")
+    rated = to_polars(split["train_ratings"], "user", "item")
     for each in quick.rolling_slices(split, seed=0):
-        tested = to_polars(each.tables["test_ratings"], "user", "movie", "timestamp")
-        trained = to_polars(each.tables["train_ratings"], "user", "movie", "timestamp")
-        assert len(pl.concat([tested, trained]).join(rated, on=["user", "movie"], how="anti")) == 0
+        tested = to_polars(each.tables["test_ratings"], "user", "item", "timestamp")
+        trained = to_polars(each.tables["train_ratings"], "user", "item", "timestamp")
+        assert len(pl.concat([tested, trained]).join(rated, on=["user", "item"], how="anti")) == 0
         assert trained["timestamp"].max() <= tested["timestamp"].min()
     honest = chosen(choose(split, only=("ease",)))
     assert chosen(choose({**split, "test_ratings": split["test_ratings"].head(0)}, only=("ease",))) == honest
@@ -140,7 +140,7 @@ def test_trials_of_a_choice_are_taken_over_and_older_ones_removed(choose, tmp_pa
 
 def test_ratings_without_anything_to_score_leave_what_is_built_in(choose):
     """A first handful of ratings would end the run."""
-    few = pl.DataFrame({"user_id": [0, 0, 1], "movie_id": [0, 1, 0], "rating": 1.0, "timestamp": [1, 2, 3]})
+    few = pl.DataFrame({"user_id": [0, 0, 1], "item_id": [0, 1, 0], "rating": 1.0, "timestamp": [1, 2, 3]})
     tables = tables_of(few, Shape("three", 2, 2, 1, "likes", 0.0))
     found = choose({**tables, "train_ratings": tables["ratings"]})
     assert value_of(Choice(chosen(found)).applied(DEFAULTS), MODEL) == "blend"

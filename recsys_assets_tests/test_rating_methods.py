@@ -25,57 +25,57 @@ from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
 from recsys_assets.recommender.models.stack import Bases, Holdout, StackModel
 from recsys_assets.recommender.models.variational import Prior, posterior
 
-N_USERS, N_MOVIES = 120, 60
+N_USERS, N_ITEMS = 120, 60
 COLD = np.arange(100, N_USERS)
-UNRATED = np.arange(54, N_MOVIES)
-INDEX = Index(n_users=N_USERS, n_movies=N_MOVIES, fingerprint="planted")
+UNRATED = np.arange(54, N_ITEMS)
+INDEX = Index(n_users=N_USERS, n_items=N_ITEMS, fingerprint="planted")
 TASTE = np.arange(N_USERS) % 2
-GENRE = np.arange(N_MOVIES) % 2
+GENRE = np.arange(N_ITEMS) % 2
 USER_BIAS = np.linspace(-0.6, 0.6, N_USERS)
-MOVIE_BIAS = np.cos(np.arange(N_MOVIES))
-# What a rating is but for noise: a level of user and movie, and 0.8 more or less as the movie's genre suits the user.
-TRUTH = 3.0 + USER_BIAS[:, None] + 0.4 * MOVIE_BIAS + 0.8 * np.where(TASTE[:, None] == GENRE, 1, -1)
+ITEM_BIAS = np.cos(np.arange(N_ITEMS))
+# What a rating is but for noise: a level of user and item, and 0.8 more or less as the item's genre suits the user.
+TRUTH = 3.0 + USER_BIAS[:, None] + 0.4 * ITEM_BIAS + 0.8 * np.where(TASTE[:, None] == GENRE, 1, -1)
 USER_FEATURES = pl.DataFrame({"user": range(N_USERS), "old": TASTE * 2.0 - 1, "noise": USER_BIAS % 0.1}).with_columns(
     pl.col("user").cast(pl.Int32)
 )
-MOVIES = pl.DataFrame(
+ITEMS = pl.DataFrame(
     {
-        "movie": pl.Series(range(N_MOVIES), dtype=pl.Int32),
-        "year": [None if movie == 3 else 1950 + movie for movie in range(N_MOVIES)],
+        "item": pl.Series(range(N_ITEMS), dtype=pl.Int32),
+        "year": [None if item == 3 else 1950 + item for item in range(N_ITEMS)],
         "genres": [["Action", "Romance"][genre : genre + 1] for genre in GENRE],
     }
 )
 CLUSTERS = pl.DataFrame({"user": pl.Series(range(N_USERS), dtype=pl.Int32), "cluster": TASTE.astype(np.int32)})
 
 
-def pairs(users: np.ndarray, movies: np.ndarray) -> pl.DataFrame:
-    """Every user with every movie."""
-    rows = pl.DataFrame({"user": users}).join(pl.DataFrame({"movie": movies}), how="cross")
+def pairs(users: np.ndarray, items: np.ndarray) -> pl.DataFrame:
+    """Every user with every item."""
+    rows = pl.DataFrame({"user": users}).join(pl.DataFrame({"item": items}), how="cross")
     return rows.cast(pl.Int32)
 
 
 def planted(seed: int = 0) -> pl.DataFrame:
-    """Four tenths of the ratings of the known users and movies; the last fifth of the users come late."""
+    """Four tenths of the ratings of the known users and items; the last fifth of the users come late."""
     generator = np.random.default_rng(seed)
-    user, movie = np.nonzero(generator.random((COLD[0], UNRATED[0])) < 0.4)
+    user, item = np.nonzero(generator.random((COLD[0], UNRATED[0])) < 0.4)
     n = len(user)
-    rating = TRUTH[user, movie] + generator.normal(0, 0.3, n)
+    rating = TRUTH[user, item] + generator.normal(0, 0.3, n)
     late = user >= COLD[0] * 4 // 5
     when = pl.Series((generator.permutation(n) + n * late) * 1_000_000).cast(pl.Datetime("us", "UTC"))
-    rows = {"user": user, "movie": movie, "rating": rating, "timestamp": when, "batch": [0] * n, "row": range(n)}
-    return pl.DataFrame(rows).cast({"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32})
+    rows = {"user": user, "item": item, "rating": rating, "timestamp": when, "batch": [0] * n, "row": range(n)}
+    return pl.DataFrame(rows).cast({"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32})
 
 
 def factors(ratings: pl.DataFrame, **knobs: int) -> BayesianFactors:
     """The factorisation of these ratings with all attributes."""
-    given = {"index": INDEX, "user_features": lazy(USER_FEATURES), "movies": lazy(MOVIES)}
+    given = {"index": INDEX, "user_features": lazy(USER_FEATURES), "items": lazy(ITEMS)}
     return bayesian_factors.fit(lazy(ratings), **given, **{"rank": 2, "max_iter": 15, **knobs})
 
 
 def rmse(predictions: pl.DataFrame) -> float:
     """Beside the truth without noise."""
-    user, movie = predictions["user"].to_numpy(), predictions["movie"].to_numpy()
-    return float(np.sqrt(np.mean((predictions["prediction"].to_numpy() - TRUTH[user, movie]) ** 2)))
+    user, item = predictions["user"].to_numpy(), predictions["item"].to_numpy()
+    return float(np.sqrt(np.mean((predictions["prediction"].to_numpy() - TRUTH[user, item]) ** 2)))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def fitted(ratings) -> dict[str, object]:
     bases = Bases(attributes, profile, effects, clusters, neighbours)
     holdout = stack.hold_out(
         lazy(ratings),
-        movies=lazy(MOVIES),
+        items=lazy(ITEMS),
         user_clusters=lazy(CLUSTERS),
         bayesian_factors_model=attributes,
         profile_factors_model=profile,
@@ -119,20 +119,20 @@ def fitted(ratings) -> dict[str, object]:
 
 def test_biases_are_found_and_cold_users_have_none(ratings):
     """A strict user's ratings would be predicted like a generous one's, or a new user's would not be predicted."""
-    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=0.5, movie_shrinkage=0.5)
+    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=0.5, item_shrinkage=0.5)
     assert np.corrcoef(model.user_bias[: COLD[0]], USER_BIAS[: COLD[0]])[0, 1] > 0.8
-    assert not model.user_bias[COLD].any() and not model.movie_bias[UNRATED].any()
+    assert not model.user_bias[COLD].any() and not model.item_bias[UNRATED].any()
 
 
 def test_shrinkage_draws_biases_to_zero_and_cells_to_the_item_mean(ratings):
-    """One rating of 5 would make a user, or a cluster's movie, an outlier."""
-    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=1e9, movie_shrinkage=1e9)
-    assert abs(model.user_bias).max() < 1e-6 and abs(model.movie_bias).max() < 1e-6
+    """One rating of 5 would make a user, or a cluster's item, an outlier."""
+    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=1e9, item_shrinkage=1e9)
+    assert abs(model.user_bias).max() < 1e-6 and abs(model.item_bias).max() < 1e-6
     means = item_mean.fit(lazy(ratings), index=INDEX).means
     shrunk = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=1e9)
     np.testing.assert_allclose(shrunk.means, np.tile(means, (2, 1)), atol=1e-4)
     raw = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=0.0)
-    cell = ratings.filter(pl.col("user") % 2 == 1, pl.col("movie") == 5)["rating"].mean()
+    cell = ratings.filter(pl.col("user") % 2 == 1, pl.col("item") == 5)["rating"].mean()
     assert raw.means[1, 5] == pytest.approx(cell, abs=1e-5)
     np.testing.assert_allclose(raw.means[:, UNRATED], means[UNRATED[0]], atol=1e-5)
 
@@ -177,8 +177,8 @@ def test_known_users_are_predicted_by_bias_and_taste(fitted, name):
 
 
 @pytest.mark.parametrize("name", ["attributes", "stack"])
-def test_new_movies_are_predicted_by_their_genres(fitted, ratings, name):
-    """A movie that nobody has rated would be predicted at the global mean for everybody."""
+def test_new_items_are_predicted_by_their_genres(fitted, ratings, name):
+    """An item that nobody has rated would be predicted at the global mean for everybody."""
     new = lazy(pairs(np.arange(COLD[0]), UNRATED))
     assert rmse(_predicted(fitted, name, new)) < 0.6 * rmse(item_mean.fit(lazy(ratings), index=INDEX).predict(new))
 
@@ -195,16 +195,16 @@ def test_first_ratings_warm_a_new_user_up(fitted):
     user = COLD[-1]
     side = np.repeat(model.user_side[user : user + 1], 4, axis=0)
     revealed = [0, 2, 10, 40]
-    cells = [(row, movie) for row, n in enumerate(revealed) for movie in range(n)]
-    row, movie = np.array(cells).T
-    rated = sparse.csr_array((TRUTH[user, movie], (row, movie)), shape=(4, N_MOVIES))
+    cells = [(row, item) for row, n in enumerate(revealed) for item in range(n)]
+    row, item = np.array(cells).T
+    rated = sparse.csr_array((TRUTH[user, item], (row, item)), shape=(4, N_ITEMS))
     before = model.users.copy()
     folded = model.fold_in(rated, side)
     np.testing.assert_allclose(folded[0], model.users[user], atol=1e-4)
     rest = np.arange(40, UNRATED[0])
     errors = [
         np.abs(
-            bayesian_factors.products(folded, model.movies, np.full(len(rest), i), rest)
+            bayesian_factors.products(folded, model.items, np.full(len(rest), i), rest)
             + model.offset
             - TRUTH[user, rest]
         )
@@ -219,11 +219,11 @@ def test_first_ratings_warm_a_new_user_up(fitted):
 
 def test_without_attributes_and_years_there_is_still_a_model():
     """A catalogue without demographics, genres or years could not be fitted at all."""
-    movies = MOVIES.select("movie", year=pl.lit(None, pl.Int32), genres=pl.lit(None, pl.List(pl.String)))
+    items = ITEMS.select("item", year=pl.lit(None, pl.Int32), genres=pl.lit(None, pl.List(pl.String)))
     model = bayesian_factors.fit(
-        lazy(planted()), index=INDEX, user_features=lazy(USER_FEATURES.select("user")), movies=lazy(movies), n_profile=2
+        lazy(planted()), index=INDEX, user_features=lazy(USER_FEATURES.select("user")), items=lazy(items), n_profile=2
     )
-    predicted = model.predict(lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES))))["prediction"]
+    predicted = model.predict(lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS))))["prediction"]
     assert predicted.is_finite().all()
 
 
@@ -231,12 +231,12 @@ def test_without_attributes_and_years_there_is_still_a_model():
 def test_ratings_on_any_scale_give_finite_predictions(ratings, constant):
     """A catalogue rated from 0 to 100, or where everybody gives the same rating, would be predicted as NaN."""
     changed = ratings.with_columns(rating=pl.lit(4.0) if constant else pl.col("rating") * 20)
-    predicted = factors(changed).predict(lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES))))
+    predicted = factors(changed).predict(lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS))))
     assert predicted["prediction"].is_finite().all()
     if constant:
         assert predicted["prediction"].to_numpy() == pytest.approx(4.0, abs=1e-3)
     else:
-        warm = predicted.filter(pl.col("user") < COLD[0], pl.col("movie") < UNRATED[0])
+        warm = predicted.filter(pl.col("user") < COLD[0], pl.col("item") < UNRATED[0])
         assert rmse(warm.with_columns(pl.col("prediction") / 20)) < 0.3
 
 
@@ -252,7 +252,7 @@ def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
         neighbours = item_neighbours.fit(lazy(rated), index=INDEX, pair_shrinkage=5.0)
         holdout = stack.hold_out(
             lazy(rated),
-            movies=lazy(MOVIES),
+            items=lazy(ITEMS),
             user_clusters=lazy(CLUSTERS),
             bayesian_factors_model=attributes,
             profile_factors_model=profile,
@@ -261,7 +261,7 @@ def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
             rating_neighbours_model=neighbours,
             **known,
         )
-        asked = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+        asked = lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS)))
         bases = Bases(attributes, profile, effects, clusters, neighbours)
         tables = {
             "attributes": attributes.predict(asked),
@@ -316,7 +316,7 @@ def test_folds_hide_what_they_ask_for(ratings, folds):
     """The weights would trust models for knowing the very ratings that they are asked to predict."""
     known, hidden = stack._fold(ratings, folds, seed=0)
     assert 0.05 * len(ratings) < len(hidden) == len(ratings) - len(known)
-    assert known.join(hidden, on=["user", "movie"], how="semi").is_empty()
+    assert known.join(hidden, on=["user", "item"], how="semi").is_empty()
     assert (known["timestamp"].max() < hidden["timestamp"].min()) == (folds == "time")
 
 
@@ -324,14 +324,14 @@ def test_what_a_stack_starts_from_is_what_is_known_of_the_user(fitted, ratings):
     """New users would be predicted by a profile that they do not have, or others without their own ratings."""
     known, cold = np.arange(4), COLD[:4]
     rows = pl.concat([pairs(users, np.arange(4)) for users in (known, cold)])
-    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+    user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
     attributes, profile, effects, _, neighbours = fitted["bases"]
     found = fitted["bases"].predictions(rows, lazy(ratings))
     np.testing.assert_array_equal(found.is_seen, user < COLD[0])
-    new = attributes.of(user, movie) + effects.of(user, movie)
-    both = (attributes.of(user, movie) + profile.of(user, movie)) / 2
+    new = attributes.of(user, item) + effects.of(user, item)
+    both = (attributes.of(user, item) + profile.of(user, item)) / 2
     np.testing.assert_allclose(found.central, np.where(found.is_seen, both, new))
-    similar = neighbours.parts(user, movie, lazy(ratings))["neighbours"]
+    similar = neighbours.parts(user, item, lazy(ratings))["neighbours"]
     assert similar[found.is_seen].any() and not similar[~found.is_seen].any()
     assert any(np.allclose(column, similar) for column in found.features.T)
 
@@ -349,12 +349,12 @@ def test_corrections_are_found_and_few_ratings_teach_little():
     assert not stack._corrections(features[:0], left[:0], 10.0, 1.0).any()
 
 
-def test_effects_of_attributes_are_found_movie_by_movie(ratings):
+def test_effects_of_attributes_are_found_item_by_item(ratings):
     """New users would be shown what people like them dislike, where factors are too few to tell."""
     odd = 7
     liked = np.where(TASTE == 1, 1.5, -1.5)
     changed = ratings.with_columns(
-        pl.when(pl.col("movie") == odd)
+        pl.when(pl.col("item") == odd)
         .then(pl.col("rating") + pl.Series(liked)[ratings["user"]])
         .otherwise("rating")
         .cast(pl.Float32)
@@ -372,20 +372,18 @@ def test_effects_of_attributes_are_found_movie_by_movie(ratings):
     assert not model.coefficients[UNRATED].any()
 
 
-def test_free_tags_as_genres_are_cut_to_those_that_movies_share():
+def test_free_tags_as_genres_are_cut_to_those_that_items_share():
     """A catalogue with thousands of tags would make a column of each, in the factors and in the stack."""
-    tags = [[f"common {n}", f"own {movie}"] for n in range(60) for movie in (2 * n, 2 * n + 1)]
-    movies = pl.DataFrame(
-        {"movie": range(120), "year": [2000] * 120, "genres": [*tags[:-1], ["common 59", "common 7"]]}
-    )
-    attributes = side_information.movie_attributes(lazy(movies))
+    tags = [[f"common {n}", f"own {item}"] for n in range(60) for item in (2 * n, 2 * n + 1)]
+    items = pl.DataFrame({"item": range(120), "year": [2000] * 120, "genres": [*tags[:-1], ["common 59", "common 7"]]})
+    attributes = side_information.item_attributes(lazy(items))
     assert attributes.shape == (120, 50 + 2)
     assert sorted(set(attributes[:, :50].sum(axis=0))) == [2, 3]
 
 
 def test_a_user_like_no_other_is_not_predicted_beyond_the_scale(fitted, ratings):
     """Somebody with an odd history would be predicted ratings of -5 and 11, and so ruin lists and scores."""
-    everyone = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+    everyone = lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS)))
     model = fitted["stack"]
     for level, end in ((-100.0, ratings["rating"].min()), (100.0, ratings["rating"].max())):
         far_off = {name: weights * 0 + np.eye(1, len(weights))[0] * level for name, weights in model.weights.items()}
@@ -395,8 +393,8 @@ def test_a_user_like_no_other_is_not_predicted_beyond_the_scale(fitted, ratings)
     one_alone[:, :30] = np.random.default_rng(0).random((400, 30)) < 0.5
     one_alone[0] = 0
     one_alone[0, 30:] = 1
-    users, movies = side_information.profiles(sparse.csr_array(one_alone.astype(np.float32)), 5)
-    assert max(abs(users).max(), abs(movies).max()) <= 8
+    users, items = side_information.profiles(sparse.csr_array(one_alone.astype(np.float32)), 5)
+    assert max(abs(users).max(), abs(items).max()) <= 8
 
 
 def test_profiles_leave_out_what_attributes_tell():
@@ -424,7 +422,7 @@ TYPES = {
 @pytest.mark.parametrize("name", TYPES)
 def test_stored_models_predict_as_before(fitted, tmp_path, name):
     """Scores would change by storing a model."""
-    rows = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+    rows = lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS)))
     fitted[name].save(tmp_path)
     loaded = TYPES[name].load(tmp_path)
     assert loaded.index == INDEX.fingerprint
@@ -436,11 +434,11 @@ def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
     for name in ("stack", "attributes", "effects", "holdout"):
         (tmp_path / name).mkdir()
         fitted[name].save(tmp_path / name)
-    rows = lazy(pairs(np.arange(N_USERS), np.arange(N_MOVIES)))
+    rows = lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS)))
     loaded = fitted | {"stack": StackModel.load(tmp_path / "stack")}
     assert _predicted(loaded, "stack", rows).equals(_predicted(fitted, "stack", rows))
     model = BayesianFactors.load(tmp_path / "attributes")
-    rated = sparse.csr_array(([4.0], ([0], [1])), shape=(1, N_MOVIES))
+    rated = sparse.csr_array(([4.0], ([0], [1])), shape=(1, N_ITEMS))
     folded = [each.fold_in(rated, each.user_side[:1]) for each in (model, fitted["attributes"])]
     np.testing.assert_array_equal(*folded)
     effects = AttributeEffects.load(tmp_path / "effects")

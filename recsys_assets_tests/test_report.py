@@ -54,12 +54,12 @@ def _schema(name: str) -> pl.Schema:
 def _ratings(per_user: list[int]) -> pl.DataFrame:
     """One user per number, with that many ratings of 1 to 5 in turn, one per hour from 2000-01-01 on."""
     user = np.repeat(np.arange(len(per_user)), per_user)
-    movie = np.concatenate([np.arange(n) for n in per_user] or [np.arange(0)])
+    item = np.concatenate([np.arange(n) for n in per_user] or [np.arange(0)])
     start = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
     return pl.DataFrame(
         {
             "user": user.astype(np.int32),
-            "movie": movie.astype(np.int32),
+            "item": item.astype(np.int32),
             "rating": (np.arange(len(user)) % 5 + 1).astype(np.float32),
             "timestamp": pl.Series([start + dt.timedelta(hours=i) for i in range(len(user))], dtype=TIME),
             "batch": np.zeros(len(user), np.int32),
@@ -68,12 +68,12 @@ def _ratings(per_user: list[int]) -> pl.DataFrame:
     )
 
 
-def _movies(n: int) -> pl.DataFrame:
-    titles = [NASTY_TITLE, *(f"Movie {i}" for i in range(1, n))]
+def _items(n: int) -> pl.DataFrame:
+    titles = [NASTY_TITLE, *(f"Item {i}" for i in range(1, n))]
     return pl.DataFrame(
         {
-            "movie": np.arange(n, dtype=np.int32),
-            "movie_id": [f"m{i}" for i in range(n)],
+            "item": np.arange(n, dtype=np.int32),
+            "item_id": [f"m{i}" for i in range(n)],
             "title": titles,
             "year": np.full(n, 1990, np.int32),
             "genres": [["Drama"]] * n,
@@ -81,17 +81,17 @@ def _movies(n: int) -> pl.DataFrame:
     )
 
 
-def _segment_movies(n_segments: int, n_movies: int) -> pl.DataFrame:
-    """Segment s begins with movie s; probabilities fall by half from rank to rank, and lifts are in reverse order."""
-    titles = _movies(n_movies)["title"].to_list()
-    order = [[(segment + rank) % n_movies for rank in range(n_movies)] for segment in range(n_segments)]
-    places = np.arange(1, n_movies + 1)
+def _segment_items(n_segments: int, n_items: int) -> pl.DataFrame:
+    """Segment s begins with item s; probabilities fall by half from rank to rank, and lifts are in reverse order."""
+    titles = _items(n_items)["title"].to_list()
+    order = [[(segment + rank) % n_items for rank in range(n_items)] for segment in range(n_segments)]
+    places = np.arange(1, n_items + 1)
     return pl.DataFrame(
         {
-            "segment": np.repeat(np.arange(n_segments), n_movies).astype(np.int32),
+            "segment": np.repeat(np.arange(n_segments), n_items).astype(np.int32),
             "rank": np.tile(places, n_segments).astype(np.int32),
-            "movie": np.ravel(order).astype(np.int32),
-            "title": [titles[movie] for movies in order for movie in movies],
+            "item": np.ravel(order).astype(np.int32),
+            "title": [titles[item] for items in order for item in items],
             "probability": np.tile(0.5**places, n_segments),
             "lift_rank": np.tile(places[::-1], n_segments).astype(np.int32),
             "lift": np.tile(places / 2, n_segments),
@@ -103,7 +103,7 @@ def _segment_shares(shares: list[float | None], previous: list[float | None], si
     """A row per place: segment and partner of its number, where there is a share; segment 0 is of the nasty title."""
     numbers = range(len(shares))
     pairs = list(zip(numbers, shares, previous, strict=True))
-    titles = _movies(len(shares))["title"].to_list()
+    titles = _items(len(shares))["title"].to_list()
     return pl.DataFrame(
         {
             "segment": [None if now is None else number for number, now, _ in pairs],
@@ -140,7 +140,7 @@ def _scores() -> pl.DataFrame:
         "upper_bound": (4.94, 4.90, 4.98),
     }
     rows = [
-        ("time_cut", model, population, "top5_rating", value, 1_000, value - 0.02, value + 0.02)
+        ("time_cut", model, population, "top5pct_rating", value, 1_000, value - 0.02, value + 0.02)
         for model, values in time_cut.items()
         for population, value in zip(("all", "seen", "unseen"), values, strict=True)
     ]
@@ -151,8 +151,8 @@ def _scores() -> pl.DataFrame:
     rows += [
         ("time_cut", "als_adjusted", "all", "rmse", 0.95, 2_000, 0.94, 0.955),
         ("time_cut", "upper_bound", "all", "rmse", 0.0, 2_000, 0.0, 0.0),
-        ("time_cut", "als_unadjusted", "all", "top5_rating_published", 3.68, 9_000, 3.66, 3.70),
-        ("time_cut", "als_adjusted", "all", "top5_rating_published", 4.33, 1_000, 4.31, 4.35),
+        ("time_cut", "als_unadjusted", "all", "top5pct_rating_published", 3.68, 9_000, 3.66, 3.70),
+        ("time_cut", "als_adjusted", "all", "top5pct_rating_published", 4.33, 1_000, 4.31, 4.35),
         ("time_cut", "als_adjusted", "all", "prediction_coverage", 0.985, 2_000, 0.985, 0.985),
         ("latest_rating", "segment_mean", "train_users", "r2", 0.226, 70, 0.2, 0.25),
         ("latest_rating", "segment_mean", "test_users", "r2", 0.210, 30, 0.19, 0.23),
@@ -162,10 +162,10 @@ def _scores() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SCORES_SCHEMA, orient="row")
 
 
-def _tables(n_users: int = 60, n_movies: int = 30, n_segments: int = 4) -> dict[str, pl.DataFrame]:
+def _tables(n_users: int = 60, n_items: int = 30, n_segments: int = 4) -> dict[str, pl.DataFrame]:
     """A small whole: two clusters told apart by age and gender, users of many kinds, one reason of rejection."""
     generator = np.random.default_rng(3)
-    ratings = _ratings([int(n) for n in generator.integers(5, n_movies, n_users)])
+    ratings = _ratings([int(n) for n in generator.integers(5, n_items, n_users)])
     cluster = np.arange(n_users) % 2
     users = pl.DataFrame(
         {
@@ -181,7 +181,7 @@ def _tables(n_users: int = 60, n_movies: int = 30, n_segments: int = 4) -> dict[
     return {
         "ratings": ratings,
         "users": users,
-        "movies": _movies(n_movies),
+        "items": _items(n_items),
         "rejected_rows": pl.DataFrame(
             {
                 "file": ["r.csv"] * 3,
@@ -204,13 +204,13 @@ def _tables(n_users: int = 60, n_movies: int = 30, n_segments: int = 4) -> dict[
             schema_overrides={"k": pl.Int32},
         ),
         "user_clusters": pl.DataFrame({"user": np.arange(n_users), "cluster": cluster}).cast(pl.Int32),
-        "segment_movies": _segment_movies(n_segments, n_movies),
+        "segment_items": _segment_items(n_segments, n_items),
         "segment_shares": _segment_shares([1 / n_segments] * n_segments, [None] * n_segments),
         "user_segments": segments,
         "segment_ratings": ratings.join(segments.select("user", "segment"), on="user")
-        .group_by("segment", "movie")
+        .group_by("segment", "item")
         .agg(count=pl.len().cast(pl.Int32), mean=pl.col("rating").cast(pl.Float64).mean())
-        .sort("segment", "movie"),
+        .sort("segment", "item"),
     }
 
 
@@ -396,12 +396,12 @@ def test_shares_show_every_segment_beside_its_partner_and_what_has_moved():
     table = _segment_shares([0.3, 0.2, 0.5, None], [0.45, 0.3, None, 0.25])
     chart = charts.segment_shares(lazy(table))
     texts = {row["label"]: row["text"] for row in _rows(chart)}
-    assert texts["2  Movie 2 · B"] == "50.0%, new"
-    assert texts["(was 3) Movie 3 · A"] == "gone"
-    assert texts["1  Movie 1 · B"] == "20.0% (−10.0)"
+    assert texts["2  Item 2 · B"] == "50.0%, new"
+    assert texts["(was 3) Item 3 · A"] == "gone"
+    assert texts["1  Item 1 · B"] == "20.0% (−10.0)"
     moved, most, *_ = chart.to_dict()["title"]["subtitle"]
     assert moved.startswith("50.0% of the users' affinity")
-    assert "segment 2, Movie 2 · B (+50.0 points)" in most
+    assert "segment 2, Item 2 · B (+50.0 points)" in most
 
 
 def test_shares_of_a_first_refresh_say_that_there_is_nothing_before():
@@ -440,7 +440,7 @@ def _apart() -> tuple[pl.DataFrame, pl.DataFrame]:
 def test_cards_tell_what_sets_a_segments_users_apart():
     """A card would not say who is in the segment, or call chance a trait."""
     users, segments = _apart()
-    first, second = segment_cards(lazy(_segment_movies(2, 25)), lazy(segments), lazy(users))
+    first, second = segment_cards(lazy(_segment_items(2, 25)), lazy(segments), lazy(users))
     assert (first.users, first.share) == (200, 0.5)
     known = {(trait["row"], trait["text"], trait["everybody"]) for trait in first.traits}
     assert known == {("gender: F", "100 %", "50 %"), ("mean age", "21.0", "31.0")}
@@ -448,26 +448,26 @@ def test_cards_tell_what_sets_a_segments_users_apart():
 
 
 def test_a_few_users_that_differ_are_no_trait():
-    """Two women who like the same movies would make a segment of women."""
+    """Two women who like the same items would make a segment of women."""
     users, segments = _apart()
     few = segments.with_columns(segment=pl.when(pl.col("user").is_in([0, 2])).then(0).otherwise(1).cast(pl.Int32))
-    first, _ = segment_cards(lazy(_segment_movies(2, 25)), lazy(few), lazy(users))
+    first, _ = segment_cards(lazy(_segment_items(2, 25)), lazy(few), lazy(users))
     assert (first.users, first.traits) == (2, [])
 
 
-def test_cards_without_demographics_have_movies_and_no_traits():
+def test_cards_without_demographics_have_items_and_no_traits():
     """Data of ratings alone would get no cards."""
     users, segments = _apart()
-    cards = segment_cards(lazy(_segment_movies(3, 25)), lazy(segments), lazy(users.select("user", "user_id")))
+    cards = segment_cards(lazy(_segment_items(3, 25)), lazy(segments), lazy(users.select("user", "user_id")))
     assert [(card.segment, card.users, card.traits) for card in cards] == [(0, 200, []), (1, 200, []), (2, 0, [])]
-    assert cards[1].by_probability["title"][0] == "Movie 1"
+    assert cards[1].by_probability["title"][0] == "Item 1"
     assert cards[1].by_lift["title"][0] == NASTY_TITLE
 
 
-def test_segment_sheets_show_20_movies_of_every_segment_in_both_orders():
-    """A segment or a movie would be missing from the pictures, or a list be in another order than it says."""
+def test_segment_sheets_show_20_items_of_every_segment_in_both_orders():
+    """A segment or an item would be missing from the pictures, or a list be in another order than it says."""
     users, segments = _apart()
-    sheets = charts.segment_sheets(lazy(_segment_movies(8, 25)), lazy(segments), lazy(users))
+    sheets = charts.segment_sheets(lazy(_segment_items(8, 25)), lazy(segments), lazy(users))
     spec = [card for sheet in sheets for card in sheet.to_dict()["vconcat"]]
     assert [card["title"]["text"].split(":")[0] for card in spec] == [f"Segment {segment}" for segment in range(8)]
     for rank in ("rank", "lift_rank"):
@@ -480,35 +480,35 @@ def test_segment_sheets_show_20_movies_of_every_segment_in_both_orders():
 def test_sheets_are_drawn_of_the_largest_segments_only():
     """Drawing the cards of a hundred segments would take longer than fitting them."""
     users, segments = _apart()
-    sheets = charts.segment_sheets(lazy(_segment_movies(20, 5)), lazy(segments), lazy(users))
+    sheets = charts.segment_sheets(lazy(_segment_items(20, 5)), lazy(segments), lazy(users))
     spec = [card["title"]["text"].split(":")[0] for sheet in sheets for card in sheet.to_dict()["vconcat"]]
     inhabited = sorted(segments["segment"].unique())
     assert len(spec) == 12
     assert [f"Segment {segment}" for segment in inhabited] == spec[: len(inhabited)]
 
 
-def test_rating_by_segment_shows_the_most_rated_movies_with_counts_and_their_weighted_mean():
+def test_rating_by_segment_shows_the_most_rated_items_with_counts_and_their_weighted_mean():
     """A mean of means would let a segment of two users count as much as one of a thousand."""
     table = pl.DataFrame(
         {
             "segment": [0, 1, 0, 1],
-            "movie": [5, 5, 2, 2],
+            "item": [5, 5, 2, 2],
             "count": [90, 10, 1, 1],
             "mean": [4.0, 2.0, 1.0, 5.0],
         },
-        schema_overrides={"segment": pl.Int32, "movie": pl.Int32, "count": pl.Int32},
+        schema_overrides={"segment": pl.Int32, "item": pl.Int32, "count": pl.Int32},
     )
-    chart = charts.rating_by_segment(lazy(table), lazy(_movies(6)))
+    chart = charts.rating_by_segment(lazy(table), lazy(_items(6)))
     titles = [row["title"]["text"] for row in chart.to_dict()["vconcat"]]
-    assert titles == ["Movie 5  (3.80)", "Movie 2  (3.00)"]
-    assert {row["count"] for row in _rows(chart) if row["movie"] == 5} == {90, 10}
+    assert titles == ["Item 5  (3.80)", "Item 2  (3.00)"]
+    assert {row["count"] for row in _rows(chart) if row["item"] == 5} == {90, 10}
 
 
-def test_rating_by_segment_shows_the_movies_asked_for():
-    """Somebody who asks for a movie would be shown another one."""
+def test_rating_by_segment_shows_the_items_asked_for():
+    """Somebody who asks for an item would be shown another one."""
     tables = _tables()
-    chart = charts.rating_by_segment(lazy(tables["segment_ratings"]), lazy(tables["movies"]), [4])
-    assert {row["movie"] for row in _rows(chart)} == {4}
+    chart = charts.rating_by_segment(lazy(tables["segment_ratings"]), lazy(tables["items"]), [4])
+    assert {row["item"] for row in _rows(chart)} == {4}
 
 
 def test_example_users_are_the_flattest_the_nearest_above_half_and_the_first():
@@ -542,7 +542,7 @@ def _panels(chart: theme.ChartType) -> dict[str, list[list[dict]]]:
 
 def test_scores_draw_each_population_with_its_bounds_apart_from_the_models():
     """Random order and the upper bound would look like models, or a population would be missing."""
-    panels = _panels(charts.scores(_scores(), "time_cut", "top5_rating"))
+    panels = _panels(charts.scores(_scores(), "time_cut", "top5pct_rating"))
     assert list(panels) == ["All users", "Users seen in training", "Users not seen in training"]
     models = {row["model"]: row for row in panels["All users"][-1]}
     assert set(models) == {"item_mean", "als_adjusted", "selected"}
@@ -554,10 +554,10 @@ def test_scores_draw_each_population_with_its_bounds_apart_from_the_models():
 def test_scores_put_the_best_model_first_whichever_way_is_better():
     """The worst model by RMSE would stand at the top."""
     orders = {
-        metric: next(_y_orders(charts.scores(_scores(), "time_cut", metric))) for metric in ("rmse", "top5_rating")
+        metric: next(_y_orders(charts.scores(_scores(), "time_cut", metric))) for metric in ("rmse", "top5pct_rating")
     }
     assert orders["rmse"][0] == "ALS, cold users filled in"
-    assert orders["top5_rating"][-1] == "Item mean"
+    assert orders["top5pct_rating"][-1] == "Item mean"
 
 
 def _y_orders(chart: theme.ChartType) -> Iterator[list[str]]:
@@ -602,7 +602,7 @@ def test_pictures_fit_into_the_event_log_and_stay_readable():
     """A picture above 200 kB slows the run history; one scaled below a pixel per unit cannot be read."""
     generator = np.random.default_rng(1)
     n, segments = 2_000, 25
-    movies = _segment_movies(segments, 30).with_columns(title=pl.col("title") + " and The Long Way Home of a Sequel")
+    items = _segment_items(segments, 30).with_columns(title=pl.col("title") + " and The Long Way Home of a Sequel")
     features = pl.DataFrame({"user": range(n)} | {f"f{i}": generator.normal(size=n) for i in range(6)})
     clusters = pl.DataFrame({"user": np.arange(n), "cluster": np.arange(n) % 12})
     users = pl.DataFrame(
@@ -610,13 +610,13 @@ def test_pictures_fit_into_the_event_log_and_stay_readable():
         | {f"attribute {i}": [f"value {j % 30}" for j in range(n)] for i in range(4)}
     )
     in_segments = _user_segments(np.eye(segments)[np.arange(n) % segments].tolist())
-    rated = pl.DataFrame({"segment": np.repeat(np.arange(segments), 6), "movie": np.tile(np.arange(6), segments)})
+    rated = pl.DataFrame({"segment": np.repeat(np.arange(segments), 6), "item": np.tile(np.arange(6), segments)})
     rated = rated.with_columns(count=1_000 + pl.col("segment"), mean=3 + pl.col("segment") / 30)
     drawn = [
         charts.cluster_pairs(lazy(features), lazy(clusters)),
         charts.cluster_profiles(lazy(users), lazy(clusters)),
-        charts.rating_by_segment(lazy(rated), lazy(_movies(6))),
-        charts.segment_sheets(lazy(movies), lazy(in_segments), lazy(users))[0],
+        charts.rating_by_segment(lazy(rated), lazy(_items(6))),
+        charts.segment_sheets(lazy(items), lazy(in_segments), lazy(users))[0],
     ]
     for chart in drawn:
         png = charts.to_png(chart)
@@ -634,7 +634,7 @@ def test_a_picture_that_cannot_fit_is_refused_with_a_way_out(monkeypatch):
 def test_svg_numbers_are_shortened_in_positions_only():
     """A score of 4.123 would be shown as 4.12, a different score."""
     scores = _scores().with_columns(value=pl.col("value") + 0.003)
-    svg = charts.to_svg(charts.scores(scores, "time_cut", "top5_rating"))
+    svg = charts.to_svg(charts.scores(scores, "time_cut", "top5pct_rating"))
     assert "4.333" in svg
     assert not re.search(r'transform="[^"]*\.\d{3}', svg)
 
@@ -654,7 +654,7 @@ def test_scores_of_ratings_that_are_all_alike_have_no_picture_of_r2(materialized
 def test_headline_says_who_wins_for_whom_and_how_sure_that_is():
     """Readers with five minutes would take home the wrong winner."""
     headline = Headline(_scores(), users=100, ratings=2_000)
-    seen, unseen = (contest(_scores(), "time_cut", "top5_rating", name) for name in ("seen", "unseen"))
+    seen, unseen = (contest(_scores(), "time_cut", "top5pct_rating", name) for name in ("seen", "unseen"))
     assert seen.winner == "ALS, cold users filled in = Selected model"
     assert seen.certainty(seen.baseline) == APART
     assert unseen.winner == "Item mean"
@@ -695,7 +695,7 @@ scores_of_models = st.dictionaries(
 )
 
 
-@given(scores_of_models, st.sampled_from(["rmse", "top5_rating"]))
+@given(scores_of_models, st.sampled_from(["rmse", "top5pct_rating"]))
 def test_no_model_beats_the_winner(values, metric):
     """A winner would be announced that another model beats, or a bound would win."""
     scores = pl.DataFrame(
@@ -716,7 +716,7 @@ def test_no_model_beats_the_winner(values, metric):
 def test_summary_counts_what_is_there_and_what_is_missing():
     """The data section would contradict the tables."""
     tables = _tables()
-    summary = data_summary(*(lazy(tables[name]) for name in ("ratings", "users", "movies", "rejected_rows")))
+    summary = data_summary(*(lazy(tables[name]) for name in ("ratings", "users", "items", "rejected_rows")))
     facts = {fact.label: fact for fact in summary.facts}
     n = len(tables["ratings"])
     assert facts["ratings"].value == f"{n:,}"
@@ -768,7 +768,7 @@ def test_page_shows_published_values_with_the_data_they_are_of(page):
 
 
 def test_page_escapes_what_the_data_says(page):
-    """A movie title, a rejected line's reason or a page title could run code in the reader's browser."""
+    """An item title, a rejected line's reason or a page title could run code in the reader's browser."""
     assert "<script" not in page
     assert "&lt;script&gt;alert(" in page
     assert "<b>bad" not in page
@@ -787,7 +787,7 @@ def test_page_has_all_pictures_cards_settings_and_versions(page):
         "Who is in each cluster?",
         "Users per segment",
         "How large each segment is, now and before",
-        "The same movie, segment by segment",
+        "The same item, segment by segment",
         "Three users, three mixtures of taste",
         "Rating of the top 5 %: higher is better",
     ]
@@ -822,7 +822,7 @@ def test_ids_are_unique_on_the_page(page):
 
 def test_page_of_next_to_nothing_says_so():
     """Three users without demographics, rejected rows or scores must get a report, not an error."""
-    tables = _tables(n_users=3, n_movies=8, n_segments=2)
+    tables = _tables(n_users=3, n_items=8, n_segments=2)
     tables["users"] = tables["users"].select("user", "user_id")
     tables["user_features"] = tables["user_features"].select("user")
     tables["user_clusters"] = tables["user_clusters"].with_columns(cluster=pl.lit(0, pl.Int32))
@@ -842,7 +842,7 @@ def test_page_of_empty_tables_is_still_a_page():
 
 def test_page_of_many_segments_stays_small():
     """A report of tens of megabytes opens slowly and cannot be sent to anybody."""
-    tables = _tables(n_users=1_500, n_movies=300, n_segments=150)
+    tables = _tables(n_users=1_500, n_items=300, n_segments=150)
     html = render_page(_inputs(tables, _scores()))
     assert len(html.encode()) < 5_000_000
     assert html.count('class="card"') == MAX_CARDS

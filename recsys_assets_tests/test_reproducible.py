@@ -8,7 +8,7 @@ from recsys_assets_tests.running import copied, materialize, table
 
 CLUSTERED = ("user_features", "user_clusters", "user_segments")
 EVERYTHING = """
-(key:users+ or key:movies+ or key:ratings+) and not (group:study or key:backtest_scores or key:evaluation_report)
+(key:users+ or key:items+ or key:ratings+) and not (group:study or key:backtest_scores or key:evaluation_report)
 """
 
 pytestmark = pytest.mark.spark

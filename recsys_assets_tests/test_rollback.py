@@ -55,7 +55,7 @@ def listed(home: Home) -> tuple[str, str]:
 
 
 def recommended(home: Home, user: str) -> list[str]:
-    """The movies that `recommend` shows."""
+    """The items that `recommend` shows."""
     shown = invoke("recommend", user, "--home", home.path)
     assert shown.exit_code == 0, shown.output
     return [line.split()[1] for line in shown.stdout.splitlines()[1:]]
@@ -88,7 +88,7 @@ def test_a_killed_rollback_hides_nothing_and_is_gone_on_with(materialized_home, 
     assert [each.verdict for each in record.all()] == [*["promoted"] * 3, "rolled back"]
     lists = table(home, "recommendations")
     assert not lists.equals(with_blend)
-    assert recommended(home, "17") == lists.filter(user_id="17").sort("rank")["movie_id"].to_list()
+    assert recommended(home, "17") == lists.filter(user_id="17").sort("rank")["item_id"].to_list()
     again = invoke("rollback", "--home", home.path)
     assert again.exit_code == 1 and "Nothing to go back to" in again.stderr
 

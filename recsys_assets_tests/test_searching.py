@@ -135,11 +135,11 @@ def test_short_ids_are_looked_for_in_columns_of_ids_alone(tmp_path):
 
 def test_words_of_the_catalogue_are_known():
     """User `drama` can never be erased, because there are dramas."""
-    movies = pl.LazyFrame(
-        {"movie_id": ["m7"], "title": ["Emma's War"], "genres": [["Drama", "Film-Noir"]], "year": [1996]}
+    items = pl.LazyFrame(
+        {"item_id": ["m7"], "title": ["Emma's War"], "genres": [["Drama", "Film-Noir"]], "year": [1996]}
     )
     users = pl.LazyFrame({"user_id": ["zoe"], "town": ["Ulm"]})
-    words = catalogue_words([movies, users])
+    words = catalogue_words([items, users])
     assert {"m7", "Emma", "War", "Drama", "Film-Noir", "Ulm"} <= words
     assert "zoe" not in words
 

@@ -16,21 +16,21 @@ from recsys_assets_tests.planted_segments import INDEX, LDA, N_GROUPS, TRAIN, ca
 from recsys_assets_tests.running import copied, files, materialize, table
 
 SHARES = (0.5, 0.3, 0.2)
-MOVIES_PER_SEGMENT = 4
+ITEMS_PER_SEGMENT = 4
 
 
 def sized(
-    shares: tuple[float, ...] = SHARES, *, first_movie: int = 0, order: tuple[int, ...] | None = None
+    shares: tuple[float, ...] = SHARES, *, first_item: int = 0, order: tuple[int, ...] | None = None
 ) -> SizedSegments:
-    """Segment s mostly watches the s-th four movies from `first_movie` on; movies are listed in `order` of segments."""
-    n_movies = len(shares) * MOVIES_PER_SEGMENT
-    own = np.repeat(np.eye(len(shares)), MOVIES_PER_SEGMENT, axis=1) + 0.05
+    """Segment s mostly watches the s-th four items from `first_item` on; items are listed in `order` of segments."""
+    n_items = len(shares) * ITEMS_PER_SEGMENT
+    own = np.repeat(np.eye(len(shares)), ITEMS_PER_SEGMENT, axis=1) + 0.05
     probabilities = (own / own.sum(axis=1, keepdims=True)).astype(np.float32)
     places = list(order) if order else list(range(len(shares)))
     return SizedSegments(
         names=tuple(f"taste {place}" for place in places),
         shares=np.array(shares)[places],
-        movie_ids=np.array([f"m{first_movie + movie}" for movie in range(n_movies)], dtype=object),
+        item_ids=np.array([f"m{first_item + item}" for item in range(n_items)], dtype=object),
         probabilities=probabilities[places],
     )
 
@@ -40,15 +40,15 @@ def partners(compared: ComparedSegments) -> dict[str | None, str | None]:
     return dict(compared.table.select("name", "previous_name").iter_rows())
 
 
-def test_segments_are_matched_whatever_their_numbers_and_the_movies_indices():
+def test_segments_are_matched_whatever_their_numbers_and_the_items_indices():
     """After a refit every size would be compared with that of some other taste."""
     before = sized()
     numbered_otherwise = sized(order=(2, 0, 1))
-    # Movies come and go, and with them every dense index changes.
+    # Items come and go, and with them every dense index changes.
     turned = np.roll(np.arange(12), 5)[:-1]
     present = dataclasses.replace(
         numbered_otherwise,
-        movie_ids=np.append(numbered_otherwise.movie_ids[turned], "new"),
+        item_ids=np.append(numbered_otherwise.item_ids[turned], "new"),
         probabilities=np.pad(numbered_otherwise.probabilities[:, turned], ((0, 0), (0, 1)), constant_values=0.01),
     )
     compared = ComparedSegments(present, before)
@@ -62,20 +62,20 @@ def test_segments_are_matched_whatever_their_numbers_and_the_movies_indices():
 def test_two_fits_of_the_same_ratings_have_the_same_segments():
     """What is read off a fitted model would be too noisy, or too wrong, to find the same tastes again."""
 
-    def of(seed: int, movies: pl.DataFrame) -> SizedSegments:
+    def of(seed: int, items: pl.DataFrame) -> SizedSegments:
         model = fit(lazy(TRAIN), index=INDEX, **LDA, seed=seed)
         users = pl.DataFrame({"user": range(120), "affinity": [[1.0 / N_GROUPS] * N_GROUPS] * 120})
         typed = users.cast({"user": pl.Int32, "affinity": pl.List(pl.Float32)})
-        return SizedSegments.of(model, lazy(typed), lazy(movies), n_users=INDEX.n_users)
+        return SizedSegments.of(model, lazy(typed), lazy(items), n_users=INDEX.n_users)
 
     first, second = of(0, catalogue()), of(1, catalogue())
     assert first.shares.tolist() == pytest.approx([1 / N_GROUPS] * N_GROUPS)
     assert not first.is_same_as(second)
     found = ComparedSegments(second, first).table
     assert (found["similarity"] > 0.9).all()
-    # The groups' movies are numbered by tens.
+    # The groups' items are numbered by tens.
     tens = [
-        [int(movie.removeprefix("Movie ").removeprefix("m")) // 10 for movie in name.split(" · ")]
+        [int(item.removeprefix("Item ").removeprefix("m")) // 10 for item in name.split(" · ")]
         for name in (*found["name"], *found["previous_name"])
     ]
     assert tens[:N_GROUPS] == tens[N_GROUPS:]
@@ -104,14 +104,14 @@ def test_the_first_segments_are_compared_with_nothing():
     assert share_shift(first) is None
 
 
-def test_segments_without_a_movie_in_common_are_no_partners():
+def test_segments_without_an_item_in_common_are_no_partners():
     """After an exchange of the whole catalogue, unlike tastes would be called the same."""
-    found = ComparedSegments(sized(), sized(first_movie=100)).table
+    found = ComparedSegments(sized(), sized(first_item=100)).table
     assert len(found) == 6 and found["similarity"].is_null().all()
     assert share_shift(found) == pytest.approx(1)
 
 
-def test_similarity_is_the_bhattacharyya_coefficient_over_the_movies_in_common():
+def test_similarity_is_the_bhattacharyya_coefficient_over_the_items_in_common():
     """The number would mean another thing than its declaration says."""
     ids = np.array(["a", "b", "c"], dtype=object)
     one = SizedSegments(("x",), np.ones(1), ids, np.array([[0.1, 0.4, 0.5]], np.float32))
@@ -131,22 +131,22 @@ def test_a_comparison_stays_until_there_is_something_new(tmp_path: Path):
     assert share_shift(first.followed_by(sized()).table) is None
 
 
-def test_unrated_movies_and_missing_titles_do_not_matter():
-    """Names would be those of other movies, wherever a movie of the catalogue has no rating."""
+def test_unrated_items_and_missing_titles_do_not_matter():
+    """Names would be those of other items, wherever an item of the catalogue has no rating."""
     components = np.array([[1.0, 9.0], [9.0, 1.0]])
     lda = type("LDA", (), {"components_": components})()
-    model = SegmentModel(lda, np.array([0, 2], np.int32), n_movies=3, index="planted")
-    movies = pl.DataFrame(
-        {"movie": [2, 0, 1], "movie_id": ["c", "a", "b"], "title": ["C", None, "B"]},
-        schema_overrides={"movie": pl.Int32},
+    model = SegmentModel(lda, np.array([0, 2], np.int32), n_items=3, index="planted")
+    items = pl.DataFrame(
+        {"item": [2, 0, 1], "item_id": ["c", "a", "b"], "title": ["C", None, "B"]},
+        schema_overrides={"item": pl.Int32},
     )
     affinity = pl.DataFrame(
         {"user": [0, 2], "affinity": [[1.0, 0.0], [0.5, 0.5]]},
         schema={"user": pl.Int32, "affinity": pl.List(pl.Float32)},
     )
-    found = SizedSegments.of(model, lazy(affinity), lazy(movies), n_users=3)
+    found = SizedSegments.of(model, lazy(affinity), lazy(items), n_users=3)
     assert found.names == ("C · a", "a · C")
-    assert found.movie_ids.tolist() == ["a", "c"]
+    assert found.item_ids.tolist() == ["a", "c"]
     assert found.shares.tolist() == [0.75, 0.25]
 
 
@@ -173,7 +173,7 @@ def test_each_refresh_is_compared_with_the_one_before(materialized_home: Home, t
 def test_a_comparison_that_cannot_be_read_is_given_up(materialized_home: Home, tmp_path: Path):
     """A damaged file of an overview would fail every refresh, until somebody finds out which one to delete."""
     home = copied(materialized_home, tmp_path / "home")
-    kept = AssetStore(home.assets).current(["segment_shares"]) / STATE_FOLDER / "present" / "movies.parquet"
+    kept = AssetStore(home.assets).current(["segment_shares"]) / STATE_FOLDER / "present" / "items.parquet"
     kept.write_bytes(kept.read_bytes()[:-20])
     assert "largest shift" not in _shown(home, "key:segment_shares")
     assert table(home, "segment_shares").equals(table(materialized_home, "segment_shares"))

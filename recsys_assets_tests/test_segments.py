@@ -20,17 +20,17 @@ from recsys_assets.home.settings import SparkSettings
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.tables import RATING_PREDICTIONS, TABLES
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.models.segments import model as segment_model
 from recsys_assets.recommender.models.segments.perplexity import held_out_perplexity
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets_tests.planted_segments import (
     INDEX,
+    ITEMS_PER_GROUP,
     LDA,
-    MOVIES_PER_GROUP,
     N_GROUPS,
-    N_MOVIES,
+    N_ITEMS,
     RESPONSES,
     TEST,
     TRAIN,
@@ -65,10 +65,10 @@ def state(model: segments.SegmentModel) -> dict[str, object]:
 
 @given(st.sets(st.tuples(st.integers(0, 9), st.integers(0, 6))), st.randoms())
 def test_matrix_holds_every_rating_in_its_place(pairs: set[tuple[int, int]], random) -> None:
-    """Affinities and ranks would belong to other users or movies."""
-    rows = [(user, movie, float(user + movie) / 2) for user, movie in pairs]
+    """Affinities and ranks would belong to other users or items."""
+    rows = [(user, item, float(user + item) / 2) for user, item in pairs]
     random.shuffle(rows)
-    users, matrix = user_movie_matrix(lazy(frame("user movie rating", *rows)), n_movies=7)
+    users, matrix = user_item_matrix(lazy(frame("user item rating", *rows)), n_items=7)
     assert users.tolist() == sorted({user for user, _ in pairs})
     assert (users.dtype, matrix.dtype, matrix.shape) == (np.int32, np.float32, (len(users), 7))
     cells = matrix.tocoo()
@@ -77,10 +77,10 @@ def test_matrix_holds_every_rating_in_its_place(pairs: set[tuple[int, int]], ran
     assert matrix.has_sorted_indices
 
 
-def test_matrix_refuses_a_movie_outside_the_catalogue() -> None:
-    """Ratings of another index would be scored as other movies."""
+def test_matrix_refuses_an_item_outside_the_catalogue() -> None:
+    """Ratings of another index would be scored as other items."""
     with pytest.raises(ValueError, match="do not fit a catalogue of 3"):
-        user_movie_matrix(lazy(frame("user movie rating", (0, 3, 1.0))), n_movies=3)
+        user_item_matrix(lazy(frame("user item rating", (0, 3, 1.0))), n_items=3)
 
 
 def test_planted_groups_are_found(user_segments: pl.DataFrame) -> None:
@@ -103,12 +103,12 @@ def test_scoring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     """Looking at one user would destroy the model, as it did in the case study's notebook."""
     model = segments.fit(lazy(TRAIN), index=INDEX, **LDA)
     before = state(model)
-    movies = model.movies.tobytes()
+    items = model.items.tobytes()
     segments.assign(model, lazy(TRAIN.filter(pl.col("user") == 5)), lazy(TEST))
-    segments.top_movies(model, lazy(catalogue()), lazy(TRAIN))
+    segments.top_items(model, lazy(catalogue()), lazy(TRAIN))
     model.save(tmp_path)
     assert state(model) == before
-    assert model.movies.tobytes() == movies
+    assert model.items.tobytes() == items
 
 
 def test_stored_model_comes_back_whole_and_trusted(model: segments.SegmentModel, tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_stored_model_comes_back_whole_and_trusted(model: segments.SegmentModel,
     assert skops.get_untrusted_types(file=tmp_path / "lda.skops") == []
     loaded = segments.SegmentModel.load(tmp_path)
     assert state(loaded) == state(model)
-    assert (loaded.n_movies, loaded.index) == (N_MOVIES, "planted")
-    assert loaded.movies.dtype == np.int32
-    _, matrix = user_movie_matrix(lazy(TEST), n_movies=N_MOVIES)
+    assert (loaded.n_items, loaded.index) == (N_ITEMS, "planted")
+    assert loaded.items.dtype == np.int32
+    _, matrix = user_item_matrix(lazy(TEST), n_items=N_ITEMS)
     np.testing.assert_array_equal(loaded.transform(matrix), model.transform(matrix))
 
 
@@ -141,8 +141,8 @@ def test_equal_models_are_stored_in_equal_files(
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, UNRATED)), unique=True))
 def test_affinities_are_shares(model: segments.SegmentModel, pairs: list[tuple[int, int]]) -> None:
     """A user's affinities could not be read as shares of one taste."""
-    rows = [(user, movie, (movie % 10) / 2) for user, movie in pairs]
-    _, matrix = user_movie_matrix(lazy(frame("user movie rating", *rows)), n_movies=N_MOVIES)
+    rows = [(user, item, (item % 10) / 2) for user, item in pairs]
+    _, matrix = user_item_matrix(lazy(frame("user item rating", *rows)), n_items=N_ITEMS)
     affinity = model.transform(matrix)
     assert affinity.dtype == np.float32
     assert affinity.shape == (matrix.shape[0], N_GROUPS)
@@ -154,23 +154,23 @@ def test_affinity_does_not_depend_on_who_is_scored_beside(
     model: segments.SegmentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same user would get another segment in a larger run."""
-    _, matrix = user_movie_matrix(lazy(TEST), n_movies=N_MOVIES)
+    _, matrix = user_item_matrix(lazy(TEST), n_items=N_ITEMS)
     together = model.transform(matrix)
     np.testing.assert_array_equal(model.transform(matrix[[7]]), together[[7]])
     monkeypatch.setattr(segment_model, "_USERS_PER_BLOCK", 7)
     np.testing.assert_array_equal(model.transform(matrix), together)
 
 
-def test_user_with_only_unknown_movies_likes_every_segment_equally(model: segments.SegmentModel) -> None:
-    """A user of new movies would stop the run, or be put into a segment without a reason."""
-    _, matrix = user_movie_matrix(lazy(frame("user movie rating", (0, UNRATED, 5.0))), n_movies=N_MOVIES)
+def test_user_with_only_unknown_items_likes_every_segment_equally(model: segments.SegmentModel) -> None:
+    """A user of new items would stop the run, or be put into a segment without a reason."""
+    _, matrix = user_item_matrix(lazy(frame("user item rating", (0, UNRATED, 5.0))), n_items=N_ITEMS)
     np.testing.assert_allclose(model.transform(matrix), 1 / N_GROUPS, atol=1e-6)
 
 
 def test_matrix_of_another_catalogue_is_refused(model: segments.SegmentModel) -> None:
-    """After new movies came in, the old model would score the wrong columns without a word."""
+    """After new items came in, the old model would score the wrong columns without a word."""
     with pytest.raises(ValueError, match="segment_model\\+"):
-        model.transform(sparse.csr_array((2, N_MOVIES + 1), dtype=np.float32))
+        model.transform(sparse.csr_array((2, N_ITEMS + 1), dtype=np.float32))
 
 
 def test_without_a_history_there_are_no_segments() -> None:
@@ -196,10 +196,10 @@ def test_ratings_below_zero_count_from_the_lowest(tmp_path: Path) -> None:
     assert np.isfinite(lower["affinity"].explode().to_numpy()).all()
 
 
-def test_perplexity_is_the_number_of_movies_to_guess_among(model: segments.SegmentModel) -> None:
+def test_perplexity_is_the_number_of_items_to_guess_among(model: segments.SegmentModel) -> None:
     """A worse number of segments would look better, or the figure mean nothing."""
-    n_known = len(model.movies)
-    assert MOVIES_PER_GROUP < held_out_perplexity(model, lazy(TEST)) < 0.75 * n_known
+    n_known = len(model.items)
+    assert ITEMS_PER_GROUP < held_out_perplexity(model, lazy(TEST)) < 0.75 * n_known
     flat = deepcopy(model)
     flat.lda.components_ = np.ones_like(model.lda.components_)
     flat.lda.exp_dirichlet_component_ = np.ones_like(model.lda.components_)
@@ -215,12 +215,12 @@ def test_fit_tells_each_pass() -> None:
     assert [line.split(",")[0] for line in lines] == [f"segments: pass {done} of 4" for done in (1, 2, 3, 4)]
 
 
-def test_top_movies_are_those_of_the_planted_group(model: segments.SegmentModel, user_segments: pl.DataFrame) -> None:
-    """Segment cards would show movies that the segment's users do not watch."""
-    top = segments.top_movies(model, lazy(catalogue()), lazy(TRAIN), top=5)
-    assert top.equals(to_polars(conform(lazy(top), TABLES["segment_movies"])))
+def test_top_items_are_those_of_the_planted_group(model: segments.SegmentModel, user_segments: pl.DataFrame) -> None:
+    """Segment cards would show items that the segment's users do not watch."""
+    top = segments.top_items(model, lazy(catalogue()), lazy(TRAIN), top=5)
+    assert top.equals(to_polars(conform(lazy(top), TABLES["segment_items"])))
     groups = {segment: group for group, segment in enumerate(user_segments["segment"][:N_GROUPS])}
-    assert [groups[segment] for segment in top["segment"]] == [movie // MOVIES_PER_GROUP for movie in top["movie"]]
+    assert [groups[segment] for segment in top["segment"]] == [item // ITEMS_PER_GROUP for item in top["item"]]
     for rank, value in (("rank", "probability"), ("lift_rank", "lift")):
         for listed in top.filter(pl.col(rank) <= 5).sort(rank).partition_by("segment"):
             assert listed[rank].to_list() == [1, 2, 3, 4, 5]
@@ -228,46 +228,46 @@ def test_top_movies_are_those_of_the_planted_group(model: segments.SegmentModel,
     assert (top.filter(pl.col("lift_rank") <= 5)["lift"] > 1.5).all()
 
 
-def test_top_movies_end_with_the_movies_the_model_knows(model: segments.SegmentModel) -> None:
-    """A small catalogue would fail, or show movies nobody has rated; one without a title would show as empty."""
-    top = segments.top_movies(model, lazy(catalogue()), lazy(TRAIN), top=100)
-    assert len(top) == N_GROUPS * (N_MOVIES - 1)
-    assert UNRATED not in top["movie"]
-    assert set(top.filter(pl.col("movie") == 0)["title"]) == {"m0"}
+def test_top_items_end_with_the_items_the_model_knows(model: segments.SegmentModel) -> None:
+    """A small catalogue would fail, or show items nobody has rated; one without a title would show as empty."""
+    top = segments.top_items(model, lazy(catalogue()), lazy(TRAIN), top=100)
+    assert len(top) == N_GROUPS * (N_ITEMS - 1)
+    assert UNRATED not in top["item"]
+    assert set(top.filter(pl.col("item") == 0)["title"]) == {"m0"}
     np.testing.assert_allclose(top.group_by("segment").agg(pl.col("probability").sum())["probability"], 1)
 
 
-# The plant below: two segments and three movies, one that both rate, one of segment 0's own, and a rare one of its own.
+# The plant below: two segments and three items, one that both rate, one of segment 0's own, and a rare one of its own.
 COMMON, OWN, RARE = 0, 1, 2
-PER_MOVIE = {COMMON: 80, OWN: 40, RARE: 2}
+PER_ITEM = {COMMON: 80, OWN: 40, RARE: 2}
 
 
 @pytest.fixture
 def lifted() -> pl.DataFrame:
-    """The table segment_movies of the plant."""
+    """The table segment_items of the plant."""
     components = np.array([[60.0, 40.0, 2.0], [40.0, 0.0, 0.0]])
     lda = SimpleNamespace(components_=components)
-    planted = segments.SegmentModel(lda, np.arange(3, dtype=np.int32), n_movies=3, index="planted")
-    histories = pl.DataFrame({"movie": [movie for movie, n in PER_MOVIE.items() for _ in range(n)]})
-    return segments.top_movies(planted, lazy(catalogue().head(3)), lazy(histories.cast(pl.Int32)))
+    planted = segments.SegmentModel(lda, np.arange(3, dtype=np.int32), n_items=3, index="planted")
+    histories = pl.DataFrame({"item": [item for item, n in PER_ITEM.items() for _ in range(n)]})
+    return segments.top_items(planted, lazy(catalogue().head(3)), lazy(histories.cast(pl.Int32)))
 
 
 def test_lift_puts_what_sets_a_segment_apart_first(lifted: pl.DataFrame) -> None:
-    """Every segment would be described by the movies that everybody rates."""
+    """Every segment would be described by the items that everybody rates."""
     of_first = lifted.filter(segment=0)
-    assert of_first.sort("rank")["movie"][0] == COMMON
-    assert of_first.sort("lift_rank")["movie"].to_list() == [OWN, RARE, COMMON]
+    assert of_first.sort("rank")["item"][0] == COMMON
+    assert of_first.sort("lift_rank")["item"].to_list() == [OWN, RARE, COMMON]
 
 
 def test_lift_is_the_ratio_of_probabilities_shrunk_by_the_expected_ratings(lifted: pl.DataFrame) -> None:
-    """A movie that two people rated would stand above one that hundreds did, or the number would mean another thing."""
+    """An item that two people rated would stand above one that hundreds did, or the number would mean another thing."""
     share = 102 / 142
     ratio = (40 / 102) / (40 / 142)
-    expected = {movie: share * PER_MOVIE[movie] for movie in (OWN, RARE)}
-    found = dict(lifted.filter(segment=0).select("movie", "lift").iter_rows())
+    expected = {item: share * PER_ITEM[item] for item in (OWN, RARE)}
+    found = dict(lifted.filter(segment=0).select("item", "lift").iter_rows())
     # Both have the same ratio: 1 over the segment's share, since nobody else rates them.
-    for movie, weight in expected.items():
-        assert found[movie] == pytest.approx((weight * ratio + 5) / (weight + 5))
+    for item, weight in expected.items():
+        assert found[item] == pytest.approx((weight * ratio + 5) / (weight + 5))
     assert 1 < found[RARE] < found[OWN] < ratio == pytest.approx(1 / share)
 
 
@@ -290,27 +290,27 @@ def test_affinities_and_memberships_are_by_dense_user() -> None:
 
 
 @pytest.mark.parametrize("vectors", [segments.affinities, segments.memberships])
-def test_next_movie_is_sought_in_the_own_group(
+def test_next_item_is_sought_in_the_own_group(
     vectors: Callable[..., np.ndarray], model: segments.SegmentModel, user_segments: pl.DataFrame
 ) -> None:
-    """The next movie would be sought in another segment's list."""
+    """The next item would be sought in another segment's list."""
     of_users = vectors(lazy(user_segments), n_users=180, n_segments=N_GROUPS)
-    ranker = rankings.of_vectors(of_users, model.movie_probabilities.T)
+    ranker = rankings.of_vectors(of_users, model.item_probabilities.T)
     ranked = rankings.rank_pairs(ranker, lazy(held_out()), rated=lazy(TEST))
-    # Of the group's ten movies six are seen, so the response is among the first four.
+    # Of the group's ten items six are seen, so the response is among the first four.
     assert (ranked["rank"] <= 4).mean() > 0.9
 
 
 def test_segment_ratings_are_the_train_users_only(user_segments: pl.DataFrame) -> None:
     """What test users rated would leak into what is predicted for them."""
     everything = pl.concat([TRAIN, TEST])
-    found = to_polars(segments.ratings_by_segment(lazy(everything), lazy(user_segments))).sort("segment", "movie")
+    found = to_polars(segments.ratings_by_segment(lazy(everything), lazy(user_segments))).sort("segment", "item")
     by_hand = (
         TRAIN.join(user_segments, on="user")
-        .group_by("segment", "movie")
+        .group_by("segment", "item")
         .agg(count=pl.len().cast(pl.Int32), mean=pl.col("rating").cast(pl.Float64).mean())
     )
-    assert_frame_equal(found, by_hand.sort("segment", "movie"))
+    assert_frame_equal(found, by_hand.sort("segment", "item"))
 
 
 def test_sanity_checks_pass_on_sound_tables_and_see_broken_ones(user_segments: pl.DataFrame) -> None:
@@ -318,9 +318,9 @@ def test_sanity_checks_pass_on_sound_tables_and_see_broken_ones(user_segments: p
     counts = to_polars(segments.ratings_by_segment(lazy(TRAIN), lazy(user_segments)))
     assert segments.largest_affinity_error(lazy(user_segments)) < 1e-6
     assert segments.counted_ratings(lazy(counts), lazy(TRAIN)) == (len(TRAIN), len(TRAIN))
-    cells = {(segment, movie) for segment, movie in counts.select("segment", "movie").iter_rows()}
-    empty = segments.empty_cells(lazy(counts), n_segments=N_GROUPS, n_movies=N_MOVIES)
-    assert empty == sum((segment, movie) not in cells for segment in range(3) for movie in range(N_MOVIES)) > 0
+    cells = {(segment, item) for segment, item in counts.select("segment", "item").iter_rows()}
+    empty = segments.empty_cells(lazy(counts), n_segments=N_GROUPS, n_items=N_ITEMS)
+    assert empty == sum((segment, item) not in cells for segment in range(3) for item in range(N_ITEMS)) > 0
 
     doubled = user_segments.with_columns(pl.col("affinity").list.eval(pl.element() * 2))
     assert segments.largest_affinity_error(lazy(doubled)) == pytest.approx(1, abs=1e-6)
@@ -335,44 +335,44 @@ def test_segment_mean_predicts_only_what_the_segment_rated() -> None:
     predicted = segments.segment_mean_predictions(
         lazy(RESPONSES),
         lazy(frame("user segment", (0, 0), (1, 1), (2, 1))),
-        lazy(frame("segment movie mean", (0, 0, 4.5), (1, 0, 1.0), (0, 1, 2.0), (1, 1, 3.5))),
+        lazy(frame("segment item mean", (0, 0, 4.5), (1, 0, 1.0), (0, 1, 2.0), (1, 1, 3.5))),
     )
-    expected = {"user": [0, 1, 2], "movie": [0, 1, 9], "prediction": [4.5, 3.5, None]}
+    expected = {"user": [0, 1, 2], "item": [0, 1, 9], "prediction": [4.5, 3.5, None]}
     assert to_polars(predicted).sort("user").to_dict(as_series=False) == expected
     assert predicted.collect_schema() == conform(predicted, RATING_PREDICTIONS).collect_schema()
 
 
 def test_user_bias_adds_the_shrunk_residual_of_the_own_history() -> None:
     """A generous rater would be predicted like everybody, or by somebody else's generosity."""
-    histories = frame("user movie rating", (0, 1, 5.0), (0, 2, 4.0), (1, 2, 2.0), (1, 9, 3.0))
-    item_means = frame("movie prediction", (0, 4.0), (1, 3.0), (2, 3.5))
+    histories = frame("user item rating", (0, 1, 5.0), (0, 2, 4.0), (1, 2, 2.0), (1, 9, 3.0))
+    item_means = frame("item prediction", (0, 4.0), (1, 3.0), (2, 3.5))
     predicted = segments.user_bias_predictions(
         lazy(RESPONSES), lazy(histories), lazy(item_means), global_mean=3.0, shrinkage=3.0
     )
     rows = to_polars(predicted).sort("user")
-    # User 0: (2 + 0.5) / 5 above; user 1: (-1.5 + 0) / 5, its movie 9 counted from the global mean; user 2: no history.
+    # User 0: (2 + 0.5) / 5 above; user 1: (-1.5 + 0) / 5, its item 9 counted from the global mean; user 2: no history.
     np.testing.assert_allclose(rows["prediction"], [4.0 + 0.5, 3.0 - 0.3, 3.0], rtol=1e-6)
 
 
 def results_on(scan: Callable[[pl.DataFrame], nw.LazyFrame], model: segments.SegmentModel) -> list:
     """Every table and number of the stage, from frames of the engine that `scan` gives."""
-    train, test, movies = (scan(table) for table in (TRAIN, TEST, catalogue()))
+    train, test, items = (scan(table) for table in (TRAIN, TEST, catalogue()))
     assigned = segments.assign(model, train, test)
     user_segments = scan(assigned)
-    counts = to_polars(segments.ratings_by_segment(train, user_segments)).sort("segment", "movie")
+    counts = to_polars(segments.ratings_by_segment(train, user_segments)).sort("segment", "item")
     segment_ratings = scan(counts)
-    asked = scan(pl.concat([held_out(), frame("user movie", (500, UNRATED))]))
-    item_means = scan(TRAIN.group_by("movie").agg(prediction=pl.col("rating").mean()))
+    asked = scan(pl.concat([held_out(), frame("user item", (500, UNRATED))]))
+    item_means = scan(TRAIN.group_by("item").agg(prediction=pl.col("rating").mean()))
     means = segments.segment_mean_predictions(asked, user_segments, segment_ratings)
     biased = segments.user_bias_predictions(asked, test, item_means, global_mean=4.0)
     return [
-        *(assigned, counts, segments.top_movies(model, movies, train)),
+        *(assigned, counts, segments.top_items(model, items, train)),
         *(to_polars(predictions).sort("user") for predictions in (means, biased)),
         segments.affinities(user_segments, n_users=180, n_segments=N_GROUPS),
         segments.memberships(user_segments, n_users=180, n_segments=N_GROUPS),
         segments.largest_affinity_error(user_segments),
         segments.counted_ratings(segment_ratings, train),
-        segments.empty_cells(segment_ratings, n_segments=N_GROUPS, n_movies=N_MOVIES),
+        segments.empty_cells(segment_ratings, n_segments=N_GROUPS, n_items=N_ITEMS),
     ]
 
 

@@ -41,7 +41,7 @@ class Ticker:
 
     def land(self, name: str, *, first_user: int = 1, seed: int = 0) -> Path:
         """A batch of made-up ratings."""
-        return made_up(n_users=6, n_movies=8, first_user=first_user, seed=seed).write(self.home.landing / name)
+        return made_up(n_users=6, n_items=8, first_user=first_user, seed=seed).write(self.home.landing / name)
 
     def spoil(self, name: str) -> None:
         """A batch that cannot be read."""
@@ -125,7 +125,7 @@ def ticker(tmp_path, monkeypatch) -> Iterator[Ticker]:
 def test_a_growing_file_is_not_read(ticker):
     """Half of a file that is being copied would be taken for the whole."""
     file = ticker.home.landing / "ratings.csv"
-    file.write_text("user_id,movie_id,rating,timestamp\n")
+    file.write_text("user_id,item_id,rating,timestamp\n")
     for user in range(4):
         ticker.tick()
         assert not ticker.asked
@@ -141,7 +141,7 @@ def test_an_archive_without_its_end_is_waited_for_and_then_told(ticker):
     """An upload that stalls would be read as a damaged archive, or a damaged archive never be spoken of."""
     whole = ticker.home.path / "whole.zip"
     with zipfile.ZipFile(whole, "w") as archive:
-        archive.writestr("ratings.csv", "user_id,movie_id,rating,timestamp\n1,1,3,880000000\n" * 100)
+        archive.writestr("ratings.csv", "user_id,item_id,rating,timestamp\n1,1,3,880000000\n" * 100)
     (ticker.home.landing / "cut.zip").write_bytes(whole.read_bytes()[:100])
     ticker.tick()
     assert "lacks its end" in str(ticker.tick().skip_reason.skip_message)
@@ -156,7 +156,7 @@ def test_an_archive_without_its_end_is_waited_for_and_then_told(ticker):
 )
 def test_what_names_itself_unfinished_is_no_batch(ticker, name):
     """Temporary files of browsers and copy programs would become batches."""
-    (ticker.home.landing / name).write_text("user_id,movie_id,rating,timestamp\n1,1,3,880000000\n")
+    (ticker.home.landing / name).write_text("user_id,item_id,rating,timestamp\n1,1,3,880000000\n")
     for _ in range(3):
         ticker.tick()
     assert not ticker.asked and not ticker.batches()
@@ -186,7 +186,7 @@ def test_names_are_only_names(ticker):
     """A file name would be run as a command, or a batch with an unusual name be lost."""
     names = {"a b.csv", "ü.csv", "$(touch pwned).csv", "'; rm -rf .csv", "-rf.csv"}
     for name in names:
-        (ticker.home.landing / name).write_text("user_id,movie_id,rating,timestamp\n1,1,3,880000000\n2,1,4,880000001\n")
+        (ticker.home.landing / name).write_text("user_id,item_id,rating,timestamp\n1,1,3,880000000\n2,1,4,880000001\n")
     ticker.settle()
     assert ticker.ingested() == names
     assert not list(ticker.home.path.rglob("pwned"))
@@ -199,7 +199,7 @@ def test_all_that_is_ready_is_one_run(ticker):
     """Every file would cost a run, a process and a JVM of its own."""
     for number in range(300):
         (ticker.home.landing / f"day-{number:03}.csv").write_text(
-            f"user_id,movie_id,rating,timestamp\n{number},1,3,880000000\n"
+            f"user_id,item_id,rating,timestamp\n{number},1,3,880000000\n"
         )
     ticker.tick()
     ticker.tick()
@@ -314,7 +314,7 @@ def test_a_failed_ingest_is_tried_again_only_when_its_content_changes(ticker):
     ticker.settle()
     assert ticker.instance.get_runs_count() == 1
     (ticker.home.landing / "one" / "u.data").unlink()
-    made_up(n_users=6, n_movies=8).write(ticker.home.path / "mended")
+    made_up(n_users=6, n_items=8).write(ticker.home.path / "mended")
     for file in (ticker.home.path / "mended").iterdir():
         file.rename(ticker.home.landing / "one" / file.name)
     ticker.settle()
@@ -324,8 +324,8 @@ def test_a_failed_ingest_is_tried_again_only_when_its_content_changes(ticker):
 def _csv(ticker: Ticker, number: int, rows: int = 1) -> str:
     """A small batch; without rows it holds a header only."""
     name = f"day-{number:03}.csv"
-    lines = [f"{number},{movie},3,{880_000_000 + number}\n" for movie in range(1, rows + 1)]
-    (ticker.home.landing / name).write_text("".join(["user_id,movie_id,rating,timestamp\n", *lines]))
+    lines = [f"{number},{item},3,{880_000_000 + number}\n" for item in range(1, rows + 1)]
+    (ticker.home.landing / name).write_text("".join(["user_id,item_id,rating,timestamp\n", *lines]))
     return name
 
 
@@ -467,7 +467,7 @@ def test_what_a_person_has_read_is_no_longer_told(ticker):
     ticker.settle()
     assert "one is not read" in str(ticker.tick().skip_reason.skip_message)
     (ticker.home.landing / "one" / "u.data").unlink()
-    made_up(n_users=6, n_movies=8).write(ticker.home.path / "mended")
+    made_up(n_users=6, n_items=8).write(ticker.home.path / "mended")
     for file in (ticker.home.path / "mended").iterdir():
         file.rename(ticker.home.landing / "one" / file.name)
     ticker.instance.add_dynamic_partitions("batches", ["one"])
@@ -502,9 +502,9 @@ def test_what_may_not_be_read_is_named_until_it_may(monkeypatch, kind):
         _csv(ticker, 1)
         if kind == "folder":
             locked.mkdir()
-            (locked / "ratings.csv").write_text("user_id,movie_id,rating,timestamp\n9,1,3,880000000\n")
+            (locked / "ratings.csv").write_text("user_id,item_id,rating,timestamp\n9,1,3,880000000\n")
         else:
-            locked.write_text("user_id,movie_id,rating,timestamp\n9,1,3,880000000\n")
+            locked.write_text("user_id,item_id,rating,timestamp\n9,1,3,880000000\n")
         right = locked.stat().st_mode
         locked.chmod(0)
         Path(folder).chmod(0o755)
@@ -621,7 +621,7 @@ def _refreshed(ticker: Ticker, assets: Sequence[str], **versions: str) -> None:
     latest = ticker.instance.get_latest_materialization_event
     seen = {
         name: versions.get(name) or latest(dg.AssetKey(name)).asset_materialization.tags["dagster/data_version"]
-        for name in ("ratings", "users", "movies")
+        for name in ("ratings", "users", "items")
     }
     tags = {f"dagster/input_data_version/{name}": version for name, version in seen.items()}
     for asset in assets:
@@ -638,7 +638,7 @@ def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
     ticker.settle()
     asked, cursor = _retrain(ticker, None)
     assert isinstance(asked, dg.SkipReason) and "ratings failed the check" in str(asked.skip_message)
-    made_up(n_users=6, n_movies=8).write(ticker.home.path / "mended")
+    made_up(n_users=6, n_items=8).write(ticker.home.path / "mended")
     (ticker.home.path / "mended" / "u.data").replace(ratings)
     ticker.settle()
     assert not sensors.unsound(ticker.instance)
@@ -777,7 +777,7 @@ def test_backfill_reads_the_named_batches_in_one_run(tmp_path):
     home = Home(tmp_path / "home")
     home.prepare()
     for number in range(4):
-        made_up(n_users=6, n_movies=8, first_user=10 * number).write(home.landing / f"batch-{number}")
+        made_up(n_users=6, n_items=8, first_user=10 * number).write(home.landing / f"batch-{number}")
     ran = invoke("backfill", "batch-0", "batch-1", "batch-2", "--home", home.path)
     assert ran.exit_code == 0, ran.output
     assert AssetStore(home.assets).batches(["raw_ratings"]) == ["batch-0", "batch-1", "batch-2"]
@@ -794,7 +794,7 @@ def test_a_refused_batch_does_not_end_a_backfill(tmp_path, names):
     home = Home(tmp_path / "home")
     home.prepare()
     for number in range(3):
-        made_up(n_users=6, n_movies=8, first_user=10 * number).write(home.landing / f"batch-{number}")
+        made_up(n_users=6, n_items=8, first_user=10 * number).write(home.landing / f"batch-{number}")
     (home.landing / "batch-1" / "u.data").write_text(BAD)
     ran = invoke("backfill", *names, "--home", home.path)
     assert ran.exit_code == 1, ran.output
@@ -815,7 +815,7 @@ def test_a_backfill_of_many_with_some_that_are_refused_is_two_runs(tmp_path):
     home.prepare()
     for number in range(30):
         rows = "" if number in (7, 20) else f"{number},1,3,880000000\n{number},2,4,880000001\n"
-        (home.landing / f"day-{number:02}.csv").write_text(f"user_id,movie_id,rating,timestamp\n{rows}")
+        (home.landing / f"day-{number:02}.csv").write_text(f"user_id,item_id,rating,timestamp\n{rows}")
     names = home.landed_batches()
     ran = invoke("backfill", *names, "--home", home.path)
     assert ran.exit_code == 1 and "Batch day-07.csv: " in ran.stderr and "Batch day-20.csv: " in ran.stderr
@@ -829,7 +829,7 @@ def test_a_batch_that_is_refused_now_keeps_what_was_read_of_it(tmp_path):
     home = Home(tmp_path / "home")
     home.prepare()
     for number in range(2):
-        made_up(n_users=6, n_movies=8, first_user=10 * number).write(home.landing / f"batch-{number}")
+        made_up(n_users=6, n_items=8, first_user=10 * number).write(home.landing / f"batch-{number}")
     assert invoke("backfill", "batch-0", "batch-1", "--home", home.path).exit_code == 0
     before = table(home, "ratings")
     (home.landing / "batch-1" / "u.data").write_text(BAD)

@@ -25,26 +25,26 @@ def ok(*words: object) -> str:
 
 
 def shown(home: Home, user: str, *options: object) -> list[str]:
-    """The ids of the movies that a user is recommended."""
+    """The ids of the items that a user is recommended."""
     listed = ok("recommend", user, "--home", home.path, *options).splitlines()[1:]
     return [line.split()[1] for line in listed if line.split()[0].isdigit()]
 
 
 @pytest.fixture(scope="module")
 def arriving(small_data) -> MadeUp:
-    """Six new users with ratings of movies that are there and of four more; and one who is like user 17 in all."""
-    new = made_up(n_users=6, n_movies=44, first_user=500, seed=3)
+    """Six new users with ratings of items that are there and of four more; and one who is like user 17 in all."""
+    new = made_up(n_users=6, n_items=44, first_user=500, seed=3)
     like_17 = (
         table.filter(user_id=17).with_columns(user_id=pl.lit(int(TWIN), table.schema["user_id"]))
         for table in (small_data.ratings, small_data.users)
     )
     ratings, users = (pl.concat(pair) for pair in zip((new.ratings, new.users), like_17, strict=True))
-    return MadeUp(ratings, users, new.movies)
+    return MadeUp(ratings, users, new.items)
 
 
 @pytest.fixture(scope="module")
 def ingested(materialized_home, arriving, tmp_path_factory) -> Home:
-    """The shared home after a batch of new users and movies was ingested and nothing refreshed. Read only."""
+    """The shared home after a batch of new users and items was ingested and nothing refreshed. Read only."""
     home = copied(materialized_home, tmp_path_factory.mktemp("served") / "home")
     arriving.write(home.landing / "later")
     ok("backfill", "later", "--home", home.path)
@@ -64,17 +64,17 @@ def test_new_users_get_a_list_at_once(ingested, arriving):
     """Who has come since the last refresh would be shown an error, what it has rated, or what others watch."""
     assert f"User {NEW_USER} is new to the models of 20" in ok("recommend", NEW_USER, "--home", ingested.path)
     ids = shown(ingested, NEW_USER)
-    assert len(ids) == 10 and not {*map(int, ids)} & {*arriving.ratings.filter(user_id=int(NEW_USER))["movie_id"]}
+    assert len(ids) == 10 and not {*map(int, ids)} & {*arriving.ratings.filter(user_id=int(NEW_USER))["item_id"]}
     assert shown(ingested, TWIN, "-n", 5) == shown(ingested, "17", "-n", 5)
 
 
 def test_every_look_works_between_ingest_and_refresh(ingested, tmp_path):
-    """After each batch users, movies, segments, scores or exports would be errors until a refresh has ended."""
+    """After each batch users, items, segments, scores or exports would be errors until a refresh has ended."""
     for words in (
         ("user", NEW_USER),
         ("user", "17"),
-        ("movie", "44"),
-        ("movies", "story 4"),
+        ("item", "44"),
+        ("items", "story 4"),
         ("segment", "0"),
         ("scores",),
     ):
@@ -150,11 +150,11 @@ def test_who_has_rated_everything_is_told_so(materialized_home, tmp_path):
     home = copied(materialized_home, tmp_path / "home")
     store, ratings = AssetStore(home.assets), table(home, "ratings")
     own = ratings.filter(user=0)
-    missing = table(home, "movies").select("movie").join(own, on="movie", how="anti")
-    rest = own.head(1).drop("movie").join(missing, how="cross").select(ratings.columns)
+    missing = table(home, "items").select("item").join(own, on="item", how="anti")
+    rest = own.head(1).drop("item").join(missing, how="cross").select(ratings.columns)
     pl.concat([ratings, rest]).write_parquet(store.current(["ratings"]) / TABLE_FILE)
     told = ok("recommend", "1", "--home", home.path)
-    assert told.strip() == "User 1 has rated all 40 movies of the catalogue: nothing is left to recommend."
+    assert told.strip() == "User 1 has rated all 40 items of the catalogue: nothing is left to recommend."
 
 
 def test_what_somebody_new_is_shown_can_be_seen(materialized_home):

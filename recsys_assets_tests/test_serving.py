@@ -18,9 +18,9 @@ from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets_tests.planted_segments import (
     INDEX,
-    MOVIES_PER_GROUP,
+    ITEMS_PER_GROUP,
     N_GROUPS,
-    N_MOVIES,
+    N_ITEMS,
     TRAIN,
     UNRATED,
     catalogue,
@@ -32,35 +32,35 @@ from recsys_assets_tests.planted_segments import (
 WITHOUT_SPARK = ("popularity", "liking", "ease", "blend")
 
 
-def _model(seed: int, n_users: int, n_movies: int) -> ALSModel:
+def _model(seed: int, n_users: int, n_items: int) -> ALSModel:
     generator = np.random.default_rng(seed)
-    user_known, movie_known = generator.random(n_users) < 0.7, generator.random(n_movies) < 0.8
+    user_known, item_known = generator.random(n_users) < 0.7, generator.random(n_items) < 0.8
     user_known[0] = True  # a model was fitted on someone
     # Few distinct values, so that scores tie.
     user = generator.integers(-2, 3, (n_users, 2)).astype(np.float32) * user_known[:, None]
-    movie = generator.integers(-2, 3, (n_movies, 2)).astype(np.float32) * movie_known[:, None]
-    return ALSModel(user, movie, user_known, movie_known, {}, "index")
+    item = generator.integers(-2, 3, (n_items, 2)).astype(np.float32) * item_known[:, None]
+    return ALSModel(user, item, user_known, item_known, {}, "index")
 
 
 def _ratings(rated: np.ndarray) -> pl.DataFrame:
-    user, movie = np.nonzero(rated)
-    return frame("user movie rating", *zip(user.tolist(), movie.tolist(), [1.0] * len(user), strict=True))
+    user, item = np.nonzero(rated)
+    return frame("user item rating", *zip(user.tolist(), item.tolist(), [1.0] * len(user), strict=True))
 
 
 @given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 12), st.integers(1, 14), st.floats(0, 1))
-def test_everybody_gets_the_best_unrated_movies(seed, n_users, n_movies, n, share):
-    """Users would be shown what they have rated, fewer movies than asked for, or not the best ones."""
-    model = _model(seed, n_users, n_movies)
-    rated = np.random.default_rng(seed).random((n_users, n_movies)) < share
-    ranker = of_vectors(model.user_factors, model.movie_factors)
+def test_everybody_gets_the_best_unrated_items(seed, n_users, n_items, n, share):
+    """Users would be shown what they have rated, fewer items than asked for, or not the best ones."""
+    model = _model(seed, n_users, n_items)
+    rated = np.random.default_rng(seed).random((n_users, n_items)) < share
+    ranker = of_vectors(model.user_factors, model.item_factors)
     best = rankings.top_n(ranker, lazy(_ratings(rated)), np.arange(n_users), n=n)
     for user in range(n_users):
         rows = best.filter(pl.col("user") == user)
         unrated = np.flatnonzero(~rated[user])
-        score = model.user_factors[user] @ model.movie_factors.T
-        known = ranker.movie_known
-        expected = sorted(unrated, key=lambda movie, score=score: (not known[movie], -score[movie], movie))
-        assert rows["movie"].to_list() == expected[:n]
+        score = model.user_factors[user] @ model.item_factors.T
+        known = ranker.item_known
+        expected = sorted(unrated, key=lambda item, score=score: (not known[item], -score[item], item))
+        assert rows["item"].to_list() == expected[:n]
         assert rows["rank"].to_list() == list(range(1, min(n, len(unrated)) + 1))
 
 
@@ -72,16 +72,16 @@ def test_a_cold_user_of_implicit_als_is_shown_what_its_cluster_likes():
     clusters = lazy(pl.DataFrame({"user": range(5), "cluster": [0, 1, 0, 1, 2]}))
     ranker = entry("top_n", "implicit_als").ranker(ranking_model=model, user_clusters=clusters)
     best = rankings.top_n(ranker, lazy(_ratings(np.zeros((5, 2), bool))), np.arange(5), n=1)
-    assert best["movie"].to_list() == [0, 1, 0, 1, 0]
+    assert best["item"].to_list() == [0, 1, 0, 1, 0]
     assert cold_start.warm_up(model, clusters)[4].tolist() == [1.5, 1.5]
 
 
 def test_recommendations_speak_the_sources_language():
     """People would read dense indices instead of their own ids and titles."""
-    best = pl.DataFrame({"user": [1, 2], "rank": [1, 1], "movie": [0, 0], "score": [2.5, 1.0]})
-    because = pl.DataFrame({"user": [1, 1], "movie": [0, 0], "place": [2, 1], "because": [1, 2]})
+    best = pl.DataFrame({"user": [1, 2], "rank": [1, 1], "item": [0, 0], "score": [2.5, 1.0]})
+    because = pl.DataFrame({"user": [1, 1], "item": [0, 0], "place": [2, 1], "because": [1, 2]})
     users = lazy(pl.DataFrame({"user": [0, 1, 2], "user_id": ["ann", "bob", "eve"]}))
-    titles = pl.DataFrame({"movie": [0, 1, 2], "movie_id": ["tt1", "tt2", "tt3"], "title": ["Heat", None, "Ran"]})
+    titles = pl.DataFrame({"item": [0, 1, 2], "item_id": ["tt1", "tt2", "tt3"], "title": ["Heat", None, "Ran"]})
     shown = serving.recommendations(best, because, users, lazy(titles))
     assert sorted(shown.iter_rows()) == [
         ("bob", 1, "tt1", "Heat", 2.5, ["Ran", "tt2"]),
@@ -95,14 +95,14 @@ def test_recommendations_speak_the_sources_language():
 @pytest.fixture(scope="module")
 def everything() -> tuple[pl.DataFrame, dict]:
     """Ratings of users 0 to 119, of whom user 0 has rated all there is; and the tables about everybody."""
-    rest = [(0, movie, 1.0) for movie in range(N_MOVIES) if movie not in TRAIN.filter(user=0)["movie"]]
-    rated = pl.concat([TRAIN, frame("user movie rating", *rest)]).filter(pl.col("movie") != UNRATED)
+    rest = [(0, item, 1.0) for item in range(N_ITEMS) if item not in TRAIN.filter(user=0)["item"]]
+    rated = pl.concat([TRAIN, frame("user item rating", *rest)]).filter(pl.col("item") != UNRATED)
     timed = rated.with_row_index("row").with_columns(timestamp=pl.col("row"), batch=pl.lit(0))
     users = np.arange(INDEX.n_users, dtype=np.int32)
     groups = {f"group={group}": (group_of(users) == group) * 1.0 for group in range(N_GROUPS)}
     tables = {
         "users": pl.DataFrame({"user": users, "user_id": [f"u{user}" for user in users]}),
-        "movies": catalogue(),
+        "items": catalogue(),
         "user_features": pl.DataFrame({"user": users, **groups}),
         "user_clusters": pl.DataFrame({"user": users, "cluster": group_of(users)}),
     }
@@ -129,35 +129,35 @@ def test_recommendations_are_those_of_the_selected_model(everything, name):
     """Users would be shown what another model says than the one that was chosen, new ones what it knows nothing of."""
     _, best = _shown(everything, _fitted(everything, name), n=2)
     with_taste = best.filter(pl.col("user") > 0)
-    assert (with_taste["movie"] // MOVIES_PER_GROUP == pl.Series(group_of(with_taste["user"]))).all()
+    assert (with_taste["item"] // ITEMS_PER_GROUP == pl.Series(group_of(with_taste["user"]))).all()
     assert with_taste["user"].n_unique() == INDEX.n_users - 1
     _, popular = _shown(everything, _fitted(everything, "popularity"), n=2)
-    assert popular.filter(pl.col("user") >= 120)["movie"].n_unique() == 2
+    assert popular.filter(pl.col("user") >= 120)["item"].n_unique() == 2
 
 
 @pytest.mark.parametrize("name", WITHOUT_SPARK)
 def test_who_has_rated_everything_and_what_nobody_rated_are_served(everything, name):
-    """One user who has seen the whole catalogue, or one movie without a rating, would stop all recommendations."""
-    _, best = _shown(everything, _fitted(everything, name), n=N_MOVIES)
-    assert best.filter(pl.col("user") == 0)["movie"].to_list() == [UNRATED]
+    """One user who has seen the whole catalogue, or one item without a rating, would stop all recommendations."""
+    _, best = _shown(everything, _fitted(everything, name), n=N_ITEMS)
+    assert best.filter(pl.col("user") == 0)["item"].to_list() == [UNRATED]
     last = best.filter(pl.col("rank") == pl.col("rank").max().over("user"))
-    assert last["movie"].unique().to_list() == [UNRATED]
+    assert last["item"].unique().to_list() == [UNRATED]
     assert best["score"].is_finite().all()
 
 
 @pytest.mark.parametrize("name", ["ease", "blend"])
 def test_each_recommendation_says_which_ratings_carried_it(everything, name):
-    """'Because of' would name movies of another taste, movies that the user never rated, or somebody else's."""
+    """'Because of' would name items of another taste, items that the user never rated, or somebody else's."""
     ratings, _ = everything
     ranker, best = _shown(everything, _fitted(everything, name))
     because = reasons(best, lazy(ratings), ranker)
     assert because["place"].max() == 3
     assert set(because.select("user", "because", "rating").iter_rows()) <= set(
-        ratings.select("user", "movie", "rating").iter_rows()
+        ratings.select("user", "item", "rating").iter_rows()
     )
-    # A low rating is a reason where it speaks against the other movies.
+    # A low rating is a reason where it speaks against the other items.
     liked = because.filter(pl.col("rating") == 5, pl.col("user") > 0)
-    assert (liked["because"] // MOVIES_PER_GROUP == pl.Series(group_of(liked["user"]))).all()
+    assert (liked["because"] // ITEMS_PER_GROUP == pl.Series(group_of(liked["user"]))).all()
     assert set(range(1, 120)) <= set(because["user"]) and because["user"].max() < 120
     assert "attributes" in ranker.otherwise
 
@@ -201,11 +201,11 @@ def test_lists_and_ranks_agree(everything):
     ratings, tables = everything
     for name in WITHOUT_SPARK:
         model = _fitted(everything, name)
-        _, best = _shown(everything, model, n=N_MOVIES - 1)
-        known = best.filter(pl.col("movie") != UNRATED)
+        _, best = _shown(everything, model, n=N_ITEMS - 1)
+        known = best.filter(pl.col("item") != UNRATED)
         given_assets = {**model.models, **tables, "train_ratings": lazy(ratings), "test_ratings": lazy(known)}
         ranked = entry("top_n", name).predict(**given_assets)
-        both = known.join(ranked, on=["user", "movie"], suffix="_scored")
-        # Where scores fall below that of the unknown movie, which is shown last, places differ by one.
+        both = known.join(ranked, on=["user", "item"], suffix="_scored")
+        # Where scores fall below that of the unknown item, which is shown last, places differ by one.
         assert (both["rank_scored"] - both["rank"]).is_in([0, 1]).all(), name
         assert len(both) == len(known)

@@ -88,7 +88,7 @@ def test_a_broken_file_of_a_study_is_named(home, text):
                 ("selected_rating_model", "blend", "time_cut"),
                 ("selected_ranking_model", "blendd", "top_n"),
                 ("selected_response_model", "stack", "latest_rating"),
-                ("selected_next_movie_model", "popularityy", "next_movie"),
+                ("selected_next_item_model", "popularityy", "next_item"),
             )
         ),
     ],

@@ -96,7 +96,7 @@ def test_each_pair_is_tested_once_in_each_population():
 
 
 def test_what_has_no_score_has_no_test():
-    """A study would end in an error about types, because nobody had liked a movie that is scored."""
+    """A study would end in an error about types, because nobody had liked an item that is scored."""
     models = {name: [_ndcg(np.full(3, np.nan))] for name in ("popularity", "new", "selected")}
     tests = paired_tests(_measured(models), **FEW)
     assert tests.is_empty() and tests.columns == list(TABLES["paired_tests"].columns)

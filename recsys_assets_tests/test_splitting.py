@@ -13,12 +13,12 @@ TIMES = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12), st.integers(0,
 
 
 def _ratings(rows: list[tuple[int, int, int]]) -> pl.DataFrame:
-    """One row per (user, movie), with time in whole seconds, two batches and the row of the source."""
-    table = pl.DataFrame(rows, schema=["user", "movie", "second"], orient="row").unique(
-        ["user", "movie"], maintain_order=True
+    """One row per (user, item), with time in whole seconds, two batches and the row of the source."""
+    table = pl.DataFrame(rows, schema=["user", "item", "second"], orient="row").unique(
+        ["user", "item"], maintain_order=True
     )
     return table.with_row_index("row").select(
-        pl.col("user", "movie").cast(pl.Int32),
+        pl.col("user", "item").cast(pl.Int32),
         rating=pl.col("second").cast(pl.Float32),
         timestamp=(pl.col("second") * 1_000_000).cast(pl.Datetime("us", "UTC")),
         batch=(pl.col("row") % 2).cast(pl.Int32),
@@ -107,20 +107,20 @@ def test_random_splits_share_out_the_ratings_and_nest(rows, share, other, seed):
 
 def test_random_splits_have_the_share_within_users_and_follow_the_seed():
     """The rows of some users would all be in the test set, or several seeds would be one."""
-    pairs = pl.DataFrame({"user": range(200)}).join(pl.DataFrame({"movie": range(200)}), how="cross")
+    pairs = pl.DataFrame({"user": range(200)}).join(pl.DataFrame({"item": range(200)}), how="cross")
     drawn = [to_polars(splitting.random_rows(lazy(pairs), "test", test_share=0.1, seed=seed)) for seed in (1, 2)]
     assert all(abs(len(rows) / len(pairs) - 0.1) < 0.005 for rows in drawn)
     assert 2 < drawn[0].group_by("user").len()["len"].std() < 8
-    assert len(drawn[0].join(drawn[1], on=["user", "movie"])) < 0.02 * len(pairs)
+    assert len(drawn[0].join(drawn[1], on=["user", "item"])) < 0.02 * len(pairs)
 
 
 def _many_ratings(seed: int) -> pl.DataFrame:
     """12 users with 1 to 30 ratings each, times tied."""
     generator = np.random.default_rng(seed)
     rows = [
-        (user, movie, int(generator.integers(0, 6)))
+        (user, item, int(generator.integers(0, 6)))
         for user in range(12)
-        for movie in generator.permutation(40)[: generator.integers(1, 31)]
+        for item in generator.permutation(40)[: generator.integers(1, 31)]
     ]
     return _ratings(rows)
 
@@ -167,7 +167,7 @@ def test_last_out_takes_each_users_latest_rating(rows):
 
 def _without_times(n_users: int, n_each: int) -> pl.DataFrame:
     """Ratings of one time, sorted by user, as in most files."""
-    rows = [(user, movie, 0) for user in range(n_users) for movie in range(n_each)]
+    rows = [(user, item, 0) for user in range(n_users) for item in range(n_each)]
     return _ratings(rows)
 
 
@@ -179,10 +179,10 @@ def test_without_times_the_cut_takes_ratings_of_all_users():
     assert train.columns == test.columns == table.columns
     assert train["user"].n_unique() == 50
     assert test["user"].n_unique() > 40
-    assert train.join(test, on=["user", "movie"]).is_empty()
+    assert train.join(test, on=["user", "item"]).is_empty()
     shuffled = lazy(table.sample(fraction=1, shuffle=True, seed=1).drop("row").with_row_index("row"))
     again = to_polars(splitting.cut_in_time(shuffled, "test"))
-    assert set(again.select("user", "movie").rows()) == set(test.select("user", "movie").rows())
+    assert set(again.select("user", "item").rows()) == set(test.select("user", "item").rows())
 
 
 def test_without_times_the_latest_rating_is_a_random_one():
@@ -191,15 +191,15 @@ def test_without_times_the_latest_rating_is_a_random_one():
     held = to_polars(splitting.last_out(lazy(table), "test"))
     assert held.columns == table.columns
     assert held["user"].n_unique() == held.height == 50
-    assert held["movie"].n_unique() > 10
+    assert held["item"].n_unique() > 10
     partition = lazy(pl.DataFrame({"user": range(50), "partition": ["test"] * 50}, schema_overrides={"user": pl.Int32}))
     history = to_polars(splitting.histories(lazy(table), partition, "test"))
     response = to_polars(splitting.responses(lazy(table), partition, "test"))
     assert history.height == 950
-    assert history.join(response, on=["user", "movie"]).is_empty()
+    assert history.join(response, on=["user", "item"]).is_empty()
     revealed = to_polars(splitting.new_user_rows(lazy(table), "train", n_revealed=5, share=1.0))
     assert revealed.columns == table.columns
-    assert revealed["movie"].n_unique() == 20
+    assert revealed["item"].n_unique() == 20
 
 
 def test_both_sides_of_a_backtest_are_apart_if_only_a_part_has_times():
@@ -209,4 +209,4 @@ def test_both_sides_of_a_backtest_are_apart_if_only_a_part_has_times():
     )
     train, test = (to_polars(frame) for frame in window(lazy(table), 0.8))
     assert (train.height, test.height) == (800, 100)
-    assert train.join(test, on=["user", "movie"]).is_empty()
+    assert train.join(test, on=["user", "item"]).is_empty()

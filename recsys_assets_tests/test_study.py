@@ -60,7 +60,7 @@ DEFAULTS = {
 # Models that are fitted in memory: item means and segments.
 WITHOUT_SPARK = (
     Search("means", "time_cut", "item_mean", {"item_mean.shrinkage": (0.0, 10.0, 1000.0)}, RMSE),
-    Search("segments", "next_movie", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
+    Search("segments", "next_item", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
     Search(
         "response",
         "latest_rating",
@@ -74,26 +74,26 @@ WITHOUT_SPARK = (
 
 @pytest.fixture(scope="module")
 def tables() -> dict[str, nw.LazyFrame]:
-    """Users, movies, features and ratings as the pipeline numbers them."""
+    """Users, items, features and ratings as the pipeline numbers them."""
     data = made_up()
     index = pl.int_range(pl.len(), dtype=pl.Int32)
     users = data.users.with_columns(user=index, user_id=pl.col("user_id").cast(pl.String))
-    movies = data.movies.select(
-        movie=index,
-        movie_id=pl.col("movie_id").cast(pl.String),
+    items = data.items.select(
+        item=index,
+        item_id=pl.col("item_id").cast(pl.String),
         title="title",
         year="year",
         genres=pl.concat_list("genre"),
     )
     ratings = data.ratings.select(
         user=pl.col("user_id") - 1,
-        movie=pl.col("movie_id") - 1,
+        item=pl.col("item_id") - 1,
         rating="rating",
         timestamp=(pl.col("timestamp") * 1_000_000).cast(pl.Datetime("us", "UTC")),
         batch=0,
         row=pl.int_range(pl.len()),
     )
-    made = {"users": lazy(users), "movies": lazy(movies), "ratings": conform(lazy(ratings), RATINGS)}
+    made = {"users": lazy(users), "items": lazy(items), "ratings": conform(lazy(ratings), RATINGS)}
     return made | {"user_features": lazy(clusters.user_features(made["users"]))}
 
 
@@ -204,7 +204,7 @@ def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
     rows = ("histories", "responses") if name.startswith("latest_rating") else ("ratings",)
     of = validation_slice(name, split, seed=1)
     pairs = {
-        (where, side, table): set(to_polars(given[f"{side}_{table}"], "user", "movie").iter_rows())
+        (where, side, table): set(to_polars(given[f"{side}_{table}"], "user", "item").iter_rows())
         for where, given in (("split", split), ("slice", of.tables))
         for side in ("train", "test")
         for table in rows
@@ -222,14 +222,14 @@ def test_what_is_chosen_with_another_protocol_has_not_seen_the_test_rows(tables,
     """A protocol would be scored on rows by which its settings were chosen."""
     other = protocols.split(chosen_with(name), tables)
     own = protocols.split(name, tables)
-    trained = set(to_polars(other["train_ratings"], "user", "movie").iter_rows())
-    assert not trained & set(to_polars(own["test_ratings"], "user", "movie").iter_rows())
+    trained = set(to_polars(other["train_ratings"], "user", "item").iter_rows())
+    assert not trained & set(to_polars(own["test_ratings"], "user", "item").iter_rows())
 
 
 def with_noise(tables: dict[str, nw.LazyFrame], hidden: nw.LazyFrame) -> dict[str, nw.LazyFrame]:
     """The same tables, the hidden ratings replaced by others."""
-    marked = hidden.select("user", "movie", hidden=nw.lit(True))
-    ratings = tables["ratings"].join(marked, on=["user", "movie"], how="left")
+    marked = hidden.select("user", "item", hidden=nw.lit(True))
+    ratings = tables["ratings"].join(marked, on=["user", "item"], how="left")
     other = nw.when(~nw.col("hidden").is_null()).then(6 - nw.col("rating")).otherwise(nw.col("rating"))
     return tables | {"ratings": ratings.with_columns(rating=other).drop("hidden")}
 
@@ -309,7 +309,7 @@ def test_a_candidate_that_cannot_be_fitted_is_out_and_says_why(search_in, monkey
     def refuse(*asked) -> ValidationScores:
         if asked[-1]["segments"]["n_segments"] == 3:
             raise ValueError("too many segments")
-        scores = {"next_movie_hit_10": 0.5, "rmse": 1.0}
+        scores = {"next_item_hit_10": 0.5, "rmse": 1.0}
         return ValidationScores(
             {"test_users": scores}, {"test_users": {name: [score] for name, score in scores.items()}}
         )
@@ -481,12 +481,12 @@ class Drawn:
 
     def predict(self, pairs: nw.LazyFrame) -> nw.LazyFrame:
         """The same rating for all pairs."""
-        return pairs.select("user", "movie", prediction=nw.lit(3.0 + self.seed / 2000))
+        return pairs.select("user", "item", prediction=nw.lit(3.0 + self.seed / 2000))
 
 
-def drawn_order(drawn_model: Drawn, users: nw.LazyFrame, movies: nw.LazyFrame) -> rankings.Ranker:
-    """The movies in an order that the seed draws."""
-    scores = np.random.default_rng(drawn_model.seed).random((row_count(movies), 1), dtype=np.float32)
+def drawn_order(drawn_model: Drawn, users: nw.LazyFrame, items: nw.LazyFrame) -> rankings.Ranker:
+    """The items in an order that the seed draws."""
+    scores = np.random.default_rng(drawn_model.seed).random((row_count(items), 1), dtype=np.float32)
     return rankings.of_vectors(np.ones((row_count(users), 1), np.float32), scores)
 
 
@@ -611,7 +611,7 @@ def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables, t
 
     table = swept(of)
     assert set(table["n_segments"]) == {2, 3}
-    assert set(table["metric"]) == {"r2", "next_movie_hit_10", "perplexity"}
+    assert set(table["metric"]) == {"r2", "next_item_hit_10", "perplexity"}
     of_means = table.filter(model="item_mean")["value"]
     assert len(of_means) == 2 and of_means.n_unique() == 1
     noisy = with_noise(tables, nw.concat([split["test_histories"], split["test_responses"]]))

@@ -80,7 +80,7 @@ def test_readers_see_how_much_the_seed_matters_where_there_are_several():
 
 def test_the_numbers_of_segments_stand_side_by_side():
     """People would choose the number of segments by one score, and not see what it costs in another."""
-    metrics = {"perplexity": "segment_model", "r2": "segment_bias", "next_movie_hit_10": "segment_mixture"}
+    metrics = {"perplexity": "segment_model", "r2": "segment_bias", "next_item_hit_10": "segment_mixture"}
     rows = [
         {"n_segments": number, "model": model, "metric": metric, "value": 0.1 * number, "low": 0.0, "high": 9.0}
         for number in (5, 20, 80)
@@ -91,7 +91,7 @@ def test_the_numbers_of_segments_stand_side_by_side():
     assert [panel["layer"][1]["encoding"]["y"]["title"] for panel in spec["hconcat"]] == [
         "perplexity, lower is better",
         "R² of the latest rating",
-        "next movie hit at 10",
+        "next item hit at 10",
     ]
     assert study_charts.segment_sweep(sweep.filter(n_segments=5), 20) is None
     assert study_charts.segment_sweep(pl.DataFrame(), 20) is None

@@ -27,7 +27,7 @@ FEW = (
         RMSE,
         is_exhaustive=True,
     ),
-    Search("segments", "next_movie", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
+    Search("segments", "next_item", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
 )
 
 
@@ -112,7 +112,7 @@ def test_a_study_waits_for_the_features_of_new_users(materialized_home, tmp_path
 @pytest.mark.slow
 @pytest.mark.spark
 def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materialized_home, tmp_path):
-    """Nothing would be chosen for a catalogue whose users have rated few movies; or the next commands name no home."""
+    """Nothing would be chosen for a catalogue whose users have rated few items; or the next commands name no home."""
     home = copied(materialized_home, tmp_path / "home")
     store = AssetStore(home.assets)
     few = table(home, "ratings").group_by("user", maintain_order=True).head(15)
@@ -149,7 +149,7 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     assert {"selected", "random", "upper_bound", "item_mean", "als_adjusted"} <= set(scores["model"])
     assert 'id="study"' in home.report.read_text()
     shown = invoke("scores", "--study", "--home", home.path).stdout
-    assert "time_cut" in shown and "next_movie" not in shown and shown.count("latest_rating") > 1
+    assert "time_cut" in shown and "next_item" not in shown and shown.count("latest_rating") > 1
     rows = json.loads(invoke("scores", "--study", "--json", "--home", home.path).stdout)
     assert {row["protocol"] for row in rows} == {"time_cut", "latest_rating"}
     assert {row["seeds"] for row in rows} == {2} and all(row["seed_sd"] >= 0 for row in rows)

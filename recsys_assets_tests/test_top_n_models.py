@@ -7,7 +7,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.preferences import Preference
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models import blend, ease, item_knn, liking, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.blend import Blend
@@ -19,8 +19,8 @@ from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets_tests.planted_segments import (
     INDEX,
-    MOVIES_PER_GROUP,
-    N_MOVIES,
+    ITEMS_PER_GROUP,
+    N_ITEMS,
     TEST,
     TRAIN,
     UNRATED,
@@ -30,7 +30,7 @@ from recsys_assets_tests.planted_segments import (
 
 
 def _rated() -> tuple[np.ndarray, sparse.csr_array]:
-    return user_movie_matrix(lazy(TEST), n_movies=N_MOVIES)
+    return user_item_matrix(lazy(TEST), n_items=N_ITEMS)
 
 
 def _best(scores: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
@@ -42,24 +42,24 @@ def _ease(**knobs: float) -> EASEModel:
 
 
 def test_ease_shows_what_similar_users_liked():
-    """Users would be shown movies of another taste than theirs."""
+    """Users would be shown items of another taste than theirs."""
     users, rated = _rated()
-    assert (_best(_ease().scores(rated), rated) // MOVIES_PER_GROUP == group_of(users)).all()
+    assert (_best(_ease().scores(rated), rated) // ITEMS_PER_GROUP == group_of(users)).all()
 
 
 def test_nearest_neighbours_show_what_was_liked_together(tmp_path):
-    """The baseline would show movies of another taste, stored or not, and any model would look good beside it."""
+    """The baseline would show items of another taste, stored or not, and any model would look good beside it."""
     users, rated = _rated()
-    model = item_knn.fit(lazy(TRAIN), index=INDEX, neighbours=MOVIES_PER_GROUP)
+    model = item_knn.fit(lazy(TRAIN), index=INDEX, neighbours=ITEMS_PER_GROUP)
     model.save(tmp_path)
     stored = ItemKNNModel.load(tmp_path)
     before = rated.copy()
-    assert (_best(stored.scores(rated), rated) // MOVIES_PER_GROUP == group_of(users)).all()
-    assert np.diff(sparse.csc_array(stored.similarities).indptr).max() <= MOVIES_PER_GROUP
-    assert not stored.movie_known[UNRATED]
+    assert (_best(stored.scores(rated), rated) // ITEMS_PER_GROUP == group_of(users)).all()
+    assert np.diff(sparse.csc_array(stored.similarities).indptr).max() <= ITEMS_PER_GROUP
+    assert not stored.item_known[UNRATED]
     assert np.array_equal(rated.indices, before.indices) and np.array_equal(rated.data, before.data)
     of_one = rated[[0]]
-    added = stored.contributions(of_one.indices, of_one.data, np.arange(N_MOVIES))
+    added = stored.contributions(of_one.indices, of_one.data, np.arange(N_ITEMS))
     np.testing.assert_allclose(added.sum(axis=0), stored.scores(of_one)[0], rtol=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
     rows = [(user, 0 if user < 60 else 1, 5.0, user) for user in range(100)] + [
         (user, 2, 1.0, 99) for user in range(50)
     ]
-    types = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
+    types = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
     table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
     model = recent_popularity.fit(lazy(table), index=INDEX, half_life=0.1)
     model.save(tmp_path)
@@ -80,17 +80,17 @@ def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
 def test_without_times_recent_popularity_counts_likes():
     """Users at the end of the file would decide what is popular, because files are sorted by user."""
     rows = [(user, 0 if user < 60 else 1, 5.0, 0) for user in range(100)]
-    types = {"user": pl.Int32, "movie": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
+    types = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
     table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
     counts = recent_popularity.fit(lazy(table), index=INDEX, half_life=0.1).counts
     assert counts[:2].tolist() == [60, 40]
 
 
-def test_what_was_rated_low_speaks_against_similar_movies():
-    """Somebody who hated a movie would be shown more of its kind."""
-    hater = sparse.csr_array(([1.0], ([0], [0])), shape=(1, N_MOVIES)).astype(np.float32)
+def test_what_was_rated_low_speaks_against_similar_items():
+    """Somebody who hated an item would be shown more of its kind."""
+    hater = sparse.csr_array(([1.0], ([0], [0])), shape=(1, N_ITEMS)).astype(np.float32)
     scores = _ease(neutral_offset=0.0).scores(hater)[0]
-    assert scores[1:MOVIES_PER_GROUP].mean() < scores[MOVIES_PER_GROUP:UNRATED].mean()
+    assert scores[1:ITEMS_PER_GROUP].mean() < scores[ITEMS_PER_GROUP:UNRATED].mean()
 
 
 def test_a_regularisation_too_small_for_a_solution_is_told():
@@ -100,28 +100,28 @@ def test_a_regularisation_too_small_for_a_solution_is_told():
         ease.item_weights(alike, reg=1e-3)
 
 
-def test_the_weights_are_the_minimum_without_a_movie_speaking_for_itself():
-    """EASE would not be EASE: a movie would speak for itself, or the weights would be other than least squares."""
+def test_the_weights_are_the_minimum_without_an_item_speaking_for_itself():
+    """EASE would not be EASE: an item would speak for itself, or the weights would be other than least squares."""
     matrix = sparse.csr_array(np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32))
     weights = ease.item_weights(matrix, reg=2.0)
     dense = matrix.toarray().astype(np.float64)
     assert np.diag(weights).tolist() == [0.0] * 5
-    for movie in range(5):
-        others = [other for other in range(5) if other != movie]
+    for item in range(5):
+        others = [other for other in range(5) if other != item]
         given_by = dense[:, others]
-        expected = np.linalg.solve(given_by.T @ given_by + 2 * np.eye(4), given_by.T @ dense[:, movie])
-        np.testing.assert_allclose(weights[others, movie], expected, atol=1e-4)
+        expected = np.linalg.solve(given_by.T @ given_by + 2 * np.eye(4), given_by.T @ dense[:, item])
+        np.testing.assert_allclose(weights[others, item], expected, atol=1e-4)
 
 
-def test_a_catalogue_above_the_limit_keeps_its_most_rated_movies():
-    """A large catalogue would exhaust the memory, or movies that many have rated would be unknown."""
-    model = _ease(max_movies=10)
-    counts = TRAIN["movie"].value_counts()
-    kept = counts.filter(pl.col("movie").is_in(model.movies))["count"].min()
-    left = counts.filter(~pl.col("movie").is_in(model.movies))["count"].max()
-    assert len(model.movies) == 10
+def test_a_catalogue_above_the_limit_keeps_its_most_rated_items():
+    """A large catalogue would exhaust the memory, or items that many have rated would be unknown."""
+    model = _ease(max_items=10)
+    counts = TRAIN["item"].value_counts()
+    kept = counts.filter(pl.col("item").is_in(model.items))["count"].min()
+    left = counts.filter(~pl.col("item").is_in(model.items))["count"].max()
+    assert len(model.items) == 10
     assert kept >= left
-    assert not model.scores(_rated()[1])[:, ~model.movie_known].any()
+    assert not model.scores(_rated()[1])[:, ~model.item_known].any()
 
 
 def test_equal_ratings_are_all_preferences():
@@ -145,14 +145,14 @@ def test_new_users_are_shown_what_people_like_them_liked():
     model = liking.fit(lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()), reg=1.0, half_life=1e6)
     new = np.array([121, 122, 123])
     scores = model.scores(liking.feature_matrix(lazy(_features()))[new])
-    assert (scores.argmax(axis=1) // MOVIES_PER_GROUP == group_of(new)).all()
-    assert not model.movie_known[UNRATED]
+    assert (scores.argmax(axis=1) // ITEMS_PER_GROUP == group_of(new)).all()
+    assert not model.item_known[UNRATED]
 
 
-def test_without_attributes_recent_likes_make_a_movie_popular():
+def test_without_attributes_recent_likes_make_an_item_popular():
     """New users would be shown what was popular years ago."""
-    old = frame("user movie rating", *[(user, 0, 5.0) for user in range(6)])
-    new = frame("user movie rating", *[(user, 1, 5.0) for user in range(6, 10)])
+    old = frame("user item rating", *[(user, 0, 5.0) for user in range(6)])
+    new = frame("user item rating", *[(user, 1, 5.0) for user in range(6, 10)])
     alike = lazy(pl.DataFrame({"user": np.arange(INDEX.n_users, dtype=np.int32)}))
     ratings = lazy(_timed(pl.concat([old, new])))
     favourite = [
@@ -184,8 +184,8 @@ def test_the_blend_does_not_depend_on_the_models_scales(factor, shift):
 
 def _als(*, implicit: bool, neutral: float = 0.0) -> ALSModel:
     random = np.random.default_rng(1)
-    factors = random.normal(size=(N_MOVIES, 4)).astype(np.float32)
-    known = np.arange(N_MOVIES) != UNRATED
+    factors = random.normal(size=(N_ITEMS, 4)).astype(np.float32)
+    known = np.arange(N_ITEMS) != UNRATED
     params = {"implicitPrefs": implicit, "alpha": 2.0, "regParam": 0.1, "neutral": neutral}
     return ALSModel(np.zeros((1, 4), np.float32), factors * known[:, None], np.zeros(1, bool), known, params, "")
 
@@ -197,43 +197,43 @@ _MODELS = [_als(implicit=True), _als(implicit=True, neutral=3.0), _als(implicit=
 def test_what_ratings_contribute_sums_to_the_score(model):
     """The reasons shown for a recommendation would not be why it is shown."""
     row = _rated()[1][[0]]
-    added = model.contributions(row.indices, row.data, np.arange(N_MOVIES))
-    assert added.shape == (row.nnz, N_MOVIES)
+    added = model.contributions(row.indices, row.data, np.arange(N_ITEMS))
+    assert added.shape == (row.nnz, N_ITEMS)
     np.testing.assert_allclose(added.sum(axis=0), model.scores(row)[0], atol=1e-4)
 
 
-def test_a_rating_of_an_unknown_movie_carries_nothing():
-    """A movie that the model has never seen would be named as the reason, or stop all reasons."""
-    rated, movies = np.array([0, UNRATED]), np.array([1, UNRATED])
+def test_a_rating_of_an_unknown_item_carries_nothing():
+    """An item that the model has never seen would be named as the reason, or stop all reasons."""
+    rated, items = np.array([0, UNRATED]), np.array([1, UNRATED])
     for model in _MODELS:
-        added = model.contributions(rated, np.array([5, 5], np.float32), movies)
+        added = model.contributions(rated, np.array([5, 5], np.float32), items)
         assert added[0, 0] != 0 and not added[1].any() and not added[:, 1].any()
 
 
 @pytest.mark.parametrize("ease_weight", [0.4, 1.0])
-def test_the_blends_contributions_order_movies_as_its_personal_scores_do(ease_weight):
+def test_the_blends_contributions_order_items_as_its_personal_scores_do(ease_weight):
     """The reasons of a blended list would be those of one of its models only."""
     row = _rated()[1][[0]]
     known = np.arange(UNRATED)
     weights = Blend(ease_weight=ease_weight, prior_ratings=0, index="")
-    prior = LikingModel(np.zeros((2, N_MOVIES), np.float32), np.ones(N_MOVIES, bool), "")
+    prior = LikingModel(np.zeros((2, N_ITEMS), np.float32), np.ones(N_ITEMS, bool), "")
     ranker = blend.ranker(weights, _ease(), prior, np.zeros((1, 1)), _als(implicit=True))
     mixed = ranker.scores(np.array([0]), row)[0, known]
     added = ranker.contributions(row.indices, row.data, known).sum(axis=0)
     assert np.corrcoef(added, mixed)[0, 1] == pytest.approx(1, abs=1e-5)
 
 
-def test_reasons_are_the_users_own_ratings_that_carried_a_movie_most():
-    """A page would say 'because you liked' of a movie that the user disliked, or that had nothing to do with it."""
+def test_reasons_are_the_users_own_ratings_that_carried_an_item_most():
+    """A page would say 'because you liked' of an item that the user disliked, or that had nothing to do with it."""
     model = _ease()
     users, rated = _rated()
-    best = pl.DataFrame({"user": users, "movie": _best(model.scores(rated), rated).astype(np.int32)})
-    ranker = Ranker(lambda _, rows: model.scores(rows), model.movie_known, model.contributions)
+    best = pl.DataFrame({"user": users, "item": _best(model.scores(rated), rated).astype(np.int32)})
+    ranker = Ranker(lambda _, rows: model.scores(rows), model.item_known, model.contributions)
     told = reasons(best, lazy(TEST), ranker, n=2)
     assert told["place"].max() == 2
     assert (told["share"] > 0).all()
     assert set(told.select("user", "because", "rating").iter_rows()) <= set(TEST.iter_rows())
-    same_taste = (told["because"] // MOVIES_PER_GROUP).to_numpy() == group_of(told["user"])
+    same_taste = (told["because"] // ITEMS_PER_GROUP).to_numpy() == group_of(told["user"])
     assert same_taste.tolist() == (told["rating"] == 5).to_list()
     assert told.filter(pl.col("place") == 1)["user"].to_list() == users.tolist()
 
@@ -241,7 +241,7 @@ def test_reasons_are_the_users_own_ratings_that_carried_a_movie_most():
 def test_stored_ranking_models_come_back_alike(tmp_path):
     """Recommendations after a restart would differ from those that were scored."""
     rated = _rated()[1]
-    made = {"ease": _ease(max_movies=12), "weights": blend.fit(lazy(TRAIN), index=INDEX, ease_weight=0.3)}
+    made = {"ease": _ease(max_items=12), "weights": blend.fit(lazy(TRAIN), index=INDEX, ease_weight=0.3)}
     made["liking"] = liking.fit(lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()))
     for name, model in made.items():
         (tmp_path / name).mkdir()

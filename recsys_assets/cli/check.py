@@ -39,7 +39,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         if found.rejected:
             _rows("First problems", found.problems, out)
         check_release(release(source, found.format, Path(scratch)), landed_releases(home, data))
-    rows = found.ratings + found.users + found.movies + found.rejected
+    rows = found.ratings + found.users + found.items + found.rejected
     try:
         check_rejected(found.problems, rows, count=found.rejected, max_share=data.max_rejected_share)
     except SourceError as error:
@@ -60,7 +60,7 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
         *([("columns", ", ".join(read))] if read else []),
         ("ratings", f"{found.ratings:,}"),
         ("users described", f"{found.users:,}"),
-        ("movies described", f"{found.movies:,}"),
+        ("items described", f"{found.items:,}"),
         ("rejected rows", f"{found.rejected:,}"),
         *([("texts with control characters, taken out", f"{found.cleaned:,}")] if found.cleaned else []),
         ("rating scale", f"{low:g} to {high:g} ({told})"),

@@ -154,6 +154,6 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         tables = read_source(source, scratch=Path(scratch), **data.reading, settings_file=home.settings_file)
         check_release(release(source, tables.format, Path(scratch)), landed_releases(home, data))
-        for frame in (tables.ratings, tables.users, tables.movies):
+        for frame in (tables.ratings, tables.users, tables.items):
             frame.head(1).collect()
         return tables.format

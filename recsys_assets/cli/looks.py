@@ -1,4 +1,4 @@
-"""The commands `movies`, `movie`, `user` and `segment`: look-ups in the stored tables.
+"""The commands `items`, `item`, `user` and `segment`: look-ups in the stored tables.
 
 `reader` reads the tables.
 """
@@ -10,7 +10,7 @@ import polars as pl
 import typer
 from rich.text import Text
 
-from recsys_assets.cli.reader import MOVIE_NAME, Reader
+from recsys_assets.cli.reader import ITEM_NAME, Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, bar, console, facts, genre_text, nearest, table, titled
 from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.tables import TABLES
@@ -28,70 +28,68 @@ _SMALLEST_SHARE = 0.005
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (movies, movie, user, segment):
+    for command in (items, item, user, segment):
         app.command(rich_help_panel=_PANEL)(command)
 
 
-def movies(
+def items(
     regex: Annotated[str, typer.Argument(help="A regular expression; upper and lower case are the same.")],
-    limit: Annotated[int, typer.Option("-n", min=1, help="How many movies at most.")] = 20,
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many items at most.")] = 20,
     home: HomeOption = None,
 ) -> None:
-    """List the movies whose title matches a regular expression, the most rated first. Movies without title match by id.
+    """List the items whose title matches a regular expression, the most rated first. Items without title match by id.
 
-    Examples: `recsys-assets movies 'star (wars|trek)'`, `recsys-assets movies '^alien'`
+    Examples: `recsys-assets items 'star (wars|trek)'`, `recsys-assets items '^alien'`
     """
     reader = Reader.of(home)
-    catalogue = reader.table("movies").collect()
+    catalogue = reader.table("items").collect()
     try:
-        found = catalogue.filter(MOVIE_NAME.str.contains(f"(?i){regex}"))
+        found = catalogue.filter(ITEM_NAME.str.contains(f"(?i){regex}"))
     except pl.exceptions.ComputeError as error:
         # Only the parser's own line helps: Polars adds its whole expression around it.
         told = [line for line in str(error).splitlines() if line.startswith("error: ")]
         raise CommandError(f"{regex!r} is no regular expression: {(told or [str(error)])[0]}") from None
     if found.is_empty():
-        alike = nearest(regex, catalogue.select(MOVIE_NAME).to_series().unique().to_list())
+        alike = nearest(regex, catalogue.select(ITEM_NAME).to_series().unique().to_list())
         hint = f" Titles like it: {', '.join(alike)}." if alike else ""
         raise CommandError(f"No title matches {regex!r}.{hint}")
-    stats = _rating_stats(reader.table("ratings"), "movie")
-    rated = found.join(stats, on="movie", how="left").with_columns(pl.col("n").fill_null(0))
+    stats = _rating_stats(reader.table("ratings"), "item")
+    rated = found.join(stats, on="item", how="left").with_columns(pl.col("n").fill_null(0))
     listed = table("Id", "Title", "Genres", "Ratings", "Mean", numbers=("Id", "Ratings", "Mean"))
-    for row in rated.sort("n", "movie", descending=[True, False]).head(limit).iter_rows(named=True):
+    for row in rated.sort("n", "item", descending=[True, False]).head(limit).iter_rows(named=True):
         mean = f"{row['mean']:.2f}" if row["n"] else "–"
-        listed.add_row(row["movie_id"], titled(row), genre_text(row), f"{row['n']:,}", mean)
+        listed.add_row(row["item_id"], titled(row), genre_text(row), f"{row['n']:,}", mean)
     out = console()
     out.print(listed)
     if len(found) > limit:
         out.print(f"and {len(found) - limit:,} more; -n {len(found)} shows all", style="dim")
 
 
-def movie(
-    movie_id: Annotated[str, typer.Argument(help="The movie's id in your data.")], home: HomeOption = None
-) -> None:
-    """Show one movie: title, genres, ratings, and its mean rating in each segment.
+def item(item_id: Annotated[str, typer.Argument(help="The item's id in your data.")], home: HomeOption = None) -> None:
+    """Show one item: title, genres, ratings, and its mean rating in each segment.
 
-    Example: `recsys-assets movie 50`
+    Example: `recsys-assets item 50`
     """
     reader = Reader.of(home)
-    shown = reader.movie(movie_id)
+    shown = reader.item(item_id)
     ratings = reader.table("ratings")
-    stats = _rating_stats(ratings.filter(pl.col("movie") == shown["movie"]), "movie")
+    stats = _rating_stats(ratings.filter(pl.col("item") == shown["item"]), "item")
     low, high = ratings.select(low=pl.col("rating").min(), high=pl.col("rating").max()).collect().row(0)
-    by_segment = _segments(reader, "segment_ratings").filter(pl.col("movie") == shown["movie"])
+    by_segment = _segments(reader, "segment_ratings").filter(pl.col("item") == shown["item"])
     enough = pl.col("count") >= _ENOUGH
     rows = by_segment.sort(enough, "mean", descending=True).collect()
     names = _segment_names(reader)
     out = console()
     out.print(Text(titled(shown), "bold"))
     rated = f"{stats['n'][0]:,}, mean {stats['mean'][0]:.2f}" if len(stats) else "none"
-    out.print(facts([("id", shown["movie_id"]), ("genres", genre_text(shown)), ("ratings", rated)]))
+    out.print(facts([("id", shown["item_id"]), ("genres", genre_text(shown)), ("ratings", rated)]))
     if rows.is_empty():
         out.print("No train user has rated it, so there is no mean by segment.")
         return
     out.print("\nMean rating by segment", style="bold")
     legend = f"Train users only. Bars from {low:g} to {high:g}; segments with fewer than {_ENOUGH} ratings last."
     out.print(legend, style="dim")
-    chart = table("Segment", "", "Mean", "Ratings", "Segment's first movies", numbers=("Segment", "Mean", "Ratings"))
+    chart = table("Segment", "", "Mean", "Ratings", "Segment's first items", numbers=("Segment", "Mean", "Ratings"))
     for row in rows.iter_rows(named=True):
         number, mean = row["segment"], row["mean"]
         cells = (str(number), bar(mean, low, high), f"{mean:.2f}", f"{row['count']:,}", names.get(number, ""))
@@ -122,9 +120,9 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
     if len(latest):
         out.print("\nLatest ratings", style="bold")
         listed = table("Rating", "When", "Id", "Title", numbers=("Rating", "Id"))
-        joined = latest.join(reader.table("movies").collect(), on="movie", how="left", maintain_order="left")
+        joined = latest.join(reader.table("items").collect(), on="item", how="left", maintain_order="left")
         for row in joined.iter_rows(named=True):
-            listed.add_row(f"{row['rating']:g}", f"{row['timestamp']:%Y-%m-%d}", row["movie_id"], titled(row))
+            listed.add_row(f"{row['rating']:g}", f"{row['timestamp']:%Y-%m-%d}", row["item_id"], titled(row))
         out.print(listed)
     _print_affinity(affinity, names)
 
@@ -136,7 +134,7 @@ def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
         return
     out.print(f"\nSegment affinity ({found['partition'][0]} user)", style="bold")
     shares = sorted(enumerate(found["affinity"][0].to_list()), key=lambda item: -item[1])
-    chart = table("Segment", "", "Share", "Segment's first movies", numbers=("Segment", "Share"))
+    chart = table("Segment", "", "Share", "Segment's first items", numbers=("Segment", "Share"))
     largest = shares[0][1]
     for number, share in shares:
         if share >= _SMALLEST_SHARE:
@@ -147,15 +145,15 @@ def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
 def segment(
     number: Annotated[int, typer.Argument(help="The segment's number, from 0.")], home: HomeOption = None
 ) -> None:
-    """Show one segment: its size, its first movies by probability and by lift, and the attributes of its users.
+    """Show one segment: its size, its first items by probability and by lift, and the attributes of its users.
 
-    The lift of a movie is P(movie | segment) / P(movie), shrunk towards 1 for rare movies. The attributes of the
+    The lift of an item is P(item | segment) / P(item), shrunk towards 1 for rare items. The attributes of the
     segment's users are compared with those of all users.
 
     Example: `recsys-assets segment 3`
     """
     reader = Reader.of(home)
-    top = reader.table("segment_movies").collect()
+    top = reader.table("segment_items").collect()
     numbers = top["segment"].unique().sort().to_list()
     if number not in numbers:
         raise CommandError(f"There is no segment {number}; segments are numbered {numbers[0]} to {numbers[-1]}.")
@@ -168,8 +166,8 @@ def segment(
     users = f"{len(members):,} of {len(segments):,} ({split})"
     out.print(facts([("users", users), *_share(reader, number)]))
     mine = top.filter(pl.col("segment") == number)
-    _print_movies(reader, "Most probable movies", mine.sort("rank").head(_TOP))
-    _print_movies(reader, "Movies of the highest lift", mine.sort("lift_rank").head(_TOP))
+    _print_items(reader, "Most probable items", mine.sort("rank").head(_TOP))
+    _print_items(reader, "Items of the highest lift", mine.sort("lift_rank").head(_TOP))
     _print_attributes(reader.table("users"), segments, number)
 
 
@@ -189,16 +187,16 @@ def _share(reader: Reader, number: int) -> list[tuple[str, str]]:
     return [("share", f"{row['share']:.1%} of the users' affinity{before}")]
 
 
-def _print_movies(reader: Reader, heading: str, listed: pl.DataFrame) -> None:
+def _print_items(reader: Reader, heading: str, listed: pl.DataFrame) -> None:
     out = console()
     out.print(f"\n{heading}", style="bold")
-    catalogue = reader.table("movies").select("movie", "movie_id", "year", "genres").collect()
+    catalogue = reader.table("items").select("item", "item_id", "year", "genres").collect()
     numbers = ("", "Id", "Probability", "Lift")
     shown = table("", "Id", "Title", "Genres", "Probability", "Lift", numbers=numbers)
-    rows = listed.join(catalogue, on="movie", how="left", maintain_order="left").iter_rows(named=True)
+    rows = listed.join(catalogue, on="item", how="left", maintain_order="left").iter_rows(named=True)
     for place, row in enumerate(rows, 1):
         values = f"{row['probability']:.2%}", f"{row['lift']:.1f}"
-        shown.add_row(str(place), row["movie_id"], titled(row), genre_text(row), *values)
+        shown.add_row(str(place), row["item_id"], titled(row), genre_text(row), *values)
     out.print(shown)
 
 
@@ -226,8 +224,8 @@ def _segments(reader: Reader, asset: str) -> pl.LazyFrame:
 
 
 def _segment_names(reader: Reader, first: int = 2) -> dict[int, str]:
-    """Names of segments: the titles of their first movies."""
-    top = _segments(reader, "segment_movies").filter(pl.col("rank") <= first).sort("segment", "rank")
+    """Names of segments: the titles of their first items."""
+    top = _segments(reader, "segment_items").filter(pl.col("rank") <= first).sort("segment", "rank")
     named = top.group_by("segment", maintain_order=True).agg(pl.col("title").str.join(" · ")).collect()
     return dict(named.iter_rows())
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recsys_assets.home.promotions import Promotion
 
 _PANEL = "The pipeline"
-_SHOWN_SCORES = {"top5_rating": "Top 5 %", "ndcg_10": "NDCG at 10"}
+_SHOWN_SCORES = {"top5pct_rating": "Top 5 %", "ndcg_10": "NDCG at 10"}
 _VERDICT_STYLES = {"promoted": "green", "kept": "yellow", "rolled back": "magenta"}
 
 

@@ -25,10 +25,10 @@ _NOBODY_RATED_TWICE = (
 )
 _WAY_OUT = {
     "user": "`recsys-assets recommend --newcomer` shows what somebody new would be shown.",
-    "movie": "`recsys-assets movies REGEX` searches the titles.",
+    "item": "`recsys-assets items REGEX` searches the titles.",
 }
 # A catalogue without titles shows ids instead.
-MOVIE_NAME = pl.coalesce("title", "movie_id")
+ITEM_NAME = pl.coalesce("title", "item_id")
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Reader:
         return AssetStore(self.home.assets)
 
     def table(self, asset: str, batch: str | None = None) -> pl.LazyFrame:
-        """A stored table, or one batch of it, with the dense ids of the present `users` and `movies`.
+        """A stored table, or one batch of it, with the dense ids of the present `users` and `items`.
 
         Raises:
             AssetMissingError: the table has not been materialized.
-            IndexMismatchError: the version of `users` or `movies` that the table was built with is not kept any more.
+            IndexMismatchError: the version of `users` or `items` that the table was built with is not kept any more.
             CommandError: the table cannot exist, because no user of this home has two ratings.
         """
         version = self._present(asset, batch)
@@ -113,16 +113,16 @@ class Reader:
             raise CommandError(_unknown("user", user_id, nearest(user_id, ids, whole=True)))
         return found.row(0, named=True)
 
-    def movie(self, movie_id: str) -> dict[str, object]:
-        """The row of a movie in `movies`.
+    def item(self, item_id: str) -> dict[str, object]:
+        """The row of an item in `items`.
 
         Raises:
-            CommandError: no movie has this id; the message names the nearest ids and titles.
+            CommandError: no item has this id; the message names the nearest ids and titles.
         """
-        movies = self.table("movies")
-        found = movies.filter(pl.col("movie_id") == movie_id).collect()
+        items = self.table("items")
+        found = items.filter(pl.col("item_id") == item_id).collect()
         if found.is_empty():
-            raise CommandError(_unknown("movie", movie_id, _movies_like(movie_id, movies.collect())))
+            raise CommandError(_unknown("item", item_id, _items_like(item_id, items.collect())))
         return found.row(0, named=True)
 
 
@@ -131,10 +131,10 @@ def _unknown(kind: str, wanted: str, alike: list[str]) -> str:
     return f"There is no {kind} with the id {wanted!r}.{hint} {_WAY_OUT[kind]}"
 
 
-def _movies_like(wanted: str, movies: pl.DataFrame) -> list[str]:
-    """The most similar movies, as id and title. Digits are compared with ids, any other text with titles."""
+def _items_like(wanted: str, items: pl.DataFrame) -> list[str]:
+    """The most similar items, as id and title. Digits are compared with ids, any other text with titles."""
     is_id = wanted.isdigit()
-    name = pl.col("movie_id") if is_id else MOVIE_NAME
-    alike = nearest(wanted, movies.select(name).to_series().unique().to_list(), whole=is_id)
-    found = movies.filter(name.is_in(alike)).sort(name.cast(pl.Enum(alike)))
-    return [f"{row['movie_id']} {titled(row)}" for row in found.head(_SUGGESTIONS).iter_rows(named=True)]
+    name = pl.col("item_id") if is_id else ITEM_NAME
+    alike = nearest(wanted, items.select(name).to_series().unique().to_list(), whole=is_id)
+    found = items.filter(name.is_in(alike)).sort(name.cast(pl.Enum(alike)))
+    return [f"{row['item_id']} {titled(row)}" for row in found.head(_SUGGESTIONS).iter_rows(named=True)]

@@ -29,8 +29,8 @@ class Recommended:
     """A list for one user.
 
     Attributes:
-        rows: movie_id, title, year, genres, score and because of each movie; the best first.
-        otherwise: text for the reason of a movie without a rating behind it.
+        rows: item_id, title, year, genres, score and because of each item; the best first.
+        otherwise: text for the reason of an item without a rating behind it.
         notes: lines for the reader of the list.
     """
 
@@ -40,37 +40,37 @@ class Recommended:
 
 
 def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
-    """The best movies that a user has not rated.
+    """The best items that a user has not rated.
 
     Args:
         reader: reader of the home.
         user_id: id of the user; None for a new user without ratings and attributes.
-        n: number of movies.
+        n: number of items.
 
     Raises:
         CommandError: no user has this id.
     """
     here = reader.user(user_id) if user_id is not None else None
     model = reader.model("serving_model", ServingModel)
-    users, movies = reader.table("users"), reader.table("movies")
-    index = Index.of(lazy(users), lazy(movies))
+    users, items = reader.table("users"), reader.table("items")
+    index = Index.of(lazy(users), lazy(items))
     audience = _audience(reader, model, index)
     number = audience.number(user_id) if user_id is not None else None
     is_new = number is None
     if number is None:
         number = len(audience.users)
         audience = audience.with_newcomer(user_id or _NOBODY, _features(users, here))
-    ratings = audience.ratings(reader.table("ratings"), users, movies)
+    ratings = audience.ratings(reader.table("ratings"), users, items)
     rated = ratings.filter(pl.col("user") == number).collect()
     ranker = model.ranker(lazy(ratings), audience.tables)
-    facts = movies.select("movie_id", "title", "year", "genres").collect()
-    # Movies that were removed after the fit are dropped below, so the list needs as many more.
-    n_gone = len(audience.movies.join(facts, on="movie_id", how="anti"))
+    facts = items.select("item_id", "title", "year", "genres").collect()
+    # Items that were removed after the fit are dropped below, so the list needs as many more.
+    n_gone = len(audience.items.join(facts, on="item_id", how="anti"))
     best = rankings.top_n(ranker, lazy(rated), pl.Series([number], dtype=pl.Int32).to_numpy(), n=n + n_gone)
     because = reasons(best, lazy(rated), ranker)
-    named = lazy(audience.movies.join(facts.select("movie_id", "title"), on="movie_id", how="left"))
+    named = lazy(audience.items.join(facts.select("item_id", "title"), on="item_id", how="left"))
     shown = serving.recommendations(best, because, audience.tables["users"], named).drop("title")
-    rows = shown.join(facts, on="movie_id").sort("rank").head(n).to_dicts()
+    rows = shown.join(facts, on="item_id").sort("rank").head(n).to_dicts()
     without = ranker.otherwise if ranker.contributions is None or rated.is_empty() else "–"
     notes = [*_why_empty(user_id, rows, facts), *_from_before(reader, model, index, user_id if is_new else None)]
     return Recommended(rows, without, notes)
@@ -86,7 +86,7 @@ def _audience(reader: Reader, model: ServingModel, index: Index) -> Audience:
         return model.audience
     index.require(model.index, "serving_model")
     return Audience.of(
-        {name: lazy(reader.table(name)) for name in ("users", "movies", "user_features", "user_clusters")}
+        {name: lazy(reader.table(name)) for name in ("users", "items", "user_features", "user_clusters")}
     )
 
 
@@ -96,14 +96,14 @@ def _features(users: pl.LazyFrame, user: Mapping[str, object] | None) -> pl.Data
     return features.filter(user=user["user"]) if user else features.clear()
 
 
-def _why_empty(user_id: str | None, rows: Sequence[object], movies: pl.DataFrame) -> list[str]:
+def _why_empty(user_id: str | None, rows: Sequence[object], items: pl.DataFrame) -> list[str]:
     if rows:
         return []
-    return [f"User {user_id} has rated all {len(movies):,} movies of the catalogue: nothing is left to recommend."]
+    return [f"User {user_id} has rated all {len(items):,} items of the catalogue: nothing is left to recommend."]
 
 
 def _from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:
-    """A note that the list comes from models older than the present users and movies; empty if they are not.
+    """A note that the list comes from models older than the present users and items; empty if they are not.
 
     Args:
         reader: reader of the home.
@@ -116,8 +116,8 @@ def _from_before(reader: Reader, model: ServingModel, index: Index, newcomer: st
     fitted = f"{reader.written('serving_model'):%Y-%m-%d %H:%M} UTC"
     anew = f"The next refresh fits them anew: {follow_up('run', reader.home)}"
     if newcomer is None:
-        return [f"By the models of {fitted}, from before the present users and movies. {anew}"]
+        return [f"By the models of {fitted}, from before the present users and items. {anew}"]
     return [
         f"User {newcomer} is new to the models of {fitted}: the list follows from the user's attributes and from its "
-        f"ratings of movies that they know. {anew}"
+        f"ratings of items that they know. {anew}"
     ]

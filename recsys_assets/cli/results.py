@@ -27,13 +27,13 @@ def register(app: typer.Typer) -> None:
 
 def recommend(
     user_id: Annotated[str | None, typer.Argument(help="The user's id in your data.", show_default=False)] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many movies.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many items.")] = 10,
     newcomer: Annotated[
         bool, typer.Option("--newcomer", help="For somebody of whom nothing is known, in the place of a user.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show the best movies for one user that the user has not rated, with the reason of each.
+    """Show the best items for one user that the user has not rated, with the reason of each.
 
     The reason is up to three of the user's own ratings: those that contributed most to the score. After new data are
     ingested, the list comes from the previous models until a refresh has fitted new ones; the last line then says so.
@@ -49,10 +49,10 @@ def recommend(
     if found.rows:
         listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
         for rank, row in enumerate(found.rows, 1):
-            # The model has no score for a movie that it does not know.
+            # The model has no score for an item that it does not know.
             score = "–" if row["score"] is None else f"{row['score']:.3f}"
             because = ", ".join(row["because"]) or found.otherwise
-            listed.add_row(str(rank), row["movie_id"], titled(row), genre_text(row), score, because)
+            listed.add_row(str(rank), row["item_id"], titled(row), genre_text(row), score, because)
         out.print(listed)
     for note in found.notes:
         out.print(note, style="dim", soft_wrap=True)
@@ -125,7 +125,7 @@ def _whole(reader: Reader, asset: str) -> pl.LazyFrame:
 
 def _with_original_ids(frame: pl.LazyFrame, reader: Reader) -> pl.LazyFrame:
     names = frame.collect_schema().names()
-    for index, added in (("user", ["user_id"]), ("movie", ["movie_id", "title"])):
+    for index, added in (("user", ["user_id"]), ("item", ["item_id", "title"])):
         if index not in names:
             continue
         new = [name for name in added if name not in names]

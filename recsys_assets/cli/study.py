@@ -15,7 +15,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.recommender.data.frames import row_count
 
-_NEEDED = ("ratings", "users", "movies", "user_features")
+_NEEDED = ("ratings", "users", "items", "user_features")
 
 
 def register(app: typer.Typer) -> None:

@@ -126,12 +126,12 @@ def seconds(duration: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def titled(movie: Mapping[str, Any]) -> str:
-    """The title of a movie with its year; the movie's id if it has no title."""
-    title = str(movie["title"] or f"movie {movie['movie_id']}")
-    return f"{title} ({movie['year']})" if movie.get("year") else title
+def titled(item: Mapping[str, Any]) -> str:
+    """The title of an item with its year; the item's id if it has no title."""
+    title = str(item["title"] or f"item {item['item_id']}")
+    return f"{title} ({item['year']})" if item.get("year") else title
 
 
-def genre_text(movie: Mapping[str, Any]) -> str:
-    """The genres of a movie, separated by commas."""
-    return ", ".join(movie["genres"] or [])
+def genre_text(item: Mapping[str, Any]) -> str:
+    """The genres of an item, separated by commas."""
+    return ", ".join(item["genres"] or [])

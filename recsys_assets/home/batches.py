@@ -22,7 +22,7 @@ from recsys_assets.recommender.ingest.releases import check_release, release
 from recsys_assets.recommender.ingest.sources import SourceTables, read_source
 from recsys_assets.recommender.ingest.validation import check_rejected
 
-RAW_TABLES = ("rejected_rows", "raw_ratings", "raw_users", "raw_movies")
+RAW_TABLES = ("rejected_rows", "raw_ratings", "raw_users", "raw_items")
 _FIRST = 20
 
 
@@ -37,7 +37,7 @@ class Accepted:
         low, high: the declared rating scale, else the lowest and the highest rating.
         ratings: number of good ratings.
         rejected: number of rejected rows in all files.
-        cleaned: number of texts of users and movies from which control characters were removed.
+        cleaned: number of texts of users and items from which control characters were removed.
     """
 
     fingerprint: str
@@ -110,7 +110,7 @@ class Batch:
             return withhold(self.tables.rejected, forgotten)
         frame: pl.LazyFrame = getattr(self.tables, name.removeprefix("raw_"))
         is_left_out = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
-        return frame.filter(~is_left_out) if forgotten and name != "raw_movies" else frame
+        return frame.filter(~is_left_out) if forgotten and name != "raw_items" else frame
 
     def _accepted(self, content: str, others: Iterable[tuple[str, str | None]], max_share: float) -> Accepted:
         source = self.home.batch(self.name)
@@ -119,11 +119,11 @@ class Batch:
         rating = pl.col("rating")
         numbers = [
             self.tables.ratings.select(pl.len().alias("n"), rating.min().alias("low"), rating.max().alias("high")),
-            *(frame.select(n=pl.len()) for frame in (self.tables.users, self.tables.movies, self.tables.rejected)),
+            *(frame.select(n=pl.len()) for frame in (self.tables.users, self.tables.items, self.tables.rejected)),
             self.tables.cleaned.sum(),
         ]
-        ratings, users, movies, rejected, cleaned = pl.collect_all(numbers, engine="streaming")
-        self._check_rejected(rejected["n"][0], sum(part["n"][0] for part in (ratings, users, movies)), max_share)
+        ratings, users, items, rejected, cleaned = pl.collect_all(numbers, engine="streaming")
+        self._check_rejected(rejected["n"][0], sum(part["n"][0] for part in (ratings, users, items)), max_share)
         if not ratings["n"][0]:
             raise SourceError("it holds no good rating.")
         low, high = self.tables.declared_scale or (ratings["low"][0], ratings["high"][0])

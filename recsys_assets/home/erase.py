@@ -273,7 +273,7 @@ def _leads_out(home: Home, name: str) -> bool:
 
 def _catalogue(home: Home) -> list[pl.LazyFrame]:
     store = AssetStore(home.assets)
-    return [scan(store.current([name])).to_native() for name in ("users", "movies") if store.has([name])]
+    return [scan(store.current([name])).to_native() for name in ("users", "items") if store.has([name])]
 
 
 def _is_of_users(version: Path) -> bool:

@@ -1,8 +1,8 @@
 """Records the id map that a stored table was built with, and refuses to read the table with another id map.
 
 A merge may assign new dense ids, for example after a user was excluded. Tables from before keep the old dense ids until
-they are made again. Users and movies that are appended change no dense id. A step refuses a table with old dense ids;
-commands that only show a table translate its dense ids with the version of `users` or `movies` it was built with.
+they are made again. Users and items that are appended change no dense id. A step refuses a table with old dense ids;
+commands that only show a table translate its dense ids with the version of `users` or `items` it was built with.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ def require_numbering(store: AssetStore, version: Path, asset: str) -> None:
     """Check that a stored table was built with the present id maps.
 
     Raises:
-        IndexMismatchError: the id map of `users` or `movies` has changed; the message says what to run.
+        IndexMismatchError: the id map of `users` or `items` has changed; the message says what to run.
     """
     if others := _of_others(store, version):
         raise IndexMismatchError(_told(asset, next(iter(others))))
 
 
 def renumbered(store: AssetStore, version: Path, asset: str) -> dict[str, Path]:
-    """The versions of `users` and `movies` that a stored table was built with, where the id map has changed since.
+    """The versions of `users` and `items` that a stored table was built with, where the id map has changed since.
 
     Raises:
         IndexMismatchError: such a version is not kept any more; the message says what to run.
@@ -56,7 +56,7 @@ def renumbered(store: AssetStore, version: Path, asset: str) -> dict[str, Path]:
 
 
 def _of_others(store: AssetStore, version: Path) -> dict[str, tuple[int, str]]:
-    """The recorded id maps of a table that differ from the present ones, by name (`users`, `movies`)."""
+    """The recorded id maps of a table that differ from the present ones, by name (`users`, `items`)."""
     path = version / _FILE
     recorded = json.loads(path.read_text()) if path.exists() else {}
     numberings = {name: (rows, fingerprint) for name, (rows, fingerprint) in recorded.items()}
@@ -64,7 +64,7 @@ def _of_others(store: AssetStore, version: Path) -> dict[str, tuple[int, str]]:
 
 
 def _held(version: Path, numbering: tuple[int, str]) -> bool:
-    """Whether an earlier version of `users` or `movies` begins with the rows of a recorded id map."""
+    """Whether an earlier version of `users` or `items` begins with the rows of a recorded id map."""
     try:
         return _numbering(version, numbering[0]) == numbering
     except (AssetDamagedError, FileNotFoundError):
@@ -81,7 +81,7 @@ def _told(asset: str, name: str) -> str:
 
 @lru_cache(maxsize=16)
 def _numbering(version: Path, rows: int | None = None) -> tuple[int, str]:
-    """Size and fingerprint of the id map in a version of `users` or `movies`; of its first `rows` rows if given."""
+    """Size and fingerprint of the id map in a version of `users` or `items`; of its first `rows` rows if given."""
     table: pl.LazyFrame = scan(version).to_native()
     number, original = table.collect_schema().names()[:2]
     ids = table.select(number, original).sort(number).collect()[original].to_list()[:rows]

@@ -86,12 +86,12 @@ class DataSettings(Section):
 
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Your column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).",
+        description="Your column names by standard name (user_id, item_id, rating, timestamp, title, year, genres).",
     )
     header: list[str] = Field(
         default_factory=list,
         description="Column names of delimited text without a header, in order, such as "
-        "['user_id', 'movie_id', 'rating', 'timestamp']; '' for a column that is not needed.",
+        "['user_id', 'item_id', 'rating', 'timestamp']; '' for a column that is not needed.",
     )
     delimiter: str = Field("", description="Between the fields of delimited text; empty: told from the header.")
     encoding: str = Field("", description="Of text, such as latin-1; empty: UTF-8, or UTF-16 where a mark says so.")
@@ -99,7 +99,7 @@ class DataSettings(Section):
         default_factory=list,
         description="Lowest and highest rating, such as [1, 5]; empty: the release's own, else what the data hold.",
     )
-    genre_separator: str = Field("|", min_length=1, description="Between the genres of a movie.")
+    genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
     max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
     sample: SampleSettings = SampleSettings()
@@ -196,26 +196,26 @@ class ALSSettings(Section):
     rank: int = Field(10, ge=1, description="Number of factors.")
     reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
     max_iter: int = Field(10, ge=1, description="Iterations.")
-    n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
+    n_blocks: int = Field(4, ge=1, description="Blocks of users and of items; more for a cluster.")
     seed: int = Field(0, ge=0, description="Seed of the starting factors.")
 
 
 class UserItemBiasSettings(Section):
-    """Rating model: global mean, user bias and movie bias."""
+    """Rating model: global mean, user bias and item bias."""
 
     user_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each user's own.")
-    movie_shrinkage: float = Field(5.0, ge=0, description="The same for movies.")
+    item_shrinkage: float = Field(5.0, ge=0, description="The same for items.")
 
 
 class ClusterMeanSettings(Section):
-    """Rating model: mean rating per cluster of users and movie."""
+    """Rating model: mean rating per cluster of users and item."""
 
-    shrinkage: float = Field(50.0, ge=0, description="Ratings at the movie's mean added to each cluster's own.")
-    item_shrinkage: float = Field(10.0, ge=0, description="Ratings at the global mean added to each movie's own.")
+    shrinkage: float = Field(50.0, ge=0, description="Ratings at the item's mean added to each cluster's own.")
+    item_shrinkage: float = Field(10.0, ge=0, description="Ratings at the global mean added to each item's own.")
 
 
 class FactorsSettings(Section):
-    """Rating model: matrix factorisation with attributes of users and movies as prior."""
+    """Rating model: matrix factorisation with attributes of users and items as prior."""
 
     rank: int = Field(24, ge=1, description="Number of factors beside the bias.")
     max_iter: int = Field(12, ge=1, description="Iterations.")
@@ -227,7 +227,7 @@ class FactorsSettings(Section):
 
 
 class ProfileFactorsSettings(FactorsSettings):
-    """Rating model: matrix factorisation with attributes and with the movies that a user has rated as prior."""
+    """Rating model: matrix factorisation with attributes and with the items that a user has rated as prior."""
 
     rank: int = Field(40, ge=1, description="Number of factors beside the bias.")
     n_profile: int = Field(
@@ -237,7 +237,7 @@ class ProfileFactorsSettings(FactorsSettings):
 
 
 class AttributeEffectsSettings(Section):
-    """Rating model: effects of user attributes on each movie, beyond the factors."""
+    """Rating model: effects of user attributes on each item, beyond the factors."""
 
     reg: float = Field(300.0, ge=0, description="Regularisation of the effects of attributes, in ratings.")
 
@@ -272,9 +272,9 @@ class RankingSettings(Section):
     alpha: float = Field(1.0, gt=0, description="Weight of a rating as confidence.")
     neutral_offset: float = Field(
         -0.5,
-        description="Standard deviations from the mean rating to the one below which a rating speaks against a movie.",
+        description="Standard deviations from the mean rating to the one below which a rating speaks against an item.",
     )
-    n_blocks: int = Field(4, ge=1, description="Blocks of users and of movies; more for a cluster.")
+    n_blocks: int = Field(4, ge=1, description="Blocks of users and of items; more for a cluster.")
     seed: int = Field(0, ge=0, description="Seed of the starting factors.")
 
 
@@ -283,7 +283,7 @@ class EASESettings(Section):
 
     reg: _Positive = Field(
         "auto",
-        description="Regularisation of the weights between movies: auto (3,000 for case study A, otherwise with the "
+        description="Regularisation of the weights between items: auto (3,000 for case study A, otherwise with the "
         "root of users times ratings), a multiple such as 'auto * 0.3', or a number.",
     )
     neutral_offset: _AnyNumber = Field(
@@ -291,11 +291,11 @@ class EASESettings(Section):
         description="Standard deviations from the mean rating to the one that is neither liked nor disliked: auto "
         "(-0.5), or a number.",
     )
-    max_movies: int = Field(6_000, ge=1, description="The most rated movies that it knows; time grows with the cube.")
+    max_items: int = Field(6_000, ge=1, description="The most rated items that it knows; time grows with the cube.")
 
 
 class LikingSettings(Section):
-    """Liking: predicts from attributes alone which movies a user likes. New users get its lists."""
+    """Liking: predicts from attributes alone which items a user likes. New users get its lists."""
 
     reg: _NotNegative = Field(
         "auto",
@@ -316,8 +316,8 @@ class RecentPopularitySettings(Section):
 class ItemKNNSettings(Section):
     """Item-based nearest neighbours by cosine similarity: a baseline for lists."""
 
-    neighbours: int = Field(500, ge=1, description="The most similar movies that each movie is scored by.")
-    shrinkage: float = Field(10.0, ge=0, description="Held against movies that few users liked.")
+    neighbours: int = Field(500, ge=1, description="The most similar items that each item is scored by.")
+    shrinkage: float = Field(10.0, ge=0, description="Held against items that few users liked.")
 
 
 class BlendSettings(Section):
@@ -332,15 +332,15 @@ class BlendSettings(Section):
 
 
 class NextRankingSettings(RankingSettings):
-    """Implicit ALS for the next movie (case study B)."""
+    """Implicit ALS for the next item (case study B)."""
 
 
 class NextEASESettings(EASESettings):
-    """EASE for the next movie (case study B). Every rating counts as a preference, even a low one."""
+    """EASE for the next item (case study B). Every rating counts as a preference, even a low one."""
 
     reg: _Positive = Field(
         "auto * 3.2",
-        description="Regularisation of the weights between movies; see ease.reg. 8,000 for case study B.",
+        description="Regularisation of the weights between items; see ease.reg. 8,000 for case study B.",
     )
     neutral_offset: _AnyNumber = Field(
         "-4", description="Standard deviations from the mean rating to the one that is neither liked nor disliked."
@@ -348,18 +348,18 @@ class NextEASESettings(EASESettings):
 
 
 class TransitionSettings(Section):
-    """Transitions: which movies are rated soon after another movie (case study B)."""
+    """Transitions: which items are rated soon after another item (case study B)."""
 
     window: int = Field(10, ge=1, description="How many ratings later still count.")
     decay: float = Field(0.9, gt=0, le=1, description="Weight of one step further.")
     backwards: float = Field(0.5, ge=0, le=1, description="Weight of the opposite order.")
-    popularity_exponent: float = Field(0.3, ge=0, le=1, description="How much a movie's frequency counts against it.")
-    shrinkage: float = Field(10.0, ge=0, description="Transitions to nowhere added to each movie's own.")
+    popularity_exponent: float = Field(0.3, ge=0, le=1, description="How much an item's frequency counts against it.")
+    shrinkage: float = Field(10.0, ge=0, description="Transitions to nowhere added to each item's own.")
     half_life: float = Field(1.5, gt=0, description="Ratings of the user after which one weighs half as much.")
 
 
 class SessionSettings(Section):
-    """Sessions: the next movie within a session and at the start of a session (case study B)."""
+    """Sessions: the next item within a session and at the start of a session (case study B)."""
 
     pause: float = Field(3_600.0, gt=0, description="Seconds between two ratings from which a new session starts.")
     first: int = Field(5, ge=1, description="How many ratings of a session count as its start.")
@@ -369,14 +369,14 @@ class SessionSettings(Section):
 
 
 class ItemNeighboursSettings(Section):
-    """Item neighbours: predicts a rating from the user's ratings of similar movies (case study B)."""
+    """Item neighbours: predicts a rating from the user's ratings of similar items (case study B)."""
 
-    movie_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each movie's own.")
+    item_shrinkage: float = Field(5.0, ge=0, description="Ratings without a bias added to each item's own.")
     user_shrinkage: float = Field(5.0, ge=0, description="The same for users.")
     pair_shrinkage: float = Field(50.0, ge=0, description="Common users without agreement added to each pair's own.")
-    sum_shrinkage: float = Field(0.3, ge=0, description="Similarity to movies without a residual added to the user's.")
+    sum_shrinkage: float = Field(0.3, ge=0, description="Similarity to items without a residual added to the user's.")
     exponent: float = Field(2.0, gt=0, description="Power of the similarities: a higher one leaves fewer neighbours.")
-    max_movies: int = Field(6_000, ge=1, description="The most rated movies, which have neighbours.")
+    max_items: int = Field(6_000, ge=1, description="The most rated items, which have neighbours.")
 
 
 class RatingNeighboursSettings(ItemNeighboursSettings):
@@ -384,7 +384,7 @@ class RatingNeighboursSettings(ItemNeighboursSettings):
 
 
 class SegmentResidualSettings(Section):
-    """Mean residual of the ratings per segment and movie (case study B)."""
+    """Mean residual of the ratings per segment and item (case study B)."""
 
     shrinkage: float = Field(20.0, ge=0, description="Ratings without a residual added to each pair's own.")
 
@@ -398,7 +398,7 @@ class ResponseStackSettings(Section):
 class ItemMeanSettings(Section):
     """Item mean: the baseline for ratings, and the fallback of other rating models."""
 
-    shrinkage: float = Field(10.0, ge=0, description="Ratings of the global mean added to each movie's own.")
+    shrinkage: float = Field(10.0, ge=0, description="Ratings of the global mean added to each item's own.")
 
 
 class SegmentSettings(Section):
@@ -427,14 +427,14 @@ class EvaluationSettings(Section):
     selected_response_model: str = Field(
         "response_stack", description="The model shown as 'selected' for the latest rating (case study B)."
     )
-    selected_next_movie_model: str = Field(
-        "sessions", description="The model shown as 'selected' for the next movie (case study B)."
+    selected_next_item_model: str = Field(
+        "sessions", description="The model shown as 'selected' for the next item (case study B)."
     )
     n_resamples: int = Field(1_000, ge=100, description="Bootstrap resamples of users behind each interval.")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap and of the order of ties.")
 
     @field_validator(
-        "selected_rating_model", "selected_ranking_model", "selected_response_model", "selected_next_movie_model"
+        "selected_rating_model", "selected_ranking_model", "selected_response_model", "selected_next_item_model"
     )
     @classmethod
     def _model_is_known(cls, model: str, info: ValidationInfo) -> str:
@@ -506,7 +506,7 @@ class CheckSettings(Section):
     """Limits for changes of tables against the last good ones. To accept a change, raise its limit for one run."""
 
     max_row_drop: float = Field(
-        0.5, ge=0, le=1, description="Share of the rows of users, movies or ratings that may be lost; more is an error."
+        0.5, ge=0, le=1, description="Share of the rows of users, items or ratings that may be lost; more is an error."
     )
     max_distribution_shift: float = Field(
         0.1, ge=0, le=1, description="Share of ratings with another value than before, above which a check warns."

@@ -81,7 +81,7 @@ class AssetDamagedError(RecsysError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"{path} cannot be read: it is damaged. Materialize it again: `recsys-assets run` makes what follows from "
-            "the ratings; ratings, users and movies come from the sources by `recsys-assets backfill BATCH` before."
+            "the ratings; ratings, users and items come from the sources by `recsys-assets backfill BATCH` before."
         )
 
 

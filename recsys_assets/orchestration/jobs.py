@@ -12,7 +12,7 @@ _PIPELINE = dg.AssetSelection.all() - _BACKTEST - _STUDY
 ingest = dg.define_asset_job(
     "ingest",
     selection=_INGEST,
-    description="Reads batches and merges them into `users`, `movies` and `ratings`. Launch it with a batch or a range "
+    description="Reads batches and merges them into `users`, `items` and `ratings`. Launch it with a batch or a range "
     "of batches; without either Dagster starts a run that fails.",
 )
 refresh = dg.define_asset_job(

@@ -28,9 +28,9 @@ UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-# A change of these tables triggers a refresh. New users get recommendations, and new movies are recommended, before
+# A change of these tables triggers a refresh. New users get recommendations, and new items are recommended, before
 # they have a rating.
-_MERGED = ("ratings", "users", "movies")
+_MERGED = ("ratings", "users", "items")
 # The last assets of a refresh. Both depend on all merged tables, so they tell which content the last refresh used.
 _LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
 # The last assets of each run that `retrain_sensor` requests.
@@ -52,7 +52,7 @@ def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDef
 
     @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
-        """Requests one refresh when the content of `ratings`, `users` or `movies` has changed.
+        """Requests one refresh when the content of `ratings`, `users` or `items` has changed.
 
         If a configuration is in use, a run of `recommend` comes first, so that new users get recommendations without
         waiting for the refresh.
@@ -155,9 +155,9 @@ def unsound(instance: dg.DagsterInstance) -> str:
             )
         if good is None and _has_failed(instance, record.run_id):
             return f"{name} was not checked in run {record.run_id}, which failed. Next: recsys-assets run"
-    made_from, catalogue = _made_from(instance, dg.AssetKey("ratings")), ("users", "movies")
+    made_from, catalogue = _made_from(instance, dg.AssetKey("ratings")), ("users", "items")
     if any(made_from[name] not in (None, _data_version(instance, name)) for name in catalogue):
-        return "the ratings were not merged with the present users and movies. Next: recsys-assets run"
+        return "the ratings were not merged with the present users and items. Next: recsys-assets run"
     return ""
 
 

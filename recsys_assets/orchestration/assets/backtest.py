@@ -29,7 +29,7 @@ from recsys_assets.recommender.report import backtest_charts
 def backtest_scores(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     ratings: nw.LazyFrame,
     user_features: nw.LazyFrame,
     settings: SettingsParam,
@@ -48,7 +48,7 @@ def backtest_scores(
         context.log.info(f"Backtest from {cut_off}")
         scores[cut_off] = backtest.backtest(
             users,
-            movies,
+            items,
             ratings,
             user_features,
             float(cut_off),
@@ -62,7 +62,7 @@ def backtest_scores(
     everything = pl.concat([*_others(io_manager, set(scores)), *scores.values()], how="diagonal")
     curves = {
         name: curve
-        for metric in ("top5_rating", "rmse")
+        for metric in ("top5pct_rating", "rmse")
         for name, curve in pictures(metric, backtest_charts.curve, everything, metric).items()
     }
     for cut_off in scores:

@@ -22,7 +22,7 @@ _SHOWN = ("search", "candidate", "value", "improvement", "low", "high", "is_chos
 def quick_choice(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     user_features: nw.LazyFrame,
     train_ratings: nw.LazyFrame,
     settings: SettingsParam,
@@ -36,7 +36,7 @@ def quick_choice(
     users, that allows for the number of candidates. If `evaluation.selected_ranking_model` names a model, nothing is
     chosen. A setting that is not `auto` keeps its value.
     """
-    tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": train_ratings}
+    tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": train_ratings}
     found = chosen_on(
         tables,
         settings.model_dump(),

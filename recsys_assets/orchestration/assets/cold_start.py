@@ -17,21 +17,21 @@ from recsys_assets.recommender.registry.derived import ADJUSTED_TRAIN_RATINGS, C
 @pipeline_asset(group="cold_start", kinds=TABLE_KINDS | {"pyspark"}, settings=("als",))
 def cluster_ratings(
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     train_ratings: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
 ) -> nw.LazyFrame:
-    """Predicted rating of each cluster of users for each movie with a training rating.
+    """Predicted rating of each cluster of users for each item with a training rating.
 
     Case study A: ALS is fitted on the training ratings with clusters instead of users.
     """
     return CLUSTER_RATINGS.make(
         {"train_ratings": train_ratings, "user_clusters": user_clusters},
         settings.model_dump(),
-        index=Index.of(users, movies),
+        index=Index.of(users, items),
         spark=spark.spark_session,
         scratch=home.scratch,
     )
@@ -48,8 +48,8 @@ def adjusted_train_ratings(
 ) -> nw.LazyFrame:
     """The training ratings plus predicted ratings (rows with `is_fill`) for each user without a training rating.
 
-    Case study A: the movies of a new user are drawn at random, and their ratings are the predicted ratings of the
-    user's cluster (`cluster_ratings`). `cold_start.fill_size` is the number of movies per user; by default the median
+    Case study A: the items of a new user are drawn at random, and their ratings are the predicted ratings of the
+    user's cluster (`cluster_ratings`). `cold_start.fill_size` is the number of items per user; by default the median
     number of training ratings per user. Users of a cluster without any training rating get none.
     """
     given = {

@@ -45,7 +45,7 @@ _SPLITS = (
     group="evaluation",
     kinds=TABLE_KINDS,
     ins={
-        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("movies", *_SPLITS)},
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", *_SPLITS)},
         **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
         CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
     },
@@ -72,10 +72,10 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     numbers = {
         f"{row['protocol']} {row['metric']} ({row['population']})": float(row["value"])
         for row in chosen.iter_rows(named=True)
-        if row["metric"] in ("top5_rating", "rmse", "ndcg_10", "r2", "next_movie_hit_10")
+        if row["metric"] in ("top5pct_rating", "rmse", "ndcg_10", "r2", "next_item_hit_10")
     }
     shown = {
-        "rating of the top 5 %": ("time_cut", "top5_rating"),
+        "rating of the top 5 %": ("time_cut", "top5pct_rating"),
         "NDCG at 10": ("top_n", "ndcg_10"),
         "R² of the latest rating": ("latest_rating", "r2"),
     }
@@ -94,12 +94,12 @@ def evaluation_report(
     context: dg.AssetExecutionContext,
     ratings: nw.LazyFrame,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     rejected_rows: dict[str, nw.LazyFrame],
     user_features: nw.LazyFrame,
     cluster_sweep: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
-    segment_movies: nw.LazyFrame,
+    segment_items: nw.LazyFrame,
     user_segments: nw.LazyFrame,
     segment_ratings: nw.LazyFrame,
     segment_shares: nw.LazyFrame,
@@ -113,12 +113,12 @@ def evaluation_report(
         ReportInputs(
             ratings=ratings,
             users=users,
-            movies=movies,
+            items=items,
             rejected_rows=nw.concat(list(rejected_rows.values())),
             user_features=user_features,
             cluster_sweep=cluster_sweep,
             user_clusters=user_clusters,
-            segment_movies=segment_movies,
+            segment_items=segment_items,
             user_segments=user_segments,
             segment_ratings=segment_ratings,
             segment_shares=segment_shares,

@@ -1,4 +1,4 @@
-"""Ingest: raw tables per landed batch, and the users, movies and ratings that they merge into.
+"""Ingest: raw tables per landed batch, and the users, items and ratings that they merge into.
 
 Batches are judged in `home.batches`. The merge is in `recommender.ingest.merge`. `landing_watch` decides when a batch
 is ingested.
@@ -130,8 +130,8 @@ def raw_users(context: dg.AssetExecutionContext, home: HomeResource, settings: S
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
-def raw_movies(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The movies that each batch describes, with title, year and genres. No rows if it describes no movies."""
+def raw_items(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
+    """The items that each batch describes, with title, year and genres. No rows if it describes no items."""
     return _read(context, home, settings)
 
 
@@ -171,12 +171,12 @@ def users(raw_users: Batches, raw_ratings: Batches, home: HomeResource, settings
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS)
-def movies(raw_movies: Batches, raw_ratings: Batches, home: HomeResource) -> nw.LazyFrame:
-    """The movies of all batches, rated or not, each with its dense id.
+def items(raw_items: Batches, raw_ratings: Batches, home: HomeResource) -> nw.LazyFrame:
+    """The items of all batches, rated or not, each with its dense id.
 
-    Dense ids are assigned in the order of a movie's first batch, then of its id in the source.
+    Dense ids are assigned in the order of an item's first batch, then of its id in the source.
     """
-    return merge.index_movies(list(raw_movies.values()), _of_others(raw_ratings, home))
+    return merge.index_items(list(raw_items.values()), _of_others(raw_ratings, home))
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, settings=("data",))
@@ -184,18 +184,18 @@ def ratings(
     context: dg.AssetExecutionContext,
     raw_ratings: Batches,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     home: HomeResource,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The latest rating per (user, movie) of all batches.
+    """The latest rating per (user, item) of all batches.
 
     If timestamps tie, the later batch counts, then the later row. The data version covers ids, ratings and timestamps
     but not the order of rows. The same batch sent again with its rows in another order therefore changes nothing.
     """
     rests_on = merged_from(raw_ratings, home.folders, settings)
     context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})
-    return merge.merge_ratings(list(raw_ratings.values()), users, movies)
+    return merge.merge_ratings(list(raw_ratings.values()), users, items)
 
 
-ASSETS = [rejected_rows, raw_ratings, raw_users, raw_movies, users, movies, ratings]
+ASSETS = [rejected_rows, raw_ratings, raw_users, raw_items, users, items, ratings]

@@ -51,7 +51,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         settings=(fit.settings,),
         code=SOURCES.code_of_fit(fit),
         description=fit.description,
-        ins={name: _input(name) for name in {"users", "movies", fit.table, *fit.others}} | _choice(fit),
+        ins={name: _input(name) for name in {"users", "items", fit.table, *fit.others}} | _choice(fit),
         dagster_type=fit.model_type,
     )(fitted_in_spark if fit.needs_spark else fitted)
 
@@ -67,7 +67,7 @@ def _fit(
     tables: dict[str, Any],
     **outside: Any,
 ) -> Any:
-    index = Index.of(tables["users"], tables["movies"])
+    index = Index.of(tables["users"], tables["items"])
     choice = tables.get(CHOICE, quick.Choice())
     parameters = choice.applied(settings.model_dump())[fit.settings]
     context.add_output_metadata({"settings": dict(parameters), "index": index.fingerprint})
@@ -92,7 +92,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
     models = [name for name in entry.needs if name in MODEL_TYPES]
 
     def predicted(**inputs: Any) -> nw.LazyFrame:
-        index = Index.of(inputs["users"], inputs["movies"])
+        index = Index.of(inputs["users"], inputs["items"])
         for name in models:
             index.require(inputs[name].index, name)
         rows = entry.predict(**{name: inputs[name] for name in entry.needs})
@@ -104,7 +104,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         kinds=TABLE_KINDS,
         code=SOURCES.code_of_predictions(entry),
         description=f"Predictions of `{entry.name}` for the test rows of the task `{entry.task}`.",
-        ins={name: _input(name) for name in {"users", "movies", *entry.needs}},
+        ins={name: _input(name) for name in {"users", "items", *entry.needs}},
         dagster_type=nw.LazyFrame,
     )(predicted)
 

@@ -23,7 +23,7 @@ from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
 from recsys_assets.recommender.tuning.searches import value_of
 
-_TABLES = ("users", "movies", "user_features", "train_ratings", "test_ratings")
+_TABLES = ("users", "items", "user_features", "train_ratings", "test_ratings")
 _COMPARED = [entry for entry in ENTRIES if entry.task in ("time_cut", "top_n")]
 _VERSIONED = ("ratings", "train_ratings", "test_ratings")
 

@@ -1,4 +1,4 @@
-"""Segments (case study B): the movies, users and shares of each segment of the LDA model.
+"""Segments (case study B): the items, users and shares of each segment of the LDA model.
 
 `models` fits the LDA model. The methods are in `recommender.models.segments`. Groups by attributes are `clusters`.
 """
@@ -21,20 +21,20 @@ from recsys_assets.recommender.report import charts, segment_charts
 
 
 @pipeline_asset(group="segments", kinds=TABLE_KINDS, op_tags=LAST)
-def segment_movies(
+def segment_items(
     context: dg.AssetExecutionContext,
     segment_model: SegmentModel,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     train_histories: nw.LazyFrame,
     user_segments: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """The first movies of each segment by probability, and the first by lift: P(movie | segment) / P(movie).
+    """The first items of each segment by probability, and the first by lift: P(item | segment) / P(item).
 
     The segment cards in the metadata show both lists and the users of the segment.
     """
-    Index.of(users, movies).require(segment_model.index, "segment_model")
-    listed = lazy(segments.top_movies(segment_model, movies, train_histories))
+    Index.of(users, items).require(segment_model.index, "segment_model")
+    listed = lazy(segments.top_items(segment_model, items, train_histories))
     context.add_output_metadata(pictures("segment cards", segment_charts.segment_sheets, listed, user_segments, users))
     return listed
 
@@ -44,7 +44,7 @@ def user_segments(
     context: dg.AssetExecutionContext,
     segment_model: SegmentModel,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     train_histories: nw.LazyFrame,
     test_histories: nw.LazyFrame,
 ) -> nw.LazyFrame:
@@ -52,7 +52,7 @@ def user_segments(
 
     Affinities come from the user's history alone, not from the response. The affinities of a user sum to 1.
     """
-    Index.of(users, movies).require(segment_model.index, "segment_model")
+    Index.of(users, items).require(segment_model.index, "segment_model")
     given = {"segment_model": segment_model, "train_histories": train_histories, "test_histories": test_histories}
     assigned = USER_SEGMENTS.make(given, {})
     context.add_output_metadata(
@@ -67,11 +67,11 @@ def segment_ratings(
     context: dg.AssetExecutionContext,
     train_histories: nw.LazyFrame,
     user_segments: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """Number and mean of the train users' ratings per (segment, movie). A pair without ratings has no row."""
+    """Number and mean of the train users' ratings per (segment, item). A pair without ratings has no row."""
     rated = SEGMENT_RATINGS.make({"train_histories": train_histories, "user_segments": user_segments}, {})
-    context.add_output_metadata(pictures("mean rating by segment", segment_charts.rating_by_segment, rated, movies))
+    context.add_output_metadata(pictures("mean rating by segment", segment_charts.rating_by_segment, rated, items))
     return rated
 
 
@@ -80,14 +80,14 @@ def segment_shares(
     context: dg.AssetExecutionContext,
     segment_model: SegmentModel,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     user_segments: nw.LazyFrame,
     io_manager: dg.ResourceParam[AssetIOManager],
 ) -> TableWithState:
     """The share of each segment in the users' affinity, beside the share of the matching segment of the previous fit.
 
     The numbers of segments change with every fit. Segments of two fits are therefore matched by the similarity of their
-    movie distributions. A low similarity means that the matching segment has another taste. A fit on slightly different
+    item distributions. A low similarity means that the matching segment has another taste. A fit on slightly different
     ratings moves shares by itself. A segment without a match has nulls in the columns of the other fit; after the first
     fit that is every segment.
 
@@ -95,9 +95,9 @@ def segment_shares(
     assets. If the segments have not changed (a retry, a refresh without new ratings), the comparison with the last
     different segments stays.
     """
-    index = Index.of(users, movies)
+    index = Index.of(users, items)
     index.require(segment_model.index, "segment_model")
-    present = SizedSegments.of(segment_model, user_segments, movies, n_users=index.n_users)
+    present = SizedSegments.of(segment_model, user_segments, items, n_users=index.n_users)
     before = _last_compared(context, io_manager.store)
     compared = before.followed_by(present) if before else ComparedSegments(present)
     context.add_output_metadata(_shift(compared.table))
@@ -132,4 +132,4 @@ def _shift(segment_shares: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-ASSETS = [segment_movies, user_segments, segment_ratings, segment_shares]
+ASSETS = [segment_items, user_segments, segment_ratings, segment_shares]

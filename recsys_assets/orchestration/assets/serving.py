@@ -29,7 +29,7 @@ def serving_model(
     context: dg.AssetExecutionContext,
     promoted_configuration: Configuration,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     user_features: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
     ratings: nw.LazyFrame,
@@ -42,7 +42,7 @@ def serving_model(
     users, so that `recommend` can use it until the next model is stored, even if new batches have been ingested.
     """
     ranking = promoted_configuration.ranking
-    tables = {"users": users, "movies": movies, "user_features": user_features, "train_ratings": ratings}
+    tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": ratings}
     fitter = ModelFitter(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
     audience = Audience.of({**tables, "user_clusters": user_clusters})
     fitted = serving.fit(ranking.model, fitter)
@@ -58,16 +58,16 @@ def recommendations(
     context: dg.AssetExecutionContext,
     serving_model: ServingModel,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     ratings: nw.LazyFrame,
     settings: SettingsParam,
 ) -> TableWithState:
-    """The N best movies that a user has not rated, for every user; `serving.n` is N.
+    """The N best items that a user has not rated, for every user; `serving.n` is N.
 
-    The column `because` names the user's own ratings behind a movie. A user without a rating gets the movies that users
+    The column `because` names the user's own ratings behind an item. A user without a rating gets the items that users
     with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
     """
-    Index.of(users, movies).require(serving_model.index, "serving_model")
+    Index.of(users, items).require(serving_model.index, "serving_model")
     if serving_model.audience is None:
         raise IndexMismatchError(
             "serving_model was made by a version of this package before 0.5. Make it again: "
@@ -83,7 +83,7 @@ def recommendations(
             "shown to them": f"what is {ranker.otherwise}",
         }
     )
-    lists = lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, movies))
+    lists = lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, items))
     return TableWithState(lists, MadeWith(serving_model.configuration))
 
 

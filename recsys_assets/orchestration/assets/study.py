@@ -37,7 +37,7 @@ _Tables = dict[str, nw.LazyFrame]
 # Inputs of every part of a study.
 _INS = {
     name: dg.AssetIn(name, dagster_type=nw.LazyFrame)
-    for name in ("users", "movies", "user_features", "ratings", "published_folds")
+    for name in ("users", "items", "user_features", "ratings", "published_folds")
 }
 
 
@@ -83,7 +83,7 @@ _DEPENDS_ON: dict[str, Any] = {"settings": ("data", "evaluation", "splitting", "
 def published_folds(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
 ) -> nw.LazyFrame:
@@ -100,7 +100,7 @@ def published_folds(
             # The batch is a broken link, or its link leads out of the landing folder.
             continue
         source = Source(landed, home.scratch / f"folds-{batch}", limit)
-        if (found := folds.published_folds(source, users, movies)) is not None:
+        if (found := folds.published_folds(source, users, items)) is not None:
             context.log.info(f"Folds of {batch}")
             return lazy(found)
     return _empty("published_folds")
@@ -254,7 +254,7 @@ def leakage_audit(home: HomeResource) -> nw.LazyFrame:
     """By how much random splits and last-out splits make the same models look better than a cut in time.
 
     The cut in time is `time_cut` for rating models, `top_n` for ranking models, and `latest_rating_time_cut` for models
-    of the latest rating and of the next movie. The audit covers the protocols that have been scored. Without scores of
+    of the latest rating and of the next item. The audit covers the protocols that have been scored. Without scores of
     the cut in time there are no rows.
     """
     protocols = [protocol for audited in LEAKAGE_AUDITS for protocol in audited]
@@ -276,7 +276,7 @@ def segment_sweep(
     spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """Perplexity, R² and next-movie hits by number of segments, on the validation split of case study B's train users.
+    """Perplexity, R² and next-item hits by number of segments, on the validation split of case study B's train users.
 
     All other settings are those that the trials chose for case study B.
     """

@@ -29,10 +29,10 @@ from recsys_assets.recommender.evaluation.quality import Finding
 from recsys_assets.recommender.registry import ENTRIES, Task
 
 NAME = "sound"
-_INDEXED = ("users", "movies")
+_INDEXED = ("users", "items")
 # Only these tables are compared with their last good size. A loss of rows in one of them shrinks all downstream tables.
-_ARE_NOT_TO_SHRINK = {"users", "movies", "ratings"}
-_RAW = ("raw_ratings", "raw_users", "raw_movies")
+_ARE_NOT_TO_SHRINK = {"users", "items", "ratings"}
+_RAW = ("raw_ratings", "raw_users", "raw_items")
 _PARENTS = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
 
 
@@ -53,7 +53,7 @@ class Stored:
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:
-        """Number of users and of movies."""
+        """Number of users and of items."""
         return {name: row_count(self.table(name)) for name in _INDEXED}
 
     def rejected(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -116,8 +116,8 @@ def _of_segment_shares(stored: Stored, _: Mapping[str, object]) -> Found:
 
 
 def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
-    shown, users, movies, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
-    return quality.recommendation_findings(shown, users, movies, ratings, n=stored.settings.serving.n), {}
+    shown, users, items, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
+    return quality.recommendation_findings(shown, users, items, ratings, n=stored.settings.serving.n), {}
 
 
 _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
@@ -211,7 +211,7 @@ _MODELS = {dg.AssetKey(name) for name in MODEL_TYPES if name != SERVING_MODEL}
 _OF_LATEST_RATINGS = {key for key in _MODELS if _follows_from(key, dg.AssetKey("train_histories"))}
 
 CHECKS = [
-    sound("catalogue", ["users", "movies"]),
+    sound("catalogue", ["users", "items"]),
     sound("ratings", ["ratings"]),
     sound("user_features", ["user_features"]),
     sound("user_clusters", ["user_clusters"]),
@@ -226,12 +226,12 @@ CHECKS = [
     sound("user_segments", ["user_segments"]),
     sound("segment_ratings", ["segment_ratings"]),
     sound("predictions", _predictions("time_cut", "top_n")),
-    sound("latest_rating_predictions", _predictions("latest_rating", "next_movie")),
+    sound("latest_rating_predictions", _predictions("latest_rating", "next_item")),
     sound("evaluation_scores", ["evaluation_scores"]),
     sound("serving_model", ["serving_model"]),
     sound("recommendations", ["recommendations"]),
     # No recommendation depends on these tables, so nothing waits for their checks.
-    sound("overviews", ["cluster_sweep", "segment_movies", "segment_shares"]),
+    sound("overviews", ["cluster_sweep", "segment_items", "segment_shares"]),
     sound("published_folds", ["published_folds"]),
     sound("study", ["studied_settings", "leakage_audit", "segment_sweep"]),
 ]

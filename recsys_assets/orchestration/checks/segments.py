@@ -28,7 +28,7 @@ def affinities_sum_to_one(user_segments: nw.LazyFrame) -> dg.AssetCheckResult:
     asset="segment_ratings", additional_ins={"train_histories": dg.AssetIn("train_histories")}, blocking=True
 )
 def counts_sum_to_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.LazyFrame) -> dg.AssetCheckResult:
-    """Every rating of the train users' histories is counted in exactly one (segment, movie) pair."""
+    """Every rating of the train users' histories is counted in exactly one (segment, item) pair."""
     counted, expected = segments.counted_ratings(segment_ratings, train_histories)
     return dg.AssetCheckResult(
         passed=counted == expected, metadata={"actual": counted, "expected": expected, "threshold": 0}
@@ -37,18 +37,16 @@ def counts_sum_to_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.Laz
 
 @dg.asset_check(
     asset="segment_ratings",
-    additional_ins={"segment_model": dg.AssetIn("segment_model"), "movies": dg.AssetIn("movies")},
+    additional_ins={"segment_model": dg.AssetIn("segment_model"), "items": dg.AssetIn("items")},
 )
-def empty_cells(
-    segment_ratings: nw.LazyFrame, segment_model: SegmentModel, movies: nw.LazyFrame
-) -> dg.AssetCheckResult:
-    """Number of (segment, movie) pairs without a rating, for which the segment's mean predicts nothing.
+def empty_cells(segment_ratings: nw.LazyFrame, segment_model: SegmentModel, items: nw.LazyFrame) -> dg.AssetCheckResult:
+    """Number of (segment, item) pairs without a rating, for which the segment's mean predicts nothing.
 
     This check informs: it warns only if no pair has a rating.
     """
-    n_movies = row_count(movies)
-    empty = segments.empty_cells(segment_ratings, n_segments=segment_model.n_segments, n_movies=n_movies)
-    cells = segment_model.n_segments * n_movies
+    n_items = row_count(items)
+    empty = segments.empty_cells(segment_ratings, n_segments=segment_model.n_segments, n_items=n_items)
+    cells = segment_model.n_segments * n_items
     return dg.AssetCheckResult(
         passed=empty < cells,
         severity=dg.AssetCheckSeverity.WARN,

@@ -54,7 +54,7 @@ def time_hints(ratings: nw.LazyFrame) -> list[str]:
         return []
     return [
         "all ratings have one time, which counts as none: splits are drawn at random, and scores under cuts in time, "
-        "of latest ratings and of next movies say nothing about time"
+        "of latest ratings and of next items say nothing about time"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The id map: the dense id (int32) of each user and movie, and the fingerprint of all dense ids.
+"""The id map: the dense id (int32) of each user and item, and the fingerprint of all dense ids.
 
 Models keep factors by dense id, so each model remembers the fingerprint of its id map and is refused with another one.
 `home/id_map.py` keeps the fingerprints of stored tables.
@@ -20,33 +20,33 @@ class IndexMismatchError(RecsysError):
 
 @dataclass(frozen=True)
 class Index:
-    """Size and fingerprint of the id map. The tables `users` and `movies` hold the map itself.
+    """Size and fingerprint of the id map. The tables `users` and `items` hold the map itself.
 
     Attributes:
         n_users: number of users.
-        n_movies: number of movies.
-        fingerprint: hash of all source ids of users and movies, in the order of their dense ids.
+        n_items: number of items.
+        fingerprint: hash of all source ids of users and items, in the order of their dense ids.
     """
 
     n_users: int
-    n_movies: int
+    n_items: int
     fingerprint: str
 
     @classmethod
-    def of(cls, users: nw.LazyFrame, movies: nw.LazyFrame) -> "Index":
-        """Summarise the id map in the tables `users` (user, user_id) and `movies` (movie, movie_id).
+    def of(cls, users: nw.LazyFrame, items: nw.LazyFrame) -> "Index":
+        """Summarise the id map in the tables `users` (user, user_id) and `items` (item, item_id).
 
         Examples:
             >>> from recsys_assets.recommender.data.frames import lazy
             >>> users = lazy(pl.DataFrame({"user": [0, 1], "user_id": ["ann", "bob"]}))
-            >>> movies = lazy(pl.DataFrame({"movie": [0, 1, 2], "movie_id": ["10", "20", "30"]}))
-            >>> index = Index.of(users, movies)
-            >>> index.n_users, index.n_movies
+            >>> items = lazy(pl.DataFrame({"item": [0, 1, 2], "item_id": ["10", "20", "30"]}))
+            >>> index = Index.of(users, items)
+            >>> index.n_users, index.n_items
             (2, 3)
         """
         user_ids = to_polars(users.select("user", "user_id").sort("user"))["user_id"]
-        movie_ids = to_polars(movies.select("movie", "movie_id").sort("movie"))["movie_id"]
-        return cls(len(user_ids), len(movie_ids), _digest(user_ids, movie_ids))
+        item_ids = to_polars(items.select("item", "item_id").sort("item"))["item_id"]
+        return cls(len(user_ids), len(item_ids), _digest(user_ids, item_ids))
 
     def require(self, fitted_with: str, model: str) -> None:
         """Raise unless a model was fitted with this id map.
@@ -60,7 +60,7 @@ class Index:
         """
         if fitted_with != self.fingerprint:
             raise IndexMismatchError(
-                f"{model} was fitted with another numbering of users and movies "
+                f"{model} was fitted with another numbering of users and items "
                 f"({fitted_with}, now {self.fingerprint}). Materialize {model} and what depends on it again: "
                 f"dg launch --assets '{model}+'"
             )
@@ -69,11 +69,11 @@ class Index:
 def renumber(rows: pl.LazyFrame, column: str, before: pl.LazyFrame, after: pl.LazyFrame) -> pl.LazyFrame:
     """Translate the dense ids of one id map into the dense ids of another.
 
-    Rows of users or movies that the other id map does not have are dropped.
+    Rows of users or items that the other id map does not have are dropped.
 
     Args:
         rows: a table with the column.
-        column: `user` or `movie`.
+        column: `user` or `item`.
         before: the column and `<column>_id` of the id map that the rows use.
         after: the column and `<column>_id` of the id map to translate to.
     """

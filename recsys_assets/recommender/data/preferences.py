@@ -1,6 +1,6 @@
-"""Turns ratings into preferences: positive for a liked movie, negative for a disliked one.
+"""Turns ratings into preferences: positive for a liked item, negative for a disliked one.
 
-Ranking models learn from preferences, because a low rating is no sign that a user likes such movies. Rating models use
+Ranking models learn from preferences, because a low rating is no sign that a user likes such items. Rating models use
 ratings as they are.
 """
 
@@ -130,7 +130,7 @@ class Preference:
     def of(cls, ratings: nw.LazyFrame, *, neutral_offset: float) -> "Preference":
         """Derive the preference from the mean and the standard deviation of the ratings, outliers aside.
 
-        If all ratings are equal, they say only that a user chose the movie, so each is a preference of 1.
+        If all ratings are equal, they say only that a user chose the item, so each is a preference of 1.
 
         Args:
             ratings: column rating.

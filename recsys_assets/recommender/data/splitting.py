@@ -72,8 +72,8 @@ def _ordered(ratings: nw.LazyFrame) -> tuple[nw.LazyFrame, list[str]]:
     """
     if has_times(ratings):
         return ratings, _IN_TIME
-    drawn = pseudo_random(0, ["user", "movie"], stream=_STREAM_OF_ORDER)
-    return ratings.with_columns(drawn.alias(_DRAWN)), [_DRAWN, "user", "movie"]
+    drawn = pseudo_random(0, ["user", "item"], stream=_STREAM_OF_ORDER)
+    return ratings.with_columns(drawn.alias(_DRAWN)), [_DRAWN, "user", "item"]
 
 
 def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.LazyFrame:
@@ -87,9 +87,9 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
     Examples:
         >>> import polars as pl
         >>> from recsys_assets.recommender.data.frames import lazy, to_polars
-        >>> ratings = pl.DataFrame({"user": [0, 1, 0], "movie": [5, 5, 6], "timestamp": [30, 10, 20]})
+        >>> ratings = pl.DataFrame({"user": [0, 1, 0], "item": [5, 5, 6], "timestamp": [30, 10, 20]})
         >>> ratings = lazy(ratings.with_columns(batch=0, row=pl.int_range(pl.len())))
-        >>> to_polars(cut_in_time(ratings, "test", cut=2), "user", "movie").rows()
+        >>> to_polars(cut_in_time(ratings, "test", cut=2), "user", "item").rows()
         [(0, 5)]
     """
     size = train_size(row_count(ratings), cut)
@@ -153,7 +153,7 @@ def _latest_first(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: str
 
 def _placed_latest_first(ordered: nw.LazyFrame, order: list[str]) -> nw.LazyFrame:
     return ordered.with_columns(
-        place=nw.col("movie").cum_count(reverse=True).over("user", order_by=order),
+        place=nw.col("item").cum_count(reverse=True).over("user", order_by=order),
         n_ratings=nw.len().over("user"),
     )
 
@@ -173,13 +173,13 @@ def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.L
     """Return the first rating of each test user; of equal timestamps, the earlier source row."""
     members = user_partition.filter(nw.col("partition") == "test").select("user")
     ordered, order = _ordered(ratings)
-    place = nw.col("movie").cum_count().over("user", order_by=order)
+    place = nw.col("item").cum_count().over("user", order_by=order)
     first = ordered.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1)
     return first.drop("place", _DRAWN, strict=False)
 
 
 def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: int = 0) -> nw.LazyFrame:
-    """Split ratings at random by a hash of (user, movie, seed), like the random splits of the literature.
+    """Split ratings at random by a hash of (user, item, seed), like the random splits of the literature.
 
     Args:
         ratings: table ratings.
@@ -187,7 +187,7 @@ def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: i
         test_share: share of the ratings in `test`, 0 to 1.
         seed: seed of the hash.
     """
-    in_test = pseudo_random(seed, ["user", "movie"]) < _threshold(test_share)
+    in_test = pseudo_random(seed, ["user", "item"]) < _threshold(test_share)
     return ratings.filter(in_test if side == "test" else ~in_test)
 
 
@@ -222,7 +222,7 @@ def new_user_rows(
     ordered, order = _ordered(ratings)
     marked = ordered.with_columns(
         is_new=pseudo_random(seed, ["user"]) < _threshold(share),
-        place=nw.col("movie").cum_count().over("user", order_by=order),
+        place=nw.col("item").cum_count().over("user", order_by=order),
     )
     chosen = ~is_new | (place <= n_revealed) if side == "train" else is_new & (place > n_skipped)
     return marked.filter(chosen).drop("is_new", "place", _DRAWN, strict=False)
@@ -251,8 +251,8 @@ def published_fold(ratings: nw.LazyFrame, folds: nw.LazyFrame, side: Side, *, fo
         side: `train` or `test`.
         fold: name of the split.
     """
-    pairs = folds.filter(nw.col("fold") == fold, nw.col("partition") == side).select("user", "movie")
-    return ratings.join(pairs, on=["user", "movie"], how="semi")
+    pairs = folds.filter(nw.col("fold") == fold, nw.col("partition") == side).select("user", "item")
+    return ratings.join(pairs, on=["user", "item"], how="semi")
 
 
 def _threshold(share: float) -> int:

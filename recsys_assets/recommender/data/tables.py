@@ -76,11 +76,11 @@ class Table:
 
 
 _USER = Column(INDEX, "dense index of the user, 0 to number of users - 1", refers_to="users")
-_MOVIE = Column(INDEX, "dense index of the movie, 0 to number of movies - 1", refers_to="movies")
+_ITEM = Column(INDEX, "dense index of the item, 0 to number of items - 1", refers_to="items")
 _USER_ID = Column(ID, "the user's id in the source")
-_MOVIE_ID = Column(ID, "the movie's id in the source")
+_ITEM_ID = Column(ID, "the item's id in the source")
 _RAW_USER_ID = Column(ID, "the user's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
-_RAW_MOVIE_ID = Column(ID, "the movie's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
+_RAW_ITEM_ID = Column(ID, "the item's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
 _RATING = Column(RATING, "the rating on the source's scale")
 _TIMESTAMP = Column(TIME, "when the rating was given, UTC")
 _ROW = Column(nw.Int64(), "position of the rating in its source, from 0", low=0)
@@ -88,14 +88,14 @@ _TITLE = Column(nw.String(), "title")
 _SEGMENT = Column(COUNT, "number of the LDA segment, from 0", low=0)
 _CLUSTER = Column(COUNT, "number of the K-means cluster, from 0", low=0)
 
-_MOVIE_FACTS = {
+_ITEM_FACTS = {
     "title": Column(nw.String(), "title without its year", nullable=True),
     "year": Column(COUNT, "year of release", nullable=True),
     "genres": Column(nw.List(nw.String()), "genres", nullable=True),
 }
 _RATINGS = {
     "user": _USER,
-    "movie": _MOVIE,
+    "item": _ITEM,
     "rating": _RATING,
     "timestamp": _TIMESTAMP,
     "batch": Column(COUNT, "position of the batch in the order of arrival, from 0", low=0),
@@ -116,39 +116,39 @@ _IMPROVEMENT_INTERVAL = {
     for name, end in (("low", "lower"), ("high", "upper"))
 }
 
-RATINGS = Table(_RATINGS, key=("user", "movie"), volatile=("batch", "row"))
+RATINGS = Table(_RATINGS, key=("user", "item"), volatile=("batch", "row"))
 RATING_PREDICTIONS = Table(
     {
         "user": _USER,
-        "movie": _MOVIE,
+        "item": _ITEM,
         "prediction": Column(RATING, "predicted rating; null: none of its own", True),
     },
-    key=("user", "movie"),
+    key=("user", "item"),
 )
 RANKING_PREDICTIONS = Table(
     {
         "user": _USER,
-        "movie": _MOVIE,
+        "item": _ITEM,
         "rank": Column(
-            COUNT, "place of this movie, from 1, among the movies the user has not rated in training", True, low=1
+            COUNT, "place of this item, from 1, among the items the user has not rated in training", True, low=1
         ),
     },
-    key=("user", "movie"),
+    key=("user", "item"),
 )
 
-# Predictions by task: ratings of the test rows, ranks of the test movies, ratings of the responses, their ranks.
+# Predictions by task: ratings of the test rows, ranks of the test items, ratings of the responses, their ranks.
 PREDICTIONS: Mapping[str, Table] = {
     "time_cut": RATING_PREDICTIONS,
     "top_n": RANKING_PREDICTIONS,
     "latest_rating": RATING_PREDICTIONS,
-    "next_movie": RANKING_PREDICTIONS,
+    "next_item": RANKING_PREDICTIONS,
 }
 
 TABLES: Mapping[str, Table] = {
     "raw_ratings": Table(
         {
             "user_id": _RAW_USER_ID,
-            "movie_id": _RAW_MOVIE_ID,
+            "item_id": _RAW_ITEM_ID,
             "rating": _RATING,
             "timestamp": _TIMESTAMP,
             "row": _ROW,
@@ -157,7 +157,7 @@ TABLES: Mapping[str, Table] = {
         in_source_order=True,
     ),
     "raw_users": Table({"user_id": _USER_ID}, key=("user_id",), open_ended=True, in_source_order=True),
-    "raw_movies": Table({"movie_id": _MOVIE_ID, **_MOVIE_FACTS}, key=("movie_id",), in_source_order=True),
+    "raw_items": Table({"item_id": _ITEM_ID, **_ITEM_FACTS}, key=("item_id",), in_source_order=True),
     "rejected_rows": Table(
         {
             "file": Column(nw.String(), "file inside the batch"),
@@ -169,7 +169,7 @@ TABLES: Mapping[str, Table] = {
         in_source_order=True,
     ),
     "users": Table({"user": _USER, "user_id": _USER_ID}, key=("user",), open_ended=True),
-    "movies": Table({"movie": _MOVIE, "movie_id": _MOVIE_ID, **_MOVIE_FACTS}, key=("movie",)),
+    "items": Table({"item": _ITEM, "item_id": _ITEM_ID, **_ITEM_FACTS}, key=("item",)),
     "ratings": RATINGS,
     "train_ratings": RATINGS,
     "test_ratings": RATINGS,
@@ -192,28 +192,28 @@ TABLES: Mapping[str, Table] = {
     ),
     "user_clusters": Table({"user": _USER, "cluster": _CLUSTER}, key=("user",)),
     "cluster_ratings": Table(
-        {"cluster": _CLUSTER, "movie": _MOVIE, "rating": Column(RATING, "rating predicted for the cluster")},
-        key=("cluster", "movie"),
+        {"cluster": _CLUSTER, "item": _ITEM, "rating": Column(RATING, "rating predicted for the cluster")},
+        key=("cluster", "item"),
     ),
     "adjusted_train_ratings": Table(
         {
             "user": _USER,
-            "movie": _MOVIE,
+            "item": _ITEM,
             "rating": _RATING,
             "is_fill": Column(nw.Boolean(), "drawn from the cluster's predictions, not given by the user"),
         },
-        key=("user", "movie"),
+        key=("user", "item"),
     ),
-    "segment_movies": Table(
+    "segment_items": Table(
         {
             "segment": _SEGMENT,
-            "rank": Column(COUNT, "place by probability among all movies of the segment, from 1", low=1),
-            "movie": _MOVIE,
+            "rank": Column(COUNT, "place by probability among all items of the segment, from 1", low=1),
+            "item": _ITEM,
             "title": _TITLE,
-            "probability": Column(REAL, "probability of the movie in the segment", low=0, high=1),
-            "lift_rank": Column(COUNT, "place by lift among all movies of the segment, from 1", low=1),
+            "probability": Column(REAL, "probability of the item in the segment", low=0, high=1),
+            "lift_rank": Column(COUNT, "place by lift among all items of the segment, from 1", low=1),
             "lift": Column(
-                REAL, "probability in the segment over that in all ratings, shrunk towards 1 for rare movies", low=0
+                REAL, "probability in the segment over that in all ratings, shrunk towards 1 for rare items", low=0
             ),
         },
         key=("segment", "rank"),
@@ -230,23 +230,23 @@ TABLES: Mapping[str, Table] = {
     "segment_ratings": Table(
         {
             "segment": _SEGMENT,
-            "movie": _MOVIE,
-            "count": Column(COUNT, "ratings of the movie by the segment's train users", low=1),
+            "item": _ITEM,
+            "count": Column(COUNT, "ratings of the item by the segment's train users", low=1),
             "mean": Column(REAL, "their mean rating"),
         },
-        key=("segment", "movie"),
+        key=("segment", "item"),
     ),
     "segment_shares": Table(
         {
             "segment": Column(COUNT, "number of the LDA segment, from 0; null: there before, not now", True, low=0),
             "share": Column(REAL, "mean affinity of the users with a history", True, low=0, high=1),
-            "name": Column(nw.String(), "titles of its first movies by probability", True),
+            "name": Column(nw.String(), "titles of its first items by probability", True),
             "previous_segment": Column(COUNT, "its partner in the fit before; null: none", True, low=0),
             "previous_share": Column(REAL, "the share of that partner then", True, low=0, high=1),
-            "previous_name": Column(nw.String(), "titles of the first movies of that partner", True),
+            "previous_name": Column(nw.String(), "titles of the first items of that partner", True),
             "similarity": Column(
                 REAL,
-                "Bhattacharyya coefficient of the two distributions over the movies that both fits know; 1: the same",
+                "Bhattacharyya coefficient of the two distributions over the items that both fits know; 1: the same",
                 True,
                 low=0,
                 high=1,
@@ -296,7 +296,7 @@ TABLES: Mapping[str, Table] = {
         {
             "n_segments": Column(COUNT, "number of segments", low=2),
             "model": Column(nw.String(), "what is made from them"),
-            "metric": Column(nw.String(), "r2, next_movie_hit_10, or perplexity: of half of each user's movies"),
+            "metric": Column(nw.String(), "r2, next_item_hit_10, or perplexity: of half of each user's items"),
             "value": Column(REAL, "the metric on train users of case study B who were kept aside"),
             "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users; none for perplexity", True),
             "high": Column(REAL, "upper end of that interval", True),
@@ -307,10 +307,10 @@ TABLES: Mapping[str, Table] = {
         {
             "fold": Column(nw.String(), "name of the published split, such as u1"),
             "user": _USER,
-            "movie": _MOVIE,
+            "item": _ITEM,
             "partition": Column(nw.String(), "train or test"),
         },
-        key=("fold", "user", "movie"),
+        key=("fold", "user", "item"),
     ),
     "study_trials": Table(
         {
@@ -366,11 +366,11 @@ TABLES: Mapping[str, Table] = {
         {
             "user_id": _USER_ID,
             "rank": Column(COUNT, "place, from 1", low=1),
-            "movie_id": _MOVIE_ID,
+            "item_id": _ITEM_ID,
             "title": Column(nw.String(), "title", nullable=True),
             "score": Column(
                 REAL,
-                "the model's score: comparable within a user only; null where it knows nothing of the movie",
+                "the model's score: comparable within a user only; null where it knows nothing of the item",
                 nullable=True,
             ),
             "because": Column(
@@ -388,7 +388,7 @@ TABLES: Mapping[str, Table] = {
 # only their scores agree.
 RELATIONAL = (
     "users",
-    "movies",
+    "items",
     "ratings",
     "train_ratings",
     "test_ratings",

@@ -49,7 +49,7 @@ def window(ratings: nw.LazyFrame, cut_off: float) -> tuple[nw.LazyFrame, nw.Lazy
 
 def backtest(
     users: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     ratings: nw.LazyFrame,
     user_features: nw.LazyFrame,
     cut_off: float,
@@ -65,7 +65,7 @@ def backtest(
 
     Args:
         users: table users.
-        movies: table movies.
+        items: table items.
         ratings: table ratings; rows after the scored tenth are ignored.
         user_features: table user_features.
         cut_off: share of the ratings that are training rows.
@@ -79,7 +79,7 @@ def backtest(
     train, test = window(ratings, cut_off)
     tables = {
         "users": users,
-        "movies": movies,
+        "items": items,
         "user_features": user_features,
         "train_ratings": train,
         "test_ratings": test,

@@ -29,17 +29,17 @@ def measure_latest_rating(
     histories: Mapping[str, nw.LazyFrame],
     selected: str,
     selected_ranking: str | None = None,
-    n_movies: int,
+    n_items: int,
     users: nw.LazyFrame | None = None,
     protocol: str = "latest_rating",
     seed: int = 0,
 ) -> EvaluationResult:
-    """Scores the predicted response and the predicted next movie, for train users and for test users.
+    """Scores the predicted response and the predicted next item, for train users and for test users.
 
     Metrics of the rating models: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage`. Metrics of the rankings:
-    `next_movie_hit_1`, `next_movie_hit_10`. Three models are added:
+    `next_item_hit_1`, `next_item_hit_10`. Three models are added:
 
-    - `random`: exact expectation. Hits: over all orders of the movies outside the history. Errors: over predictions
+    - `random`: exact expectation. Hits: over all orders of the items outside the history. Errors: over predictions
       drawn from the ratings of the histories.
     - `upper_bound`: score of a perfect prediction.
     - `selected`: repeats the scores of `selected` and `selected_ranking`.
@@ -49,28 +49,28 @@ def measure_latest_rating(
             scored by the pause before the response: see `populations.by_pause`.
         rating_predictions: by model, table rating predictions for the responses of all populations. `item_mean`
             replaces missing predictions; it is required and must predict every response.
-        rankings: by model, table ranking predictions: the rank of the response's movie among the movies outside the
+        rankings: by model, table ranking predictions: the rank of the response's item among the items outside the
             history.
         histories: by population, table ratings: the rows before the responses.
         selected: the model whose scores are repeated as `selected`.
         selected_ranking: the model whose hits are repeated as `selected`; None for `selected` itself, if it
             ranks.
-        n_movies: number of movies in the catalogue.
+        n_items: number of items in the catalogue.
         users: table users, for scores by gender and age; None for none.
         protocol: name of the protocol in the table.
         seed: random seed of ties.
 
     Raises:
         ValueError: a model's name is reserved, a selected model or `item_mean` is missing, predictions are
-            not usable, or a history holds every movie of the catalogue.
+            not usable, or a history holds every item of the catalogue.
     """
     check_models({*rating_predictions, *rankings}, {selected})
     check_models(rating_predictions, {BASELINE} if rating_predictions else ())
     check_models(rankings, {selected_ranking} if selected_ranking else ())
-    response = pl.concat([to_polars(frame, "user", "movie", "rating") for frame in responses.values()])
+    response = pl.concat([to_polars(frame, "user", "item", "rating") for frame in responses.values()])
     rows = ScoredRows.of(response, seed=seed)
     raters = _rater_metrics(rows, rating_predictions, distribution(nw.concat(list(histories.values()))))
-    rankers = _ranker_metrics(rows, rankings, _unseen(rows, histories, n_movies))
+    rankers = _ranker_metrics(rows, rankings, _unseen(rows, histories, n_items))
     raters[SELECTED] = raters.get(selected, [])
     rankers[SELECTED] = rankers.get(selected_ranking or selected, [])
     return EvaluationResult(
@@ -111,7 +111,7 @@ def _rater_metrics(
 def _ranker_metrics(
     rows: ScoredRows, rankings: Mapping[str, nw.LazyFrame], unseen: np.ndarray
 ) -> dict[str, list[UserMetric]]:
-    """Hits by ranking model, with `upper_bound`, and `random` for `unseen` movies per row, shape (rows,)."""
+    """Hits by ranking model, with `upper_bound`, and `random` for `unseen` items per row, shape (rows,)."""
     ranks = {model: rows.ranks_of(model, frame) for model, frame in rankings.items()}
     ranks[UPPER_BOUND] = np.ones(len(rows.code))
     hits = {model: [hit_at(k, rank <= k, rows) for k in _LIST_LENGTHS] for model, rank in ranks.items()}
@@ -119,11 +119,11 @@ def _ranker_metrics(
     return hits
 
 
-def _unseen(rows: ScoredRows, histories: Mapping[str, nw.LazyFrame], n_movies: int) -> np.ndarray:
-    """Number of movies outside the history of each row's user: shape (rows,)."""
+def _unseen(rows: ScoredRows, histories: Mapping[str, nw.LazyFrame], n_items: int) -> np.ndarray:
+    """Number of items outside the history of each row's user: shape (rows,)."""
     per_user = pl.concat([ratings_per_user(frame) for frame in histories.values()])
-    unseen = n_movies - counts_of(rows.users, per_user)
+    unseen = n_items - counts_of(rows.users, per_user)
     if (unseen < 1).any():
         user = rows.users[np.argmin(unseen)]
-        raise ValueError(f"the history of user {user} leaves no movie of {n_movies} unseen; n_movies is the catalogue")
+        raise ValueError(f"the history of user {user} leaves no item of {n_items} unseen; n_items is the catalogue")
     return unseen[rows.code]

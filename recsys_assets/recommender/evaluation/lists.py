@@ -21,44 +21,44 @@ from recsys_assets.recommender.ranking.rankings import Ranker
 
 
 def top_lists(ranker: Ranker, users: np.ndarray, *, rated: nw.LazyFrame, k: int = 10) -> nw.LazyFrame:
-    """The top k movies that each user has not rated: columns user, movie, rank.
+    """The top k items that each user has not rated: columns user, item, rank.
 
     Args:
-        ranker: the model; movies unknown to the model are in no list.
+        ranker: the model; items unknown to the model are in no list.
         users: dense ids, shape (users,).
-        rated: table ratings; a user's rated movies are not listed.
-        k: length of a list; lists are shorter if the model knows fewer movies.
+        rated: table ratings; a user's rated items are not listed.
+        k: length of a list; lists are shorter if the model knows fewer items.
     """
     best = rankings.top_n(ranker, rated, users, n=k)
-    return lazy(best.drop_nulls("score").select("user", "movie", "rank"))
+    return lazy(best.drop_nulls("score").select("user", "item", "rank"))
 
 
-def random_ranker(n_movies: int, *, seed: int) -> Ranker:
-    """A ranker that orders all movies at random, independently for each user."""
+def random_ranker(n_items: int, *, seed: int) -> Ranker:
+    """A ranker that orders all items at random, independently for each user."""
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
-        return np.stack([np.random.default_rng([seed, user]).random(n_movies) for user in users])
+        return np.stack([np.random.default_rng([seed, user]).random(n_items) for user in users])
 
-    return Ranker(scores, np.ones(n_movies, bool))
+    return Ranker(scores, np.ones(n_items, bool))
 
 
 class ListMetrics:
     """Metrics of lists beyond accuracy, named `<name>_<k>`: means over users, and the coverage of all lists.
 
-    - `novelty`: mean self-information -log2(share of training users who rated the movie), in bits. A movie without
+    - `novelty`: mean self-information -log2(share of training users who rated the item), in bits. An item without
       ratings counts as rated by one user (RecTools' MeanInvUserFreq).
-    - `popularity`: mean share of training users who rated the movie (average recommendation popularity, Yin et al.
+    - `popularity`: mean share of training users who rated the item (average recommendation popularity, Yin et al.
       2012).
-    - `popularity_bias`: `popularity` minus the mean share over the user's relevant test movies. Above 0, the lists
+    - `popularity_bias`: `popularity` minus the mean share over the user's relevant test items. Above 0, the lists
       are more popular than the user's taste.
     - `genre_diversity`: mean Jaccard distance of the genres over the pairs of a list (Ziegler et al. 2005), if there
       are genres.
     - `catalog_coverage`: share of the catalogue in at least one list (no `_<k>` in its name).
 
     Args:
-        rows: the relevant test rows; their users are scored, their movies are the liked ones.
+        rows: the relevant test rows; their users are scored, their items are the liked ones.
         train_ratings: table ratings.
-        movies: table movies, with genres (a list, or null if unknown).
+        items: table items, with genres (a list, or null if unknown).
         populations: by name, boolean masks of shape (users,); each one has its own coverage.
         k: length of the lists.
     """
@@ -67,30 +67,30 @@ class ListMetrics:
         self,
         rows: ScoredRows,
         train_ratings: nw.LazyFrame,
-        movies: nw.LazyFrame,
+        items: nw.LazyFrame,
         populations: Mapping[str, np.ndarray],
         k: int,
     ) -> None:
         self._rows, self._populations, self._k = rows, populations, k
-        catalogue = to_polars(movies, "movie", "genres").sort("movie")
-        self._n_movies = len(catalogue)
+        catalogue = to_polars(items, "item", "genres").sort("item")
+        self._n_items = len(catalogue)
         self._genres = membership(catalogue["genres"])
-        counts = to_polars(train_ratings.group_by("movie").agg(count=nw.len()))
-        n_raters = np.zeros(self._n_movies)
-        n_raters[counts["movie"].to_numpy()] = counts["count"].to_numpy()
+        counts = to_polars(train_ratings.group_by("item").agg(count=nw.len()))
+        n_raters = np.zeros(self._n_items)
+        n_raters[counts["item"].to_numpy()] = counts["count"].to_numpy()
         n_users = max(1, to_polars(train_ratings.select(nw.col("user").n_unique().alias("n")))["n"][0])
         self._popularity = n_raters / n_users
         self._information = -np.log2(np.maximum(n_raters, 1) / n_users)
-        liked = rows.frame["movie"].to_numpy()
+        liked = rows.frame["item"].to_numpy()
         self._taste = rows.per_user(self._popularity[liked]) / rows.counts
 
     def of_lists(self, lists: nw.LazyFrame) -> list[UserMetric]:
-        """The metrics of one model's lists (user, movie, rank); users without a list are ignored."""
+        """The metrics of one model's lists (user, item, rank); users without a list are ignored."""
         users = self._rows.users
-        shown = to_polars(lists, "user", "movie", "rank").filter(pl.col("rank") <= self._k)
+        shown = to_polars(lists, "user", "item", "rank").filter(pl.col("rank") <= self._k)
         shown = shown.filter(pl.col("user").is_in(pl.Series(users, dtype=pl.Int32).implode()))
-        code, movie = np.searchsorted(users, shown["user"].to_numpy()), shown["movie"].to_numpy()
-        matrix = sparse.csr_array((np.ones(len(code)), (code, movie)), shape=(len(users), self._n_movies))
+        code, item = np.searchsorted(users, shown["user"].to_numpy()), shown["item"].to_numpy()
+        matrix = sparse.csr_array((np.ones(len(code)), (code, item)), shape=(len(users), self._n_items))
         length = np.bincount(code, minlength=len(users))
         has_list = (length > 0).astype(np.float64)
         popularity = _over(matrix @ self._popularity, length)
@@ -119,14 +119,14 @@ class ListMetrics:
     def _coverage(self, matrix: sparse.csr_array, population: str, users: np.ndarray) -> UserMetric:
         """Catalogue coverage of one population, as the mean of one jackknife value per user.
 
-        A resample of users covers fewer movies than all users do, so a plain bootstrap would put the whole interval
+        A resample of users covers fewer items than all users do, so a plain bootstrap would put the whole interval
         below the score. The mean of the jackknife values is the coverage; their spread is the spread of the delete-one
         jackknife (Efron & Tibshirani 1993, chapter 11).
         """
         chosen = matrix * users[:, None]
         shown = np.asarray(chosen.sum(axis=0)).ravel()
-        coverage = (shown > 0).mean() if self._n_movies else 0.0
-        alone = chosen @ (shown == 1) / self._n_movies
+        coverage = (shown > 0).mean() if self._n_items else 0.0
+        alone = chosen @ (shown == 1) / self._n_items
         n = users.sum()
         values = np.where(users, coverage + (n - 1) * (alone - alone.sum() / max(n, 1)), 0)
         return UserMetric(OF_ALL_LISTS, mean, (values, users.astype(np.float64)), frozenset({population}))

@@ -50,7 +50,7 @@ class RatingMetrics:
     Example:
         >>> import numpy as np
         >>> import polars as pl
-        >>> test = pl.DataFrame({"user": [0, 0, 1], "movie": [0, 1, 0], "rating": [4.0, 2.0, 5.0]})
+        >>> test = pl.DataFrame({"user": [0, 0, 1], "item": [0, 1, 0], "rating": [4.0, 2.0, 5.0]})
         >>> rmse, mae, r2 = RatingMetrics(ScoredRows(test)).errors(np.array([4.0, 3.0, 4.0]))
         >>> float(mae.formula(*(part.sum() for part in mae.parts)))
         0.6666666666666666
@@ -80,7 +80,7 @@ class RatingMetrics:
         """Prediction coverage: share of rows that are not NaN in `own`, shape (rows,)."""
         return UserMetric("prediction_coverage", mean, (self.rows.per_user(~np.isnan(own)), self.count))
 
-    def top5_rating(self, prediction: np.ndarray) -> UserMetric:
+    def top5pct_rating(self, prediction: np.ndarray) -> UserMetric:
         """Mean true rating of the ceil(5 %) rows with the highest prediction of each user, pooled over users.
 
         Args:
@@ -89,9 +89,9 @@ class RatingMetrics:
         order = self.rows.order(prediction, descending=True)
         chosen = np.zeros(len(order))
         chosen[order] = self.rows.place < self.picks[self.rows.code]
-        return UserMetric("top5_rating", mean, (self.rows.per_user(chosen * self.rows.rating), self.picks))
+        return UserMetric("top5pct_rating", mean, (self.rows.per_user(chosen * self.rows.rating), self.picks))
 
-    def top5_rating_published(self, own: np.ndarray) -> UserMetric:
+    def top5pct_rating_published(self, own: np.ndarray) -> UserMetric:
         """Mean true rating of the rows at or above the user's 95th percentile of predictions: case study A's rule.
 
         Missing predictions count as 1.0. With linear interpolation the percentile is at most the ceil(5 %)-th highest
@@ -105,15 +105,15 @@ class RatingMetrics:
         last_pick = order[self.rows.starts + self.picks.astype(np.int64) - 1]
         chosen = prediction >= prediction[last_pick][self.rows.code]
         taken = self.rows.per_user(chosen)
-        return UserMetric("top5_rating_published", mean, (self.rows.per_user(chosen * self.rows.rating), taken))
+        return UserMetric("top5pct_rating_published", mean, (self.rows.per_user(chosen * self.rows.rating), taken))
 
     def random_order(self) -> list[UserMetric]:
-        """`top5_rating` and `top5_rating_published` of a random order: exact expectation over all orders without ties.
+        """`top5pct_rating` and `top5pct_rating_published` of a random order: exact expectation over all orders without ties.
 
         Without ties both rules take the same number of rows.
         """
         parts = (self.picks * self.total / self.count, self.picks)
-        return [UserMetric(name, mean, parts) for name in ("top5_rating", "top5_rating_published")]
+        return [UserMetric(name, mean, parts) for name in ("top5pct_rating", "top5pct_rating_published")]
 
     def random_ratings(self, values: np.ndarray, weights: np.ndarray) -> list[UserMetric]:
         """RMSE, MAE and R² of predictions drawn from a distribution of ratings, by exact expectation of the errors.
@@ -133,10 +133,10 @@ class RatingMetrics:
 
 
 class RankingMetrics:
-    """Metrics of the ranks of the relevant movies among all candidates: binary relevance, means over users.
+    """Metrics of the ranks of the relevant items among all candidates: binary relevance, means over users.
 
     Definitions follow ranx 0.3 and, for NDCG, scikit-learn (Järvelin & Kekäläinen 2002): recall and average
-    precision are divided by the number of relevant movies, precision by k.
+    precision are divided by the number of relevant items, precision by k.
 
     Args:
         rows: the relevant rows, at least one per user.
@@ -145,7 +145,7 @@ class RankingMetrics:
     Example:
         >>> import numpy as np
         >>> import polars as pl
-        >>> relevant = pl.DataFrame({"user": [0, 0, 1], "movie": [3, 5, 4], "rating": [5.0, 4.0, 5.0]})
+        >>> relevant = pl.DataFrame({"user": [0, 0, 1], "item": [3, 5, 4], "rating": [5.0, 4.0, 5.0]})
         >>> metrics = RankingMetrics(ScoredRows(relevant), k=10).of_ranks(np.array([1.0, 20.0, 2.0]))
         >>> {m.name: round(float(m.formula(*(part.sum() for part in m.parts))), 3) for m in metrics}
         {'ndcg_10': 0.622, 'recall_10': 0.75, 'precision_10': 0.1, 'map_10': 0.5, 'mrr_10': 0.75, 'hit_rate_10': 1.0}
@@ -163,7 +163,7 @@ class RankingMetrics:
         """NDCG, recall, precision, MAP, MRR and hit rate at k.
 
         Args:
-            ranks: shape (rows,), from 1, distinct within a user; infinity if the movie is not in the list.
+            ranks: shape (rows,), from 1, distinct within a user; infinity if the item is not in the list.
         """
         order = self.rows.order(ranks, descending=False)
         relevant_so_far = np.empty(len(ranks))
@@ -181,14 +181,14 @@ class RankingMetrics:
         )
 
     def perfect(self) -> list[UserMetric]:
-        """The upper bound: metrics of a list that begins with the user's relevant movies."""
+        """The upper bound: metrics of a list that begins with the user's relevant items."""
         return self.of_ranks(self.rows.place + 1.0)
 
     def random_order(self, candidates: np.ndarray) -> list[UserMetric]:
         """Exact expectation over all orders of the candidates, for the metrics with a simple closed form.
 
         Args:
-            candidates: number of candidate movies, shape (users,), at least the number of relevant ones.
+            candidates: number of candidate items, shape (users,), at least the number of relevant ones.
         """
         length = np.minimum(candidates, self.k)
         share = self.relevant / candidates
@@ -204,11 +204,11 @@ class RankingMetrics:
 
 
 def hit_at(k: int, hits: np.ndarray, rows: ScoredRows) -> UserMetric:
-    """Share of rows whose movie is among the first k.
+    """Share of rows whose item is among the first k.
 
     Args:
         k: cut-off rank.
         hits: probability of a hit, shape (rows,).
         rows: the rows.
     """
-    return UserMetric(f"next_movie_hit_{k}", mean, (rows.per_user(hits), rows.counts))
+    return UserMetric(f"next_item_hit_{k}", mean, (rows.per_user(hits), rows.counts))

@@ -41,7 +41,7 @@ def by_experience(n_train: np.ndarray) -> dict[str, np.ndarray]:
 def by_pause(seconds: np.ndarray) -> dict[str, np.ndarray]:
     """The masks same_second, same_session (below an hour) and new_session; each of shape (users,).
 
-    Two ratings in the same second come from a page on which several movies are rated at once. Their order only shows
+    Two ratings in the same second come from a page on which several items are rated at once. Their order only shows
     how the user filled in the page.
 
     Args:

@@ -38,7 +38,7 @@ LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
 TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
 LATEST_RATING_LEAKAGE_AUDIT = ("latest_rating_time_cut", "latest_rating")
 LEAKAGE_AUDITS = (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT, LATEST_RATING_LEAKAGE_AUDIT)
-_SHARED = ("users", "movies", "user_features")
+_SHARED = ("users", "items", "user_features")
 _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
     "last_out, top_n, top_n_<any of the others>, latest_rating, latest_rating_time_cut"
@@ -48,7 +48,7 @@ _FORMS = (
 def tasks(name: str) -> "tuple[Task, ...]":
     """Tasks of the registry whose entries a protocol scores."""
     if _is_latest_rating(name):
-        return ("latest_rating", "next_movie")
+        return ("latest_rating", "next_item")
     return ("top_n",) if _is_top_n(name) else ("time_cut",)
 
 
@@ -74,13 +74,13 @@ def split(
             last_out (leave-last-out); top_n (rows of time_cut); top_n_last_out (rows of any other protocol);
             latest_rating (case study B);
             latest_rating_time_cut (each user's first rating after `cut`, from all ratings before `cut`).
-        tables: users, movies, user_features, ratings; for u1 to u5 also published_folds.
+        tables: users, items, user_features, ratings; for u1 to u5 also published_folds.
         seed: random seed of random rows, of new users and of the partition of case study B.
         cut: the cut of time_cut, top_n and latest_rating_time_cut.
         train_share: share of train users in latest_rating.
 
     Returns:
-        users, movies, user_features, train_ratings and test_ratings. latest_rating and latest_rating_time_cut return
+        users, items, user_features, train_ratings and test_ratings. latest_rating and latest_rating_time_cut return
         user_partition, train_histories, train_responses, test_histories and test_responses instead of the ratings.
 
     Raises:
@@ -160,7 +160,7 @@ def lists(
     relevant = tables["test_ratings"].filter(nw.col("rating") >= relevant_from(train))
     users = to_polars(relevant.select("user").unique())["user"].sort().to_numpy()
     shown = {entry.name: top_lists(ranker(entry), users, rated=train, k=k) for entry in entries}
-    return shown | {RANDOM: top_lists(random_ranker(row_count(tables["movies"]), seed=seed), users, rated=train, k=k)}
+    return shown | {RANDOM: top_lists(random_ranker(row_count(tables["items"]), seed=seed), users, rated=train, k=k)}
 
 
 def measured(
@@ -183,16 +183,16 @@ def measured(
         seed: random seed of ties.
     """
     of = {task: {entry.name: rows for entry, rows in predictions.items() if entry.task == task} for task in tasks(name)}
-    users, movies = tables.get("users"), tables["movies"]
+    users, items = tables.get("users"), tables["items"]
     if _is_latest_rating(name):
         return measure_latest_rating(
             {"train_users": tables["train_responses"], "test_users": tables["test_responses"]},
             of["latest_rating"],
-            of["next_movie"],
+            of["next_item"],
             histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
             selected=selected["latest_rating"],
-            selected_ranking=selected.get("next_movie"),
-            n_movies=row_count(movies),
+            selected_ranking=selected.get("next_item"),
+            n_items=row_count(items),
             users=users,
             protocol=name,
             seed=seed,
@@ -203,10 +203,10 @@ def measured(
             train,
             test,
             of["top_n"],
-            n_movies=row_count(movies),
+            n_items=row_count(items),
             selected=selected["top_n"],
             lists=lists,
-            movies=movies,
+            items=items,
             users=users,
             relevant_from=relevant_from(train),
             protocol=name,

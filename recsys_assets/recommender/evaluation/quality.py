@@ -21,8 +21,8 @@ from recsys_assets.recommender.models.segments import largest_shift, share_shift
 
 # The bounds are summed in another order than the models, so equal scores can differ by rounding.
 _ROUNDING = 1e-9
-# `top5_rating_published` has no bounds: a model may take fewer rows than the bound takes.
-_BOUNDED = ("top5_rating",)
+# `top5pct_rating_published` has no bounds: a model may take fewer rows than the bound takes.
+_BOUNDED = ("top5pct_rating",)
 # Finer ratings are rounded to half points, so that two distributions have the same bins.
 _BINS_PER_POINT = 2
 # Scores of lists are noise with fewer scored users, or with a smaller share of the users with test ratings.
@@ -218,13 +218,13 @@ def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_rati
 
 
 def scored_finding(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame) -> Finding:
-    """Whether enough users liked a test movie: scores of lists rest on these users alone."""
+    """Whether enough users liked a test item: scores of lists rest on these users alone."""
     users = test_ratings.select("user").unique()
     liked = test_ratings.filter(nw.col("rating") >= relevant_from(train_ratings)).select("user").unique()
     n_users, n_scored = row_count(users), row_count(liked)
     due = max(min(_FEWEST_SCORED, n_users), math.ceil(_SMALLEST_SCORED_SHARE * n_users))
     detail = "" if n_scored >= due else f"of {n_users:,} users with test ratings; scores of lists say next to nothing"
-    return Finding("users who liked a test movie", n_scored, n_users, due, n_scored >= due, severe=False, detail=detail)
+    return Finding("users who liked a test item", n_scored, n_users, due, n_scored >= due, severe=False, detail=detail)
 
 
 def scale_findings(ratings: nw.LazyFrame) -> list[Finding]:
@@ -255,39 +255,39 @@ def finite_finding(arrays: Mapping[str, np.ndarray]) -> Finding:
 
 
 def recommendation_findings(
-    recommendations: nw.LazyFrame, users: nw.LazyFrame, movies: nw.LazyFrame, ratings: nw.LazyFrame, *, n: int
+    recommendations: nw.LazyFrame, users: nw.LazyFrame, items: nw.LazyFrame, ratings: nw.LazyFrame, *, n: int
 ) -> list[Finding]:
-    """Every user has min(n, unrated movies) recommendations, ranked from 1, and none of a rated movie.
+    """Every user has min(n, unrated items) recommendations, ranked from 1, and none of a rated item.
 
     Args:
         recommendations: table recommendations.
         users: table users.
-        movies: table movies.
+        items: table items.
         ratings: table ratings.
         n: recommendations per user.
     """
-    shown = to_polars(recommendations, "user_id", "rank", "movie_id")
-    everyone, catalogue = to_polars(users, "user", "user_id"), to_polars(movies, "movie", "movie_id")
+    shown = to_polars(recommendations, "user_id", "rank", "item_id")
+    everyone, catalogue = to_polars(users, "user", "user_id"), to_polars(items, "item", "item_id")
     n_rated = to_polars(ratings.group_by("user").agg(rated=nw.len())).with_columns(pl.col("rated").cast(pl.Int64))
     given = shown.group_by("user_id").agg(given=pl.len().cast(pl.Int64), last=pl.col("rank").max().cast(pl.Int64))
     per_user = everyone.join(n_rated, on="user", how="left").join(given, on="user_id", how="left").fill_null(0)
     due = pl.min_horizontal(pl.lit(n), len(catalogue) - pl.col("rated"))
     wrong = per_user.filter((pl.col("given") != due) | (pl.col("last") != due))
-    indexed = shown.join(everyone, on="user_id", how="left").join(catalogue, on="movie_id", how="left")
-    unknown = int(indexed.select((pl.col("user").is_null() | pl.col("movie").is_null()).sum()).item())
-    pairs = lazy(indexed.select("user", "movie").drop_nulls())
-    rated = len(to_polars(_on_polars(ratings).join(pairs, on=["user", "movie"], how="semi").select("user")))
+    indexed = shown.join(everyone, on="user_id", how="left").join(catalogue, on="item_id", how="left")
+    unknown = int(indexed.select((pl.col("user").is_null() | pl.col("item").is_null()).sum()).item())
+    pairs = lazy(indexed.select("user", "item").drop_nulls())
+    rated = len(to_polars(_on_polars(ratings).join(pairs, on=["user", "item"], how="semi").select("user")))
     examples = ", ".join(wrong["user_id"].head(3).to_list())
     rule = f"every user has min({n}, unrated) recommendations"
     return [
         Finding(rule, len(wrong), 0, 0, wrong.is_empty(), detail=f"users such as {examples}" if examples else ""),
         Finding("recommends nothing already rated", rated, 0, 0, rated == 0),
-        Finding("known users and movies", unknown, 0, 0, unknown == 0),
+        Finding("known users and items", unknown, 0, 0, unknown == 0),
     ]
 
 
 def _on_polars(ratings: nw.LazyFrame) -> nw.LazyFrame:
-    pairs = ratings.select("user", "movie")
+    pairs = ratings.select("user", "item")
     return pairs if pairs.implementation.is_polars() else lazy(to_polars(pairs))
 
 

@@ -18,7 +18,7 @@ from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, U
 GAIN, GAP = "_gain", "_gap"
 # Coverage is a property of all lists together, so it has no score per user.
 OF_ALL_LISTS = "catalog_coverage"
-_LEADING = ("top5_rating", "rmse", "r2", "ndcg", "recall", "next_movie_hit")
+_LEADING = ("top5pct_rating", "rmse", "r2", "ndcg", "recall", "next_item_hit")
 
 
 def is_leading(metric: str) -> bool:

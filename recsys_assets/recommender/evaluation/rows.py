@@ -13,27 +13,27 @@ import polars as pl
 from recsys_assets.recommender.data.frames import conform, lazy, pseudo_random, to_polars
 from recsys_assets.recommender.data.tables import RANKING_PREDICTIONS, RATING_PREDICTIONS, Table
 
-_PAIR = (pl.col("user").cast(pl.Int64) * 2**32 + pl.col("movie")).alias("pair")
+_PAIR = (pl.col("user").cast(pl.Int64) * 2**32 + pl.col("item")).alias("pair")
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredRows:
     """Test rows in memory, grouped by user in ascending order, in seeded random order within a user.
 
-    The order is a function of (seed, user, movie), so it does not depend on the input order, and a stable sort by
+    The order is a function of (seed, user, item), so it does not depend on the input order, and a stable sort by
     prediction breaks ties at random.
 
     Args:
-        frame: columns user, movie, rating, in that order; `of` sorts.
+        frame: columns user, item, rating, in that order; `of` sorts.
     """
 
     frame: pl.DataFrame
 
     @classmethod
     def of(cls, ratings: pl.DataFrame, *, seed: int) -> "ScoredRows":
-        """Sorts `ratings` (columns user, movie, rating) by user and in seeded random order within a user."""
-        tied = to_polars(lazy(ratings).with_columns(tie=pseudo_random(seed, ["user", "movie"])))
-        return cls(tied.sort("user", "tie", "movie").select("user", "movie", "rating"))
+        """Sorts `ratings` (columns user, item, rating) by user and in seeded random order within a user."""
+        tied = to_polars(lazy(ratings).with_columns(tie=pseudo_random(seed, ["user", "item"])))
+        return cls(tied.sort("user", "tie", "item").select("user", "item", "rating"))
 
     @cached_property
     def users(self) -> np.ndarray:
@@ -47,7 +47,7 @@ class ScoredRows:
 
     @cached_property
     def pairs(self) -> np.ndarray:
-        """User and movie as one number: shape (rows,)."""
+        """User and item as one number: shape (rows,)."""
         return self.frame.select(_PAIR)["pair"].to_numpy()
 
     @cached_property
@@ -98,10 +98,10 @@ class ScoredRows:
         own = self.ratings_of(model, predictions)
         missing = np.flatnonzero(np.isnan(own))
         if missing.size:
-            user, movie = self.frame.select("user", "movie").row(missing[0])
+            user, item = self.frame.select("user", "item").row(missing[0])
             raise ValueError(
                 f"{model!r} stands in for the other models and must predict every row; it does not predict "
-                f"{missing.size:,} of {len(own):,}, the first: user {user}, movie {movie}"
+                f"{missing.size:,} of {len(own):,}, the first: user {user}, item {item}"
             )
         return own
 
@@ -109,7 +109,7 @@ class ScoredRows:
         """Ranks of the rows in the model's ranking, from 1, infinity if the row has no rank: shape (rows,).
 
         Raises:
-            ValueError: a column is missing, a row is ranked twice, a rank is below 1, or two movies of a user
+            ValueError: a column is missing, a row is ranked twice, a rank is below 1, or two items of a user
                 share a rank.
         """
         aligned = self._aligned(model, ranking, RANKING_PREDICTIONS)
@@ -120,7 +120,7 @@ class ScoredRows:
         same = (in_order[1:] == in_order[:-1]) & np.isfinite(in_order[1:]) & (np.diff(self.code) == 0)
         if same.any():
             user = self.users[self.code[1:][same][0]]
-            raise ValueError(f"{model!r}: two movies of user {user} share a rank; a ranking must be without ties")
+            raise ValueError(f"{model!r}: two items of user {user} share a rank; a ranking must be without ties")
         return ranks
 
     def _aligned(self, model: str, frame: nw.LazyFrame, table: Table) -> np.ndarray:
@@ -129,7 +129,7 @@ class ScoredRows:
         given = to_polars(conform(frame, table)).select(_PAIR, pl.col(value).cast(pl.Float64)).sort("pair")
         pairs = given["pair"].to_numpy()
         if (pairs[1:] == pairs[:-1]).any():
-            raise ValueError(f"{model!r}: more than one row for the same user and movie; there must be one")
+            raise ValueError(f"{model!r}: more than one row for the same user and item; there must be one")
         at = np.searchsorted(pairs, self.pairs)
         found = np.append(pairs, -1)[at] == self.pairs
         return np.where(found, np.append(given[value].to_numpy(), np.nan)[at], np.nan)

@@ -20,19 +20,19 @@ def all_scores(
     selected_rating_model: str,
     selected_ranking_model: str,
     selected_response_model: str,
-    selected_next_movie_model: str,
+    selected_next_item_model: str,
     n_resamples: int,
     seed: int,
 ) -> pl.DataFrame:
     """The scores of every entry under its protocol: the table `evaluation_scores`.
 
     Args:
-        tables: `movies` and the tables of all splits, by name.
+        tables: `items` and the tables of all splits, by name.
         predictions: predictions table by entry.
         selected_rating_model: the model repeated as `selected` in `time_cut`.
         selected_ranking_model: the model repeated as `selected` in `top_n`.
         selected_response_model: the rating model repeated as `selected` in `latest_rating`.
-        selected_next_movie_model: the ranking model repeated as `selected` in `latest_rating`.
+        selected_next_item_model: the ranking model repeated as `selected` in `latest_rating`.
         n_resamples: number of bootstrap resamples.
         seed: random seed of the bootstrap and of ties.
     """
@@ -40,7 +40,7 @@ def all_scores(
         "time_cut": selected_rating_model,
         "top_n": selected_ranking_model,
         "latest_rating": selected_response_model,
-        "next_movie": selected_next_movie_model,
+        "next_item": selected_next_item_model,
     }
     measured = [protocols.measured(name, tables, predictions, selected=selected, seed=seed) for name in OF_THE_PIPELINE]
     return pl.concat([each.scores(seed=seed, n_resamples=n_resamples) for each in measured])

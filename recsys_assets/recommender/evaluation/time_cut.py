@@ -43,16 +43,16 @@ def measure_ratings(
 
     Metrics:
 
-    - `top5_rating`: mean true rating of the ceil(5 %) test rows with the highest prediction of each user, pooled over
+    - `top5pct_rating`: mean true rating of the ceil(5 %) test rows with the highest prediction of each user, pooled over
       users, ties at random.
-    - `top5_rating_published`: the same by case study A's rule, without the fallback; missing predictions count as 1.0.
+    - `top5pct_rating_published`: the same by case study A's rule, without the fallback; missing predictions count as 1.0.
     - `rmse`, `mae`, `r2`, `prediction_coverage`.
 
     Added models:
 
-    - `random`: exact expectation. `top5_rating`: over all orders. Errors: over predictions drawn from the training
+    - `random`: exact expectation. `top5pct_rating`: over all orders. Errors: over predictions drawn from the training
       ratings.
-    - `popularity`: orders movies by number of training ratings; it predicts no ratings, so it has no errors.
+    - `popularity`: orders items by number of training ratings; it predicts no ratings, so it has no errors.
     - `upper_bound`: score of a perfect prediction.
     - `selected`: repeats the selected model.
 
@@ -62,7 +62,7 @@ def measure_ratings(
         predictions: by model, table rating predictions. `item_mean` replaces missing predictions (fallback); it is
             required and must predict every test row.
         selected: the model whose scores are repeated as `selected`.
-        unfilled: models without the fallback in `top5_rating`: their missing predictions rank last, in random order.
+        unfilled: models without the fallback in `top5pct_rating`: their missing predictions rank last, in random order.
             Their errors are given for seen users only.
         users: table users, for scores by gender and age; None for none.
         protocol: name of the protocol in the table.
@@ -73,7 +73,7 @@ def measure_ratings(
             usable.
     """
     check_models(predictions, {selected, BASELINE})
-    rows = ScoredRows.of(to_polars(test_ratings, "user", "movie", "rating"), seed=seed)
+    rows = ScoredRows.of(to_polars(test_ratings, "user", "item", "rating"), seed=seed)
     measure = RatingMetrics(rows)
     fallback = rows.complete_ratings_of(BASELINE, predictions[BASELINE])
     metrics = {
@@ -100,13 +100,13 @@ def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, f
         measure: metrics of the rows.
         own: predictions of the model, shape (rows,), NaN if missing.
         fallback: predictions that replace missing ones, shape (rows,).
-        filled: whether the fallback counts in `top5_rating`.
+        filled: whether the fallback counts in `top5pct_rating`.
     """
     missing = np.isnan(own)
     complete = np.where(missing, fallback, own)
     return [
-        measure.top5_rating(complete if filled else np.where(missing, -np.inf, own)),
-        measure.top5_rating_published(own),
+        measure.top5pct_rating(complete if filled else np.where(missing, -np.inf, own)),
+        measure.top5pct_rating_published(own),
         *measure.errors(complete, populations=None if filled else _SEEN),
         measure.coverage(own),
     ]
@@ -114,11 +114,11 @@ def _metrics(measure: RatingMetrics, own: np.ndarray, fallback: np.ndarray, *, f
 
 def _order(measure: RatingMetrics, values: np.ndarray) -> list[UserMetric]:
     """Metrics of an order of the rows by `values`, shape (rows,); no errors, because values are not ratings."""
-    return [measure.top5_rating(values), measure.top5_rating_published(values)]
+    return [measure.top5pct_rating(values), measure.top5pct_rating_published(values)]
 
 
 def _popularity(rows: ScoredRows, train_ratings: nw.LazyFrame) -> np.ndarray:
-    """Number of training ratings of each row's movie: shape (rows,)."""
-    counts = to_polars(train_ratings.group_by("movie").agg(count=nw.len()))
-    found = rows.frame.join(counts, on="movie", how="left", maintain_order="left")["count"]
+    """Number of training ratings of each row's item: shape (rows,)."""
+    counts = to_polars(train_ratings.group_by("item").agg(count=nw.len()))
+    found = rows.frame.join(counts, on="item", how="left", maintain_order="left")["count"]
     return found.fill_null(0).cast(pl.Float64).to_numpy()

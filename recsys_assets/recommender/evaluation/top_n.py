@@ -1,6 +1,6 @@
-"""Protocol `top_n`: scores rankings of all movies that a user has not rated in training (the candidates).
+"""Protocol `top_n`: scores rankings of all items that a user has not rated in training (the candidates).
 
-There are no sampled negatives: metrics use the ranks of the relevant test movies among all candidates. Rankers
+There are no sampled negatives: metrics use the ranks of the relevant test items among all candidates. Rankers
 belong in `ranking`.
 """
 
@@ -23,55 +23,55 @@ def measure_top_n(
     test_ratings: nw.LazyFrame,
     rankings: Mapping[str, nw.LazyFrame],
     *,
-    n_movies: int,
+    n_items: int,
     selected: str,
     lists: Mapping[str, nw.LazyFrame] | None = None,
-    movies: nw.LazyFrame | None = None,
+    items: nw.LazyFrame | None = None,
     users: nw.LazyFrame | None = None,
     relevant_from: float = 4.0,
     k: int = 10,
     protocol: str = "top_n",
     seed: int = 0,
 ) -> EvaluationResult:
-    """Scores rankings for the users with a relevant test movie, in the populations of `populations.by_experience`.
+    """Scores rankings for the users with a relevant test item, in the populations of `populations.by_experience`.
 
     Metrics, for k = 10: `ndcg_10`, `recall_10`, `precision_10`, `map_10`, `mrr_10`, `hit_rate_10`, all means over
     users. With `lists`, the metrics of `ListMetrics` are added. Added models:
 
     - `random`: exact expectation over all orders; without MAP and MRR, which have no simple closed form.
-    - `upper_bound`: the relevant movies rank first.
+    - `upper_bound`: the relevant items rank first.
     - `selected`: repeats the selected model.
 
     Args:
-        train_ratings: table ratings; a user with a row here is seen, and the user's rated movies are no candidates.
+        train_ratings: table ratings; a user with a row here is seen, and the user's rated items are no candidates.
         test_ratings: table ratings.
-        rankings: by model, table ranking predictions: the rank of each relevant test movie among all
-            candidates. A movie without a row or without a rank is not in the list.
-        n_movies: number of movies in the catalogue.
+        rankings: by model, table ranking predictions: the rank of each relevant test item among all
+            candidates. An item without a row or without a rank is not in the list.
+        n_items: number of items in the catalogue.
         selected: the model whose scores are repeated as `selected`.
-        lists: output of `lists.top_lists` for the users with a relevant test movie, by model, including `random`.
-        movies: table movies; required with `lists`.
+        lists: output of `lists.top_lists` for the users with a relevant test item, by model, including `random`.
+        items: table items; required with `lists`.
         users: table users, for scores by gender and age; None for none.
-        relevant_from: lowest rating of a relevant movie.
+        relevant_from: lowest rating of a relevant item.
         k: cut-off rank.
         protocol: name of the protocol in the table.
         seed: random seed of the order of the rows.
 
     Raises:
         ValueError: a model's name is reserved, `selected` is missing, rankings are not usable, or a user has
-            more relevant test movies than candidates.
+            more relevant test items than candidates.
     """
     check_models(rankings, {selected})
     relevant = test_ratings.filter(nw.col("rating") >= relevant_from)
-    rows = ScoredRows.of(to_polars(relevant, "user", "movie", "rating"), seed=seed)
+    rows = ScoredRows.of(to_polars(relevant, "user", "item", "rating"), seed=seed)
     n_train = counts_of(rows.users, ratings_per_user(train_ratings))
     measure = RankingMetrics(rows, k)
     metrics = {model: measure.of_ranks(rows.ranks_of(model, frame)) for model, frame in rankings.items()}
-    metrics[RANDOM] = measure.random_order(_candidates(rows, n_train, n_movies))
+    metrics[RANDOM] = measure.random_order(_candidates(rows, n_train, n_items))
     metrics[UPPER_BOUND] = measure.perfect()
     populations = by_experience(n_train)
-    if lists and movies is not None:
-        described = ListMetrics(rows, train_ratings, movies, populations, k)
+    if lists and items is not None:
+        described = ListMetrics(rows, train_ratings, items, populations, k)
         for model, shown in lists.items():
             metrics[model] = [*metrics[model], *described.of_lists(shown)]
     metrics[SELECTED] = metrics[selected]
@@ -79,18 +79,18 @@ def measure_top_n(
     return EvaluationResult(protocol, rows.users, metrics, populations, groups)
 
 
-def _candidates(rows: ScoredRows, n_train: np.ndarray, n_movies: int) -> np.ndarray:
+def _candidates(rows: ScoredRows, n_train: np.ndarray, n_items: int) -> np.ndarray:
     """Number of candidates of each user: shape (users,).
 
     Raises:
-        ValueError: a user has more relevant test movies than candidates.
+        ValueError: a user has more relevant test items than candidates.
     """
-    candidates = n_movies - n_train
+    candidates = n_items - n_train
     short = candidates < rows.counts
     if short.any():
         user = rows.users[short][0]
         raise ValueError(
-            f"user {user} has more relevant test movies than the {n_movies} movies leave unrated; "
-            "n_movies is the whole catalogue"
+            f"user {user} has more relevant test items than the {n_items} items leave unrated; "
+            "n_items is the whole catalogue"
         )
     return candidates

@@ -11,45 +11,45 @@ from scipy import sparse
 from recsys_assets.recommender.data.frames import to_polars
 
 
-def user_movie_matrix(
-    ratings: nw.LazyFrame, *, n_movies: int, values: str = "rating"
+def user_item_matrix(
+    ratings: nw.LazyFrame, *, n_items: int, values: str = "rating"
 ) -> tuple[np.ndarray, sparse.csr_array]:
-    """Return the column `values` as a CSR matrix of users by movies.
+    """Return the column `values` as a CSR matrix of users by items.
 
     Args:
-        ratings: one row per (user, movie), in any order, on either engine.
-        n_movies: size of the catalogue. A movie without rating has an empty column.
+        ratings: one row per (user, item), in any order, on either engine.
+        n_items: size of the catalogue. An item without rating has an empty column.
         values: column that fills the cells. A value of 0 is stored explicitly, so that the structure says who rated
             what.
 
     Returns:
-        The users with a row (int32, ascending), and the float32 CSR matrix of shape (len(users), n_movies) with one row
+        The users with a row (int32, ascending), and the float32 CSR matrix of shape (len(users), n_items) with one row
         per such user. Column indices ascend within a row.
 
     Raises:
-        ValueError: a movie number is outside 0 to n_movies - 1.
+        ValueError: an item number is outside 0 to n_items - 1.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> ratings = pl.DataFrame({"user": [7, 3, 7], "movie": [2, 0, 0], "rating": [4.0, 5.0, 1.0]})
-        >>> users, matrix = user_movie_matrix(lazy(ratings), n_movies=3)
+        >>> ratings = pl.DataFrame({"user": [7, 3, 7], "item": [2, 0, 0], "rating": [4.0, 5.0, 1.0]})
+        >>> users, matrix = user_item_matrix(lazy(ratings), n_items=3)
         >>> users.tolist(), matrix.toarray().tolist()
         ([3, 7], [[5.0, 0.0, 0.0], [1.0, 0.0, 4.0]])
     """
     cells = (
-        to_polars(ratings, "user", "movie", values)
-        .cast({"user": pl.Int32, "movie": pl.Int32, values: pl.Float32})
-        .sort("user", "movie")
+        to_polars(ratings, "user", "item", values)
+        .cast({"user": pl.Int32, "item": pl.Int32, values: pl.Float32})
+        .sort("user", "item")
     )
-    movies = cells["movie"].to_numpy()
-    if len(movies) and not (movies.min() >= 0 and movies.max() < n_movies):
+    items = cells["item"].to_numpy()
+    if len(items) and not (items.min() >= 0 and items.max() < n_items):
         raise ValueError(
-            f"movies {movies.min()} to {movies.max()} do not fit a catalogue of {n_movies}: "
-            "the ratings were numbered with another index; materialize `movies` and `ratings` again"
+            f"items {items.min()} to {items.max()} do not fit a catalogue of {n_items}: "
+            "the ratings were numbered with another index; materialize `items` and `ratings` again"
         )
     users, counts = np.unique(cells["user"].to_numpy(), return_counts=True)
     starts = np.concatenate([[0], np.cumsum(counts)])
-    return users, sparse.csr_array((cells[values].to_numpy(), movies, starts), shape=(len(users), n_movies))
+    return users, sparse.csr_array((cells[values].to_numpy(), items, starts), shape=(len(users), n_items))
 
 
 def mean_rating(rated: sparse.csr_array) -> float:

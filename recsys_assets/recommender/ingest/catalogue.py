@@ -1,4 +1,4 @@
-"""Validates users and movies of all formats: attributes and their types, titles, years and genres.
+"""Validates users and items of all formats: attributes and their types, titles, years and genres.
 
 Rules for ratings belong in `validation`.
 """
@@ -18,8 +18,8 @@ _LEADING_ZERO = r"^[+-]?0\d"
 _NAN_AS_GAP = pl.selectors.float().fill_nan(None)
 NO_GENRES = "(no genres listed)"
 NO_USERS = pl.LazyFrame(schema={"user_id": pl.String})
-NO_MOVIES = pl.LazyFrame(
-    schema={"movie_id": pl.String, "title": pl.String, "year": pl.Int32, "genres": pl.List(pl.String)}
+NO_ITEMS = pl.LazyFrame(
+    schema={"item_id": pl.String, "title": pl.String, "year": pl.Int32, "genres": pl.List(pl.String)}
 )
 # "Toy Story (1995)", "Fawlty Towers (1975-1979)", "Land Before Time III (1995) (V)"
 _YEAR = r"\s*\((\d{4})(?:[-–]\d{0,4})?\)(\s*\([A-Z]+\))?\s*$"
@@ -53,11 +53,11 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
     )
 
 
-def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
-    """Typed movies with the reason for their rejection, null for good rows.
+def judge_items(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
+    """Typed items with the reason for their rejection, null for good rows.
 
     Args:
-        rows: `movie_id`, any of `title`, `year`, `genres`, and the columns of the readers. Without `year`, the year is
+        rows: `item_id`, any of `title`, `year`, `genres`, and the columns of the readers. Without `year`, the year is
             extracted from titles such as "Toy Story (1995)".
         file: name of the file inside the source.
         genre_separator: separator of genres in text columns.
@@ -65,7 +65,7 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
     types = rows.collect_schema()
     given = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
     title, genres = without_controls(given), _genres(types, genre_separator)
-    rules = id_rules("movie")
+    rules = id_rules("item")
     if "year" in types:
         number = pl.col("year").cast(pl.Float64, strict=False)
         year = number.cast(pl.Int32, strict=False)
@@ -73,9 +73,9 @@ def judge_movies(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> p
     else:
         year = title.str.extract(_YEAR, 1).cast(pl.Int32)
         title = title.str.replace(_YEAR, "$2").str.strip_chars()
-    identified = rows.with_columns(_NAN_AS_GAP).with_columns(identifier("movie_id", types["movie_id"]))
+    identified = rows.with_columns(_NAN_AS_GAP).with_columns(identifier("item_id", types["item_id"]))
     return judged(identified, file, rules).select(
-        "movie_id",
+        "item_id",
         title.replace("", None).alias("title"),
         year.alias("year"),
         genres.list.eval(without_controls(pl.element())).list.filter(pl.element() != "").alias("genres"),

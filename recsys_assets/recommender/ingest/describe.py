@@ -23,8 +23,8 @@ class SourceDescription:
     Attributes:
         format: format of the source.
         columns: original column name by standard name, of the first file of ratings; empty for a release.
-        ratings: number of rows of `raw_ratings`; `users`, `movies` and `rejected` likewise.
-        cleaned: number of texts of users and movies from which control characters were removed.
+        ratings: number of rows of `raw_ratings`; `users`, `items` and `rejected` likewise.
+        cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
         first: time of the earliest rating; None without ratings. `last` likewise.
         hints: warnings about good rows that look wrong.
@@ -36,7 +36,7 @@ class SourceDescription:
     columns: Mapping[str, str]
     ratings: int
     users: int
-    movies: int
+    items: int
     rejected: int
     cleaned: int
     rating_scale: tuple[float, float]
@@ -64,16 +64,16 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
     time = pl.col("timestamp")
     span = tables.ratings.select(pl.len(), time.min().alias("first"), time.max().alias("last"))
     count, first, last = span.collect(engine="streaming").row(0)
-    users, movies, rejected = (
+    users, items, rejected = (
         frame.select(pl.len()).collect(engine="streaming").item()
-        for frame in (tables.users, tables.movies, tables.rejected)
+        for frame in (tables.users, tables.items, tables.rejected)
     )
     return SourceDescription(
         tables.format,
         tables.columns,
         count,
         users,
-        movies,
+        items,
         rejected,
         tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,

@@ -102,15 +102,15 @@ def fetch(
 
 
 def content_hash(tables: SourceTables) -> str:
-    """SHA-256 of ratings, users and movies of MovieLens 100K, written as text in a fixed order of rows and columns."""
+    """SHA-256 of ratings, users and items of MovieLens 100K, written as text in a fixed order of rows and columns."""
     parts = (
         tables.ratings.sort("row").select(
-            "row", "user_id", "movie_id", pl.col("rating").cast(pl.Int64), pl.col("timestamp").dt.epoch("s")
+            "row", "user_id", "item_id", pl.col("rating").cast(pl.Int64), pl.col("timestamp").dt.epoch("s")
         ),
         tables.users.sort("user_id").select(
             "user_id", pl.col("age").cast(pl.Int64), "gender", "occupation", "zip_code"
         ),
-        tables.movies.sort("movie_id").select("movie_id", "title", "year", pl.col("genres").list.join("|")),
+        tables.items.sort("item_id").select("item_id", "title", "year", pl.col("genres").list.join("|")),
     )
     digest = hashlib.sha256()
     for part in parts:
@@ -161,7 +161,7 @@ def _check_content(name: str, archive: Archive, part: PartialFile) -> None:
             if tables.format != archive.format:
                 raise SourceError(f"{name}: expected a release of the kind {archive.format}, got {tables.format}.")
             # Accessing the tables unpacks and thereby checks the files.
-            for table in (tables.ratings, tables.users, tables.movies):
+            for table in (tables.ratings, tables.users, tables.items):
                 table.collect_schema()
             found = content_hash(tables) if name == "ml-100k" else None
     except SourceError as error:

@@ -16,19 +16,19 @@ from recsys_assets.recommender.ingest.errors import SourceError
 _SIDES = {"train": "base", "test": "test"}
 _FOLDS = ("u1", "u2", "u3", "u4", "u5")
 _EXAMPLE = "1<tab>6<tab>5<tab>887431973"
-_FIELDS = ("user_id", "movie_id", "rating", "timestamp")
+_FIELDS = ("user_id", "item_id", "rating", "timestamp")
 
 
-def published_folds(source: Source, users: nw.LazyFrame, movies: nw.LazyFrame) -> pl.DataFrame | None:
+def published_folds(source: Source, users: nw.LazyFrame, items: nw.LazyFrame) -> pl.DataFrame | None:
     """The folds u1 to u5 of a source (files u1.base, u1.test, …) with dense ids: table `published_folds`.
 
     Args:
         source: a landed source.
         users: table users.
-        movies: table movies.
+        items: table items.
 
     Returns:
-        One row per fold and (user, movie) pair. Pairs with an unknown user or movie are left out, for example in a
+        One row per fold and (user, item) pair. Pairs with an unknown user or item are left out, for example in a
         sample. None if the source has no such files.
 
     Raises:
@@ -46,14 +46,14 @@ def published_folds(source: Source, users: nw.LazyFrame, movies: nw.LazyFrame) -
     known = (
         pl.concat(parts)
         .join(to_polars(users, "user", "user_id"), on="user_id")
-        .join(to_polars(movies, "movie", "movie_id"), on="movie_id")
+        .join(to_polars(items, "item", "item_id"), on="item_id")
     )
     table = TABLES["published_folds"]
     return to_polars(conform(lazy(known), table)).sort(table.order)
 
 
 def _pairs(source: Source, name: str) -> pl.DataFrame:
-    """The user and movie ids in one file."""
+    """The user and item ids in one file."""
     schema = dict.fromkeys(_FIELDS, pl.String)
     try:
         rows = pl.read_csv(source.file(name), separator="\t", has_header=False, schema=schema, quote_char=None)
@@ -62,4 +62,4 @@ def _pairs(source: Source, name: str) -> pl.DataFrame:
     gap = rows.select(pl.any_horizontal(pl.all().is_null())).to_series().arg_true()
     if len(gap):
         raise SourceError(f"{name}, line {gap[0] + 1}: expected a line such as {_EXAMPLE!r}; get the archive again.")
-    return rows.select("user_id", "movie_id")
+    return rows.select("user_id", "item_id")

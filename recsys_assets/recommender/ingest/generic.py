@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 import polars as pl
 
 from recsys_assets.recommender.ingest.archives import Source
-from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users, numeric_attributes
+from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
-from recsys_assets.recommender.ingest.names import MOVIE_COLUMNS, RATING_COLUMNS, of_ratings
+from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
@@ -23,11 +23,11 @@ from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 
 FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
-_MOVIELENS_MOVIES = ("movieId", "title", "genres")
+_MOVIELENS_ITEMS = ("movieId", "title", "genres")
 _MOVIELENS_SCALE = (0.5, 5.0)
-# Column names of the pipeline's own tables, which an attribute would clash with in joins and exports. A `movie_id`
+# Column names of the pipeline's own tables, which an attribute would clash with in joins and exports. An `item_id`
 # would also prevent the output of `compact` from being read as users.
-_TAKEN = ("user", "user_id", "movie", "movie_id", "batch", "cluster", "segment")
+_TAKEN = ("user", "user_id", "item", "item_id", "batch", "cluster", "segment")
 # Column types that become categories.
 _CATEGORIES = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 
@@ -38,14 +38,14 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     Raises:
         SourceError: there are no ratings, there are ratings in two formats, or a file has no known role.
     """
-    ratings, users, movies = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "movies"))
+    ratings, users, items = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "items"))
     unknown = [file for file in sheets if file.role is None and not file.is_beside_movielens]
     if unknown or not ratings:
         raise _not_understood(source, unknown or sheets, rules)
     formats = sorted({FORMATS[file.content.kind] for file in ratings})
     if len(formats) > 1:
         raise two_formats(source, formats, [file.name for file in ratings])
-    is_movielens = _is_movielens(source, ratings, movies)
+    is_movielens = _is_movielens(source, ratings, items)
     scale = rules.scale or (_MOVIELENS_SCALE if is_movielens else None)
     return SourceTables(
         format="ml-csv" if is_movielens else formats[0],
@@ -56,7 +56,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
             [_ratings(source, file, scale, rules) for file in ratings], how="vertical_relaxed"
         ),
         judged_users=lambda: _users(source, users, rules) if users else None,
-        judged_movies=lambda: pl.concat([_movies(source, file, rules) for file in movies]) if movies else None,
+        judged_items=lambda: pl.concat([_items(source, file, rules) for file in items]) if items else None,
     )
 
 
@@ -74,7 +74,7 @@ def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> Sou
         return SourceError(f"{source.path}: {shown}. {_without_header(files[0], rules)}")
     return SourceError(
         f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)}, users with user_id, "
-        f"or movies with movie_id and any of {', '.join(MOVIE_COLUMNS)}. Take the file out of the source, or say which "
+        f"or items with item_id and any of {', '.join(ITEM_COLUMNS)}. Take the file out of the source, or say which "
         f"column is which{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
     )
 
@@ -98,17 +98,17 @@ def _mapping_lines(file: Sheet, rules: Rules) -> list[str]:
     """Lines for the standard columns of ratings that are not in a file, with its other columns to choose from."""
     found = of_ratings(file.columns, rules.columns).mapping
     others = [own for own in file.columns if own not in found.values() and not own.startswith(UNNAMED)]
-    missing = [name for name in RATING_COLUMNS if name not in found] or ["user_id", "movie_id"]
+    missing = [name for name in RATING_COLUMNS if name not in found] or ["user_id", "item_id"]
     if len(missing) == len(others) == 1:
         return [f"{missing[0]} = {json.dumps(others[0], ensure_ascii=False)}"]
     return [f'{name} = "…"  # one of: {", ".join(others)[:200] or "none is left"}' for name in missing]
 
 
-def _is_movielens(source: Source, ratings: Sequence[Sheet], movies: Sequence[Sheet]) -> bool:
+def _is_movielens(source: Source, ratings: Sequence[Sheet], items: Sequence[Sheet]) -> bool:
     def folders(files: Sequence[Sheet], columns: tuple[str, ...]) -> set[str]:
         return {PurePosixPath(file.name).parent.as_posix() for file in files if file.columns == columns}
 
-    releases = folders(ratings, _MOVIELENS_RATINGS) & folders(movies, _MOVIELENS_MOVIES)
+    releases = folders(ratings, _MOVIELENS_RATINGS) & folders(items, _MOVIELENS_ITEMS)
     if len(releases) > 1:
         raise SourceError(f"{source.path}: several releases ({', '.join(sorted(releases))}); add them one by one.")
     return bool(releases)
@@ -121,14 +121,14 @@ def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rul
     return judge_ratings(rows, file.name, scale=scale, times=file.times, now=rules.now)
 
 
-def _movies(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
-    present = [name for name in ("movie_id", *MOVIE_COLUMNS) if name in file.mapping]
-    return judge_movies(_standard_rows(source, file, present, rules), file.name, rules.genre_separator)
+def _items(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
+    present = [name for name in ("item_id", *ITEM_COLUMNS) if name in file.mapping]
+    return judge_items(_standard_rows(source, file, present, rules), file.name, rules.genre_separator)
 
 
 def _standard_rows(source: Source, file: Sheet, names: Sequence[str], rules: Rules) -> pl.LazyFrame:
     """The standard columns of a file under their standard names."""
-    # Two standard columns can map to one column of the file, such as title and id of movies without another id.
+    # Two standard columns can map to one column of the file, such as title and id of items without another id.
     rows = sheet_rows(source, file, rules, list(dict.fromkeys(file.mapping[name] for name in names)))
     return rows.select(*(pl.col(file.mapping[name]).alias(name) for name in names), *READERS)
 

@@ -1,4 +1,4 @@
-"""Merges batches into one catalogue: dense ids for users and movies, the latest rating per (user, movie).
+"""Merges batches into one catalogue: dense ids for users and items, the latest rating per (user, item).
 
 All operations are relational and run on both engines. Reading a batch belongs in `sources`.
 """
@@ -31,28 +31,28 @@ def index_users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
     return _numbered("user", raw_users, raw_ratings)
 
 
-def index_movies(raw_movies: Batches, raw_ratings: Batches) -> nw.LazyFrame:
-    """All movies of all batches, rated or not, numbered by first batch, then id: the table `movies`.
+def index_items(raw_items: Batches, raw_ratings: Batches) -> nw.LazyFrame:
+    """All items of all batches, rated or not, numbered by first batch, then id: the table `items`.
 
     Args:
-        raw_movies: one frame (movie_id, title, year, genres) per batch, in order of arrival.
-        raw_ratings: one frame (movie_id, …) per batch, in the same order.
+        raw_items: one frame (item_id, title, year, genres) per batch, in order of arrival.
+        raw_ratings: one frame (item_id, …) per batch, in the same order.
     """
-    return _numbered("movie", raw_movies, raw_ratings)
+    return _numbered("item", raw_items, raw_ratings)
 
 
-def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, movies: nw.LazyFrame) -> nw.LazyFrame:
-    """The latest rating per (user, movie), by timestamp, then batch, then row: the table `ratings`.
+def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame) -> nw.LazyFrame:
+    """The latest rating per (user, item), by timestamp, then batch, then row: the table `ratings`.
 
     Args:
-        raw_ratings: one frame (user_id, movie_id, rating, timestamp, row) per batch, in order of arrival; ids are text
+        raw_ratings: one frame (user_id, item_id, rating, timestamp, row) per batch, in order of arrival; ids are text
             or integers.
         users: columns user, user_id.
-        movies: columns movie, movie_id.
+        items: columns item, item_id.
     """
     rated = _stacked(raw_ratings)
     of_known_users = numbered(rated, _as_rated(users.select("user", "user_id"), rated))
-    indexed = numbered(of_known_users, _as_rated(movies.select("movie", "movie_id"), rated))
+    indexed = numbered(of_known_users, _as_rated(items.select("item", "item_id"), rated))
     return last_rows(indexed.select(*RATINGS.columns), RATINGS.key, order_by=["timestamp", "batch", "row"])
 
 

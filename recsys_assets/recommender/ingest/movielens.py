@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 import polars as pl
 
 from recsys_assets.recommender.ingest.archives import Source
-from recsys_assets.recommender.ingest.catalogue import judge_movies, judge_users
+from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users
 from recsys_assets.recommender.ingest.detect import DELIMITED, Content
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.source_tables import SourceTables
@@ -43,11 +43,11 @@ OCCUPATIONS_1M = (
     "writer",
 )
 # Files of a release, and its required files: 10M has the format of 1M, but no users file.
-_ROLES = {"100k": ("ratings", "movies", "users", "genres"), "dat": ("ratings", "movies", "users")}
-_NEEDED = {"100k": _ROLES["100k"], "dat": ("ratings", "movies")}
+_ROLES = {"100k": ("ratings", "items", "users", "genres"), "dat": ("ratings", "items", "users")}
+_NEEDED = {"100k": _ROLES["100k"], "dat": ("ratings", "items")}
 _MOST = 0.5
-_RATING_FIELDS = ("user_id", "movie_id", "rating", "timestamp")
-_ITEM_FIELDS = ("movie_id", "title", "release_date", "video_release_date", "imdb_url")
+_RATING_FIELDS = ("user_id", "item_id", "rating", "timestamp")
+_ITEM_FIELDS = ("item_id", "title", "release_date", "video_release_date", "imdb_url")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Shape:
 _SHAPES: Mapping[tuple[str, str], Shape] = {
     ("100k", "ratings"): Shape("u.data", re.compile(r"\d+\t\d+\t\d\t\d+$"), "196<tab>242<tab>3<tab>881250949"),
     ("100k", "users"): Shape("u.user", re.compile(r"\d+\|\d+\|[MF]\|[^|]*\|[^|]*$"), "1|24|M|technician|85711"),
-    ("100k", "movies"): Shape(
+    ("100k", "items"): Shape(
         "u.item",
         re.compile(r"\d+\|[^|]*\|[^|]*\|[^|]*\|[^|]*(\|[01])+$"),
         "1|Toy Story (1995)|01-Jan-1995||http://…|0|0|…",
@@ -70,7 +70,7 @@ _SHAPES: Mapping[tuple[str, str], Shape] = {
     ("100k", "genres"): Shape("u.genre", re.compile(r"[^|]+\|\d+$"), "Action|1"),
     ("dat", "ratings"): Shape("ratings.dat", re.compile(r"\d+::\d+::\d(\.\d)?::\d+$"), "1::1193::5::978300760"),
     ("dat", "users"): Shape("users.dat", re.compile(r"\d+::[MF]::\d+::\d+::[^:]*$"), "1::F::1::10::48067"),
-    ("dat", "movies"): Shape(
+    ("dat", "items"): Shape(
         "movies.dat",
         re.compile(r"\d+::((?!::).)+::((?!::).)*$"),
         "1::Toy Story (1995)::Animation|Children's|Comedy",
@@ -144,7 +144,7 @@ def _ml_100k(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTa
         declared_scale=scale,
         judged_ratings=lambda: _ratings(source, files["ratings"], "\t", scale, rules),
         judged_users=lambda: _users_100k(source, files["users"]),
-        judged_movies=lambda: _movies_100k(source, files["movies"], files["genres"]),
+        judged_items=lambda: _items_100k(source, files["items"], files["genres"]),
     )
 
 
@@ -157,7 +157,7 @@ def _ml_dat(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTab
         declared_scale=scale,
         judged_ratings=lambda: _ratings(source, files["ratings"], "::", scale, rules),
         judged_users=lambda: _users_1m(source, files["users"]) if has_users else None,
-        judged_movies=lambda: _movies_dat(source, files["movies"]),
+        judged_items=lambda: _items_dat(source, files["items"]),
     )
 
 
@@ -180,12 +180,12 @@ def _users_1m(source: Source, name: str) -> pl.LazyFrame:
     return judge_users(named, name, numbers=["age"], texts=["gender", "occupation", "zip_code"])
 
 
-def _movies_100k(source: Source, name: str, genres_name: str) -> pl.LazyFrame:
+def _items_100k(source: Source, name: str, genres_name: str) -> pl.LazyFrame:
     genres = _genres_100k(source, genres_name)
-    # The flag "unknown" is no genre: it marks movies without known genres.
+    # The flag "unknown" is no genre: it marks items without known genres.
     flagged = [pl.when(pl.col(genre) == "1").then(pl.lit(genre)) for genre in genres if genre != "unknown"]
     rows = scan_fields(utf8_or_latin1_text(source, name), "|", (*_ITEM_FIELDS, *genres))
-    return judge_movies(rows.with_columns(pl.concat_list(flagged).list.drop_nulls().alias("genres")), name)
+    return judge_items(rows.with_columns(pl.concat_list(flagged).list.drop_nulls().alias("genres")), name)
 
 
 def _genres_100k(source: Source, name: str) -> list[str]:
@@ -199,9 +199,9 @@ def _genres_100k(source: Source, name: str) -> list[str]:
     return genres
 
 
-def _movies_dat(source: Source, name: str) -> pl.LazyFrame:
-    rows = scan_fields(utf8_or_latin1_text(source, name), "::", ("movie_id", "title", "genres"))
-    return judge_movies(rows, name)
+def _items_dat(source: Source, name: str) -> pl.LazyFrame:
+    rows = scan_fields(utf8_or_latin1_text(source, name), "::", ("item_id", "title", "genres"))
+    return judge_items(rows, name)
 
 
 def _matching_share(pattern: re.Pattern[str], content: Content) -> float:

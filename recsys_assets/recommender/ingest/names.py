@@ -8,18 +8,18 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-RATING_COLUMNS = ("user_id", "movie_id", "rating", "timestamp")
-MOVIE_COLUMNS = ("title", "year", "genres")
-STANDARD_COLUMNS = (*RATING_COLUMNS, *MOVIE_COLUMNS)
+RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+ITEM_COLUMNS = ("title", "year", "genres")
+STANDARD_COLUMNS = (*RATING_COLUMNS, *ITEM_COLUMNS)
 # Column names of the CSV releases of MovieLens.
-_ALIASES = {"user_id": "userId", "movie_id": "movieId"}
+_ALIASES = {"user_id": "userId", "item_id": "movieId"}
 _RECBOLE_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 # Names that mean one thing in every file, by rank: a name of a later rank counts only without one of an earlier rank.
 # Two names of one rank in one file are a doubt that only a person can settle.
 _PLAIN: Mapping[str, tuple[str, ...]] = {
     "user_id": ("userid", "reviewerid customerid memberid accountid visitorid reviewuserid uid"),
-    "movie_id": (
+    "item_id": (
         "itemid movieid",
         # Amazon: variants of a product share their parent's ratings and metadata.
         "parentasin",
@@ -45,14 +45,14 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
         "dateadded",
         "ts",
     ),
-    "title": ("title", "itemtitle", "movietitle", "booktitle", "producttitle", "itemname", "productname", "name"),
+    "title": ("title", "itemtitle", "itemtitle", "booktitle", "producttitle", "itemname", "productname", "name"),
     "year": ("year", "releaseyear", "yearofpublication", "publicationyear", "originalpublicationyear"),
     "genres": ("genres", "genre", "categories", "category", "class"),
 }
 # Nouns that mean an id beside ratings only; elsewhere they can be attributes, such as the favourite game of a user.
 _BESIDE_RATINGS: Mapping[str, tuple[str, ...]] = {
     "user_id": ("user", "username", "profilename reviewprofilename customer member reviewer"),
-    "movie_id": ("item movie film product book anime game song track artist beer",),
+    "item_id": ("item item film product book anime game song track artist beer",),
 }
 
 

@@ -19,7 +19,7 @@ from recsys_assets.recommender.ingest.sheets import Sheet
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, utf8_text
 from recsys_assets.recommender.ingest.validation import FILE, MILLISECONDS_FROM, REASON, Rules, judge_ratings
 
-_IDS = ("user_id", "movie_id")
+_IDS = ("user_id", "item_id")
 _WIDTH = "__width"
 
 
@@ -141,7 +141,7 @@ def _all_good(rows: pl.LazyFrame, file: Sheet, scale: tuple[float, float] | None
     extremes = pl.LazyFrame(
         {
             "user_id": ["0", "0"],
-            "movie_id": ["0", "0"],
+            "item_id": ["0", "0"],
             "rating": pl.Series([found["low"], found["high"]], dtype=pl.Float32),
             "timestamp": [found["first"], found["last"]],
             PROBLEM: pl.Series([None, None], dtype=pl.String),

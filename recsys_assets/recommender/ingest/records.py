@@ -1,4 +1,4 @@
-"""Reads files that need a converted copy: JSON lines, users and movies in CSV with quotes, and Parquet.
+"""Reads files that need a converted copy: JSON lines, users and items in CSV with quotes, and Parquet.
 
 The standard library parses the text, because it handles malformed rows correctly; the rows are stored in scratch as
 Parquet, chunk by chunk. CSV without quotes, and ratings in CSV, belong in `text`, which scans files in place.

@@ -14,7 +14,7 @@ import polars as pl
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET, Content
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
-from recsys_assets.recommender.ingest.names import MOVIE_COLUMNS, RATING_COLUMNS, Named, named
+from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, Named, named
 from recsys_assets.recommender.ingest.records import (
     json_keys,
     json_object,
@@ -69,7 +69,7 @@ class Sheet:
 
     @property
     def role(self) -> str | None:
-        """Role of the file by its columns: ratings, users or movies; None for other files."""
+        """Role of the file by its columns: ratings, users or items; None for other files."""
         return _role(self.mapping.keys())
 
     @property
@@ -79,7 +79,7 @@ class Sheet:
 
     @property
     def is_beside_movielens(self) -> bool:
-        """Whether the file belongs to a CSV release of MovieLens but holds no ratings, users or movies."""
+        """Whether the file belongs to a CSV release of MovieLens but holds no ratings, users or items."""
         return self.columns in _BESIDE_MOVIELENS
 
 
@@ -185,10 +185,10 @@ def _role(columns: Collection[str]) -> str | None:
     has = set(columns)
     if has >= set(RATING_COLUMNS):
         return "ratings"
-    if "user_id" in has and "movie_id" not in has:
+    if "user_id" in has and "item_id" not in has:
         return "users"
-    if "movie_id" in has and "user_id" not in has and has & set(MOVIE_COLUMNS):
-        return "movies"
+    if "item_id" in has and "user_id" not in has and has & set(ITEM_COLUMNS):
+        return "items"
     return None
 
 

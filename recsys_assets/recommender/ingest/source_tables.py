@@ -9,7 +9,7 @@ from functools import cached_property
 
 import polars as pl
 
-from recsys_assets.recommender.ingest.catalogue import NO_MOVIES, NO_USERS
+from recsys_assets.recommender.ingest.catalogue import NO_ITEMS, NO_USERS
 from recsys_assets.recommender.ingest.validation import CLEANED, REASON, good_rows, rejected_rows
 
 
@@ -23,7 +23,7 @@ class SourceTables:
             neither declares it.
         judged_ratings: returns rows of `raw_ratings` with the columns of the readers and the reason for rejection.
         judged_users: returns rows of `raw_users` likewise; None if the source has no users.
-        judged_movies: returns rows of `raw_movies` likewise; None if the source has no movies.
+        judged_items: returns rows of `raw_items` likewise; None if the source has no items.
         columns: original column name by standard name, of the first file of ratings; empty for a release.
     """
 
@@ -31,14 +31,14 @@ class SourceTables:
     declared_scale: tuple[float, float] | None
     judged_ratings: Callable[[], pl.LazyFrame]
     judged_users: Callable[[], pl.LazyFrame | None]
-    judged_movies: Callable[[], pl.LazyFrame | None]
+    judged_items: Callable[[], pl.LazyFrame | None]
     columns: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def ratings(self) -> pl.LazyFrame:
         """Table `raw_ratings`, lazy Polars."""
         numbered = self._ratings.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-        return good_rows(numbered).select("user_id", "movie_id", "rating", "timestamp", "row")
+        return good_rows(numbered).select("user_id", "item_id", "rating", "timestamp", "row")
 
     @cached_property
     def users(self) -> pl.LazyFrame:
@@ -48,22 +48,22 @@ class SourceTables:
         return good_rows(self._users).unique("user_id", keep="last", maintain_order=True)
 
     @cached_property
-    def movies(self) -> pl.LazyFrame:
-        """Table `raw_movies`, lazy Polars; empty if the source has no movies. The last row of a movie counts."""
-        if self._movies is None:
-            return NO_MOVIES
-        return good_rows(self._movies).unique("movie_id", keep="last", maintain_order=True)
+    def items(self) -> pl.LazyFrame:
+        """Table `raw_items`, lazy Polars; empty if the source has no items. The last row of an item counts."""
+        if self._items is None:
+            return NO_ITEMS
+        return good_rows(self._items).unique("item_id", keep="last", maintain_order=True)
 
     @cached_property
     def rejected(self) -> pl.LazyFrame:
         """Table `rejected_rows` of all files of the source, lazy Polars."""
-        parts = (self._ratings, self._users, self._movies)
+        parts = (self._ratings, self._users, self._items)
         return pl.concat([rejected_rows(part) for part in parts if part is not None])
 
     @cached_property
     def cleaned(self) -> pl.LazyFrame:
-        """Column `cleaned`: number of texts with control characters in each good row of users and movies."""
-        parts = [part for part in (self._users, self._movies) if part is not None]
+        """Column `cleaned`: number of texts with control characters in each good row of users and items."""
+        parts = [part for part in (self._users, self._items) if part is not None]
         counts = [part.filter(pl.col(REASON).is_null()).select(cleaned=CLEANED) for part in parts]
         return pl.concat(counts) if counts else pl.LazyFrame(schema={"cleaned": pl.Int32})
 
@@ -89,5 +89,5 @@ class SourceTables:
         return self.judged_users()
 
     @cached_property
-    def _movies(self) -> pl.LazyFrame | None:
-        return self.judged_movies()
+    def _items(self) -> pl.LazyFrame | None:
+        return self.judged_items()

@@ -39,7 +39,7 @@ def read_source(
     Args:
         path: path of the source; it is never written to.
         scratch: folder for unpacked and converted copies; it must exist until the tables are collected.
-        columns: original column names by standard name (user_id, movie_id, rating, timestamp, title, year, genres).
+        columns: original column names by standard name (user_id, item_id, rating, timestamp, title, year, genres).
             Unmapped columns have their standard name or a name that `names` knows.
         delimiter: delimiter of delimited text; detected from the header by default.
         encoding: encoding of text; by default UTF-8, or UTF-16 with a byte order mark.

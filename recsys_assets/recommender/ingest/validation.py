@@ -1,6 +1,6 @@
 """Rules for rows, and the split of rows into good and rejected ones.
 
-Reading rows belongs in the formats, rules for users and movies in `catalogue`.
+Reading rows belongs in the formats, rules for users and items in `catalogue`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT
 # Columns of judged rows: FILE and REASON, and two columns of the readers.
 FILE, REASON = "__file", "__reason"
 ADDED = (FILE, LINE, TEXT, REASON)
-# Column with the number of cleaned texts of a row, for users and movies.
+# Column with the number of cleaned texts of a row, for users and items.
 CLEANED = "__cleaned"
 RESERVED = (*ADDED, CLEANED, PROBLEM)
 _SHOWN_ERRORS = 20
@@ -56,7 +56,7 @@ def judge_ratings(
     """Typed ratings with the reason for their rejection, null for good rows.
 
     Args:
-        rows: `user_id`, `movie_id`, `rating`, `timestamp` as text or typed, and the columns of the readers.
+        rows: `user_id`, `item_id`, `rating`, `timestamp` as text or typed, and the columns of the readers.
         file: name of the file inside the source.
         scale: lowest and highest allowed rating; None allows every finite number.
         times: format of times that are text or numbers.
@@ -65,11 +65,11 @@ def judge_ratings(
     types = rows.collect_schema()
     typed = rows.with_columns(
         identifier("user_id", types["user_id"]),
-        identifier("movie_id", types["movie_id"]),
+        identifier("item_id", types["item_id"]),
         pl.col("rating").cast(pl.Float32, strict=False),
         _microseconds(types["timestamp"], times).alias("timestamp"),
     )
-    rules = {**id_rules("user", "movie"), **_rating_rules(scale), **_time_rules(times, now or datetime.now(UTC))}
+    rules = {**id_rules("user", "item"), **_rating_rules(scale), **_time_rules(times, now or datetime.now(UTC))}
     time = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return judged(typed, file, rules).with_columns(time)
 

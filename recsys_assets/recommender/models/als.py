@@ -32,22 +32,22 @@ _PAIRS_PER_BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class ALSModel:
-    """Factors of users and movies by dense id.
+    """Factors of users and items by dense id.
 
     Attributes:
         user_factors: shape (n_users, rank), float32. Zeros for a user without a training rating or, with implicit
             preferences, without a preference above 0.
-        movie_factors: shape (n_movies, rank), float32. Zeros for a movie in the same cases.
+        item_factors: shape (n_items, rank), float32. Zeros for an item in the same cases.
         user_known: shape (n_users,), whether the user has factors.
-        movie_known: shape (n_movies,), whether the movie has factors.
+        item_known: shape (n_items,), whether the item has factors.
         params: parameters of the fit.
         index: fingerprint of the id map that the model was fitted with.
     """
 
     user_factors: np.ndarray
-    movie_factors: np.ndarray
+    item_factors: np.ndarray
     user_known: np.ndarray
-    movie_known: np.ndarray
+    item_known: np.ndarray
     params: Mapping[str, Any]
     index: str
 
@@ -57,29 +57,29 @@ class ALSModel:
         return self.user_factors.shape[1]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predict the ratings of pairs (user, movie); null if the user or the movie has no factors."""
-        rows = to_polars(pairs, "user", "movie")
-        user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+        """Predict the ratings of pairs (user, item); null if the user or the item has no factors."""
+        rows = to_polars(pairs, "user", "item")
+        user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
         predicted = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _PAIRS_PER_BLOCK):
             block = slice(start, start + _PAIRS_PER_BLOCK)
-            predicted[block] = np.einsum("ij,ij->i", self.user_factors[user[block]], self.movie_factors[movie[block]])
-        known = self.user_known[user] & self.movie_known[movie]
+            predicted[block] = np.einsum("ij,ij->i", self.user_factors[user[block]], self.item_factors[item[block]])
+        known = self.user_known[user] & self.item_known[item]
         return rows.with_columns(prediction=pl.when(pl.Series(known)).then(pl.Series(predicted)))
 
     def fold_in(self, rated: sparse.csr_array) -> np.ndarray:
         """Compute user factors from ratings alone, with the equations of the fit's last half-iteration.
 
         A user of the fit gets the factors of the fit. Any other user gets the factors that the fit would have given for
-        the same movie factors.
+        the same item factors.
 
         Args:
-            rated: users by movies, shape (U, n_movies).
+            rated: users by items, shape (U, n_items).
 
         Returns:
-            Shape (U, rank), float32; zeros for a user without a rating of a known movie.
+            Shape (U, rank), float32; zeros for a user without a rating of a known item.
         """
-        own = _of_known(rated, self.movie_known)
+        own = _of_known(rated, self.item_known)
         factors = np.zeros((rated.shape[0], self.rank), np.float32)
         for user, (start, end) in enumerate(pairwise(own.indptr)):
             system, weighed = self._equations(own.indices[start:end], own.data[start:end])
@@ -88,35 +88,35 @@ class ALSModel:
         return factors
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
-        """Score all movies from users' ratings alone, shape (U, n_movies); see `fold_in`."""
-        return self.fold_in(rated) @ self.movie_factors.T
+        """Score all items from users' ratings alone, shape (U, n_items); see `fold_in`."""
+        return self.fold_in(rated) @ self.item_factors.T
 
-    def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """Return the part of a movie's score that each rating of one user adds; the parts sum exactly to the score.
+    def contributions(self, rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the part of an item's score that each rating of one user adds; the parts sum exactly to the score.
 
         The factors of `fold_in` are linear in the right sides of the user's ratings, so a score is a sum over them (Hu,
         Koren and Volinsky 2008, section 5).
 
         Args:
-            rated: movies that the user has rated, shape (R,), int.
+            rated: items that the user has rated, shape (R,), int.
             ratings: their ratings, shape (R,).
-            movies: movies to explain, shape (P,), int.
+            items: items to explain, shape (P,), int.
 
         Returns:
-            Shape (R, P); 0 for a rating of an unknown movie.
+            Shape (R, P); 0 for a rating of an unknown item.
         """
-        known = self.movie_known[rated]
-        added = np.zeros((len(rated), len(movies)))
+        known = self.item_known[rated]
+        added = np.zeros((len(rated), len(items)))
         system, weighed = self._equations(rated[known], ratings[known])
         if weighed.any():
-            added[known] = weighed @ np.linalg.solve(system, self.movie_factors[movies].T.astype(np.float64))
+            added[known] = weighed @ np.linalg.solve(system, self.item_factors[items].T.astype(np.float64))
         return added
 
     @cached_property
     def _gram(self) -> np.ndarray:
-        """Gram matrix of the movie factors, which stands for the unrated movies of a user; zeros in explicit models."""
-        movies = self.movie_factors[self.movie_known].astype(np.float64)
-        return movies.T @ movies if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
+        """Gram matrix of the item factors, which stands for the unrated items of a user; zeros in explicit models."""
+        items = self.item_factors[self.item_known].astype(np.float64)
+        return items.T @ items if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
 
     @cached_property
     def _preference(self) -> Preference:
@@ -124,9 +124,9 @@ class ALSModel:
         stored = self.params.get("preference", {"neutral": self.params.get("neutral", 0.0), "scale": 1.0})
         return Preference(**stored)
 
-    def _equations(self, movies: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _equations(self, items: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return one user's normal equations as Spark builds them: system, and right side by rating."""
-        vectors = self.movie_factors[movies].astype(np.float64)
+        vectors = self.item_factors[items].astype(np.float64)
         values = self._preference.from_neutral(ratings)
         implicit = self.params["implicitPrefs"]
         confidence = self.params["alpha"] * np.abs(values) if implicit else np.ones(len(values))
@@ -137,15 +137,15 @@ class ALSModel:
         return system, vectors * target[:, None]
 
     def save(self, folder: Path) -> None:
-        """Write user_factors.parquet, movie_factors.parquet (only ids that have factors) and model.json."""
-        for side in ("user", "movie"):
+        """Write user_factors.parquet, item_factors.parquet (only ids that have factors) and model.json."""
+        for side in ("user", "item"):
             factors, known = getattr(self, f"{side}_factors"), getattr(self, f"{side}_known")
             ids = np.flatnonzero(known).astype(np.int32)
             columns = {side: ids, "factors": pl.Series(factors[ids], dtype=pl.Array(pl.Float32, self.rank))}
             pl.DataFrame(columns).write_parquet(folder / f"{side}_factors.parquet")
         facts = {
             "n_users": len(self.user_known),
-            "n_movies": len(self.movie_known),
+            "n_items": len(self.item_known),
             "params": dict(self.params),
             "index": self.index,
         }
@@ -156,8 +156,8 @@ class ALSModel:
         """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         user = _dense(pl.read_parquet(folder / "user_factors.parquet"), "user", facts["n_users"])
-        movie = _dense(pl.read_parquet(folder / "movie_factors.parquet"), "movie", facts["n_movies"])
-        return cls(user[0], movie[0], user[1], movie[1], params=facts["params"], index=facts["index"])
+        item = _dense(pl.read_parquet(folder / "item_factors.parquet"), "item", facts["n_items"])
+        return cls(user[0], item[0], user[1], item[1], params=facts["params"], index=facts["index"])
 
 
 def fit(
@@ -179,10 +179,10 @@ def fit(
     """Fit `pyspark.ml.recommendation.ALS`.
 
     Args:
-        ratings: user, movie (int32), rating.
+        ratings: user, item (int32), rating.
         spark: the session.
         scratch: folder that the driver and the executors can reach. Temporary files in it are removed again.
-        index: id map of users and movies.
+        index: id map of users and items.
         user_column: column that stands for the user; `cluster` to fit clusters instead of users.
         rank: number of factors.
         reg_param: L2 regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
@@ -192,7 +192,7 @@ def fit(
         neutral_offset: standard deviations from the mean rating to the neutral one; only with `implicit_prefs`. A
             rating above the neutral one is a preference of 1, any other a preference of 0; the confidence grows with
             the distance. None: the neutral rating is 0.
-        n_blocks: number of blocks of users and of movies. Spark's default of 10 takes half as much time again on small
+        n_blocks: number of blocks of users and of items. Spark's default of 10 takes half as much time again on small
             data.
         seed: seed of the starting factors.
 
@@ -217,35 +217,35 @@ def fit(
     try:
         # Spark reads its input again when it retries a task. A sorted file keeps the row order, and with it the
         # factors; a query plan would not.
-        rows = ratings.select(nw.col(user_column).alias("user"), "movie", "rating")
+        rows = ratings.select(nw.col(user_column).alias("user"), "item", "rating")
         fitted = _that_say_something(rows) if implicit_prefs else rows
         path = folder / "ratings.parquet"
-        fitted.sort("user", "movie").sink_parquet(str(path))
+        fitted.sort("user", "item").sink_parquet(str(path))
         # Spark writes a folder, Polars a file.
         written = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
         if implicit_prefs and written.limit(1).collect().is_empty():
             neutral = preference.neutral_rating if preference else 0.0
             raise ValueError(
-                f"no rating is above {neutral:g}, so none speaks for a movie, and implicit ALS has "
+                f"no rating is above {neutral:g}, so none speaks for an item, and implicit ALS has "
                 "nothing to learn; set a lower neutral_offset"
             )
-        user_factors, movie_factors = _fit_in_spark(spark, folder, params, n_blocks)
+        user_factors, item_factors = _fit_in_spark(spark, folder, params, n_blocks)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     user = _dense(user_factors, "id", index.n_users)
-    movie = _dense(movie_factors, "id", index.n_movies)
-    return ALSModel(user[0], movie[0], user[1], movie[1], params=facts, index=index.fingerprint)
+    item = _dense(item_factors, "id", index.n_items)
+    return ALSModel(user[0], item[0], user[1], item[1], params=facts, index=index.fingerprint)
 
 
 def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
-    """Keep the rows of users and movies that have a rating above the neutral one.
+    """Keep the rows of users and items that have a rating above the neutral one.
 
-    All other users and movies would end with factors of 0 and would affect the fit only through the random start. Spark
-    regularises by the number of ratings above the neutral one, so a user or movie without one is not regularised. With
-    fewer movies or users than factors its equations then have no unique solution, and Spark gives up.
+    All other users and items would end with factors of 0 and would affect the fit only through the random start. Spark
+    regularises by the number of ratings above the neutral one, so a user or item without one is not regularised. With
+    fewer items or users than factors its equations then have no unique solution, and Spark gives up.
     """
     liked = rows.filter(nw.col("rating") > 0)
-    for column in ("user", "movie"):
+    for column in ("user", "item"):
         rows = rows.join(liked.select(column).unique(), on=column, how="semi")
     return rows
 
@@ -259,7 +259,7 @@ def _fit_in_spark(
     spark.sparkContext.setCheckpointDir(str(folder / "checkpoints"))
     als = ALS(
         userCol="user",
-        itemCol="movie",
+        itemCol="item",
         ratingCol="rating",
         numUserBlocks=n_blocks,
         numItemBlocks=n_blocks,
@@ -268,12 +268,12 @@ def _fit_in_spark(
     )
     fitted = als.fit(spark.read.parquet(str(folder / "ratings.parquet")))
     fitted.userFactors.write.parquet(str(folder / "user"))
-    fitted.itemFactors.write.parquet(str(folder / "movie"))
-    return pl.read_parquet(folder / "user" / "*.parquet"), pl.read_parquet(folder / "movie" / "*.parquet")
+    fitted.itemFactors.write.parquet(str(folder / "item"))
+    return pl.read_parquet(folder / "user" / "*.parquet"), pl.read_parquet(folder / "item" / "*.parquet")
 
 
 def _of_known(rated: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
-    """Keep the ratings of known movies, in the same shape."""
+    """Keep the ratings of known items, in the same shape."""
     cells = rated.tocoo()
     keep = known[cells.col]
     return sparse.csr_array((cells.data[keep], (cells.row[keep], cells.col[keep])), shape=rated.shape)

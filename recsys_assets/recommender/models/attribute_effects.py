@@ -1,6 +1,6 @@
-"""Ridge regression per movie: the effect of user attributes on a rating, beyond the prediction of `bayesian_factors`.
+"""Ridge regression per item: the effect of user attributes on a rating, beyond the prediction of `bayesian_factors`.
 
-Factors have few dimensions for all that attributes say. A movie with thousands of ratings says more about who likes it.
+Factors have few dimensions for all that attributes say. An item with thousands of ratings says more about who likes it.
 """
 
 import json
@@ -23,10 +23,10 @@ _USER_SHRINKAGE = 5.0
 
 @dataclass(frozen=True)
 class AttributeEffects:
-    """Linear effects of user attributes on the ratings of each movie.
+    """Linear effects of user attributes on the ratings of each item.
 
     Attributes:
-        coefficients: shape (n_movies, F), float32; 0 for a movie without a rating.
+        coefficients: shape (n_items, F), float32; 0 for an item without a rating.
         side: attributes of all users, shape (n_users, F), float32.
         reg: L2 regularisation of the fit.
         index: fingerprint of the id map that the model was fitted with.
@@ -37,17 +37,17 @@ class AttributeEffects:
     reg: float
     index: str
 
-    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Return the effects of the attributes on the ratings of pairs, shape (P,), float64."""
         added = np.empty(len(user))
         for start in range(0, len(user), _PAIRS_PER_BLOCK):
             block = slice(start, start + _PAIRS_PER_BLOCK)
-            added[block] = np.einsum("ij,ij->i", self.coefficients[movie[block]], self.side[user[block]])
+            added[block] = np.einsum("ij,ij->i", self.coefficients[item[block]], self.side[user[block]])
         return added
 
     def save(self, folder: Path) -> None:
-        """Write movies.parquet, users.parquet and model.json."""
-        for name, values in (("movies", self.coefficients), ("users", self.side)):
+        """Write items.parquet, users.parquet and model.json."""
+        for name, values in (("items", self.coefficients), ("users", self.side)):
             column = pl.Series("values", np.ascontiguousarray(values), dtype=pl.Array(pl.Float32, values.shape[1]))
             pl.DataFrame(column).write_parquet(folder / f"{name}.parquet")
         (folder / "model.json").write_text(json.dumps({"reg": self.reg, "index": self.index}))
@@ -55,8 +55,8 @@ class AttributeEffects:
     @classmethod
     def load(cls, folder: Path) -> "AttributeEffects":
         """Read the files that `save` writes."""
-        movies, users = (pl.read_parquet(folder / f"{name}.parquet")["values"] for name in ("movies", "users"))
-        return cls(movies.to_numpy(), users.to_numpy(), **json.loads((folder / "model.json").read_text()))
+        items, users = (pl.read_parquet(folder / f"{name}.parquet")["values"] for name in ("items", "users"))
+        return cls(items.to_numpy(), users.to_numpy(), **json.loads((folder / "model.json").read_text()))
 
 
 def fit(
@@ -67,28 +67,28 @@ def fit(
     bayesian_factors_model: BayesianFactors,
     reg: float = 300.0,
 ) -> AttributeEffects:
-    """Fit one ridge regression per movie of the residual ratings on the users' attributes.
+    """Fit one ridge regression per item of the residual ratings on the users' attributes.
 
     A residual is the rating minus the prediction for a user without ratings, minus the user's shrunk mean residual. The
     effects therefore belong to attributes alone and hold for new users.
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
+        ratings: user, item, rating.
+        index: id map of users and items.
         user_features: table user_features; all users.
         bayesian_factors_model: fitted on the same ratings with attributes only (`n_profile` 0).
         reg: L2 regularisation, in ratings.
     """
-    rows = to_polars(ratings, "user", "movie", "rating").sort("movie", "user")
-    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
-    left = rows["rating"].cast(pl.Float64).to_numpy() - bayesian_factors_model.of_new(user, movie)
+    rows = to_polars(ratings, "user", "item", "rating").sort("item", "user")
+    user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
+    left = rows["rating"].cast(pl.Float64).to_numpy() - bayesian_factors_model.of_new(user, item)
     counts = np.bincount(user, minlength=index.n_users)
     left -= (np.bincount(user, left, index.n_users) / (counts + _USER_SHRINKAGE))[user]
     side = side_information.user_attributes(user_features)
     penalty = max(reg, 1e-6) * np.eye(side.shape[1])
-    coefficients = np.zeros((index.n_movies, side.shape[1]), np.float32)
-    starts = np.searchsorted(movie, np.arange(index.n_movies + 1))
-    for rated in np.unique(movie):
+    coefficients = np.zeros((index.n_items, side.shape[1]), np.float32)
+    starts = np.searchsorted(item, np.arange(index.n_items + 1))
+    for rated in np.unique(item):
         own = slice(starts[rated], starts[rated + 1])
         design = side[user[own]]
         coefficients[rated] = np.linalg.solve(design.T @ design + penalty, design.T @ left[own])

@@ -1,6 +1,6 @@
-"""Bayesian matrix factorisation with attributes of users and movies as prior, for users with no, few or many ratings.
+"""Bayesian matrix factorisation with attributes of users and items as prior, for users with no, few or many ratings.
 
-Without ratings, the prior gives a user's factors by a ridge regression on demographic attributes, and a movie's factors
+Without ratings, the prior gives a user's factors by a ridge regression on demographic attributes, and an item's factors
 by one on genres and year. Each rating moves the posterior mean, by as much as the data support. Inference is
 variational Bayes (Lim and Teh 2007; with attributes as in Simm et al. 2017) at the cost of alternating least squares;
 the numerics are in `variational`, the attributes in `side_information`.
@@ -19,7 +19,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.features.matrices import mean_rating, user_movie_matrix
+from recsys_assets.recommender.features.matrices import mean_rating, user_item_matrix
 from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.variational import Prior, factorise, posterior
 
@@ -28,12 +28,12 @@ _PAIRS_PER_BLOCK = 1_000_000
 
 @dataclass(frozen=True)
 class BayesianFactors:
-    """Posterior means of users and movies: column 0 is the bias, the other columns are factors.
+    """Posterior means of users and items: column 0 is the bias, the other columns are factors.
 
     Attributes:
         users: shape (n_users, 1 + rank), float64.
-        movies: shape (n_movies, 1 + rank), float64.
-        movie_covariances: posterior covariances, shape (n_movies, 1 + rank, 1 + rank), float32.
+        items: shape (n_items, 1 + rank), float64.
+        item_covariances: posterior covariances, shape (n_items, 1 + rank, 1 + rank), float32.
         user_prior: prior of the users, which stands for a user without ratings.
         user_side: attributes that the prior takes, shape (n_users, F).
         noise: precision of one rating given the factors.
@@ -43,8 +43,8 @@ class BayesianFactors:
     """
 
     users: np.ndarray
-    movies: np.ndarray
-    movie_covariances: np.ndarray
+    items: np.ndarray
+    item_covariances: np.ndarray
     user_prior: Prior
     user_side: np.ndarray
     noise: float
@@ -52,28 +52,28 @@ class BayesianFactors:
     params: Mapping[str, Any]
     index: str
 
-    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Predict the ratings of pairs by dense id: shape (P,), float64."""
-        return products(self.users, self.movies, user, movie) + self.offset
+        return products(self.users, self.items, user, item) + self.offset
 
-    def of_new(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def of_new(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Predict the ratings of pairs from the prior mean of the users: shape (P,), float64.
 
         The prior mean depends on attributes and, if `n_profile` is above 0, on the user's profile.
         """
-        return products(self.user_prior.means(self.user_side), self.movies, user, movie) + self.offset
+        return products(self.user_prior.means(self.user_side), self.items, user, item) + self.offset
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predict the ratings of pairs (user, movie): user, movie, prediction, without nulls."""
-        rows = to_polars(pairs, "user", "movie")
-        predicted = self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())
+        """Predict the ratings of pairs (user, item): user, item, prediction, without nulls."""
+        rows = to_polars(pairs, "user", "item")
+        predicted = self.of(rows["user"].to_numpy(), rows["item"].to_numpy())
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
     def fold_in(self, rated: sparse.csr_array, side: np.ndarray) -> np.ndarray:
-        """Compute the posterior means of users from their first ratings in closed form, with fixed movies.
+        """Compute the posterior means of users from their first ratings in closed form, with fixed items.
 
         Args:
-            rated: users by movies, shape (U, n_movies); stored cells are ratings.
+            rated: users by items, shape (U, n_items); stored cells are ratings.
             side: attributes of the users, shape (U, F), as in `user_side`.
 
         Returns:
@@ -82,15 +82,15 @@ class BayesianFactors:
         cells = rated.astype(np.float32)
         cells.data = cells.data - np.float32(self.offset)
         noise = np.full(rated.shape[0], self.noise)
-        return posterior(
-            cells, self.movies, self.movie_covariances, self.user_prior.means(side), self.user_prior, noise
-        )[0]
+        return posterior(cells, self.items, self.item_covariances, self.user_prior.means(side), self.user_prior, noise)[
+            0
+        ]
 
     def save(self, folder: Path) -> None:
-        """Write users.parquet, movies.parquet, links.parquet (the prior) and model.json."""
+        """Write users.parquet, items.parquet, links.parquet (the prior) and model.json."""
         _write(folder / "users.parquet", factors=self.users, side=self.user_side)
-        covariances = self.movie_covariances.reshape(len(self.movies), -1)
-        _write(folder / "movies.parquet", factors=self.movies, covariance=covariances)
+        covariances = self.item_covariances.reshape(len(self.items), -1)
+        _write(folder / "items.parquet", factors=self.items, covariance=covariances)
         _write(folder / "links.parquet", links=self.user_prior.links)
         facts = {
             "precision": self.user_prior.precision.tolist(),
@@ -105,25 +105,25 @@ class BayesianFactors:
     def load(cls, folder: Path) -> "BayesianFactors":
         """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
-        users, movies = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "movies.parquet")
+        users, items = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "items.parquet")
         links = pl.read_parquet(folder / "links.parquet")["links"].to_numpy()
-        factors = movies["factors"].to_numpy()
+        factors = items["factors"].to_numpy()
         return cls(
             users=users["factors"].to_numpy(),
-            movies=factors,
-            movie_covariances=movies["covariance"].to_numpy().reshape(len(factors), factors.shape[1], -1),
+            items=factors,
+            item_covariances=items["covariance"].to_numpy().reshape(len(factors), factors.shape[1], -1),
             user_prior=Prior(links, np.array(facts.pop("precision"))),
             user_side=users["side"].to_numpy(),
             **facts,
         )
 
 
-def products(users: np.ndarray, movies: np.ndarray, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+def products(users: np.ndarray, items: np.ndarray, user: np.ndarray, item: np.ndarray) -> np.ndarray:
     """Return biases plus dot products of factors for pairs by dense id: shape (P,), float64."""
-    result = users[user, 0] + movies[movie, 0]
+    result = users[user, 0] + items[item, 0]
     for start in range(0, len(user), _PAIRS_PER_BLOCK):
         block = slice(start, start + _PAIRS_PER_BLOCK)
-        result[block] += np.einsum("ij,ij->i", users[user[block], 1:], movies[movie[block], 1:])
+        result[block] += np.einsum("ij,ij->i", users[user[block], 1:], items[item[block], 1:])
     return result
 
 
@@ -132,7 +132,7 @@ def fit(
     *,
     index: Index,
     user_features: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     rank: int = 24,
     max_iter: int = 12,
     n_profile: int = 0,
@@ -142,34 +142,34 @@ def fit(
     """Fit the factorisation; see `variational.factorise`.
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
+        ratings: user, item, rating.
+        index: id map of users and items.
         user_features: table user_features; all users.
-        movies: table movies; the whole catalogue.
+        items: table items; the whole catalogue.
         rank: number of factors, without the bias.
         max_iter: number of iterations.
-        n_profile: dimensions of a user's profile, that is, which movies the user has rated, whatever the rating. A
-            movie's profile has a third as many. 0: attributes only.
+        n_profile: dimensions of a user's profile, that is, which items the user has rated, whatever the rating. An
+            item's profile has a third as many. 0: attributes only.
         reg_links: regularisation of the regression of factors on attributes.
         seed: seed of the starting factors.
     """
-    rated_users, own = user_movie_matrix(ratings, n_movies=index.n_movies)
+    rated_users, own = user_item_matrix(ratings, n_items=index.n_items)
     starts = np.zeros(index.n_users + 1, np.int64)
     starts[rated_users + 1] = np.diff(own.indptr)
-    rated = sparse.csr_array((own.data, own.indices, np.cumsum(starts)), shape=(index.n_users, index.n_movies))
+    rated = sparse.csr_array((own.data, own.indices, np.cumsum(starts)), shape=(index.n_users, index.n_items))
     user_side = side_information.user_attributes(user_features)
-    movie_counts = np.bincount(rated.indices, minlength=index.n_movies)
-    movie_side = np.column_stack([side_information.movie_attributes(movies), side_information.log_counts(movie_counts)])
+    item_counts = np.bincount(rated.indices, minlength=index.n_items)
+    item_side = np.column_stack([side_information.item_attributes(items), side_information.log_counts(item_counts)])
     if n_profile:
-        user_side, movie_side = _with_profiles(rated, user_side, movie_side, n_profile)
+        user_side, item_side = _with_profiles(rated, user_side, item_side, n_profile)
     offset = mean_rating(rated)
     rated.data = rated.data - np.float32(offset)
-    found = factorise(rated, user_side, movie_side, rank=rank, max_iter=max_iter, reg_links=reg_links, seed=seed)
+    found = factorise(rated, user_side, item_side, rank=rank, max_iter=max_iter, reg_links=reg_links, seed=seed)
     params = {"rank": rank, "max_iter": max_iter, "n_profile": n_profile, "reg_links": reg_links, "seed": seed}
     return BayesianFactors(
         users=found.users,
-        movies=found.movies,
-        movie_covariances=found.movie_covariances,
+        items=found.items,
+        item_covariances=found.item_covariances,
         user_prior=found.user_prior,
         user_side=user_side,
         noise=found.noise,
@@ -180,16 +180,16 @@ def fit(
 
 
 def _with_profiles(
-    rated: sparse.csr_array, user_side: np.ndarray, movie_side: np.ndarray, n_profile: int
+    rated: sparse.csr_array, user_side: np.ndarray, item_side: np.ndarray, n_profile: int
 ) -> tuple[np.ndarray, np.ndarray]:
     n_ratings = np.diff(rated.indptr)
-    users, movies = side_information.profiles(rated, n_profile)
+    users, items = side_information.profiles(rated, n_profile)
     users = np.column_stack([users, side_information.log_counts(n_ratings)])
-    movies = movies[:, : max(1, n_profile // 3)]
+    items = items[:, : max(1, n_profile // 3)]
     known = np.bincount(rated.indices, minlength=rated.shape[1]) > 0
     return (
         np.hstack([user_side, side_information.unexplained(users, user_side, n_ratings > 0)]),
-        np.hstack([movie_side, side_information.unexplained(movies, movie_side, known)]),
+        np.hstack([item_side, side_information.unexplained(items, item_side, known)]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Bias model: a rating is the global mean plus a user bias plus a movie bias.
+"""Bias model: a rating is the global mean plus a user bias plus an item bias.
 
 Biases come from a user's own ratings, so a user without ratings has the bias 0. Models of taste, which explain the rest
 of a rating, are in other modules.
@@ -25,65 +25,65 @@ class BiasModel:
     Attributes:
         global_mean: mean of all training ratings.
         user_bias: shape (n_users,), float64; 0 for a user without a training rating.
-        movie_bias: shape (n_movies,), float64; 0 for a movie without a training rating.
+        item_bias: shape (n_items,), float64; 0 for an item without a training rating.
         index: fingerprint of the id map that the model was fitted with.
     """
 
     global_mean: float
     user_bias: np.ndarray
-    movie_bias: np.ndarray
+    item_bias: np.ndarray
     index: str
 
-    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Predict the ratings of pairs by dense id: shape (P,), float64."""
-        return self.global_mean + self.user_bias[user] + self.movie_bias[movie]
+        return self.global_mean + self.user_bias[user] + self.item_bias[item]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predict the ratings of pairs (user, movie): user, movie, prediction."""
-        rows = to_polars(pairs, "user", "movie")
-        predicted = self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())
+        """Predict the ratings of pairs (user, item): user, item, prediction."""
+        rows = to_polars(pairs, "user", "item")
+        predicted = self.of(rows["user"].to_numpy(), rows["item"].to_numpy())
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
     def save(self, folder: Path) -> None:
-        """Write users.parquet, movies.parquet and model.json."""
+        """Write users.parquet, items.parquet and model.json."""
         pl.DataFrame({"bias": self.user_bias}).write_parquet(folder / "users.parquet")
-        pl.DataFrame({"bias": self.movie_bias}).write_parquet(folder / "movies.parquet")
+        pl.DataFrame({"bias": self.item_bias}).write_parquet(folder / "items.parquet")
         (folder / "model.json").write_text(json.dumps({"global_mean": self.global_mean, "index": self.index}))
 
     @classmethod
     def load(cls, folder: Path) -> "BiasModel":
         """Read the files that `save` writes."""
-        users, movies = (pl.read_parquet(folder / f"{side}.parquet")["bias"].to_numpy() for side in ("users", "movies"))
+        users, items = (pl.read_parquet(folder / f"{side}.parquet")["bias"].to_numpy() for side in ("users", "items"))
         facts = json.loads((folder / "model.json").read_text())
-        return cls(facts["global_mean"], users, movies, facts["index"])
+        return cls(facts["global_mean"], users, items, facts["index"])
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, movie_shrinkage: float = 5.0) -> BiasModel:
+def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, item_shrinkage: float = 5.0) -> BiasModel:
     """Fit both biases by alternating least squares (Koren, Bell and Volinsky 2009).
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
+        ratings: user, item, rating.
+        index: id map of users and items.
         user_shrinkage: ratings with bias 0 that are added to each user's own.
-        movie_shrinkage: ratings with bias 0 that are added to each movie's own.
+        item_shrinkage: ratings with bias 0 that are added to each item's own.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> ratings = pl.DataFrame({"user": [0, 0, 1, 1], "movie": [0, 1, 0, 1], "rating": [5.0, 4.0, 3.0, 2.0]})
-        >>> model = fit(lazy(ratings), index=Index(2, 2, "test"), user_shrinkage=0.0, movie_shrinkage=0.0)
-        >>> model.global_mean, model.user_bias.tolist(), model.movie_bias.tolist()
+        >>> ratings = pl.DataFrame({"user": [0, 0, 1, 1], "item": [0, 1, 0, 1], "rating": [5.0, 4.0, 3.0, 2.0]})
+        >>> model = fit(lazy(ratings), index=Index(2, 2, "test"), user_shrinkage=0.0, item_shrinkage=0.0)
+        >>> model.global_mean, model.user_bias.tolist(), model.item_bias.tolist()
         (3.5, [1.0, -1.0], [0.5, -0.5])
     """
-    rows = to_polars(ratings, "user", "movie", "rating").sort("user", "movie")
-    user, movie = rows["user"].to_numpy(), rows["movie"].to_numpy()
+    rows = to_polars(ratings, "user", "item", "rating").sort("user", "item")
+    user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
     above = rows["rating"].cast(pl.Float64).to_numpy()
     global_mean = float(above.mean()) if len(above) else 0.0
     above = above - global_mean
-    user_bias, movie_bias = np.zeros(index.n_users), np.zeros(index.n_movies)
+    user_bias, item_bias = np.zeros(index.n_users), np.zeros(index.n_items)
     for _ in range(_N_ITERATIONS):
-        movie_bias = _mean(movie, above - user_bias[user], index.n_movies, movie_shrinkage)
-        user_bias = _mean(user, above - movie_bias[movie], index.n_users, user_shrinkage)
-    return BiasModel(global_mean, user_bias, movie_bias, index.fingerprint)
+        item_bias = _mean(item, above - user_bias[user], index.n_items, item_shrinkage)
+        user_bias = _mean(user, above - item_bias[item], index.n_users, user_shrinkage)
+    return BiasModel(global_mean, user_bias, item_bias, index.fingerprint)
 
 
 def _mean(ids: np.ndarray, values: np.ndarray, size: int, shrinkage: float) -> np.ndarray:

@@ -43,12 +43,12 @@ class Blend:
         return self.ease_weight < 1
 
     def scores(self, ease: np.ndarray, als: np.ndarray | None, prior: np.ndarray, n_ratings: np.ndarray) -> np.ndarray:
-        """Mix the scores, shape (U, n_movies).
+        """Mix the scores, shape (U, n_items).
 
         Args:
-            ease: scores of EASE, shape (U, n_movies).
-            als: scores of implicit ALS, shape (U, n_movies); None if it has no weight.
-            prior: scores of `liking`, shape (U, n_movies).
+            ease: scores of EASE, shape (U, n_items).
+            als: scores of implicit ALS, shape (U, n_items); None if it has no weight.
+            prior: scores of `liking`, shape (U, n_items).
             n_ratings: number of ratings of each user, shape (U,).
         """
         personal = self.ease_weight * _standardised(ease)
@@ -74,7 +74,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_
 
     Args:
         ratings: user.
-        index: id map of users and movies.
+        index: id map of users and items.
         ease_weight: see `Blend`.
         prior_ratings: see `Blend`; `auto` is `automatic_prior`.
     """
@@ -119,16 +119,16 @@ def ranker(
             n_ratings=np.diff(rows.indptr),
         )
 
-    def contributions(rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        by_ease = ease_model.contributions(rated, ratings, movies)
+    def contributions(rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
+        by_ease = ease_model.contributions(rated, ratings, items)
         if als is None:
             return by_ease
-        row = sparse.csr_array((ratings, rated, [0, len(rated)]), shape=(1, ease_model.n_movies))
-        by_als = als.contributions(rated, ratings, movies)
+        row = sparse.csr_array((ratings, rated, [0, len(rated)]), shape=(1, ease_model.n_items))
+        by_als = als.contributions(rated, ratings, items)
         of_ease, of_als = (max(float(model.scores(row).std()), 1e-9) for model in (ease_model, als))
         return weights.ease_weight * by_ease / of_ease + (1 - weights.ease_weight) * by_als / of_als
 
-    return Ranker(scores, liking_model.movie_known | ease_model.movie_known, contributions, OTHERWISE)
+    return Ranker(scores, liking_model.item_known | ease_model.item_known, contributions, OTHERWISE)
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Cluster mean: the mean rating of each movie in each cluster of users, shrunk towards the movie's overall mean.
+"""Cluster mean: the mean rating of each item in each cluster of users, shrunk towards the item's overall mean.
 
 Raw means per cluster are worse than the item mean as soon as clusters are small, because most cells hold few ratings.
 The clusters are made in `features/clusters`.
@@ -20,10 +20,10 @@ from recsys_assets.recommender.models import item_mean
 
 @dataclass(frozen=True)
 class ClusterMeanModel:
-    """Shrunk mean rating of every (cluster, movie).
+    """Shrunk mean rating of every (cluster, item).
 
     Attributes:
-        means: shape (n_clusters, n_movies), float32.
+        means: shape (n_clusters, n_items), float32.
         clusters: cluster of each user, shape (n_users,).
         params: parameters of the fit.
         index: fingerprint of the id map that the model was fitted with.
@@ -34,17 +34,17 @@ class ClusterMeanModel:
     params: Mapping[str, float]
     index: str
 
-    def of(self, user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Predict the ratings of pairs by dense id: shape (P,), float32."""
-        return self.means[self.clusters[user], movie]
+        return self.means[self.clusters[user], item]
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predict the ratings of pairs (user, movie): user, movie, prediction."""
-        rows = to_polars(pairs, "user", "movie")
-        return rows.with_columns(prediction=pl.Series(self.of(rows["user"].to_numpy(), rows["movie"].to_numpy())))
+        """Predict the ratings of pairs (user, item): user, item, prediction."""
+        rows = to_polars(pairs, "user", "item")
+        return rows.with_columns(prediction=pl.Series(self.of(rows["user"].to_numpy(), rows["item"].to_numpy())))
 
     def save(self, folder: Path) -> None:
-        """Write means.parquet (one row per movie), clusters.parquet and model.json."""
+        """Write means.parquet (one row per item), clusters.parquet and model.json."""
         width = pl.Array(pl.Float32, len(self.means))
         means = pl.Series("means", np.ascontiguousarray(self.means.T), dtype=width)
         pl.DataFrame(means).write_parquet(folder / "means.parquet")
@@ -67,20 +67,20 @@ def fit(
     shrinkage: float = 50.0,
     item_shrinkage: float = 10.0,
 ) -> ClusterMeanModel:
-    """Compute the mean per (cluster, movie), shrunk towards the item mean.
+    """Compute the mean per (cluster, item), shrunk towards the item mean.
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
+        ratings: user, item, rating.
+        index: id map of users and items.
         user_clusters: table user_clusters; all users.
-        shrinkage: ratings at the movie's mean that are added to each cell's own.
-        item_shrinkage: ratings at the global mean that are added to each movie's own.
+        shrinkage: ratings at the item's mean that are added to each cell's own.
+        item_shrinkage: ratings at the global mean that are added to each item's own.
     """
     clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
-    rows = to_polars(ratings, "user", "movie", "rating").sort("user", "movie")
+    rows = to_polars(ratings, "user", "item", "rating").sort("user", "item")
     n_clusters = int(clusters.max()) + 1
-    cell = clusters[rows["user"].to_numpy()].astype(np.int64) * index.n_movies + rows["movie"].to_numpy()
-    size = n_clusters * index.n_movies
+    cell = clusters[rows["user"].to_numpy()].astype(np.int64) * index.n_items + rows["item"].to_numpy()
+    size = n_clusters * index.n_items
     total = np.bincount(cell, rows["rating"].cast(pl.Float64).to_numpy(), size).reshape(n_clusters, -1)
     counts = np.bincount(cell, minlength=size).reshape(n_clusters, -1)
     means = item_mean.fit(ratings, index=index, shrinkage=item_shrinkage).means

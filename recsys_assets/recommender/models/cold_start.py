@@ -23,13 +23,13 @@ FillSize = int | str
 
 
 def ratings_of_clusters(train_ratings: nw.LazyFrame, user_clusters: nw.LazyFrame) -> nw.LazyFrame:
-    """Replace users by clusters in the training ratings: cluster, movie, rating, one row per rating.
+    """Replace users by clusters in the training ratings: cluster, item, rating, one row per rating.
 
     Args:
-        train_ratings: user, movie, rating.
+        train_ratings: user, item, rating.
         user_clusters: user, cluster.
     """
-    return train_ratings.join(user_clusters, on="user").select("cluster", "movie", "rating")
+    return train_ratings.join(user_clusters, on="user").select("cluster", "item", "rating")
 
 
 def cluster_ratings(
@@ -41,12 +41,12 @@ def cluster_ratings(
     scratch: Path,
     **parameters: Any,
 ) -> pl.DataFrame:
-    """Predict the rating of each cluster for each rated movie with ALS: the table `cluster_ratings`.
+    """Predict the rating of each cluster for each rated item with ALS: the table `cluster_ratings`.
 
     Args:
-        train_ratings: user, movie, rating.
+        train_ratings: user, item, rating.
         user_clusters: user, cluster.
-        index: id map of users and movies.
+        index: id map of users and items.
         spark: session that fits ALS with clusters as users.
         scratch: see `als.fit`.
         parameters: further parameters of `als.fit`.
@@ -57,18 +57,18 @@ def cluster_ratings(
 
 
 def predict_clusters(model: ALSModel) -> pl.DataFrame:
-    """Predict the rating of every cluster for every movie with a training rating: the table `cluster_ratings`.
+    """Predict the rating of every cluster for every item with a training rating: the table `cluster_ratings`.
 
     Args:
         model: ALS fitted on `ratings_of_clusters`; its users are clusters.
     """
     clusters = np.flatnonzero(model.user_known).astype(np.int32)
-    movies = np.flatnonzero(model.movie_known).astype(np.int32)
-    predicted = model.user_factors[clusters] @ model.movie_factors[movies].T
+    items = np.flatnonzero(model.item_known).astype(np.int32)
+    predicted = model.user_factors[clusters] @ model.item_factors[items].T
     return pl.DataFrame(
         {
-            "cluster": np.repeat(clusters, len(movies)),
-            "movie": np.tile(movies, len(clusters)),
+            "cluster": np.repeat(clusters, len(items)),
+            "item": np.tile(items, len(clusters)),
             "rating": predicted.ravel(),
         }
     )
@@ -95,23 +95,23 @@ def fill_cold_users(
     A user of a cluster without any rating gets none.
 
     Args:
-        train_ratings: user, movie, rating.
+        train_ratings: user, item, rating.
         users: user; all users, with or without a rating.
         user_clusters: user, cluster.
-        cluster_ratings: cluster, movie, rating.
-        fill_size: number of distinct movies drawn per user; all movies if there are fewer. "median": the median number
+        cluster_ratings: cluster, item, rating.
+        fill_size: number of distinct items drawn per user; all items if there are fewer. "median": the median number
             of ratings per training user, rounded down.
         seed: seed of the draw.
     """
     size = int(ratings_per_user(train_ratings)[2]) if fill_size == "median" else int(fill_size)
     cold = users.select("user").join(train_ratings.select("user").unique(), on="user", how="anti")
-    drawn = _draw_movies(cold, cluster_ratings.select("movie").unique(), size=size, seed=seed)
+    drawn = _draw_items(cold, cluster_ratings.select("item").unique(), size=size, seed=seed)
     fills = (
         drawn.join(user_clusters, on="user")
-        .join(cluster_ratings, on=["cluster", "movie"])
-        .select("user", "movie", "rating", is_fill=nw.lit(True))
+        .join(cluster_ratings, on=["cluster", "item"])
+        .select("user", "item", "rating", is_fill=nw.lit(True))
     )
-    given = train_ratings.select("user", "movie", "rating", is_fill=nw.lit(False))
+    given = train_ratings.select("user", "item", "rating", is_fill=nw.lit(False))
     return nw.concat([given, fills])
 
 
@@ -137,24 +137,24 @@ def warm_up(model: ALSModel, user_clusters: nw.LazyFrame) -> np.ndarray:
     return factors
 
 
-def _draw_movies(users: nw.LazyFrame, movies: nw.LazyFrame, *, size: int, seed: int) -> nw.LazyFrame:
-    """Draw `size` distinct movies at random for each user: user, movie.
+def _draw_items(users: nw.LazyFrame, items: nw.LazyFrame, *, size: int, seed: int) -> nw.LazyFrame:
+    """Draw `size` distinct items at random for each user: user, item.
 
-    The movies are shuffled once into a ring. Each user walks the ring with a start and a stride of its own. A stride
-    coprime to the number of movies repeats no movie, so the cost grows with the drawn rows, not with users × movies.
+    The items are shuffled once into a ring. Each user walks the ring with a start and a stride of its own. A stride
+    coprime to the number of items repeats no item, so the cost grows with the drawn rows, not with users × items.
     """
-    n_movies = row_count(movies)
-    ring = movies.with_columns(draw=pseudo_random(seed, ["movie"])).with_row_index("place", order_by=["draw", "movie"])
-    strides = pl.DataFrame({"stride": [s for s in range(1, max(n_movies, 2)) if gcd(s, n_movies) == 1]})
+    n_items = row_count(items)
+    ring = items.with_columns(draw=pseudo_random(seed, ["item"])).with_row_index("place", order_by=["draw", "item"])
+    strides = pl.DataFrame({"stride": [s for s in range(1, max(n_items, 2)) if gcd(s, n_items) == 1]})
     strides = strides.with_row_index("choice").select(pl.all().cast(pl.Int64))
-    steps = pl.DataFrame({"step": np.arange(min(size, n_movies), dtype=np.int64)})
+    steps = pl.DataFrame({"step": np.arange(min(size, n_items), dtype=np.int64)})
     walks = users.with_columns(
-        start=pseudo_random(seed, ["user"], stream=1) % max(n_movies, 1),
+        start=pseudo_random(seed, ["user"], stream=1) % max(n_items, 1),
         choice=pseudo_random(seed, ["user"], stream=2) % len(strides),
     ).join(same_engine(users, strides), on="choice")
     return (
         walks.join(same_engine(users, steps), how="cross")
-        .with_columns(place=(nw.col("start") + nw.col("stride") * nw.col("step")) % max(n_movies, 1))
-        .join(ring.select("movie", nw.col("place").cast(nw.Int64())), on="place")
-        .select("user", "movie")
+        .with_columns(place=(nw.col("start") + nw.col("stride") * nw.col("step")) % max(n_items, 1))
+        .join(ring.select("item", nw.col("place").cast(nw.Int64())), on="place")
+        .select("user", "item")
     )

@@ -1,7 +1,7 @@
-"""EASE: ranks movies by item-item weights that have a closed form (Steck 2019, arXiv:1905.03375).
+"""EASE: ranks items by item-item weights that have a closed form (Steck 2019, arXiv:1905.03375).
 
-The weights are one dense matrix of movies by movies, which is fast and hard to beat where it fits in memory. A larger
-catalogue is cut to its most rated movies; the model does not know the others.
+The weights are one dense matrix of items by items, which is fast and hard to beat where it fits in memory. A larger
+catalogue is cut to its most rated items; the model does not know the others.
 """
 
 import json
@@ -17,7 +17,7 @@ from scipy import linalg, sparse
 from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 
 _ANCHOR_REG = 3000.0
 _NEUTRAL_OFFSET = -0.5
@@ -25,66 +25,66 @@ _NEUTRAL_OFFSET = -0.5
 
 @dataclass(frozen=True)
 class EASEModel:
-    """Weights between the movies that the model knows.
+    """Weights between the items that the model knows.
 
     Attributes:
-        weights: shape (K, K), float32, with zero diagonal: liking the row's movie adds the weight to the score of the
-            column's movie.
-        movies: dense ids of the known movies, shape (K,), int32, ascending.
-        n_movies: size of the catalogue.
+        weights: shape (K, K), float32, with zero diagonal: liking the row's item adds the weight to the score of the
+            column's item.
+        items: dense ids of the known items, shape (K,), int32, ascending.
+        n_items: size of the catalogue.
         preference: how ratings become preferences.
         index: fingerprint of the id map that the model was fitted with.
     """
 
     weights: np.ndarray
-    movies: np.ndarray
-    n_movies: int
+    items: np.ndarray
+    n_items: int
     preference: Preference
     index: str
 
     @property
-    def movie_known(self) -> np.ndarray:
-        """Whether the model knows each movie, shape (n_movies,)."""
-        known = np.zeros(self.n_movies, bool)
-        known[self.movies] = True
+    def item_known(self) -> np.ndarray:
+        """Whether the model knows each item, shape (n_items,)."""
+        known = np.zeros(self.n_items, bool)
+        known[self.items] = True
         return known
 
     def preferences(self, rated: sparse.csr_array) -> sparse.csr_array:
-        """Turn ratings, shape (U, n_movies), into preferences for the known movies, shape (U, K)."""
-        own = rated[:, self.movies]
+        """Turn ratings, shape (U, n_items), into preferences for the known items, shape (U, K)."""
+        own = rated[:, self.items]
         return sparse.csr_array((self.preference(own.data), own.indices, own.indptr), shape=own.shape)
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
-        """Score all movies from users' ratings, shape (U, n_movies), float32; 0 for an unknown movie."""
-        scores = np.zeros((rated.shape[0], self.n_movies), np.float32)
-        scores[:, self.movies] = self.preferences(rated) @ self.weights
+        """Score all items from users' ratings, shape (U, n_items), float32; 0 for an unknown item."""
+        scores = np.zeros((rated.shape[0], self.n_items), np.float32)
+        scores[:, self.items] = self.preferences(rated) @ self.weights
         return scores
 
-    def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """Return the part of a movie's score that each rating of one user adds; the parts sum exactly to the score.
+    def contributions(self, rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the part of an item's score that each rating of one user adds; the parts sum exactly to the score.
 
         Args:
-            rated: movies that the user has rated, shape (R,), int.
+            rated: items that the user has rated, shape (R,), int.
             ratings: their ratings, shape (R,).
-            movies: movies to explain, shape (P,), int.
+            items: items to explain, shape (P,), int.
 
         Returns:
-            Shape (R, P); 0 if either movie is unknown.
+            Shape (R, P); 0 if either item is unknown.
         """
-        (row, own_known), (column, known) = self._places(rated), self._places(movies)
+        (row, own_known), (column, known) = self._places(rated), self._places(items)
         added = self.preference(ratings)[:, None] * self.weights[np.ix_(row, column)]
         return np.where(own_known[:, None] & known, added, 0)
 
-    def _places(self, movies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each movie's row in the weights, any row if it is unknown, and whether it is known."""
-        places = np.searchsorted(self.movies, movies).clip(0, len(self.movies) - 1)
-        return places, self.movies[places] == movies
+    def _places(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return each item's row in the weights, any row if it is unknown, and whether it is known."""
+        places = np.searchsorted(self.items, items).clip(0, len(self.items) - 1)
+        return places, self.items[places] == items
 
     def save(self, folder: Path) -> None:
-        """Write weights.parquet (movie, weights) and model.json."""
-        weights = pl.Series(self.weights, dtype=pl.Array(pl.Float32, len(self.movies)))
-        pl.DataFrame({"movie": self.movies, "weights": weights}).write_parquet(folder / "weights.parquet")
-        facts = {"n_movies": self.n_movies, "preference": asdict(self.preference), "index": self.index}
+        """Write weights.parquet (item, weights) and model.json."""
+        weights = pl.Series(self.weights, dtype=pl.Array(pl.Float32, len(self.items)))
+        pl.DataFrame({"item": self.items, "weights": weights}).write_parquet(folder / "weights.parquet")
+        facts = {"n_items": self.n_items, "preference": asdict(self.preference), "index": self.index}
         (folder / "model.json").write_text(json.dumps(facts))
 
     @classmethod
@@ -94,8 +94,8 @@ class EASEModel:
         facts = json.loads((folder / "model.json").read_text())
         return cls(
             weights=table["weights"].to_numpy(),
-            movies=table["movie"].to_numpy(),
-            n_movies=facts["n_movies"],
+            items=table["item"].to_numpy(),
+            n_items=facts["n_items"],
             preference=Preference(**facts["preference"]),
             index=facts["index"],
         )
@@ -107,35 +107,35 @@ def fit(
     index: Index,
     reg: Setting = AUTO,
     neutral_offset: Setting = AUTO,
-    max_movies: int = 6000,
+    max_items: int = 6000,
 ) -> EASEModel:
     """Fit EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data") to preferences.
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
+        ratings: user, item, rating.
+        index: id map of users and items.
         reg: L2 regularisation of the weights; `auto` is `automatic_reg`.
         neutral_offset: standard deviations from the mean rating to the neutral one, which is neither liked nor
             disliked; `auto` is -0.5.
-        max_movies: number of movies that the model knows, the most rated ones. Time grows with its cube, memory with
-            its square: 6,000 movies take 0.4 GB during the fit and 144 MB afterwards.
+        max_items: number of items that the model knows, the most rated ones. Time grows with its cube, memory with
+            its square: 6,000 items take 0.4 GB during the fit and 144 MB afterwards.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> columns = {"user": [0, 0, 1, 1, 2], "movie": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 4.0, 4.0, 1.0]}
+        >>> columns = {"user": [0, 0, 1, 1, 2], "item": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 4.0, 4.0, 1.0]}
         >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), reg=1.0)
         >>> new_user = sparse.csr_array(np.array([[5.0, 0.0, 0.0]]))
         >>> int(model.scores(new_user).argmax())
         1
     """
-    _, rated = user_movie_matrix(ratings, n_movies=index.n_movies)
+    _, rated = user_item_matrix(ratings, n_items=index.n_items)
     preference = Preference.of(ratings, neutral_offset=resolved(neutral_offset, _NEUTRAL_OFFSET))
-    counts = np.bincount(rated.indices, minlength=index.n_movies)
-    by_count = np.argsort(-counts, kind="stable")[:max_movies]
-    movies = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
-    model = EASEModel(np.empty((0, 0), np.float32), movies, index.n_movies, preference, index.fingerprint)
+    counts = np.bincount(rated.indices, minlength=index.n_items)
+    by_count = np.argsort(-counts, kind="stable")[:max_items]
+    items = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
+    model = EASEModel(np.empty((0, 0), np.float32), items, index.n_items, preference, index.fingerprint)
     weights = item_weights(model.preferences(rated), reg=resolved(reg, automatic_reg(rated.shape[0], rated.nnz)))
-    return EASEModel(weights, movies, index.n_movies, preference, index.fingerprint)
+    return EASEModel(weights, items, index.n_items, preference, index.fingerprint)
 
 
 def automatic_reg(n_users: int, n_ratings: int) -> float:

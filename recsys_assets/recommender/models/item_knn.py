@@ -1,4 +1,4 @@
-"""Item-based nearest neighbours: ranks movies by how many users liked them together with the user's liked movies.
+"""Item-based nearest neighbours: ranks items by how many users liked them together with the user's liked items.
 
 This is the classical baseline of top-N recommendation, which a model must beat to be worth its cost. Neighbours of
 residual ratings, which predict ratings, are in `item_neighbours`.
@@ -15,18 +15,18 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 
-# Movies whose similarities are computed at a time.
+# Items whose similarities are computed at a time.
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class ItemKNNModel:
-    """Similarities of each movie to its nearest neighbours.
+    """Similarities of each item to its nearest neighbours.
 
     Attributes:
-        similarities: shape (n_movies, n_movies), CSR, float32: the row is a liked movie, the column a movie that it
+        similarities: shape (n_items, n_items), CSR, float32: the row is a liked item, the column an item that it
             adds a score to.
         relevant_from: lowest rating that counts as liked.
         index: fingerprint of the id map that the model was fitted with.
@@ -37,44 +37,44 @@ class ItemKNNModel:
     index: str
 
     @property
-    def movie_known(self) -> np.ndarray:
-        """Whether any liked movie can add a score to each movie, shape (n_movies,)."""
+    def item_known(self) -> np.ndarray:
+        """Whether any liked item can add a score to each item, shape (n_items,)."""
         return np.bincount(self.similarities.indices, minlength=self.similarities.shape[1]) > 0
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
-        """Score all movies from users' ratings by sums of similarities, shape (U, n_movies), float32."""
+        """Score all items from users' ratings by sums of similarities, shape (U, n_items), float32."""
         return (liked(rated, self.relevant_from) @ self.similarities).toarray()
 
-    def contributions(self, rated: np.ndarray, ratings: np.ndarray, movies: np.ndarray) -> np.ndarray:
-        """Return the part of a movie's score that each rating of one user adds.
+    def contributions(self, rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the part of an item's score that each rating of one user adds.
 
         Args:
-            rated: movies that the user has rated, shape (R,), int.
+            rated: items that the user has rated, shape (R,), int.
             ratings: their ratings, shape (R,).
-            movies: movies to explain, shape (P,), int.
+            items: items to explain, shape (P,), int.
 
         Returns:
             Shape (R, P).
         """
-        similar = self.similarities[rated][:, movies].toarray()
+        similar = self.similarities[rated][:, items].toarray()
         return np.where((ratings >= self.relevant_from)[:, None], similar, 0)
 
     def save(self, folder: Path) -> None:
-        """Write similarities.parquet (movie, neighbour, similarity) and model.json."""
+        """Write similarities.parquet (item, neighbour, similarity) and model.json."""
         cells = self.similarities.tocoo()
-        table = pl.DataFrame({"movie": cells.row, "neighbour": cells.col, "similarity": cells.data})
+        table = pl.DataFrame({"item": cells.row, "neighbour": cells.col, "similarity": cells.data})
         table.write_parquet(folder / "similarities.parquet")
-        facts = {"n_movies": cells.shape[0], "relevant_from": self.relevant_from, "index": self.index}
+        facts = {"n_items": cells.shape[0], "relevant_from": self.relevant_from, "index": self.index}
         (folder / "model.json").write_text(json.dumps(facts))
 
     @classmethod
     def load(cls, folder: Path) -> "ItemKNNModel":
         """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
-        n_movies = facts.pop("n_movies")
+        n_items = facts.pop("n_items")
         table = pl.read_parquet(folder / "similarities.parquet")
-        cells = (table["similarity"].to_numpy(), (table["movie"].to_numpy(), table["neighbour"].to_numpy()))
-        return cls(sparse.csr_array(cells, shape=(n_movies, n_movies)), **facts)
+        cells = (table["similarity"].to_numpy(), (table["item"].to_numpy(), table["neighbour"].to_numpy()))
+        return cls(sparse.csr_array(cells, shape=(n_items, n_items)), **facts)
 
 
 def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
@@ -86,41 +86,41 @@ def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage: float = 10.0) -> ItemKNNModel:
-    """Compute cosine similarities of liked movies (Sarwar et al. 2001; Deshpande and Karypis 2004).
+    """Compute cosine similarities of liked items (Sarwar et al. 2001; Deshpande and Karypis 2004).
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
-        neighbours: number of most similar movies that score a movie.
-        shrinkage: added to the denominator, so that a movie with few users is no close neighbour by chance.
+        ratings: user, item, rating.
+        index: id map of users and items.
+        neighbours: number of most similar items that score an item.
+        shrinkage: added to the denominator, so that an item with few users is no close neighbour by chance.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> columns = {"user": [0, 0, 1, 1, 2], "movie": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 5.0, 5.0, 1.0]}
+        >>> columns = {"user": [0, 0, 1, 1, 2], "item": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 5.0, 5.0, 1.0]}
         >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), shrinkage=2.0)
         >>> model.similarities.toarray().tolist()
         [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     limit = relevant_from(ratings)
-    _, rated = user_movie_matrix(ratings, n_movies=index.n_movies)
-    by_movie = sparse.csr_array(liked(rated, limit).T)
-    norms = np.sqrt(np.diff(by_movie.indptr))
+    _, rated = user_item_matrix(ratings, n_items=index.n_items)
+    by_item = sparse.csr_array(liked(rated, limit).T)
+    norms = np.sqrt(np.diff(by_item.indptr))
     blocks = (
-        _nearest(by_movie, norms, np.arange(start, min(start + _BLOCK, index.n_movies)), neighbours, shrinkage)
-        for start in range(0, index.n_movies, _BLOCK)
+        _nearest(by_item, norms, np.arange(start, min(start + _BLOCK, index.n_items)), neighbours, shrinkage)
+        for start in range(0, index.n_items, _BLOCK)
     )
-    # `_nearest` has one row per scored movie; scoring needs the transpose, with one row per liked movie.
+    # `_nearest` has one row per scored item; scoring needs the transpose, with one row per liked item.
     similarities = sparse.csr_array(sparse.vstack(list(blocks)).T, dtype=np.float32)
     return ItemKNNModel(similarities, limit, index.fingerprint)
 
 
 def _nearest(
-    by_movie: sparse.csr_array, norms: np.ndarray, movies: np.ndarray, neighbours: int, shrinkage: float
+    by_item: sparse.csr_array, norms: np.ndarray, items: np.ndarray, neighbours: int, shrinkage: float
 ) -> sparse.csr_array:
-    """Return the similarities of a block of movies to their nearest neighbours, shape (len(movies), n_movies)."""
-    together = (by_movie[movies] @ by_movie.T).toarray()
-    similar = together / (np.outer(norms[movies], norms) + max(shrinkage, 1e-9))
-    similar[np.arange(len(movies)), movies] = 0
+    """Return the similarities of a block of items to their nearest neighbours, shape (len(items), n_items)."""
+    together = (by_item[items] @ by_item.T).toarray()
+    similar = together / (np.outer(norms[items], norms) + max(shrinkage, 1e-9))
+    similar[np.arange(len(items)), items] = 0
     if neighbours < similar.shape[1]:
         least = np.partition(similar, -neighbours, axis=1)[:, -neighbours]
         similar[similar < least[:, None]] = 0

@@ -1,4 +1,4 @@
-"""Item mean: the shrunk mean rating per movie, the baseline of every score table and the fallback of other models.
+"""Item mean: the shrunk mean rating per item, the baseline of every score table and the fallback of other models.
 
 Evaluation decides where the fallback replaces a missing prediction.
 """
@@ -17,10 +17,10 @@ from recsys_assets.recommender.data.index import Index
 
 @dataclass(frozen=True)
 class ItemMeanModel:
-    """Shrunk mean rating of every movie.
+    """Shrunk mean rating of every item.
 
     Attributes:
-        means: shape (n_movies,), float64; the global mean for a movie without a training rating.
+        means: shape (n_items,), float64; the global mean for an item without a training rating.
         global_mean: mean of all training ratings.
         index: fingerprint of the id map that the model was fitted with.
     """
@@ -31,13 +31,13 @@ class ItemMeanModel:
 
     @property
     def table(self) -> pl.DataFrame:
-        """The means as a table: movie, prediction."""
-        return pl.DataFrame({"movie": np.arange(len(self.means), dtype=np.int32), "prediction": self.means})
+        """The means as a table: item, prediction."""
+        return pl.DataFrame({"item": np.arange(len(self.means), dtype=np.int32), "prediction": self.means})
 
     def predict(self, pairs: nw.LazyFrame) -> pl.DataFrame:
-        """Predict the ratings of pairs (user, movie): user, movie, prediction."""
-        rows = to_polars(pairs, "user", "movie")
-        return rows.with_columns(prediction=pl.Series(self.means[rows["movie"].to_numpy()], dtype=pl.Float32))
+        """Predict the ratings of pairs (user, item): user, item, prediction."""
+        rows = to_polars(pairs, "user", "item")
+        return rows.with_columns(prediction=pl.Series(self.means[rows["item"].to_numpy()], dtype=pl.Float32))
 
     def save(self, folder: Path) -> None:
         """Write means.parquet and model.json."""
@@ -53,25 +53,25 @@ class ItemMeanModel:
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> ItemMeanModel:
-    """Compute the mean rating of each movie, shrunk towards the global mean.
+    """Compute the mean rating of each item, shrunk towards the global mean.
 
-    A movie with n ratings of sum s gets (s + shrinkage × global mean) / (n + shrinkage).
+    An item with n ratings of sum s gets (s + shrinkage × global mean) / (n + shrinkage).
 
     Args:
-        ratings: movie, rating.
-        index: id map of users and movies.
-        shrinkage: ratings at the global mean that are added to each movie's own.
+        ratings: item, rating.
+        index: id map of users and items.
+        shrinkage: ratings at the global mean that are added to each item's own.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> ratings = pl.DataFrame({"movie": [0, 0, 1], "rating": [4.0, 5.0, 3.0]})
+        >>> ratings = pl.DataFrame({"item": [0, 0, 1], "rating": [4.0, 5.0, 3.0]})
         >>> fit(lazy(ratings), index=Index(1, 3, "test"), shrinkage=1.0).means.round(2).tolist()
         [4.33, 3.5, 4.0]
     """
     rating = nw.col("rating").cast(nw.Float64())
-    sums = to_polars(ratings.group_by("movie").agg(total=rating.sum(), n=nw.len()).sort("movie"))
+    sums = to_polars(ratings.group_by("item").agg(total=rating.sum(), n=nw.len()).sort("item"))
     total, n = sums["total"].to_numpy(), sums["n"].to_numpy()
     global_mean = float(total.sum() / max(n.sum(), 1))
-    means = np.full(index.n_movies, global_mean)
-    means[sums["movie"].to_numpy()] = (total + shrinkage * global_mean) / (n + shrinkage)
+    means = np.full(index.n_items, global_mean)
+    means[sums["item"].to_numpy()] = (total + shrinkage * global_mean) / (n + shrinkage)
     return ItemMeanModel(means=means, global_mean=global_mean, index=index.fingerprint)

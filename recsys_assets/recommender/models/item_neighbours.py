@@ -1,6 +1,6 @@
-"""Item neighbours: predicts a rating from biases and from the user's residuals on similar movies.
+"""Item neighbours: predicts a rating from biases and from the user's residuals on similar items.
 
-Predictions need only the user's ratings, so a new user needs no new fit. Neighbours of liked movies, which rank, are in
+Predictions need only the user's ratings, so a new user needs no new fit. Neighbours of liked items, which rank, are in
 `item_knn`.
 """
 
@@ -17,7 +17,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.features.matrices import mean_rating, user_movie_matrix
+from recsys_assets.recommender.features.matrices import mean_rating, user_item_matrix
 from recsys_assets.recommender.ranking.rankings import rows_of
 
 # Rounds of alternating means, after which the biases have settled within rounding of ratings.
@@ -26,21 +26,21 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class ItemNeighboursModel:
-    """Biases of movies, and similarities of movies by residuals.
+    """Biases of items, and similarities of items by residuals.
 
     Attributes:
         global_mean: mean of the training ratings.
-        movie_bias: shape (n_movies,), float64; 0 for a movie without a training rating.
+        item_bias: shape (n_items,), float64; 0 for an item without a training rating.
         similarity: shape (K, K), float32, symmetric, not negative, zero diagonal.
-        movies: movies that have similarities, shape (K,), int32, ascending.
+        items: items that have similarities, shape (K,), int32, ascending.
         params: parameters of the fit.
         index: fingerprint of the id map that the model was fitted with.
     """
 
     global_mean: float
-    movie_bias: np.ndarray
+    item_bias: np.ndarray
     similarity: np.ndarray
-    movies: np.ndarray
+    items: np.ndarray
     params: Mapping[str, Any]
     index: str
 
@@ -53,76 +53,76 @@ class ItemNeighboursModel:
         """Return the users' biases and the residuals of their ratings.
 
         Args:
-            rated: users by movies, shape (U, n_movies).
+            rated: users by items, shape (U, n_items).
 
         Returns:
-            The biases, shape (U,), and the ratings minus global mean, movie bias and user bias, shape (U, n_movies).
+            The biases, shape (U,), and the ratings minus global mean, item bias and user bias, shape (U, n_items).
         """
-        above = rated.data - (self.global_mean + self.movie_bias[rated.indices])
+        above = rated.data - (self.global_mean + self.item_bias[rated.indices])
         counts = np.diff(rated.indptr)
         row = np.repeat(np.arange(len(counts)), counts)
         bias = np.bincount(row, above, len(counts)) / np.maximum(counts + self.user_shrinkage, 1e-9)
         return bias, sparse.csr_array((above - bias[row], rated.indices, rated.indptr), shape=rated.shape)
 
-    def biases(self, user: np.ndarray, movie: np.ndarray, rated: nw.LazyFrame) -> np.ndarray:
-        """Return global mean plus movie bias plus user bias for pairs, shape (P,).
+    def biases(self, user: np.ndarray, item: np.ndarray, rated: nw.LazyFrame) -> np.ndarray:
+        """Return global mean plus item bias plus user bias for pairs, shape (P,).
 
         Args:
             user: dense ids, shape (P,).
-            movie: dense ids, shape (P,).
-            rated: user, movie, rating; gives the user biases.
+            item: dense ids, shape (P,).
+            rated: user, item, rating; gives the user biases.
         """
         users, row = np.unique(user, return_inverse=True)
         bias, _ = self.residuals(self._rows(users, rated))
-        return self.global_mean + self.movie_bias[movie] + bias[row]
+        return self.global_mean + self.item_bias[item] + bias[row]
 
     def _rows(self, users: np.ndarray, rated: nw.LazyFrame) -> sparse.csr_array:
-        return rows_of(users, *user_movie_matrix(rated, n_movies=len(self.movie_bias)))
+        return rows_of(users, *user_item_matrix(rated, n_items=len(self.item_bias)))
 
     def predict(self, pairs: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:
-        """Predict the ratings of pairs (user, movie), without nulls, from `rated` (user, movie, rating)."""
-        asked = to_polars(pairs, "user", "movie").sort("user", "movie")
-        parts = self.parts(asked["user"].to_numpy(), asked["movie"].to_numpy(), rated)
-        predicted = self.global_mean + parts["movie"] + parts["user"] + parts["neighbours"]
+        """Predict the ratings of pairs (user, item), without nulls, from `rated` (user, item, rating)."""
+        asked = to_polars(pairs, "user", "item").sort("user", "item")
+        parts = self.parts(asked["user"].to_numpy(), asked["item"].to_numpy(), rated)
+        predicted = self.global_mean + parts["item"] + parts["user"] + parts["neighbours"]
         return asked.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
-    def parts(self, user: np.ndarray, movie: np.ndarray, rated: nw.LazyFrame) -> dict[str, np.ndarray]:
-        """Return the terms of a prediction above the global mean: `movie`, `user` and `neighbours`, each of shape (P,).
+    def parts(self, user: np.ndarray, item: np.ndarray, rated: nw.LazyFrame) -> dict[str, np.ndarray]:
+        """Return the terms of a prediction above the global mean: `item`, `user` and `neighbours`, each of shape (P,).
 
         Args:
             user: dense ids, shape (P,).
-            movie: dense ids, shape (P,).
-            rated: user, movie, rating.
+            item: dense ids, shape (P,).
+            rated: user, item, rating.
         """
         users, row = np.unique(user, return_inverse=True)
         bias, residual = self.residuals(self._rows(users, rated))
-        neighbours = self._weighed(row, movie, residual)
-        return {"movie": self.movie_bias[movie], "user": bias[row], "neighbours": neighbours}
+        neighbours = self._weighed(row, item, residual)
+        return {"item": self.item_bias[item], "user": bias[row], "neighbours": neighbours}
 
-    def _weighed(self, row: np.ndarray, movie: np.ndarray, residual: sparse.csr_array) -> np.ndarray:
-        """Return the mean residual of each pair's user, weighted by the similarity to the pair's movie: shape (P,)."""
+    def _weighed(self, row: np.ndarray, item: np.ndarray, residual: sparse.csr_array) -> np.ndarray:
+        """Return the mean residual of each pair's user, weighted by the similarity to the pair's item: shape (P,)."""
         from recsys_assets.recommender.models.kernels import fill_neighbour_sums, in_threads
 
-        place = np.full(len(self.movie_bias), -1)
-        place[self.movies] = np.arange(len(self.movies))
-        own, chosen = residual[:, self.movies], np.flatnonzero(place[movie] >= 0)
+        place = np.full(len(self.item_bias), -1)
+        place[self.items] = np.arange(len(self.items))
+        own, chosen = residual[:, self.items], np.flatnonzero(place[item] >= 0)
         totals, weights = np.zeros(len(chosen)), np.zeros(len(chosen))
-        asked = (row[chosen], place[movie[chosen]])
+        asked = (row[chosen], place[item[chosen]])
         cells = (own.indptr, own.indices, own.data)
         in_threads(
             lambda begin, end: fill_neighbour_sums(totals, weights, begin, end, *asked, self.similarity, *cells),
             len(chosen),
         )
-        neighbours = np.zeros(len(movie))
+        neighbours = np.zeros(len(item))
         neighbours[chosen] = totals / np.maximum(weights + self.params["sum_shrinkage"], 1e-9)
         return neighbours
 
     def save(self, folder: Path) -> None:
-        """Write biases.parquet, similarity.parquet (movie, similarity) and model.json."""
-        similarity = pl.Series(self.similarity, dtype=pl.Array(pl.Float32, len(self.movies)))
-        table = pl.DataFrame({"movie": self.movies, "similarity": similarity})
+        """Write biases.parquet, similarity.parquet (item, similarity) and model.json."""
+        similarity = pl.Series(self.similarity, dtype=pl.Array(pl.Float32, len(self.items)))
+        table = pl.DataFrame({"item": self.items, "similarity": similarity})
         table.write_parquet(folder / "similarity.parquet")
-        pl.DataFrame({"bias": self.movie_bias}).write_parquet(folder / "biases.parquet")
+        pl.DataFrame({"bias": self.item_bias}).write_parquet(folder / "biases.parquet")
         facts = {"global_mean": self.global_mean, "params": dict(self.params), "index": self.index}
         (folder / "model.json").write_text(json.dumps(facts))
 
@@ -131,9 +131,9 @@ class ItemNeighboursModel:
         """Read the files that `save` writes."""
         table = pl.read_parquet(folder / "similarity.parquet")
         return cls(
-            movie_bias=pl.read_parquet(folder / "biases.parquet")["bias"].to_numpy(),
+            item_bias=pl.read_parquet(folder / "biases.parquet")["bias"].to_numpy(),
             similarity=table["similarity"].to_numpy(),
-            movies=table["movie"].to_numpy(),
+            items=table["item"].to_numpy(),
             **json.loads((folder / "model.json").read_text()),
         )
 
@@ -142,62 +142,62 @@ def fit(
     ratings: nw.LazyFrame,
     *,
     index: Index,
-    movie_shrinkage: float = 5.0,
+    item_shrinkage: float = 5.0,
     user_shrinkage: float = 5.0,
     pair_shrinkage: float = 50.0,
     sum_shrinkage: float = 0.3,
     exponent: float = 2.0,
-    max_movies: int = 6000,
+    max_items: int = 6000,
 ) -> ItemNeighboursModel:
-    """Fit biases by alternating shrunk means, then similarities of movies by the residuals of their common users.
+    """Fit biases by alternating shrunk means, then similarities of items by the residuals of their common users.
 
     The similarity is the cosine of residuals over common users, shrunk by their number (Koren 2010, "Factor in the
     neighbors", section 2.2). Negative similarities are set to 0.
 
     Args:
-        ratings: user, movie, rating.
-        index: id map of users and movies.
-        movie_shrinkage: ratings with bias 0 that are added to each movie's own.
+        ratings: user, item, rating.
+        index: id map of users and items.
+        item_shrinkage: ratings with bias 0 that are added to each item's own.
         user_shrinkage: ratings with bias 0 that are added to each user's own.
         pair_shrinkage: common users without agreement that are added to each pair's own.
-        sum_shrinkage: similarity to movies with residual 0 that is added to the similarities of the user's own movies.
+        sum_shrinkage: similarity to items with residual 0 that is added to the similarities of the user's own items.
         exponent: power of the similarities; a higher one leaves fewer effective neighbours.
-        max_movies: number of movies that get similarities, the most rated ones. Memory grows with its square, time with
-            the number of pairs of movies that users rated.
+        max_items: number of items that get similarities, the most rated ones. Memory grows with its square, time with
+            the number of pairs of items that users rated.
     """
-    _, rated = user_movie_matrix(ratings, n_movies=index.n_movies)
-    mean, movie_bias = _biases(rated, movie_shrinkage=movie_shrinkage, user_shrinkage=user_shrinkage)
-    counts = np.bincount(rated.indices, minlength=index.n_movies)
-    by_count = np.argsort(-counts, kind="stable")[:max_movies]
-    movies = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
-    unrelated = np.zeros((len(movies), len(movies)), np.float32)
+    _, rated = user_item_matrix(ratings, n_items=index.n_items)
+    mean, item_bias = _biases(rated, item_shrinkage=item_shrinkage, user_shrinkage=user_shrinkage)
+    counts = np.bincount(rated.indices, minlength=index.n_items)
+    by_count = np.argsort(-counts, kind="stable")[:max_items]
+    items = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
+    unrelated = np.zeros((len(items), len(items)), np.float32)
     params = {
-        "movie_shrinkage": movie_shrinkage,
+        "item_shrinkage": item_shrinkage,
         "user_shrinkage": user_shrinkage,
         "pair_shrinkage": pair_shrinkage,
         "sum_shrinkage": sum_shrinkage,
         "exponent": exponent,
-        "max_movies": max_movies,
+        "max_items": max_items,
     }
-    biased = ItemNeighboursModel(mean, movie_bias, unrelated, movies, params, index.fingerprint)
+    biased = ItemNeighboursModel(mean, item_bias, unrelated, items, params, index.fingerprint)
     _, residual = biased.residuals(rated)
     # Cosines have no unit. At variance 1 the squares of residuals fit in float32, whatever the unit of the ratings.
     residual.data /= np.sqrt((residual.data**2).sum() / max(residual.nnz, 1)) or 1.0
-    similarity = _similarity(residual[:, movies].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
+    similarity = _similarity(residual[:, items].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
     return replace(biased, similarity=similarity)
 
 
-def _biases(rated: sparse.csr_array, *, movie_shrinkage: float, user_shrinkage: float) -> tuple[float, np.ndarray]:
-    """Return the mean rating and the movie biases, shape (n_movies,), fitted together with user biases."""
-    n_users, n_movies = rated.shape
-    row, movie = np.repeat(np.arange(n_users), np.diff(rated.indptr)), rated.indices
+def _biases(rated: sparse.csr_array, *, item_shrinkage: float, user_shrinkage: float) -> tuple[float, np.ndarray]:
+    """Return the mean rating and the item biases, shape (n_items,), fitted together with user biases."""
+    n_users, n_items = rated.shape
+    row, item = np.repeat(np.arange(n_users), np.diff(rated.indptr)), rated.indices
     of_user = np.maximum(np.bincount(row, minlength=n_users) + user_shrinkage, 1e-9)
-    of_movie = np.maximum(np.bincount(movie, minlength=n_movies) + movie_shrinkage, 1e-9)
+    of_item = np.maximum(np.bincount(item, minlength=n_items) + item_shrinkage, 1e-9)
     mean = mean_rating(rated)
-    above, bias = rated.data - mean, np.zeros(n_movies)
+    above, bias = rated.data - mean, np.zeros(n_items)
     for _ in range(_ROUNDS):
-        of_users = np.bincount(row, above - bias[movie], n_users) / of_user
-        bias = np.bincount(movie, above - of_users[row], n_movies) / of_movie
+        of_users = np.bincount(row, above - bias[item], n_users) / of_user
+        bias = np.bincount(item, above - of_users[row], n_items) / of_item
     return mean, bias
 
 

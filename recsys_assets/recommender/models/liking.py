@@ -26,27 +26,27 @@ _HALF_LIFE = 0.15
 
 @dataclass(frozen=True)
 class LikingModel:
-    """Linear model of how likely a user with given attributes is to like each movie.
+    """Linear model of how likely a user with given attributes is to like each item.
 
     Attributes:
-        coefficients: shape (1 + n_features, n_movies), float32; the first row is the intercept.
-        movie_known: shape (n_movies,), whether anybody liked the movie.
+        coefficients: shape (1 + n_features, n_items), float32; the first row is the intercept.
+        item_known: shape (n_items,), whether anybody liked the item.
         index: fingerprint of the id map that the model was fitted with.
     """
 
     coefficients: np.ndarray
-    movie_known: np.ndarray
+    item_known: np.ndarray
     index: str
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Score all movies, shape (U, n_movies), from users' features, shape (U, n_features)."""
+        """Score all items, shape (U, n_items), from users' features, shape (U, n_features)."""
         return self.coefficients[0] + features.astype(np.float32) @ self.coefficients[1:]
 
     def save(self, folder: Path) -> None:
-        """Write coefficients.parquet (one row per movie) and model.json."""
+        """Write coefficients.parquet (one row per item) and model.json."""
         width = pl.Array(pl.Float32, len(self.coefficients))
         coefficients = pl.Series(np.ascontiguousarray(self.coefficients.T), dtype=width)
-        table = pl.DataFrame({"coefficients": coefficients, "known": self.movie_known})
+        table = pl.DataFrame({"coefficients": coefficients, "known": self.item_known})
         table.write_parquet(folder / "coefficients.parquet")
         (folder / "model.json").write_text(json.dumps({"index": self.index}))
 
@@ -72,20 +72,20 @@ def fit(
     reg: Setting = AUTO,
     half_life: Setting = AUTO,
 ) -> LikingModel:
-    """Fit one weighted ridge regression of "the user liked the movie" on user attributes, for all movies at once.
+    """Fit one weighted ridge regression of "the user liked the item" on user attributes, for all items at once.
 
     A user weighs less the longer ago the last rating is, because tastes and catalogue change.
 
     Args:
-        ratings: user, movie, rating, timestamp.
-        index: id map of users and movies.
+        ratings: user, item, rating, timestamp.
+        index: id map of users and items.
         user_features: table user_features; all users.
         reg: L2 regularisation of the attributes; `auto` is `automatic_reg`. The intercept is not regularised, so a
             large value leaves plain popularity.
         half_life: share of the ratings, in time, after which a user weighs half as much; `auto` is 0.15. A span of days
             would be long for one data set and short for another.
     """
-    rows = to_polars(ratings, "user", "movie", "rating", "timestamp")
+    rows = to_polars(ratings, "user", "item", "rating", "timestamp")
     last = rows.group_by("user").agg(pl.col("timestamp").max()).sort("user")
     users = last["user"].to_numpy()
     # Ratings with equal timestamps are equally old, so if all timestamps are equal, all users weigh the same.
@@ -93,8 +93,8 @@ def fit(
     age = 1 - np.searchsorted(times, last["timestamp"].to_numpy(), side="right") / len(rows)
     weights = 0.5 ** (age / resolved(half_life, _HALF_LIFE))
     liked = rows.filter(pl.col("rating") >= relevant_from(ratings))
-    cells = (np.ones(len(liked)), (np.searchsorted(users, liked["user"].to_numpy()), liked["movie"].to_numpy()))
-    target = sparse.csr_array(cells, shape=(len(users), index.n_movies))
+    cells = (np.ones(len(liked)), (np.searchsorted(users, liked["user"].to_numpy()), liked["item"].to_numpy()))
+    target = sparse.csr_array(cells, shape=(len(users), index.n_items))
     design = np.column_stack([np.ones(len(users)), feature_matrix(user_features)[users]])
     penalty = np.full(design.shape[1], resolved(reg, automatic_reg(len(users), len(rows))))
     penalty[0] = 0
@@ -102,7 +102,7 @@ def fit(
     gram = weighted.T @ design + np.diag(penalty)
     # lstsq also solves the singular system of an attribute that all users share.
     coefficients = np.linalg.lstsq(gram, (target.T @ weighted).T, rcond=None)[0]
-    known = np.bincount(liked["movie"].to_numpy(), minlength=index.n_movies) > 0
+    known = np.bincount(liked["item"].to_numpy(), minlength=index.n_items) > 0
     return LikingModel(coefficients.astype(np.float32), known, index.fingerprint)
 
 
@@ -110,6 +110,6 @@ def automatic_reg(n_users: int, n_ratings: int) -> float:
     """Return the regularisation for the size of the data: 300 for case study A.
 
     It is proportional to the number of users, like the Gram matrix, and falls with the root of the number of ratings.
-    With few ratings, each movie is liked by few users of a group, and their number is mostly chance.
+    With few ratings, each item is liked by few users of a group, and their number is mostly chance.
     """
     return _ANCHOR_REG * n_users / ANCHOR_USERS * math.sqrt(ANCHOR_RATINGS / n_ratings)

@@ -1,4 +1,4 @@
-"""Recent popularity: ranks movies by how many users liked them, with later ratings weighted higher.
+"""Recent popularity: ranks items by how many users liked them, with later ratings weighted higher.
 
 This is the simplest baseline that uses time. On a global time split it beats many learnt models. Plain popularity is in
 `registry/top_n`.
@@ -20,10 +20,10 @@ from recsys_assets.recommender.data.splitting import has_times
 
 @dataclass(frozen=True)
 class RecentPopularityModel:
-    """Time-weighted number of likes of each movie.
+    """Time-weighted number of likes of each item.
 
     Attributes:
-        counts: weighted number of ratings that liked the movie, shape (n_movies,), float64.
+        counts: weighted number of ratings that liked the item, shape (n_items,), float64.
         index: fingerprint of the id map that the model was fitted with.
     """
 
@@ -43,28 +43,28 @@ class RecentPopularityModel:
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> RecentPopularityModel:
-    """Count the ratings that liked each movie; each weighs half as much for every half-life of its age.
+    """Count the ratings that liked each item; each weighs half as much for every half-life of its age.
 
     If all ratings have one time, all weigh the same.
 
     Args:
-        ratings: user, movie, rating, timestamp, batch, row.
-        index: id map of users and movies.
+        ratings: user, item, rating, timestamp, batch, row.
+        index: id map of users and items.
         half_life: share of the ratings, in time, after which a rating counts half as much.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> ratings = pl.DataFrame({"user": [0, 1], "movie": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
+        >>> ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
         >>> ratings = ratings.with_columns(batch=0, row=pl.int_range(pl.len()))
         >>> fit(lazy(ratings), index=Index(2, 2, "test"), half_life=0.5).counts.tolist()
         [0.25, 0.5]
     """
     timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
-    rows = to_polars(timed, "movie", "rating", "position")
+    rows = to_polars(timed, "item", "rating", "position")
     is_timed = has_times(ratings)
     age = (len(rows) - rows["position"].to_numpy()) / max(len(rows), 1) if is_timed else np.zeros(len(rows))
     is_liked = rows["rating"].to_numpy() >= relevant_from(ratings)
     counts = np.bincount(
-        rows["movie"].to_numpy()[is_liked], weights=0.5 ** (age[is_liked] / half_life), minlength=index.n_movies
+        rows["item"].to_numpy()[is_liked], weights=0.5 ** (age[is_liked] / half_life), minlength=index.n_items
     )
     return RecentPopularityModel(counts, index.fingerprint)

@@ -45,12 +45,12 @@ class ResponseStack:
     index: str
 
     def predict(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Predict the ratings of the rows of `features`: user, movie, prediction."""
+        """Predict the ratings of the rows of `features`: user, item, prediction."""
         user = rows["user"].to_numpy()
         learnt_from = np.isin(user, self.users)
         coefficients = self.coefficients[np.where(learnt_from, 1 + _folds(user), 0)]
         predicted = coefficients[:, 0] + (rows.select(self.names).to_numpy() * coefficients[:, 1:]).sum(axis=1)
-        return rows.select("user", "movie").with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
+        return rows.select("user", "item").with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
     def save(self, folder: Path) -> None:
         """Write users.parquet and model.json."""
@@ -71,7 +71,7 @@ def fit(
     *,
     index: Index,
     train_histories: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     item_neighbours_model: ItemNeighboursModel,
     segment_residual_model: SegmentResidualModel,
     reg: float = 30.0,
@@ -79,25 +79,25 @@ def fit(
     """Fit a ridge regression of the train users' responses on `features`.
 
     Args:
-        responses: user, movie, rating.
-        index: id map of users and movies.
+        responses: user, item, rating.
+        index: id map of users and items.
         train_histories: table ratings.
-        movies: table movies.
-        item_neighbours_model: gives biases and similarities of movies.
+        items: table items.
+        item_neighbours_model: gives biases and similarities of items.
         segment_residual_model: gives residuals of segments and the affinities of train users.
         reg: L2 regularisation of the standardised features.
     """
     rows = features(
         responses,
         train_histories,
-        movies=movies,
+        items=items,
         user_segments=lazy(segment_residual_model.train_segments),
         item_neighbours_model=item_neighbours_model,
         segment_residual_model=segment_residual_model,
     )
-    truth = to_polars(responses, "user", "movie", "rating")
-    rating = rows.join(truth, on=["user", "movie"], maintain_order="left")["rating"].cast(pl.Float64).to_numpy()
-    values, user = rows.drop("user", "movie"), rows["user"].to_numpy()
+    truth = to_polars(responses, "user", "item", "rating")
+    rating = rows.join(truth, on=["user", "item"], maintain_order="left")["rating"].cast(pl.Float64).to_numpy()
+    values, user = rows.drop("user", "item"), rows["user"].to_numpy()
     matrix, fold = values.to_numpy(), _folds(user)
     kept = [np.ones(len(user), bool), *(fold != left_out for left_out in range(_N_FOLDS))]
     # If all of a handful of users are in one fold, its model learns from this fold; there is no other.
@@ -116,55 +116,55 @@ def features(
     pairs: nw.LazyFrame,
     rated: nw.LazyFrame,
     *,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     user_segments: nw.LazyFrame,
     item_neighbours_model: ItemNeighboursModel,
     segment_residual_model: SegmentResidualModel,
 ) -> pl.DataFrame:
-    """Compute the features of each pair from the user's other ratings: user, movie, one column per feature, no nulls.
+    """Compute the features of each pair from the user's other ratings: user, item, one column per feature, no nulls.
 
-    The features are: biases of movie and user, the neighbours' term, the segments' residual, the user's mood (mean
-    residual of the last ratings), the user's leaning towards genres and era of the movie, and the number of ratings.
+    The features are: biases of item and user, the neighbours' term, the segments' residual, the user's mood (mean
+    residual of the last ratings), the user's leaning towards genres and era of the item, and the number of ratings.
 
     Args:
-        pairs: user, movie.
+        pairs: user, item.
         rated: table ratings; the users' other ratings.
-        movies: table movies.
+        items: table items.
         user_segments: user, affinity.
-        item_neighbours_model: gives biases and similarities of movies.
+        item_neighbours_model: gives biases and similarities of items.
         segment_residual_model: gives residuals of segments.
     """
-    asked = to_polars(pairs, "user", "movie").sort("user", "movie")
-    user, movie = asked["user"].to_numpy(), asked["movie"].to_numpy()
-    parts = item_neighbours_model.parts(user, movie, rated)
+    asked = to_polars(pairs, "user", "item").sort("user", "item")
+    user, item = asked["user"].to_numpy(), asked["item"].to_numpy()
+    parts = item_neighbours_model.parts(user, item, rated)
     history = _residuals(rated, item_neighbours_model)
     n_users = int(max(user.max(initial=-1), history["user"].to_numpy().max(initial=-1))) + 1
     log_ratings = np.log1p(np.bincount(history["user"].to_numpy(), minlength=n_users))[user]
     era = pl.col("year").floordiv(_YEARS_PER_ERA)
-    table = to_polars(movies, "movie", "genres", "year").sort("movie")
+    table = to_polars(items, "item", "genres", "year").sort("item")
     return asked.with_columns(
-        movie_bias=parts["movie"],
+        item_bias=parts["item"],
         user_bias=parts["user"],
         user_bias_times_log_ratings=parts["user"] * log_ratings,
         neighbours=parts["neighbours"],
-        segments=segment_residual_model.parts(user, movie, user_segments).astype(np.float64),
+        segments=segment_residual_model.parts(user, item, user_segments).astype(np.float64),
         mood=_mood(history, n_users)[user],
-        genres=_leaning(history, table["genres"], user, movie, n_users),
-        era=_leaning(history, table.select(pl.concat_list(era)).to_series(), user, movie, n_users),
+        genres=_leaning(history, table["genres"], user, item, n_users),
+        era=_leaning(history, table.select(pl.concat_list(era)).to_series(), user, item, n_users),
         log_ratings=log_ratings,
     )
 
 
 def _residuals(rated: nw.LazyFrame, model: ItemNeighboursModel) -> pl.DataFrame:
-    """Return the residuals of the users' ratings after all biases, in order of time: user, movie, residual."""
-    rows = to_polars(rated, "user", "movie", "rating", "timestamp", "batch", "row")
+    """Return the residuals of the users' ratings after all biases, in order of time: user, item, residual."""
+    rows = to_polars(rated, "user", "item", "rating", "timestamp", "batch", "row")
     rows = rows.sort("user", "timestamp", "batch", "row")
-    above = rows["rating"].cast(pl.Float64).to_numpy() - model.global_mean - model.movie_bias[rows["movie"].to_numpy()]
+    above = rows["rating"].cast(pl.Float64).to_numpy() - model.global_mean - model.item_bias[rows["item"].to_numpy()]
     bias = pl.col("above").sum() / (pl.len() + model.user_shrinkage)
     return (
         rows.with_columns(above=above)
         .with_columns(residual=pl.col("above") - bias.over("user"))
-        .select("user", "movie", "residual")
+        .select("user", "item", "residual")
     )
 
 
@@ -177,22 +177,22 @@ def _mood(history: pl.DataFrame, n_users: int) -> np.ndarray:
     return total / (np.bincount(user, weight, n_users) + 1)
 
 
-def _leaning(history: pl.DataFrame, kinds: pl.Series, user: np.ndarray, movie: np.ndarray, n_users: int) -> np.ndarray:
-    """Return the user's shrunk mean residual per kind, averaged over the kinds of the pair's movie: shape (P,).
+def _leaning(history: pl.DataFrame, kinds: pl.Series, user: np.ndarray, item: np.ndarray, n_users: int) -> np.ndarray:
+    """Return the user's shrunk mean residual per kind, averaged over the kinds of the pair's item: shape (P,).
 
     Args:
-        history: user, movie, residual.
-        kinds: list of kinds, such as genres, of each movie of the catalogue, in order.
+        history: user, item, residual.
+        kinds: list of kinds, such as genres, of each item of the catalogue, in order.
         user: shape (P,).
-        movie: shape (P,).
+        item: shape (P,).
         n_users: number of users.
     """
     member = membership(kinds)
     shares = sparse.csr_array(sparse.diags_array(1 / np.maximum(member.sum(axis=1), 1)) @ member)
-    cells = (history["user"].to_numpy(), history["movie"].to_numpy())
+    cells = (history["user"].to_numpy(), history["item"].to_numpy())
     shape = (n_users, len(kinds))
     total = sparse.csr_array((history["residual"].to_numpy(), cells), shape=shape) @ shares
     count = sparse.csr_array((np.ones(len(history)), cells), shape=shape) @ shares
     weight = sparse.csr_array((1 / (count.data + _LEANING_SHRINKAGE), count.indices, count.indptr), shape=count.shape)
     mean = sparse.csr_array(total.multiply(weight))
-    return np.asarray(shares[movie].multiply(mean[user]).sum(axis=1)).ravel()
+    return np.asarray(shares[item].multiply(mean[user]).sum(axis=1)).ravel()

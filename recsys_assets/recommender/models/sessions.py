@@ -1,7 +1,7 @@
-"""Session model: ranks the next movie by transitions within a session, and by a blend when a new session starts.
+"""Session model: ranks the next item by transitions within a session, and by a blend when a new session starts.
 
 A session is a run of a user's ratings without a pause. Within a session the next rating follows from the one before.
-After a pause this link is weak; long-term taste and the usual first movies of a session say more.
+After a pause this link is weak; long-term taste and the usual first items of a session say more.
 """
 
 import json
@@ -18,14 +18,14 @@ from recsys_assets.recommender.data.index import Index
 
 @dataclass(frozen=True)
 class SessionModel:
-    """First movies of sessions, and their weight relative to transitions and EASE.
+    """First items of sessions, and their weight relative to transitions and EASE.
 
     Attributes:
-        starts: number of ratings of each movie among the first ratings of later sessions, shape (n_movies,), int64.
+        starts: number of ratings of each item among the first ratings of later sessions, shape (n_items,), int64.
         pause: seconds between two ratings from which a new session starts.
         smoothing: probability added to every transition when a session starts; a larger value trusts transitions less.
         ease_weight: weight of the EASE scores, standardised per user; the log transition probability has the weight 1.
-        start_weight: weight of the log probability that a session starts with the movie.
+        start_weight: weight of the log probability that a session starts with the item.
         index: fingerprint of the id map that the model was fitted with.
     """
 
@@ -37,11 +37,11 @@ class SessionModel:
     index: str
 
     def scores(self, transitions: np.ndarray, ease: np.ndarray, is_new_session: np.ndarray) -> np.ndarray:
-        """Score all movies, shape (U, n_movies), float32.
+        """Score all items, shape (U, n_items), float32.
 
         Args:
-            transitions: scores of the transition model, shape (U, n_movies); returned unchanged within a session.
-            ease: scores of EASE, shape (U, n_movies).
+            transitions: scores of the transition model, shape (U, n_items); returned unchanged within a session.
+            ease: scores of EASE, shape (U, n_items).
             is_new_session: whether each user returns after a pause, shape (U,), bool.
         """
         scores = transitions.astype(np.float32, copy=True)
@@ -57,7 +57,7 @@ class SessionModel:
         return scores
 
     def save(self, folder: Path) -> None:
-        """Write starts.parquet (count by dense id of the movie) and model.json."""
+        """Write starts.parquet (count by dense id of the item) and model.json."""
         pl.DataFrame({"count": self.starts}).write_parquet(folder / "starts.parquet")
         facts = {name: value for name, value in vars(self).items() if name != "starts"}
         (folder / "model.json").write_text(json.dumps(facts))
@@ -79,23 +79,23 @@ def fit(
     ease_weight: float = 0.05,
     start_weight: float = 0.2,
 ) -> SessionModel:
-    """Count the movies that later sessions start with; a user's first session does not count.
+    """Count the items that later sessions start with; a user's first session does not count.
 
     Args:
-        histories: user, movie, timestamp, batch, row.
-        index: id map of users and movies.
+        histories: user, item, timestamp, batch, row.
+        index: id map of users and items.
         pause: seconds between two ratings from which a new session starts.
         first: number of ratings of a session that count as its start.
         smoothing: see `SessionModel`.
         ease_weight: see `SessionModel`.
         start_weight: see `SessionModel`.
     """
-    rows = to_polars(histories, "user", "movie", "timestamp", "batch", "row").sort("user", "timestamp", "batch", "row")
+    rows = to_polars(histories, "user", "item", "timestamp", "batch", "row").sort("user", "timestamp", "batch", "row")
     waited = seconds(pl.col("timestamp") - pl.col("timestamp").shift(1).over("user")).fill_null(0)
     numbered = rows.with_columns(session=(waited >= pause).cum_sum().over("user"))
     place = pl.int_range(pl.len()).over("user", "session")
     started = numbered.filter(place < first, pl.col("session") > 0)
-    starts = np.bincount(started["movie"].to_numpy(), minlength=index.n_movies)
+    starts = np.bincount(started["item"].to_numpy(), minlength=index.n_items)
     return SessionModel(starts, pause, smoothing, ease_weight, start_weight, index.fingerprint)
 
 

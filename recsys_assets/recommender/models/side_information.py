@@ -1,6 +1,6 @@
-"""Side information: attributes and profiles of users and movies as matrices by dense id.
+"""Side information: attributes and profiles of users and items as matrices by dense id.
 
-Attributes come from the tables. A profile says which movies a user rated, or which users rated a movie, whatever the
+Attributes come from the tables. A profile says which items a user rated, or which users rated an item, whatever the
 rating. Each model chooses what it uses.
 """
 
@@ -35,13 +35,13 @@ def _is_few(n_values: int) -> bool:
     return 2 < n_values <= _FEW_VALUES
 
 
-def movie_attributes(movies: nw.LazyFrame) -> np.ndarray:
-    """Return one-hot genres, the scaled year and its square: shape (n_movies, F), float64.
+def item_attributes(items: nw.LazyFrame) -> np.ndarray:
+    """Return one-hot genres, the scaled year and its square: shape (n_items, F), float64.
 
-    A missing year becomes the mean. Genres count if at least two movies share them; of more than 50, such as free tags,
+    A missing year becomes the mean. Genres count if at least two items share them; of more than 50, such as free tags,
     the 50 most frequent.
     """
-    table = to_polars(movies, "movie", "year", "genres").sort("movie")
+    table = to_polars(items, "item", "year", "genres").sort("item")
     genres = membership(table["genres"])
     counts = genres.sum(axis=0)
     common = np.sort(np.argsort(-counts, kind="stable")[:_MAX_GENRES])
@@ -63,33 +63,31 @@ def log_counts(counts: np.ndarray) -> np.ndarray:
 
 
 def profiles(rated: sparse.csr_array, n_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute profiles of users, shape (U, C), and of movies, shape (M, C), from who rated what.
+    """Compute profiles of users, shape (U, C), and of items, shape (M, C), from who rated what.
 
     Profiles are the singular vectors of the matrix of stored cells, in which each cell is divided by the roots of its
-    user's and its movie's number of ratings. Columns have mean 0 and variance 1 over rows with ratings; other rows are
+    user's and its item's number of ratings. Columns have mean 0 and variance 1 over rows with ratings; other rows are
     0. Values are clipped to ±8.
 
     Args:
-        rated: users by movies; the values do not count.
+        rated: users by items; the values do not count.
         n_components: number of dimensions C; at most one less than the shorter side of the matrix.
     """
     from sklearn.utils.extmath import randomized_svd
 
     cells = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
-    users, movies = cells.sum(axis=1), cells.sum(axis=0)
-    weights = [
-        sparse.diags_array((1 / np.sqrt(np.maximum(counts, 1))).astype(np.float32)) for counts in (users, movies)
-    ]
+    users, items = cells.sum(axis=1), cells.sum(axis=0)
+    weights = [sparse.diags_array((1 / np.sqrt(np.maximum(counts, 1))).astype(np.float32)) for counts in (users, items)]
     size = max(1, min(n_components, min(rated.shape) - 1))
     left, _, right = randomized_svd(sparse.csr_array(weights[0] @ cells @ weights[1]), size, random_state=0)
-    return _standard(left, users > 0), _standard(right.T, movies > 0)
+    return _standard(left, users > 0), _standard(right.T, items > 0)
 
 
 def unexplained(values: np.ndarray, by: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the residuals of `values` regressed on attributes, shape (n, C), scaled to variance 1; 0 for unknown rows.
 
     A regression on the attributes and these residuals has the same coefficients of the attributes as one on the
-    attributes alone. It therefore stays right for users and movies with attributes only.
+    attributes alone. It therefore stays right for users and items with attributes only.
 
     Args:
         values: shape (n, C).

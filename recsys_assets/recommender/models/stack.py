@@ -40,9 +40,9 @@ class Bases(NamedTuple):
     Attributes:
         attributes: factors with attributes as prior.
         profile: factors with attributes and profile as prior.
-        effects: effects of attributes per movie, beyond the factors.
-        clusters: mean rating per (cluster, movie).
-        neighbours: the user's own ratings of similar movies.
+        effects: effects of attributes per item, beyond the factors.
+        clusters: mean rating per (cluster, item).
+        neighbours: the user's own ratings of similar items.
     """
 
     attributes: BayesianFactors
@@ -55,22 +55,22 @@ class Bases(NamedTuple):
         """Return the models' predictions of pairs, in their order.
 
         Args:
-            pairs: user, movie.
-            rated: user, movie, rating; the ratings that the models were fitted on.
+            pairs: user, item.
+            rated: user, item, rating; the ratings that the models were fitted on.
         """
-        user, movie = pairs["user"].to_numpy(), pairs["movie"].to_numpy()
-        known = to_polars(rated, "user", "movie", "rating")
+        user, item = pairs["user"].to_numpy(), pairs["item"].to_numpy()
+        known = to_polars(rated, "user", "item", "rating")
         user_counts = np.bincount(known["user"].to_numpy(), minlength=len(self.attributes.users))
-        movie_counts = np.bincount(known["movie"].to_numpy(), minlength=len(self.attributes.movies))
+        item_counts = np.bincount(known["item"].to_numpy(), minlength=len(self.attributes.items))
         is_seen = user_counts[user] > 0
-        attributes, profile = self.attributes.of(user, movie), self.profile.of(user, movie)
-        central = np.where(is_seen, (attributes + profile) / 2, attributes + self.effects.of(user, movie))
-        # Movie bias; for a movie without ratings, the prior mean by genres and year.
-        level, user_bias = self.attributes.movies[movie, 0], self.attributes.users[user, 0]
+        attributes, profile = self.attributes.of(user, item), self.profile.of(user, item)
+        central = np.where(is_seen, (attributes + profile) / 2, attributes + self.effects.of(user, item))
+        # Item bias; for an item without ratings, the prior mean by genres and year.
+        level, user_bias = self.attributes.items[item, 0], self.attributes.users[user, 0]
         taste = attributes - self.attributes.offset - level - user_bias
-        cluster = self.clusters.of(user, movie) - self.attributes.offset - level
-        neighbours = self.neighbours.parts(user, movie, lazy(known))["neighbours"]
-        mine, theirs = np.log1p(user_counts[user]), np.log1p(movie_counts[movie])
+        cluster = self.clusters.of(user, item) - self.attributes.offset - level
+        neighbours = self.neighbours.parts(user, item, lazy(known))["neighbours"]
+        mine, theirs = np.log1p(user_counts[user]), np.log1p(item_counts[item])
         parts = (level, user_bias, taste, profile - attributes, cluster, neighbours)
         by_counts = [*(part * mine for part in parts), level * theirs, taste * theirs]
         return BasePredictions(
@@ -129,7 +129,7 @@ def hold_out(
     *,
     index: Index,
     user_features: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
     bayesian_factors_model: BayesianFactors,
     profile_factors_model: BayesianFactors,
@@ -144,10 +144,10 @@ def hold_out(
     Each model is fitted again with the parameters of the given one.
 
     Args:
-        ratings: user, movie, rating, timestamp, batch, row.
-        index: id map of users and movies.
+        ratings: user, item, rating, timestamp, batch, row.
+        index: id map of users and items.
         user_features: table user_features; all users.
-        movies: table movies; the whole catalogue.
+        items: table items; the whole catalogue.
         user_clusters: table user_clusters; all users.
         bayesian_factors_model: gives the parameters.
         profile_factors_model: gives the parameters.
@@ -161,11 +161,11 @@ def hold_out(
     Returns:
         The hidden ratings; empty if the hash hides none of a few ratings.
     """
-    rows = to_polars(ratings, "user", "movie", "rating", "timestamp", "batch", "row")
+    rows = to_polars(ratings, "user", "item", "rating", "timestamp", "batch", "row")
     shown, hidden = _fold(rows, folds, seed)
     known = lazy(shown)
     attributes, profile = (
-        bayesian_factors.fit(known, index=index, user_features=user_features, movies=movies, **model.params)
+        bayesian_factors.fit(known, index=index, user_features=user_features, items=items, **model.params)
         for model in (bayesian_factors_model, profile_factors_model)
     )
     effects = attribute_effects.fit(
@@ -197,14 +197,14 @@ class StackModel:
     index: str
 
     def predict(self, pairs: nw.LazyFrame, rated: nw.LazyFrame, bases: Bases) -> pl.DataFrame:
-        """Predict the ratings of pairs: user, movie, prediction, without nulls.
+        """Predict the ratings of pairs: user, item, prediction, without nulls.
 
         Args:
-            pairs: user, movie.
-            rated: user, movie, rating; the ratings that the models were fitted on.
+            pairs: user, item.
+            rated: user, item, rating; the ratings that the models were fitted on.
             bases: the stacked models.
         """
-        rows = to_polars(pairs, "user", "movie")
+        rows = to_polars(pairs, "user", "item")
         of_bases = bases.predictions(rows, rated)
         unseen, seen = (of_bases.features @ self.weights[population] for population in ("unseen", "seen"))
         predicted = np.clip(of_bases.central + np.where(of_bases.is_seen, seen, unseen), *self.scale)
@@ -239,7 +239,7 @@ def fit(
 
     Args:
         ratings: rating.
-        index: id map of users and movies.
+        index: id map of users and items.
         stack_holdout: the hold-out ratings.
         reg: L2 regularisation of the weights of the scaled features, in ratings.
         level_share: share of the mean residual of the hold-out that is added to predictions.
@@ -261,7 +261,7 @@ def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
         return in_time[:cut], in_time[cut:]
-    drawn = pseudo_random(seed, ["user", "movie"])
+    drawn = pseudo_random(seed, ["user", "item"])
     hidden = to_polars(lazy(rows).select(hidden=drawn % _RANDOM_PARTS == 0))["hidden"]
     return rows.filter(~hidden), rows.filter(hidden)
 

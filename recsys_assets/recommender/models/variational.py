@@ -14,7 +14,7 @@ _BIAS_PRECISION, _FACTOR_PRECISION, _NOISE_PRECISION = 4.0, 10.0, 1.5
 _BURN_IN = 2
 # Shrinkage of a row's noise: ratings with average noise that are added to the row's own.
 _NOISE_SHRINKAGE = 20.0
-# Iterations per update of the noise, which changes slowly and takes as long as an update of users and movies.
+# Iterations per update of the noise, which changes slowly and takes as long as an update of users and items.
 _NOISE_EVERY = 3
 
 
@@ -41,15 +41,15 @@ class Factorisation:
 
     Attributes:
         users: posterior means, shape (U, K).
-        movies: posterior means, shape (M, K).
-        movie_covariances: posterior covariances, shape (M, K, K), float32.
+        items: posterior means, shape (M, K).
+        item_covariances: posterior covariances, shape (M, K, K), float32.
         user_prior: prior of the users.
         noise: mean precision of a rating.
     """
 
     users: np.ndarray
-    movies: np.ndarray
-    movie_covariances: np.ndarray
+    items: np.ndarray
+    item_covariances: np.ndarray
     user_prior: Prior
     noise: float
 
@@ -57,52 +57,52 @@ class Factorisation:
 def factorise(
     rated: sparse.csr_array,
     user_side: np.ndarray,
-    movie_side: np.ndarray,
+    item_side: np.ndarray,
     *,
     rank: int,
     max_iter: int,
     reg_links: float,
     seed: int,
 ) -> Factorisation:
-    """Maximise the variational bound by coordinate ascent over users, noise, movies and both priors.
+    """Maximise the variational bound by coordinate ascent over users, noise, items and both priors.
 
     Args:
         rated: ratings minus their mean, shape (U, M), float32.
         user_side: attributes, shape (U, F).
-        movie_side: attributes, shape (M, G).
+        item_side: attributes, shape (M, G).
         rank: number of factors.
         max_iter: number of iterations.
         reg_links: regularisation of the regressions on attributes.
         seed: seed of the starting factors.
     """
-    by_movie = sparse.csr_array(rated.T)
+    by_item = sparse.csr_array(rated.T)
     # Without ratings, or with equal ratings, the variance is 0 and any unit does.
     variance = float((rated.data.astype(np.float64) ** 2).sum()) / max(rated.nnz, 1) or 1.0
     # The product of two factors has the unit of a rating, so each factor has the unit's root.
     units = np.full(1 + rank, variance**0.25)
     units[0] = variance**0.5
-    user_prior, movie_prior = (_start(side.shape[1], units) for side in (user_side, movie_side))
-    movies = np.random.default_rng(seed).normal(0, 0.1 * units[-1], (rated.shape[1], 1 + rank))
-    movies[:, 0] = 0
-    movie_covariances = np.zeros((rated.shape[1], 1 + rank, 1 + rank), np.float32)
+    user_prior, item_prior = (_start(side.shape[1], units) for side in (user_side, item_side))
+    items = np.random.default_rng(seed).normal(0, 0.1 * units[-1], (rated.shape[1], 1 + rank))
+    items[:, 0] = 0
+    item_covariances = np.zeros((rated.shape[1], 1 + rank, 1 + rank), np.float32)
     noise = np.full(rated.shape[0], _NOISE_PRECISION / variance)
-    regressions = [_regression(side, reg_links) for side in (user_side, movie_side)]
+    regressions = [_regression(side, reg_links) for side in (user_side, item_side)]
     for iteration in range(max_iter + 1):
         users, user_covariances = posterior(
-            rated, movies, movie_covariances, user_prior.means(user_side), user_prior, noise
+            rated, items, item_covariances, user_prior.means(user_side), user_prior, noise
         )
         if iteration == max_iter:
             break
         if iteration >= _BURN_IN:
             user_prior = _learnt(users, user_covariances, user_side, regressions[0], reg_links, units)
             if rated.nnz and (iteration - _BURN_IN) % _NOISE_EVERY == 0:
-                noise = _noise(rated, users, user_covariances, movies, movie_covariances)
-        movies, movie_covariances = posterior(
-            by_movie, users, user_covariances, movie_prior.means(movie_side), movie_prior, noise, per_row=False
+                noise = _noise(rated, users, user_covariances, items, item_covariances)
+        items, item_covariances = posterior(
+            by_item, users, user_covariances, item_prior.means(item_side), item_prior, noise, per_row=False
         )
         if iteration >= _BURN_IN:
-            movie_prior = _learnt(movies, movie_covariances, movie_side, regressions[1], reg_links, units)
-    return Factorisation(users, movies, movie_covariances, user_prior, float(noise.mean()))
+            item_prior = _learnt(items, item_covariances, item_side, regressions[1], reg_links, units)
+    return Factorisation(users, items, item_covariances, user_prior, float(noise.mean()))
 
 
 def posterior(
@@ -204,22 +204,22 @@ def _noise(
     rated: sparse.csr_array,
     users: np.ndarray,
     user_covariances: np.ndarray,
-    movies: np.ndarray,
-    movie_covariances: np.ndarray,
+    items: np.ndarray,
+    item_covariances: np.ndarray,
 ) -> np.ndarray:
     """Return the precision of each user's ratings, shrunk towards the average: shape (U,)."""
     from recsys_assets.recommender.models.kernels import fill_squared_errors, in_threads
 
     first, second = np.triu_indices(users.shape[1])
     twice = np.where(first == second, 1, 2).astype(np.float32)
-    design = movies.astype(np.float32)
+    design = items.astype(np.float32)
     design[:, 0] = 1
-    user_spread, movie_spread = (
-        upper_triangles(covariances) * twice for covariances in (user_covariances, movie_covariances)
+    user_spread, item_spread = (
+        upper_triangles(covariances) * twice for covariances in (user_covariances, item_covariances)
     )
-    moments = second_moments(design, movie_covariances)
+    moments = second_moments(design, item_covariances)
     cells = (rated.indptr, rated.indices, rated.data)
-    known = (*cells, users, user_spread, movies, moments, movie_spread)
+    known = (*cells, users, user_spread, items, moments, item_spread)
     errors = np.empty(rated.shape[0])
     in_threads(lambda begin, end: fill_squared_errors(errors, begin, end, *known), len(errors))
     average = errors.sum() / max(rated.nnz, 1)

@@ -197,12 +197,12 @@ Scored = Mapping[Task, tuple[str, UserMetric]]
 
 
 class Comparisons:
-    """Compares models on the test rows: rating models by `top5_rating`, ranking models by NDCG at 10.
+    """Compares models on the test rows: rating models by `top5pct_rating`, ranking models by NDCG at 10.
 
     Args:
         test_ratings: table ratings.
         item_mean: predictions of the item mean, the fallback for missing predictions of rating models.
-        lowest_relevant: lowest rating of a relevant movie.
+        lowest_relevant: lowest rating of a relevant item.
         seed: random seed of ties and bootstrap.
         n_resamples: number of bootstrap resamples.
     """
@@ -217,7 +217,7 @@ class Comparisons:
         n_resamples: int,
     ) -> None:
         self._seed, self._n_resamples = seed, n_resamples
-        rows = to_polars(test_ratings, "user", "movie", "rating")
+        rows = to_polars(test_ratings, "user", "item", "rating")
         self._rated = ScoredRows.of(rows, seed=seed)
         self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= lowest_relevant), seed=seed)
         self._fallback = self._rated.complete_ratings_of(BASELINE, item_mean)
@@ -229,14 +229,14 @@ class Comparisons:
 
     def _rating(self, model: str, predictions: nw.LazyFrame) -> UserMetric:
         own = self._rated.ratings_of(model, predictions)
-        return RatingMetrics(self._rated).top5_rating(np.where(np.isnan(own), self._fallback, own))
+        return RatingMetrics(self._rated).top5pct_rating(np.where(np.isnan(own), self._fallback, own))
 
     def _ranking(self, model: str, ranks: nw.LazyFrame) -> UserMetric:
         scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
         return next(score for score in scores if score.name.startswith("ndcg"))
 
     def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Comparison]:
-        """One comparison per task; none if a score is undefined, such as NDCG without a relevant movie.
+        """One comparison per task; none if a score is undefined, such as NDCG without a relevant item.
 
         Args:
             challengers: models of the candidate.

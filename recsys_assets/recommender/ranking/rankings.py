@@ -1,6 +1,6 @@
-"""Rankers: the ranks of given movies among a user's unrated movies, and the top-N list.
+"""Rankers: the ranks of given items among a user's unrated items, and the top-N list.
 
-Ranking models differ only in how they score all movies for a user. Top-N metrics and the lists that users see are
+Ranking models differ only in how they score all items for a user. Top-N metrics and the lists that users see are
 computed here from the same scores. The models are in `models/`, the metrics in `evaluation/`.
 """
 
@@ -14,18 +14,18 @@ import polars as pl
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 
-# From users, shape (B,), and their ratings, shape (B, n_movies), to scores of all movies, shape (B, n_movies).
+# From users, shape (B,), and their ratings, shape (B, n_items), to scores of all items, shape (B, n_items).
 Scorer = Callable[[np.ndarray, sparse.csr_array], np.ndarray]
-# From the movies that one user has rated and the ratings, shape (R,) each, and other movies, shape (P,), to the part of
-# these movies' scores that each rating adds, shape (R, P).
+# From the items that one user has rated and the ratings, shape (R,) each, and other items, shape (P,), to the part of
+# these items' scores that each rating adds, shape (R, P).
 Contributions = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-# Score that orders the movies unknown to the model behind all others.
+# Score that orders the items unknown to the model behind all others.
 _UNKNOWN = float(np.finfo(np.float32).min)
 # Scores per block: 16 MB of float32.
 _SCORES_PER_BLOCK = 4_000_000
-# Most movies of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
+# Most items of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
 _FEW = 8
 
 
@@ -34,91 +34,91 @@ class Ranker:
     """A fitted ranking model.
 
     Attributes:
-        scores: scores all movies for a block of users.
-        movie_known: shape (n_movies,); scores of other movies mean nothing.
+        scores: scores all items for a block of users.
+        item_known: shape (n_items,); scores of other items mean nothing.
         contributions: returns the part of each score that each of a user's ratings adds, up to one factor per user.
             None if the model does not use the user's ratings.
         otherwise: reason, in words, for what a user without a rating is shown.
     """
 
     scores: Scorer
-    movie_known: np.ndarray
+    item_known: np.ndarray
     contributions: Contributions | None = None
     otherwise: str = ""
 
     def ordered(self, users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
-        """Return scores that order all movies for users, shape (B, n_movies); rated movies get -inf.
+        """Return scores that order all items for users, shape (B, n_items); rated items get -inf.
 
-        Movies that the model does not know come last. With a score of 0 they would come before the movies that the
+        Items that the model does not know come last. With a score of 0 they would come before the items that the
         model advises against.
 
         Args:
             users: dense ids, shape (B,).
-            rated: ratings of these users, shape (B, n_movies).
+            rated: ratings of these users, shape (B, n_items).
         """
         scores = self.scores(users, rated)
-        scores[:, ~self.movie_known] = _UNKNOWN
+        scores[:, ~self.item_known] = _UNKNOWN
         cells = rated.tocoo()
         scores[cells.row, cells.col] = -np.inf
         return scores
 
 
-def of_vectors(user_vectors: np.ndarray, movie_vectors: np.ndarray, **told: Any) -> Ranker:
-    """Build a ranker whose scores are dot products of user and movie vectors.
+def of_vectors(user_vectors: np.ndarray, item_vectors: np.ndarray, **told: Any) -> Ranker:
+    """Build a ranker whose scores are dot products of user and item vectors.
 
     Args:
         user_vectors: shape (n_users, S), by dense id.
-        movie_vectors: shape (n_movies, S). The model does not know a movie whose vector is all zeros.
+        item_vectors: shape (n_items, S). The model does not know an item whose vector is all zeros.
         told: further fields of `Ranker`.
     """
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
-        return user_vectors[users] @ movie_vectors.T
+        return user_vectors[users] @ item_vectors.T
 
-    return Ranker(scores, np.asarray(movie_vectors.any(axis=1)), **told)
+    return Ranker(scores, np.asarray(item_vectors.any(axis=1)), **told)
 
 
 def of_popularity(counts: np.ndarray) -> Ranker:
     """Build a ranker by popularity.
 
     Args:
-        counts: number of ratings of each movie, shape (n_movies,).
+        counts: number of ratings of each item, shape (n_items,).
     """
     return for_everybody(counts, counts > 0, otherwise="rated by many")
 
 
-def for_everybody(scores: np.ndarray, movie_known: np.ndarray, **told: Any) -> Ranker:
+def for_everybody(scores: np.ndarray, item_known: np.ndarray, **told: Any) -> Ranker:
     """Build a ranker with the same scores for all users.
 
     Args:
-        scores: score of each movie, shape (n_movies,).
-        movie_known: shape (n_movies,).
+        scores: score of each item, shape (n_items,).
+        item_known: shape (n_items,).
         told: further fields of `Ranker`.
     """
 
     def same(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return np.tile(scores.astype(np.float32), (len(users), 1))
 
-    return Ranker(same, movie_known, **told)
+    return Ranker(same, item_known, **told)
 
 
 def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> pl.DataFrame:
-    """Return the rank of each pair's movie among the movies that the user has not rated: user, movie, rank.
+    """Return the rank of each pair's item among the items that the user has not rated: user, item, rank.
 
     Args:
-        ranker: the model. A movie that it does not know has the rank null.
-        pairs: user, movie; none of them rated.
-        rated: user, movie, rating; the ratings that scores are computed from. Rated movies are left out of the ranking.
+        ranker: the model. An item that it does not know has the rank null.
+        pairs: user, item; none of them rated.
+        rated: user, item, rating; the ratings that scores are computed from. Rated items are left out of the ranking.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> rated = lazy(pl.DataFrame({"user": [0], "movie": [2], "rating": [4.0]}))
-        >>> pairs = lazy(pl.DataFrame({"user": [0], "movie": [1]}))
+        >>> rated = lazy(pl.DataFrame({"user": [0], "item": [2], "rating": [4.0]}))
+        >>> pairs = lazy(pl.DataFrame({"user": [0], "item": [1]}))
         >>> rank_pairs(of_popularity(np.array([5, 1, 9])), pairs, rated=rated).rows()
         [(0, 1, 2)]
     """
-    asked = to_polars(pairs, "user", "movie").sort("user", "movie")
-    rated_users, matrix = user_movie_matrix(rated, n_movies=len(ranker.movie_known))
+    asked = to_polars(pairs, "user", "item").sort("user", "item")
+    rated_users, matrix = user_item_matrix(rated, n_items=len(ranker.item_known))
     users = asked["user"].unique().sort().to_numpy()
     seen = rows_of(users, rated_users, matrix)
     row = np.searchsorted(users, asked["user"].to_numpy())
@@ -126,33 +126,33 @@ def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> p
     def of_rows(rows: np.ndarray) -> np.ndarray:
         return ranker.ordered(users[rows], seen[rows])
 
-    place = ranks(of_rows, seen.shape[1], row, asked["movie"].to_numpy())
-    known = pl.Series(ranker.movie_known)[asked["movie"]]
+    place = ranks(of_rows, seen.shape[1], row, asked["item"].to_numpy())
+    known = pl.Series(ranker.item_known)[asked["item"]]
     return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
 
 
 def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 10) -> pl.DataFrame:
-    """Return the `n` unrated movies with the highest scores per user: user, rank (from 1), movie, score.
+    """Return the `n` unrated items with the highest scores per user: user, rank (from 1), item, score.
 
-    Each user gets min(n, number of unrated movies) rows. Movies that the model does not know come last, with a null
-    score. Equal scores are ordered by the movie's dense id.
+    Each user gets min(n, number of unrated items) rows. Items that the model does not know come last, with a null
+    score. Equal scores are ordered by the item's dense id.
 
     Args:
         ranker: the model.
-        ratings: user, movie, rating; all that the users have rated.
+        ratings: user, item, rating; all that the users have rated.
         users: dense ids, shape (users,).
-        n: movies per user.
+        n: items per user.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> ratings = lazy(pl.DataFrame({"user": [0], "movie": [2], "rating": [4.0]}))
+        >>> ratings = lazy(pl.DataFrame({"user": [0], "item": [2], "rating": [4.0]}))
         >>> top_n(of_popularity(np.array([5, 1, 9])), ratings, np.array([0]), n=2).rows()
         [(0, 1, 0, 5.0), (0, 2, 1, 1.0)]
     """
-    n_movies = len(ranker.movie_known)
-    seen = rows_of(users, *user_movie_matrix(ratings, n_movies=n_movies))
-    nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "movie": pl.Int32, "score": pl.Float64})
-    best = (_best(users[block], ranker.ordered(users[block], seen[block]), n) for block in blocks(len(users), n_movies))
+    n_items = len(ranker.item_known)
+    seen = rows_of(users, *user_item_matrix(ratings, n_items=n_items))
+    nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64})
+    best = (_best(users[block], ranker.ordered(users[block], seen[block]), n) for block in blocks(len(users), n_items))
     return pl.concat([nobody, *best]).with_columns(pl.col("score").replace(_UNKNOWN, None))
 
 
@@ -160,17 +160,17 @@ def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
     n = min(n, scores.shape[1])
     # A partition at the n-th best score leaves only a handful of candidates to sort.
     threshold = np.partition(scores, -n, axis=1)[:, -n]
-    row, movie = np.nonzero((scores >= threshold[:, None]) & (scores > -np.inf))
-    score = scores[row, movie]
-    order = np.lexsort((movie, -score, row))
-    row, movie, score = row[order], movie[order], score[order]
+    row, item = np.nonzero((scores >= threshold[:, None]) & (scores > -np.inf))
+    score = scores[row, item]
+    order = np.lexsort((item, -score, row))
+    row, item, score = row[order], item[order], score[order]
     rank = np.arange(len(row)) - np.searchsorted(row, row) + 1
     keep = rank <= n
     return pl.DataFrame(
         {
             "user": users[row[keep]].astype(np.int32),
             "rank": rank[keep].astype(np.int32),
-            "movie": movie[keep].astype(np.int32),
+            "item": item[keep].astype(np.int32),
             "score": score[keep].astype(np.float64),
         }
     )
@@ -182,7 +182,7 @@ def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array
     Args:
         users: dense ids, shape (U,).
         rated_users: users of the matrix rows, ascending.
-        matrix: shape (len(rated_users), n_movies).
+        matrix: shape (len(rated_users), n_items).
     """
     padded = sparse.csr_array(
         (matrix.data, matrix.indices, np.append(matrix.indptr, matrix.indptr[-1])),
@@ -192,24 +192,24 @@ def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array
     return padded[np.where(np.append(rated_users, -1)[at] == users, at, matrix.shape[0])]
 
 
-def blocks(n_rows: int, n_movies: int) -> Iterator[slice]:
-    """Yield slices of rows, so that the scores of all movies for one slice take 16 MB."""
-    size = max(1, _SCORES_PER_BLOCK // n_movies)
+def blocks(n_rows: int, n_items: int) -> Iterator[slice]:
+    """Yield slices of rows, so that the scores of all items for one slice take 16 MB."""
+    size = max(1, _SCORES_PER_BLOCK // n_items)
     return (slice(start, start + size) for start in range(0, n_rows, size))
 
 
 def ranks(
-    ordered: Callable[[np.ndarray], np.ndarray], n_movies: int, pair_row: np.ndarray, pair_movie: np.ndarray
+    ordered: Callable[[np.ndarray], np.ndarray], n_items: int, pair_row: np.ndarray, pair_item: np.ndarray
 ) -> np.ndarray:
-    """Return the rank, from 1, of each pair's movie among all movies of its row.
+    """Return the rank, from 1, of each pair's item among all items of its row.
 
-    Equal scores are ordered by the movie's dense id.
+    Equal scores are ordered by the item's dense id.
 
     Args:
-        ordered: returns the scores of all movies for B rows, shape (B, n_movies).
-        n_movies: size of the catalogue.
+        ordered: returns the scores of all items for B rows, shape (B, n_items).
+        n_items: size of the catalogue.
         pair_row: shape (P,), ascending.
-        pair_movie: shape (P,).
+        pair_item: shape (P,).
 
     Returns:
         Shape (P,), int32.
@@ -217,18 +217,18 @@ def ranks(
     result = np.empty(len(pair_row), np.int32)
     users, starts = np.unique(pair_row, return_index=True)
     ends = np.append(starts[1:], len(pair_row))
-    for block in blocks(len(users), n_movies):
+    for block in blocks(len(users), n_items):
         for row, start, end in zip(ordered(users[block]), starts[block], ends[block], strict=True):
-            result[start:end] = _places(row, pair_movie[start:end])
+            result[start:end] = _places(row, pair_item[start:end])
     return result
 
 
-def _places(scores: np.ndarray, movies: np.ndarray) -> np.ndarray:
-    """Return the ranks, from 1, of some movies by descending score; the dense id orders equal scores."""
-    if len(movies) > _FEW:
+def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return the ranks, from 1, of some items by descending score; the dense id orders equal scores."""
+    if len(items) > _FEW:
         places = np.empty(len(scores), np.int32)
         places[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-        return places[movies]
-    own = scores[movies, None]
-    ahead = (scores > own) | ((scores == own) & (np.arange(len(scores)) < movies[:, None]))
+        return places[items]
+    own = scores[items, None]
+    ahead = (scores > own) | ((scores == own) & (np.arange(len(scores)) < items[:, None]))
     return 1 + ahead.sum(axis=1)

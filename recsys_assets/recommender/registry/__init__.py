@@ -5,11 +5,11 @@ has a row for each of its entries. A function names the assets that it needs by 
 model needs a `Fit` and an `Entry` in the module of its task; the algorithm itself belongs in `models/`.
 """
 
-from recsys_assets.recommender.registry import latest_rating, next_movie, ratings, top_n
+from recsys_assets.recommender.registry import latest_rating, next_item, ratings, top_n
 from recsys_assets.recommender.registry.derived import DERIVED
 from recsys_assets.recommender.registry.types import Derived, Entry, Fit, Parameters, Task
 
-FITS: tuple[Fit, ...] = (*ratings.FITS, *top_n.FITS, *latest_rating.FITS, *next_movie.FITS)
-ENTRIES: tuple[Entry, ...] = (*ratings.ENTRIES, *top_n.ENTRIES, *latest_rating.ENTRIES, *next_movie.ENTRIES)
+FITS: tuple[Fit, ...] = (*ratings.FITS, *top_n.FITS, *latest_rating.FITS, *next_item.FITS)
+ENTRIES: tuple[Entry, ...] = (*ratings.ENTRIES, *top_n.ENTRIES, *latest_rating.ENTRIES, *next_item.ENTRIES)
 
 __all__ = ["DERIVED", "ENTRIES", "FITS", "Derived", "Entry", "Fit", "Parameters", "Task"]

@@ -69,22 +69,22 @@ class ModelFitter:
     """Fits models on one training set, each once and only on demand.
 
     Args:
-        tables: users, movies, user_features, and the tables of a split: train_ratings and test_ratings, or the tables
+        tables: users, items, user_features, and the tables of a split: train_ratings and test_ratings, or the tables
             of case study B.
         parameters: settings by section; see `parameters_of`.
         spark: returns the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
 
     Attributes:
-        index: id map of the users and movies.
+        index: id map of the users and items.
 
     Examples:
-        >>> ratings = pl.DataFrame({"user": [0, 0, 1], "movie": [0, 1, 1], "rating": [5.0, 2.0, 4.0]})
+        >>> ratings = pl.DataFrame({"user": [0, 0, 1], "item": [0, 1, 1], "rating": [5.0, 2.0, 4.0]})
         >>> tables = {
         ...     "users": pl.DataFrame({"user": [0, 1], "user_id": ["ann", "bob"]}),
-        ...     "movies": pl.DataFrame({"movie": [0, 1], "movie_id": ["10", "20"]}),
+        ...     "items": pl.DataFrame({"item": [0, 1], "item_id": ["10", "20"]}),
         ...     "train_ratings": ratings,
-        ...     "test_ratings": pl.DataFrame({"user": [1], "movie": [0]}),
+        ...     "test_ratings": pl.DataFrame({"user": [1], "item": [0]}),
         ... }
         >>> fitter = ModelFitter(
         ...     {name: lazy(table) for name, table in tables.items()},
@@ -108,7 +108,7 @@ class ModelFitter:
         self._made: dict[str, Any] = dict(tables)
         self._parameters = parameters
         self._spark, self._scratch = spark, scratch
-        self.index = Index.of(tables["users"], tables["movies"])
+        self.index = Index.of(tables["users"], tables["items"])
 
     def with_parameters(self, parameters: Parameters) -> "ModelFitter":
         """Return a fitter of the same training set with other parameters.

@@ -22,8 +22,7 @@ HISTORY_ITEM_MEAN = Fit(
     model_type=ItemMeanModel,
     table="train_histories",
     settings="item_mean",
-    description="Mean rating of each movie, shrunk to the global mean, from the train users' histories of case study "
-    "B.",
+    description="Mean rating of each item, shrunk to the global mean, from the train users' histories of case study B.",
 )
 SEGMENTS = Fit(
     asset="segment_model",
@@ -32,7 +31,7 @@ SEGMENTS = Fit(
     model_type=SegmentModel,
     table="train_histories",
     settings="segments",
-    description="LDA on the train users' histories: segments of users as distributions over movies.",
+    description="LDA on the train users' histories: segments of users as distributions over items.",
 )
 ITEM_NEIGHBOURS = Fit(
     asset="item_neighbours_model",
@@ -41,7 +40,7 @@ ITEM_NEIGHBOURS = Fit(
     model_type=ItemNeighboursModel,
     table="train_histories",
     settings="item_neighbours",
-    description="Biases of movies and users, and the user's residuals on similar movies (Koren 2010).",
+    description="Biases of items and users, and the user's residuals on similar items (Koren 2010).",
 )
 SEGMENT_RESIDUALS = Fit(
     asset="segment_residual_model",
@@ -50,7 +49,7 @@ SEGMENT_RESIDUALS = Fit(
     model_type=SegmentResidualModel,
     table="train_histories",
     settings="segment_residuals",
-    description="Mean residual of the ratings per segment and movie after all biases, shrunk.",
+    description="Mean residual of the ratings per segment and item after all biases, shrunk.",
     others=("segment_model", "item_neighbours_model"),
 )
 RESPONSE_STACK = Fit(
@@ -61,7 +60,7 @@ RESPONSE_STACK = Fit(
     table="train_responses",
     settings="response_stack",
     description="Ridge regression of the train users' responses on the predictions of the simpler models.",
-    others=("train_histories", "movies", "item_neighbours_model", "segment_residual_model"),
+    others=("train_histories", "items", "item_neighbours_model", "segment_residual_model"),
 )
 FITS = (HISTORY_ITEM_MEAN, SEGMENTS, ITEM_NEIGHBOURS, SEGMENT_RESIDUALS, RESPONSE_STACK)
 
@@ -86,11 +85,11 @@ def _segment_bias(
     pairs: nw.LazyFrame,
     rated: nw.LazyFrame,
 ) -> pl.DataFrame:
-    """Predict the biases of movie and user plus the segment residuals, weighted by the user's affinities."""
-    asked = to_polars(pairs, "user", "movie").sort("user", "movie")
-    user, movie = asked["user"].to_numpy(), asked["movie"].to_numpy()
-    biases = item_neighbours_model.biases(user, movie, rated)
-    predicted = biases + segment_residual_model.parts(user, movie, user_segments)
+    """Predict the biases of item and user plus the segment residuals, weighted by the user's affinities."""
+    asked = to_polars(pairs, "user", "item").sort("user", "item")
+    user, item = asked["user"].to_numpy(), asked["item"].to_numpy()
+    biases = item_neighbours_model.biases(user, item, rated)
+    predicted = biases + segment_residual_model.parts(user, item, user_segments)
     return asked.with_columns(prediction=pl.Series(predicted.astype(np.float32)))
 
 
@@ -105,7 +104,7 @@ def _response_stack(
     item_neighbours_model: ItemNeighboursModel,
     segment_residual_model: SegmentResidualModel,
     user_segments: nw.LazyFrame,
-    movies: nw.LazyFrame,
+    items: nw.LazyFrame,
     pairs: nw.LazyFrame,
     rated: nw.LazyFrame,
 ) -> pl.DataFrame:
@@ -113,7 +112,7 @@ def _response_stack(
         response_stack.features(
             pairs,
             rated,
-            movies=movies,
+            items=items,
             user_segments=user_segments,
             item_neighbours_model=item_neighbours_model,
             segment_residual_model=segment_residual_model,

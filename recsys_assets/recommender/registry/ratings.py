@@ -33,7 +33,7 @@ ITEM_MEAN = Fit(
     model_type=ItemMeanModel,
     table="train_ratings",
     settings="item_mean",
-    description="Mean rating of each movie, shrunk to the global mean: the baseline, and the fallback of other models.",
+    description="Mean rating of each item, shrunk to the global mean: the baseline, and the fallback of other models.",
 )
 ALS_UNADJUSTED = Fit(
     asset="als_model_unadjusted",
@@ -62,7 +62,7 @@ USER_ITEM_BIAS = Fit(
     model_type=BiasModel,
     table="train_ratings",
     settings="user_item_bias",
-    description="Global mean, user bias and movie bias, both shrunk.",
+    description="Global mean, user bias and item bias, both shrunk.",
 )
 CLUSTER_MEAN = Fit(
     asset="cluster_mean_model",
@@ -71,7 +71,7 @@ CLUSTER_MEAN = Fit(
     model_type=ClusterMeanModel,
     table="train_ratings",
     settings="cluster_mean",
-    description="Mean rating of each movie in each cluster of users, shrunk to the item mean.",
+    description="Mean rating of each item in each cluster of users, shrunk to the item mean.",
     others=("user_clusters",),
 )
 BAYESIAN_FACTORS = Fit(
@@ -81,8 +81,8 @@ BAYESIAN_FACTORS = Fit(
     model_type=BayesianFactors,
     table="train_ratings",
     settings="bayesian_factors",
-    description="Bayesian matrix factorisation with attributes of users and movies as prior.",
-    others=("user_features", "movies"),
+    description="Bayesian matrix factorisation with attributes of users and items as prior.",
+    others=("user_features", "items"),
 )
 PROFILE_FACTORS = Fit(
     asset="profile_factors_model",
@@ -91,8 +91,8 @@ PROFILE_FACTORS = Fit(
     model_type=BayesianFactors,
     table="train_ratings",
     settings="profile_factors",
-    description="Bayesian matrix factorisation with attributes and the set of rated movies as prior.",
-    others=("user_features", "movies"),
+    description="Bayesian matrix factorisation with attributes and the set of rated items as prior.",
+    others=("user_features", "items"),
 )
 ATTRIBUTE_EFFECTS = Fit(
     asset="attribute_effects_model",
@@ -101,7 +101,7 @@ ATTRIBUTE_EFFECTS = Fit(
     model_type=AttributeEffects,
     table="train_ratings",
     settings="attribute_effects",
-    description="Ridge regression per movie: effect of user attributes on a rating, beyond `bayesian_factors_model`.",
+    description="Ridge regression per item: effect of user attributes on a rating, beyond `bayesian_factors_model`.",
     others=("user_features", "bayesian_factors_model"),
 )
 RATING_NEIGHBOURS = Fit(
@@ -111,7 +111,7 @@ RATING_NEIGHBOURS = Fit(
     model_type=ItemNeighboursModel,
     table="train_ratings",
     settings="rating_neighbours",
-    description="Biases of movies and users, and the user's residuals on similar movies (Koren 2010).",
+    description="Biases of items and users, and the user's residuals on similar items (Koren 2010).",
 )
 _STACKED = (
     "bayesian_factors_model",
@@ -128,7 +128,7 @@ STACK_HOLDOUT = Fit(
     table="train_ratings",
     settings="stack_holdout",
     description="Held-out training ratings, with predictions of rating models that were fitted on the rest.",
-    others=("user_features", "movies", "user_clusters", *_STACKED),
+    others=("user_features", "items", "user_clusters", *_STACKED),
 )
 STACK = Fit(
     asset="stack_model",

@@ -1,4 +1,4 @@
-"""Models of the task `top_n`: they rank all movies that a user has not rated.
+"""Models of the task `top_n`: they rank all items that a user has not rated.
 
 Each entry returns a `Ranker`. Scored ranks and the lists that users see both come from it. The algorithms are in
 `models/`; this module says which table and which settings each model takes.
@@ -31,7 +31,7 @@ RANKING = Fit(
     model_type=ALSModel,
     table="train_ratings",
     settings="ranking",
-    description="Implicit ALS (Hu, Koren and Volinsky 2008), which ranks movies for top N.",
+    description="Implicit ALS (Hu, Koren and Volinsky 2008), which ranks items for top N.",
     needs_spark=True,
 )
 EASE = Fit(
@@ -41,7 +41,7 @@ EASE = Fit(
     model_type=EASEModel,
     table="train_ratings",
     settings="ease",
-    description="EASE (Steck 2019): weights between movies in closed form, learnt from likes.",
+    description="EASE (Steck 2019): weights between items in closed form, learnt from likes.",
 )
 LIKING = Fit(
     asset="liking_model",
@@ -60,7 +60,7 @@ RECENT_POPULARITY = Fit(
     model_type=RecentPopularityModel,
     table="train_ratings",
     settings="recent_popularity",
-    description="Number of likes per movie, later ratings counting more: a baseline that follows time.",
+    description="Number of likes per item, later ratings counting more: a baseline that follows time.",
 )
 ITEM_KNN = Fit(
     asset="item_knn_model",
@@ -83,15 +83,15 @@ BLEND = Fit(
 FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
 
-def popularity(movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+def popularity(items: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
     """Rank by the number of training ratings."""
-    return rankings.of_popularity(_counts(movies, trained))
+    return rankings.of_popularity(_counts(items, trained))
 
 
-def _counts(movies: nw.LazyFrame, trained: nw.LazyFrame) -> np.ndarray:
-    rated = to_polars(trained.group_by("movie").agg(n=nw.len()))
-    counts = np.zeros(row_count(movies), np.int64)
-    counts[rated["movie"].to_numpy()] = rated["n"].to_numpy()
+def _counts(items: nw.LazyFrame, trained: nw.LazyFrame) -> np.ndarray:
+    rated = to_polars(trained.group_by("item").agg(n=nw.len()))
+    counts = np.zeros(row_count(items), np.int64)
+    counts[rated["item"].to_numpy()] = rated["n"].to_numpy()
     return counts
 
 
@@ -100,15 +100,15 @@ def _recent_popularity(recent_popularity_model: RecentPopularityModel) -> Ranker
     return rankings.for_everybody(counts, counts > 0, otherwise="liked by many lately")
 
 
-def _item_mean(item_mean_model: ItemMeanModel, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
-    known = _counts(movies, trained) > 0
+def _item_mean(item_mean_model: ItemMeanModel, items: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+    known = _counts(items, trained) > 0
     return rankings.for_everybody(item_mean_model.means, known, otherwise="rated highest by all")
 
 
-def _user_item_bias(user_item_bias_model: BiasModel, movies: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
-    """Rank by the movie's bias; the user's bias shifts all movies alike."""
-    known = _counts(movies, trained) > 0
-    return rankings.for_everybody(user_item_bias_model.movie_bias, known, otherwise="rated highest by all")
+def _user_item_bias(user_item_bias_model: BiasModel, items: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
+    """Rank by the item's bias; the user's bias shifts all items alike."""
+    known = _counts(items, trained) > 0
+    return rankings.for_everybody(user_item_bias_model.item_bias, known, otherwise="rated highest by all")
 
 
 def _explicit_als(als_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
@@ -128,9 +128,9 @@ def _als(model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
         if came_later.any():
             folded_in = model.fold_in(rows[came_later])
             own[came_later] = np.where(folded_in.any(axis=1, keepdims=True), folded_in, own[came_later])
-        return own @ model.movie_factors.T
+        return own @ model.item_factors.T
 
-    known = np.asarray(model.movie_factors.any(axis=1))
+    known = np.asarray(model.item_factors.any(axis=1))
     return Ranker(scores, known, model.contributions, "liked by people of the same cluster")
 
 
@@ -140,7 +140,7 @@ def _liking(liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return liking_model.scores(features[users])
 
-    return Ranker(scores, liking_model.movie_known, otherwise=liking.OTHERWISE)
+    return Ranker(scores, liking_model.item_known, otherwise=liking.OTHERWISE)
 
 
 def _item_knn(item_knn_model: ItemKNNModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
@@ -162,7 +162,7 @@ def _or_liking(model: EASEModel | ItemKNNModel, liking_model: LikingModel, user_
         scored[new] = liking_model.scores(features[users[new]])
         return scored
 
-    return Ranker(scores, model.movie_known, model.contributions, liking.OTHERWISE)
+    return Ranker(scores, model.item_known, model.contributions, liking.OTHERWISE)
 
 
 def _blend(

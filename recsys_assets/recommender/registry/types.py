@@ -17,7 +17,7 @@ from recsys_assets.recommender.ranking.rankings import Ranker, rank_pairs
 
 # Settings by section: the result of `Settings.model_dump()`, or a part of it.
 Parameters = Mapping[str, Mapping[str, Any]]
-Task = Literal["time_cut", "top_n", "latest_rating", "next_movie"]
+Task = Literal["time_cut", "top_n", "latest_rating", "next_item"]
 _CUT = {"pairs": ("test_ratings",), "rated": ("train_ratings",), "trained": ("train_ratings",)}
 _RESPONSES = {
     "pairs": ("train_responses", "test_responses"),
@@ -30,7 +30,7 @@ _ROLES: Mapping[Task, Mapping[str, tuple[str, ...]]] = {
     "time_cut": _CUT,
     "top_n": _CUT,
     "latest_rating": _RESPONSES,
-    "next_movie": _RESPONSES,
+    "next_item": _RESPONSES,
 }
 
 

@@ -151,7 +151,7 @@ class Headline:
         first = (
             f"{_published(WITHOUT_FILL)} without and {WITH_FILL.value:.3f} with its fill of cold users"
             f"{self._about(CASE_STUDY_A)}. By the same rule this data gives {without:.3f} and {filled:.3f}. "
-            "The rule takes the top 5 % of a user's test movies, or all of them if the model predicts none. Without "
+            "The rule takes the top 5 % of a user's test items, or all of them if the model predicts none. Without "
             "the fill, it mostly averages the ratings of such users."
         )
         return [" ".join([first, *self._share_of_unseen(), *self._share_of_rise(without, filled)])]
@@ -166,8 +166,8 @@ class Headline:
 
     def _share_of_rise(self, without: float, filled: float) -> list[str]:
         plain = find(self.scores, "time_cut", labels.ITEM_MEAN, "all", WITH_FILL.metric)
-        plain = plain or find(self.scores, "time_cut", labels.ITEM_MEAN, "all", "top5_rating")
-        chance = find(self.scores, "time_cut", labels.RANDOM, "all", "top5_rating")
+        plain = plain or find(self.scores, "time_cut", labels.ITEM_MEAN, "all", "top5pct_rating")
+        chance = find(self.scores, "time_cut", labels.RANDOM, "all", "top5pct_rating")
         if plain is None or filled <= without:
             return []
         share = (plain.value - without) / (filled - without)
@@ -193,7 +193,7 @@ class Headline:
         )
         return [
             f"{_published(SEGMENT_MEAN, 'an R² of ')}{self._about(CASE_STUDY_B)}: each user's latest rating "
-            "predicted by the movie's mean in the user's segment, scored on the users the means were computed from. "
+            "predicted by the item's mean in the user's segment, scored on the users the means were computed from. "
             f"{here}{verdict}."
         ]
 

@@ -54,17 +54,17 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
         "Rating prediction after a cut in time",
         "One cut in time over all ratings: models learn from what came before it and are scored on what came "
         "after, also for users who had not rated anything yet.",
-        ("top5_rating",),
+        ("top5pct_rating",),
     ),
     "latest_rating": Protocol(
         "Each user's latest rating",
         "Users are split into train and test users. Each user's latest rating is predicted from the earlier ones; "
         "models learn from the train users' earlier ratings only.",
-        ("r2", "next_movie_hit_10"),
+        ("r2", "next_item_hit_10"),
     ),
     "top_n": Protocol(
         "Top-N recommendation",
-        "After the same cut in time, all movies that a user has not rated before are ranked; those it rates later "
+        "After the same cut in time, all items that a user has not rated before are ranked; those it rates later "
         "should come first.",
         ("ndcg_10",),
     ),
@@ -106,7 +106,7 @@ MODELS: Mapping[str, str] = {
     "segment_bias": "Item mean, user and segment bias",
     "segment_list": "Segment's top list",
     "segment_mixture": "Mixture of segments",
-    "item_neighbours": "Similar movies",
+    "item_neighbours": "Similar items",
     "response_stack": "Stack for the latest rating",
     "transitions": "Item transitions",
     "sessions": "Item transitions with sessions",
@@ -125,12 +125,12 @@ POPULATIONS: Mapping[str, str] = {
     "test_users_new_session": "Test users, rated an hour or more later",
 }
 METRICS: Mapping[str, Metric] = {
-    "top5_rating": Metric(
+    "top5pct_rating": Metric(
         "Rating of the top 5 %",
         "higher",
-        "Mean true rating of the 5 % of each user's test movies that were predicted highest.",
+        "Mean true rating of the 5 % of each user's test items that were predicted highest.",
     ),
-    "top5_rating_published": Metric(
+    "top5pct_rating_published": Metric(
         "Rating of the top 5 %, by case study A's own rule",
         "higher",
         "A missing prediction counts as 1.0, and every test row at or above the user's 95th percentile is taken: "
@@ -146,7 +146,7 @@ METRICS: Mapping[str, Metric] = {
         is_drawn=False,
     ),
     "catalog_coverage": Metric(
-        "Catalogue coverage", None, "Share of all movies that are shown to anybody.", is_drawn=False
+        "Catalogue coverage", None, "Share of all items that are shown to anybody.", is_drawn=False
     ),
 }
 # Metrics of the top k of a list are named <key>_<k>.
@@ -154,22 +154,22 @@ METRICS_AT_K: Mapping[str, Metric] = {
     "ndcg": Metric(
         "NDCG at {k}",
         "higher",
-        "Quality of the first {k} movies shown, the first ones weighing most; 1 is the best possible list.",
+        "Quality of the first {k} items shown, the first ones weighing most; 1 is the best possible list.",
         4,
     ),
     "recall": Metric(
-        "Recall at {k}", "higher", "Share of the movies liked later that are among the first {k}.", 4, False
+        "Recall at {k}", "higher", "Share of the items liked later that are among the first {k}.", 4, False
     ),
     "precision": Metric("Precision at {k}", "higher", "Share of the first {k} that are liked later.", 4, False),
     "map": Metric("MAP at {k}", "higher", "Mean average precision of the first {k}.", 4, False),
-    "mrr": Metric("MRR at {k}", "higher", "Mean of 1 / place of the first movie that is liked later.", 4, False),
+    "mrr": Metric("MRR at {k}", "higher", "Mean of 1 / place of the first item that is liked later.", 4, False),
     "hit_rate": Metric(
-        "Hit rate at {k}", "higher", "Share of users with a movie liked later among the first {k}.", 4, False
+        "Hit rate at {k}", "higher", "Share of users with an item liked later among the first {k}.", 4, False
     ),
-    "next_movie_hit": Metric(
-        "Next movie hit at {k}",
+    "next_item_hit": Metric(
+        "Next item hit at {k}",
         "higher",
-        "Share of users whose next movie is in the top {k} of those they have not seen.",
+        "Share of users whose next item is in the top {k} of those they have not seen.",
         4,
     ),
     "novelty": Metric(
@@ -179,7 +179,7 @@ METRICS_AT_K: Mapping[str, Metric] = {
     "popularity_bias": Metric(
         "Popularity bias at {k}",
         None,
-        "By how much the first {k} are more popular than the movies that the user likes later.",
+        "By how much the first {k} are more popular than the items that the user likes later.",
         3,
         False,
     ),

@@ -44,7 +44,7 @@ class ReportInputs:
     """The contents of the report.
 
     Attributes:
-        ratings, users, movies, rejected_rows, user_features, cluster_sweep, user_clusters, segment_movies,
+        ratings, users, items, rejected_rows, user_features, cluster_sweep, user_clusters, segment_items,
             user_segments, segment_ratings, segment_shares: the tables with these names; they may be empty.
         evaluation_scores: the tidy scores.
         settings: settings of the run; mappings may be nested.
@@ -57,12 +57,12 @@ class ReportInputs:
 
     ratings: nw.LazyFrame
     users: nw.LazyFrame
-    movies: nw.LazyFrame
+    items: nw.LazyFrame
     rejected_rows: nw.LazyFrame
     user_features: nw.LazyFrame
     cluster_sweep: nw.LazyFrame
     user_clusters: nw.LazyFrame
-    segment_movies: nw.LazyFrame
+    segment_items: nw.LazyFrame
     user_segments: nw.LazyFrame
     segment_ratings: nw.LazyFrame
     segment_shares: nw.LazyFrame
@@ -88,7 +88,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         warn: called for each chart that cannot be rendered; the page shows a message in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
-    data = data_summary(inputs.ratings, inputs.users, inputs.movies, inputs.rejected_rows)
+    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows)
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "."),
         autoescape=True,
@@ -107,7 +107,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         study=StudySection(inputs.study) if inputs.study else None,
         study_pictures=list(_figures(_study_pictures(inputs.study), warn).values()) if inputs.study else [],
         pictures=_figures(_pictures(inputs), warn),
-        cards=largest(segment_cards(inputs.segment_movies, inputs.user_segments, inputs.users), MAX_CARDS),
+        cards=largest(segment_cards(inputs.segment_items, inputs.user_segments, inputs.users), MAX_CARDS),
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
@@ -181,7 +181,7 @@ def _pictures(inputs: ReportInputs) -> dict[str, Draw]:
         "users_per_segment": partial(charts.users_per_segment, inputs.user_segments),
         "segment_shares": partial(charts.segment_shares, inputs.segment_shares),
         "segment_sweep": partial(_segment_sweep, inputs),
-        "rating_by_segment": partial(charts.rating_by_segment, inputs.segment_ratings, inputs.movies),
+        "rating_by_segment": partial(charts.rating_by_segment, inputs.segment_ratings, inputs.items),
         "example_affinities": partial(charts.example_affinities, inputs.user_segments, inputs.users),
     }
     if inputs.study:

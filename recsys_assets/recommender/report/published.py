@@ -41,7 +41,7 @@ WITHOUT_FILL = Published(
     "time_cut",
     "als_unadjusted",
     "all",
-    "top5_rating_published",
+    "top5pct_rating_published",
     3.649750743827708,
     "rating of the top 5 %, ALS without the fill",
 )
@@ -50,7 +50,7 @@ WITH_FILL = Published(
     "time_cut",
     "als_adjusted",
     "all",
-    "top5_rating_published",
+    "top5pct_rating_published",
     4.292578849721707,
     "rating of the top 5 %, ALS with cold users filled in",
 )
@@ -61,6 +61,6 @@ SEGMENT_MEAN = Published(
     "train_users",
     "r2",
     0.12653523375337905,
-    "R² of the mean of (segment, movie), on the training users",
+    "R² of the mean of (segment, item), on the training users",
 )
 PUBLISHED = (WITHOUT_FILL, WITH_FILL, SEGMENT_MEAN)

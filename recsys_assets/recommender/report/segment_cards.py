@@ -1,4 +1,4 @@
-"""Segment cards: movies of a segment by probability and by lift, and the traits of its users.
+"""Segment cards: items of a segment by probability and by lift, and the traits of its users.
 
 The page shows cards as text; charts of cards belong in `segment_charts`.
 """
@@ -11,7 +11,7 @@ import polars as pl
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.attributes import over_represented
 
-CARD_MOVIES = 20
+CARD_ITEMS = 20
 _CARD_TRAITS = 4
 
 
@@ -24,8 +24,8 @@ class Card:
         users: number of users with their highest affinity for the segment.
         share: share of these users among all users with a segment.
         traits: traits of its users; columns row, text, everybody as in `over_represented`.
-        by_probability: the most probable movies; columns rank, title, probability.
-        by_lift: the movies with the highest lift; columns lift_rank, title, lift.
+        by_probability: the most probable items; columns rank, title, probability.
+        by_lift: the items with the highest lift; columns lift_rank, title, lift.
     """
 
     segment: int
@@ -36,11 +36,11 @@ class Card:
     by_lift: pl.DataFrame
 
 
-def segment_cards(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[Card]:
-    """The cards of all segments by number, with at most `CARD_MOVIES` movies in each list.
+def segment_cards(segment_items: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[Card]:
+    """The cards of all segments by number, with at most `CARD_ITEMS` items in each list.
 
     Args:
-        segment_movies: the table `segment_movies`.
+        segment_items: the table `segment_items`.
         user_segments: the table `user_segments`; a segment may have no users.
         users: the table `users`; without attributes, cards have no traits.
     """
@@ -53,13 +53,10 @@ def segment_cards(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, use
             users=sizes.get(segment, 0),
             share=sizes.get(segment, 0) / total,
             traits=traits.filter(segment=segment).drop("segment").to_dicts(),
-            by_probability=_first(movies, "rank").select("rank", "title", "probability"),
-            by_lift=_first(movies, "lift_rank").select("lift_rank", "title", "lift"),
+            by_probability=_first(items, "rank").select("rank", "title", "probability"),
+            by_lift=_first(items, "lift_rank").select("lift_rank", "title", "lift"),
         )
-        for (segment,), movies in to_polars(segment_movies)
-        .sort("segment")
-        .partition_by("segment", as_dict=True)
-        .items()
+        for (segment,), items in to_polars(segment_items).sort("segment").partition_by("segment", as_dict=True).items()
     ]
 
 
@@ -69,5 +66,5 @@ def largest(cards: list[Card], most: int) -> list[Card]:
     return sorted(by_size[:most], key=lambda card: card.segment)
 
 
-def _first(movies: pl.DataFrame, rank: str) -> pl.DataFrame:
-    return movies.filter(pl.col(rank) <= CARD_MOVIES).sort(rank)
+def _first(items: pl.DataFrame, rank: str) -> pl.DataFrame:
+    return items.filter(pl.col(rank) <= CARD_ITEMS).sort(rank)

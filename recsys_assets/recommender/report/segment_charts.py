@@ -12,7 +12,7 @@ import polars as pl
 from altair.typing import ChartType
 
 from recsys_assets.recommender.data.frames import to_polars
-from recsys_assets.recommender.report.segment_cards import CARD_MOVIES, Card, largest, segment_cards
+from recsys_assets.recommender.report.segment_cards import CARD_ITEMS, Card, largest, segment_cards
 from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
 
 # Titles take most of the bytes of a PNG; the titles of 3 cards fit into the limit of `to_png`.
@@ -20,7 +20,7 @@ SHEET_CARDS, SHEETS = 3, 4
 _TITLE_WIDTH, _BAR_WIDTH = 230, 100
 # Number of characters that fit above the two lists.
 _LINE_LENGTH = 105
-EXAMPLE_MOVIES = 6
+EXAMPLE_ITEMS = 6
 # Case study B's example is a user whose highest and lowest affinity differ by half of all affinity.
 CLEAR_SPREAD = 0.5
 # With more segments, the numbers above the bars overlap.
@@ -66,17 +66,17 @@ def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
     )
 
 
-def segment_sheets(segment_movies: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[ChartType]:
+def segment_sheets(segment_items: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[ChartType]:
     """The cards of the largest segments, `SHEET_CARDS` per chart, because one chart of all is too large to store.
 
     A chart takes seconds to render, so there are at most `SHEETS`; the page shows more cards as text.
 
     Args:
-        segment_movies: the table `segment_movies`.
+        segment_items: the table `segment_items`.
         user_segments: the table `user_segments`.
         users: the table `users`, with the original attributes.
     """
-    cards = largest(segment_cards(segment_movies, user_segments, users), SHEETS * SHEET_CARDS)
+    cards = largest(segment_cards(segment_items, user_segments, users), SHEETS * SHEET_CARDS)
     return [_sheet(cards[first : first + SHEET_CARDS]) for first in range(0, len(cards), SHEET_CARDS)]
 
 
@@ -84,9 +84,9 @@ def _sheet(cards: Sequence[Card]) -> ChartType:
     numbers = ", ".join(str(card.segment) for card in cards)
     return finished(
         alt.vconcat(*[_card(card) for card in cards], spacing=26),
-        f"Segment{'s' if len(cards) > 1 else ''} {numbers}: the first {CARD_MOVIES} movies",
-        "Left: probability of the movie in the segment. Right: lift, how many times as probable it is in the segment",
-        "as in all ratings, shrunk towards 1 for rare movies. In brackets: the value among all users.",
+        f"Segment{'s' if len(cards) > 1 else ''} {numbers}: the first {CARD_ITEMS} items",
+        "Left: probability of the item in the segment. Right: lift, how many times as probable it is in the segment",
+        "as in all ratings, shrunk towards 1 for rare items. In brackets: the value among all users.",
     )
 
 
@@ -102,17 +102,17 @@ def _card(card: Card) -> ChartType:
         offset=8,
     )
     lists = alt.hconcat(
-        _movie_list(card.by_probability, "rank", "probability", ".1~%"),
-        _movie_list(card.by_lift, "lift_rank", "lift", "~r"),
+        _item_list(card.by_probability, "rank", "probability", ".1~%"),
+        _item_list(card.by_lift, "lift_rank", "lift", "~r"),
         spacing=18,
     )
     return lists.properties(title=heading)
 
 
-def _movie_list(movies: pl.DataFrame, rank: str, value: str, number: str) -> ChartType:
-    """One bar per movie, with its title to the left; rows are ranks, because two movies can share a title."""
-    base = alt.Chart(movies).encode(y=alt.Y(f"{rank}:O", title=None, axis=None))
-    # One scale per list: in a segment of one user, a single movie can have a quarter of the ratings.
+def _item_list(items: pl.DataFrame, rank: str, value: str, number: str) -> ChartType:
+    """One bar per item, with its title to the left; rows are ranks, because two items can share a title."""
+    base = alt.Chart(items).encode(y=alt.Y(f"{rank}:O", title=None, axis=None))
+    # One scale per list: in a segment of one user, a single item can have a quarter of the ratings.
     x = alt.X(f"{value}:Q", title=value, axis=alt.Axis(format=number, tickCount=3))
     numbered = base.transform_calculate(label=f"datum.{rank} + '. ' + datum.title")
     title = numbered.mark_text(align="left", limit=_TITLE_WIDTH - 8, fontSize=11).encode(
@@ -122,40 +122,40 @@ def _movie_list(movies: pl.DataFrame, rank: str, value: str, number: str) -> Cha
     return alt.layer(bar, title).properties(width=_BAR_WIDTH, height=alt.Step(15))
 
 
-def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_MOVIES) -> list[int]:
-    """Dense ids of the movies with the most ratings by users with a segment, most ratings first."""
-    totals = segment_ratings.group_by("movie").agg(nw.col("count").cast(nw.Int64()).sum().alias("ratings"))
-    return to_polars(totals.sort("ratings", "movie", descending=[True, False]).head(n))["movie"].to_list()
+def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_ITEMS) -> list[int]:
+    """Dense ids of the items with the most ratings by users with a segment, most ratings first."""
+    totals = segment_ratings.group_by("item").agg(nw.col("count").cast(nw.Int64()).sum().alias("ratings"))
+    return to_polars(totals.sort("ratings", "item", descending=[True, False]).head(n))["item"].to_list()
 
 
 def rating_by_segment(
-    segment_ratings: nw.LazyFrame, movies: nw.LazyFrame, example_movies: Sequence[int] | None = None
+    segment_ratings: nw.LazyFrame, items: nw.LazyFrame, example_items: Sequence[int] | None = None
 ) -> ChartType:
-    """Mean rating of some movies by the users of each segment, with the number of ratings behind it.
+    """Mean rating of some items by the users of each segment, with the number of ratings behind it.
 
     Args:
         segment_ratings: the table `segment_ratings`.
-        movies: the table `movies`, for the titles.
-        example_movies: dense ids; None for the most rated movies.
+        items: the table `items`, for the titles.
+        example_items: dense ids; None for the most rated items.
     """
-    title = "The same movie, segment by segment"
-    shown = list(most_rated(segment_ratings) if example_movies is None else example_movies)
-    means = segment_ratings.filter(nw.col("movie").is_in(shown), nw.col("count") > 0)
-    table = to_polars(means.join(movies.select("movie", "title"), on="movie", how="left"))
+    title = "The same item, segment by segment"
+    shown = list(most_rated(segment_ratings) if example_items is None else example_items)
+    means = segment_ratings.filter(nw.col("item").is_in(shown), nw.col("count") > 0)
+    table = to_polars(means.join(items.select("item", "title"), on="item", how="left"))
     if not len(table):
-        return note(title, "None of these movies has a rating by a user with a segment.")
+        return note(title, "None of these items has a rating by a user with a segment.")
     overall = (pl.col("mean") * pl.col("count")).sum() / pl.col("count").sum()
-    table = table.sort("movie", "segment").select(
-        "movie",
+    table = table.sort("item", "segment").select(
+        "item",
         "segment",
         "mean",
         "count",
         pl.col("title").fill_null("untitled"),
-        overall=overall.over("movie"),
+        overall=overall.over("item"),
     )
-    parts = table.partition_by("movie", as_dict=True)
+    parts = table.partition_by("item", as_dict=True)
     domain = list(table.select(pl.col("mean").min(), high=pl.col("mean").max()).row(0))
-    rows = [_movie_row(parts[(movie,)], domain, last=movie == shown[-1]) for movie in shown if (movie,) in parts]
+    rows = [_item_row(parts[(item,)], domain, last=item == shown[-1]) for item in shown if (item,) in parts]
     return finished(
         alt.vconcat(*rows, spacing=18).resolve_scale(size="shared", x="shared"),
         title,
@@ -164,7 +164,7 @@ def rating_by_segment(
     )
 
 
-def _movie_row(table: pl.DataFrame, domain: list[float], *, last: bool) -> ChartType:
+def _item_row(table: pl.DataFrame, domain: list[float], *, last: bool) -> ChartType:
     labelled = table["segment"].n_unique() <= _LABELLED_SEGMENTS
     title = "segment" if last else None
     padding = 18 if labelled else 4

@@ -83,7 +83,7 @@ def _told(table: pl.DataFrame, shown: int) -> list[str]:
     return [
         f"{moved:.1%} of the users' affinity has moved since the refresh before; a new fit by itself moves some, too.",
         f"Most: {which} ({100 * shift:+.1f} points).",
-        "Bar: share now, with its change; orange: share of its partner before, the segment of the most similar movies.",
+        "Bar: share now, with its change; orange: share of its partner before, the segment of the most similar items.",
         "Right: how similar the two are, 1 at most; near 0.5 the partner may be another taste.",
         *largest,
     ]

@@ -41,7 +41,7 @@ AUDIT_OF_RANKINGS = Audit(
     "ndcg_10",
     TOP_N_LEAKAGE_AUDIT,
     (
-        "NDCG also depends on how many movies there are to find, which is one where the last rating is out:",
+        "NDCG also depends on how many items there are to find, which is one where the last rating is out:",
         "what a split promises of a model shows in its lead over the others.",
     ),
 )
@@ -142,7 +142,7 @@ def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType
 
 
 def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> ChartType | None:
-    """Perplexity, R² and next-movie hits by number of segments; None without two numbers.
+    """Perplexity, R² and next-item hits by number of segments; None without two numbers.
 
     Args:
         sweep: table `segment_sweep`.
@@ -156,14 +156,14 @@ def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> ChartType | None:
         for metric, title in (
             ("perplexity", "perplexity, lower is better"),
             ("r2", "R² of the latest rating"),
-            ("next_movie_hit_10", "next movie hit at 10"),
+            ("next_item_hit_10", "next item hit at 10"),
         )
     ]
     return finished(
         alt.hconcat(*panels, spacing=24).resolve_scale(color="independent"),
         "How many segments?",
         f"{n_segments} are in use (dashed line). On train users who were kept aside; bar: 95 % interval.",
-        "Perplexity: among how many movies the model is as unsure, of half of a user's movies given the others.",
+        "Perplexity: among how many items the model is as unsure, of half of a user's items given the others.",
     )
 
 

@@ -18,10 +18,10 @@ from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS
 from recsys_assets.recommender.tuning.slices import PROTOCOLS, chosen_with, is_searched
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
-    "time_cut": ("top5_rating", "rmse"),
+    "time_cut": ("top5pct_rating", "rmse"),
     "top_n": ("ndcg_10",),
     "latest_rating": ("r2",),
-    "next_movie": ("next_movie_hit_10",),
+    "next_item": ("next_item_hit_10",),
 }
 # Populations shown for the protocols of the pipeline; other protocols only show all users.
 _POPULATIONS = ("all", "seen", "unseen", "train_users", "test_users")

@@ -1,4 +1,4 @@
-"""Summary of the data: users, movies, ratings, time span, rating scale, rejected rows, missing values.
+"""Summary of the data: users, items, ratings, time span, rating scale, rejected rows, missing values.
 
 Each number is one aggregate on the engine of its table; only the results are collected. Texts about scores belong in
 `headline`.
@@ -40,14 +40,14 @@ class DataSummary:
 
 
 def data_summary(
-    ratings: nw.LazyFrame, users: nw.LazyFrame, movies: nw.LazyFrame, rejected_rows: nw.LazyFrame
+    ratings: nw.LazyFrame, users: nw.LazyFrame, items: nw.LazyFrame, rejected_rows: nw.LazyFrame
 ) -> DataSummary:
     """The summary of these tables, each of which may be empty."""
     rating = to_polars(
         ratings.select(
             nw.len().alias("ratings"),
             nw.col("user").n_unique().alias("users"),
-            nw.col("movie").n_unique().alias("movies"),
+            nw.col("item").n_unique().alias("items"),
             nw.col("rating").min().alias("lowest"),
             nw.col("rating").max().alias("highest"),
             nw.col("rating").n_unique().alias("values"),
@@ -58,21 +58,21 @@ def data_summary(
     ).row(0, named=True)
     reasons = to_polars(rejected_rows.group_by("reason").agg(nw.len().alias("rows")))
     rejections = tuple(reasons.sort("rows", "reason", descending=[True, False]).iter_rows())
-    all_users, all_movies, bare = _rows(users), _rows(movies), _without_attributes(users)
+    all_users, all_items, bare = _rows(users), _rows(items), _without_attributes(users)
     noun = "reason" if len(rejections) == 1 else "reasons"
     facts = [
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
-        Fact("movies", f"{all_movies:,}", f"{rating['movies']:,} of them rated"),
+        Fact("items", f"{all_items:,}", f"{rating['items']:,} of them rated"),
         Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
-        *(_rating_facts(rating, all_movies) if rating["ratings"] else ()),
+        *(_rating_facts(rating, all_items) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
         Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
     ]
     return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
 
 
-def _rating_facts(rating: dict, all_movies: int) -> list[Fact]:
-    density = rating["ratings"] / (rating["users"] * all_movies) if all_movies else 0.0
+def _rating_facts(rating: dict, all_items: int) -> list[Fact]:
+    density = rating["ratings"] / (rating["users"] * all_items) if all_items else 0.0
     return [
         Fact(
             "span",
@@ -84,7 +84,7 @@ def _rating_facts(rating: dict, all_movies: int) -> list[Fact]:
             f"{rating['lowest']:g} to {rating['highest']:g}",
             f"{rating['values']} values, mean {rating['mean']:.2f}",
         ),
-        Fact("density", f"{density:.2%}", "of all pairs of user and movie"),
+        Fact("density", f"{density:.2%}", "of all pairs of user and item"),
     ]
 
 

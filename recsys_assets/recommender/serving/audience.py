@@ -1,7 +1,7 @@
 """Audience: the id maps, user features and clusters that a served model was fitted with.
 
 The audience is stored with the model, so the model can recommend after the id maps of the home have changed, and to
-users who came later. Scoring movies belongs in `ranking`.
+users who came later. Scoring items belongs in `ranking`.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import polars as pl
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.index import renumber
 
-_FILES = ("users", "movies", "features")
+_FILES = ("users", "items", "features")
 
 
 @dataclass(frozen=True)
@@ -24,28 +24,28 @@ class Audience:
 
     Attributes:
         users: columns user, user_id, cluster.
-        movies: columns movie, movie_id.
+        items: columns item, item_id.
         features: table user_features.
     """
 
     users: pl.DataFrame
-    movies: pl.DataFrame
+    items: pl.DataFrame
     features: pl.DataFrame
 
     @classmethod
     def of(cls, tables: Mapping[str, nw.LazyFrame]) -> "Audience":
-        """The audience from the tables users, movies, user_features and user_clusters."""
+        """The audience from the tables users, items, user_features and user_clusters."""
         users = to_polars(tables["users"], "user", "user_id")
         with_cluster = users.join(to_polars(tables["user_clusters"]), on="user").sort("user")
-        movies = to_polars(tables["movies"], "movie", "movie_id").sort("movie")
-        return cls(with_cluster, movies, to_polars(tables["user_features"]).sort("user"))
+        items = to_polars(tables["items"], "item", "item_id").sort("item")
+        return cls(with_cluster, items, to_polars(tables["user_features"]).sort("user"))
 
     @property
     def tables(self) -> dict[str, nw.LazyFrame]:
-        """The tables users, movies, user_features and user_clusters, as input of a ranker."""
+        """The tables users, items, user_features and user_clusters, as input of a ranker."""
         tables = {
             "users": self.users.select("user", "user_id"),
-            "movies": self.movies,
+            "items": self.items,
             "user_features": self.features,
             "user_clusters": self.users.select("user", "cluster"),
         }
@@ -82,16 +82,16 @@ class Audience:
         means = np.array([known[cluster == number].mean(axis=0) for number in numbers])
         return int(numbers[np.argmin(((means - own) ** 2).sum(axis=1))])
 
-    def ratings(self, ratings: pl.LazyFrame, users: pl.LazyFrame, movies: pl.LazyFrame) -> pl.LazyFrame:
-        """Ratings with the dense ids of this audience; users and movies outside the audience are dropped.
+    def ratings(self, ratings: pl.LazyFrame, users: pl.LazyFrame, items: pl.LazyFrame) -> pl.LazyFrame:
+        """Ratings with the dense ids of this audience; users and items outside the audience are dropped.
 
         Args:
             ratings: table ratings.
             users: table users: the id map of the users in `ratings`.
-            movies: table movies: the id map of the movies in `ratings`.
+            items: table items: the id map of the items in `ratings`.
         """
         of_users = renumber(ratings, "user", users, self.users.lazy())
-        return renumber(of_users, "movie", movies, self.movies.lazy())
+        return renumber(of_users, "item", items, self.items.lazy())
 
     def save(self, folder: Path) -> None:
         """Write one Parquet file per table."""

@@ -1,6 +1,6 @@
 """Serving model of the promoted configuration, and the table `recommendations` with reasons.
 
-Every entry of the task `top_n` can be served. Scoring movies belongs in `ranking`.
+Every entry of the task `top_n` can be served. Scoring items belongs in `ranking`.
 """
 
 import json
@@ -49,7 +49,7 @@ class ServingModel:
         name: name of the entry.
         models: fitted models, by the name of the asset that is fitted in the same way on the training ratings.
         index: fingerprint of the id maps at the fit.
-        audience: users and movies at the fit; None in models made before version 0.5.
+        audience: users and items at the fit; None in models made before version 0.5.
         configuration: name of the configuration.
     """
 
@@ -60,11 +60,11 @@ class ServingModel:
     configuration: str = UNKNOWN
 
     def ranker(self, ratings: nw.LazyFrame, tables: Mapping[str, nw.LazyFrame]) -> Ranker:
-        """The ranker that scores movies for every user.
+        """The ranker that scores items for every user.
 
         Args:
             ratings: table ratings; the ratings that the models were fitted on.
-            tables: users, movies, user_features, user_clusters, by name.
+            tables: users, items, user_features, user_clusters, by name.
         """
         return entry("top_n", self.name).ranker(**self.models, **tables, train_ratings=ratings)
 
@@ -104,20 +104,20 @@ def fit(name: str, fitter: ModelFitter) -> ServingModel:
 
 
 def recommendations(
-    best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, movies: nw.LazyFrame
+    best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, items: nw.LazyFrame
 ) -> pl.DataFrame:
     """The table `recommendations`: lists and reasons with original ids and titles.
 
     Args:
-        best: columns user, rank, movie, score; output of `rankings.top_n`.
-        because: columns user, movie, place, because; output of `reasons.reasons`.
+        best: columns user, rank, item, score; output of `rankings.top_n`.
+        because: columns user, item, place, because; output of `reasons.reasons`.
         users: table users.
-        movies: table movies.
+        items: table items.
     """
     ids = to_polars(users, "user", "user_id")
-    titles = to_polars(movies, "movie", "movie_id", "title")
-    named = titles.select(because="movie", told=pl.coalesce("title", "movie_id"))
-    told = because.join(named, on="because").sort("user", "movie", "place").group_by("user", "movie").agg("told")
-    shown = best.join(ids, on="user").join(titles, on="movie").join(told, on=["user", "movie"], how="left")
+    titles = to_polars(items, "item", "item_id", "title")
+    named = titles.select(because="item", told=pl.coalesce("title", "item_id"))
+    told = because.join(named, on="because").sort("user", "item", "place").group_by("user", "item").agg("told")
+    shown = best.join(ids, on="user").join(titles, on="item").join(told, on=["user", "item"], how="left")
     nothing = pl.lit([], pl.List(pl.String))
-    return shown.select("user_id", "rank", "movie_id", "title", "score", because=pl.col("told").fill_null(nothing))
+    return shown.select("user_id", "rank", "item_id", "title", "score", because=pl.col("told").fill_null(nothing))

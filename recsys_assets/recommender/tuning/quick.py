@@ -49,8 +49,8 @@ _CUTS = ((0.6, 0.8), (0.8, 1.0))
 _MOST_RATINGS = 150_000
 # Scored users per slice.
 _MOST_USERS = 2_000
-# The time to fit EASE grows with the cube of the number of movies: 2,000 movies take half a second.
-_MOST_MOVIES = 2_000
+# The time to fit EASE grows with the cube of the number of items: 2,000 items take half a second.
+_MOST_ITEMS = 2_000
 _PRECISION = 10_000
 
 
@@ -110,7 +110,7 @@ def quick_choice(
     mean improvement over the slices, corrected for the number of candidates, lies above 0.
 
     Args:
-        tables: users, movies, user_features and train_ratings.
+        tables: users, items, user_features and train_ratings.
         settings: parameters of all stages, by section.
         trials: folder of the trials; trials of earlier choices are removed.
         code: versions of the libraries that trials depend on.
@@ -119,7 +119,7 @@ def quick_choice(
         seed: random seed of the samples.
         log: called with one line per search.
     """
-    parameters = with_knobs(settings, {"ease.max_movies": min(settings["ease"]["max_movies"], _MOST_MOVIES)})
+    parameters = with_knobs(settings, {"ease.max_items": min(settings["ease"]["max_items"], _MOST_ITEMS)})
     to_do = searches(settings)
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
     given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
@@ -139,13 +139,13 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
     """Rolling validation slices: each has earlier training ratings, and the next ones in place of the test ratings.
 
     Args:
-        tables: users, movies, user_features and train_ratings.
+        tables: users, items, user_features and train_ratings.
         seed: random seed of the sample of users.
 
     Returns:
         The slices with ratings on both sides.
     """
-    shared = {name: tables[name] for name in ("users", "movies", "user_features")}
+    shared = {name: tables[name] for name in ("users", "items", "user_features")}
     ratings = _of_some(tables["train_ratings"], _MOST_RATINGS / max(row_count(tables["train_ratings"]), 1), seed)
     n_ratings = row_count(ratings)
     slices = []

@@ -20,7 +20,7 @@ SELECTED_KNOBS: Mapping[Task, str] = {
     "time_cut": "evaluation.selected_rating_model",
     "top_n": "evaluation.selected_ranking_model",
     "latest_rating": "evaluation.selected_response_model",
-    "next_movie": "evaluation.selected_next_movie_model",
+    "next_item": "evaluation.selected_next_item_model",
 }
 # The model that `auto` stands for until a search chooses another one.
 _BUILT_IN = {SELECTED_KNOBS["top_n"]: "blend"}
@@ -48,7 +48,7 @@ RMSE_UNSEEN = Objective("rmse", "unseen")
 NDCG = Objective(DECIDING, higher=True)
 # In a slice of case study B, `test_users` are held-out train users.
 RMSE_ASIDE = Objective("rmse", "test_users")
-HITS_ASIDE = Objective("next_movie_hit_10", "test_users", higher=True)
+HITS_ASIDE = Objective("next_item_hit_10", "test_users", higher=True)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ SEARCHES = (
         "user_item_bias",
         "time_cut",
         "user_item_bias",
-        {"user_item_bias.user_shrinkage": (2.0, 5.0, 10.0), "user_item_bias.movie_shrinkage": (2.0, 5.0, 20.0)},
+        {"user_item_bias.user_shrinkage": (2.0, 5.0, 10.0), "user_item_bias.item_shrinkage": (2.0, 5.0, 20.0)},
         RMSE,
     ),
     Search(
@@ -204,28 +204,28 @@ SEARCHES = (
     _choice_of_model("top_n", NDCG),
     Search(
         "segments",
-        "next_movie",
+        "next_item",
         "segment_mixture",
         {"segments.n_segments": (5, 10, 20, 40, 80)},
         HITS_ASIDE,
-        # Not under other protocols: each candidate fits LDA again, and the next-movie model does not use segments.
+        # Not under other protocols: each candidate fits LDA again, and the next-item model does not use segments.
         ("latest_rating",),
     ),
     Search(
         "next_ease",
-        "next_movie",
+        "next_item",
         "ease",
         {"next_ease.reg": ("auto * 0.3", "auto", "auto * 3.2", "auto * 8")},
         HITS_ASIDE,
     ),
     Search(
         "transitions",
-        "next_movie",
+        "next_item",
         "transitions",
         {"transitions.window": (5, 10, 20), "transitions.half_life": (0.75, 1.5, 3.0, 6.0)},
         HITS_ASIDE,
     ),
-    Search("sessions", "next_movie", "sessions", {"sessions.start_weight": (0.1, 0.2, 0.5)}, HITS_ASIDE),
+    Search("sessions", "next_item", "sessions", {"sessions.start_weight": (0.1, 0.2, 0.5)}, HITS_ASIDE),
     Search(
         "item_neighbours",
         "latest_rating",
@@ -235,6 +235,6 @@ SEARCHES = (
     ),
     Search("response_stack", "latest_rating", "response_stack", {"response_stack.reg": (3.0, 30.0, 300.0)}, RMSE_ASIDE),
     _choice_of_model("latest_rating", RMSE_ASIDE),
-    _choice_of_model("next_movie", HITS_ASIDE),
+    _choice_of_model("next_item", HITS_ASIDE),
 )
 KNOBS = tuple(dict.fromkeys(knob for search in SEARCHES for knob in search.grid))

@@ -25,9 +25,9 @@ N_SEGMENTS: Sequence[int] = next(search for search in SEARCHES if search.name ==
 PERPLEXITY = "perplexity"
 SWEPT: dict[Task, tuple[str, ...]] = {
     "latest_rating": ("item_mean", "segment_mean", "segment_bias"),
-    "next_movie": ("segment_list", "segment_mixture"),
+    "next_item": ("segment_list", "segment_mixture"),
 }
-_METRICS = ("r2", "next_movie_hit_10")
+_METRICS = ("r2", "next_item_hit_10")
 _ASIDE = "test_users"
 _TABLE = TABLES["segment_sweep"]
 
@@ -43,7 +43,7 @@ def segment_sweep(
     n_resamples: int = 1000,
     log: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
-    """Perplexity, R² and next-movie hits of the segment models, by number of segments.
+    """Perplexity, R² and next-item hits of the segment models, by number of segments.
 
     A number that cannot be fitted or scored, for example because of too few users, has no rows.
 
@@ -79,7 +79,7 @@ def _scores(of: Slice, fitted: ModelFitter, *, seed: int, n_resamples: int) -> p
     measured = protocols.measured(of.scored_as, of.tables, predictions, selected=selected, seed=seed)
     scores = measured.scores(seed=seed, n_resamples=n_resamples)
     named = pl.col("model").is_in([each.name for each in entries]) & pl.col("metric").is_in(_METRICS)
-    model = fitted.models(entry("next_movie", "segment_list"))["segment_model"]
+    model = fitted.models(entry("next_item", "segment_list"))["segment_model"]
     perplexity = held_out_perplexity(model, of.tables["test_histories"], seed=seed)
     told = pl.DataFrame({"model": "segment_model", "metric": PERPLEXITY, "value": perplexity})
     return pl.concat([scores.filter(named, population=_ASIDE), told], how="diagonal")

@@ -97,7 +97,7 @@ def fingerprint(tables: Tables) -> str:
 def _content(frame: nw.LazyFrame) -> bytes:
     names = frame.collect_schema().names()
     if "timestamp" in names:
-        rows = to_polars(frame, "user", "movie", "rating", "timestamp").sort("user", "movie")
+        rows = to_polars(frame, "user", "item", "rating", "timestamp").sort("user", "item")
         return b"".join(rows[name].to_physical().to_numpy().tobytes() for name in rows.columns)
     return to_polars(frame).sort(names[0]).write_ndjson().encode()
 
@@ -114,7 +114,7 @@ def validation_slice(protocol: str, tables: Tables, *, seed: int = 0) -> Slice:
         tables: output of `protocols.split`; the test tables are not read.
         seed: random seed; must differ from the seed of the protocol's own split.
     """
-    shared = {name: tables[name] for name in ("users", "movies", "user_features") if name in tables}
+    shared = {name: tables[name] for name in ("users", "items", "user_features") if name in tables}
     if protocol in LATEST_RATING_LEAKAGE_AUDIT:
         return Slice(protocol, protocol, {**shared, **_kept_aside(tables, seed)})
     within = shared | {"ratings": tables["train_ratings"]}

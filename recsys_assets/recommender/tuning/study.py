@@ -52,7 +52,7 @@ class Study:
     """A study: its data, settings and folder.
 
     Attributes:
-        tables: users, movies, user_features, ratings; published_folds if the data have them.
+        tables: users, items, user_features, ratings; published_folds if the data have them.
         settings: parameters of all stages, by section.
         defaults: built-in parameters of all stages, by section; searches start from them.
         folder: folder of the trials and scores.

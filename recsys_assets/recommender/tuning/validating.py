@@ -54,7 +54,7 @@ def validation_scores(
         model: name of the scored model.
         judged_by: names of the metrics that are resampled.
     """
-    protocol = "latest_rating" if task == "next_movie" else task
+    protocol = "latest_rating" if task == "next_item" else task
     selected = dict.fromkeys((protocol, task), model)
     measured = protocols.measured(protocol, tables, predictions, selected=selected, seed=_SEED)
     rows = measured.scores(seed=_SEED, n_resamples=_NO_INTERVALS).filter(model=SELECTED)

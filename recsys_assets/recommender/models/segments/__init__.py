@@ -1,4 +1,4 @@
-"""Segments of users by taste (case study B): the LDA model, tables of users and movies, and predictions from segments.
+"""Segments of users by taste (case study B): the LDA model, tables of users and items, and predictions from segments.
 
 Clusters, which group users by attributes, are in `features/clusters`. The splits that train segments are in
 `data/splitting`, the scores in `evaluation`.
@@ -13,7 +13,7 @@ from recsys_assets.recommender.models.segments.profiles import (
     largest_affinity_error,
     memberships,
     ratings_by_segment,
-    top_movies,
+    top_items,
 )
 from recsys_assets.recommender.models.segments.ratings import segment_mean_predictions, user_bias_predictions
 from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel, fit_residuals
@@ -36,6 +36,6 @@ __all__ = [
     "ratings_by_segment",
     "segment_mean_predictions",
     "share_shift",
-    "top_movies",
+    "top_items",
     "user_bias_predictions",
 ]

@@ -1,7 +1,7 @@
 """The segment model: latent Dirichlet allocation (LDA) on who rated what; how it is fitted, stored and applied.
 
-Users are the documents, movies the words, ratings the counts. Tables from the model are in `profiles`; predictions are
-in `ratings`, `residuals` and `registry/next_movie`.
+Users are the documents, items the words, ratings the counts. Tables from the model are in `profiles`; predictions are
+in `ratings`, `residuals` and `registry/next_item`.
 """
 
 import io
@@ -21,34 +21,34 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.automatic import AUTO, Setting, resolved
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 
 if TYPE_CHECKING:
     from sklearn.decomposition import LatentDirichletAllocation
 
-# Users per block of `transform`, which copies a block to float64: 10 MB for 8,192 users with 100 movies each.
+# Users per block of `transform`, which copies a block to float64: 10 MB for 8,192 users with 100 items each.
 _USERS_PER_BLOCK = 8_192
 # Limits of the batch size: smaller batches take longer and learn no better, larger ones save no more time.
 _BATCH_SIZES = (256, 4_096)
 _UPDATES_PER_PASS = 20
-_LDA_FILE, _MOVIES_FILE, _FACTS_FILE = "lda.skops", "movies.parquet", "model.json"
+_LDA_FILE, _ITEMS_FILE, _FACTS_FILE = "lda.skops", "items.parquet", "model.json"
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentModel:
-    """A fitted LDA over the movies that had a rating at the time of the fit.
+    """A fitted LDA over the items that had a rating at the time of the fit.
 
     Attributes:
-        lda: the fitted estimator; its columns are `movies`.
-        movies: dense ids of the known movies, shape (M',), int32, ascending.
-        n_movies: size of the catalogue.
+        lda: the fitted estimator; its columns are `items`.
+        items: dense ids of the known items, shape (M',), int32, ascending.
+        n_items: size of the catalogue.
         index: fingerprint of the id map that the model was fitted with.
         zero: rating that counts 0: 0, or the lowest rating if that is negative.
     """
 
     lda: "LatentDirichletAllocation"
-    movies: np.ndarray
-    n_movies: int
+    items: np.ndarray
+    n_items: int
     index: str
     zero: float = 0.0
 
@@ -58,16 +58,16 @@ class SegmentModel:
         return int(self.lda.components_.shape[0])
 
     @property
-    def movie_known(self) -> np.ndarray:
-        """Whether each movie had a rating when the model was fitted, shape (n_movies,)."""
-        return np.bincount(self.movies, minlength=self.n_movies) > 0
+    def item_known(self) -> np.ndarray:
+        """Whether each item had a rating when the model was fitted, shape (n_items,)."""
+        return np.bincount(self.items, minlength=self.n_items) > 0
 
     @property
-    def movie_probabilities(self) -> np.ndarray:
-        """Probability of each movie in each segment, shape (n_segments, n_movies), float64; rows sum to 1."""
-        probabilities = np.zeros((self.n_segments, self.n_movies))
+    def item_probabilities(self) -> np.ndarray:
+        """Probability of each item in each segment, shape (n_segments, n_items), float64; rows sum to 1."""
+        probabilities = np.zeros((self.n_segments, self.n_items))
         components = self.lda.components_
-        probabilities[:, self.movies] = components / components.sum(axis=1, keepdims=True)
+        probabilities[:, self.items] = components / components.sum(axis=1, keepdims=True)
         return probabilities
 
     @property
@@ -80,32 +80,32 @@ class SegmentModel:
         """Infer the affinities of users to segments from their ratings, without changing the model.
 
         Args:
-            matrix: users by movies, shape (n, n_movies), from `user_movie_matrix`. Unknown movies are left out. A user
-                with no other movie has the same affinity to every segment.
+            matrix: users by items, shape (n, n_items), from `user_item_matrix`. Unknown items are left out. A user
+                with no other item has the same affinity to every segment.
 
         Returns:
             Shape (n, n_segments), float32; rows sum to 1.
 
         Raises:
-            ValueError: the matrix has another number of movies than the model.
+            ValueError: the matrix has another number of items than the model.
         """
-        if matrix.shape[1] != self.n_movies:
+        if matrix.shape[1] != self.n_items:
             raise ValueError(
-                f"the segment model was fitted with {self.n_movies} movies, these ratings have {matrix.shape[1]}; "
+                f"the segment model was fitted with {self.n_items} items, these ratings have {matrix.shape[1]}; "
                 "materialize segment_model and what depends on it again: dg launch --assets 'segment_model+'"
             )
-        known = _counts(matrix[:, self.movies], self.zero)
+        known = _counts(matrix[:, self.items], self.zero)
         starts = range(0, known.shape[0], _USERS_PER_BLOCK)
         blocks = [self.lda.transform(known[start : start + _USERS_PER_BLOCK].astype(np.float64)) for start in starts]
         return np.concatenate([np.empty((0, self.n_segments)), *blocks]).astype(np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write lda.skops, movies.parquet and model.json; equal models give equal files."""
+        """Write lda.skops, items.parquet and model.json; equal models give equal files."""
         from skops import io as skops
 
         (folder / _LDA_FILE).write_bytes(_reproducible(skops.dumps(self.lda)))
-        pl.DataFrame({"movie": self.movies}).write_parquet(folder / _MOVIES_FILE)
-        facts = {"n_movies": self.n_movies, "index": self.index, "zero": self.zero}
+        pl.DataFrame({"item": self.items}).write_parquet(folder / _ITEMS_FILE)
+        facts = {"n_items": self.n_items, "index": self.index, "zero": self.zero}
         (folder / _FACTS_FILE).write_text(json.dumps(facts, indent=1))
 
     @classmethod
@@ -114,8 +114,8 @@ class SegmentModel:
         from skops import io as skops
 
         lda = skops.load(folder / _LDA_FILE)
-        movies = pl.read_parquet(folder / _MOVIES_FILE)["movie"].to_numpy()
-        return cls(lda=lda, movies=movies, **json.loads((folder / _FACTS_FILE).read_text()))
+        items = pl.read_parquet(folder / _ITEMS_FILE)["item"].to_numpy()
+        return cls(lda=lda, items=items, **json.loads((folder / _FACTS_FILE).read_text()))
 
 
 def fit(
@@ -136,12 +136,12 @@ def fit(
     docs/decisions/lda-settings.md explains why the defaults differ from those of case study B.
 
     Args:
-        histories: user, movie, rating; the order of rows does not matter. If the lowest rating is negative, each rating
+        histories: user, item, rating; the order of rows does not matter. If the lowest rating is negative, each rating
             counts its distance from it.
-        index: id map of users and movies.
+        index: id map of users and items.
         n_segments: number of topics.
         passes: passes over the users, each in another order.
-        batch_size: users per update of the topics; each update touches all segments × movies. `auto` is
+        batch_size: users per update of the topics; each update touches all segments × items. `auto` is
             `automatic_batch_size`.
         learning_offset: slows the first updates down; tau_0 in the paper.
         learning_decay: how fast the weight of updates falls, above 0.5 and up to 1; kappa in the paper.
@@ -155,14 +155,14 @@ def fit(
     """
     from sklearn.decomposition import LatentDirichletAllocation
 
-    _, ratings = user_movie_matrix(histories, n_movies=index.n_movies)
+    _, ratings = user_item_matrix(histories, n_items=index.n_items)
     if ratings.nnz == 0:
         raise ValueError(
             "no user of the train partition has two ratings, so there is no history to find segments in; "
             "add ratings or raise splitting.train_share"
         )
     zero = min(0.0, float(ratings.data.min()))
-    movies = np.unique(ratings.indices).astype(np.int32)
+    items = np.unique(ratings.indices).astype(np.int32)
     lda = LatentDirichletAllocation(
         n_segments,
         batch_size=int(resolved(batch_size, automatic_batch_size(ratings.shape[0]))),
@@ -172,8 +172,8 @@ def fit(
         n_jobs=n_jobs,
         random_state=seed,
     )
-    _learn(lda, _counts(ratings[:, movies], zero), passes, log or (lambda _: None))
-    return SegmentModel(lda, movies, index.n_movies, index.fingerprint, zero)
+    _learn(lda, _counts(ratings[:, items], zero), passes, log or (lambda _: None))
+    return SegmentModel(lda, items, index.n_items, index.fingerprint, zero)
 
 
 def automatic_batch_size(n_users: int) -> int:
@@ -195,7 +195,7 @@ def _learn(
 
     `LatentDirichletAllocation.fit` is not used, because it ends with one more pass over all users for the perplexity.
     The batches are float64: scikit-learn adds the type's epsilon to each word probability, and float32's 1e-7 is not
-    small compared with a rare movie's probability.
+    small compared with a rare item's probability.
     """
     order = np.random.default_rng(lda.random_state)
     for done in range(1, passes + 1):

@@ -1,4 +1,4 @@
-"""Tables from the segment model: `segment_movies`, `user_segments` and `segment_ratings`.
+"""Tables from the segment model: `segment_items`, `user_segments` and `segment_ratings`.
 
 The sanity checks of case study B are computed here as plain numbers. The asset checks decide what counts as a failure.
 """
@@ -8,61 +8,61 @@ import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.data.frames import row_count, to_polars
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models.segments.model import SegmentModel
 
 # A lift counts half at this many expected ratings.
 _PRIOR_RATINGS = 5.0
 
 
-def top_movies(
-    model: SegmentModel, movies: nw.LazyFrame, train_histories: nw.LazyFrame, *, top: int = 20
+def top_items(
+    model: SegmentModel, items: nw.LazyFrame, train_histories: nw.LazyFrame, *, top: int = 20
 ) -> pl.DataFrame:
-    """List the first movies of each segment by probability and by lift: the table `segment_movies`.
+    """List the first items of each segment by probability and by lift: the table `segment_items`.
 
-    The lift is P(movie | segment) / P(movie), shrunk towards 1 for movies with few ratings: (E × ratio + 5) / (E + 5).
-    E is the number of ratings that the segment would give the movie if it had the taste of all users.
+    The lift is P(item | segment) / P(item), shrunk towards 1 for items with few ratings: (E × ratio + 5) / (E + 5).
+    E is the number of ratings that the segment would give the item if it had the taste of all users.
     docs/decisions/segment-cards.md gives the reasons and the sources.
 
     Args:
         model: the fitted segments.
-        movies: movie, movie_id, title; the id stands for a missing title.
-        train_histories: movie of each rating that the model was fitted on.
-        top: length of both lists, or all known movies if there are fewer. Equal values are ordered by the movie's
+        items: item, item_id, title; the id stands for a missing title.
+        train_histories: item of each rating that the model was fitted on.
+        top: length of both lists, or all known items if there are fewer. Equal values are ordered by the item's
             number.
     """
-    probabilities = model.movie_probabilities[:, model.movies]
-    lifts = _lifts(probabilities, model.segment_shares, _ratings_per_movie(train_histories, model))
+    probabilities = model.item_probabilities[:, model.items]
+    lifts = _lifts(probabilities, model.segment_shares, _ratings_per_item(train_histories, model))
     ranks, lift_ranks = _ranks(probabilities), _ranks(lifts)
     segment, column = np.nonzero((ranks <= top) | (lift_ranks <= top))
     table = pl.DataFrame(
         {
             "segment": segment.astype(np.int32),
             "rank": ranks[segment, column],
-            "movie": model.movies[column],
+            "item": model.items[column],
             "probability": probabilities[segment, column],
             "lift_rank": lift_ranks[segment, column],
             "lift": lifts[segment, column],
         }
     )
-    titles = to_polars(movies.select("movie", title=nw.coalesce("title", "movie_id")))
+    titles = to_polars(items.select("item", title=nw.coalesce("title", "item_id")))
     return (
-        table.join(titles, on="movie", how="left")
+        table.join(titles, on="item", how="left")
         .sort("segment", "rank")
-        .select("segment", "rank", "movie", "title", "probability", "lift_rank", "lift")
+        .select("segment", "rank", "item", "title", "probability", "lift_rank", "lift")
     )
 
 
-def _ratings_per_movie(train_histories: nw.LazyFrame, model: SegmentModel) -> np.ndarray:
-    """Return the number of ratings of each known movie, shape (M',)."""
-    counts = to_polars(train_histories.group_by("movie").agg(ratings=nw.len()))
-    ratings = np.zeros(model.n_movies)
-    ratings[counts["movie"].to_numpy()] = counts["ratings"].to_numpy()
-    return ratings[model.movies]
+def _ratings_per_item(train_histories: nw.LazyFrame, model: SegmentModel) -> np.ndarray:
+    """Return the number of ratings of each known item, shape (M',)."""
+    counts = to_polars(train_histories.group_by("item").agg(ratings=nw.len()))
+    ratings = np.zeros(model.n_items)
+    ratings[counts["item"].to_numpy()] = counts["ratings"].to_numpy()
+    return ratings[model.items]
 
 
 def _lifts(probabilities: np.ndarray, shares: np.ndarray, ratings: np.ndarray) -> np.ndarray:
-    """Return the shrunk lifts of `top_movies`, shape (n_segments, M').
+    """Return the shrunk lifts of `top_items`, shape (n_segments, M').
 
     Args:
         probabilities: shape (n_segments, M').
@@ -89,15 +89,15 @@ def assign(model: SegmentModel, train_histories: nw.LazyFrame, test_histories: n
 
     Args:
         model: the fitted segments.
-        train_histories: user, movie, rating; of the users that the model was fitted on.
-        test_histories: user, movie, rating; of the other users.
+        train_histories: user, item, rating; of the users that the model was fitted on.
+        test_histories: user, item, rating; of the other users.
     """
     parts = {"train": train_histories, "test": test_histories}
     return pl.concat(_assigned(model, ratings, partition) for partition, ratings in parts.items()).sort("user")
 
 
 def _assigned(model: SegmentModel, ratings: nw.LazyFrame, partition: str) -> pl.DataFrame:
-    users, matrix = user_movie_matrix(ratings, n_movies=model.n_movies)
+    users, matrix = user_item_matrix(ratings, n_items=model.n_items)
     affinity = model.transform(matrix)
     return pl.DataFrame(
         {
@@ -110,15 +110,15 @@ def _assigned(model: SegmentModel, ratings: nw.LazyFrame, partition: str) -> pl.
 
 
 def ratings_by_segment(train_histories: nw.LazyFrame, user_segments: nw.LazyFrame) -> nw.LazyFrame:
-    """Compute number and mean of the train users' ratings per (segment, movie): the table `segment_ratings`.
+    """Compute number and mean of the train users' ratings per (segment, item): the table `segment_ratings`.
 
     A pair without a rating has no row.
     """
     train_users = user_segments.filter(nw.col("partition") == "train").select("user", "segment")
     return (
-        train_histories.select("user", "movie", "rating")
+        train_histories.select("user", "item", "rating")
         .join(train_users, on="user")
-        .group_by("segment", "movie")
+        .group_by("segment", "item")
         .agg(count=nw.len(), mean=nw.col("rating").cast(nw.Float64()).mean())
         .with_columns(nw.col("count").cast(nw.Int32()))
     )
@@ -149,11 +149,11 @@ def largest_affinity_error(user_segments: nw.LazyFrame) -> float:
 
 
 def counted_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.LazyFrame) -> tuple[int, int]:
-    """Return the sum of the counts over (segment, movie), and the number of train ratings that it must equal."""
+    """Return the sum of the counts over (segment, item), and the number of train ratings that it must equal."""
     counted = to_polars(segment_ratings.select(n=nw.col("count").cast(nw.Int64()).sum()))["n"][0]
     return int(counted or 0), row_count(train_histories)
 
 
-def empty_cells(segment_ratings: nw.LazyFrame, *, n_segments: int, n_movies: int) -> int:
-    """Return the number of (segment, movie) pairs, out of n_segments × n_movies, without a rating."""
-    return n_segments * n_movies - row_count(segment_ratings)
+def empty_cells(segment_ratings: nw.LazyFrame, *, n_segments: int, n_items: int) -> int:
+    """Return the number of (segment, item) pairs, out of n_segments × n_items, without a rating."""
+    return n_segments * n_items - row_count(segment_ratings)

@@ -1,4 +1,4 @@
-"""Predicts each user's response by the segment's mean, and by the movie's mean plus the user's bias.
+"""Predicts each user's response by the segment's mean, and by the item's mean plus the user's bias.
 
 The plain item mean is in `item_mean`. Evaluation replaces missing predictions.
 """
@@ -12,17 +12,17 @@ from recsys_assets.recommender.data.tables import RATING_PREDICTIONS
 def segment_mean_predictions(
     responses: nw.LazyFrame, user_segments: nw.LazyFrame, segment_ratings: nw.LazyFrame
 ) -> nw.LazyFrame:
-    """Predict the mean rating of the movie in the user's segment, as case study B does; null if nobody there rated it.
+    """Predict the mean rating of the item in the user's segment, as case study B does; null if nobody there rated it.
 
     Args:
-        responses: user, movie; one row per user, of either partition.
+        responses: user, item; one row per user, of either partition.
         user_segments: user, segment.
-        segment_ratings: segment, movie, mean.
+        segment_ratings: segment, item, mean.
     """
     predicted = (
-        responses.select("user", "movie")
+        responses.select("user", "item")
         .join(user_segments.select("user", "segment"), on="user", how="left")
-        .join(segment_ratings.select("segment", "movie", prediction="mean"), on=["segment", "movie"], how="left")
+        .join(segment_ratings.select("segment", "item", prediction="mean"), on=["segment", "item"], how="left")
     )
     return conform(predicted, RATING_PREDICTIONS)
 
@@ -35,30 +35,30 @@ def user_bias_predictions(
     global_mean: float,
     shrinkage: float = 5.0,
 ) -> nw.LazyFrame:
-    """Predict the movie's mean plus the user's bias, without nulls.
+    """Predict the item's mean plus the user's bias, without nulls.
 
-    A user with n ratings that lie s above their movies' means in sum has the bias s / (n + shrinkage).
+    A user with n ratings that lie s above their items' means in sum has the bias s / (n + shrinkage).
 
     Args:
-        responses: user, movie; one row per user, of either partition.
-        histories: user, movie, rating; of the same users.
-        item_means: movie, prediction; means from the train histories.
-        global_mean: stands for the mean of a movie without one.
+        responses: user, item; one row per user, of either partition.
+        histories: user, item, rating; of the same users.
+        item_means: item, prediction; means from the train histories.
+        global_mean: stands for the mean of an item without one.
         shrinkage: ratings with bias 0 that are added to each user's own.
     """
-    means = item_means.select("movie", mean=nw.col("prediction").cast(nw.Float64()))
+    means = item_means.select("item", mean=nw.col("prediction").cast(nw.Float64()))
     mean = nw.col("mean").fill_null(global_mean)
     bias = (
-        histories.select("user", "movie", "rating")
-        .join(means, on="movie", how="left")
+        histories.select("user", "item", "rating")
+        .join(means, on="item", how="left")
         .select("user", residual=nw.col("rating").cast(nw.Float64()) - mean)
         .group_by("user")
         .agg(total=nw.col("residual").sum(), n=nw.len())
         .select("user", bias=nw.col("total") / (nw.col("n") + shrinkage))
     )
     predicted = (
-        responses.select("user", "movie")
-        .join(means, on="movie", how="left")
+        responses.select("user", "item")
+        .join(means, on="item", how="left")
         .join(bias, on="user", how="left")
         .with_columns(prediction=mean + nw.col("bias").fill_null(0.0))
     )

@@ -1,4 +1,4 @@
-"""Segment residuals: mean residual per (segment, movie) after the biases, weighted by affinity and shrunk.
+"""Segment residuals: mean residual per (segment, item) after the biases, weighted by affinity and shrunk.
 
 Biases come from `item_neighbours`. The mean of the hard segment, as in case study B, is in `ratings`.
 """
@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.features.matrices import user_movie_matrix
+from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.segments.model import SegmentModel
 
@@ -24,7 +24,7 @@ class SegmentResidualModel:
     """Residuals of segments.
 
     Attributes:
-        residuals: shape (n_segments, n_movies), float32: mean residual of the segment's ratings of the movie.
+        residuals: shape (n_segments, n_items), float32: mean residual of the segment's ratings of the item.
         train_segments: user, affinity; of the users that the model was fitted with.
         index: fingerprint of the id map that the model was fitted with.
     """
@@ -33,19 +33,19 @@ class SegmentResidualModel:
     train_segments: pl.DataFrame
     index: str
 
-    def parts(self, user: np.ndarray, movie: np.ndarray, user_segments: nw.LazyFrame) -> np.ndarray:
+    def parts(self, user: np.ndarray, item: np.ndarray, user_segments: nw.LazyFrame) -> np.ndarray:
         """Return the segments' part of the ratings of pairs, shape (P,); 0 for users without an affinity.
 
         Args:
             user: dense ids, shape (P,).
-            movie: dense ids, shape (P,).
+            item: dense ids, shape (P,).
             user_segments: user, affinity.
         """
         users, affinity = _affinities(user_segments, len(self.residuals))
         at = np.searchsorted(users, user)
         found = np.append(users, -1)[at] == user
         weights = np.where(found[:, None], np.vstack([affinity, np.zeros_like(affinity[:1])])[at], 0)
-        return np.einsum("ps,ps->p", weights, self.residuals.T[movie])
+        return np.einsum("ps,ps->p", weights, self.residuals.T[item])
 
     def save(self, folder: Path) -> None:
         """Write residuals.parquet (one row per segment), users.parquet and model.json."""
@@ -70,17 +70,17 @@ def fit_residuals(
     item_neighbours_model: ItemNeighboursModel,
     shrinkage: float = 20.0,
 ) -> SegmentResidualModel:
-    """Compute the shrunk mean residual per (segment, movie), with each rating weighted by its user's affinity.
+    """Compute the shrunk mean residual per (segment, item), with each rating weighted by its user's affinity.
 
     Args:
-        histories: user, movie, rating; of the train users.
-        index: id map of users and movies.
+        histories: user, item, rating; of the train users.
+        index: id map of users and items.
         segment_model: infers the affinities of these users. The table user_segments is not used, because it holds the
             test users as well.
         item_neighbours_model: gives the biases.
         shrinkage: ratings with residual 0 that are added to each pair's own.
     """
-    users, rated = user_movie_matrix(histories, n_movies=index.n_movies)
+    users, rated = user_item_matrix(histories, n_items=index.n_items)
     _, residual = item_neighbours_model.residuals(rated)
     affinity = segment_model.transform(rated)
     given = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)

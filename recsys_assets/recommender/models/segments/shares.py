@@ -1,6 +1,6 @@
 """Compares the segments' shares of the users' affinity with the previous refresh: the table `segment_shares`.
 
-Segment numbers of two fits have nothing in common, so segments are matched by their movie distributions first.
+Segment numbers of two fits have nothing in common, so segments are matched by their item distributions first.
 """
 
 import json
@@ -18,7 +18,7 @@ from recsys_assets.recommender.models.segments.profiles import affinities
 
 _NAMED_BY = 2
 _PRESENT, _PREVIOUS = "present", "previous"
-_MOVIES_FILE, _SEGMENTS_FILE = "movies.parquet", "segments.json"
+_ITEMS_FILE, _SEGMENTS_FILE = "items.parquet", "segments.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,67 +26,67 @@ class SizedSegments:
     """The segments of one fit, in the form in which another fit is compared with them.
 
     Attributes:
-        names: titles of each segment's first movies by probability.
+        names: titles of each segment's first items by probability.
         shares: mean affinity of the users with a history, shape (n_segments,), float64; sums to 1.
-        movie_ids: source ids of the M' known movies. Source ids are kept because dense ids may differ in the next
+        item_ids: source ids of the M' known items. Source ids are kept because dense ids may differ in the next
             fit.
-        probabilities: probability of each movie in each segment, shape (n_segments, M'), float32.
+        probabilities: probability of each item in each segment, shape (n_segments, M'), float32.
     """
 
     names: tuple[str, ...]
     shares: np.ndarray
-    movie_ids: np.ndarray
+    item_ids: np.ndarray
     probabilities: np.ndarray
 
     @classmethod
     def of(
-        cls, model: SegmentModel, user_segments: nw.LazyFrame, movies: nw.LazyFrame, *, n_users: int
+        cls, model: SegmentModel, user_segments: nw.LazyFrame, items: nw.LazyFrame, *, n_users: int
     ) -> "SizedSegments":
         """Extract the compared quantities from a fitted model.
 
         Args:
             model: the fitted segments.
             user_segments: table user_segments of this model.
-            movies: movie, movie_id, title; the id stands for a missing title.
+            items: item, item_id, title; the id stands for a missing title.
             n_users: number of all users, with or without a history.
         """
-        catalogue = to_polars(movies.select("movie", "movie_id", name=nw.coalesce("title", "movie_id"))).sort("movie")
-        known = catalogue[model.movies]
-        probabilities = model.movie_probabilities[:, model.movies].astype(np.float32)
+        catalogue = to_polars(items.select("item", "item_id", name=nw.coalesce("title", "item_id"))).sort("item")
+        known = catalogue[model.items]
+        probabilities = model.item_probabilities[:, model.items].astype(np.float32)
         first = np.argsort(-probabilities, axis=1, kind="stable")[:, :_NAMED_BY]
         total = affinities(user_segments, n_users=n_users, n_segments=model.n_segments).sum(axis=0, dtype=np.float64)
         return cls(
             names=tuple(" · ".join(known["name"][columns]) for columns in first),
             shares=total / total.sum(),
-            movie_ids=known["movie_id"].to_numpy(),
+            item_ids=known["item_id"].to_numpy(),
             probabilities=probabilities,
         )
 
     def is_same_as(self, other: "SizedSegments") -> bool:
         """Return whether both hold the same segments with the same shares; titles do not count."""
         return (
-            np.array_equal(self.movie_ids, other.movie_ids)
+            np.array_equal(self.item_ids, other.item_ids)
             and np.array_equal(self.probabilities, other.probabilities)
             and np.array_equal(self.shares, other.shares)
         )
 
     def similarity(self, other: "SizedSegments") -> np.ndarray:
-        """Return the Bhattacharyya coefficient of each segment's movie distribution with each one of another fit.
+        """Return the Bhattacharyya coefficient of each segment's item distribution with each one of another fit.
 
-        The coefficient, 0 to 1, is Σ √(p q) over the movies that both fits know, with each distribution scaled to sum
+        The coefficient, 0 to 1, is Σ √(p q) over the items that both fits know, with each distribution scaled to sum
         to 1 over them. It equals 1 minus the squared Hellinger distance (Bhattacharyya 1943). It is 0 if the fits have
-        no movie in common.
+        no item in common.
 
         Returns:
             Shape (n_segments, n_segments of the other fit), float64.
         """
-        _, mine, others = np.intersect1d(self.movie_ids, other.movie_ids, return_indices=True)
+        _, mine, others = np.intersect1d(self.item_ids, other.item_ids, return_indices=True)
         return np.minimum(_roots(self.probabilities[:, mine]) @ _roots(other.probabilities[:, others]).T, 1.0)
 
     def save(self, folder: Path) -> None:
-        """Write movies.parquet and segments.json."""
-        by_movie = {"movie_id": self.movie_ids.tolist(), "probabilities": self.probabilities.T}
-        pl.DataFrame(by_movie, schema_overrides={"movie_id": pl.String}).write_parquet(folder / _MOVIES_FILE)
+        """Write items.parquet and segments.json."""
+        by_item = {"item_id": self.item_ids.tolist(), "probabilities": self.probabilities.T}
+        pl.DataFrame(by_item, schema_overrides={"item_id": pl.String}).write_parquet(folder / _ITEMS_FILE)
         facts = {"names": self.names, "shares": self.shares.tolist()}
         (folder / _SEGMENTS_FILE).write_text(json.dumps(facts, indent=1))
 
@@ -94,12 +94,12 @@ class SizedSegments:
     def load(cls, folder: Path) -> "SizedSegments":
         """Read the files that `save` writes."""
         facts = json.loads((folder / _SEGMENTS_FILE).read_text())
-        by_movie = pl.read_parquet(folder / _MOVIES_FILE)
+        by_item = pl.read_parquet(folder / _ITEMS_FILE)
         return cls(
             names=tuple(facts["names"]),
             shares=np.array(facts["shares"]),
-            movie_ids=by_movie["movie_id"].to_numpy(),
-            probabilities=by_movie["probabilities"].to_numpy().T,
+            item_ids=by_item["item_id"].to_numpy(),
+            probabilities=by_item["probabilities"].to_numpy().T,
         )
 
 
@@ -130,7 +130,7 @@ class ComparedSegments:
         """The table `segment_shares`: one row per present segment, then one per previous segment without a partner.
 
         The matching maximises the sum of similarities (Kuhn 1955) and gives each segment at most one partner. A segment
-        has no partner if the other fit has fewer segments or no movie in common with it.
+        has no partner if the other fit has fewer segments or no item in common with it.
         """
         now = _rows(self.present)
         before = _rows(self.previous) if self.previous else now.clear()

@@ -1,4 +1,4 @@
-"""Models of the task `next_movie` (case study B): they rank a user's latest movie among the movies not in the history.
+"""Models of the task `next_item` (case study B): they rank a user's latest item among the items not in the history.
 
 The algorithms are in `models/`; this module says which table and which settings each model takes.
 """
@@ -23,7 +23,7 @@ from recsys_assets.recommender.registry.types import Entry, Fit
 
 HISTORY_RANKING = Fit(
     asset="history_ranking_model",
-    group="next_movie",
+    group="next_item",
     function=partial(als.fit, implicit_prefs=True),
     model_type=ALSModel,
     table="train_histories",
@@ -33,7 +33,7 @@ HISTORY_RANKING = Fit(
 )
 HISTORY_EASE = Fit(
     asset="history_ease_model",
-    group="next_movie",
+    group="next_item",
     function=ease.fit,
     model_type=EASEModel,
     table="train_histories",
@@ -42,47 +42,47 @@ HISTORY_EASE = Fit(
 )
 TRANSITIONS = Fit(
     asset="transition_model",
-    group="next_movie",
+    group="next_item",
     function=transitions.fit,
     model_type=TransitionModel,
     table="train_histories",
     settings="transitions",
-    description="How often one movie is rated soon after another, in the train users' histories.",
+    description="How often one item is rated soon after another, in the train users' histories.",
 )
 SESSIONS = Fit(
     asset="session_model",
-    group="next_movie",
+    group="next_item",
     function=sessions.fit,
     model_type=SessionModel,
     table="train_histories",
     settings="sessions",
-    description="Which movies a session starts with after a pause, in the train users' histories.",
+    description="Which items a session starts with after a pause, in the train users' histories.",
 )
 FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS, SESSIONS)
 
 
 def _segment_list(users: nw.LazyFrame, segment_model: SegmentModel, user_segments: nw.LazyFrame) -> Ranker:
     member = segments.memberships(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments)
-    return rankings.of_vectors(member, segment_model.movie_probabilities.T)
+    return rankings.of_vectors(member, segment_model.item_probabilities.T)
 
 
 def _segment_mixture(users: nw.LazyFrame, segment_model: SegmentModel, user_segments: nw.LazyFrame) -> Ranker:
     affinity = segments.affinities(user_segments, n_users=row_count(users), n_segments=segment_model.n_segments)
-    return rankings.of_vectors(affinity, segment_model.movie_probabilities.T)
+    return rankings.of_vectors(affinity, segment_model.item_probabilities.T)
 
 
 def _implicit_als(history_ranking_model: ALSModel) -> Ranker:
     def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         return history_ranking_model.scores(rows)
 
-    return Ranker(scores, history_ranking_model.movie_known)
+    return Ranker(scores, history_ranking_model.item_known)
 
 
 def _ease(history_ease_model: EASEModel) -> Ranker:
     def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         return history_ease_model.scores(rows)
 
-    return Ranker(scores, history_ease_model.movie_known)
+    return Ranker(scores, history_ease_model.item_known)
 
 
 def _transitions(transition_model: TransitionModel, rated: nw.LazyFrame) -> Ranker:
@@ -91,7 +91,7 @@ def _transitions(transition_model: TransitionModel, rated: nw.LazyFrame) -> Rank
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return transition_model.scores(rankings.rows_of(users, recent_users, recent))
 
-    return Ranker(scores, transition_model.movie_known)
+    return Ranker(scores, transition_model.item_known)
 
 
 def _sessions(
@@ -101,7 +101,7 @@ def _sessions(
     pairs: nw.LazyFrame,
     rated: nw.LazyFrame,
 ) -> Ranker:
-    """Rank by session, at the time of the pair, which a live service knows as well; the pair's movie is not used."""
+    """Rank by session, at the time of the pair, which a live service knows as well; the pair's item is not used."""
     follows = _transitions(transition_model, rated)
     paused = sessions.seconds_since_last(pairs, rated)
     asked = paused["user"].to_numpy()
@@ -111,15 +111,15 @@ def _sessions(
         new = is_new_session[np.searchsorted(asked, users)]
         return session_model.scores(follows.scores(users, rows), history_ease_model.scores(rows), new)
 
-    return Ranker(scores, transition_model.movie_known | history_ease_model.movie_known)
+    return Ranker(scores, transition_model.item_known | history_ease_model.item_known)
 
 
 ENTRIES = (
-    Entry("popularity", "next_movie", popularity),
-    Entry("segment_list", "next_movie", _segment_list),
-    Entry("segment_mixture", "next_movie", _segment_mixture),
-    Entry("implicit_als", "next_movie", _implicit_als),
-    Entry("ease", "next_movie", _ease),
-    Entry("transitions", "next_movie", _transitions),
-    Entry("sessions", "next_movie", _sessions),
+    Entry("popularity", "next_item", popularity),
+    Entry("segment_list", "next_item", _segment_list),
+    Entry("segment_mixture", "next_item", _segment_mixture),
+    Entry("implicit_als", "next_item", _implicit_als),
+    Entry("ease", "next_item", _ease),
+    Entry("transitions", "next_item", _transitions),
+    Entry("sessions", "next_item", _sessions),
 )

@@ -1,6 +1,6 @@
-"""Hits among the first ten for the next movie, by the pause before it, under case study B's split and a cut in time.
+"""Hits among the first ten for the next item, by the pause before it, under case study B's split and a cut in time.
 
-Of the models that need no Spark, with the built-in settings. Usage: python benchmarks/next_movie.py ARCHIVE
+Of the models that need no Spark, with the built-in settings. Usage: python benchmarks/next_item.py ARCHIVE
 """
 
 import argparse
@@ -20,7 +20,7 @@ from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 
 MODELS = ("popularity", "ease", "transitions", "sessions")
 SIDES = {"train_users": "train", "test_users": "test"}
-METRIC = "next_movie_hit_10"
+METRIC = "next_item_hit_10"
 
 
 def main() -> None:
@@ -40,10 +40,10 @@ def _print(protocol: str, tables: protocols.Tables, scratch: Path) -> None:
     measured = measure_latest_rating(
         {users: tables[f"{side}_responses"] for users, side in SIDES.items()},
         {},
-        {name: fitter.predictions(entry("next_movie", name)) for name in MODELS},
+        {name: fitter.predictions(entry("next_item", name)) for name in MODELS},
         histories={users: tables[f"{side}_histories"] for users, side in SIDES.items()},
         selected="sessions",
-        n_movies=row_count(tables["movies"]),
+        n_items=row_count(tables["items"]),
         protocol=protocol,
     )
     drawn = {"seed": 0, "n_resamples": 1000}
