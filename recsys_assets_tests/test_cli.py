@@ -359,9 +359,19 @@ def test_init_writes_settings_once(home):
 def test_scores_as_json_are_the_whole_table(materialized_home):
     """A program that reads the scores gets rounded, missing or decorated ones."""
     rows = json.loads(invoke("scores", "--json", "--home", materialized_home.path).stdout)
-    assert pl.DataFrame(rows, schema=table(materialized_home, "evaluation_scores").schema).equals(
-        table(materialized_home, "evaluation_scores")
-    )
+    stored = table(materialized_home, "evaluation_scores")
+    assert pl.DataFrame(rows[: len(stored)], schema=stored.schema).equals(stored)
+
+
+def test_scores_as_json_have_the_metric_names_of_the_version_before(materialized_home):
+    """A program that watches the rating of the top 5 % would find no row after an upgrade."""
+    home = ("--home", materialized_home.path)
+    rows = json.loads(invoke("scores", "--json", *home).stdout)
+    for earlier, present in (("top5_rating", "top5pct_rating"), ("top5_rating_published", "top5pct_rating_published")):
+        again = [row | {"metric": present} for row in rows if row["metric"] == earlier]
+        assert again and again == [row for row in rows if row["metric"] == present]
+        listed = json.loads(invoke("scores", "--json", "--metric", earlier, *home).stdout)
+        assert {row["metric"] for row in listed} == {earlier, present}
 
 
 def test_scores_summary_has_the_selected_model_between_its_bounds(materialized_home):

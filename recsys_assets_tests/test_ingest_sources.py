@@ -140,6 +140,24 @@ def test_ml_10m_is_told_from_1m(tmp_path: Path) -> None:
     assert rows(tables.users) == []
 
 
+@pytest.mark.parametrize("name", ["item_id", "movie_id", "movieId", "itemId", "Movie ID"])
+def test_the_usual_names_of_an_item_need_no_mapping(name: str, tmp_path: Path) -> None:
+    """A file that version 0.6 read, with movie_id, would be refused, and other people's exports need settings."""
+    files = {
+        "r.csv": f"user_id,{name},rating,timestamp\nu,a,3,978300760\n".encode(),
+        "i.csv": f"{name},title\na,A\n".encode(),
+    }
+    tables = read(tmp_path, files)
+    assert rows(tables.ratings.select("user_id", "item_id")) == [("u", "a")]
+    assert rows(tables.items.select("item_id", "title")) == [("a", "A")]
+
+
+def test_the_standard_name_of_an_item_comes_before_the_others(tmp_path: Path) -> None:
+    """Ratings would be of another column than the documentation says."""
+    tables = read(tmp_path, {"r.csv": b"movie_id,item,user_id,item_id,rating,timestamp\nm,i,u,a,3,978300760\n"})
+    assert rows(tables.ratings.select("item_id")) == [("a",)]
+
+
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
 def test_csv_releases_come_in_with_any_line_ending(ending: bytes, tmp_path: Path) -> None:
     """If this fails, quoted titles, missing genres or Windows line endings of the CSV releases are read wrongly."""

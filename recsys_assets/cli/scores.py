@@ -29,6 +29,8 @@ _COLUMNS = {
     "Selected": (labels.SELECTED,),
     "Best possible": (labels.UPPER_BOUND,),
 }
+# Names of version 0.6, which programs that read `scores --json` still know.
+_EARLIER_METRICS = {"top5_rating": "top5pct_rating", "top5_rating_published": "top5pct_rating_published"}
 _OVER_SEEDS = "± over seeds"
 
 Filter = Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")]
@@ -56,11 +58,16 @@ def scores(
     reader = Reader.of(home)
     studied = _studied(reader) if study else None
     everything = studied.scores if studied else reader.table("evaluation_scores").collect()
-    wanted = {"protocol": protocol, "metric": metric, "population": population, "model": model}
+    wanted = {
+        "protocol": protocol,
+        "metric": metric and [_EARLIER_METRICS.get(name, name) for name in metric],
+        "population": population,
+        "model": model,
+    }
     asked = {column: values for column, values in wanted.items() if values}
     rows = _filtered(everything, asked)
     if as_json:
-        typer.echo(json.dumps(rows.to_dicts(), indent=1))
+        typer.echo(json.dumps(_with_earlier_names(rows).to_dicts(), indent=1))
     elif asked:
         console().print(_listing(rows))
     elif studied:
@@ -68,6 +75,13 @@ def scores(
     else:
         console().print(summary(rows))
         _tell_what_is_served(reader)
+
+
+def _with_earlier_names(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows, and those of renamed metrics again under the name of the version before."""
+    present = {name: earlier for earlier, name in _EARLIER_METRICS.items()}
+    again = rows.filter(pl.col("metric").is_in([*present])).with_columns(pl.col("metric").replace(present))
+    return pl.concat([rows, again])
 
 
 def _tell_what_is_served(reader: Reader) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys_assets.errors import RecsysError
-from recsys_assets.home.layout import Home
+from recsys_assets.home.layout import FORMAT, Home
 from recsys_assets.recommender.data.characters import visible
 
 # A file or a pipe has no width. Without a minimum, tables would be cut there.
@@ -25,8 +25,17 @@ _BAR_WIDTH = 30
 
 
 def _remember(context: typer.Context, path: Path | None) -> Path | None:
-    """Store the home of a command in the context, where `app` finds it for error messages."""
-    context.find_root().obj = Home.resolve(path)
+    """Store the home of a command in the context, where `app` finds it for error messages, and bring it up to date."""
+    home = context.find_root().obj = Home.resolve(path)
+    # The module reads Parquet, and most commands that are only mistyped need none of it.
+    if home.is_there and home.format != FORMAT:
+        from recsys_assets.home.upgrade import bring_up_to_date
+
+        if n_changed := bring_up_to_date(home):
+            console(stderr=True).print(
+                f"{home.path} is of an earlier version: {n_changed:,} files were brought to the present names.",
+                soft_wrap=True,
+            )
     return path
 
 

@@ -22,6 +22,8 @@ class HomeError(RecsysError):
     """A file of a home cannot be used. The message names the file and the way out."""
 
 
+# Number of the present format of a home; `upgrade` brings homes of earlier formats to it. 2: `item` for `movie`.
+FORMAT = 2
 # Suffixes that programs give to unfinished files.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
 # File names contain the quoted name of a batch and a few more characters, and file systems allow 255 bytes.
@@ -73,6 +75,31 @@ class Home:
             return cls(Path(chosen).expanduser().resolve())
         in_checkout = (_REPO_ROOT / "workspace.yaml").exists()
         return cls((_REPO_ROOT if in_checkout else Path.cwd()) / ".recsys")
+
+    @property
+    def format_file(self) -> Path:
+        """The number of the home's format."""
+        return self.path / "format"
+
+    @property
+    def format(self) -> int:
+        """Number of the home's format; 1 for homes of versions before 0.7, which have no number.
+
+        Raises:
+            HomeError: the file holds no number.
+        """
+        try:
+            return int(self.format_file.read_text())
+        except FileNotFoundError:
+            return 1
+        except ValueError:
+            raise HomeError(f"{self.format_file} holds no number. Put it back from a copy of the home.") from None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder holds anything that a home has."""
+        own = (self.format_file, self.settings_file, self.studied_file, self.landing, self.assets, self.dagster)
+        return any(path.exists() for path in own)
 
     @property
     def landing(self) -> Path:
@@ -223,6 +250,9 @@ class Home:
         """
         self.path.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         self.close()
+        # A home with results and without a number is one of format 1.
+        if not (self.format_file.exists() or self.assets.exists() or self.promotions.exists()):
+            self.format_file.write_text(f"{FORMAT}\n")
         for folder in (self.landing, self.assets, self.dagster, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         for spool in _SPOOLS:

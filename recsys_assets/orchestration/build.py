@@ -12,6 +12,7 @@ from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
+from recsys_assets.home.upgrade import bring_up_to_date
 from recsys_assets.orchestration.assets import ASSETS
 from recsys_assets.orchestration.assets.common import with_code_version
 from recsys_assets.orchestration.checks import CHECKS
@@ -41,8 +42,10 @@ def build_defs(
 
     Raises:
         SettingsError: the home's settings cannot be used.
+        HomeError: the home is of a later version, or of an earlier one and in use.
     """
     home = home or Home.resolve()
+    bring_up_to_date(home)
     settings = settings or Settings.load(home)
     spark = spark_resource(settings.spark)
     resources = {

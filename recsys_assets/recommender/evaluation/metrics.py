@@ -108,7 +108,7 @@ class RatingMetrics:
         return UserMetric("top5pct_rating_published", mean, (self.rows.per_user(chosen * self.rows.rating), taken))
 
     def random_order(self) -> list[UserMetric]:
-        """`top5pct_rating` and `top5pct_rating_published` of a random order: exact expectation over all orders without ties.
+        """Both ratings of the top 5 % for a random order: the exact expectation over all orders without ties.
 
         Without ties both rules take the same number of rows.
         """

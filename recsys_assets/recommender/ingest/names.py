@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 ITEM_COLUMNS = ("title", "year", "genres")
 STANDARD_COLUMNS = (*RATING_COLUMNS, *ITEM_COLUMNS)
-# Column names of the CSV releases of MovieLens.
-_ALIASES = {"user_id": "userId", "item_id": "movieId"}
+# Column names of the CSV releases of MovieLens, and of files that were written for versions before 0.7.
+_ALIASES = {"user_id": ("userId",), "item_id": ("movie_id", "movieId")}
 _RECBOLE_TYPE = re.compile(r":(token|float)(_seq)?$")
 
 # Names that mean one thing in every file, by rank: a name of a later rank counts only without one of an earlier rank.
@@ -45,14 +45,14 @@ _PLAIN: Mapping[str, tuple[str, ...]] = {
         "dateadded",
         "ts",
     ),
-    "title": ("title", "itemtitle", "itemtitle", "booktitle", "producttitle", "itemname", "productname", "name"),
+    "title": ("title", "itemtitle", "movietitle", "booktitle", "producttitle", "itemname", "productname", "name"),
     "year": ("year", "releaseyear", "yearofpublication", "publicationyear", "originalpublicationyear"),
     "genres": ("genres", "genre", "categories", "category", "class"),
 }
 # Nouns that mean an id beside ratings only; elsewhere they can be attributes, such as the favourite game of a user.
 _BESIDE_RATINGS: Mapping[str, tuple[str, ...]] = {
     "user_id": ("user", "username", "profilename reviewprofilename customer member reviewer"),
-    "item_id": ("item item film product book anime game song track artist beer",),
+    "item_id": ("item movie film product book anime game song track artist beer",),
 }
 
 
@@ -93,7 +93,7 @@ def of_ratings(columns: Sequence[str], own: Mapping[str, str]) -> Named:
 
 
 def _exact(name: str, columns: Sequence[str], own: Mapping[str, str]) -> str | None:
-    candidates = (own.get(name), name, _ALIASES.get(name))
+    candidates = (own.get(name), name, *_ALIASES.get(name, ()))
     return next((candidate for candidate in candidates if candidate and candidate in columns), None)
 
 
