@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.registry import Entry, Task
@@ -24,7 +25,7 @@ def all_scores(
     n_resamples: int,
     seed: int,
 ) -> pl.DataFrame:
-    """The scores of every entry under its protocol: the table `evaluation_scores`.
+    """The scores of every entry under its protocol and its paired improvements: the table `evaluation_scores`.
 
     Args:
         tables: `items` and the tables of all splits, by name.
@@ -43,4 +44,6 @@ def all_scores(
         "next_item": selected_next_item_model,
     }
     measured = [protocols.measured(name, tables, predictions, selected=selected, seed=seed) for name in OF_THE_PIPELINE]
-    return pl.concat([each.scores(seed=seed, n_resamples=n_resamples) for each in measured])
+    drawn = {"seed": seed, "n_resamples": n_resamples}
+    of_protocols = [pl.concat([each.scores(**drawn), each.improvements(**drawn)]) for each in measured]
+    return pl.concat([scores.sort(TABLES["evaluation_scores"].order) for scores in of_protocols])

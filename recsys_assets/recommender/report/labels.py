@@ -201,6 +201,11 @@ DERIVED: Mapping[str, Metric] = {
 }
 
 
+# Improvements over another model are named <metric><key><model>.
+_OVER = "_over_"
+_IMPROVEMENT_MEANING = "Paired: both models are scored on the same users. Positive is better, also for errors."
+
+
 def sample_notice(scores: pl.DataFrame) -> str:
     """A notice that the scores rest on a sample of the users; empty if they rest on all users."""
     if SAMPLE_SHARE not in scores.columns or scores.is_empty():
@@ -229,6 +234,11 @@ def population(name: str) -> str:
 
 def metric(name: str) -> Metric:
     """The metric with this name; for an unknown metric, only the name is known."""
+    if _OVER in name:
+        of, _, other = name.partition(_OVER)
+        improved = metric(of)
+        label, meaning = f"{improved.label}: improvement over {model(other)}", _IMPROVEMENT_MEANING
+        return replace(improved, label=label, better="higher", meaning=meaning, is_drawn=False)
     for ending, derived in DERIVED.items():
         if name.endswith(ending):
             return replace(derived, label=derived.label.format(label=metric(name.removesuffix(ending)).label))
