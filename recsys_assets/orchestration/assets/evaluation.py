@@ -12,10 +12,11 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.home.exclusions import make_later_than_forgetting
-from recsys_assets.home.promotions import Promotion, Promotions
+from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.tuned_settings import study_tables
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.versions import AssetStore, write_atomically
 from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.ingest import releases
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.resources import HomeResource
@@ -25,9 +26,10 @@ from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.promotion.gate import GATE_BASELINES
 from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
 from recsys_assets.recommender.report import charts
-from recsys_assets.recommender.report.headline import Served
 from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.report.verdicts import Served
 from recsys_assets.recommender.tuning.quick import Choice
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
@@ -89,7 +91,13 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
 
 
 # The report reads the record of promotions, which `promoted_configuration` writes: hence `deps` and no input.
-@pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST, deps=["promoted_configuration"])
+@pipeline_asset(
+    group="evaluation",
+    kinds={"html"},
+    op_tags=LAST,
+    deps=["promoted_configuration"],
+    ins={CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice)},
+)
 def evaluation_report(
     context: dg.AssetExecutionContext,
     ratings: nw.LazyFrame,
@@ -104,6 +112,7 @@ def evaluation_report(
     segment_ratings: nw.LazyFrame,
     segment_shares: nw.LazyFrame,
     evaluation_scores: nw.LazyFrame,
+    quick_choice: Choice,
     settings: SettingsParam,
     home: HomeResource,
     io_manager: dg.ResourceParam[AssetIOManager],
@@ -128,7 +137,10 @@ def evaluation_report(
             generated=datetime.now(UTC),
             # The tables of the study are no input of this asset, because a refresh must not wait for a study.
             study=study_tables(io_manager.store),
-            served=_served(Promotions(home.folders.promotions).current()),
+            served=_served(
+                Promotions(home.folders.promotions), io_manager.store, quick_choice.applied(settings.model_dump())
+            ),
+            is_movielens=any(release for _, release in releases(context.instance)),
         ),
         warn=context.log.warning,
     )
@@ -141,14 +153,23 @@ def evaluation_report(
     )
 
 
-def _served(in_use: Promotion | None) -> Served | None:
+def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Served | None:
     """The ranking model in use, its date of promotion, and its score beside popularity at that promotion."""
+    in_use = record.current()
     if in_use is None:
         return None
     _, popularity = GATE_BASELINES
     contest = next((each for each in in_use.contests if each.opponent == popularity.name), None)
-    scores = (contest.score, contest.opponent_score) if contest else ()
-    return Served(in_use.configuration.ranking.model, datetime.fromisoformat(in_use.when).date(), *scores)
+    part = in_use.configuration.ranking
+    return Served(
+        model=part.model,
+        since=datetime.fromisoformat(in_use.when).date(),
+        is_scored=part.can_be_fitted("top_n", parameters)
+        and parameters_of(entry("top_n", part.model), parameters) == part.settings,
+        score=contest.score if contest else None,
+        popularity=contest.opponent_score if contest else None,
+        instead_of=record.not_served(store),
+    )
 
 
 ASSETS = [evaluation_scores, evaluation_report]

@@ -249,6 +249,16 @@ def metric(name: str) -> Metric:
     return METRICS.get(name, Metric(_plain(name)))
 
 
+def is_derived(name: str) -> bool:
+    """Whether a metric is computed from another metric: a gain, a gap, or an improvement over another model."""
+    return _OVER in name or name.endswith(tuple(DERIVED))
+
+
+def improvement(metric: str, other: str) -> str:
+    """Name of the metric that holds the paired improvement over another model."""
+    return f"{metric}{_OVER}{other}"
+
+
 def over_seeds(score: Mapping[str, Any]) -> str:
     """Standard deviation over seeds of a row of `study_scores`; empty if there is only one seed."""
     # Scores of a study by an earlier version do not have these columns.
