@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from recsys_assets.home.layout import Home
+from recsys_assets.home.lock import is_locked
 from recsys_assets.home.settings import AutomationSettings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.checks.declared import NAME as SOUND
@@ -19,7 +20,6 @@ from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.jobs import ingest, recommend, refresh
 from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unread
-from recsys_assets.orchestration.locking import is_locked
 
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
