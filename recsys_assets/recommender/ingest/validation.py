@@ -43,6 +43,7 @@ class Rules:
     now: datetime | None
     header: tuple[str, ...] = ()
     settings_file: str = "settings.toml"
+    ignore: tuple[str, ...] = ()
 
 
 def judge_ratings(
