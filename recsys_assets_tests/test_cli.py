@@ -356,6 +356,15 @@ def test_init_writes_settings_once(home):
 # Results
 
 
+def test_report_prints_the_path_of_the_report_or_says_how_to_make_one(materialized_home, home):
+    """Somebody would search the home for a file, or open one that is not there."""
+    told = invoke("report", "--home", materialized_home.path)
+    assert told.exit_code == 0 and Path(told.stdout.strip()) == materialized_home.report
+    home.path.mkdir(exist_ok=True)
+    none = invoke("report", "--home", home.path)
+    assert none.exit_code != 0 and "recsys-assets run" in none.output
+
+
 def test_scores_as_json_are_the_whole_table(materialized_home):
     """A program that reads the scores gets rounded, missing or decorated ones."""
     rows = json.loads(invoke("scores", "--json", "--home", materialized_home.path).stdout)

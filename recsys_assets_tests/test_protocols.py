@@ -174,6 +174,26 @@ def test_the_gap_is_to_everybody_else(tables):
     assert ("all", "rmse_gap") not in value
 
 
+@pytest.mark.parametrize(
+    ("name", "metric", "population"), [("time_cut", "rmse", "all"), ("latest_rating", "r2", "test_users")]
+)
+def test_improvements_are_paired_and_positive_where_a_model_is_better(tables, name, metric, population):
+    """A reader would take a sure lead for chance, because the intervals of the two scores overlap."""
+    measured = _measured(name, tables)
+    scores = measured.scores(seed=0, n_resamples=50).filter(population=population, metric=metric)
+    value = dict(scores.select("model", "value").iter_rows())
+    improved = measured.improvements(seed=0, n_resamples=50).filter(population=population)
+    rows = improved.filter(metric=f"{metric}_over_item_mean")
+    assert set(rows["model"]) == set(value) - {"random", "upper_bound"}
+    sign = -1 if metric == "rmse" else 1
+    for row in rows.iter_rows(named=True):
+        assert row["value"] == pytest.approx(sign * (value[row["model"]] - value["item_mean"]))
+        assert row["low"] <= row["value"] + 1e-9 <= row["high"] + 2e-9
+    assert rows.filter(model="item_mean").select("value", "low", "high").row(0) == (0, 0, 0)
+    over_selected = improved.filter(metric=f"{metric}_over_selected", model="selected")
+    assert over_selected["value"].to_list() == [0]
+
+
 def test_scores_of_users_are_those_of_their_rows(tables):
     """Whoever looks into single users would see other numbers than those that were pooled."""
     measured = _measured("random_80_20", tables)

@@ -20,6 +20,7 @@ from recsys_assets.cli import (
     run,
     scores,
     serve,
+    status,
     study,
 )
 from recsys_assets.cli.faults import explained
@@ -74,5 +75,5 @@ Examples:
 All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
 """,
 )
-for module in (run, serve, study, backfill, landing, batches, compacting, scores, results, looks, promotions):
+for module in (run, serve, status, study, backfill, landing, batches, compacting, scores, results, looks, promotions):
     module.register(app)

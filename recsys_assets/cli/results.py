@@ -1,9 +1,10 @@
-"""The commands `recommend` and `export`: recommendations for one user, and whole tables as files.
+"""The commands `recommend`, `report` and `export`: lists for one user, the report, and whole tables as files.
 
 `recommending` computes a user's list.
 """
 
 import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ _LIST_SEPARATOR = "|"
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (recommend, export):
+    for command in (recommend, report, export):
         app.command(rich_help_panel=_PANEL)(command)
 
 
@@ -56,6 +57,22 @@ def recommend(
         out.print(listed)
     for note in found.notes:
         out.print(note, style="dim", soft_wrap=True)
+
+
+def report(
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Print the path of the report, one HTML file that needs no network.
+
+    Examples: `recsys-assets report`, `recsys-assets report --open`
+    """
+    path = Reader.of(home).home.report
+    if not path.is_file():
+        raise CommandError("There is no report yet. Make one: recsys-assets run")
+    typer.echo(path)
+    if open_it and not webbrowser.open(path.as_uri()):
+        raise CommandError("No browser was found. Open the file in one yourself.")
 
 
 def export(

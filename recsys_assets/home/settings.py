@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 _WAY_OUT = "`recsys-assets init` writes a file with every setting and what it allows."
 
 _CRON_FIELDS = 5
-# Columns of ratings that are not needed.
-_IGNORABLE = ("timestamp",)
 
 
 class SettingsError(RecsysError):
@@ -102,10 +100,6 @@ class DataSettings(Section):
         description="Lowest and highest rating, such as [1, 5]; empty: the release's own, else what the data hold.",
     )
     genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
-    ignore: list[str] = Field(
-        default_factory=list,
-        description='Columns that are not read: ["timestamp"] reads ratings without their times.',
-    )
     max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
     sample: SampleSettings = SampleSettings()
@@ -117,13 +111,6 @@ class DataSettings(Section):
             raise ValueError("the lowest rating, then the highest")
         return scale
 
-    @field_validator("ignore")
-    @classmethod
-    def _can_be_ignored(cls, ignore: list[str]) -> list[str]:
-        if unknown := sorted({*ignore} - {*_IGNORABLE}):
-            raise ValueError(f"{unknown[0]!r} cannot be ignored; there is {', '.join(_IGNORABLE)}")
-        return ignore
-
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that are parameters of `recommender.ingest.sources.read_source`."""
@@ -134,7 +121,6 @@ class DataSettings(Section):
             "encoding": self.encoding or None,
             "rating_scale": tuple(self.rating_scale) or None,
             "genre_separator": self.genre_separator,
-            "ignore": tuple(self.ignore),
             "max_unpacked_bytes": self.max_unpacked_bytes,
         }
 

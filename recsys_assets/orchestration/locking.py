@@ -88,17 +88,6 @@ def _acquired(lock: FileLock, timeout: float = 0) -> bool:
     return True
 
 
-def is_locked(home: Home) -> bool:
-    """Whether a run of Dagster or a command holds the home's lock. A command holds it between its runs as well."""
-    lock = FileLock(home.lock)
-    if not home.lock.exists():
-        return False
-    if not _acquired(lock):
-        return True
-    lock.release()
-    return False
-
-
 def locked_executor(
     inner: dg.ExecutorDefinition,
     home: Home,

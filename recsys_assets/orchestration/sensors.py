@@ -6,12 +6,13 @@ schedules in `schedules`. docs/how-to/automate.md gives the reasons.
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from recsys_assets.home.layout import Home
+from recsys_assets.home.lock import is_locked
 from recsys_assets.home.settings import AutomationSettings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.checks.declared import NAME as SOUND
@@ -19,7 +20,6 @@ from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.jobs import ingest, recommend, refresh
 from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unread
-from recsys_assets.orchestration.locking import is_locked
 
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -40,24 +40,14 @@ CONTENT_TAG = "recsys/content"
 _NOTES_SHOWN = 10
 
 
-def build_sensors(
-    home: Home, settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
-) -> list[dg.SensorDefinition]:
-    """The sensors of a home. Settings say whether they are on by default.
-
-    Args:
-        home: the home.
-        settings: settings of the sensors.
-        outdated: returns why no run may be requested from the loaded asset graph; empty if one may.
-    """
+def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDefinition]:
+    """The sensors of a home. Settings say whether they are on by default."""
     status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
     tick = settings.tick_seconds
 
     @dg.sensor(job=ingest, minimum_interval_seconds=tick, default_status=status)
-    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Requests one ingest run for all landed batches that have stopped growing and are not ingested yet."""
-        if refused := outdated():
-            return dg.SkipReason(refused)
         return watch_landing(context, home, settings.quiet_seconds)
 
     @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
@@ -67,8 +57,6 @@ def build_sensors(
         If a configuration is in use, a run of `recommend` comes first, so that new users get recommendations without
         waiting for the refresh.
         """
-        if refused := outdated():
-            return dg.SkipReason(refused)
         asked = watch_ratings(context, home)
         if isinstance(asked, dg.SkipReason):
             return asked

@@ -11,66 +11,64 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.exclusions import make_later_than_forgetting
-from recsys_assets.home.promotions import Promotion, Promotions
+from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.tuned_settings import study_tables
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.versions import AssetStore, write_atomically
 from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.ingest import releases
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
-from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.tables import SAMPLE_SHARE
-from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.promotion.gate import GATE_BASELINES
-from recsys_assets.recommender.registry.kinds import entries_of
+from recsys_assets.recommender.registry import ENTRIES
+from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
 from recsys_assets.recommender.report import charts
-from recsys_assets.recommender.report.headline import Served
 from recsys_assets.recommender.report.page import ReportInputs, render_page
+from recsys_assets.recommender.report.verdicts import Served
 from recsys_assets.recommender.tuning.quick import Choice
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
-_CUT = ("train_ratings", "test_ratings")
-_LATEST = ("train_histories", "train_responses", "test_histories", "test_responses")
+_SPLITS = (
+    "train_ratings",
+    "test_ratings",
+    "train_histories",
+    "train_responses",
+    "test_histories",
+    "test_responses",
+)
 
 
-def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
-    entries, protocols = entries_of(kind), of_the_pipeline(kind)
-    splits = _CUT + (_LATEST if "latest_rating" in protocols else ())
+@pipeline_asset(
+    group="evaluation",
+    kinds=TABLE_KINDS,
+    ins={
+        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", *_SPLITS)},
+        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
+        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
+    },
+    dagster_type=nw.LazyFrame,
+    settings=("data", "evaluation"),
+)
+def evaluation_scores(
+    context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
+) -> nw.LazyFrame:
+    """The scores of every model on the test rows of its task, each with a 95 % interval.
 
-    @pipeline_asset(
-        group="evaluation",
-        kinds=TABLE_KINDS,
-        ins={
-            **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", *splits)},
-            **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in entries},
-            CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
-        },
-        dagster_type=nw.LazyFrame,
-        settings=("data", "evaluation"),
-    )
-    def evaluation_scores(
-        context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
-    ) -> nw.LazyFrame:
-        """The scores of every model on the test rows of its task, each with a 95 % interval.
-
-        The rows `random`, `item_mean` and `upper_bound` are scored on the same test rows, for comparison.
-        """
-        predictions = {entry: inputs[input_name(entry)] for entry in entries}
-        how = quick_choice.applied(settings.model_dump())["evaluation"]
-        found = all_scores(inputs, predictions, protocols_of=protocols, **how)
-        scores = marked(found, sample_share=settings.data.sample.share)
-        context.add_output_metadata(headline(scores, kind))
-        return lazy(scores)
-
-    return evaluation_scores
+    The rows `random`, `item_mean` and `upper_bound` are scored on the same test rows, for comparison.
+    """
+    predictions = {entry: inputs[input_name(entry)] for entry in ENTRIES}
+    how = quick_choice.applied(settings.model_dump())["evaluation"]
+    scores = marked(all_scores(inputs, predictions, **how), sample_share=settings.data.sample.share)
+    context.add_output_metadata(headline(scores))
+    return lazy(scores)
 
 
-def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[str, Any]:
+def headline(scores: pl.DataFrame) -> dict[str, Any]:
     """Metadata of the scores: the numbers that the UI plots over materializations, and the charts."""
     chosen = scores.filter(pl.col("model") == "selected", pl.col("population").is_in(["all", "test_users"]))
     numbers = {
@@ -88,12 +86,18 @@ def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[
     for title, (protocol, metric) in shown.items():
         # R² is undefined if all ratings are equal. The table then has no rows of this metric to draw.
         if len(scores.filter(protocol=protocol, metric=metric)):
-            drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric, kind)
+            drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric)
     return sample | numbers | drawn
 
 
 # The report reads the record of promotions, which `promoted_configuration` writes: hence `deps` and no input.
-@pipeline_asset(group="evaluation", kinds={"html"}, op_tags=LAST, deps=["promoted_configuration"])
+@pipeline_asset(
+    group="evaluation",
+    kinds={"html"},
+    op_tags=LAST,
+    deps=["promoted_configuration"],
+    ins={CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice)},
+)
 def evaluation_report(
     context: dg.AssetExecutionContext,
     ratings: nw.LazyFrame,
@@ -108,6 +112,7 @@ def evaluation_report(
     segment_ratings: nw.LazyFrame,
     segment_shares: nw.LazyFrame,
     evaluation_scores: nw.LazyFrame,
+    quick_choice: Choice,
     settings: SettingsParam,
     home: HomeResource,
     io_manager: dg.ResourceParam[AssetIOManager],
@@ -127,13 +132,15 @@ def evaluation_report(
             segment_ratings=segment_ratings,
             segment_shares=segment_shares,
             evaluation_scores=evaluation_scores,
-            kind=kept_kind(home.folders),
             settings=settings.model_dump(),
             versions={name: version(name) for name in _REPORTED_LIBRARIES},
             generated=datetime.now(UTC),
             # The tables of the study are no input of this asset, because a refresh must not wait for a study.
             study=study_tables(io_manager.store),
-            served=_served(Promotions(home.folders.promotions).current()),
+            served=_served(
+                Promotions(home.folders.promotions), io_manager.store, quick_choice.applied(settings.model_dump())
+            ),
+            is_movielens=any(release for _, release in releases(context.instance)),
         ),
         warn=context.log.warning,
     )
@@ -146,16 +153,23 @@ def evaluation_report(
     )
 
 
-def _served(in_use: Promotion | None) -> Served | None:
+def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Served | None:
     """The ranking model in use, its date of promotion, and its score beside popularity at that promotion."""
+    in_use = record.current()
     if in_use is None:
         return None
     _, popularity = GATE_BASELINES
     contest = next((each for each in in_use.contests if each.opponent == popularity.name), None)
-    scores = (contest.score, contest.opponent_score) if contest else ()
-    return Served(in_use.configuration.ranking.model, datetime.fromisoformat(in_use.when).date(), *scores)
+    part = in_use.configuration.ranking
+    return Served(
+        model=part.model,
+        since=datetime.fromisoformat(in_use.when).date(),
+        is_scored=part.can_be_fitted("top_n", parameters)
+        and parameters_of(entry("top_n", part.model), parameters) == part.settings,
+        score=contest.score if contest else None,
+        popularity=contest.opponent_score if contest else None,
+        instead_of=record.not_served(store),
+    )
 
 
-def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
-    """The scores and the report of a kind of data."""
-    return [_scores_asset(kind), evaluation_report]
+ASSETS = [evaluation_scores, evaluation_report]

@@ -11,7 +11,6 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.home.batches import Accepted, Batch
-from recsys_assets.home.data_kind import keep_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
 from recsys_assets.home.layout import Home
@@ -46,12 +45,13 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
     Raises:
         UnreadBatchesError: some batches cannot be read. The step then stores nothing of any batch.
     """
-    table, known = context.asset_key.path[-1], _Known(_ingested(context))
-    kind = known_kind(home.folders, settings.data)
+    table, known = (
+        context.asset_key.path[-1],
+        _Known((name, release) for name, release in releases(context.instance) if name not in context.partition_keys),
+    )
 
     def judged(batch: Batch, content: str) -> Mapping[str, str | int]:
-        accepted = batch.accept(content, known, settings.data.max_rejected_share, kind)
-        keep_kind(home.folders, batch.tables.kind)
+        accepted = batch.accept(content, known, settings.data.max_rejected_share)
         known.append((batch.name, accepted.release))
         context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
         if accepted.cleaned:
@@ -83,7 +83,7 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
 
 def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping[str, dg.MetadataValue]:
     """Metadata of a batch that `rejected_rows` recorded in this run, or in the run that this run retries."""
-    record = _newest(context, batch) if context.asset_key != rejected_rows.key else None
+    record = _newest(context.instance, batch) if context.asset_key != rejected_rows.key else None
     run = context.run
     if record is None or record.run_id not in (run.run_id, run.parent_run_id, run.root_run_id):
         return {}
@@ -92,19 +92,16 @@ def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping
     return {name: value for name, value in materialization.metadata.items() if name in _FACTS}
 
 
-def _newest(context: dg.AssetExecutionContext, batch: str) -> dg.EventLogRecord | None:
+def _newest(instance: dg.DagsterInstance, batch: str) -> dg.EventLogRecord | None:
     """The newest materialization of `rejected_rows` for a batch."""
     wanted = dg.AssetRecordsFilter(asset_key=rejected_rows.key, asset_partitions=[batch])
-    return next(iter(context.instance.fetch_materializations(wanted, limit=1).records), None)
+    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
 
 
-def _ingested(context: dg.AssetExecutionContext) -> Iterator[tuple[str, str | None]]:
-    """Name and MovieLens release of each known batch that this run does not read."""
-    here = set(context.partition_keys)
-    for name in context.instance.get_dynamic_partitions(str(BATCHES.name)):
-        if name in here:
-            continue
-        record = _newest(context, name)
+def releases(instance: dg.DagsterInstance) -> Iterator[tuple[str, str | None]]:
+    """Name and MovieLens release of each known batch; the release is None for other data."""
+    for name in instance.get_dynamic_partitions(str(BATCHES.name)):
+        record = _newest(instance, name)
         materialization = record.asset_materialization if record else None
         recorded = materialization.metadata.get(RELEASE) if materialization else None
         yield name, str(recorded.value) if recorded else None

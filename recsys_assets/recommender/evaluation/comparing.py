@@ -10,7 +10,7 @@ import polars as pl
 from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS
-from recsys_assets.recommender.evaluation.significance import LOWER_IS_BETTER
+from recsys_assets.recommender.evaluation.result import LOWER_IS_BETTER
 
 _KEYS = ("protocol", "model", "population", "metric")
 # The protocol without leakage that each leaking protocol of an audit is compared with.

@@ -13,11 +13,21 @@ import polars as pl
 from recsys_assets.recommender.data.frames import conform, empty, lazy, to_polars
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
-from recsys_assets.recommender.evaluation.score_table import RANDOM, SELECTED, UPPER_BOUND, score_table
+from recsys_assets.recommender.evaluation.score_table import (
+    BASELINE,
+    POPULARITY,
+    RANDOM,
+    SELECTED,
+    UPPER_BOUND,
+    score_table,
+)
 
-GAIN, GAP = "_gain", "_gap"
+GAIN, GAP, OVER = "_gain", "_gap", "_over_"
+LOWER_IS_BETTER = ("rmse", "mae")
 # Coverage is a property of all lists together, so it has no score per user.
 OF_ALL_LISTS = "catalog_coverage"
+BOUNDS = (RANDOM, UPPER_BOUND)
+_COMPARED_WITH = (POPULARITY, BASELINE, SELECTED)
 _LEADING = ("top5pct_rating", "rmse", "r2", "ndcg", "recall", "next_item_hit")
 
 
@@ -57,7 +67,7 @@ class EvaluationResult:
         """
         everyone = np.ones(len(self.users), dtype=bool)
         drawn = {"seed": seed, "n_resamples": n_resamples}
-        gains = {model: list(self._gains(model)) for model in self.metrics if model not in (RANDOM, UPPER_BOUND)}
+        gains = {model: list(self._gains(model)) for model in self.metrics if model not in BOUNDS}
         complete = {model: [*metrics, *gains.get(model, ())] for model, metrics in self.metrics.items()}
         gaps = {model: list(self._gaps(metrics)) for model, metrics in self.metrics.items()}
         tables = [
@@ -65,6 +75,20 @@ class EvaluationResult:
             score_table(self.protocol, gaps, dict.fromkeys(self.groups, everyone), **drawn),
         ]
         return pl.concat(tables).sort(TABLES["evaluation_scores"].order)
+
+    def improvements(self, *, seed: int, n_resamples: int) -> pl.DataFrame:
+        """Paired improvements over the simple baseline and over `selected`, as rows of `evaluation_scores`.
+
+        `<metric>_over_<other>` is the improvement over another model on the same users; positive is better, also for
+        errors. The simple baseline is `popularity` where it has the metric, else `item_mean`.
+
+        Args:
+            seed: random seed of the bootstrap.
+            n_resamples: number of bootstrap resamples.
+        """
+        improved = {model: list(self._improvements(model)) for model in self.metrics if model not in BOUNDS}
+        drawn = {"seed": seed, "n_resamples": n_resamples}
+        return score_table(self.protocol, improved, {**self.populations, **self.groups}, **drawn)
 
     def user_scores(self) -> pl.DataFrame:
         """Every metric of every model for each single user: table `user_scores`.
@@ -92,10 +116,18 @@ class EvaluationResult:
         return to_polars(conform(lazy(named), TABLES["user_scores"]))
 
     def _gains(self, model: str) -> Iterator[UserMetric]:
-        bounds = [{metric.name: metric for metric in self.metrics.get(name, ())} for name in (RANDOM, UPPER_BOUND)]
+        bounds = [{metric.name: metric for metric in self.metrics.get(name, ())} for name in BOUNDS]
         for metric in self.metrics[model]:
             if is_leading(metric.name) and all(metric.name in bound for bound in bounds):
                 yield _gain(metric, *(bound[metric.name] for bound in bounds))
+
+    def _improvements(self, model: str) -> Iterator[UserMetric]:
+        others = {name: {metric.name: metric for metric in self.metrics.get(name, ())} for name in _COMPARED_WITH}
+        for metric in self.metrics[model]:
+            baseline = next((name for name in (POPULARITY, BASELINE) if metric.name in others[name]), None)
+            for name in (baseline, SELECTED):
+                if name and is_leading(metric.name) and metric.name in others[name]:
+                    yield improvement(metric, others[name][metric.name], f"{metric.name}{OVER}{name}")
 
     def _gaps(self, metrics: Sequence[UserMetric]) -> Iterator[UserMetric]:
         for group, inside in self.groups.items():
@@ -112,6 +144,12 @@ def difference(metric: UserMetric, other: UserMetric, name: str) -> UserMetric:
         return metric.formula(*parts[split:]) - other.formula(*parts[:split])
 
     return UserMetric(name, formula, (*other.parts, *metric.parts), metric.populations)
+
+
+def improvement(metric: UserMetric, other: UserMetric, name: str) -> UserMetric:
+    """Improvement of `metric` over `other` on the same users; positive is better, also for errors."""
+    sides = (other, metric) if metric.name in LOWER_IS_BETTER else (metric, other)
+    return difference(*sides, name)
 
 
 def _gain(metric: UserMetric, random: UserMetric, upper: UserMetric) -> UserMetric:

@@ -12,10 +12,9 @@ import polars as pl
 from recsys_assets.recommender.data.frames import conform, empty, lazy, to_polars
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.result import EvaluationResult, difference, is_leading
+from recsys_assets.recommender.evaluation.result import EvaluationResult, improvement, is_leading
 from recsys_assets.recommender.evaluation.score_table import BASELINE, POPULARITY, RANDOM, SELECTED, UPPER_BOUND
 
-LOWER_IS_BETTER = ("rmse", "mae")
 # Baselines: two models that learn nothing about users, and case study A's adjusted ALS.
 TESTED_AGAINST = (POPULARITY, BASELINE, "als_adjusted")
 _TABLE = TABLES["paired_tests"]
@@ -36,8 +35,7 @@ class _Pair(NamedTuple):
     @property
     def improvement(self) -> UserMetric:
         """Improvement of the model over the baseline; positive is better, also for errors."""
-        sides = (self.other, self.own) if self.own.name in LOWER_IS_BETTER else (self.own, self.other)
-        return difference(*sides, self.own.name)
+        return improvement(self.own, self.other, self.own.name)
 
 
 def paired_tests(

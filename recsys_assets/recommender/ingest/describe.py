@@ -13,7 +13,6 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.hints import attribute_hints, scale_hints, time_hints
-from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.sources import read_source
 
 
@@ -27,8 +26,7 @@ class SourceDescription:
         ratings: number of rows of `raw_ratings`; `users`, `items` and `rejected` likewise.
         cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
-        kind: whether the ratings have times.
-        first: time of the earliest rating; None without ratings or times. `last` likewise.
+        first: time of the earliest rating; None without ratings. `last` likewise.
         hints: warnings about good rows that look wrong.
         head: the first rows of `raw_ratings`.
         problems: the first rows of `rejected_rows`.
@@ -42,7 +40,6 @@ class SourceDescription:
     rejected: int
     cleaned: int
     rating_scale: tuple[float, float]
-    kind: DataKind
     first: datetime | None
     last: datetime | None
     hints: list[str]
@@ -80,14 +77,13 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         rejected,
         tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,
-        tables.kind,
-        first if tables.kind.times else None,
-        last if tables.kind.times else None,
+        first,
+        last,
         [
             *scale_hints(nw.from_native(tables.ratings)),
-            *(time_hints(nw.from_native(tables.ratings)) if tables.kind.times else ()),
+            *time_hints(nw.from_native(tables.ratings)),
             *attribute_hints(nw.from_native(tables.users)),
         ],
-        tables.ratings.head(rows).drop(() if tables.kind.times else "timestamp").collect(engine="streaming"),
+        tables.ratings.head(rows).collect(engine="streaming"),
         tables.rejected.head(problems).collect(engine="streaming"),
     )

@@ -68,11 +68,6 @@ class Named:
     mapping: Mapping[str, str]
     doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def without(self, ignored: Collection[str]) -> "Named":
-        """The columns without some standard columns."""
-        mapping = {name: own for name, own in self.mapping.items() if name not in ignored}
-        return Named(mapping, {name: own for name, own in self.doubts.items() if name not in ignored})
-
 
 def named(columns: Sequence[str], own: Mapping[str, str], role: Callable[[Collection[str]], str | None]) -> Named:
     """Finds the standard columns by their names.

@@ -35,8 +35,6 @@ def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None
     names = {own: name for name, own in file.mapping.items() if name in RATING_COLUMNS}
     if file.content.kind != DELIMITED or len(file.delimiter.encode()) > 1 or {*names} != {*file.columns}:
         return None
-    if not file.has_times:
-        return None
     text = utf8_text(source, file.name, rules.encoding)
     if text.has_quotes or text.has_spaces or text.has_returns:
         return None

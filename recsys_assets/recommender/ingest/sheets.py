@@ -4,7 +4,6 @@ Combining files to tables belongs in `generic`.
 """
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,7 +14,7 @@ import polars as pl
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET, Content
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
-from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, Named, named
+from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, Named, named
 from recsys_assets.recommender.ingest.records import (
     json_keys,
     json_object,
@@ -29,7 +28,6 @@ from recsys_assets.recommender.ingest.validation import RESERVED, Rules, Times
 
 READERS = (LINE, TEXT, PROBLEM)
 UNNAMED = "__unnamed_"
-_NEEDED_FOR_RATINGS = {"user_id", "item_id", "rating"}
 _BESIDE_MOVIELENS = {
     ("userId", "movieId", "tag", "timestamp"),
     ("movieId", "imdbId", "tmdbId"),
@@ -41,8 +39,6 @@ _TRIED_DELIMITERS = 16
 _LIKELY_DELIMITERS = ("::", ",", "\t", ";", "|")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _VALUE = re.compile(rf"{_NUMBER.pattern}|\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}.*")
-# A date, or seconds or milliseconds from 2001 to 2033.
-_LIKE_TIMES = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?|1\d{9}(\d{3})?$")
 _NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
 
 
@@ -80,11 +76,6 @@ class Sheet:
     def has_values_as_names(self) -> bool:
         """Whether a column has a number or a date for a name, as in delimited text without a header."""
         return self.content.kind == DELIMITED and any(map(_VALUE.fullmatch, self.columns))
-
-    @property
-    def has_times(self) -> bool:
-        """Whether the file has a column of times that is read."""
-        return "timestamp" in self.mapping
 
     @property
     def is_beside_movielens(self) -> bool:
@@ -138,8 +129,6 @@ def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
         raise SourceError(f"{content.name}: a header only ({header[:80]!r}); expected a record in line 2.")
     if found.role != "ratings":
         return found
-    if not found.has_times:
-        return _without_times(found, _split(content.lines[header_lines], delimiter), rules)
     place = columns.index(found.mapping["timestamp"])
     rows = (_split(line, delimiter) for line in content.lines[header_lines:])
     return replace(found, times=_times([row[place] for row in rows if len(row) > place]))
@@ -169,7 +158,7 @@ def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     for name, own in found.mapping.items() if found.role else ():
         if not _fits(name, types[own]):
             raise SourceError(f"{content.name}: column {own!r} holds {types[own]}, which cannot be a {name}.")
-    if found.role == "ratings" and found.has_times and types[found.mapping["timestamp"]] == pl.String:
+    if found.role == "ratings" and types[found.mapping["timestamp"]] == pl.String:
         times = scan_parquet(source, content.name, [found.mapping["timestamp"]]).select(found.mapping["timestamp"])
         return replace(found, times=_times(times.head(100).collect().to_series().drop_nulls().to_list()))
     return found
@@ -194,7 +183,7 @@ def _fits(name: str, dtype: pl.DataType) -> bool:
 def _role(columns: Collection[str]) -> str | None:
     """The role of a file with these standard columns."""
     has = set(columns)
-    if has >= _NEEDED_FOR_RATINGS:
+    if has >= set(RATING_COLUMNS):
         return "ratings"
     if "user_id" in has and "item_id" not in has:
         return "users"
@@ -209,26 +198,10 @@ def _mapping(content: Content, columns: Sequence[str], rules: Rules) -> Mapping[
     Raises:
         SourceError: several columns of a file of ratings may be the same standard column.
     """
-    found = named(columns, rules.columns, _role).without(rules.ignore)
+    found = named(columns, rules.columns, _role)
     if found.doubts and _role(found.mapping.keys() | found.doubts.keys()) == "ratings":
         raise _doubtful(content, found, rules)
     return found.mapping
-
-
-def _without_times(found: Sheet, first: Sequence[str], rules: Rules) -> Sheet:
-    """The sheet, if no column looks like times under a name of its own.
-
-    Raises:
-        SourceError: a column does: read without times, the ratings would lose their order unseen.
-    """
-    for own, value in zip(found.columns, first, strict=False):
-        if own not in found.mapping.values() and _LIKE_TIMES.match(value) and "timestamp" not in rules.ignore:
-            line = [f"timestamp = {json.dumps(own, ensure_ascii=False)}"]
-            raise SourceError(
-                f'{found.name}: the column {own!r} may hold the times. If not, set ignore = ["timestamp"] under '
-                f"[data]; if it does, say so{to_paste(rules.settings_file, 'data.columns', line)}"
-            )
-    return found
 
 
 def _doubtful(content: Content, found: Named, rules: Rules) -> SourceError:

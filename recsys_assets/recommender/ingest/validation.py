@@ -43,7 +43,6 @@ class Rules:
     now: datetime | None
     header: tuple[str, ...] = ()
     settings_file: str = "settings.toml"
-    ignore: tuple[str, ...] = ()
 
 
 def judge_ratings(

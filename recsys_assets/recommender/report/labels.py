@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import polars as pl
 
-from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 
 RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
@@ -84,21 +83,6 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "latest_rating_time_cut": Protocol("Each user's first rating after a cut in time"),
     "top_n_random_80_20": Protocol("Top N, random fifth of the ratings"),
     "top_n_last_out": Protocol("Top N, leave-last-out"),
-}
-# Protocols of the pipeline if the ratings have no times.
-_WITHOUT_TIMES: Mapping[str, Protocol] = {
-    "time_cut": Protocol(
-        "Rating prediction on a random split",
-        "The ratings have no times, so a hash of user and item divides them: models learn from one part and are scored "
-        "on the other.",
-        PROTOCOL_LABELS["time_cut"].leads,
-    ),
-    "top_n": Protocol(
-        "Top-N recommendation on a random split",
-        "The same random split, read as recommendation: all items that a user has not rated in training are ranked, "
-        "and those of the other part that the user liked should come first.",
-        PROTOCOL_LABELS["top_n"].leads,
-    ),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
@@ -217,9 +201,9 @@ DERIVED: Mapping[str, Metric] = {
 }
 
 
-def notices(scores: pl.DataFrame, kind: DataKind) -> list[str]:
-    """What a reader of the scores must know first: that they rest on a sample, or on ratings without times."""
-    return [*filter(None, [sample_notice(scores), kind.notice])]
+# Improvements over another model are named <metric><key><model>.
+_OVER = "_over_"
+_IMPROVEMENT_MEANING = "Paired: both models are scored on the same users. Positive is better, also for errors."
 
 
 def sample_notice(scores: pl.DataFrame) -> str:
@@ -250,6 +234,11 @@ def population(name: str) -> str:
 
 def metric(name: str) -> Metric:
     """The metric with this name; for an unknown metric, only the name is known."""
+    if _OVER in name:
+        of, _, other = name.partition(_OVER)
+        improved = metric(of)
+        label, meaning = f"{improved.label}: improvement over {model(other)}", _IMPROVEMENT_MEANING
+        return replace(improved, label=label, better="higher", meaning=meaning, is_drawn=False)
     for ending, derived in DERIVED.items():
         if name.endswith(ending):
             return replace(derived, label=derived.label.format(label=metric(name.removesuffix(ending)).label))
@@ -258,6 +247,16 @@ def metric(name: str) -> Metric:
     if at_k and k.isdigit():
         return replace(at_k, label=at_k.label.format(k=k), meaning=at_k.meaning.format(k=k))
     return METRICS.get(name, Metric(_plain(name)))
+
+
+def is_derived(name: str) -> bool:
+    """Whether a metric is computed from another metric: a gain, a gap, or an improvement over another model."""
+    return _OVER in name or name.endswith(tuple(DERIVED))
+
+
+def improvement(metric: str, other: str) -> str:
+    """Name of the metric that holds the paired improvement over another model."""
+    return f"{metric}{_OVER}{other}"
 
 
 def over_seeds(score: Mapping[str, Any]) -> str:
@@ -278,10 +277,8 @@ def metrics_in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=place)
 
 
-def protocol(name: str, kind: DataKind = RATINGS_WITH_TIMES) -> Protocol:
-    """The protocol with this name, as it is for a kind of data; for an unknown protocol, only the name is known."""
-    if not kind.times and name in _WITHOUT_TIMES:
-        return _WITHOUT_TIMES[name]
+def protocol(name: str) -> Protocol:
+    """The protocol with this name; for an unknown protocol, only the name is known."""
     return PROTOCOL_LABELS.get(name, Protocol(_plain(name)))
 
 

@@ -1,15 +1,18 @@
 """The evaluation report: one HTML file that opens offline.
 
-This module assembles the page. Texts belong in `headline`, `summary` and `score_tables`, charts in `charts`.
+This module assembles the page. Texts belong in `verdicts`, `summary` and `score_tables`, charts in `charts`.
 """
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from hashlib import sha256
 from html import escape
+from importlib.resources import files
 
 import altair as alt
 import narwhals as nw
@@ -20,23 +23,29 @@ from markupsafe import Markup
 
 from recsys_assets.recommender.data.characters import visible
 from recsys_assets.recommender.data.frames import to_polars
-from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.report import charts, labels, study_charts
-from recsys_assets.recommender.report.headline import Headline, Served
-from recsys_assets.recommender.report.published import PUBLISHED
+from recsys_assets.recommender.report.case_studies import CaseStudies
+from recsys_assets.recommender.report.published import PUBLISHED, Published
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
-from recsys_assets.recommender.report.segment_cards import largest, segment_cards
+from recsys_assets.recommender.report.segment_cards import Card, largest, segment_cards
+from recsys_assets.recommender.report.standings import Standings, contests
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
-from recsys_assets.recommender.report.summary import data_summary
+from recsys_assets.recommender.report.summary import DataSummary, data_summary
+from recsys_assets.recommender.report.verdicts import Served, next_steps, verdicts
 
 # More cards make the page long and large; the page shows the largest segments.
 MAX_CARDS = 60
+# Smaller segments say nothing about anybody.
+_SMALLEST_SHARE = 0.01
 
 _LOGGER = logging.getLogger(__name__)
 
 _PACKAGE = "recsys_assets.recommender.report"
 _TEMPLATE = "template.html.j2"
+_SCRIPT = files(_PACKAGE).joinpath("report.js").read_text()
 _SVG_IDS = re.compile(r'\bid="([^"]+)"')
+# A screen reader would read out every mark of a picture as an image without a name.
+_ROLES = re.compile(r' (?:role="graphics-[a-z]+"|aria-roledescription="[^"]*")')
 _NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
 
 
@@ -54,7 +63,7 @@ class ReportInputs:
         title: heading of the page.
         study: the tables of a study; None without a study.
         served: the ranking model behind the recommendations; None before the first promotion.
-        kind: kind of the data.
+        is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
     """
 
     ratings: nw.LazyFrame
@@ -75,7 +84,7 @@ class ReportInputs:
     title: str = "Recommender report"
     study: StudyTables | None = None
     served: Served | None = None
-    kind: DataKind = RATINGS_WITH_TIMES
+    is_movielens: bool = False
 
 
 Warn = Callable[[str], None]
@@ -91,7 +100,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         warn: called for each chart that cannot be rendered; the page shows a message in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
-    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows, inputs.kind)
+    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows)
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "."),
         autoescape=True,
@@ -103,15 +112,20 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         title=inputs.title,
         generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
         labels=labels,
-        kind=inputs.kind,
         data=data,
-        headline=Headline(scores, data.users, data.ratings, inputs.served, inputs.kind),
-        protocols=_protocols(scores, inputs.kind, warn),
-        published=[(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED],
+        verdicts=verdicts(scores, inputs.served),
+        next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
+        notice=labels.sample_notice(scores),
+        standings=_standings(scores),
+        protocols=_protocols(scores, PUBLISHED if inputs.is_movielens else (), warn),
+        published=_published(data) if inputs.is_movielens else [],
+        case_studies=CaseStudies(scores).statements() if inputs.is_movielens else [],
+        script=Markup(_SCRIPT),
+        script_hash=b64encode(sha256(_SCRIPT.encode()).digest()).decode(),
         study=StudySection(inputs.study) if inputs.study else None,
         study_pictures=list(_figures(_study_pictures(inputs.study), warn).values()) if inputs.study else [],
         pictures=_figures(_pictures(inputs), warn),
-        cards=largest(segment_cards(inputs.segment_items, inputs.user_segments, inputs.users), MAX_CARDS),
+        cards=largest(_cards(inputs), MAX_CARDS),
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
@@ -130,7 +144,7 @@ def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
     described = f'<svg role="img" aria-label="{escape(str(chart.title.text))}" '
     shown = chart.copy(deep=False)
     shown.title = chart.title if titled else alt.Undefined
-    svg = _with_own_ids(_NAMESPACES.sub("", charts.to_svg(shown)), name)
+    svg = _with_own_ids(_NAMESPACES.sub("", _ROLES.sub("", charts.to_svg(shown))), name)
     return Markup(svg.replace("<svg ", described, 1))
 
 
@@ -155,23 +169,37 @@ def _with_own_ids(svg: str, name: str) -> str:
     return references.sub(lambda found: found[1] + own[found[2]], svg) if own else svg
 
 
-def _protocols(scores: pl.DataFrame, kind: DataKind, warn: Warn) -> list[dict[str, object]]:
+def _published(data: DataSummary) -> list[tuple[Published, bool]]:
+    """The published values, each with whether this data are the data of its study."""
+    return [(each, each.study.is_about(data.users, data.ratings)) for each in PUBLISHED]
+
+
+def _standings(scores: pl.DataFrame) -> dict[str, list[list[Standings]]]:
+    """The standings by question, a list per metric: `main` for the whole populations, `groups` for groups of users."""
+    found: dict[str, dict[tuple[str, str], list[Standings]]] = {"main": {}, "groups": {}}
+    for each in contests(scores):
+        part = "main" if each.population in labels.POPULATIONS else "groups"
+        found[part].setdefault((each.protocol, each.metric), []).append(each)
+    return {part: list(questions.values()) for part, questions in found.items()}
+
+
+def _protocols(scores: pl.DataFrame, published: Sequence[Published], warn: Warn) -> list[dict[str, object]]:
     """Each protocol with its tables and charts."""
     return [
         {
             "name": name,
-            "facts": labels.protocol(name, kind),
-            "tables": [(table, _score_figure(scores, table, kind, warn)) for table in score_tables(scores, name)],
+            "facts": labels.protocol(name),
+            "tables": [(table, _score_figure(scores, table, warn)) for table in score_tables(scores, name, published)],
         }
         for name in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS)
     ]
 
 
-def _score_figure(scores: pl.DataFrame, table: ScoreTable, kind: DataKind, warn: Warn) -> Markup | None:
+def _score_figure(scores: pl.DataFrame, table: ScoreTable, warn: Warn) -> Markup | None:
     if not table.facts.is_drawn:
         return None
     name = f"{table.protocol}-{table.metric}"
-    draw = partial(charts.scores, scores, table.protocol, table.metric, kind)
+    draw = partial(charts.scores, scores, table.protocol, table.metric)
     return _figures({name: draw}, warn, titled=False)[name]
 
 
@@ -191,6 +219,12 @@ def _pictures(inputs: ReportInputs) -> dict[str, Draw]:
     if inputs.study:
         drawn["cold_error"] = partial(charts.cold_error, inputs.study.trials, inputs.cluster_sweep, k)
     return drawn
+
+
+def _cards(inputs: ReportInputs) -> list[Card]:
+    """The cards of all segments that hold enough users."""
+    cards = segment_cards(inputs.segment_items, inputs.user_segments, inputs.users)
+    return [card for card in cards if card.share >= _SMALLEST_SHARE]
 
 
 def _segment_sweep(inputs: ReportInputs) -> ChartType | None:

@@ -1,16 +1,17 @@
-"""Standings: the models by one metric on one population, best first, with their bounds.
+"""Standings: the models by one metric on one population, best first, with their bounds and paired improvements.
 
-Sentences about standings belong in `headline`.
+Sentences about standings belong in `verdicts`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from recsys_assets.recommender.report import labels
 
-APART, OVERLAP = "intervals apart", "intervals overlap"
+# With fewer users, chance decides which model is best.
+FEWEST_USERS = 50
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,32 @@ class Standings:
     models: tuple[ModelScore, ...]
     random: ModelScore | None
     upper_bound: ModelScore | None
+    users: int
+    leads: Mapping[str, ModelScore]
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there are enough users to call a model the best."""
+        return self.users >= FEWEST_USERS
+
+    @property
+    def over_baseline(self) -> tuple[str, str] | None:
+        """Paired improvement of the winner over the simple baseline, and its interval; None if it is that baseline."""
+        return self._lead(*reversed(labels.BASELINES))
+
+    @property
+    def over_selected(self) -> tuple[str, str] | None:
+        """Paired improvement of the winner over the selected model, and its interval; None if it is selected."""
+        won = labels.SELECTED in {entry.model for entry in self.winners}
+        return None if won else self._lead(labels.SELECTED)
+
+    def _lead(self, *others: str) -> tuple[str, str] | None:
+        found = next((self.leads[other] for other in others if other in self.leads), None)
+        if found is None or found.value == found.low == found.high == 0:
+            return None
+        digits = labels.metric(self.metric).digits
+        value, interval = f"{found.value:+.{digits}f}", f"{found.low:.{digits}f} to {found.high:.{digits}f}"
+        return value.replace("-", "−"), interval.replace("-", "−")
 
     @property
     def winners(self) -> tuple[ModelScore, ...]:
@@ -42,19 +69,9 @@ class Standings:
 
     @property
     def winner(self) -> str:
-        """Labels of the winners."""
-        return " = ".join(labels.model(entry.model) for entry in self.winners)
-
-    @property
-    def runner_up(self) -> ModelScore | None:
-        """The best model that is not a winner, or None."""
-        return next(iter(self.models[len(self.winners) :]), None)
-
-    @property
-    def baseline(self) -> ModelScore | None:
-        """The best simple baseline; None if a baseline is among the winners."""
-        won = {entry.model for entry in self.winners} & set(labels.BASELINES)
-        return None if won else next((entry for entry in self.models if entry.model in labels.BASELINES), None)
+        """Labels of the winners, without the row `selected`, which repeats a model."""
+        named = [entry.model for entry in self.winners if entry.model != labels.SELECTED]
+        return " = ".join(map(labels.model, named or [labels.SELECTED]))
 
     @property
     def way(self) -> float | None:
@@ -67,13 +84,6 @@ class Standings:
     def shown(self, entry: ModelScore) -> str:
         """The score with the decimals of its metric."""
         return labels.metric(self.metric).shown(entry.value)
-
-    def certainty(self, other: ModelScore | None) -> str:
-        """Whether the confidence intervals of the winner and of `other` overlap; empty without `other`."""
-        if other is None:
-            return ""
-        best = self.models[0]
-        return APART if best.low > other.high or best.high < other.low else OVERLAP
 
 
 def contests(scores: pl.DataFrame) -> tuple[Standings, ...]:
@@ -101,9 +111,33 @@ def contest(scores: pl.DataFrame, protocol: str, metric: str, population: str) -
     entries = sorted(_entries(rows), key=lambda entry: (sign * entry.value, order[entry.model]))
     by_model = {entry.model: entry for entry in entries}
     models = tuple(entry for entry in entries if entry.model not in labels.BOUNDS)
+    best = models[0].model if models else ""
+    leads = {
+        other: found
+        for other in (*labels.BASELINES, labels.SELECTED)
+        if (found := find(scores, protocol, best, population, labels.improvement(metric, other)))
+    }
     return Standings(
-        protocol, metric, population, models, by_model.get(labels.RANDOM), by_model.get(labels.UPPER_BOUND)
+        protocol,
+        metric,
+        population,
+        models,
+        by_model.get(labels.RANDOM),
+        by_model.get(labels.UPPER_BOUND),
+        scored_users(scores, protocol, population),
+        leads,
     )
+
+
+def scored_users(scores: pl.DataFrame, protocol: str, population: str) -> int:
+    """Number of users behind the scores of a population; 0 without scores.
+
+    Metrics of ratings count rows, metrics of lists count users: the smallest number bounds the users. `time_cut` and
+    `top_n` have the same test users.
+    """
+    same = ("time_cut", "top_n") if protocol in ("time_cut", "top_n") else (protocol,)
+    rows = scores.filter(pl.col("protocol").is_in(same), pl.col("population") == population)
+    return int(rows["n"].to_numpy().min()) if len(rows) else 0
 
 
 def _populations(scores: pl.DataFrame, protocol: str, metric: str) -> list[str]:

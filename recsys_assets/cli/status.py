@@ -1,0 +1,117 @@
+"""The command `status`: what a home holds, what is served, how fresh it is, what is at work, and what to do next.
+
+It reads stored tables and the record of promotions; it starts neither Dagster nor a JVM.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated
+
+import polars as pl
+import typer
+
+from recsys_assets.cli.batches import Listed, listed
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.terminal import HomeOption, console, facts, follow_up
+from recsys_assets.home.layout import Home
+from recsys_assets.home.lock import is_locked
+from recsys_assets.home.served import served_at
+from recsys_assets.recommender.evaluation.score_table import DECIDING, POPULARITY, SELECTED
+from recsys_assets.recommender.report import labels
+from recsys_assets.recommender.report.standings import find
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command(rich_help_panel="Results")(status)
+
+
+def status(
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with status 1 if there is something to do, for scripts and monitors.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Show what the home holds, what is served, how fresh it is, what is at work, and what to do next.
+
+    Examples: `recsys-assets status`, `recsys-assets status --check || recsys-assets run`
+    """
+    here, out = Home.resolve(home), console()
+    batches = listed(here)
+    rows = [("home", str(here.path)), *_data(here, batches), *_served(here), *_at_work(here)]
+    out.print(facts(rows), soft_wrap=True)
+    step = _next(here, batches)
+    rest = "Wait until the run has ended." if is_locked(here) else "Nothing to do: lists and scores are up to date."
+    out.print(f"Next: {step}" if step else rest, soft_wrap=True)
+    if check and step:
+        raise typer.Exit(1)
+
+
+def _data(home: Home, batches: list[Listed]) -> Iterator[tuple[str, str]]:
+    states = [batch.state.split(",")[0].split(";")[0] for batch in batches]
+    counted = [f"{states.count(state):,} {state}" for state in dict.fromkeys(states)]
+    yield "batches", ", ".join(counted) or "none"
+    reader = Reader(home)
+    if reader.store.has(["ratings"]):
+        ratings, users, items = (
+            int(reader.table(name).select(pl.len()).collect().item()) for name in ("ratings", "users", "items")
+        )
+        yield "ratings", f"{ratings:,} of {users:,} users and {items:,} items; merged {_when(reader, 'ratings')}"
+
+
+def _served(home: Home) -> Iterator[tuple[str, str]]:
+    # Imported here, because reading the record imports scikit-learn.
+    from recsys_assets.home.promotions import Promotions
+
+    reader, record = Reader(home), Promotions(home.promotions)
+    if not reader.store.has(["recommendations"]):
+        yield "lists", "none yet"
+        return
+    served = record.served(reader.store)
+    by = f" by {labels.model(served.configuration.ranking.model)} (promotion {served.number})" if served else ""
+    yield "lists", f"made {_when(reader, 'recommendations')}{by}"
+    if told := record.not_served(reader.store):
+        yield "", told
+    if reader.store.has(["evaluation_scores"]):
+        yield from _score(reader.table("evaluation_scores").collect())
+    if home.report.is_file():
+        yield "report", str(home.report)
+
+
+def _score(scores: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    selected = find(scores, "top_n", SELECTED, "all", DECIDING)
+    lead = find(scores, "top_n", SELECTED, "all", labels.improvement(DECIDING, POPULARITY))
+    if selected and lead:
+        metric = labels.metric(DECIDING)
+        over = f"{metric.shown(lead.value)} ({metric.shown(lead.low)} to {metric.shown(lead.high)}) over popularity"
+        yield "scores", f"{metric.label} of the selected model {metric.shown(selected.value)}: {over}"
+
+
+def _at_work(home: Home) -> Iterator[tuple[str, str]]:
+    yield "at work", "a run" if is_locked(home) else "nothing"
+    if address := served_at(home):
+        yield "UI", address
+
+
+def _next(home: Home, batches: list[Listed]) -> str:
+    """The next command; empty if everything is up to date."""
+    if not batches:
+        return f"{follow_up('add PATH', home)}, or {follow_up('run', home)} for MovieLens 100K"
+    if is_locked(home):
+        return ""
+    reader = Reader(home)
+    is_pending = any(batch.state == "not read yet" for batch in batches)
+    return follow_up("run", home) if is_pending or _is_older(reader) else ""
+
+
+def _is_older(reader: Reader) -> bool:
+    """Whether lists or scores are missing, or older than the present ratings."""
+    made = ("recommendations", "evaluation_scores")
+    if not all(reader.store.has([name]) for name in ("ratings", *made)):
+        return True
+    return min(reader.written(name) for name in made) < reader.written("ratings")
+
+
+def _when(reader: Reader, asset: str) -> str:
+    written: datetime = reader.written(asset)
+    return f"{written:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,16 @@
+"""The lock of a home, as others see it. Runs hold it by `orchestration.locking`, commands by `cli.run.locked`."""
+
+from filelock import FileLock, Timeout
+
+from recsys_assets.home.layout import Home
+
+
+def is_locked(home: Home) -> bool:
+    """Whether a run or a command holds the home's lock. A command holds it between its runs as well."""
+    if not home.lock.exists():
+        return False
+    try:
+        with FileLock(home.lock, timeout=0):
+            return False
+    except Timeout:
+        return True
