@@ -57,6 +57,12 @@ SHAPES = (
     Shape("long histories, 0 to 10", 1_000, 1_500, 200, "0 to 10", 0.7, 5, 0.6, seed=5),
     Shape("20,000 items, stars", 8_000, 20_000, 40, "stars", 1.0, 8, 0.8, seed=6),
     Shape("few users, stars", 200, 400, 30, "stars", 0.6, 4, 0.7, seed=7),
+    # The rule of the quick choice was chosen without the shapes that follow.
+    Shape("few users, stars, drawn again", 200, 400, 30, "stars", 0.6, 4, 0.7, seed=24),
+    Shape("few users, likes", 120, 250, 25, "likes", 0.9, 5, 0.75, seed=21),
+    Shape("few users, 0 to 10", 250, 600, 40, "0 to 10", 0.8, 4, 0.65, seed=22),
+    Shape("few users, short histories", 400, 100, 8, "stars", 0.5, 3, 0.8, seed=23),
+    Shape("very few users", 80, 200, 40, "stars", 0.7, 4, 0.7, seed=25),
 )
 
 

@@ -1,5 +1,6 @@
 """The quick choice: what is served follows the data, on made-up ratings with planted taste."""
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,7 @@ DEFAULTS = Settings().model_dump()
 FEW_LIKES = Shape("few likes", 1_500, 40, 5, "likes", 1.0)
 LOUD = Shape("one loud group", 1_500, 60, 4, "likes", 0.8, n_groups=6, group_popularity=3.0, seed=1)
 STARS = Shape("stars", 300, 120, 20, "stars", 0.5, own_share=0.7, seed=2)
+FEW_USERS = Shape("few users", 200, 400, 30, "stars", 0.6, own_share=0.7, seed=7)
 
 
 def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
@@ -56,7 +58,7 @@ def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
 @pytest.fixture
 def choose(tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
     """The quick choice among a few models that need no Spark."""
-    of_models = {MODEL: ["popularity", "liking", "ease", "blend"]}
+    of_models = {MODEL: ["popularity", "liking", "item_knn", "ease", "blend"]}
     without = [replace(each, grid=of_models) if MODEL in each.grid else each for each in quick.SEARCHES]
     monkeypatch.setattr(quick, "SEARCHES", without)
 
@@ -102,6 +104,15 @@ def test_the_choice_leaves_a_blend_that_swamps_taste(choose):
     assert found[-1].choice.improvement.low > 0
 
 
+def test_few_users_are_enough_to_leave_the_built_in_model(choose):
+    """With 200 users the model of the score table that is better beyond its interval would not be served."""
+    split = protocols.split("top_n", tables_of(planted(FEW_USERS), FEW_USERS), cut=0.8)
+    best_blend = with_knobs(DEFAULTS, {"ease.reg": "auto * 3", "blend.prior_ratings": "auto * 0.01"})
+    (models,) = choose(split, best_blend, only=(MODEL.split(".")[1],))
+    assert chosen([models]) == {MODEL: "item_knn"}
+    assert models.choice.improvement.low < 0
+
+
 def test_what_is_named_is_not_chosen(choose):
     """Somebody's own settings, or those of a study, would be overruled by a guess."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
@@ -136,6 +147,21 @@ def test_trials_of_a_choice_are_taken_over_and_older_ones_removed(choose, tmp_pa
     choose(split, with_knobs(DEFAULTS, {"ease.reg": "100"}), only=("ease", "prior"))
     left = {*tmp_path.rglob("*.json")}
     assert left - {*first} and {*first} - left
+
+
+def test_users_with_and_without_ratings_count_alike(choose, tmp_path):
+    """Where the slices hold mostly new users, a model that ignores ratings would be served to everybody."""
+    split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
+    (ease,) = choose(split, only=("ease",))
+    trials = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    scores = [trial["scores"] for trial in trials if trial["question"]["parameters"]["ease"]["reg"] == "auto"]
+    means = [(of["seen"]["ndcg_10"] + of["unseen"]["ndcg_10"]) / 2 for of in scores]
+    assert ease.default.value == pytest.approx(np.mean(means)) and len(means) == 3
+    assert ease.default.value != pytest.approx(np.mean([of["all"]["ndcg_10"] for of in scores]))
+    for each in quick.rolling_slices(split, seed=0):
+        few = each.tables["test_ratings"].filter(nw.col("user") < 15)
+        assert quick.populations(each) == ("seen", "unseen")
+        assert quick.populations(replace(each, tables={**each.tables, "test_ratings": few})) == ("all",)
 
 
 def test_ratings_without_anything_to_score_leave_what_is_built_in(choose):

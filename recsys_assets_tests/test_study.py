@@ -358,6 +358,15 @@ def test_what_may_be_chance_changes_no_setting():
     assert only.best_other.improvement.value == pytest.approx(0.1)
 
 
+def test_a_choice_by_standard_errors_needs_no_whole_interval():
+    """With few users no model would ever replace the built-in one, however much better it is."""
+    usual, better, hardly, worse = [0.8, 0.8, 0.8], [0.90, 0.82, 0.98], [0.83, 0.75, 0.91], [0.7, 0.7, 0.7]
+    of = found(usual, better, hardly, worse, higher=True)
+    assert chosen([of]) == {"als.rank": 0}
+    assert chosen([replace(of, least_errors=1.0)]) == {"als.rank": 1}
+    assert chosen([replace(found(usual, hardly, higher=True), least_errors=1.0)]) == {"als.rank": 0}
+
+
 def test_the_more_is_tried_the_surer_a_choice_has_to_be():
     """Of twenty candidates that are no better than the built-in settings, one would be chosen most of the time."""
     drawn = np.random.default_rng(0).normal(0, 1, (200, 21))

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
 
 from recsys_assets.recommender.data.automatic import AUTO
 from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import cut_in_time
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import Tables
@@ -44,7 +45,13 @@ SECTIONS = frozenset(
     knob.split(".")[0] for search in SEARCHES if search.name in QUICK for knob in search.grid if knob != MODEL
 )
 # Rolling slices as shares of the training ratings in time: end of the training rows, end of the validation rows.
-_CUTS = ((0.6, 0.8), (0.8, 1.0))
+_CUTS = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
+# Standard errors by which another ranking model must be better than the built-in one. With few users, a 95 % interval
+# finds no model better, however much better it is. Noise alone chooses a model only among models that are alike.
+_LEAST_ERRORS = 0.5
+# A slice that scores fewer users than this with or without training ratings is scored on all users together: the
+# resamples of a handful of users vary too little.
+_LEAST_USERS = 10
 # A larger table is sampled by user, so that the quick choice takes about a minute on two cores.
 _MOST_RATINGS = 150_000
 # Scored users per slice.
@@ -106,8 +113,10 @@ def quick_choice(
 ) -> list[SearchResult]:
     """Searches for the best ranking model and settings on the training ratings; `tuning.chosen` reads the result.
 
-    All slices have the same weight. A candidate replaces the automatic settings only if the confidence interval of its
-    mean improvement over the slices, corrected for the number of candidates, lies above 0.
+    All slices have the same weight. Within a slice, users with and without training ratings have the same weight,
+    because their shares differ between the slices and the test rows. Other settings replace the automatic ones only if
+    the confidence interval of their mean improvement over the slices, corrected for the number of candidates, lies
+    above 0. Another model replaces the built-in one if its mean improvement exceeds half a standard error.
 
     Args:
         tables: users, items, user_features and train_ratings.
@@ -123,7 +132,7 @@ def quick_choice(
     to_do = searches(settings)
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
     given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
-    cuts = [Tuning(of, **given) for of in rolling_slices(tables, seed=seed)] if to_do else []
+    cuts = [_Cut(Tuning(of, **given), populations(of)) for of in rolling_slices(tables, seed=seed)] if to_do else []
     found: list[SearchResult] = []
     for search in to_do if cuts else []:
         found.append(_search(search, cuts, parameters, seed))
@@ -131,7 +140,7 @@ def quick_choice(
         if found[-1].choice:
             parameters = with_knobs(parameters, found[-1].choice.knobs)
     for cut in cuts:
-        cut.forget_others()
+        cut.tuning.forget_others()
     return found
 
 
@@ -162,6 +171,14 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
     return slices
 
 
+def populations(of: Slice) -> tuple[str, ...]:
+    """The populations whose mean scores a slice: `seen` and `unseen`, or `all` if one of the two is too small."""
+    train, tested = of.tables["train_ratings"], of.tables["test_ratings"]
+    scored = tested.filter(nw.col("rating") >= relevant_from(train)).select("user").unique()
+    n_seen = row_count(scored.join(train.select("user").unique(), on="user", how="semi"))
+    return ("seen", "unseen") if min(n_seen, row_count(scored) - n_seen) >= _LEAST_USERS else ("all",)
+
+
 def _of_some(ratings: nw.LazyFrame, share: float, seed: int, *, stream: int = 0) -> nw.LazyFrame:
     """The ratings of a share of the users, sampled by hash; all ratings if the share is at least 1."""
     if share >= 1:
@@ -169,7 +186,21 @@ def _of_some(ratings: nw.LazyFrame, share: float, seed: int, *, stream: int = 0)
     return ratings.filter(pseudo_random(seed, ["user"], stream=stream) % _PRECISION < int(share * _PRECISION))
 
 
-def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed: int) -> SearchResult:
+class _Cut(NamedTuple):
+    """A rolling slice: its searches, and the populations whose mean scores it."""
+
+    tuning: Tuning
+    populations: tuple[str, ...]
+
+    def drawn(self, trial: Trial, metric: str) -> np.ndarray | None:
+        """The score of the users, then the scores of the resamples: shape (1 + n_resamples,); None if undefined."""
+        if any(trial.score(metric, each) is None for each in self.populations):
+            return None
+        drawn = [[trial.score(metric, each), *trial.resampled_score(metric, each)] for each in self.populations]
+        return np.mean(np.array(drawn, np.float64), axis=0)
+
+
+def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: int) -> SearchResult:
     """Tries all candidates of a search on all slices; a candidate that is significantly worse is not tried further."""
     candidates = search.candidates(parameters, budget=math.prod(map(len, search.grid.values())), seed=seed)
     tried: list[Tried] = []
@@ -177,8 +208,8 @@ def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed
     for knobs in candidates:
         trials: list[Trial] = []
         for cut in cuts:
-            trials.append(cut.trial(search, knobs, with_knobs(parameters, knobs)))
-            judged = _judged(search.objective, knobs, trials, default, len(candidates) - 1)
+            trials.append(cut.tuning.trial(search, knobs, with_knobs(parameters, knobs)))
+            judged = _judged(search.objective, knobs, cuts, trials, default, len(candidates) - 1)
             if judged.improvement and judged.improvement.high < 0:
                 break
         default = default or trials
@@ -186,11 +217,16 @@ def _search(search: Search, cuts: Sequence[Tuning], parameters: Parameters, seed
         if tried[0].value is None:
             # Without a score of the automatic settings there is no user to score: no candidate will have one.
             break
-    return SearchResult("quick", search, tried)
+    return SearchResult("quick", search, tried, _LEAST_ERRORS if MODEL in search.grid else None)
 
 
 def _judged(
-    objective: Objective, knobs: Knobs, trials: Sequence[Trial], default: Sequence[Trial], n_others: int
+    objective: Objective,
+    knobs: Knobs,
+    cuts: Sequence[_Cut],
+    trials: Sequence[Trial],
+    default: Sequence[Trial],
+    n_others: int,
 ) -> Tried:
     """The mean score of a candidate over the slices, and its improvement over the automatic settings.
 
@@ -199,29 +235,25 @@ def _judged(
     Args:
         objective: the score that decides.
         knobs: the candidate.
+        cuts: all slices.
         trials: trials of the candidate, from the first slice on.
         default: trials of the automatic settings on all slices; empty if the candidate is the automatic settings.
         n_others: number of candidates other than the automatic settings.
     """
-    place = (objective.metric, objective.population)
-    pairs = [(own, other) for own, other in zip(trials, default or trials, strict=False) if _has_score(other, place)]
-    if not pairs or not all(_has_score(own, place) for own, _ in pairs):
+    drawn = [
+        (cut.drawn(own, objective.metric), cut.drawn(other, objective.metric))
+        for cut, own, other in zip(cuts, trials, default or trials, strict=False)
+    ]
+    pairs = [(own, other) for own, other in drawn if other is not None]
+    scored = [(own, other) for own, other in pairs if own is not None]
+    if not pairs or len(scored) < len(pairs):
         return Tried(knobs, trials[-1], None, is_default=not default)
-    value = float(np.mean([own.score(*place) for own, _ in pairs]))
+    value = float(np.mean([own[0] for own, _ in scored]))
     if not default:
         return Tried(knobs, trials[-1], value, is_default=True)
-    better = np.mean([_drawn(own, place) - _drawn(other, place) for own, other in pairs], axis=0)
+    better = np.mean([own - other for own, other in scored], axis=0)
     sign = 1 if objective.higher else -1
     return Tried(knobs, trials[-1], value, False, improvement(sign * better, n_others=n_others))
-
-
-def _has_score(trial: Trial, place: tuple[str, str]) -> bool:
-    return trial.score(*place) is not None
-
-
-def _drawn(trial: Trial, place: tuple[str, str]) -> np.ndarray:
-    """The score of the users, followed by the scores of the resamples: shape (1 + n_resamples,)."""
-    return np.array([trial.score(*place), *trial.resampled_score(*place)], np.float64)
 
 
 def _told(found: SearchResult) -> str:

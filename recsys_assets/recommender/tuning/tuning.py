@@ -39,11 +39,13 @@ class Improvement(NamedTuple):
         value: the difference.
         low: lower end of its 95 % confidence interval, corrected for the number of candidates.
         high: upper end of the interval.
+        error: standard error of the difference.
     """
 
     value: float
     low: float
     high: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,14 @@ class SearchResult:
         slice: name of the slice.
         search: the search.
         tried: the candidates with a trial, the built-in settings first.
+        least_errors: standard errors by which a candidate must be better than the built-in settings; None for a 95 %
+            confidence interval, corrected for the number of candidates, above 0.
     """
 
     slice: str
     search: Search
     tried: Sequence[Tried]
+    least_errors: float | None = None
 
     @property
     def default(self) -> Tried | None:
@@ -89,14 +94,17 @@ class SearchResult:
     def choice(self) -> Tried | None:
         """The chosen candidate, or None if no candidate has a score.
 
-        It is the best candidate whose improvement has a 95 % confidence interval above 0, otherwise the built-in
-        settings. If the built-in settings have no score, it is the best candidate.
+        It is the best candidate that is better than the built-in settings by as much as `least_errors` says, otherwise
+        the built-in settings. If the built-in settings have no score, it is the best candidate.
         """
         if self.default is None or self.default.value is None:
             return self._best(self.tried)
-        return (
-            self._best([each for each in self.tried if each.improvement and each.improvement.low > 0]) or self.default
-        )
+        return self._best([each for each in self.tried if self._is_better(each.improvement)]) or self.default
+
+    def _is_better(self, by: Improvement | None) -> bool:
+        if by is None:
+            return False
+        return by.low > 0 if self.least_errors is None else by.value > self.least_errors * by.error
 
     @property
     def best_other(self) -> Tried | None:
@@ -260,7 +268,7 @@ def improvement(better: np.ndarray, *, n_others: int) -> Improvement:
     gain, resampled = float(better[0]), better[1:][np.isfinite(better[1:])]
     deviation = float(np.std(resampled)) if len(resampled) else 0.0
     reach = NormalDist().inv_cdf(1 - (1 - _CONFIDENCE) / 2 / n_others) * deviation
-    return Improvement(gain, gain - reach, gain + reach)
+    return Improvement(gain, gain - reach, gain + reach, deviation)
 
 
 def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | None, n_others: int) -> Tried:
