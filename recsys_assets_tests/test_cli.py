@@ -422,6 +422,18 @@ def test_recommend_agrees_with_the_recommendations(materialized_home):
     assert [line.split()[1] for line in shown] == stored["item_id"].to_list()
 
 
+def test_recommend_as_json_is_the_list_with_its_reasons(materialized_home):
+    """A program would have to take the table apart, and would break at the first title with a comma."""
+    stored = table(materialized_home, "recommendations").filter(user_id="17").sort("rank")
+    told = json.loads(invoke("recommend", "17", "--json", "--home", materialized_home.path).stdout)
+    assert told["user_id"] == "17" and told["notes"] == []
+    assert [row["item_id"] for row in told["items"]] == stored["item_id"].to_list()
+    assert [row["because"] for row in told["items"]] == stored["because"].to_list()
+    assert [row["score"] for row in told["items"]] == pytest.approx(stored["score"].to_list())
+    newcomer = json.loads(invoke("recommend", "--newcomer", "--json", "--home", materialized_home.path).stdout)
+    assert newcomer["user_id"] is None and len(newcomer["items"]) == 10
+
+
 def test_recommend_and_export_say_why(materialized_home, small_data, tmp_path):
     """People would have to believe a list without a reason, or be given a reason that they never rated."""
     stored = table(materialized_home, "recommendations")
@@ -432,7 +444,7 @@ def test_recommend_and_export_say_why(materialized_home, small_data, tmp_path):
     assert all((int(row["user_id"]), titles[row["because"]]) in rated for row in told.iter_rows(named=True))
     first = stored.filter(user_id="17", rank=1).row(0, named=True)
     shown = invoke("recommend", "17", "-n", "1", "--home", materialized_home.path).stdout.splitlines()[1]
-    assert shown.rstrip().endswith(", ".join(first["because"]))
+    assert shown.rstrip().endswith(" · ".join(first["because"]))
     out = tmp_path / "lists.csv"
     assert invoke("export", "recommendations", out, "--home", materialized_home.path).exit_code == 0
     written = pl.read_csv(out).filter(user_id=17, rank=1)

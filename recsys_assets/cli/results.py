@@ -3,6 +3,7 @@
 `recommending` computes a user's list.
 """
 
+import json
 import tempfile
 import webbrowser
 from pathlib import Path
@@ -12,7 +13,7 @@ import polars as pl
 import typer
 
 from recsys_assets.cli.reader import Reader
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, nearest, table, titled
+from recsys_assets.cli.terminal import CommandError, HomeOption, console, genre_text, joined, nearest, table, titled
 from recsys_assets.recommender.data.characters import without_formulas
 from recsys_assets.recommender.data.tables import TABLES
 
@@ -32,6 +33,7 @@ def recommend(
     newcomer: Annotated[
         bool, typer.Option("--newcomer", help="For somebody of whom nothing is known, in the place of a user.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The list as JSON, for programs.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Show the best items for one user that the user has not rated, with the reason of each.
@@ -39,7 +41,8 @@ def recommend(
     The reason is up to three of the user's own ratings: those that contributed most to the score. After new data are
     ingested, the list comes from the previous models until a refresh has fitted new ones; the last line then says so.
 
-    Examples: `recsys-assets recommend 42 -n 5`, `recsys-assets recommend --newcomer`
+    Examples: `recsys-assets recommend 42 -n 5`, `recsys-assets recommend --newcomer`,
+    `recsys-assets recommend 42 --json`
     """
     if newcomer == (user_id is not None):
         raise typer.BadParameter("Name one user, or give --newcomer.", param_hint="USER_ID")
@@ -47,12 +50,15 @@ def recommend(
 
     reader, out = Reader.of(home), console()
     found = recommended(reader, user_id, n)
+    if as_json:
+        typer.echo(json.dumps({"user_id": user_id, "items": found.rows, "notes": found.notes}, indent=1))
+        return
     if found.rows:
         listed = table("", "Id", "Title", "Genres", "Score", "Because of", numbers=("", "Id", "Score"))
         for rank, row in enumerate(found.rows, 1):
             # The model has no score for an item that it does not know.
             score = "–" if row["score"] is None else f"{row['score']:.3f}"
-            because = ", ".join(row["because"]) or found.otherwise
+            because = joined(row["because"]) or found.otherwise
             listed.add_row(str(rank), row["item_id"], titled(row), genre_text(row), score, because)
         out.print(listed)
     for note in found.notes:

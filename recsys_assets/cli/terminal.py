@@ -3,6 +3,7 @@
 Progress of runs is in `progress`, messages about faults outside of this program are in `faults`.
 """
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from recsys_assets.recommender.data.characters import visible
 # A file or a pipe has no width. Without a minimum, tables would be cut there.
 _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
+_ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|Le|La|Les|Il|El|Los|Las|Der|Die|Das|Un|Une)$")
 
 
 def _remember(context: typer.Context, path: Path | None) -> Path | None:
@@ -135,9 +137,24 @@ def seconds(duration: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
+def article_first(title: str) -> str:
+    """The title with its article in front, as people say it: MovieLens writes "Fugitive, The".
+
+    Example:
+        >>> article_first("Fugitive, The")
+        'The Fugitive'
+    """
+    return _ARTICLE_LAST.sub(r"\2 \1", title)
+
+
+def joined(titles: Iterable[str]) -> str:
+    """Titles in one cell. Titles contain commas, so a dot separates them."""
+    return " · ".join(map(article_first, titles))
+
+
 def titled(item: Mapping[str, Any]) -> str:
     """The title of an item with its year; the item's id if it has no title."""
-    title = str(item["title"] or f"item {item['item_id']}")
+    title = article_first(str(item["title"] or f"item {item['item_id']}"))
     return f"{title} ({item['year']})" if item.get("year") else title
 
 
