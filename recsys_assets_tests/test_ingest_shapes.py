@@ -2,15 +2,19 @@
 
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from recsys_assets.home.settings import DataSettings
+from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.sources import read_source
+from recsys_assets.recommender.ingest.validation import check_rejected
 
 
 def _read(folder: Path, files: Mapping[str, str | bytes], **settings: Any) -> SourceTables:
@@ -133,3 +137,138 @@ def test_a_header_in_the_settings_leaves_files_with_a_header_alone(tmp_path):
     assert tables.items.collect()["title"].to_list() == ["Emma"]
     with pytest.raises(SourceError, match="header names 2 columns, this file has 5"):
         _read(tmp_path, files, header=["user_id", "item_id"])
+
+
+HEADER = "user_id;item_id;rating;timestamp\n"
+# The times of two ratings, as they are written, and the second one as it is meant.
+TIMES = {
+    "BigQuery": ("2019-12-31 10:00:00 UTC", "2019-04-05 10:00:00.5 UTC", "2019-04-05 10:00"),
+    "PostgreSQL": ("2019-12-31 10:00:00+00", "2019-04-05 10:00:00+02", "2019-04-05 08:00"),
+    "slashes": ("2019/12/31", "2019/4/5", "2019-04-05 00:00"),
+    "slashes and hours": ("2019/12/31 1:05", "2019/04/05 9:30 PM", "2019-04-05 21:30"),
+    "day first": ("31/12/2019", "05/04/2019", "2019-04-05 00:00"),
+    "day first, dots": ("31.12.2019 09:00", "5.4.2019 10:00", "2019-04-05 10:00"),
+    "month first": ("12/31/2019", "04/05/2019", "2019-04-05 00:00"),
+    "month first, 12 hours": ("12/31/2019 9:00 AM", "4/5/2019 12:10 AM", "2019-04-05 00:10"),
+    "Amazon reviewTime": ("12 31, 2019", "04 5, 2019", "2019-04-05 00:00"),
+    "Steam": ("Dec 31, 2019", "April 5, 2019", "2019-04-05 00:00"),
+    "day and name": ("31 Dec 2019", "5 April 2019 10:00", "2019-04-05 10:00"),
+    "Goodreads": ("Tue Dec 31 10:00:00 -0700 2019", "Fri Apr 05 10:00:00 -0700 2019", "2019-04-05 17:00"),
+    "mail": ("Tue, 31 Dec 2019 10:00:00 GMT", "Fri, 05 Apr 2019 10:00:00 GMT", "2019-04-05 10:00"),
+    "digits": ("20191231", "20190405", "2019-04-05 00:00"),
+}
+
+
+@pytest.mark.parametrize("case", TIMES)
+def test_times_that_can_mean_one_thing_only_are_read(case, tmp_path):
+    """A file is refused for the way in which its times are written, or they are read as other days."""
+    first, second, meant = TIMES[case]
+    tables = _read(tmp_path, {"a.csv": f"{HEADER}u;m;4;{first}\nv;m;3;{second}\n"})
+    times = tables.ratings.collect()["timestamp"]
+    assert times[0].date() == datetime(2019, 12, 31, tzinfo=UTC).date()
+    assert f"{times[1]:%Y-%m-%d %H:%M}" == meant
+    assert tables.rejected.collect().is_empty()
+
+
+def test_days_in_numbers_of_parquet_are_no_seconds(tmp_path):
+    """All ratings would be of one month, August 1970."""
+    file = tmp_path / "a.parquet"
+    pl.DataFrame({"user_id": [1], "item_id": [2], "rating": [3], "timestamp": [20191231]}).write_parquet(file)
+    times = read_source(file, scratch=tmp_path / "scratch").ratings.collect()["timestamp"]
+    assert times[0] == datetime(2019, 12, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("times", "read"),
+    [
+        (["05/04/2019", "06/07/2019"], "2019-04-05 00:00"),
+        (["05.04.2019 10:30", "06.07.2019 10:30"], "2019-04-05 10:30"),
+        (["05-04-2019 1:00:00 PM", "06-07-2019 1:00:00 PM"], "2019-04-05 13:00"),
+    ],
+)
+def test_days_and_months_are_never_guessed(times, read, tmp_path):
+    """Half of the times would be months off, and nobody sees it."""
+    files = {"a.csv": HEADER + "".join(f"u;{row};4;{time}\n" for row, time in enumerate(times))}
+    with pytest.raises(SourceError, match="may be day first or month first") as refusal:
+        _read(tmp_path, files).ratings.collect()
+    chosen = _pasted("\n".join(str(refusal.value).splitlines()[:-1]))
+    assert f"{_read(tmp_path, files, **chosen).ratings.collect()['timestamp'][0]:%Y-%m-%d %H:%M}" == read
+
+
+def test_days_and_months_are_decided_by_all_files(tmp_path):
+    """A folder with one file per month is refused for the days of one of them, or read in two ways."""
+    files = {"a.csv": f"{HEADER}u;m;4;05/04/2019\n", "b.csv": f"{HEADER}u;n;4;31/12/2019\n"}
+    times = _read(tmp_path, files).ratings.collect()["timestamp"]
+    assert times[0] == datetime(2019, 4, 5, tzinfo=UTC)
+
+
+def test_a_refusal_for_times_or_commas_names_the_setting(tmp_path):
+    """Somebody reads which rows are bad, and looks in vain for a way to read them."""
+    files = {"a.csv": 'user_id,item_id,rating,timestamp\nu,m,"4,555",the day before\nu,n,3,yesterday\n'}
+    found = _read(tmp_path, files).rejected.collect()
+    with pytest.raises(SourceError, match=r"time_format = .*decimal = \",\" below \[data\]"):
+        check_rejected(found, 2)
+
+
+def test_decimal_commas_are_read(tmp_path):
+    """Every row of an export from a German or French spreadsheet is bad."""
+    content = f"{HEADER}u;m;4,5;2019-12-31\nv;m;3;2019-12-31\n"
+    assert [row[2] for row in _rows(_read(tmp_path, {"a.csv": content}))] == [4.5, 3.0]
+    quoted = 'user_id,item_id,rating,timestamp\nu,m,"4,5",2019-12-31\n'
+    assert [row[2] for row in _rows(_read(tmp_path / "q", {"a.csv": quoted}, decimal=","))] == [4.5]
+
+
+MARKS = {"0": (0, [6, 7, 8, 9, 10]), "-1": (-1, [1, 2, 8]), "99": (99, [-9, -3, 3, 8])}
+
+
+@pytest.mark.parametrize("case", MARKS)
+def test_marks_for_not_rated_are_pointed_at_and_left_out(case, tmp_path):
+    """Books that nobody rated count as the worst ones, or their rows as bad ones."""
+    mark, ratings = MARKS[case]
+    rows = "".join(f"u;{item};{rating};2019-12-31\n" for item, rating in enumerate([mark, mark, *ratings]))
+    tables = _read(tmp_path, {"a.csv": HEADER + rows})
+    source = tmp_path / "source" / "a.csv"
+    (hint,) = [hint for hint in describe_source(source, scratch=tmp_path / "s").hints if "not_rated" in hint]
+    assert f"`not_rated = [{mark}]`" in hint
+    assert tables.ratings.collect().height == len(ratings) + 2
+    left = _read(tmp_path, {"a.csv": HEADER + rows}, not_rated=[mark], rating_scale=[-10, 10])
+    assert left.ratings.collect()["rating"].to_list() == ratings
+    assert (left.rejected.collect().height, left.not_rated.collect().item()) == (0, 2)
+
+
+@pytest.mark.parametrize("ratings", [[1, 2, 3, 4, 5], [-1, 0, 1], [0, 1, 2, 3, 4, 5], [1, 4, 5, 5], [1, 1, 99]])
+def test_the_end_of_a_scale_is_no_mark(ratings, tmp_path):
+    """Somebody leaves out all dislikes, because `add --check` calls them marks."""
+    rows = "".join(f"u;{item};{rating};2019-12-31\n" for item, rating in enumerate(ratings * 3))
+    _read(tmp_path, {"a.csv": HEADER + rows})
+    hints = describe_source(tmp_path / "source" / "a.csv", scratch=tmp_path / "s").hints
+    assert not [hint for hint in hints if "not_rated" in hint]
+
+
+def test_what_spark_leaves_in_a_folder_is_passed_over(tmp_path):
+    """The output of Spark or Dask has to be cleaned up by hand before it can be added."""
+    files = {
+        "out/part-0.csv": HEADER + "u;m;4;2019-12-31\n",
+        "out/_SUCCESS": "",
+        "out/.part-0.csv.crc": b"crc\0",
+        "out/_temporary/0/part-1.csv": "x",
+    }
+    assert len(_rows(_read(tmp_path, files))) == 1
+
+
+def test_whole_decimals_are_whole_numbers(tmp_path):
+    """A user of one export is two users as soon as an id is missing in the next one."""
+    files = {"a.csv": HEADER + "1;10;4;2019-12-31\n", "b.csv": HEADER + "1.0;10.0;4;2019-12-31\n1.5;x.0;4;2019-12-31\n"}
+    assert [row[:2] for row in _rows(_read(tmp_path, files))] == [("1", "10"), ("1", "10"), ("1.5", "x.0")]
+
+
+def test_columns_in_folder_names_are_read(tmp_path):
+    """Tables that Spark partitioned by user have no user id, and are refused."""
+    row = "item_id;rating;timestamp\nm;4;1300000000\n"
+    rows = _rows(_read(tmp_path, {"user_id=7/a.csv": row, "user_id=a%20b/year=2011/a.csv": row}))
+    assert rows == [("7", "m", 4.0, 1300000000), ("a b", "m", 4.0, 1300000000)]
+    folder = tmp_path / "parquet" / "user_id=7"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"item_id": [1], "rating": [3], "timestamp": [1300000000]}).write_parquet(folder / "part-0.parquet")
+    found = read_source(folder.parent, scratch=tmp_path / "scratch").ratings.collect()
+    assert found.select("user_id", "item_id").rows() == [("7", "1")]

@@ -39,7 +39,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         if found.rejected:
             _rows("First problems", found.problems, out)
         check_release(release(source, found.format, Path(scratch)), landed_releases(home, data))
-    rows = found.ratings + found.users + found.items + found.rejected
+    rows = found.ratings + found.users + found.items + found.rejected + found.not_rated
     try:
         check_rejected(found.problems, rows, count=found.rejected, max_share=data.max_rejected_share)
     except SourceError as error:
@@ -62,6 +62,7 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
         ("users described", f"{found.users:,}"),
         ("items described", f"{found.items:,}"),
         ("rejected rows", f"{found.rejected:,}"),
+        *([("not rated, left out", f"{found.not_rated:,}")] if data.not_rated else []),
         *([("texts with control characters, taken out", f"{found.cleaned:,}")] if found.cleaned else []),
         ("rating scale", f"{low:g} to {high:g} ({told})"),
         ("span", span),

@@ -38,6 +38,7 @@ class Accepted:
         ratings: number of good ratings.
         rejected: number of rejected rows in all files.
         cleaned: number of texts of users and items from which control characters were removed.
+        not_rated: number of rows that the settings declare as not rated.
     """
 
     fingerprint: str
@@ -48,6 +49,7 @@ class Accepted:
     ratings: int
     rejected: int
     cleaned: int
+    not_rated: int
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,15 @@ class Batch:
             self.tables.ratings.select(pl.len().alias("n"), rating.min().alias("low"), rating.max().alias("high")),
             *(frame.select(n=pl.len()) for frame in (self.tables.users, self.tables.items, self.tables.rejected)),
             self.tables.cleaned.sum(),
+            self.tables.not_rated,
         ]
-        ratings, users, items, rejected, cleaned = pl.collect_all(numbers, engine="streaming")
-        self._check_rejected(rejected["n"][0], sum(part["n"][0] for part in (ratings, users, items)), max_share)
+        ratings, users, items, rejected, cleaned, not_rated = pl.collect_all(numbers, engine="streaming")
+        good = sum(part["n"][0] for part in (ratings, users, items)) + not_rated.item()
+        self._check_rejected(rejected["n"][0], good, max_share)
         if not ratings["n"][0]:
             raise SourceError("it holds no good rating.")
         low, high = self.tables.declared_scale or (ratings["low"][0], ratings["high"][0])
-        counts = (int(column.item()) for column in (ratings.select("n"), rejected, cleaned))
+        counts = (int(column.item()) for column in (ratings.select("n"), rejected, cleaned, not_rated))
         return Accepted(content, self.tables.format, found, low, high, *counts)
 
     def _check_rejected(self, bad: int, good: int, max_share: float) -> None:

@@ -99,6 +99,14 @@ class DataSettings(Section):
         default_factory=list,
         description="Lowest and highest rating, such as [1, 5]; empty: the release's own, else what the data hold.",
     )
+    not_rated: list[float] = Field(
+        default_factory=list,
+        description="Ratings that mean 'not rated', such as [0] or [-1, 99]; such rows are left out and counted.",
+    )
+    decimal: Literal["", ".", ","] = Field("", description="Decimal mark of ratings; empty: told where it is clear.")
+    time_format: str = Field(
+        "", description="Of times, such as '%d/%m/%Y'; empty: told by the times, and refused where they leave it open."
+    )
     genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
     max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
@@ -111,12 +119,22 @@ class DataSettings(Section):
             raise ValueError("the lowest rating, then the highest")
         return scale
 
+    @field_validator("time_format")
+    @classmethod
+    def _time_format_has_fields(cls, form: str) -> str:
+        if form and "%" not in form:
+            raise ValueError("a format such as '%d/%m/%Y' or '%Y-%m-%d %H:%M'")
+        return form
+
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that are parameters of `recommender.ingest.sources.read_source`."""
         return {
             "columns": self.columns,
             "header": self.header,
+            "decimal": self.decimal or None,
+            "time_format": self.time_format or None,
+            "not_rated": self.not_rated,
             "delimiter": self.delimiter or None,
             "encoding": self.encoding or None,
             "rating_scale": tuple(self.rating_scale) or None,

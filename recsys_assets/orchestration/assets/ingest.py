@@ -29,9 +29,9 @@ SOURCE_FINGERPRINT = "source fingerprint"
 # Metadata that tells a run whether `ratings` is up to date: its batches, its excluded users, its sample.
 MERGED_FROM = "merged from"
 _FORMAT, _SCALE, RELEASE = "format", "rating scale", "MovieLens release"
-_REJECTED, _CLEANED = "rejected rows", "cleaned texts"
+_REJECTED, _CLEANED, _NOT_RATED = "rejected rows", "cleaned texts", "rows that are not rated"
 # Metadata of an accepted batch, recorded with each of its raw tables.
-_FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, RELEASE, _REJECTED, _CLEANED}
+_FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, RELEASE, _REJECTED, _CLEANED, _NOT_RATED}
 # Names and releases of the batches before this one. A range of batches is one run, so earlier batches of the same run
 # count as well: without them, two releases of MovieLens in one run would pass.
 _Known = list[tuple[str, str | None]]
@@ -56,6 +56,8 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
         if accepted.cleaned:
             context.log.warning(f"Batch {batch.name}: control characters taken out of {accepted.cleaned:,} texts")
+        if accepted.not_rated:
+            context.log.info(f"Batch {batch.name}: {accepted.not_rated:,} rows that are not rated are left out")
         return _facts(accepted)
 
     def read(name: str) -> nw.LazyFrame:
@@ -78,6 +80,8 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
         _REJECTED: accepted.rejected,
         _CLEANED: accepted.cleaned,
     }
+    if accepted.not_rated:
+        facts[_NOT_RATED] = accepted.not_rated
     return facts | ({RELEASE: accepted.release} if accepted.release else {})
 
 

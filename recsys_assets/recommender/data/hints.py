@@ -13,6 +13,10 @@ from recsys_assets.recommender.data.preferences import span
 
 # A column with more values holds names or free text, in which a common first letter means nothing.
 _MAX_VALUES = 200
+# A rarer value is a mistake, not a mark.
+_MARK_SHARE = 0.02
+# On a shorter scale, -1 beside 0 and 1 is a dislike.
+_LONG_SCALE = 4
 
 
 def scale_hints(ratings: nw.LazyFrame) -> list[str]:
@@ -40,6 +44,33 @@ def scale_hints(ratings: nw.LazyFrame) -> list[str]:
             f"if those are mistakes, `[data] rating_scale = [{low:g}, {high:g}]` rejects them"
         ]
     return []
+
+
+def mark_hints(ratings: nw.LazyFrame) -> list[str]:
+    """Report a rating that stands apart from all others, as marks for "not rated" do.
+
+    Args:
+        ratings: column rating.
+    """
+    counts = to_polars(ratings.group_by("rating").agg(count=nw.len())).sort("rating").rows()
+    rated = [(float(value), count) for value, count in counts]
+    if len(rated) < 3:
+        return []
+    (lowest, fewest), (second, next_count), (last, _), (highest, most) = rated[0], rated[1], rated[-2], rated[-1]
+    total = sum(count for _, count in rated)
+    is_mark_below = lowest < 0 <= second and highest >= _LONG_SCALE
+    is_zero = lowest == 0 and second >= 1 and fewest >= max(2 * next_count, _MARK_SHARE * total)
+    is_mark_above = highest - last > last - lowest and most >= _MARK_SHARE * total
+    if is_mark_below or is_zero:
+        mark, count, low, high = lowest, fewest, second, highest
+    elif is_mark_above:
+        mark, count, low, high = highest, most, lowest, last
+    else:
+        return []
+    return [
+        f"{count:,} of {total:,} ratings are {mark:g}, apart from the others, {low:g} to {high:g}: if it means that "
+        f"nothing was rated, `not_rated = [{mark:g}]` below [data] in settings.toml leaves those rows out"
+    ]
 
 
 def time_hints(ratings: nw.LazyFrame) -> list[str]:

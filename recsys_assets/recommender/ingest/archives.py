@@ -45,7 +45,7 @@ class Source:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The files as sorted paths inside the source, with `/`; hidden files are left out.
+        """The files as sorted paths inside the source, with `/`; names that begin with `.` or `_` are left out.
 
         Raises:
             SourceError: the path does not exist, holds no file, or is an archive that is not safe to unpack.
@@ -245,5 +245,5 @@ def _leaves(name: str) -> bool:
 
 
 def _hidden(name: str) -> bool:
-    # Archives made on macOS hold a resource fork for every file.
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    # Spark writes `_SUCCESS` and `.part-0.crc`, Dask `_metadata`, and archives made on macOS hold a `__MACOSX`.
+    return any(part.startswith((".", "_")) for part in PurePosixPath(name).parts)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 import polars as pl
 
 from recsys_assets.recommender.data.characters import holds_controls, without_controls
-from recsys_assets.recommender.ingest.validation import ADDED, CLEANED, id_rules, identifier, judged
+from recsys_assets.recommender.ingest.validation import ADDED, CLEANED, id_rules, identifier, judged, text_of
 
 # Postal codes are categories, even if they consist of digits.
 _POSTAL_CODE = re.compile(r"zip|post(al)?_?code|^plz$")
@@ -40,7 +40,7 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
         for name, value in values.items()
     }
     types = rows.collect_schema()
-    given = {name: identifier(name, types[name]) for name in texts}
+    given = {name: text_of(name, types[name]) for name in texts}
     kept = [without_controls(text).replace("", None).alias(name) for name, text in given.items()]
     typed = [value.alias(name) for name, value in values.items()]
     attributes = [name for name in types.names() if name in {*numbers, *texts}]

@@ -12,7 +12,7 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.data.hints import attribute_hints, scale_hints, time_hints
+from recsys_assets.recommender.data.hints import attribute_hints, mark_hints, scale_hints, time_hints
 from recsys_assets.recommender.ingest.sources import read_source
 
 
@@ -24,6 +24,7 @@ class SourceDescription:
         format: format of the source.
         columns: original column name by standard name, of the first file of ratings; empty for a release.
         ratings: number of rows of `raw_ratings`; `users`, `items` and `rejected` likewise.
+        not_rated: number of rows that the settings declare as not rated.
         cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
         first: time of the earliest rating; None without ratings. `last` likewise.
@@ -38,6 +39,7 @@ class SourceDescription:
     users: int
     items: int
     rejected: int
+    not_rated: int
     cleaned: int
     rating_scale: tuple[float, float]
     first: datetime | None
@@ -68,6 +70,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         frame.select(pl.len()).collect(engine="streaming").item()
         for frame in (tables.users, tables.items, tables.rejected)
     )
+    not_rated = tables.not_rated.collect(engine="streaming").item()
     return SourceDescription(
         tables.format,
         tables.columns,
@@ -75,12 +78,14 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         users,
         items,
         rejected,
+        not_rated,
         tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,
         first,
         last,
         [
             *scale_hints(nw.from_native(tables.ratings)),
+            *mark_hints(nw.from_native(tables.ratings)),
             *time_hints(nw.from_native(tables.ratings)),
             *attribute_hints(nw.from_native(tables.users)),
         ],

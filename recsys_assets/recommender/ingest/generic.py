@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import polars as pl
@@ -19,6 +20,7 @@ from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS,
 from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
+from recsys_assets.recommender.ingest.times import UNDECIDED, decided, formats_for
 from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 
 FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
@@ -53,7 +55,8 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
         columns=ratings[0].mapping,
         # Relaxed: ids are integers if they are integers in every file, otherwise text.
         judged_ratings=lambda: pl.concat(
-            [_ratings(source, file, scale, rules) for file in ratings], how="vertical_relaxed"
+            [_ratings(source, file, scale, rules) for file in _with_decided_times(source, ratings, rules)],
+            how="vertical_relaxed",
         ),
         judged_users=lambda: _users(source, users, rules) if users else None,
         judged_items=lambda: pl.concat([_items(source, file, rules) for file in items]) if items else None,
@@ -118,7 +121,36 @@ def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rul
     if (plain := plain_ratings(source, file, scale, rules)) is not None:
         return plain
     rows = _standard_rows(source, file, RATING_COLUMNS, rules)
-    return judge_ratings(rows, file.name, scale=scale, times=file.times, now=rules.now)
+    return judge_ratings(
+        rows,
+        file.name,
+        scale=scale,
+        times=file.times,
+        now=rules.now,
+        decimal_comma=file.decimal_comma,
+        not_rated=rules.not_rated,
+    )
+
+
+def _with_decided_times(source: Source, files: Sequence[Sheet], rules: Rules) -> list[Sheet]:
+    """The files with the order of days and months, which all values of all files decide.
+
+    Raises:
+        SourceError: the values leave it open.
+    """
+    open_ones = [file for file in files if file.times == UNDECIDED]
+    if not open_ones:
+        return list(files)
+    form, example = decided(
+        pl.concat([_standard_rows(source, file, ["timestamp"], rules).select("timestamp") for file in open_ones])
+    )
+    if form is None:
+        lines = [f"time_format = {json.dumps(form)}" for form in formats_for(example)]
+        raise SourceError(
+            f"{open_ones[0].name}: times such as {example!r} may be day first or month first, and the other times do "
+            f"not decide it. Say which, with one of these lines{to_paste(rules.settings_file, 'data', lines)}"
+        )
+    return [replace(file, times=form) if file in open_ones else file for file in files]
 
 
 def _items(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:

@@ -16,6 +16,7 @@ from recsys_assets.recommender.ingest.detect import DELIMITED, Content
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.text import scan_fields, utf8_or_latin1_text
+from recsys_assets.recommender.ingest.times import SECONDS
 from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 
 # README of ml-1m, "Occupation is chosen from the following choices".
@@ -163,7 +164,7 @@ def _ml_dat(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTab
 
 def _ratings(source: Source, name: str, separator: str, scale: tuple[float, float], rules: Rules) -> pl.LazyFrame:
     rows = scan_fields(utf8_or_latin1_text(source, name), separator, _RATING_FIELDS)
-    return judge_ratings(rows, name, scale=scale, times="seconds", now=rules.now)
+    return judge_ratings(rows, name, scale=scale, times=SECONDS, now=rules.now, not_rated=rules.not_rated)
 
 
 def _users_100k(source: Source, name: str) -> pl.LazyFrame:

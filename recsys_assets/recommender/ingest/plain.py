@@ -17,7 +17,8 @@ from recsys_assets.recommender.ingest.detect import DELIMITED
 from recsys_assets.recommender.ingest.names import RATING_COLUMNS
 from recsys_assets.recommender.ingest.sheets import Sheet
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, utf8_text
-from recsys_assets.recommender.ingest.validation import FILE, MILLISECONDS_FROM, REASON, Rules, judge_ratings
+from recsys_assets.recommender.ingest.times import MILLISECONDS_FROM, NUMBER
+from recsys_assets.recommender.ingest.validation import FILE, REASON, Rules, judge_ratings
 
 _IDS = ("user_id", "item_id")
 _WIDTH = "__width"
@@ -33,7 +34,8 @@ def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None
         rules: format options of the source.
     """
     names = {own: name for name, own in file.mapping.items() if name in RATING_COLUMNS}
-    if file.content.kind != DELIMITED or len(file.delimiter.encode()) > 1 or {*names} != {*file.columns}:
+    is_general = file.content.kind != DELIMITED or len(file.delimiter.encode()) > 1 or {*names} != {*file.columns}
+    if is_general or file.times != NUMBER or file.decimal_comma or rules.not_rated or file.folders:
         return None
     text = utf8_text(source, file.name, rules.encoding)
     if text.has_quotes or text.has_spaces or text.has_returns:
@@ -147,7 +149,7 @@ def _all_good(rows: pl.LazyFrame, file: Sheet, scale: tuple[float, float] | None
             PROBLEM: pl.Series([None, None], dtype=pl.String),
         }
     )
-    judged = judge_ratings(extremes, file.name, scale=scale, times="number", now=rules.now)
+    judged = judge_ratings(extremes, file.name, scale=scale, times=NUMBER, now=rules.now)
     if not judged.select(pl.col(REASON).is_null().all()).collect().item():
         return False
     return _written_as_numbers(rows, path, file.header_lines, max(found["id"], found["last"]))

@@ -7,7 +7,9 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from urllib.parse import unquote
 
 import polars as pl
 
@@ -24,7 +26,8 @@ from recsys_assets.recommender.ingest.records import (
     scan_quoted,
 )
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, scan_fields, scan_quoted_fields, utf8_text
-from recsys_assets.recommender.ingest.validation import RESERVED, Rules, Times
+from recsys_assets.recommender.ingest.times import NUMBER, form_of
+from recsys_assets.recommender.ingest.validation import RESERVED, Rules
 
 READERS = (LINE, TEXT, PROBLEM)
 UNNAMED = "__unnamed_"
@@ -38,6 +41,9 @@ _BESIDE_MOVIELENS = {
 _TRIED_DELIMITERS = 16
 _LIKELY_DELIMITERS = ("::", ",", "\t", ";", "|")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+# Three digits after a comma may be thousands.
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
 _VALUE = re.compile(rf"{_NUMBER.pattern}|\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}.*")
 _NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
 
@@ -51,16 +57,20 @@ class Sheet:
         columns: original column names, in order.
         mapping: original column name by standard name, for the standard columns in the file.
         delimiter: delimiter of the fields in delimited text.
-        times: format of times that are text or numbers.
+        times: form of times that are text or numbers, as `times.form_of` returns it.
         header_lines: number of lines before the first record in delimited text.
+        decimal_comma: whether ratings are written like 4,5.
+        folders: columns in the names of its folders, as Hive writes them (`user_id=7/part-0.csv`), with their values.
     """
 
     content: Content
     columns: tuple[str, ...]
     mapping: Mapping[str, str]
     delimiter: str = ""
-    times: Times = "number"
+    times: str = NUMBER
     header_lines: int = 1
+    decimal_comma: bool = False
+    folders: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -89,7 +99,7 @@ def sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     Raises:
         SourceError: the file is damaged, has only a header, or has a column twice.
     """
-    found = _SHEETS[content.kind](source, content, rules)
+    found = replace(_SHEETS[content.kind](source, content, rules), folders=_folders(content.name))
     if found.role:
         _check_columns(found)
     return found
@@ -104,6 +114,13 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
         rules: format options of the source.
         columns: the columns to read; None for all columns (in JSON lines, all keys).
     """
+    own = [name for name in columns if name not in file.folders] if columns else None
+    rows = _own_rows(source, file, rules, own)
+    values = [pl.lit(value, pl.String).alias(name) for name, value in file.folders.items()]
+    return rows.with_columns(values) if values else rows
+
+
+def _own_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str] | None) -> pl.LazyFrame:
     if file.content.kind == PARQUET:
         return scan_parquet(source, file.name, columns or file.columns)
     text = utf8_text(source, file.name, rules.encoding)
@@ -129,9 +146,20 @@ def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
         raise SourceError(f"{content.name}: a header only ({header[:80]!r}); expected a record in line 2.")
     if found.role != "ratings":
         return found
-    place = columns.index(found.mapping["timestamp"])
-    rows = (_split(line, delimiter) for line in content.lines[header_lines:])
-    return replace(found, times=_times([row[place] for row in rows if len(row) > place]))
+    rows = [_split(line, delimiter) for line in content.lines[header_lines:]]
+    ratings = _sample(rows, columns, mapping["rating"])
+    has_commas = rules.decimal is None and any(map(_DECIMAL_COMMA.fullmatch, ratings))
+    return replace(
+        found,
+        times=rules.time_format or form_of(_sample(rows, columns, mapping["timestamp"])),
+        decimal_comma=rules.decimal == "," or has_commas,
+    )
+
+
+def _sample(rows: Sequence[Sequence[str]], columns: Sequence[str], name: str) -> list[str]:
+    """The values of a column in the first rows; none if the column stands in the folder names."""
+    place = columns.index(name) if name in columns else len(columns)
+    return [row[place] for row in rows if len(row) > place]
 
 
 def _columns(header: str, delimiter: str) -> tuple[str, ...]:
@@ -148,7 +176,9 @@ def _json_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     columns = tuple(dict.fromkeys(key for found in objects for key in found))
     mapping = _mapping(content, columns, rules)
     sample = [str(found.get(mapping.get("timestamp", ""), "")) for found in objects]
-    return Sheet(content, columns, mapping, times=_times(sample))
+    return Sheet(
+        content, columns, mapping, times=rules.time_format or form_of(sample), decimal_comma=rules.decimal == ","
+    )
 
 
 def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
@@ -156,12 +186,16 @@ def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     columns = tuple(types)
     found = Sheet(content, columns, _mapping(content, columns, rules))
     for name, own in found.mapping.items() if found.role else ():
-        if not _fits(name, types[own]):
+        if own in types and not _fits(name, types[own]):
             raise SourceError(f"{content.name}: column {own!r} holds {types[own]}, which cannot be a {name}.")
-    if found.role == "ratings" and types[found.mapping["timestamp"]] == pl.String:
-        times = scan_parquet(source, content.name, [found.mapping["timestamp"]]).select(found.mapping["timestamp"])
-        return replace(found, times=_times(times.head(100).collect().to_series().drop_nulls().to_list()))
-    return found
+    if found.role != "ratings":
+        return found
+    time = found.mapping["timestamp"]
+    form = rules.time_format or NUMBER
+    if not rules.time_format and time in types and (types[time] == pl.String or types[time].is_integer()):
+        first = scan_parquet(source, content.name, [time]).select(pl.col(time).cast(pl.String)).head(100).collect()
+        form = form_of(first.to_series().drop_nulls().to_list())
+    return replace(found, times=form, decimal_comma=rules.decimal == ",")
 
 
 _SHEETS: Mapping[str, Callable[[Source, Content, Rules], Sheet]] = {
@@ -192,13 +226,19 @@ def _role(columns: Collection[str]) -> str | None:
     return None
 
 
+def _folders(name: str) -> dict[str, str | None]:
+    """The columns in the folder names of a file, as Hive and Spark write them, with their values."""
+    parts = [part.split("=", 1) for part in PurePosixPath(name).parts[:-1] if "=" in part]
+    return {unquote(key): None if value == _HIVE_NULL else unquote(value) for key, value in parts}
+
+
 def _mapping(content: Content, columns: Sequence[str], rules: Rules) -> Mapping[str, str]:
-    """Original name by standard name.
+    """Original name by standard name, with the columns in the folder names.
 
     Raises:
         SourceError: several columns of a file of ratings may be the same standard column.
     """
-    found = named(columns, rules.columns, _role)
+    found = named((*columns, *_folders(content.name)), rules.columns, _role)
     if found.doubts and _role(found.mapping.keys() | found.doubts.keys()) == "ratings":
         raise _doubtful(content, found, rules)
     return found.mapping
@@ -240,9 +280,3 @@ def _split(line: str, delimiter: str) -> list[str]:
         return [value.strip() for value in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
     except csv.Error:
         return [line]
-
-
-def _times(sample: Sequence[str]) -> Times:
-    """Format of the times, by majority of the first rows."""
-    numbers = sum(_NUMBER.fullmatch(value.strip()) is not None for value in sample)
-    return "number" if 2 * numbers >= len(sample) else "iso"

@@ -10,7 +10,7 @@ from functools import cached_property
 import polars as pl
 
 from recsys_assets.recommender.ingest.catalogue import NO_ITEMS, NO_USERS
-from recsys_assets.recommender.ingest.validation import CLEANED, REASON, good_rows, rejected_rows
+from recsys_assets.recommender.ingest.validation import CLEANED, REASON, count_not_rated, good_rows, rejected_rows
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class SourceTables:
         """Table `rejected_rows` of all files of the source, lazy Polars."""
         parts = (self._ratings, self._users, self._items)
         return pl.concat([rejected_rows(part) for part in parts if part is not None])
+
+    @cached_property
+    def not_rated(self) -> pl.LazyFrame:
+        """Column `len`, one row: number of ratings that the settings declare as not rated."""
+        return count_not_rated(self._ratings)
 
     @cached_property
     def cleaned(self) -> pl.LazyFrame:

@@ -32,6 +32,9 @@ def read_source(
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
     now: datetime | None = None,
     header: Sequence[str] = (),
+    decimal: str | None = None,
+    time_format: str | None = None,
+    not_rated: Sequence[float] = (),
     settings_file: Path | str = "settings.toml",
 ) -> SourceTables:
     """Reads the tables of a folder, a zip or a single file; the content determines the format.
@@ -48,6 +51,9 @@ def read_source(
         max_unpacked_bytes: largest unpacked size of the source, in bytes.
         now: ratings later than one day after this time are rejected; by default the current time.
         header: names of the columns of delimited text without a header, in order; "" is a column without a name.
+        decimal: decimal mark of ratings, "." or ","; by default the comma is told by ratings such as 4,5.
+        time_format: `strptime` format of times; by default told by the times, and refused where they do not decide it.
+        not_rated: ratings that mean that nothing was rated; such rows are left out.
         settings_file: where the user writes settings, for messages.
 
     Raises:
@@ -61,6 +67,9 @@ def read_source(
         genre_separator,
         now,
         header=tuple(header),
+        decimal=decimal,
+        time_format=time_format,
+        not_rated=tuple(not_rated),
         settings_file=str(settings_file),
     )
     _check_rules(rules)

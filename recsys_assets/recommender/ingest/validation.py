@@ -3,16 +3,16 @@
 Reading rows belongs in the formats, rules for users and items in `catalogue`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
 
 import polars as pl
 
 from recsys_assets.recommender.data.characters import holds_controls
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT
+from recsys_assets.recommender.ingest.times import expected, microseconds
 
 # Columns of judged rows: FILE and REASON, and two columns of the readers.
 FILE, REASON = "__file", "__reason"
@@ -20,15 +20,12 @@ ADDED = (FILE, LINE, TEXT, REASON)
 # Column with the number of cleaned texts of a row, for users and items.
 CLEANED = "__cleaned"
 RESERVED = (*ADDED, CLEANED, PROBLEM)
+# Reason of rows that the settings declare as not rated.
+NOT_RATED = "not rated"
+_DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+)\s*$"
 _SHOWN_ERRORS = 20
 _SHOWN_TEXT = 100
 _LONGEST_TEXT = 1000
-
-# Formats of times: whole seconds since 1970, as in MovieLens; seconds or finer units, distinguished by size; ISO 8601.
-Times = Literal["seconds", "number", "iso"]
-# From these sizes on, a number is in the next finer unit. 1e11 seconds is the year 5138, 1e11 milliseconds is 1973.
-MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
-_ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d+)?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,9 @@ class Rules:
     genre_separator: str
     now: datetime | None
     header: tuple[str, ...] = ()
+    decimal: str | None = None
+    time_format: str | None = None
+    not_rated: tuple[float, ...] = ()
     settings_file: str = "settings.toml"
 
 
@@ -50,8 +50,10 @@ def judge_ratings(
     file: str,
     *,
     scale: tuple[float, float] | None,
-    times: Times,
+    times: str,
     now: datetime | None = None,
+    decimal_comma: bool = False,
+    not_rated: Collection[float] = (),
 ) -> pl.LazyFrame:
     """Typed ratings with the reason for their rejection, null for good rows.
 
@@ -59,17 +61,24 @@ def judge_ratings(
         rows: `user_id`, `item_id`, `rating`, `timestamp` as text or typed, and the columns of the readers.
         file: name of the file inside the source.
         scale: lowest and highest allowed rating; None allows every finite number.
-        times: format of times that are text or numbers.
+        times: form of times that are text or numbers, as `times.form_of` returns it.
         now: ratings later than one day after this time are rejected; by default the current time.
+        decimal_comma: whether ratings are written like 4,5.
+        not_rated: ratings that mean that nothing was rated; such rows are neither good nor rejected.
     """
     types = rows.collect_schema()
     typed = rows.with_columns(
         identifier("user_id", types["user_id"]),
         identifier("item_id", types["item_id"]),
-        pl.col("rating").cast(pl.Float32, strict=False),
-        _microseconds(types["timestamp"], times).alias("timestamp"),
+        _number(types["rating"], decimal_comma).alias("rating"),
+        microseconds(types["timestamp"], times).alias("timestamp"),
     )
-    rules = {**id_rules("user", "item"), **_rating_rules(scale), **_time_rules(times, now or datetime.now(UTC))}
+    rules = {
+        **id_rules("user", "item"),
+        **({NOT_RATED: pl.col("rating").is_in(list(not_rated))} if not_rated else {}),
+        **_rating_rules(scale),
+        **_time_rules(times, now or datetime.now(UTC)),
+    }
     time = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return judged(typed, file, rules).with_columns(time)
 
@@ -93,6 +102,11 @@ def good_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.filter(pl.col(REASON).is_null()).drop(*ADDED, CLEANED, strict=False)
 
 
+def count_not_rated(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Column `len`: the number of rows that the settings declare as not rated."""
+    return rows.filter(pl.col(REASON) == NOT_RATED).select(pl.len())
+
+
 def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     """The rows that break a rule: table `rejected_rows`.
 
@@ -100,7 +114,7 @@ def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
     """
     lines = pl.col("text").str.split("\n")
     return (
-        rows.filter(pl.col(REASON).is_not_null())
+        rows.filter(pl.col(REASON).is_not_null() & (pl.col(REASON) != NOT_RATED))
         .select(
             pl.col(FILE).alias("file"),
             pl.col(LINE).alias("line"),
@@ -136,10 +150,30 @@ def check_rejected(
         for file, line, reason, text in rejected.head(_SHOWN_ERRORS).iter_rows()
     )
     rest = f" The whole list is in {listed_in}." if listed_in else ""
+    ways = "".join(f" {way}" for way in _ways_out(rejected))
     raise SourceError(
         f"{count:,} of {rows:,} rows are bad ({count / max(rows, 1):.1%}), "
-        f"{max_share:.1%} are allowed; mend them or raise the limit.{rest} The first:\n{shown}"
+        f"{max_share:.1%} are allowed; mend them or raise the limit.{ways}{rest} The first:\n{shown}"
     )
+
+
+def _ways_out(rejected: pl.DataFrame) -> list[str]:
+    """Settings that read rows which look like the rejected ones."""
+    reasons = {reason for reason in rejected["reason"].unique() if reason}
+    ways = []
+    if any(reason.startswith("time is missing or not") for reason in reasons):
+        ways.append('Times of another form are read with a line below [data], such as time_format = "%d/%m/%Y".')
+    no_numbers = rejected.filter(pl.col("reason") == "rating is not a number")
+    if no_numbers["text"].str.contains(r"\d,\d").any():
+        ways.append('Decimal commas, as in 4,5, are read with decimal = "," below [data].')
+    return ways
+
+
+def _number(dtype: pl.DataType, decimal_comma: bool) -> pl.Expr:
+    rating = pl.col("rating")
+    if decimal_comma and dtype == pl.String:
+        rating = rating.str.replace(_DECIMAL_COMMA, "$1.$2")
+    return rating.cast(pl.Float32, strict=False)
 
 
 def _rating_rules(scale: tuple[float, float] | None) -> dict[str, pl.Expr]:
@@ -150,18 +184,26 @@ def _rating_rules(scale: tuple[float, float] | None) -> dict[str, pl.Expr]:
     return rules
 
 
-def _time_rules(times: Times, now: datetime) -> dict[str, pl.Expr]:
-    expected = {"seconds": "a whole number of seconds", "number": "a number", "iso": "ISO 8601"}[times]
+def _time_rules(times: str, now: datetime) -> dict[str, pl.Expr]:
     latest = int((now + timedelta(days=1)).timestamp() * 1e6)
     return {
-        f"time is missing or not {expected}": pl.col("timestamp").is_null(),
+        f"time is missing or not {expected(times)}": pl.col("timestamp").is_null(),
         "time before 1970": pl.col("timestamp") < 0,
         "time in the future": pl.col("timestamp") > latest,
     }
 
 
 def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
-    """An id as text; whole floats lose their decimals and NaN becomes null.
+    """An id as text, as `text_of`; a whole number loses its decimals in text too.
+
+    A column of ids is 1, 2 in one export of pandas, and 1.0, 2.0 in the next one, in which an id is missing.
+    """
+    text = text_of(column, dtype)
+    return text.str.replace(r"^(-?\d+)\.0+$", "$1") if dtype == pl.String else text
+
+
+def text_of(column: str, dtype: pl.DataType) -> pl.Expr:
+    """A value as text; whole floats lose their decimals and NaN becomes null.
 
     pandas turns a column of integers with gaps into floats.
     """
@@ -171,43 +213,3 @@ def identifier(column: str, dtype: pl.DataType) -> pl.Expr:
     value = value.fill_nan(None)
     whole = value.cast(pl.Int64, strict=False)
     return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
-
-
-def _microseconds(dtype: pl.DataType, times: Times) -> pl.Expr:
-    """The column `timestamp` as microseconds since 1970; null if a value is not a time."""
-    value = pl.col("timestamp")
-    if isinstance(dtype, pl.Datetime):
-        utc = value.dt.convert_time_zone("UTC") if dtype.time_zone else value.dt.replace_time_zone("UTC")
-        return utc.dt.epoch("us")
-    if dtype == pl.Date:
-        return value.cast(pl.Datetime("us")).dt.epoch("us")
-    if times == "iso":
-        return _iso_microseconds(value)
-    if times == "seconds":
-        seconds = value.cast(pl.Int64, strict=False)
-        # Clipping prevents an overflow; the rules for times reject such values anyway.
-        return seconds.clip(-MILLISECONDS_FROM, MILLISECONDS_FROM) * 1_000_000
-    number = value.cast(pl.Float64, strict=False)
-    size = number.abs()
-    per_unit = (
-        pl.when(size < MILLISECONDS_FROM)
-        .then(1e6)
-        .when(size < _MICROSECONDS_FROM)
-        .then(1e3)
-        .when(size < _NANOSECONDS_FROM)
-        .then(1.0)
-        .otherwise(1e-3)
-    )
-    return (number * per_unit).round().cast(pl.Int64, strict=False)
-
-
-def _iso_microseconds(value: pl.Expr) -> pl.Expr:
-    """ISO 8601 dates and times; a time without an offset is UTC."""
-    parts = value.str.extract_groups(_ISO).struct
-
-    def part(number: int, default: str) -> pl.Expr:
-        return pl.coalesce(parts.field(str(number)).replace("", None), pl.lit(default))
-
-    zone = part(4, "+0000").str.replace("^[zZ]$", "+0000")
-    text = pl.concat_str([parts.field("1"), pl.lit(" "), part(2, "00:00"), part(3, ":00"), zone])
-    return text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="us", strict=False).dt.epoch("us")
