@@ -231,7 +231,7 @@ def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.Dat
 
 
 def _improvement(tried: Tried | None) -> dict[str, float | None]:
-    value, low, high = (tried and tried.improvement) or (None, None, None)
+    value, low, high, _ = (tried and tried.improvement) or (None, None, None, None)
     return {"improvement": value, "low": low, "high": high}
 
 
