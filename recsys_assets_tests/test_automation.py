@@ -120,6 +120,15 @@ def test_one_asset_and_its_descendants(quiet):
     assert set(CHEAP) <= quiet.steps(run) and "als_model" not in quiet.steps(run)
 
 
+def test_runs_of_the_command_line_are_listed_under_their_job(quiet):
+    """The pages Jobs and Timeline would show that nothing ever ran, though `recsys-assets run` made everything."""
+    asked = """query($name: String!) { pipelineOrError(params: {pipelineName: $name,
+        repositoryLocationName: "recsys_assets", repositoryName: "__repository__"}) { ... on Pipeline {
+        runs(limit: 5) { status } } } }"""
+    runs = quiet.query(asked, name="everything")["pipelineOrError"]["runs"]
+    assert "SUCCESS" in {run["status"] for run in runs}
+
+
 def test_three_batches_are_backfilled_by_one_run(quiet):
     """Each batch of a backfill would start a process and a JVM of its own."""
     before = _runs(quiet.home)

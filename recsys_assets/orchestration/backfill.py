@@ -14,6 +14,7 @@ from recsys_assets.errors import BatchesRefusedError, RunFailedError
 from recsys_assets.home.batches import read_batches
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
+from recsys_assets.orchestration.code_location import LOCATION, REPOSITORY
 from recsys_assets.orchestration.dagster_internals import AUTO_RETRY_RUN_ID_TAG, WILL_RETRY_TAG
 from recsys_assets.orchestration.failures import reason, step_failures
 from recsys_assets.orchestration.launch import Ended, carry_out, refused_by
@@ -21,8 +22,6 @@ from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.planning import Launch, reading_again, reading_the_rest
 from recsys_assets.orchestration.sensors import unfinished
 
-# The code location as workspace.yaml names it, and the name that Dagster gives the repository in it.
-_LOCATION, _REPOSITORY = "recsys_assets", "__repository__"
 _TIMEOUT_SECONDS = 60
 _POLL_SECONDS = 0.5
 
@@ -88,8 +87,8 @@ def _launched(address: str, wanted: Launch) -> str:
         client = DagsterGraphQLClient(str(where.hostname), port_number=where.port, timeout=_TIMEOUT_SECONDS)
         return client.submit_job_execution(
             wanted.job,
-            repository_location_name=_LOCATION,
-            repository_name=_REPOSITORY,
+            repository_location_name=LOCATION,
+            repository_name=REPOSITORY,
             tags=wanted.tags,
             asset_selection=list(wanted.assets) or None,
         )

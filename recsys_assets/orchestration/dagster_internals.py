@@ -15,6 +15,8 @@ of Dagster in pyproject.toml is narrow because of these names.
 - `locking`, `launcher`: `EngineEventData` names the process of a run; `CheckRunHealthResult` and `WorkerStatus` say
   whether the process lives. Health checks of the default launcher would replace them.
 - `resume`, `retries`, `backfill`: run tags that tell the daemon whether to retry, and that name the run before.
+- `code_location`: the run tag by which the UI lists a run under its job. A public way to create a run of a job in this
+  process as a run of a code location would replace it.
 - `failures`, `run_events`: `DagsterAssetCheckFailedError`, `SerializableErrorInfo` and `JobFailureData` hold the error
   of a step or a run. Public events return objects of these types, so only exports are missing.
 - `checks.results`: `AssetCheckExecutionRecord` is the type of a stored check result. An export would be enough.
@@ -50,6 +52,7 @@ from dagster._core.storage.tags import (
     AUTO_RETRY_RUN_ID_TAG,
     MAX_RETRIES_TAG,
     PARENT_RUN_ID_TAG,
+    REPOSITORY_LABEL_TAG,
     RETRY_ON_ASSET_OR_OP_FAILURE_TAG,
     ROOT_RUN_ID_TAG,
     WILL_RETRY_TAG,
@@ -65,6 +68,7 @@ __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",
     "MAX_RETRIES_TAG",
     "PARENT_RUN_ID_TAG",
+    "REPOSITORY_LABEL_TAG",
     "RETRY_ON_ASSET_OR_OP_FAILURE_TAG",
     "ROOT_RUN_ID_TAG",
     "RUNLESS_JOB_NAME",

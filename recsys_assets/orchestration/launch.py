@@ -16,6 +16,7 @@ from recsys_assets.home.landing import no_batch_name
 from recsys_assets.home.layout import Home, is_batch_name
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.code_location import REPOSITORY_TAG
 from recsys_assets.orchestration.ending import is_ending
 from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan, reading_again, reading_the_rest
@@ -145,7 +146,7 @@ def _attempt(
     start_early(spark, _ops(selected))
     result = job.execute_in_process(
         instance=instance,
-        tags={**launch.tags, **NEVER_BY_A_DAEMON, **process_tag()},
+        tags={**launch.tags, **NEVER_BY_A_DAEMON, **REPOSITORY_TAG, **process_tag()},
         asset_selection=list(launch.assets),
         run_config={"loggers": {LOGGER_NAME: {}}, **launch.config},
         raise_on_error=False,

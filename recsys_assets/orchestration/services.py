@@ -19,11 +19,12 @@ import yaml
 from dagster import DagsterInstance
 
 from recsys_assets.orchestration.clock import Clock, forget_the_future
+from recsys_assets.orchestration.code_location import LOCATION
 from recsys_assets.orchestration.dagster_internals import ModuleTarget, ProxyServerManager
 from recsys_assets.orchestration.process_sessions import kill_session
 
-# Sensors keep their state under this name. It must equal the name in workspace.yaml and pyproject.toml.
-_LOCATION = ModuleTarget("recsys_assets.definitions", None, None, "recsys_assets")
+# Sensors keep their state under the name of the code location.
+_LOCATION = ModuleTarget("recsys_assets.definitions", None, None, LOCATION)
 _LOG_LEVEL = "warning"
 _POLL_SECONDS = 1
 # The services need about this long to start. Sensors write a megabyte of ticks an hour.
