@@ -18,7 +18,7 @@ from recsys_assets.recommender.tuning.tuning import chosen
 _SHOWN = ("search", "candidate", "value", "improvement", "low", "high", "is_chosen", "seconds", "refusal")
 
 
-@pipeline_asset(group="ranking", kinds={"json"}, settings=("evaluation", "study"), fits_models=True)
+@pipeline_asset(group="models", kinds={"json"}, settings=("evaluation", "study"), fits_models=True)
 def quick_choice(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,

@@ -14,7 +14,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.registry.derived import ADJUSTED_TRAIN_RATINGS, CLUSTER_RATINGS
 
 
-@pipeline_asset(group="cold_start", kinds=TABLE_KINDS | {"pyspark"}, settings=("als",))
+@pipeline_asset(group="clusters", kinds=TABLE_KINDS | {"pyspark"}, settings=("als",))
 def cluster_ratings(
     users: nw.LazyFrame,
     items: nw.LazyFrame,
@@ -37,7 +37,7 @@ def cluster_ratings(
     )
 
 
-@pipeline_asset(group="cold_start", kinds=TABLE_KINDS, settings=("cold_start",))
+@pipeline_asset(group="clusters", kinds=TABLE_KINDS, settings=("cold_start",))
 def adjusted_train_ratings(
     context: dg.AssetExecutionContext,
     users: nw.LazyFrame,

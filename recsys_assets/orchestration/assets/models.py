@@ -46,7 +46,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
 
     return pipeline_asset(
         key=fit.asset,
-        group=fit.group,
+        group="models",
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
         settings=(fit.settings,),
         code=SOURCES.code_of_fit(fit),

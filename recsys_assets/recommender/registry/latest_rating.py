@@ -17,7 +17,6 @@ from recsys_assets.recommender.registry.types import Entry, Fit
 
 HISTORY_ITEM_MEAN = Fit(
     asset="history_item_mean_model",
-    group="baselines",
     function=item_mean.fit,
     model_type=ItemMeanModel,
     table="train_histories",
@@ -26,7 +25,6 @@ HISTORY_ITEM_MEAN = Fit(
 )
 SEGMENTS = Fit(
     asset="segment_model",
-    group="segments",
     function=segments.fit,
     model_type=SegmentModel,
     table="train_histories",
@@ -35,7 +33,6 @@ SEGMENTS = Fit(
 )
 ITEM_NEIGHBOURS = Fit(
     asset="item_neighbours_model",
-    group="responses",
     function=item_neighbours.fit,
     model_type=ItemNeighboursModel,
     table="train_histories",
@@ -44,7 +41,6 @@ ITEM_NEIGHBOURS = Fit(
 )
 SEGMENT_RESIDUALS = Fit(
     asset="segment_residual_model",
-    group="responses",
     function=segments.fit_residuals,
     model_type=SegmentResidualModel,
     table="train_histories",
@@ -54,7 +50,6 @@ SEGMENT_RESIDUALS = Fit(
 )
 RESPONSE_STACK = Fit(
     asset="response_stack_model",
-    group="responses",
     function=response_stack.fit,
     model_type=ResponseStack,
     table="train_responses",

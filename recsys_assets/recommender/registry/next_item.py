@@ -23,7 +23,6 @@ from recsys_assets.recommender.registry.types import Entry, Fit
 
 HISTORY_RANKING = Fit(
     asset="history_ranking_model",
-    group="next_item",
     function=partial(als.fit, implicit_prefs=True),
     model_type=ALSModel,
     table="train_histories",
@@ -33,7 +32,6 @@ HISTORY_RANKING = Fit(
 )
 HISTORY_EASE = Fit(
     asset="history_ease_model",
-    group="next_item",
     function=ease.fit,
     model_type=EASEModel,
     table="train_histories",
@@ -42,7 +40,6 @@ HISTORY_EASE = Fit(
 )
 TRANSITIONS = Fit(
     asset="transition_model",
-    group="next_item",
     function=transitions.fit,
     model_type=TransitionModel,
     table="train_histories",
@@ -51,7 +48,6 @@ TRANSITIONS = Fit(
 )
 SESSIONS = Fit(
     asset="session_model",
-    group="next_item",
     function=sessions.fit,
     model_type=SessionModel,
     table="train_histories",

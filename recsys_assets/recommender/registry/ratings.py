@@ -28,7 +28,6 @@ from recsys_assets.recommender.registry.types import Entry, Fit
 
 ITEM_MEAN = Fit(
     asset="item_mean_model",
-    group="baselines",
     function=item_mean.fit,
     model_type=ItemMeanModel,
     table="train_ratings",
@@ -37,7 +36,6 @@ ITEM_MEAN = Fit(
 )
 ALS_UNADJUSTED = Fit(
     asset="als_model_unadjusted",
-    group="als",
     function=als.fit,
     model_type=ALSModel,
     table="train_ratings",
@@ -47,7 +45,6 @@ ALS_UNADJUSTED = Fit(
 )
 ALS_ADJUSTED = Fit(
     asset="als_model",
-    group="als",
     function=als.fit,
     model_type=ALSModel,
     table="adjusted_train_ratings",
@@ -57,7 +54,6 @@ ALS_ADJUSTED = Fit(
 )
 USER_ITEM_BIAS = Fit(
     asset="user_item_bias_model",
-    group="baselines",
     function=biases.fit,
     model_type=BiasModel,
     table="train_ratings",
@@ -66,7 +62,6 @@ USER_ITEM_BIAS = Fit(
 )
 CLUSTER_MEAN = Fit(
     asset="cluster_mean_model",
-    group="cold_start",
     function=cluster_mean.fit,
     model_type=ClusterMeanModel,
     table="train_ratings",
@@ -76,7 +71,6 @@ CLUSTER_MEAN = Fit(
 )
 BAYESIAN_FACTORS = Fit(
     asset="bayesian_factors_model",
-    group="factors",
     function=bayesian_factors.fit,
     model_type=BayesianFactors,
     table="train_ratings",
@@ -86,7 +80,6 @@ BAYESIAN_FACTORS = Fit(
 )
 PROFILE_FACTORS = Fit(
     asset="profile_factors_model",
-    group="factors",
     function=bayesian_factors.fit,
     model_type=BayesianFactors,
     table="train_ratings",
@@ -96,7 +89,6 @@ PROFILE_FACTORS = Fit(
 )
 ATTRIBUTE_EFFECTS = Fit(
     asset="attribute_effects_model",
-    group="factors",
     function=attribute_effects.fit,
     model_type=AttributeEffects,
     table="train_ratings",
@@ -106,7 +98,6 @@ ATTRIBUTE_EFFECTS = Fit(
 )
 RATING_NEIGHBOURS = Fit(
     asset="rating_neighbours_model",
-    group="factors",
     function=item_neighbours.fit,
     model_type=ItemNeighboursModel,
     table="train_ratings",
@@ -122,7 +113,6 @@ _STACKED = (
 )
 STACK_HOLDOUT = Fit(
     asset="stack_holdout",
-    group="factors",
     function=stack.hold_out,
     model_type=Holdout,
     table="train_ratings",
@@ -132,7 +122,6 @@ STACK_HOLDOUT = Fit(
 )
 STACK = Fit(
     asset="stack_model",
-    group="factors",
     function=stack.fit,
     model_type=StackModel,
     table="train_ratings",

@@ -26,7 +26,6 @@ from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 
 RANKING = Fit(
     asset="ranking_model",
-    group="als",
     function=partial(als.fit, implicit_prefs=True),
     model_type=ALSModel,
     table="train_ratings",
@@ -36,7 +35,6 @@ RANKING = Fit(
 )
 EASE = Fit(
     asset="ease_model",
-    group="ranking",
     function=ease.fit,
     model_type=EASEModel,
     table="train_ratings",
@@ -45,7 +43,6 @@ EASE = Fit(
 )
 LIKING = Fit(
     asset="liking_model",
-    group="ranking",
     function=liking.fit,
     model_type=LikingModel,
     table="train_ratings",
@@ -55,7 +52,6 @@ LIKING = Fit(
 )
 RECENT_POPULARITY = Fit(
     asset="recent_popularity_model",
-    group="ranking",
     function=recent_popularity.fit,
     model_type=RecentPopularityModel,
     table="train_ratings",
@@ -64,7 +60,6 @@ RECENT_POPULARITY = Fit(
 )
 ITEM_KNN = Fit(
     asset="item_knn_model",
-    group="ranking",
     function=item_knn.fit,
     model_type=ItemKNNModel,
     table="train_ratings",
@@ -73,7 +68,6 @@ ITEM_KNN = Fit(
 )
 BLEND = Fit(
     asset="blend_weights",
-    group="ranking",
     function=blend.fit,
     model_type=Blend,
     table="train_ratings",

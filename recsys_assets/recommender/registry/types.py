@@ -84,7 +84,6 @@ class Fit:
 
     Attributes:
         asset: name of the model asset.
-        group: stage of the asset.
         function: returns the model. It takes the table, `index=`, the assets of `others` by name and the settings of
             the section, and `spark=` and `scratch=` if `needs_spark`.
         model_type: class of the model, with `save` and `load`.
@@ -96,7 +95,6 @@ class Fit:
     """
 
     asset: str
-    group: str
     function: Callable[..., Any]
     model_type: type
     table: str
