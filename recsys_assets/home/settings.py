@@ -108,6 +108,9 @@ class DataSettings(Section):
         "", description="Of times, such as '%d/%m/%Y'; empty: told by the times, and refused where they leave it open."
     )
     genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
+    item_noun: str = Field(
+        "", description="What the report calls items, in the plural; empty: movies for MovieLens, else items."
+    )
     max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
     sample: SampleSettings = SampleSettings()
@@ -125,6 +128,10 @@ class DataSettings(Section):
         if form and "%" not in form:
             raise ValueError("a format such as '%d/%m/%Y' or '%Y-%m-%d %H:%M'")
         return form
+
+    def noun(self, *, is_movielens: bool) -> str:
+        """What people call the items, in the plural."""
+        return self.item_noun or ("movies" if is_movielens else "items")
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def evaluation_report(
     io_manager: dg.ResourceParam[AssetIOManager],
 ) -> dg.MaterializeResult:
     """The HTML report at `report/index.html` in the home: one file that opens offline."""
+    is_movielens = any(release for _, release in releases(context.instance))
     page = render_page(
         ReportInputs(
             ratings=ratings,
@@ -140,7 +141,8 @@ def evaluation_report(
             served=_served(
                 Promotions(home.folders.promotions), io_manager.store, quick_choice.applied(settings.model_dump())
             ),
-            is_movielens=any(release for _, release in releases(context.instance)),
+            is_movielens=is_movielens,
+            item_noun=settings.data.noun(is_movielens=is_movielens),
         ),
         warn=context.log.warning,
     )

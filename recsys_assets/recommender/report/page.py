@@ -64,6 +64,7 @@ class ReportInputs:
         study: the tables of a study; None without a study.
         served: the ranking model behind the recommendations; None before the first promotion.
         is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
+        item_noun: what people call the items, in the plural, such as movies.
     """
 
     ratings: nw.LazyFrame
@@ -85,6 +86,7 @@ class ReportInputs:
     study: StudyTables | None = None
     served: Served | None = None
     is_movielens: bool = False
+    item_noun: str = "items"
 
 
 Warn = Callable[[str], None]
@@ -100,7 +102,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         warn: called for each chart that cannot be rendered; the page shows a message in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
-    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows)
+    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows, inputs.item_noun)
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "."),
         autoescape=True,
@@ -113,6 +115,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
         labels=labels,
         data=data,
+        item_noun=inputs.item_noun,
         verdicts=verdicts(scores, inputs.served),
         next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
         notice=labels.sample_notice(scores),

@@ -40,9 +40,13 @@ class DataSummary:
 
 
 def data_summary(
-    ratings: nw.LazyFrame, users: nw.LazyFrame, items: nw.LazyFrame, rejected_rows: nw.LazyFrame
+    ratings: nw.LazyFrame,
+    users: nw.LazyFrame,
+    items: nw.LazyFrame,
+    rejected_rows: nw.LazyFrame,
+    item_noun: str = "items",
 ) -> DataSummary:
-    """The summary of these tables, each of which may be empty."""
+    """The summary of these tables, each of which may be empty; `item_noun` is what people call the items."""
     rating = to_polars(
         ratings.select(
             nw.len().alias("ratings"),
@@ -62,7 +66,7 @@ def data_summary(
     noun = "reason" if len(rejections) == 1 else "reasons"
     facts = [
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
-        Fact("items", f"{all_items:,}", f"{rating['items']:,} of them rated"),
+        Fact(item_noun, f"{all_items:,}", f"{rating['items']:,} of them rated"),
         Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
         *(_rating_facts(rating, all_items) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
