@@ -376,7 +376,8 @@ def test_scores_as_json_have_the_metric_names_of_the_version_before(materialized
     """A program that watches the rating of the top 5 % would find no row after an upgrade."""
     home = ("--home", materialized_home.path)
     rows = json.loads(invoke("scores", "--json", *home).stdout)
-    for earlier, present in (("top5_rating", "top5pct_rating"), ("top5_rating_published", "top5pct_rating_published")):
+    for earlier in ("top5_rating", "top5_rating_published", "top5_rating_gain"):
+        present = earlier.replace("top5_", "top5pct_")
         again = [row | {"metric": present} for row in rows if row["metric"] == earlier]
         assert again and again == [row for row in rows if row["metric"] == present]
         listed = json.loads(invoke("scores", "--json", "--metric", earlier, *home).stdout)

@@ -29,8 +29,8 @@ _COLUMNS = {
     "Selected": (labels.SELECTED,),
     "Best possible": (labels.UPPER_BOUND,),
 }
-# Names of version 0.6, which programs that read `scores --json` still know.
-_EARLIER_METRICS = {"top5_rating": "top5pct_rating", "top5_rating_published": "top5pct_rating_published"}
+# How some metrics began in version 0.6, which programs that read `scores --json` still know, and how they begin now.
+_EARLIER, _PRESENT = "top5_", "top5pct_"
 _OVER_SEEDS = "± over seeds"
 
 Filter = Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")]
@@ -60,7 +60,7 @@ def scores(
     everything = studied.scores if studied else reader.table("evaluation_scores").collect()
     wanted = {
         "protocol": protocol,
-        "metric": metric and [_EARLIER_METRICS.get(name, name) for name in metric],
+        "metric": metric and [name.replace(_EARLIER, _PRESENT) for name in metric],
         "population": population,
         "model": model,
     }
@@ -79,9 +79,8 @@ def scores(
 
 def _with_earlier_names(rows: pl.DataFrame) -> pl.DataFrame:
     """The rows, and those of renamed metrics again under the name of the version before."""
-    present = {name: earlier for earlier, name in _EARLIER_METRICS.items()}
-    again = rows.filter(pl.col("metric").is_in([*present])).with_columns(pl.col("metric").replace(present))
-    return pl.concat([rows, again])
+    again = rows.filter(pl.col("metric").str.starts_with(_PRESENT))
+    return pl.concat([rows, again.with_columns(pl.col("metric").str.replace(_PRESENT, _EARLIER, literal=True))])
 
 
 def _tell_what_is_served(reader: Reader) -> None:
