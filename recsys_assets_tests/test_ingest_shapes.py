@@ -1,5 +1,8 @@
 """Files as public data sets and common tools write them, each with a small made-up file of that shape."""
 
+import bz2
+import json
+import lzma
 import tomllib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from recsys_assets.home.settings import DataSettings
@@ -272,3 +276,99 @@ def test_columns_in_folder_names_are_read(tmp_path):
     pl.DataFrame({"item_id": [1], "rating": [3], "timestamp": [1300000000]}).write_parquet(folder / "part-0.parquet")
     found = read_source(folder.parent, scratch=tmp_path / "scratch").ratings.collect()
     assert found.select("user_id", "item_id").rows() == [("7", "1")]
+
+
+def test_reviews_with_line_breaks_and_quotes_are_read(tmp_path):
+    """Files of reviews are refused for the texts in them, or lose the ratings beside the longest ones."""
+    rows = (
+        'u,m,4,1300000000,"two\n""good"" lines\n\n"\nv,m,3,1300000001,short\nw,m,2,1300000002,"says \\"no\\", thanks"\n'
+    )
+    tables = _read(tmp_path, {"a.csv": f"user_id,item_id,rating,timestamp,text\n{rows}"})
+    assert [row[0] for row in _rows(tables)] == ["u", "v", "w"]
+    assert tables.rejected.collect().is_empty()
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_row_only(tmp_path):
+    """One stray quote takes all ratings down to the next quote with it, or refuses the whole file."""
+    rows = 'u,m,4,1300000000,"open\nv,m,3,1300000001,"two\nlines"\nw,m,2,1300000002,5" disc\nx,m,2,1300000003,\n'
+    files = {
+        "a.csv": f"user_id,item_id,rating,timestamp,text\n{rows}",
+        "items.csv": 'item_id,title\nm,"Em\\"ma"\nn,"B\no,"two\nlines"\np,C\n' + "q,D\n" * 2000,
+    }
+    tables = _read(tmp_path, files)
+    assert [row[0] for row in _rows(tables)] == ["v", "x"]
+    assert tables.items.collect()["title"].to_list() == ['Em"ma', "two lines", "C", "D"]
+    assert tables.rejected.collect().select("file", "line").rows() == [("a.csv", 2), ("a.csv", 5), ("items.csv", 3)]
+
+
+TWEETINGS = {"ratings.dat": "1::0114508::8::1381006850\n2::0114508::10::1381006851\n"}
+
+
+def test_movietweetings_are_not_taken_for_movielens(tmp_path):
+    """Ratings from 6 to 10 are bad rows, or a file of users is refused for not being MovieLens's."""
+    files = TWEETINGS | {"users.dat": "1::139564917\n", "movies.dat": "0114508::Species (1995)::Horror|Sci-Fi\n"}
+    tables = _read(tmp_path, files)
+    assert [row[2] for row in _rows(tables)] == [8.0, 10.0]
+    assert tables.items.select("title", "year").collect().rows() == [("Species", 1995)]
+    assert (tables.format, tables.rating_scale) == ("dat", (8.0, 10.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("u.data", "196\t242\t3\t881250949\n", "ml-100k"),
+        ("ratings.dat", "1::1193::5::978300760\n", "dat"),
+        ("ratings.dat", TWEETINGS["ratings.dat"], "dat"),
+    ],
+)
+def test_ratings_of_a_release_alone_are_read_without_titles(name, content, form, tmp_path):
+    """Somebody has to look for files that recommendations do not need."""
+    tables = _read(tmp_path, {name: content})
+    assert tables.format == form
+    assert tables.ratings.collect().height == content.count("\n")
+    assert tables.items.collect().is_empty()
+
+
+PACKERS = {
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda content: pa.compress(content, codec="zstd", asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_packed_files_are_read(suffix, tmp_path):
+    """Somebody has to unpack the files of a data set, which are packed with bzip2, xz or Zstandard."""
+    content = HEADERS["LensKit"].encode()
+    assert len(_rows(_read(tmp_path, {f"a.csv.{suffix}": PACKERS[suffix](content)}))) == 1
+    with pytest.raises(SourceError, match="damaged or cut off"):
+        _read(tmp_path / "cut", {f"a.csv.{suffix}": PACKERS[suffix](content * 9)[:-9]}).ratings.collect()
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_read(indent, tmp_path):
+    """The JSON that most tools export is refused."""
+    rows = [
+        {"user_id": f"u{n}", "item_id": 7, "rating": 3.5, "timestamp": 1300000000, "text": "[{" * 9}
+        for n in range(3000)
+    ]
+    for written in (json.dumps(rows, indent=indent), f"\ufeff\n {json.dumps(rows[:2], indent=indent)}"):
+        read = _rows(_read(tmp_path / str(len(written)), {"a.json": written}))
+        assert read[-1] == (rows[len(read) - 1]["user_id"], "7", 3.5, 1300000000)
+        assert len(read) in (2, 3000)
+
+
+def test_the_netflix_prize_is_read(tmp_path):
+    """The best known data set of ratings is refused with names of columns that are none."""
+    files = {
+        "combined_data_1.txt": "1:\n1488844,3,2005-09-06\n822109,5,2005-05-13\n2:\n885013,4,2005-10-19\nx\n",
+        "mv_3.txt": "3:\n7,1,2005-09-06\n",
+    }
+    tables = _read(tmp_path, files)
+    assert [row[:3] for row in _rows(tables)] == [
+        ("1488844", "1", 3.0),
+        ("822109", "1", 5.0),
+        ("885013", "2", 4.0),
+        ("7", "3", 1.0),
+    ]
+    assert tables.rejected.collect().select("line", "text").rows() == [(6, "x")]

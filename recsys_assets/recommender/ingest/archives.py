@@ -4,29 +4,50 @@ This module lists files, refuses unsafe archives, reads first bytes, and unpacks
 meaning of the files belongs in the formats (`movielens`, `generic`).
 """
 
+import bz2
 import errno
 import gzip
 import hashlib
+import lzma
 import os
 import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Any
+
+import pyarrow as pa
 
 from recsys_assets.recommender.ingest.errors import SourceError
 
 ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_UNPACKED_BYTES = 8 * 2**30
-_MAX_FILES = 10_000
+# Netflix's ratings are 17,770 files.
+_MAX_FILES = 100_000
 _BLOCK = 1 << 22
-_DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+# Packed single files by their first bytes.
+_UNPACKERS: Mapping[bytes, Callable[[IO[bytes]], Any]] = {
+    GZIP_MAGIC: lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": lambda stream: pa.CompressedInputStream(pa.PythonFile(stream), "zstd"),
+}
+_PACKED_HEAD = max(map(len, _UNPACKERS))
 
 
 @dataclass(frozen=True)
@@ -70,7 +91,7 @@ class Source:
 
     def file(self, name: str) -> Path:
         """Path of the unpacked file on disk; the first call unpacks it."""
-        if not self._is_zip and not self._is_gzip(name):
+        if not self._is_zip and not self._unpacker(name):
             return self._plain(name)
         return self.derived(name, "unpacked", lambda out: self._unpack(name, out))
 
@@ -90,12 +111,13 @@ class Source:
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """The unpacked bytes of a file, as a stream."""
+        unpacker = self._unpacker(name)
         with self._packed(name) as stream:
-            if not self._is_gzip(name):
+            if unpacker is None:
                 yield stream
                 return
-            with gzip.GzipFile(fileobj=stream) as unpacked:
-                yield unpacked  # type: ignore[misc]
+            with unpacker(stream) as unpacked:
+                yield unpacked
 
     @contextmanager
     def _packed(self, name: str) -> Iterator[IO[bytes]]:
@@ -145,9 +167,10 @@ class Source:
     def _is_zip(self) -> bool:
         return self.path.is_file() and _starts_with(self.path, *ZIP_MAGIC)
 
-    def _is_gzip(self, name: str) -> bool:
+    def _unpacker(self, name: str) -> Callable[[IO[bytes]], Any] | None:
         with self._packed(name) as stream, self._refusing_damage(name):
-            return stream.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            head = stream.read(_PACKED_HEAD)
+        return next((unpacker for magic, unpacker in _UNPACKERS.items() if head.startswith(magic)), None)
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile:

@@ -14,7 +14,7 @@ import polars as pl
 
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
-from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET
+from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
 from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
@@ -23,7 +23,7 @@ from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.times import UNDECIDED, decided, formats_for
 from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 
-FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", PARQUET: "parquet"}
+FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", JSON_ARRAY: "json", PARQUET: "parquet", NETFLIX: "netflix"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_ITEMS = ("movieId", "title", "genres")
 _MOVIELENS_SCALE = (0.5, 5.0)

@@ -47,6 +47,8 @@ OCCUPATIONS_1M = (
 _ROLES = {"100k": ("ratings", "items", "users", "genres"), "dat": ("ratings", "items", "users")}
 _NEEDED = {"100k": _ROLES["100k"], "dat": ("ratings", "items")}
 _MOST = 0.5
+_HIGHEST = 5
+_DAT_RATING = re.compile(r"\d+::\d+::(\d+(?:\.\d+)?)::\d+$")
 _RATING_FIELDS = ("user_id", "item_id", "rating", "timestamp")
 _ITEM_FIELDS = ("item_id", "title", "release_date", "video_release_date", "imdb_url")
 
@@ -98,15 +100,29 @@ class Recognised:
         return PurePosixPath(self.name).parent.as_posix()
 
 
-def release_file(content: Content) -> Recognised | None:
+def is_look_alike(content: Content) -> bool:
+    """Whether a file has lines like ratings of 1M and 10M, but ratings above 5, as MovieTweetings has."""
+    ratings = [float(found[1]) for line in content.lines if (found := _DAT_RATING.match(line))]
+    return 2 * len(ratings) > len(content.lines) and sum(rating > _HIGHEST for rating in ratings) > len(ratings) / 20
+
+
+def release_file(content: Content, *, beside_look_alike: bool = False) -> Recognised | None:
     """Recognises a file of a release by its lines; None for any other file.
+
+    Args:
+        content: the file.
+        beside_look_alike: whether the ratings beside it are those of `is_look_alike`; any file is then allowed.
 
     Raises:
         SourceError: the file has the name of a release's file, but none of its lines match.
     """
+    if is_look_alike(content):
+        return Recognised(content.name, "dat", "ratings")
     shares = {key: _matching_share(shape.pattern, content) for key, shape in _SHAPES.items()}
     base = PurePosixPath(content.name).name
     named = next((key for key, shape in _SHAPES.items() if shape.name == base), None)
+    if named and not shares[named] and beside_look_alike:
+        return None
     if named and not shares[named]:
         shown = repr(content.lines[0][:80]) if content.lines else content.kind
         raise SourceError(
@@ -118,8 +134,16 @@ def release_file(content: Content) -> Recognised | None:
     return Recognised(content.name, *shaped) if shaped else None
 
 
-def read_release(source: Source, found: Sequence[Recognised], rules: Rules) -> SourceTables:
-    """The tables of a release.
+def read_release(
+    source: Source, found: Sequence[Recognised], rules: Rules, *, is_look_alike: bool = False
+) -> SourceTables:
+    """The tables of a release. Ratings without any other file of the release are read alone, without titles.
+
+    Args:
+        source: the source.
+        found: the recognised files in it.
+        rules: format options of the source.
+        is_look_alike: whether the files are only written like a release.
 
     Raises:
         SourceError: a required file is missing, or the source holds two releases.
@@ -130,12 +154,29 @@ def read_release(source: Source, found: Sequence[Recognised], rules: Rules) -> S
     by_role = {role: [file for file in beside if file.role == role] for role in roles}
     files = {role: _chosen(source, same).name for role, same in by_role.items() if same}
     missing = [_SHAPES[ratings.family, role].name for role in _NEEDED[ratings.family] if role not in files]
+    if is_look_alike or len(files) == 1:
+        return _alone(source, ratings.family, files, rules, is_look_alike=is_look_alike)
     if missing:
         raise SourceError(
             f"{source.path}: {ratings.name} is there, {' and '.join(missing)} not; "
             "a MovieLens release is read whole, from its zip or its folder."
         )
     return (_ml_100k if ratings.family == "100k" else _ml_dat)(source, files, rules)
+
+
+def _alone(source: Source, family: str, files: Mapping[str, str], rules: Rules, *, is_look_alike: bool) -> SourceTables:
+    """Ratings without the other files of a release, or with titles in files that are written alike."""
+    separator = "\t" if family == "100k" else "::"
+    scale = rules.scale or (None if is_look_alike else (0.5, 5.0) if family == "dat" else (1.0, 5.0))
+    has_items = is_look_alike and "items" in files
+    return SourceTables(
+        # Ratings alone do not tell 1M from 10M.
+        format="ml-100k" if family == "100k" else "dat",
+        declared_scale=scale,
+        judged_ratings=lambda: _ratings(source, files["ratings"], separator, scale, rules),
+        judged_users=lambda: None,
+        judged_items=lambda: _items_dat(source, files["items"]) if has_items else None,
+    )
 
 
 def _ml_100k(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTables:
@@ -162,7 +203,9 @@ def _ml_dat(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTab
     )
 
 
-def _ratings(source: Source, name: str, separator: str, scale: tuple[float, float], rules: Rules) -> pl.LazyFrame:
+def _ratings(
+    source: Source, name: str, separator: str, scale: tuple[float, float] | None, rules: Rules
+) -> pl.LazyFrame:
     rows = scan_fields(utf8_or_latin1_text(source, name), separator, _RATING_FIELDS)
     return judge_ratings(rows, name, scale=scale, times=SECONDS, now=rules.now, not_rated=rules.not_rated)
 

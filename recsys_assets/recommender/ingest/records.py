@@ -4,10 +4,10 @@ The standard library parses the text, because it handles malformed rows correctl
 Parquet, chunk by chunk. CSV without quotes, and ratings in CSV, belong in `text`, which scans files in place.
 """
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from typing import IO, Any
 
@@ -18,23 +18,43 @@ import pyarrow.parquet as pq
 
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.errors import SourceError
-from recsys_assets.recommender.ingest.text import BLANK, LINE, PROBLEM, TEXT, Text, open_text
+from recsys_assets.recommender.ingest.quoted import Record, csv_records
+from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, open_text, utf8_text
 
 _CHUNK = 50_000
+_JSON_BLOCK = 1 << 16
 _LARGEST_EXACT = 2**53
-
-# Line number, text of the line, problem, one value per field.
-Record = tuple[int, str, str | None, Sequence[str | None]]
 
 
 def scan_quoted(
-    source: Source, name: str, text: Text, delimiter: str, fields: Sequence[str], *, header_lines: int = 1
+    source: Source,
+    name: str,
+    text: Text,
+    delimiter: str,
+    fields: Sequence[str],
+    *,
+    header_lines: int = 1,
+    is_strict: bool = False,
 ) -> pl.LazyFrame:
-    """Scans a CSV file with quotes after its header; columns as in `text.scan_fields`."""
+    """Scans a CSV file with quotes after its header; columns as in `text.scan_fields`.
+
+    A quoted field may have line breaks, and quotes as MySQL writes them (`\\"`). A quote that is never closed costs its
+    own line only.
+
+    Args:
+        source: the source of the file.
+        name: name of the file.
+        text: its text.
+        delimiter: delimiter of the fields.
+        fields: names of the columns.
+        header_lines: number of records before the first row.
+        is_strict: whether a quote inside of an unquoted field makes the row bad, as in ratings.
+    """
+    records = csv_records(text, delimiter, len(fields), is_strict=is_strict)
     stored = source.derived(
         name,
-        f"csv-{text.path}-{delimiter}-{fields}",
-        lambda out: _store(islice(_csv_records(text, name, delimiter, len(fields)), header_lines, None), fields, out),
+        f"csv-{text.path}-{delimiter}-{fields}-{is_strict}",
+        lambda out: _store(islice(records, header_lines, None), fields, out),
     )
     return pl.scan_parquet(stored, glob=False)
 
@@ -47,6 +67,39 @@ def scan_json_lines(source: Source, name: str, text: Text, fields: Sequence[str]
         lambda out: _store(_json_records(text, fields, joiner), fields, out),
     )
     return pl.scan_parquet(stored, glob=False)
+
+
+def json_lines_of_array(source: Source, name: str, encoding: str | None) -> Text:
+    """The elements of a JSON array as JSON lines, in a copy.
+
+    Raises:
+        SourceError: the array is damaged or cut off.
+    """
+    text = utf8_text(source, name, encoding)
+    path = source.derived(name, f"lines-{text.path}", lambda out: _write_elements(text, name, out))
+    return replace(text, path=path)
+
+
+def _write_elements(text: Text, name: str, out: IO[bytes]) -> None:
+    decoder, count = json.JSONDecoder(), 0
+    with open_text(text.path) as stream:
+        rest = stream.read(_JSON_BLOCK).lstrip().removeprefix("[")
+        while not (rest := rest.lstrip().removeprefix(",").lstrip()).startswith("]"):
+            try:
+                value, end = decoder.raw_decode(rest)
+                # A number at the end of a block can go on in the next one.
+                is_whole = end < len(rest)
+            except (ValueError, RecursionError):
+                is_whole = False
+            if not is_whole:
+                # Doubled, so that an element of any size is decoded a few times only.
+                if not (more := stream.read(max(_JSON_BLOCK, len(rest)))):
+                    raise SourceError(f"{name}: a JSON array, cut off after {count:,} elements; export it again.")
+                rest += more
+                continue
+            out.write(json.dumps(value).encode() + b"\n")
+            count += 1
+            rest = rest[end:]
 
 
 def json_keys(text: Text) -> tuple[str, ...]:
@@ -139,28 +192,6 @@ def _store(records: Iterable[Record], fields: Sequence[str], out: IO[bytes]) -> 
             columns = [lines, texts, problems, *zip(*values, strict=True)]
             arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def _csv_records(text: Text, name: str, delimiter: str, width: int) -> Iterator[Record]:
-    wrong, empty = f"wrong number of fields, expected {width}", [None] * width
-    raw: list[str] = []
-    with open_text(text.path) as stream:
-        lines = (raw.append(line) or line for line in stream)  # type: ignore[func-returns-value]
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-        line = 1
-        try:
-            for values in reader:
-                shown = "".join(raw).rstrip("\n")
-                is_blank = not shown.strip(BLANK)
-                if not is_blank:
-                    right = len(values) == width
-                    yield line, shown, None if right else wrong, [value.strip() for value in values] if right else empty
-                line = reader.line_num + 1
-                raw.clear()
-        except csv.Error as error:
-            raise SourceError(
-                f"{name}, line {line}: {error}; a quote there is never closed or not doubled, mend it."
-            ) from error
 
 
 def _json_records(text: Text, fields: Sequence[str], joiner: str) -> Iterator[Record]:

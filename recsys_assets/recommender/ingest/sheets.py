@@ -8,25 +8,38 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 import polars as pl
 
 from recsys_assets.recommender.ingest.archives import Source
-from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_LINES, PARQUET, Content
+from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET, Content
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
 from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, Named, named
+from recsys_assets.recommender.ingest.netflix import COLUMNS as NETFLIX_COLUMNS
+from recsys_assets.recommender.ingest.netflix import scan_netflix
 from recsys_assets.recommender.ingest.records import (
     json_keys,
+    json_lines_of_array,
     json_object,
     parquet_schema,
     scan_json_lines,
     scan_parquet,
     scan_quoted,
 )
-from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, scan_fields, scan_quoted_fields, utf8_text
-from recsys_assets.recommender.ingest.times import NUMBER, form_of
+from recsys_assets.recommender.ingest.text import (
+    LINE,
+    PROBLEM,
+    TEXT,
+    open_text,
+    quotes_leave_lines,
+    scan_fields,
+    scan_quoted_fields,
+    utf8_text,
+)
+from recsys_assets.recommender.ingest.times import ISO, NUMBER, form_of
 from recsys_assets.recommender.ingest.validation import RESERVED, Rules
 
 READERS = (LINE, TEXT, PROBLEM)
@@ -41,6 +54,7 @@ _BESIDE_MOVIELENS = {
 _TRIED_DELIMITERS = 16
 _LIKELY_DELIMITERS = ("::", ",", "\t", ";", "|")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SAMPLE = 100
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 # Three digits after a comma may be thousands.
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
@@ -123,13 +137,27 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
 def _own_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str] | None) -> pl.LazyFrame:
     if file.content.kind == PARQUET:
         return scan_parquet(source, file.name, columns or file.columns)
-    text = utf8_text(source, file.name, rules.encoding)
-    if file.content.kind == JSON_LINES:
+    if file.content.kind == NETFLIX:
+        return scan_netflix(source, file.name, rules.encoding).select(*(columns or file.columns), *READERS)
+    if file.content.kind == JSON_ARRAY:
+        text = json_lines_of_array(source, file.name, rules.encoding)
+    else:
+        text = utf8_text(source, file.name, rules.encoding)
+    if file.content.kind in (JSON_LINES, JSON_ARRAY):
         return scan_json_lines(source, file.name, text, columns or json_keys(text), rules.genre_separator)
-    if text.has_quotes and len(file.delimiter) == 1 and file.role == "ratings":
+    is_ratings = file.role == "ratings"
+    if text.has_quotes and len(file.delimiter) == 1 and is_ratings and not quotes_leave_lines(text):
         return scan_quoted_fields(text, file.delimiter, file.columns).slice(file.header_lines)
     if text.has_quotes and len(file.delimiter) == 1:
-        return scan_quoted(source, file.name, text, file.delimiter, file.columns, header_lines=file.header_lines)
+        return scan_quoted(
+            source,
+            file.name,
+            text,
+            file.delimiter,
+            file.columns,
+            header_lines=file.header_lines,
+            is_strict=is_ratings,
+        )
     return scan_fields(text, file.delimiter, file.columns).slice(file.header_lines)
 
 
@@ -181,6 +209,18 @@ def _json_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     )
 
 
+def _json_array_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
+    with open_text(json_lines_of_array(source, content.name, rules.encoding).path) as lines:
+        first = tuple(islice(lines, _SAMPLE))
+    if not first:
+        raise SourceError(f"{content.name}: an empty JSON array; expected one object per record.")
+    return replace(_json_sheet(source, replace(content, lines=first), rules), content=content)
+
+
+def _netflix_sheet(_source: Source, content: Content, _rules: Rules) -> Sheet:
+    return Sheet(content, NETFLIX_COLUMNS, dict(zip(NETFLIX_COLUMNS, NETFLIX_COLUMNS, strict=True)), times=ISO)
+
+
 def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     types = parquet_schema(source, content.name)
     columns = tuple(types)
@@ -201,6 +241,8 @@ def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
 _SHEETS: Mapping[str, Callable[[Source, Content, Rules], Sheet]] = {
     DELIMITED: _delimited_sheet,
     JSON_LINES: _json_sheet,
+    JSON_ARRAY: _json_array_sheet,
+    NETFLIX: _netflix_sheet,
     PARQUET: _parquet_sheet,
 }
 

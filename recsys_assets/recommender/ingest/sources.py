@@ -11,7 +11,7 @@ from recsys_assets.recommender.ingest.archives import MAX_UNPACKED_BYTES, Source
 from recsys_assets.recommender.ingest.detect import Content, content, is_document
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.generic import FORMATS, read_generic, two_formats
-from recsys_assets.recommender.ingest.movielens import read_release, release_file
+from recsys_assets.recommender.ingest.movielens import is_look_alike, read_release, release_file
 from recsys_assets.recommender.ingest.names import STANDARD_COLUMNS
 from recsys_assets.recommender.ingest.sheets import sheet
 from recsys_assets.recommender.ingest.source_tables import SourceTables
@@ -93,14 +93,18 @@ def _tables(source: Source, rules: Rules) -> SourceTables:
     contents = [content(source, name, rules.encoding) for name in names]
     sheets = [sheet(source, item, rules) for item in contents if item.is_readable]
     meant = {file.name for file in sheets if file.role}
-    found = [file for item in contents if item.name not in meant and (file := release_file(item))]
-    if not any(file.role == "ratings" for file in found):
+    others = [item for item in contents if item.name not in meant]
+    is_alike = any(map(is_look_alike, others))
+    found = [file for item in others if (file := release_file(item, beside_look_alike=is_alike))]
+    is_lone = len(found) == 1 and not found[0].is_original_name
+    # Lines of four numbers alone do not say that the user comes first.
+    if is_lone or not any(file.role == "ratings" for file in found):
         _refuse_unreadable(contents)
         return read_generic(source, sheets, rules)
     if meant:
         formats = ["MovieLens", *{FORMATS[file.content.kind] for file in sheets if file.role}]
         raise two_formats(source, formats, [*(file.name for file in found), *sorted(meant)])
-    return read_release(source, found, rules)
+    return read_release(source, found, rules, is_look_alike=is_alike)
 
 
 def _refuse_unreadable(contents: Sequence[Content]) -> None:

@@ -82,7 +82,7 @@ def scan_fields(text: Text, separator: str, fields: Sequence[str]) -> pl.LazyFra
     cut = pl.col(TEXT).str.splitn(separator, len(names)).struct.rename_fields(names)
     wrong = pl.col(_OVERFLOW).is_not_null() | pl.col(fields[-1]).is_null()
     rows = (
-        _scan_lines(text)
+        scan_lines(text)
         .with_columns(cut.alias(_FIELDS))
         .unnest(_FIELDS)
         .with_columns(pl.when(wrong).then(pl.lit(f"wrong number of fields, expected {len(fields)}")).alias(PROBLEM))
@@ -104,10 +104,18 @@ def scan_quoted_fields(text: Text, delimiter: str, fields: Sequence[str]) -> pl.
     wrong = pl.col(fields[0]).is_null()
     rule = f"wrong number of fields, expected {len(fields)}, or a stray quote"
     cut = pl.col(TEXT).str.extract_groups(pattern).struct.rename_fields(list(fields))
-    rows = _scan_lines(text).with_columns(cut.alias(_FIELDS)).unnest(_FIELDS)
+    rows = scan_lines(text).with_columns(cut.alias(_FIELDS)).unnest(_FIELDS)
     inside = pl.col(fields).str.strip_prefix('"').str.strip_suffix('"').str.replace_all('""', '"', literal=True)
     trimmed = inside.str.strip_chars() if text.has_spaces else inside
     return rows.with_columns(trimmed, pl.when(wrong).then(pl.lit(rule)).alias(PROBLEM))
+
+
+def quotes_leave_lines(text: Text) -> bool:
+    """Whether a quote may be closed on a later line, or is written as MySQL does (`\\"`)."""
+    line = pl.col(TEXT)
+    is_open = line.str.count_matches('"', literal=True) % 2 == 1
+    is_escaped = line.str.contains('\\"', literal=True)
+    return bool(scan_lines(text).select((is_open | is_escaped).any()).collect(engine="streaming").item())
 
 
 def first_lines(source: Source, name: str, encoding: str | None = None, count: int = 100) -> list[str]:
@@ -138,7 +146,8 @@ def open_text(path: Path) -> IO[str]:
     return path.open(encoding="utf-8", newline=None)
 
 
-def _scan_lines(text: Text) -> pl.LazyFrame:
+def scan_lines(text: Text) -> pl.LazyFrame:
+    """Scans the lines of a file that are not blank: `LINE` and `TEXT`."""
     lines = pl.scan_lines(text.path, name=TEXT, row_index_name=LINE, row_index_offset=1, glob=False)
     return lines.filter(pl.col(TEXT).str.strip_chars(BLANK) != "").with_columns(pl.col(LINE).cast(pl.Int64))
 
