@@ -114,10 +114,10 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "delimiter that cannot be": ({"a.csv": GOOD}, {"delimiter": '"'}, ["delimiter", "other than quotes"]),
     "scale the wrong way": ({"a.csv": GOOD}, {"rating_scale": (5, 1)}, ["rating scale (5, 1)", "lowest"]),
     "column twice": ({"a.csv": b"user_id,item_id,rating,rating,timestamp\n1,2,3,3,4\n"}, {}, ["'rating'", "twice"]),
-    "no times": (
-        {"a.csv": b"user_id,item_id,rating\nu,m,3\n"},
+    "times under a name of their own": (
+        {"a.csv": b"user_id,item_id,rating,seen\nu,m,3,2020-01-01\n"},
         {},
-        ["user_id, item_id, rating. Expected", "timestamp"],
+        ["a.csv", "'seen' may hold the times", 'timestamp = "seen"', 'ignore = ["timestamp"]'],
     ),
     "a file that means nothing": (
         {"a.csv": GOOD, "b.csv": b"foo,bar\n1,2\n"},
@@ -151,9 +151,9 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "two kinds of files": ({"a.csv": GOOD, "a.parquet": PARQUET}, {}, ["two formats (csv and parquet)"]),
     "Parquet cut off": ({"a.parquet": PARQUET[:-40]}, {}, ["a.parquet", "damaged Parquet", "again"]),
     "Parquet without a column": (
-        {"a.parquet": parquet(user_id=[1], item_id=[2], rating=[3])},
+        {"a.parquet": parquet(user_id=[1], rating=[3], timestamp=[9])},
         {},
-        ["a.parquet has the columns user_id, item_id, rating", "timestamp"],
+        ["a.parquet", "Expected", "item_id"],
     ),
     "Parquet without rows": (
         {"a.parquet": pl.DataFrame(schema=dict.fromkeys(["user_id", "item_id", "rating", "timestamp"], pl.Int64))},

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from recsys_assets.cli.terminal import facts, follow_up, table
 from recsys_assets.home.batches import landed_releases
+from recsys_assets.home.data_kind import check_kind, known_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import DataSettings
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
@@ -38,6 +39,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         _rows("First ratings", found.head, out)
         if found.rejected:
             _rows("First problems", found.problems, out)
+        check_kind(found.kind, home, known_kind(home, data))
         check_release(release(source, found.format, Path(scratch)), landed_releases(home, data))
     rows = found.ratings + found.users + found.items + found.rejected + found.not_rated
     try:
@@ -51,6 +53,8 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:
     low, high = found.rating_scale
     span = f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC" if found.first and found.last else "–"
+    if not found.kind.times:
+        span = "none: there are no times, so splits are drawn at random, and there are no latest ratings"
     of_release = "the release's" if found.format.startswith("ml-") else "what the ratings hold"
     told = "as [data] rating_scale says" if data.rating_scale else of_release
     read = [f"{name} = {own}" for name, own in found.columns.items() if name in RATING_COLUMNS and name != own]

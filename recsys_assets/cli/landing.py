@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
 from recsys_assets.home.batches import landed_releases
+from recsys_assets.home.data_kind import check_kind, known_kind
 from recsys_assets.home.landed import fingerprint
 from recsys_assets.home.landing import changing, checked_batch_name, land
 from recsys_assets.home.layout import Home
@@ -153,6 +154,7 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
 
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         tables = read_source(source, scratch=Path(scratch), **data.reading, settings_file=home.settings_file)
+        check_kind(tables.kind, home, known_kind(home, data))
         check_release(release(source, tables.format, Path(scratch)), landed_releases(home, data))
         for frame in (tables.ratings, tables.users, tables.items):
             frame.head(1).collect()

@@ -19,6 +19,7 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import BatchesRefusedError, RunFailedError
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.java import check_java
 from recsys_assets.home.landing import tidy
 from recsys_assets.home.layout import Home
@@ -155,7 +156,7 @@ def show_results(home: Home, out: Console) -> None:
     from recsys_assets.home.promotions import Promotions
 
     out.print()
-    out.print(summary(Reader(home).table("evaluation_scores").collect()))
+    out.print(summary(Reader(home).table("evaluation_scores").collect(), kept_kind(home)))
     out.print()
     if told := Promotions(home.promotions).not_served(AssetStore(home.assets)):
         out.print(told, style="yellow", soft_wrap=True)

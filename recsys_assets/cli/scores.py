@@ -14,6 +14,8 @@ from rich.text import Text
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
+from recsys_assets.home.data_kind import kept_kind
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 from recsys_assets.recommender.report import labels
 
@@ -66,14 +68,15 @@ def scores(
     }
     asked = {column: values for column, values in wanted.items() if values}
     rows = _filtered(everything, asked)
+    kind = kept_kind(reader.home)
     if as_json:
         typer.echo(json.dumps(_with_earlier_names(rows).to_dicts(), indent=1))
     elif asked:
         console().print(_listing(rows))
     elif studied:
-        console().print(_results(studied))
+        console().print(_results(studied, kind))
     else:
-        console().print(summary(rows))
+        console().print(summary(rows, kind))
         _tell_what_is_served(reader)
 
 
@@ -101,7 +104,7 @@ def _studied(reader: Reader) -> "StudyTables":
     return tables
 
 
-def _results(tables: "StudyTables") -> Table:
+def _results(tables: "StudyTables", kind: DataKind) -> Table:
     """The scores of the chosen model on the test rows of every protocol, and its paired test against the baseline."""
     from recsys_assets.recommender.report.study_section import StudySection
 
@@ -115,6 +118,8 @@ def _results(tables: "StudyTables") -> Table:
             *(result.protocol, labels.metric(result.metric).label, result.population, result.model, result.value),
             *(result.interval, result.over_seeds, result.opponent, result.improvement, result.verdict),
         )
+    listing.title = kind.notice or None
+    listing.title_style, listing.title_justify = "bold yellow", "left"
     return listing
 
 
@@ -134,21 +139,22 @@ def _filtered(scores: pl.DataFrame, asked: dict[str, list[str]]) -> pl.DataFrame
     return rows
 
 
-def summary(scores: pl.DataFrame) -> Table:
+def summary(scores: pl.DataFrame, kind: DataKind) -> Table:
     """The leading metrics of each protocol, for random, baseline, selected model and upper bound.
 
     Args:
         scores: table `evaluation_scores`.
+        kind: kind of the data.
     """
     compact = table("", *_COLUMNS, numbers=_COLUMNS)
     for protocol in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS):
         of_protocol = scores.filter(pl.col("protocol") == protocol)
-        compact.add_row(Text(labels.protocol(protocol).label, "bold cyan"))
+        compact.add_row(Text(labels.protocol(protocol, kind).label, "bold cyan"))
         for metric in (*labels.protocol(protocol).leads, *_ALSO.get(protocol, ())):
             for cells in _metric_rows(of_protocol.filter(pl.col("metric") == metric), labels.metric(metric)):
                 compact.add_row(*cells)
         compact.add_section()
-    compact.title = labels.sample_notice(scores) or None
+    compact.title = "\n".join(labels.notices(scores, kind)) or None
     compact.title_style, compact.title_justify = "bold yellow", "left"
     compact.caption = (
         "↑ higher is better, ↓ lower. Behind each population: rows scored. ± half of the 95 % interval, by bootstrap "

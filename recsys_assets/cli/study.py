@@ -10,6 +10,7 @@ import typer
 
 from recsys_assets.cli.run import launch, locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore, scan
@@ -42,13 +43,15 @@ def study(
     Examples: `recsys-assets study`, `recsys-assets study --protocols time_cut,top_n --searches als --budget 20`
     """
     check_java()
-    from recsys_assets.recommender.evaluation.protocols import FOLDS
+    from recsys_assets.recommender.evaluation.protocols import FOLDS, exists_for
     from recsys_assets.recommender.tuning.searches import SEARCHES
     from recsys_assets.recommender.tuning.slices import PROTOCOLS
 
     here, out = Home.resolve(home), console()
     wanted = _known("search", searches, [search.name for search in SEARCHES])
-    under = _known("protocol", protocols, PROTOCOLS) or PROTOCOLS
+    kind = kept_kind(here)
+    possible = [name for name in PROTOCOLS if exists_for(kind, name)]
+    under = _known("protocol", protocols, possible) or possible
     store = AssetStore(here.assets)
     n_users = {row_count(scan(store.current([asset]))) for asset in _NEEDED if asset.startswith("user")}
     for asset in _NEEDED:
@@ -61,6 +64,8 @@ def study(
         from recsys_assets.orchestration.planning import study_of
 
         launch(here, out, study_of(under, wanted, budget, is_reported=is_reported))
+    if kind.notice:
+        out.print(kind.notice, style="yellow", soft_wrap=True)
     without = [name for name in under if not _has_rows(store, name)]
     reasons = {
         "The data came without these splits, which ml-100k.zip has.": [name for name in without if name in FOLDS],

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys_assets.home.data_kind import check_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import DataSettings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.recommender.data.characters import without_formulas
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import withhold
 from recsys_assets.recommender.ingest.releases import check_release, release
@@ -88,12 +90,15 @@ class Batch:
         except FileNotFoundError as error:
             raise SourceError(str(error)) from error
 
-    def accept(self, content: str, others: Iterable[tuple[str, str | None]], max_rejected_share: float) -> Accepted:
+    def accept(
+        self, content: str, others: Iterable[tuple[str, str | None]], max_rejected_share: float, kind: DataKind | None
+    ) -> Accepted:
         """Read the whole batch, and accept or refuse it.
 
         Args:
             content: content fingerprint of its source.
             others: name and MovieLens release of the other batches.
+            kind: kind of the home; None if no batch has told it yet.
             max_rejected_share: largest accepted share of rejected rows. The rejected rows of a refused batch are listed
                 in the home's folder `rejected`.
 
@@ -101,6 +106,7 @@ class Batch:
             SourceError: the batch is refused; the message names the batch.
         """
         try:
+            check_kind(self.tables.kind, self.home, kind)
             return self._accepted(content, others, max_rejected_share)
         except SourceError as error:
             raise refusal(self.name, error) from error

@@ -170,6 +170,11 @@ class Home:
         return self.path / "removed"
 
     @property
+    def kind(self) -> Path:
+        """Kind of the data, told from the first batch."""
+        return self.path / "kind.json"
+
+    @property
     def lock(self) -> Path:
         """Lock of the one run that works on this home."""
         return self.path / ".lock"

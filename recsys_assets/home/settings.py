@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _WAY_OUT = "`recsys-assets init` writes a file with every setting and what it allows."
 
 _CRON_FIELDS = 5
+# Columns of ratings that are not needed.
+_IGNORABLE = ("timestamp",)
 
 
 class SettingsError(RecsysError):
@@ -108,6 +110,10 @@ class DataSettings(Section):
         "", description="Of times, such as '%d/%m/%Y'; empty: told by the times, and refused where they leave it open."
     )
     genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
+    ignore: list[str] = Field(
+        default_factory=list,
+        description='Columns that are not read: ["timestamp"] reads ratings without their times.',
+    )
     item_noun: str = Field(
         "", description="What the report calls items, in the plural; empty: movies for MovieLens, else items."
     )
@@ -133,6 +139,13 @@ class DataSettings(Section):
         """What people call the items, in the plural."""
         return self.item_noun or ("movies" if is_movielens else "items")
 
+    @field_validator("ignore")
+    @classmethod
+    def _can_be_ignored(cls, ignore: list[str]) -> list[str]:
+        if unknown := sorted({*ignore} - {*_IGNORABLE}):
+            raise ValueError(f"{unknown[0]!r} cannot be ignored; there is {', '.join(_IGNORABLE)}")
+        return ignore
+
     @property
     def reading(self) -> dict[str, Any]:
         """The settings that are parameters of `recommender.ingest.sources.read_source`."""
@@ -146,6 +159,7 @@ class DataSettings(Section):
             "encoding": self.encoding or None,
             "rating_scale": tuple(self.rating_scale) or None,
             "genre_separator": self.genre_separator,
+            "ignore": tuple(self.ignore),
             "max_unpacked_bytes": self.max_unpacked_bytes,
         }
 

@@ -10,19 +10,21 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
+from recsys_assets.home.data_kind import data_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.upgrade import bring_up_to_date
-from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.assets import assets_of
 from recsys_assets.orchestration.assets.common import with_code_version
-from recsys_assets.orchestration.checks import CHECKS
+from recsys_assets.orchestration.checks import checks_of
 from recsys_assets.orchestration.io_managers import AssetIOManager
-from recsys_assets.orchestration.jobs import JOBS
+from recsys_assets.orchestration.jobs import jobs_of
 from recsys_assets.orchestration.locking import locked_executor
 from recsys_assets.orchestration.policies import with_policies
 from recsys_assets.orchestration.resources import HomeResource, fixed, settings_resource, spark_resource, start_early
 from recsys_assets.orchestration.schedules import build_schedules
 from recsys_assets.orchestration.sensors import build_sensors, done_meanwhile
+from recsys_assets.recommender.data.kind import DataKind
 
 _EXECUTORS = {"in_process": dg.in_process_executor, "multiprocess": dg.multiprocess_executor}
 
@@ -42,11 +44,14 @@ def build_defs(
 
     Raises:
         SettingsError: the home's settings cannot be used.
-        HomeError: the home is of a later version, or of an earlier one and in use.
+        HomeError: the home is of a later version, or of an earlier one and in use; or the kept kind of its data cannot
+            be read.
     """
     home = home or Home.resolve()
     bring_up_to_date(home)
     settings = settings or Settings.load(home)
+    kind = data_kind(home, settings.data)
+    outdated = partial(_outdated, kind, home, settings)
     spark = spark_resource(settings.spark)
     resources = {
         "home": fixed(HomeResource(path=str(home.path))),
@@ -56,13 +61,23 @@ def build_defs(
         **(resource_overrides or {}),
     }
     return dg.Definitions(
-        assets=with_policies([with_code_version(asset, settings) for asset in ASSETS]),
-        asset_checks=CHECKS,
-        jobs=JOBS,
-        sensors=build_sensors(home, settings.automation),
-        schedules=build_schedules(settings.automation),
+        assets=with_policies([with_code_version(asset, settings) for asset in assets_of(kind)]),
+        asset_checks=checks_of(kind),
+        jobs=jobs_of(kind),
+        sensors=build_sensors(home, settings.automation, outdated),
+        schedules=build_schedules(settings.automation, outdated),
         resources=resources,
         executor=_executor(settings, home, spark),
+    )
+
+
+def _outdated(kind: DataKind, home: Home, settings: Settings) -> str:
+    """Why definitions of a kind of data may start no run: the home now has another kind; empty if it has not."""
+    if data_kind(home, settings.data) == kind:
+        return ""
+    return (
+        "the data that landed are of another kind than the loaded asset graph. Reload the code location, or start "
+        "`recsys-assets serve` again"
     )
 
 

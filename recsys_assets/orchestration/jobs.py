@@ -1,6 +1,11 @@
 """Jobs: the assets that run together. `sensors`, `schedules` and `planning` decide when a job runs."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import dagster as dg
+
+from recsys_assets.recommender.data.kind import DataKind
 
 _INGEST = dg.AssetSelection.groups("ingest")
 # A run has one partitions definition. These two groups have their own (cut-offs, protocols), so the jobs over batches
@@ -47,4 +52,8 @@ study = dg.define_asset_job(
     "study that was stopped continues where it was.",
 )
 
-JOBS = [ingest, recommend, refresh, everything, backtest, study]
+
+def jobs_of(kind: DataKind) -> Sequence[Any]:
+    """The jobs of a kind of data; a backtest needs times."""
+    jobs = [ingest, recommend, refresh, everything, study]
+    return [*jobs, backtest] if kind.times else jobs

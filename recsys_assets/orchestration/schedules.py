@@ -1,5 +1,7 @@
 """Schedules: runs that start at fixed times. `sensors` start runs after a change."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from recsys_assets.home.settings import AutomationSettings
@@ -7,8 +9,15 @@ from recsys_assets.orchestration.jobs import everything, refresh
 from recsys_assets.orchestration.sensors import UNFINISHED, unsound
 
 
-def build_schedules(settings: AutomationSettings) -> list[dg.ScheduleDefinition]:
-    """The schedules of a home. Settings say whether they are on by default."""
+def build_schedules(
+    settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
+) -> list[dg.ScheduleDefinition]:
+    """The schedules of a home. Settings say whether they are on by default.
+
+    Args:
+        settings: settings of the schedules.
+        outdated: returns why no run may be requested from the loaded asset graph; empty if one may.
+    """
 
     @dg.schedule(
         job=refresh,
@@ -19,7 +28,7 @@ def build_schedules(settings: AutomationSettings) -> list[dg.ScheduleDefinition]
         description="Refreshes everything after `ratings`, changed or not, so that no model grows old unseen.",
     )
     def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if refused := unsound(context.instance):
+        if refused := outdated() or unsound(context.instance):
             return dg.SkipReason(refused)
         at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
         if any(run.job_name in (refresh.name, everything.name) for run in at_work):

@@ -6,7 +6,7 @@ schedules in `schedules`. docs/how-to/automate.md gives the reasons.
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -40,14 +40,24 @@ CONTENT_TAG = "recsys/content"
 _NOTES_SHOWN = 10
 
 
-def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDefinition]:
-    """The sensors of a home. Settings say whether they are on by default."""
+def build_sensors(
+    home: Home, settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
+) -> list[dg.SensorDefinition]:
+    """The sensors of a home. Settings say whether they are on by default.
+
+    Args:
+        home: the home.
+        settings: settings of the sensors.
+        outdated: returns why no run may be requested from the loaded asset graph; empty if one may.
+    """
     status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
     tick = settings.tick_seconds
 
     @dg.sensor(job=ingest, minimum_interval_seconds=tick, default_status=status)
-    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         """Requests one ingest run for all landed batches that have stopped growing and are not ingested yet."""
+        if refused := outdated():
+            return dg.SkipReason(refused)
         return watch_landing(context, home, settings.quiet_seconds)
 
     @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
@@ -57,6 +67,8 @@ def build_sensors(home: Home, settings: AutomationSettings) -> list[dg.SensorDef
         If a configuration is in use, a run of `recommend` comes first, so that new users get recommendations without
         waiting for the refresh.
         """
+        if refused := outdated():
+            return dg.SkipReason(refused)
         asked = watch_ratings(context, home)
         if isinstance(asked, dg.SkipReason):
             return asked

@@ -5,6 +5,7 @@ belong in `recommender`, storage in `io_managers`.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import dagster as dg
 
@@ -22,18 +23,27 @@ from recsys_assets.orchestration.assets import (
     splitting,
     study,
 )
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
-ASSETS: Sequence[dg.AssetsDefinition] = [
-    *ingest.ASSETS,
-    *splitting.ASSETS,
-    *clusters.ASSETS,
-    *cold_start.ASSETS,
-    *choice.ASSETS,
-    *models.ASSETS,
-    *segments.ASSETS,
-    *evaluation.ASSETS,
-    *promotion.ASSETS,
-    *serving.ASSETS,
-    *backtest.ASSETS,
-    *study.ASSETS,
-]
+
+@cache
+def assets_of(kind: DataKind) -> Sequence[dg.AssetsDefinition]:
+    """The assets that exist for a kind of data."""
+    return (
+        *ingest.ASSETS,
+        *splitting.assets_of(kind),
+        *clusters.ASSETS,
+        *cold_start.ASSETS,
+        *choice.ASSETS,
+        *models.assets_of(kind),
+        *segments.ASSETS,
+        *evaluation.assets_of(kind),
+        *promotion.ASSETS,
+        *serving.ASSETS,
+        *backtest.assets_of(kind),
+        *study.assets_of(kind),
+    )
+
+
+# The assets of ratings with times: the whole graph.
+ASSETS = assets_of(RATINGS_WITH_TIMES)

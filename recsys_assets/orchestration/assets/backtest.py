@@ -14,6 +14,7 @@ from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.partitions import CUT_OFFS
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.evaluation import backtest
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.report import backtest_charts
@@ -78,4 +79,6 @@ def _others(io_manager: AssetIOManager, made: set[str]) -> list[pl.DataFrame]:
     return [to_polars(scan(io_manager.store.current(asset, cut_off))) for cut_off in cut_offs]
 
 
-ASSETS = [backtest_scores]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The backtest, which needs times."""
+    return [backtest_scores] if kind.times else []

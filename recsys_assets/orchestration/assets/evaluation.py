@@ -11,6 +11,7 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.exclusions import make_later_than_forgetting
 from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.tuned_settings import study_tables
@@ -21,54 +22,57 @@ from recsys_assets.orchestration.assets.models import CHOICE, input_name, predic
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.tables import SAMPLE_SHARE
+from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.promotion.gate import GATE_BASELINES
-from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
+from recsys_assets.recommender.registry.kinds import entries_of
 from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.report.verdicts import Served
 from recsys_assets.recommender.tuning.quick import Choice
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
-_SPLITS = (
-    "train_ratings",
-    "test_ratings",
-    "train_histories",
-    "train_responses",
-    "test_histories",
-    "test_responses",
-)
+_CUT = ("train_ratings", "test_ratings")
+_LATEST = ("train_histories", "train_responses", "test_histories", "test_responses")
 
 
-@pipeline_asset(
-    group="evaluation",
-    kinds=TABLE_KINDS,
-    ins={
-        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", *_SPLITS)},
-        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in ENTRIES},
-        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
-    },
-    dagster_type=nw.LazyFrame,
-    settings=("data", "evaluation"),
-)
-def evaluation_scores(
-    context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
-) -> nw.LazyFrame:
-    """The scores of every model on the test rows of its task, each with a 95 % interval.
+def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
+    entries, protocols = entries_of(kind), of_the_pipeline(kind)
+    splits = _CUT + (_LATEST if "latest_rating" in protocols else ())
 
-    The rows `random`, `item_mean` and `upper_bound` are scored on the same test rows, for comparison.
-    """
-    predictions = {entry: inputs[input_name(entry)] for entry in ENTRIES}
-    how = quick_choice.applied(settings.model_dump())["evaluation"]
-    scores = marked(all_scores(inputs, predictions, **how), sample_share=settings.data.sample.share)
-    context.add_output_metadata(headline(scores))
-    return lazy(scores)
+    @pipeline_asset(
+        group="evaluation",
+        kinds=TABLE_KINDS,
+        ins={
+            **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", *splits)},
+            **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in entries},
+            CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
+        },
+        dagster_type=nw.LazyFrame,
+        settings=("data", "evaluation"),
+    )
+    def evaluation_scores(
+        context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
+    ) -> nw.LazyFrame:
+        """The scores of every model on the test rows of its task, each with a 95 % interval.
+
+        The rows `random`, `item_mean` and `upper_bound` are scored on the same test rows, for comparison.
+        """
+        predictions = {entry: inputs[input_name(entry)] for entry in entries}
+        how = quick_choice.applied(settings.model_dump())["evaluation"]
+        found = all_scores(inputs, predictions, protocols_of=protocols, **how)
+        scores = marked(found, sample_share=settings.data.sample.share)
+        context.add_output_metadata(headline(scores, kind))
+        return lazy(scores)
+
+    return evaluation_scores
 
 
-def headline(scores: pl.DataFrame) -> dict[str, Any]:
+def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[str, Any]:
     """Metadata of the scores: the numbers that the UI plots over materializations, and the charts."""
     chosen = scores.filter(pl.col("model") == "selected", pl.col("population").is_in(["all", "test_users"]))
     numbers = {
@@ -86,7 +90,7 @@ def headline(scores: pl.DataFrame) -> dict[str, Any]:
     for title, (protocol, metric) in shown.items():
         # R² is undefined if all ratings are equal. The table then has no rows of this metric to draw.
         if len(scores.filter(protocol=protocol, metric=metric)):
-            drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric)
+            drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric, kind)
     return sample | numbers | drawn
 
 
@@ -133,6 +137,7 @@ def evaluation_report(
             segment_ratings=segment_ratings,
             segment_shares=segment_shares,
             evaluation_scores=evaluation_scores,
+            kind=kept_kind(home.folders),
             settings=settings.model_dump(),
             versions={name: version(name) for name in _REPORTED_LIBRARIES},
             generated=datetime.now(UTC),
@@ -174,4 +179,6 @@ def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Se
     )
 
 
-ASSETS = [evaluation_scores, evaluation_report]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The scores and the report of a kind of data."""
+    return [_scores_asset(kind), evaluation_report]

@@ -11,6 +11,7 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.home.batches import Accepted, Batch
+from recsys_assets.home.data_kind import keep_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
 from recsys_assets.home.layout import Home
@@ -49,9 +50,11 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         context.asset_key.path[-1],
         _Known((name, release) for name, release in releases(context.instance) if name not in context.partition_keys),
     )
+    kind = known_kind(home.folders, settings.data)
 
     def judged(batch: Batch, content: str) -> Mapping[str, str | int]:
-        accepted = batch.accept(content, known, settings.data.max_rejected_share)
+        accepted = batch.accept(content, known, settings.data.max_rejected_share, kind)
+        keep_kind(home.folders, batch.tables.kind)
         known.append((batch.name, accepted.release))
         context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
         if accepted.cleaned:

@@ -15,7 +15,9 @@ from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, 
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.registry import ENTRIES, FITS, Entry, Fit
+from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.registry import FITS, Entry, Fit
+from recsys_assets.recommender.registry.kinds import entries_of, fits_of
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets.recommender.tuning import quick
@@ -109,4 +111,6 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
     )(predicted)
 
 
-ASSETS = [*map(model_asset, FITS), *map(predictions_asset, ENTRIES)]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The models and predictions that exist for a kind of data."""
+    return [*map(model_asset, fits_of(kind)), *map(predictions_asset, entries_of(kind))]

@@ -8,6 +8,7 @@ import narwhals as nw
 
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.models import cold_start
 from recsys_assets.recommender.report import charts
 
@@ -82,12 +83,7 @@ def test_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.La
     return splitting.responses(ratings, user_partition, "test")
 
 
-ASSETS = [
-    train_ratings,
-    test_ratings,
-    user_partition,
-    train_histories,
-    train_responses,
-    test_histories,
-    test_responses,
-]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The splits of a kind of data. Segments are fitted on histories; responses are scored only if there are times."""
+    histories = [train_ratings, test_ratings, user_partition, train_histories, test_histories]
+    return [*histories, train_responses, test_responses] if kind.times else histories

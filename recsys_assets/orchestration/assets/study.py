@@ -13,6 +13,7 @@ import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.batches import read_batches
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.tuned_settings import overruled, write_studied
@@ -21,9 +22,10 @@ from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam
 from recsys_assets.orchestration.partitions import PROTOCOL_PARTITIONS
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import empty, lazy, row_count
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.comparing import leakage_audit as audit
-from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS, OF_THE_PIPELINE
+from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDITS, of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.ingest import folds
 from recsys_assets.recommender.ingest.archives import Source
@@ -59,6 +61,7 @@ def _study(
         scratch=home.scratch,
         splits=Splits(split.parsed_cut, split.train_share, split.seed),
         scoring=Scoring(scored.seed, scored.n_resamples, settings.study.n_seeds),
+        kind=kept_kind(home.folders),
         budget=settings.study.budget,
         seed=settings.study.seed,
         log=context.log.info,
@@ -158,7 +161,7 @@ def studied_settings(
     model changes only if the new configuration passes the gate of `promoted_configuration`.
     """
     study = _study(context, tables, settings, home, spark)
-    found = [each for protocol in OF_THE_PIPELINE for each in study.found(protocol, ())]
+    found = [each for protocol in of_the_pipeline(study.kind) for each in study.found(protocol, ())]
     knobs = chosen(found)
     changed = write_studied(home.folders, knobs)
     for knob, value in overruled(knobs, Settings.load(home.folders)).items():
@@ -287,13 +290,11 @@ def segment_sweep(
     return lazy(swept)
 
 
-ASSETS = [
-    published_folds,
-    study_trials,
-    studied_settings,
-    study_scores,
-    user_scores,
-    paired_tests,
-    leakage_audit,
-    segment_sweep,
-]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The assets of a study of a kind of data. Numbers of segments are compared by the latest ratings."""
+    swept = [segment_sweep] if "latest_rating" in of_the_pipeline(kind) else []
+    parts = [published_folds, study_trials, studied_settings, study_scores, user_scores, paired_tests, leakage_audit]
+    return [*parts, *swept]
+
+
+ASSETS = assets_of(RATINGS_WITH_TIMES)

@@ -5,6 +5,17 @@ expected value and the threshold. The rules are computed by `recommender.evaluat
 when an asset is checked and which earlier state it is compared with.
 """
 
-from recsys_assets.orchestration.checks import declared, segments
+from collections.abc import Sequence
 
-CHECKS = [*declared.CHECKS, *segments.CHECKS]
+import dagster as dg
+
+from recsys_assets.orchestration.checks import declared, segments
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
+
+
+def checks_of(kind: DataKind) -> Sequence[dg.AssetChecksDefinition]:
+    """The checks of the assets of a kind of data."""
+    return [*declared.checks_of(kind), *segments.CHECKS]
+
+
+CHECKS = checks_of(RATINGS_WITH_TIMES)

@@ -17,12 +17,13 @@ from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore, Model, load, scan
-from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.assets import ASSETS, assets_of
 from recsys_assets.orchestration.assets.common import SettingsParam
 from recsys_assets.orchestration.assets.models import MODEL_TYPES, SERVING_MODEL, predictions_key
 from recsys_assets.orchestration.checks.results import check_result, last_good_facts
 from recsys_assets.orchestration.io_managers import AssetIOManager, table_of
 from recsys_assets.recommender.data.frames import row_count, to_polars
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.tables import Table
 from recsys_assets.recommender.evaluation import quality
 from recsys_assets.recommender.evaluation.quality import Finding
@@ -42,10 +43,11 @@ Found = tuple[list[Finding], dict[str, object]]
 
 @dataclass(frozen=True)
 class Stored:
-    """The stored assets and the settings that the checks of one step read."""
+    """The stored assets, the settings and the kind of data that the checks of one step read."""
 
     store: AssetStore
     settings: Settings
+    kind: DataKind
 
     def table(self, name: str, batch: str | None = None) -> nw.LazyFrame:
         """A stored table."""
@@ -91,7 +93,7 @@ def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
         ),
         quality.rejected_finding(*stored.rejected(), max_share=stored.settings.data.max_rejected_share),
         *quality.scale_findings(stored.table("ratings")),
-        quality.times_finding(stored.table("ratings")),
+        *([quality.times_finding(stored.table("ratings"))] if stored.kind.times else []),
     ]
     return findings, {"shares": shares}
 
@@ -160,9 +162,8 @@ def _findings(stored: Stored, key: dg.AssetKey, before: Mapping[str, object]) ->
     return [quality.finite_finding(parameters(load(model_type, stored.store.current(key.path))))], {}
 
 
-def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefinition:
+def sound(step: str, keys: Sequence[dg.AssetKey], kind: DataKind) -> dg.AssetChecksDefinition:
     """The checks `sound` of several assets in one step. No asset may depend on another one of them."""
-    keys = [dg.AssetKey.from_coercible(asset) for asset in assets]
 
     @dg.multi_asset_check(
         name=f"{step}_sound",
@@ -172,7 +173,7 @@ def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefin
     def check(
         context: dg.AssetCheckExecutionContext, settings: SettingsParam, io_manager: dg.ResourceParam[AssetIOManager]
     ) -> Iterator[dg.AssetCheckResult]:
-        stored = Stored(io_manager.store, settings)
+        stored = Stored(io_manager.store, settings, kind)
         for check_key in sorted(context.selected_asset_check_keys):
             before = last_good_facts(context.instance, check_key)
             yield check_result(check_key, *_findings(stored, check_key.asset_key, before))
@@ -180,15 +181,15 @@ def sound(step: str, assets: Sequence[str | dg.AssetKey]) -> dg.AssetChecksDefin
     return check
 
 
-def sound_by_layer(step: str, keys: Collection[dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
-    """The checks `sound` of assets that depend on each other: one step per layer of the asset graph."""
+def _layers(step: str, keys: Collection[dg.AssetKey]) -> list[tuple[str, list[dg.AssetKey]]]:
+    """Step and assets of each layer of the asset graph, for assets that depend on each other."""
 
     @cache
     def layer(key: dg.AssetKey) -> int:
         return max((layer(parent) + (parent in keys) for parent in _PARENTS.get(key, ())), default=1)
 
     layers = sorted({layer(key) for key in keys})
-    return [sound(f"{step}_{number}", sorted(key for key in keys if layer(key) == number)) for number in layers]
+    return [(f"{step}_{number}", sorted(key for key in keys if layer(key) == number)) for number in layers]
 
 
 def _meaning(key: dg.AssetKey) -> str:
@@ -210,28 +211,41 @@ def _predictions(*tasks: Task) -> list[dg.AssetKey]:
 _MODELS = {dg.AssetKey(name) for name in MODEL_TYPES if name != SERVING_MODEL}
 _OF_LATEST_RATINGS = {key for key in _MODELS if _follows_from(key, dg.AssetKey("train_histories"))}
 
-CHECKS = [
-    sound("catalogue", ["users", "items"]),
-    sound("ratings", ["ratings"]),
-    sound("user_features", ["user_features"]),
-    sound("user_clusters", ["user_clusters"]),
-    sound("cut_in_time", ["train_ratings", "test_ratings"]),
-    # Case study B has separate steps, so that recommendations are made even if its checks fail.
-    sound("user_partition", ["user_partition"]),
-    sound("latest_ratings", ["train_histories", "train_responses", "test_histories", "test_responses"]),
-    sound("cluster_ratings", ["cluster_ratings"]),
-    sound("adjusted_train_ratings", ["adjusted_train_ratings"]),
-    *sound_by_layer("models", _MODELS - _OF_LATEST_RATINGS),
-    *sound_by_layer("latest_rating_models", _MODELS & _OF_LATEST_RATINGS),
-    sound("user_segments", ["user_segments"]),
-    sound("segment_ratings", ["segment_ratings"]),
-    sound("predictions", _predictions("time_cut", "top_n")),
-    sound("latest_rating_predictions", _predictions("latest_rating", "next_item")),
-    sound("evaluation_scores", ["evaluation_scores"]),
-    sound("serving_model", ["serving_model"]),
-    sound("recommendations", ["recommendations"]),
-    # No recommendation depends on these tables, so nothing waits for their checks.
-    sound("overviews", ["cluster_sweep", "segment_items", "segment_shares"]),
-    sound("published_folds", ["published_folds"]),
-    sound("study", ["studied_settings", "leakage_audit", "segment_sweep"]),
-]
+
+@cache
+def checks_of(kind: DataKind) -> Sequence[dg.AssetChecksDefinition]:
+    """The checks `sound` of the assets of a kind of data."""
+    present = {spec.key for asset in assets_of(kind) for spec in asset.specs}
+
+    def of(step: str, assets: Sequence[str | dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
+        keys = [key for key in map(dg.AssetKey.from_coercible, assets) if key in present]
+        return [sound(step, keys, kind)] if keys else []
+
+    def by_layer(step: str, keys: Collection[dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
+        return [check for name, layer in _layers(step, keys) for check in of(name, layer)]
+
+    return (
+        *of("catalogue", ["users", "items"]),
+        *of("ratings", ["ratings"]),
+        *of("user_features", ["user_features"]),
+        *of("user_clusters", ["user_clusters"]),
+        *of("cut_in_time", ["train_ratings", "test_ratings"]),
+        # Case study B has separate steps, so that recommendations are made even if its checks fail.
+        *of("user_partition", ["user_partition"]),
+        *of("latest_ratings", ["train_histories", "train_responses", "test_histories", "test_responses"]),
+        *of("cluster_ratings", ["cluster_ratings"]),
+        *of("adjusted_train_ratings", ["adjusted_train_ratings"]),
+        *by_layer("models", _MODELS - _OF_LATEST_RATINGS),
+        *by_layer("latest_rating_models", _MODELS & _OF_LATEST_RATINGS),
+        *of("user_segments", ["user_segments"]),
+        *of("segment_ratings", ["segment_ratings"]),
+        *of("predictions", _predictions("time_cut", "top_n")),
+        *of("latest_rating_predictions", _predictions("latest_rating", "next_item")),
+        *of("evaluation_scores", ["evaluation_scores"]),
+        *of("serving_model", ["serving_model"]),
+        *of("recommendations", ["recommendations"]),
+        # No recommendation depends on these tables, so nothing waits for their checks.
+        *of("overviews", ["cluster_sweep", "segment_items", "segment_shares"]),
+        *of("published_folds", ["published_folds"]),
+        *of("study", ["studied_settings", "leakage_audit", "segment_sweep"]),
+    )

@@ -11,6 +11,7 @@ import narwhals as nw
 
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
 
 Tables = Mapping[str, nw.LazyFrame]
 
-# The protocols that every run of the pipeline scores.
+# The protocols that every run of the pipeline scores, if the ratings have times.
 OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
+# Protocols that need an order of the ratings. Without times, the cuts of the pipeline are drawn at random: cuts at
+# other shares would say the same again.
+_IN_ORDER = re.compile(r"time_cut_.*|.*last_out|latest_rating.*")
 REVEALED = (0, 1, 2, 5, 10, 20)
 NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
 # All ratings of the new users are test rows; none is revealed.
@@ -43,6 +47,16 @@ _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
     "last_out, top_n, top_n_<any of the others>, latest_rating, latest_rating_time_cut"
 )
+
+
+def exists_for(kind: DataKind, name: str) -> bool:
+    """Whether a protocol can score this kind of data."""
+    return kind.times or not _IN_ORDER.fullmatch(name)
+
+
+def of_the_pipeline(kind: DataKind) -> tuple[str, ...]:
+    """The protocols that every run scores for a kind of data."""
+    return tuple(name for name in OF_THE_PIPELINE if exists_for(kind, name))
 
 
 def tasks(name: str) -> "tuple[Task, ...]":

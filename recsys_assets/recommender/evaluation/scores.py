@@ -3,14 +3,13 @@
 Other protocols belong in `tuning.study`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.registry import Entry, Task
 
 
@@ -18,6 +17,7 @@ def all_scores(
     tables: Mapping[str, nw.LazyFrame],
     predictions: Mapping[Entry, nw.LazyFrame],
     *,
+    protocols_of: Sequence[str] = protocols.OF_THE_PIPELINE,
     selected_rating_model: str,
     selected_ranking_model: str,
     selected_response_model: str,
@@ -30,6 +30,7 @@ def all_scores(
     Args:
         tables: `items` and the tables of all splits, by name.
         predictions: predictions table by entry.
+        protocols_of: names of the protocols to score.
         selected_rating_model: the model repeated as `selected` in `time_cut`.
         selected_ranking_model: the model repeated as `selected` in `top_n`.
         selected_response_model: the rating model repeated as `selected` in `latest_rating`.
@@ -43,7 +44,7 @@ def all_scores(
         "latest_rating": selected_response_model,
         "next_item": selected_next_item_model,
     }
-    measured = [protocols.measured(name, tables, predictions, selected=selected, seed=seed) for name in OF_THE_PIPELINE]
+    measured = [protocols.measured(name, tables, predictions, selected=selected, seed=seed) for name in protocols_of]
     drawn = {"seed": seed, "n_resamples": n_resamples}
     of_protocols = [pl.concat([each.scores(**drawn), each.improvements(**drawn)]) for each in measured]
     return pl.concat([scores.sort(TABLES["evaluation_scores"].order) for scores in of_protocols])

@@ -13,6 +13,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.hints import attribute_hints, mark_hints, scale_hints, time_hints
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.sources import read_source
 
 
@@ -27,7 +28,8 @@ class SourceDescription:
         not_rated: number of rows that the settings declare as not rated.
         cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
-        first: time of the earliest rating; None without ratings. `last` likewise.
+        kind: whether the ratings have times.
+        first: time of the earliest rating; None without ratings or times. `last` likewise.
         hints: warnings about good rows that look wrong.
         head: the first rows of `raw_ratings`.
         problems: the first rows of `rejected_rows`.
@@ -42,6 +44,7 @@ class SourceDescription:
     not_rated: int
     cleaned: int
     rating_scale: tuple[float, float]
+    kind: DataKind
     first: datetime | None
     last: datetime | None
     hints: list[str]
@@ -81,14 +84,15 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         not_rated,
         tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,
-        first,
-        last,
+        tables.kind,
+        first if tables.kind.times else None,
+        last if tables.kind.times else None,
         [
             *scale_hints(nw.from_native(tables.ratings)),
             *mark_hints(nw.from_native(tables.ratings)),
-            *time_hints(nw.from_native(tables.ratings)),
+            *(time_hints(nw.from_native(tables.ratings)) if tables.kind.times else ()),
             *attribute_hints(nw.from_native(tables.users)),
         ],
-        tables.ratings.head(rows).collect(engine="streaming"),
+        tables.ratings.head(rows).drop(() if tables.kind.times else "timestamp").collect(engine="streaming"),
         tables.rejected.head(problems).collect(engine="streaming"),
     )

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 import polars as pl
 
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET
@@ -20,7 +21,7 @@ from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS,
 from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
-from recsys_assets.recommender.ingest.times import UNDECIDED, decided, formats_for
+from recsys_assets.recommender.ingest.times import SECONDS, UNDECIDED, decided, formats_for
 from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
 
 FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", JSON_ARRAY: "json", PARQUET: "parquet", NETFLIX: "netflix"}
@@ -60,6 +61,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
         ),
         judged_users=lambda: _users(source, users, rules) if users else None,
         judged_items=lambda: pl.concat([_items(source, file, rules) for file in items]) if items else None,
+        kind=_kind(source, ratings),
     )
 
 
@@ -71,14 +73,26 @@ def two_formats(source: Source, formats: Sequence[str], names: Sequence[str]) ->
     )
 
 
+def _kind(source: Source, ratings: Sequence[Sheet]) -> DataKind:
+    with_times = [file.name for file in ratings if file.has_times]
+    if with_times and len(with_times) < len(ratings):
+        bare = next(file.name for file in ratings if not file.has_times)
+        raise SourceError(
+            f"{source.path}: ratings with times ({with_times[0]}) and without ({bare}); give all of them a column "
+            'timestamp, or none: ignore = ["timestamp"] under [data].'
+        )
+    return DataKind(times=bool(with_times))
+
+
 def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> SourceError:
     shown = "; ".join(f"{file.name} has the columns {_listed(file.columns)}" for file in files[:5])
     if files[0].has_values_as_names:
         return SourceError(f"{source.path}: {shown}. {_without_header(files[0], rules)}")
     return SourceError(
-        f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)}, users with user_id, "
-        f"or items with item_id and any of {', '.join(ITEM_COLUMNS)}. Take the file out of the source, or say which "
-        f"column is which{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
+        f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)} (timestamp where there "
+        f"are times), users with user_id, or items with item_id and any of {', '.join(ITEM_COLUMNS)}. Take the file "
+        "out of the source, or say which column is which"
+        f"{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
     )
 
 
@@ -120,12 +134,17 @@ def _is_movielens(source: Source, ratings: Sequence[Sheet], items: Sequence[Shee
 def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame:
     if (plain := plain_ratings(source, file, scale, rules)) is not None:
         return plain
-    rows = _standard_rows(source, file, RATING_COLUMNS, rules)
+    rows, times = (
+        _standard_rows(source, file, [name for name in RATING_COLUMNS if name in file.mapping], rules),
+        file.times,
+    )
+    if not file.has_times:
+        rows, times = rows.with_columns(timestamp=pl.lit(0)), SECONDS
     return judge_ratings(
         rows,
         file.name,
         scale=scale,
-        times=file.times,
+        times=times,
         now=rules.now,
         decimal_comma=file.decimal_comma,
         not_rated=rules.not_rated,
@@ -138,7 +157,7 @@ def _with_decided_times(source: Source, files: Sequence[Sheet], rules: Rules) ->
     Raises:
         SourceError: the values leave it open.
     """
-    open_ones = [file for file in files if file.times == UNDECIDED]
+    open_ones = [file for file in files if file.times == UNDECIDED and file.has_times]
     if not open_ones:
         return list(files)
     form, example = decided(

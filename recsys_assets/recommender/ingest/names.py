@@ -68,6 +68,11 @@ class Named:
     mapping: Mapping[str, str]
     doubts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def without(self, ignored: Collection[str]) -> "Named":
+        """The columns without some standard columns."""
+        mapping = {name: own for name, own in self.mapping.items() if name not in ignored}
+        return Named(mapping, {name: own for name, own in self.doubts.items() if name not in ignored})
+
 
 def named(columns: Sequence[str], own: Mapping[str, str], role: Callable[[Collection[str]], str | None]) -> Named:
     """Finds the standard columns by their names.
@@ -82,7 +87,10 @@ def named(columns: Sequence[str], own: Mapping[str, str], role: Callable[[Collec
     exact = Named({name: found for name in STANDARD_COLUMNS if (found := _exact(name, columns, own))})
     plain = _with_known(exact, columns, _PLAIN)
     beside_ratings = _with_known(plain, columns, _BESIDE_RATINGS)
-    if role(beside_ratings.mapping.keys() | beside_ratings.doubts.keys()) == "ratings":
+    names = beside_ratings.mapping.keys() | beside_ratings.doubts.keys()
+    # Without times, `user_id,game,rating` may be a user with two attributes; `user,game,rating` is a rating.
+    is_one_kind = "timestamp" in names or "user_id" not in plain.mapping or "item_id" in plain.mapping
+    if role(names) == "ratings" and is_one_kind:
         return beside_ratings
     return exact if role(exact.mapping.keys()) else plain
 

@@ -4,6 +4,7 @@ Combining files to tables belongs in `generic`.
 """
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ import polars as pl
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET, Content
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
-from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, Named, named
+from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, Named, named
 from recsys_assets.recommender.ingest.netflix import COLUMNS as NETFLIX_COLUMNS
 from recsys_assets.recommender.ingest.netflix import scan_netflix
 from recsys_assets.recommender.ingest.records import (
@@ -44,6 +45,7 @@ from recsys_assets.recommender.ingest.validation import RESERVED, Rules
 
 READERS = (LINE, TEXT, PROBLEM)
 UNNAMED = "__unnamed_"
+_NEEDED_FOR_RATINGS = {"user_id", "item_id", "rating"}
 _BESIDE_MOVIELENS = {
     ("userId", "movieId", "tag", "timestamp"),
     ("movieId", "imdbId", "tmdbId"),
@@ -59,6 +61,8 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 # Three digits after a comma may be thousands.
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
 _VALUE = re.compile(rf"{_NUMBER.pattern}|\d{{1,4}}[-/.]\d{{1,2}}[-/.]\d{{1,4}}.*")
+# A date, or seconds or milliseconds from 2001 to 2033.
+_LIKE_TIMES = re.compile(r"\d{4}[-/]\d\d?[-/]\d\d?|1\d{9}(\d{3})?$")
 _NO_DELIMITER = re.compile(r"[\w\s.\-\"']")
 
 
@@ -100,6 +104,11 @@ class Sheet:
     def has_values_as_names(self) -> bool:
         """Whether a column has a number or a date for a name, as in delimited text without a header."""
         return self.content.kind == DELIMITED and any(map(_VALUE.fullmatch, self.columns))
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the file has a column of times that is read."""
+        return "timestamp" in self.mapping
 
     @property
     def is_beside_movielens(self) -> bool:
@@ -175,11 +184,13 @@ def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     if found.role != "ratings":
         return found
     rows = [_split(line, delimiter) for line in content.lines[header_lines:]]
+    if not found.has_times:
+        _check_unnamed_times(found, rows[0], rules)
     ratings = _sample(rows, columns, mapping["rating"])
     has_commas = rules.decimal is None and any(map(_DECIMAL_COMMA.fullmatch, ratings))
     return replace(
         found,
-        times=rules.time_format or form_of(_sample(rows, columns, mapping["timestamp"])),
+        times=rules.time_format or form_of(_sample(rows, columns, mapping.get("timestamp", ""))),
         decimal_comma=rules.decimal == "," or has_commas,
     )
 
@@ -230,6 +241,8 @@ def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
             raise SourceError(f"{content.name}: column {own!r} holds {types[own]}, which cannot be a {name}.")
     if found.role != "ratings":
         return found
+    if not found.has_times:
+        return replace(found, decimal_comma=rules.decimal == ",")
     time = found.mapping["timestamp"]
     form = rules.time_format or NUMBER
     if not rules.time_format and time in types and (types[time] == pl.String or types[time].is_integer()):
@@ -259,7 +272,7 @@ def _fits(name: str, dtype: pl.DataType) -> bool:
 def _role(columns: Collection[str]) -> str | None:
     """The role of a file with these standard columns."""
     has = set(columns)
-    if has >= set(RATING_COLUMNS):
+    if has >= _NEEDED_FOR_RATINGS:
         return "ratings"
     if "user_id" in has and "item_id" not in has:
         return "users"
@@ -280,10 +293,25 @@ def _mapping(content: Content, columns: Sequence[str], rules: Rules) -> Mapping[
     Raises:
         SourceError: several columns of a file of ratings may be the same standard column.
     """
-    found = named((*columns, *_folders(content.name)), rules.columns, _role)
+    found = named((*columns, *_folders(content.name)), rules.columns, _role).without(rules.ignore)
     if found.doubts and _role(found.mapping.keys() | found.doubts.keys()) == "ratings":
         raise _doubtful(content, found, rules)
     return found.mapping
+
+
+def _check_unnamed_times(found: Sheet, first: Sequence[str], rules: Rules) -> None:
+    """Refuses ratings without times if a column of the first record looks like times under a name of its own.
+
+    Raises:
+        SourceError: a column does: read without times, the ratings would lose their order unseen.
+    """
+    for own, value in zip(found.columns, first, strict=False):
+        if own not in found.mapping.values() and _LIKE_TIMES.match(value) and "timestamp" not in rules.ignore:
+            line = [f"timestamp = {json.dumps(own, ensure_ascii=False)}"]
+            raise SourceError(
+                f'{found.name}: the column {own!r} may hold the times. If not, set ignore = ["timestamp"] under '
+                f"[data]; if it does, say so{to_paste(rules.settings_file, 'data.columns', line)}"
+            )
 
 
 def _doubtful(content: Content, found: Named, rules: Rules) -> SourceError:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import polars as pl
 
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.ingest.catalogue import NO_ITEMS, NO_USERS
 from recsys_assets.recommender.ingest.validation import CLEANED, REASON, count_not_rated, good_rows, rejected_rows
 
@@ -25,6 +26,7 @@ class SourceTables:
         judged_users: returns rows of `raw_users` likewise; None if the source has no users.
         judged_items: returns rows of `raw_items` likewise; None if the source has no items.
         columns: original column name by standard name, of the first file of ratings; empty for a release.
+        kind: whether the ratings have times; without times, all have the time 0.
     """
 
     format: str
@@ -33,6 +35,7 @@ class SourceTables:
     judged_users: Callable[[], pl.LazyFrame | None]
     judged_items: Callable[[], pl.LazyFrame | None]
     columns: Mapping[str, str] = field(default_factory=dict)
+    kind: DataKind = RATINGS_WITH_TIMES
 
     @cached_property
     def ratings(self) -> pl.LazyFrame:

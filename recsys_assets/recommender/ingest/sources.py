@@ -29,6 +29,7 @@ def read_source(
     encoding: str | None = None,
     rating_scale: tuple[float, float] | None = None,
     genre_separator: str = "|",
+    ignore: tuple[str, ...] = (),
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
     now: datetime | None = None,
     header: Sequence[str] = (),
@@ -48,6 +49,7 @@ def read_source(
         encoding: encoding of text; by default UTF-8, or UTF-16 with a byte order mark.
         rating_scale: lowest and highest allowed rating; by default the scale of the release, or of the data.
         genre_separator: separator of genres.
+        ignore: standard columns of ratings that are not read.
         max_unpacked_bytes: largest unpacked size of the source, in bytes.
         now: ratings later than one day after this time are rejected; by default the current time.
         header: names of the columns of delimited text without a header, in order; "" is a column without a name.
@@ -71,6 +73,7 @@ def read_source(
         time_format=time_format,
         not_rated=tuple(not_rated),
         settings_file=str(settings_file),
+        ignore=ignore,
     )
     _check_rules(rules)
     return _tables(Source(path, scratch, max_unpacked_bytes), rules)

@@ -43,6 +43,7 @@ class Rules:
     time_format: str | None = None
     not_rated: tuple[float, ...] = ()
     settings_file: str = "settings.toml"
+    ignore: tuple[str, ...] = ()
 
 
 def judge_ratings(

@@ -15,6 +15,7 @@ import polars as pl
 from altair.typing import ChartType
 
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.cluster_charts import cluster_pairs, cluster_profiles, cluster_sweep, cold_error
 from recsys_assets.recommender.report.segment_charts import (
@@ -111,7 +112,12 @@ def _marked(value: float, label: str, *, to_the_right: bool) -> list[alt.Chart]:
     ]
 
 
-def scores(evaluation_scores: nw.LazyFrame | pl.DataFrame, protocol: str, metric: str) -> ChartType:
+def scores(
+    evaluation_scores: nw.LazyFrame | pl.DataFrame,
+    protocol: str,
+    metric: str,
+    kind: DataKind = RATINGS_WITH_TIMES,
+) -> ChartType:
     """One metric of one protocol: a point with 95 % confidence interval per model, one panel per population.
 
     `random` and `upper_bound` are lines: a score outside them is worse than chance or impossible.
@@ -120,6 +126,7 @@ def scores(evaluation_scores: nw.LazyFrame | pl.DataFrame, protocol: str, metric
         evaluation_scores: the table `evaluation_scores`.
         protocol: name of the protocol.
         metric: name of the metric.
+        kind: kind of the data.
 
     Raises:
         ValueError: the table has no score of this metric under this protocol.
@@ -143,7 +150,7 @@ def scores(evaluation_scores: nw.LazyFrame | pl.DataFrame, protocol: str, metric
     return finished(
         alt.vconcat(*panels, spacing=22).resolve_scale(color="shared"),
         ": ".join(filter(None, (facts.label, facts.direction))),
-        f"{labels.protocol(protocol).label}. Point: score; bar: 95 % interval, bootstrap over users.",
+        f"{labels.protocol(protocol, kind).label}. Point: score; bar: 95 % interval, bootstrap over users.",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.tables import SAMPLE_SHARE
 
 RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
@@ -83,6 +84,21 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "latest_rating_time_cut": Protocol("Each user's first rating after a cut in time"),
     "top_n_random_80_20": Protocol("Top N, random fifth of the ratings"),
     "top_n_last_out": Protocol("Top N, leave-last-out"),
+}
+# Protocols of the pipeline if the ratings have no times.
+_WITHOUT_TIMES: Mapping[str, Protocol] = {
+    "time_cut": Protocol(
+        "Rating prediction on a random split",
+        "The ratings have no times, so a hash of user and item divides them: models learn from one part and are scored "
+        "on the other.",
+        PROTOCOL_LABELS["time_cut"].leads,
+    ),
+    "top_n": Protocol(
+        "Top-N recommendation on a random split",
+        "The same random split, read as recommendation: all items that a user has not rated in training are ranked, "
+        "and those of the other part that the user liked should come first.",
+        PROTOCOL_LABELS["top_n"].leads,
+    ),
 }
 MODELS: Mapping[str, str] = {
     RANDOM: "Random order",
@@ -206,6 +222,11 @@ _OVER = "_over_"
 _IMPROVEMENT_MEANING = "Paired: both models are scored on the same users. Positive is better, also for errors."
 
 
+def notices(scores: pl.DataFrame, kind: DataKind) -> list[str]:
+    """What a reader of the scores must know first: that they rest on a sample, or on ratings without times."""
+    return [*filter(None, [sample_notice(scores), kind.notice])]
+
+
 def sample_notice(scores: pl.DataFrame) -> str:
     """A notice that the scores rest on a sample of the users; empty if they rest on all users."""
     if SAMPLE_SHARE not in scores.columns or scores.is_empty():
@@ -277,8 +298,10 @@ def metrics_in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=place)
 
 
-def protocol(name: str) -> Protocol:
-    """The protocol with this name; for an unknown protocol, only the name is known."""
+def protocol(name: str, kind: DataKind = RATINGS_WITH_TIMES) -> Protocol:
+    """The protocol with this name, as it is for a kind of data; for an unknown protocol, only the name is known."""
+    if not kind.times and name in _WITHOUT_TIMES:
+        return _WITHOUT_TIMES[name]
     return PROTOCOL_LABELS.get(name, Protocol(_plain(name)))
 
 

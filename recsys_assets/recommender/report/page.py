@@ -23,6 +23,7 @@ from markupsafe import Markup
 
 from recsys_assets.recommender.data.characters import visible
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.case_studies import CaseStudies
 from recsys_assets.recommender.report.published import PUBLISHED, Published
@@ -65,6 +66,7 @@ class ReportInputs:
         served: the ranking model behind the recommendations; None before the first promotion.
         is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
         item_noun: what people call the items, in the plural, such as movies.
+        kind: kind of the data.
     """
 
     ratings: nw.LazyFrame
@@ -87,6 +89,7 @@ class ReportInputs:
     served: Served | None = None
     is_movielens: bool = False
     item_noun: str = "items"
+    kind: DataKind = RATINGS_WITH_TIMES
 
 
 Warn = Callable[[str], None]
@@ -102,7 +105,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         warn: called for each chart that cannot be rendered; the page shows a message in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
-    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows, inputs.item_noun)
+    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows, inputs.item_noun, inputs.kind)
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "."),
         autoescape=True,
@@ -114,13 +117,14 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         title=inputs.title,
         generated=f"{inputs.generated:%Y-%m-%d %H:%M %Z}".strip(),
         labels=labels,
+        kind=inputs.kind,
         data=data,
         item_noun=inputs.item_noun,
         verdicts=verdicts(scores, inputs.served),
         next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
-        notice=labels.sample_notice(scores),
+        notice=" ".join(labels.notices(scores, inputs.kind)),
         standings=_standings(scores),
-        protocols=_protocols(scores, PUBLISHED if inputs.is_movielens else (), warn),
+        protocols=_protocols(scores, PUBLISHED if inputs.is_movielens else (), inputs.kind, warn),
         published=_published(data) if inputs.is_movielens else [],
         case_studies=CaseStudies(scores).statements() if inputs.is_movielens else [],
         script=Markup(_SCRIPT),
@@ -186,23 +190,27 @@ def _standings(scores: pl.DataFrame) -> dict[str, list[list[Standings]]]:
     return {part: list(questions.values()) for part, questions in found.items()}
 
 
-def _protocols(scores: pl.DataFrame, published: Sequence[Published], warn: Warn) -> list[dict[str, object]]:
+def _protocols(
+    scores: pl.DataFrame, published: Sequence[Published], kind: DataKind, warn: Warn
+) -> list[dict[str, object]]:
     """Each protocol with its tables and charts."""
     return [
         {
             "name": name,
-            "facts": labels.protocol(name),
-            "tables": [(table, _score_figure(scores, table, warn)) for table in score_tables(scores, name, published)],
+            "facts": labels.protocol(name, kind),
+            "tables": [
+                (table, _score_figure(scores, table, kind, warn)) for table in score_tables(scores, name, published)
+            ],
         }
         for name in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS)
     ]
 
 
-def _score_figure(scores: pl.DataFrame, table: ScoreTable, warn: Warn) -> Markup | None:
+def _score_figure(scores: pl.DataFrame, table: ScoreTable, kind: DataKind, warn: Warn) -> Markup | None:
     if not table.facts.is_drawn:
         return None
     name = f"{table.protocol}-{table.metric}"
-    draw = partial(charts.scores, scores, table.protocol, table.metric)
+    draw = partial(charts.scores, scores, table.protocol, table.metric, kind)
     return _figures({name: draw}, warn, titled=False)[name]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import narwhals as nw
 
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,12 @@ def data_summary(
     items: nw.LazyFrame,
     rejected_rows: nw.LazyFrame,
     item_noun: str = "items",
+    kind: DataKind = RATINGS_WITH_TIMES,
 ) -> DataSummary:
-    """The summary of these tables, each of which may be empty; `item_noun` is what people call the items."""
+    """The summary of these tables, each of which may be empty; ratings without times have no span.
+
+    `item_noun` is what people call the items.
+    """
     rating = to_polars(
         ratings.select(
             nw.len().alias("ratings"),
@@ -68,21 +73,20 @@ def data_summary(
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
         Fact(item_noun, f"{all_items:,}", f"{rating['items']:,} of them rated"),
         Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
-        *(_rating_facts(rating, all_items) if rating["ratings"] else ()),
+        *(_rating_facts(rating, all_items, kind) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
         Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
     ]
     return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
 
 
-def _rating_facts(rating: dict, all_items: int) -> list[Fact]:
+def _rating_facts(rating: dict, all_items: int, kind: DataKind) -> list[Fact]:
     density = rating["ratings"] / (rating["users"] * all_items) if all_items else 0.0
+    context = f"{rating['first']:%Y-%m-%d} to {rating['last']:%Y-%m-%d}"
     return [
-        Fact(
-            "span",
-            _span(rating["first"].year, rating["last"].year),
-            f"{rating['first']:%Y-%m-%d} to {rating['last']:%Y-%m-%d}",
-        ),
+        Fact("span", _span(rating["first"].year, rating["last"].year), context)
+        if kind.times
+        else Fact("span", "–", "the ratings have no times"),
         Fact(
             "scale",
             f"{rating['lowest']:g} to {rating['highest']:g}",

@@ -16,6 +16,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.frames import row_count
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import FOLDS, LATEST_RATING_LEAKAGE_AUDIT, Tables
@@ -59,6 +60,7 @@ class Study:
         code: versions of the libraries that trials and scores depend on.
         spark: returns the Spark session; called when a model first needs it.
         scratch: folder for temporary files that the driver and the executors can reach.
+        kind: kind of the data.
         splits: split settings of the pipeline.
         scoring: how scores are computed.
         budget: maximum number of candidates per search.
@@ -73,6 +75,7 @@ class Study:
     code: str
     spark: "Callable[[], SparkSession]"
     scratch: Path
+    kind: DataKind = RATINGS_WITH_TIMES
     splits: Splits = field(default_factory=Splits)
     scoring: Scoring = field(default_factory=Scoring)
     budget: int = 8
@@ -81,6 +84,8 @@ class Study:
 
     def is_possible(self, protocol: str) -> bool:
         """Whether the data have rows that the protocol can score."""
+        if not protocols.exists_for(self.kind, protocol):
+            return False
         folds = self.tables.get("published_folds")
         if protocol in FOLDS and (folds is None or row_count(folds.filter(nw.col("fold") == protocol)) == 0):
             return False

@@ -1,0 +1,90 @@
+"""The kind of a home's data: told from the first batch, and kept as long as a batch is read.
+
+The kinds are in `recommender.data.kind`.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from recsys_assets.home.layout import Home, HomeError
+from recsys_assets.home.settings import DataSettings
+from recsys_assets.home.versions import AssetStore, write_atomically
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
+from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.sources import read_source
+
+# The table of a batch that is stored first, and therefore says that the batch was accepted.
+_FIRST_TABLE = ["rejected_rows"]
+
+
+def data_kind(home: Home, data: DataSettings) -> DataKind:
+    """Return the kind of a home; ratings with times if no batch tells it yet."""
+    return known_kind(home, data) or RATINGS_WITH_TIMES
+
+
+def known_kind(home: Home, data: DataSettings) -> DataKind | None:
+    """Return the kept kind of a home that has read a batch, else the kind of the first readable landed batch.
+
+    None if nothing has landed that can be read.
+
+    Raises:
+        HomeError: the kept kind cannot be read.
+    """
+    if AssetStore(home.assets).batches(_FIRST_TABLE):
+        return kept_kind(home)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in home.landed_batches():
+            try:
+                return read_source(home.batch(name), scratch=Path(scratch), **data.reading).kind
+            except (SourceError, FileNotFoundError):
+                # The run that reads this batch reports the error.
+                continue
+    return None
+
+
+def keep_kind(home: Home, kind: DataKind) -> None:
+    """Write the kind of the first accepted batch; later ones have the same."""
+    if not home.kind.exists() or not AssetStore(home.assets).batches(_FIRST_TABLE):
+        write_atomically(home.kind, (json.dumps(kind.content) + "\n").encode())
+
+
+def check_kind(kind: DataKind, home: Home, known: DataKind | None) -> None:
+    """Refuse a source of another kind than the home.
+
+    Args:
+        kind: kind of the source.
+        home: the home, for the message.
+        known: kind of the home; None allows every kind.
+
+    Raises:
+        SourceError: the kinds differ; the message says what to do.
+    """
+    if known is None or kind == known:
+        return
+    if kind.times:
+        raise SourceError(
+            "its ratings have times, and the ratings of this home have none. To read it without times, set "
+            f'ignore = ["timestamp"] under [data] in {home.settings_file}; or add it to another home (--home).'
+        )
+    raise SourceError(
+        "its ratings have no times, and the ratings of this home have times. Give it a column timestamp, or add it to "
+        "another home (--home)."
+    )
+
+
+def kept_kind(home: Home) -> DataKind:
+    """Return the kept kind of a home; ratings with times if none is kept, as before version 0.7.
+
+    Raises:
+        HomeError: the kept kind cannot be read.
+    """
+    if not home.kind.exists():
+        return RATINGS_WITH_TIMES
+    try:
+        return DataKind.from_dict(json.loads(home.kind.read_text()))
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise HomeError(
+            f"{home.kind}: {error}. Write what the ratings are: {json.dumps(RATINGS_WITH_TIMES.content)}, or false if "
+            "they have no times."
+        ) from None
