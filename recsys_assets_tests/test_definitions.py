@@ -74,6 +74,17 @@ def test_every_asset_says_what_it_is(graph):
             assert "dagster/column_schema" in node.metadata, node.key
 
 
+def test_every_job_sensor_and_schedule_says_what_it_does(tmp_path):
+    """A person in the UI would switch a sensor on without knowing what it starts."""
+    defs = build_defs(home=Home(tmp_path))
+    silent = [
+        each.name
+        for each in (*(defs.jobs or ()), *(defs.sensors or ()), *(defs.schedules or ()))
+        if not each.description
+    ]
+    assert silent == []
+
+
 def test_every_declared_table_is_an_asset(graph):
     """A table would be declared that nothing computes, or stored under a name nobody declared."""
     assert set(TABLES) <= {node.key.path[-1] for node in graph.asset_nodes}

@@ -53,20 +53,26 @@ def build_sensors(
     status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
     tick = settings.tick_seconds
 
-    @dg.sensor(job=ingest, minimum_interval_seconds=tick, default_status=status)
+    @dg.sensor(
+        job=ingest,
+        minimum_interval_seconds=tick,
+        default_status=status,
+        description="Requests one ingest run for all landed batches that have stopped growing and are not ingested.",
+    )
     def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        """Requests one ingest run for all landed batches that have stopped growing and are not ingested yet."""
         if refused := outdated():
             return dg.SkipReason(refused)
         return watch_landing(context, home, settings.quiet_seconds)
 
-    @dg.sensor(jobs=[recommend, refresh], minimum_interval_seconds=tick, default_status=status)
+    @dg.sensor(
+        jobs=[recommend, refresh],
+        minimum_interval_seconds=tick,
+        default_status=status,
+        description="Requests one refresh when the content of `ratings`, `users` or `items` has changed. If a "
+        "configuration is in use, a run of `recommend` comes first, so that new users get recommendations without "
+        "waiting for the refresh.",
+    )
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
-        """Requests one refresh when the content of `ratings`, `users` or `items` has changed.
-
-        If a configuration is in use, a run of `recommend` comes first, so that new users get recommendations without
-        waiting for the refresh.
-        """
         if refused := outdated():
             return dg.SkipReason(refused)
         asked = watch_ratings(context, home)
