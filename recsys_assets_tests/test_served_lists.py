@@ -9,9 +9,10 @@ import pytest
 from recsys_assets.home.exclusions import forget
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.recommender.ranking.rules import RuleError
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import MadeUp, made_up
-from recsys_assets_tests.running import copied, table
+from recsys_assets_tests.running import copied, files, materialize, table
 
 pytestmark = pytest.mark.spark
 NEW_USER, TWIN = "503", "517"
@@ -165,3 +166,59 @@ def test_what_somebody_new_is_shown_can_be_seen(materialized_home):
     assert len(listed) == 4 and all("liked by people with the same attributes" in line for line in listed[1:])
     for words in ((), ("1", "--newcomer")):
         assert invoke("recommend", *words, "--home", materialized_home.path).exit_code == 2
+
+
+# Rules for lists
+
+
+def test_rules_change_every_list_without_a_fit(materialized_home, tmp_path):
+    """What is sold out would be shown until the next fit, or the table of all lists would differ from one's own."""
+    home = copied(materialized_home, tmp_path / "home")
+    models = {name: files(home, name) for name in ("serving_model", "user_clusters")}
+    before = table(home, "recommendations")
+    with home.settings_file.open("a") as settings:
+        settings.write("\n[serving]\nwhere = \"year >= 1960 and array_contains(genres, 'Action')\"\nn = 5\n")
+    items = table(home, "items")
+    may = set(items.filter(pl.col("year") >= 1960, pl.col("genres").list.contains("Action"))["item_id"])
+    assert set(shown(home, "2")) <= may and len(shown(home, "2")) > 0
+    assert "have lists" in ok("recommend", "--everybody", "--home", home.path)
+    lists = table(home, "recommendations")
+    assert set(lists["item_id"]) <= may and not set(before["item_id"]) <= may
+    for user in ("1", "2", "60"):
+        assert lists.filter(user_id=user).sort("rank")["item_id"].to_list() == shown(home, user, "-n", 5)
+    assert {*shown(home, "2", "-n", 40)} | _rated(home, "2") >= may
+    assert {name: files(home, name) for name in models} == models
+
+
+def _rated(home: Home, user: str) -> set[str]:
+    own = table(home, "ratings").join(table(home, "users").filter(user_id=user), on="user")
+    return set(own.join(table(home, "items"), on="item")["item_id"])
+
+
+def test_a_rule_that_leaves_nothing_keeps_the_old_lists(materialized_home, tmp_path, monkeypatch):
+    """One slip in a condition would leave every user without a list."""
+    home = copied(materialized_home, tmp_path / "home")
+    before = table(home, "recommendations")
+    for where, told in (("year > 2100", "leaves none of the 40 items"), ("stock > 0", "The columns of items are")):
+        monkeypatch.setenv("RECSYS_SERVING__WHERE", where)
+        for words in (("recommend", "1"), ("recommend", "--everybody"), ("run",)):
+            refused = invoke(*words, "--home", home.path)
+            assert refused.exit_code == 1 and told in refused.stderr.replace("\n", " "), refused.output
+        assert materialize_fails(home)
+    assert table(home, "recommendations").equals(before)
+
+
+def materialize_fails(home: Home) -> bool:
+    """Whether the asset itself refuses the rules, as in a run that a schedule has started."""
+    with pytest.raises(RuleError):
+        materialize(home, "recommendations")
+    return True
+
+
+def test_what_was_rated_may_come_back(materialized_home, tmp_path, monkeypatch):
+    """Who buys the same again could never be offered it."""
+    home = copied(materialized_home, tmp_path / "home")
+    monkeypatch.setenv("RECSYS_SERVING__EXCLUDE_RATED", "false")
+    assert len(shown(home, "1", "-n", 40)) == 40 and _rated(home, "1") & {*shown(home, "1")}
+    ok("recommend", "--everybody", "--home", home.path)
+    assert table(home, "recommendations").filter(user_id="1").sort("rank")["item_id"].to_list() == shown(home, "1")

@@ -1,4 +1,4 @@
-"""Recommendations for one user by the served model, even if new batches were ingested after its fit.
+"""Recommendations for one user by the served model, even if new batches were ingested after its fit; lists for all.
 
 The command is in `results`. Lists for all users are the asset `recommendations`.
 """
@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+from rich.console import Console
 
 from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.run import launch, locked, require_rules
 from recsys_assets.cli.terminal import follow_up
+from recsys_assets.home.blocking import rules_for_lists
+from recsys_assets.home.settings import Settings
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.ranking.rules import mask_of
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.recommendations import ServingModel
@@ -49,6 +54,7 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
 
     Raises:
         CommandError: no user has this id.
+        RuleError: a rule for lists cannot be applied, or leaves no item.
     """
     here = reader.user(user_id) if user_id is not None else None
     model = reader.model("serving_model", ServingModel)
@@ -63,17 +69,51 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     ratings = audience.ratings(reader.table("ratings"), users, items)
     rated = ratings.filter(pl.col("user") == number).collect()
     ranker = model.ranker(lazy(ratings), audience.tables)
-    facts = items.select("item_id", "title", "year", "genres").collect()
-    # Items that were removed after the fit are dropped below, so the list needs as many more.
-    n_gone = len(audience.items.join(facts, on="item_id", how="anti"))
-    best = rankings.top_n(ranker, lazy(rated), pl.Series([number], dtype=pl.Int32).to_numpy(), n=n + n_gone)
+    rules = rules_for_lists(reader.home, Settings.load(reader.home).serving)
+    catalogue = items.collect()
+    allowed = catalogue.filter(rules.allowed(catalogue))
+    facts = catalogue.select("item_id", "title", "year", "genres")
+    excluded: pl.LazyFrame = rules.excluded(lazy(ratings)).to_native()
+    best = rankings.top_n(
+        ranker,
+        lazy(rated),
+        pl.Series([number], dtype=pl.Int32).to_numpy(),
+        n=n,
+        # Items that were removed after the fit are not allowed either.
+        allowed=mask_of(allowed["item_id"], audience.items["item_id"]),
+        excluded=lazy(excluded.filter(pl.col("user") == number)),
+    )
     because = reasons(best, lazy(rated), ranker)
     named = lazy(audience.items.join(facts.select("item_id", "title"), on="item_id", how="left"))
     shown = serving.recommendations(best, because, audience.tables["users"], named).drop("title")
-    rows = shown.join(facts, on="item_id").sort("rank").head(n).to_dicts()
+    rows = shown.join(facts, on="item_id").sort("rank").to_dicts()
     without = ranker.otherwise if ranker.contributions is None or rated.is_empty() else "–"
-    notes = [*_why_empty(user_id, rows, facts), *_from_before(reader, model, index, user_id if is_new else None)]
+    notes = [
+        *_why_empty(user_id, rows, len(allowed), len(facts)),
+        *_from_before(reader, model, index, user_id if is_new else None),
+    ]
     return Recommended(rows, without, notes)
+
+
+def recommend_to_everybody(reader: Reader, out: Console) -> None:
+    """Make the table `recommendations` anew, by the present rules.
+
+    Raises:
+        RuleError: a rule for lists cannot be applied, or leaves no item; the table stays as it was.
+        RunFailedError: the run failed; the message says why.
+    """
+    require_rules(reader.home)
+    model = reader.model("serving_model", ServingModel)
+    index = Index.of(lazy(reader.table("users")), lazy(reader.table("items")))
+    with locked(reader.home):
+        from recsys_assets.orchestration.planning import lists_anew
+
+        launch(reader.home, out, [lists_anew(fits=model.index != index.fingerprint)])
+    lists = reader.table("recommendations")
+    users, shown = lists.select(pl.col("user_id", "item_id").n_unique()).collect().row(0)
+    out.print(
+        f"{users:,} users have lists, of {shown:,} items: {follow_up('export recommendations FILE', reader.home)}"
+    )
 
 
 def _audience(reader: Reader, model: ServingModel, index: Index) -> Audience:
@@ -96,10 +136,13 @@ def _features(users: pl.LazyFrame, user: Mapping[str, object] | None) -> pl.Data
     return features.filter(user=user["user"]) if user else features.clear()
 
 
-def _why_empty(user_id: str | None, rows: Sequence[object], items: pl.DataFrame) -> list[str]:
+def _why_empty(user_id: str | None, rows: Sequence[object], n_allowed: int, n_items: int) -> list[str]:
     if rows:
         return []
-    return [f"User {user_id} has rated all {len(items):,} items of the catalogue: nothing is left to recommend."]
+    which = f"all {n_items:,} items of the catalogue"
+    if n_allowed < n_items:
+        which = f"all {n_allowed:,} items that may be shown, of {n_items:,} in the catalogue"
+    return [f"User {user_id} has rated {which}: nothing is left to recommend."]
 
 
 def _from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:

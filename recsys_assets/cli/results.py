@@ -34,6 +34,9 @@ def recommend(
         bool, typer.Option("--newcomer", help="For somebody of whom nothing is known, in the place of a user.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The list as JSON, for programs.")] = False,
+    everybody: Annotated[
+        bool, typer.Option("--everybody", help="Make the table of all users' lists anew, by the present rules.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Show the best items for one user that the user has not rated, with the reason of each.
@@ -41,11 +44,19 @@ def recommend(
     The reason is up to three of the user's own ratings: those that contributed most to the score. After new data are
     ingested, the list comes from the previous models until a refresh has fitted new ones; the last line then says so.
 
+    Rules of the section `[serving]` of settings.toml say which items may be shown, and `block` takes single ones out.
+    `--everybody` applies them to the table `recommendations`; no model is fitted unless users or items have changed.
+
     Examples: `recsys-assets recommend 42 -n 5`, `recsys-assets recommend --newcomer`,
-    `recsys-assets recommend 42 --json`
+    `recsys-assets recommend 42 --json`, `recsys-assets recommend --everybody`
     """
-    if newcomer == (user_id is not None):
-        raise typer.BadParameter("Name one user, or give --newcomer.", param_hint="USER_ID")
+    if (user_id is not None) + newcomer + everybody != 1:
+        raise typer.BadParameter("Name one user, or give --newcomer or --everybody.", param_hint="USER_ID")
+    if everybody:
+        from recsys_assets.cli.recommending import recommend_to_everybody
+
+        recommend_to_everybody(Reader.of(home), console())
+        return
     from recsys_assets.cli.recommending import recommended
 
     reader, out = Reader.of(home), console()

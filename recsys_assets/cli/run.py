@@ -19,10 +19,13 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import BatchesRefusedError, RunFailedError
+from recsys_assets.home.batches import read_batches
+from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.java import check_java
 from recsys_assets.home.landing import tidy
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.ending import ending
 
@@ -58,12 +61,24 @@ def run(
     here, out = Home.resolve(home), console()
     with locked(here):
         _fetch_if_empty(here, dataset, out)
+        require_rules(here)
         try:
             launch(here, out)
         except BatchesRefusedError:
             show_results(here, out)
             raise
     show_results(here, out)
+
+
+def require_rules(home: Home) -> None:
+    """Check the rules for lists before the minutes of a run, unless a batch is to come in, which may bring a column.
+
+    Raises:
+        RuleError: a rule cannot be applied to the present items, or leaves none of them.
+    """
+    is_pending = bool(set(home.landed_batches()) - read_batches(home))
+    if AssetStore(home.assets).has(["items"]) and not is_pending:
+        rules_for_lists(home, Settings.load(home).serving).allowed(Reader(home).table("items").collect())
 
 
 def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:

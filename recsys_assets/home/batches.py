@@ -36,7 +36,7 @@ class Accepted:
         fingerprint: content fingerprint of its source.
         format: source format.
         release: MovieLens release; None for other data.
-        low, high: the declared rating scale, else the lowest and the highest rating.
+        low, high: the declared rating scale, else the lowest and the highest rating; None without ratings.
         ratings: number of good ratings.
         rejected: number of rejected rows in all files.
         cleaned: number of texts of users and items from which control characters were removed.
@@ -46,8 +46,8 @@ class Accepted:
     fingerprint: str
     format: str
     release: str | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     ratings: int
     rejected: int
     cleaned: int
@@ -134,7 +134,7 @@ class Batch:
         ratings, users, items, rejected, cleaned, not_rated = pl.collect_all(numbers, engine="streaming")
         good = sum(part["n"][0] for part in (ratings, users, items)) + not_rated.item()
         self._check_rejected(rejected["n"][0], good, max_share)
-        if not ratings["n"][0]:
+        if not (ratings["n"][0] or (self.tables.is_items_alone and items["n"][0])):
             raise SourceError("it holds no good rating.")
         low, high = self.tables.declared_scale or (ratings["low"][0], ratings["high"][0])
         counts = (int(column.item()) for column in (ratings.select("n"), rejected, cleaned, not_rated))

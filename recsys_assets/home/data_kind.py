@@ -36,31 +36,35 @@ def known_kind(home: Home, data: DataSettings) -> DataKind | None:
     with tempfile.TemporaryDirectory() as scratch:
         for name in home.landed_batches():
             try:
-                return read_source(home.batch(name), scratch=Path(scratch), **data.reading).kind
+                kind = read_source(home.batch(name), scratch=Path(scratch), **data.reading).kind
             except (SourceError, FileNotFoundError):
                 # The run that reads this batch reports the error.
                 continue
+            if kind is not None:
+                return kind
     return None
 
 
-def keep_kind(home: Home, kind: DataKind) -> None:
-    """Write the kind of the first accepted batch; later ones have the same."""
+def keep_kind(home: Home, kind: DataKind | None) -> None:
+    """Write the kind of the first accepted batch; later ones have the same. A batch of items alone has none."""
+    if kind is None:
+        return
     if not home.kind.exists() or not AssetStore(home.assets).batches(_FIRST_TABLE):
         write_atomically(home.kind, (json.dumps(kind.content) + "\n").encode())
 
 
-def check_kind(kind: DataKind, home: Home, known: DataKind | None) -> None:
+def check_kind(kind: DataKind | None, home: Home, known: DataKind | None) -> None:
     """Refuse a source of another kind than the home.
 
     Args:
-        kind: kind of the source.
+        kind: kind of the source; None for items alone, which suit every home.
         home: the home, for the message.
         known: kind of the home; None allows every kind.
 
     Raises:
         SourceError: the kinds differ; the message says what to do.
     """
-    if known is None or kind == known:
+    if kind is None or known is None or kind == known:
         return
     if kind.times:
         raise SourceError(

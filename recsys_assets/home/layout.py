@@ -165,6 +165,11 @@ class Home:
         return self.path / "forgotten"
 
     @property
+    def blocked(self) -> Path:
+        """The ids of blocked items, which are in no list."""
+        return self.path / "blocked"
+
+    @property
     def removed(self) -> Path:
         """Landed files of removed batches, until the next `compact`."""
         return self.path / "removed"

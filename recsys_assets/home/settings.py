@@ -520,6 +520,32 @@ class ServingSettings(Section):
     """The lists that users get."""
 
     n: int = Field(10, ge=1, description="Recommendations per user.")
+    where: str = Field(
+        "",
+        description="SQL condition on the columns of items, such as 'year >= 1990 and available'; empty: all may be "
+        "shown. See docs/how-to/rules-for-lists.md.",
+    )
+    exclude_rated: bool = Field(True, description="Leave out of a user's list what the user has rated.")
+    exclude_rated_days: int = Field(
+        0, ge=0, description="Only what was rated in the last so many days, before the latest rating of all; 0: all."
+    )
+
+    @field_validator("where")
+    @classmethod
+    def _where_is_a_condition(cls, where: str) -> str:
+        if where.strip():
+            # Imported here, because most commands never make lists and would start more slowly.
+            from recsys_assets.recommender.ranking.rules import parsed
+
+            parsed(where)
+        return where
+
+    @field_validator("exclude_rated_days")
+    @classmethod
+    def _days_of_what_is_excluded(cls, days: int, info: ValidationInfo) -> int:
+        if days and info.data.get("exclude_rated") is False:
+            raise ValueError("has no effect with exclude_rated = false; take one of the two away")
+        return days
 
 
 class SparkSettings(Section):

@@ -194,6 +194,19 @@ def reading_the_rest(
     return [Launch(ingest.name, "Merging", assets=merged)] if read_batches(home) else []
 
 
+def lists_anew(*, fits: bool) -> Launch:
+    """The launch that makes the lists of all users by the present rules.
+
+    Args:
+        fits: whether the served model has to be fitted first, because users or items have come or gone since its fit.
+    """
+    if fits:
+        return Launch(recommend.name, "Users or items have changed: fitting the model in use and making lists")
+    return Launch(
+        recommend.name, "Making lists by the model in use and the present rules", assets=[recommendations.key]
+    )
+
+
 def rollback(number: int, configuration: str) -> Launch:
     """The launch that goes back to the configuration of an earlier promotion.
 

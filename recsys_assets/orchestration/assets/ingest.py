@@ -79,12 +79,13 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
     facts: dict[str, str | int] = {
         SOURCE_FINGERPRINT: accepted.fingerprint,
         _FORMAT: accepted.format,
-        _SCALE: f"{accepted.low:g} to {accepted.high:g}",
         _REJECTED: accepted.rejected,
         _CLEANED: accepted.cleaned,
     }
     if accepted.not_rated:
         facts[_NOT_RATED] = accepted.not_rated
+    if accepted.low is not None:
+        facts[_SCALE] = f"{accepted.low:g} to {accepted.high:g}"
     return facts | ({RELEASE: accepted.release} if accepted.release else {})
 
 

@@ -10,10 +10,11 @@ import narwhals as nw
 import numpy as np
 from dagster_pyspark import LazyPySparkResource
 
+from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.versions import TableWithState
 from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.recommender.data.frames import lazy, row_count
+from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.index import Index, IndexMismatchError
 from recsys_assets.recommender.promotion.gate import Configuration
 from recsys_assets.recommender.ranking import rankings
@@ -61,8 +62,12 @@ def recommendations(
     items: nw.LazyFrame,
     ratings: nw.LazyFrame,
     settings: SettingsParam,
+    home: HomeResource,
 ) -> TableWithState:
     """The N best items that a user has not rated, for every user; `serving.n` is N.
+
+    Rules say what may be shown: `serving.where` (a condition on the columns of `items`), `serving.exclude_rated`,
+    `serving.exclude_rated_days` and the blocked items. A rule needs no fit: this asset alone applies it.
 
     The column `because` names the user's own ratings behind an item. A user without a rating gets the items that users
     with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
@@ -73,14 +78,25 @@ def recommendations(
             "serving_model was made by a version of this package before 0.5. Make it again: "
             "dg launch --assets 'serving_model+'"
         )
+    rules = rules_for_lists(home.folders, settings.serving)
+    allowed = rules.allowed(to_polars(items).sort("item")).to_numpy()
     ranker = serving_model.ranker(ratings, serving_model.audience.tables)
     n_users = row_count(users)
-    best = rankings.top_n(ranker, ratings, np.arange(n_users, dtype=np.int32), n=settings.serving.n)
+    best = rankings.top_n(
+        ranker,
+        ratings,
+        np.arange(n_users, dtype=np.int32),
+        n=settings.serving.n,
+        allowed=allowed,
+        excluded=rules.excluded(ratings),
+    )
     context.add_output_metadata(
         {
             "model": serving_model.name,
             "users without a rating": n_users - row_count(ratings.select("user").unique()),
             "shown to them": f"what is {ranker.otherwise}",
+            "items that may be shown": f"{allowed.sum():,} of {len(allowed):,}",
+            "rules": dg.MetadataValue.json(rules.told),
         }
     )
     lists = lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, items))

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.decomposition import LatentDirichletAllocation
 
+from recsys_assets.home.blocking import rules_for_lists
+from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore, Model, load, scan
 from recsys_assets.orchestration.assets import ASSETS, assets_of
@@ -119,7 +121,11 @@ def _of_segment_shares(stored: Stored, _: Mapping[str, object]) -> Found:
 
 def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
     shown, users, items, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
-    return quality.recommendation_findings(shown, users, items, ratings, n=stored.settings.serving.n), {}
+    serving, catalogue = stored.settings.serving, to_polars(items)
+    rules = rules_for_lists(Home(stored.store.root.parent), serving)
+    allowed = catalogue.filter(rules.allowed(catalogue))["item_id"]
+    excluded = rules.excluded(ratings)
+    return quality.recommendation_findings(shown, users, items, excluded, n=serving.n, allowed=allowed), {}
 
 
 _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {

@@ -157,7 +157,7 @@ TABLES: Mapping[str, Table] = {
         in_source_order=True,
     ),
     "raw_users": Table({"user_id": _USER_ID}, key=("user_id",), open_ended=True, in_source_order=True),
-    "raw_items": Table({"item_id": _ITEM_ID, **_ITEM_FACTS}, key=("item_id",), in_source_order=True),
+    "raw_items": Table({"item_id": _ITEM_ID, **_ITEM_FACTS}, key=("item_id",), open_ended=True, in_source_order=True),
     "rejected_rows": Table(
         {
             "file": Column(nw.String(), "file inside the batch"),
@@ -169,7 +169,7 @@ TABLES: Mapping[str, Table] = {
         in_source_order=True,
     ),
     "users": Table({"user": _USER, "user_id": _USER_ID}, key=("user",), open_ended=True),
-    "items": Table({"item": _ITEM, "item_id": _ITEM_ID, **_ITEM_FACTS}, key=("item",)),
+    "items": Table({"item": _ITEM, "item_id": _ITEM_ID, **_ITEM_FACTS}, key=("item",), open_ended=True),
     "ratings": RATINGS,
     "train_ratings": RATINGS,
     "test_ratings": RATINGS,

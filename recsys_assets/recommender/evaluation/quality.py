@@ -255,33 +255,43 @@ def finite_finding(arrays: Mapping[str, np.ndarray]) -> Finding:
 
 
 def recommendation_findings(
-    recommendations: nw.LazyFrame, users: nw.LazyFrame, items: nw.LazyFrame, ratings: nw.LazyFrame, *, n: int
+    recommendations: nw.LazyFrame,
+    users: nw.LazyFrame,
+    items: nw.LazyFrame,
+    excluded: nw.LazyFrame,
+    *,
+    n: int,
+    allowed: pl.Series | None = None,
 ) -> list[Finding]:
-    """Every user has min(n, unrated items) recommendations, ranked from 1, and none of a rated item.
+    """Every user has min(n, items that may be shown to it) recommendations, ranked from 1, and no other item.
 
     Args:
         recommendations: table recommendations.
         users: table users.
         items: table items.
-        ratings: table ratings.
+        excluded: user, item; the ratings whose items are not to be shown to their user.
         n: recommendations per user.
+        allowed: ids of the items that may be shown; by default all of them.
     """
     shown = to_polars(recommendations, "user_id", "rank", "item_id")
     everyone, catalogue = to_polars(users, "user", "user_id"), to_polars(items, "item", "item_id")
-    n_rated = to_polars(ratings.group_by("user").agg(rated=nw.len())).with_columns(pl.col("rated").cast(pl.Int64))
+    may_be = catalogue if allowed is None else catalogue.filter(pl.col("item_id").is_in(allowed.implode()))
+    pairs = to_polars(_on_polars(excluded).join(lazy(may_be.select("item")), on="item", how="semi"))
+    n_out = pairs.group_by("user").agg(out=pl.len().cast(pl.Int64))
     given = shown.group_by("user_id").agg(given=pl.len().cast(pl.Int64), last=pl.col("rank").max().cast(pl.Int64))
-    per_user = everyone.join(n_rated, on="user", how="left").join(given, on="user_id", how="left").fill_null(0)
-    due = pl.min_horizontal(pl.lit(n), len(catalogue) - pl.col("rated"))
+    per_user = everyone.join(n_out, on="user", how="left").join(given, on="user_id", how="left").fill_null(0)
+    due = pl.min_horizontal(pl.lit(n), len(may_be) - pl.col("out"))
     wrong = per_user.filter((pl.col("given") != due) | (pl.col("last") != due))
     indexed = shown.join(everyone, on="user_id", how="left").join(catalogue, on="item_id", how="left")
     unknown = int(indexed.select((pl.col("user").is_null() | pl.col("item").is_null()).sum()).item())
-    pairs = lazy(indexed.select("user", "item").drop_nulls())
-    rated = len(to_polars(_on_polars(ratings).join(pairs, on=["user", "item"], how="semi").select("user")))
+    again = len(indexed.drop_nulls(["user", "item"]).join(pairs, on=["user", "item"], how="semi"))
+    barred = len(indexed.drop_nulls("item").join(may_be, on="item", how="anti"))
     examples = ", ".join(wrong["user_id"].head(3).to_list())
     rule = f"every user has min({n}, unrated) recommendations"
     return [
         Finding(rule, len(wrong), 0, 0, wrong.is_empty(), detail=f"users such as {examples}" if examples else ""),
-        Finding("recommends nothing already rated", rated, 0, 0, rated == 0),
+        Finding("recommends nothing already rated", again, 0, 0, again == 0),
+        Finding("recommends what the rules allow", barred, 0, 0, barred == 0),
         Finding("known users and items", unknown, 0, 0, unknown == 0),
     ]
 

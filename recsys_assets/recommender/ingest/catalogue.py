@@ -53,7 +53,9 @@ def judge_users(rows: pl.LazyFrame, file: str, *, numbers: Collection[str], text
     )
 
 
-def judge_items(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl.LazyFrame:
+def judge_items(
+    rows: pl.LazyFrame, file: str, genre_separator: str = "|", attributes: Sequence[pl.Expr] = ()
+) -> pl.LazyFrame:
     """Typed items with the reason for their rejection, null for good rows.
 
     Args:
@@ -61,6 +63,7 @@ def judge_items(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl
             extracted from titles such as "Toy Story (1995)".
         file: name of the file inside the source.
         genre_separator: separator of genres in text columns.
+        attributes: further columns, typed; no value of them makes a row bad.
     """
     types = rows.collect_schema()
     given = pl.col("title").cast(pl.String) if "title" in types else pl.lit(None, pl.String)
@@ -79,6 +82,7 @@ def judge_items(rows: pl.LazyFrame, file: str, genre_separator: str = "|") -> pl
         title.replace("", None).alias("title"),
         year.alias("year"),
         genres.list.eval(without_controls(pl.element())).list.filter(pl.element() != "").alias("genres"),
+        *attributes,
         _cleaned([holds_controls(given), genres.list.eval(holds_controls(pl.element())).list.any().fill_null(False)]),
         *ADDED,
     )

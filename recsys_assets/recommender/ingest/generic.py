@@ -6,7 +6,7 @@ It also reads the CSV releases of MovieLens. Columns and rows of a single file b
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -14,6 +14,7 @@ import polars as pl
 
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.attributes import agreed, attribute_types, typed_attributes
 from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
@@ -22,7 +23,7 @@ from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.times import SECONDS, UNDECIDED, decided, formats_for
-from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
+from recsys_assets.recommender.ingest.validation import NO_RATINGS, Rules, judge_ratings
 
 FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", JSON_ARRAY: "json", PARQUET: "parquet", NETFLIX: "netflix"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
@@ -31,6 +32,8 @@ _MOVIELENS_SCALE = (0.5, 5.0)
 # Column names of the pipeline's own tables, which an attribute would clash with in joins and exports. An `item_id`
 # would also prevent the output of `compact` from being read as users.
 _TAKEN = ("user", "user_id", "item", "item_id", "batch", "cluster", "segment")
+# Columns of rows of items that are no attributes.
+_ITEM_OWN = ("item_id", *ITEM_COLUMNS, *READERS)
 # Column types that become categories.
 _CATEGORIES = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Null)
 
@@ -43,9 +46,11 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     """
     ratings, users, items = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "items"))
     unknown = [file for file in sheets if file.role is None and not file.is_beside_movielens]
-    if unknown or not ratings:
-        raise _not_understood(source, unknown or sheets, rules)
-    formats = sorted({FORMATS[file.content.kind] for file in ratings})
+    # Items alone are new attributes of the catalogue. An item twice is rather a record of what people did.
+    doubtful = [file for file in items if not _describes_items(source, file, rules, is_alone=not ratings)]
+    if unknown or doubtful or not (ratings or (items and not users)):
+        raise _not_understood(source, [*unknown, *doubtful] or sheets, rules)
+    formats = sorted({FORMATS[file.content.kind] for file in ratings or items})
     if len(formats) > 1:
         raise two_formats(source, formats, [file.name for file in ratings])
     is_movielens = _is_movielens(source, ratings, items)
@@ -53,16 +58,29 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     return SourceTables(
         format="ml-csv" if is_movielens else formats[0],
         declared_scale=scale,
-        columns=ratings[0].mapping,
+        columns=ratings[0].mapping if ratings else {},
         # Relaxed: ids are integers if they are integers in every file, otherwise text.
         judged_ratings=lambda: pl.concat(
-            [_ratings(source, file, scale, rules) for file in _with_decided_times(source, ratings, rules)],
+            [_ratings(source, file, scale, rules) for file in _with_decided_times(source, ratings, rules)]
+            or [NO_RATINGS],
             how="vertical_relaxed",
         ),
         judged_users=lambda: _users(source, users, rules) if users else None,
-        judged_items=lambda: pl.concat([_items(source, file, rules) for file in items]) if items else None,
-        kind=_kind(source, ratings),
+        judged_items=lambda: _items(source, items, rules) if items else None,
+        kind=_kind(source, ratings) if ratings else None,
+        is_items_alone=not ratings,
     )
+
+
+def _describes_items(source: Source, file: Sheet, rules: Rules, *, is_alone: bool) -> bool:
+    """Whether a file with item ids has one row per item; not asked of files with titles, years or genres."""
+    if not is_alone and file.mapping.keys() & set(ITEM_COLUMNS):
+        return True
+    if file.mapping.keys() >= {"rating", "timestamp"}:
+        return False
+    ids = pl.col(file.mapping["item_id"])
+    rows = sheet_rows(source, file, rules, [file.mapping["item_id"]])
+    return bool(rows.select(ids.n_unique() == pl.len()).collect(engine="streaming").item())
 
 
 def two_formats(source: Source, formats: Sequence[str], names: Sequence[str]) -> SourceError:
@@ -172,9 +190,34 @@ def _with_decided_times(source: Source, files: Sequence[Sheet], rules: Rules) ->
     return [replace(file, times=form) if file in open_ones else file for file in files]
 
 
-def _items(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
-    present = [name for name in ("item_id", *ITEM_COLUMNS) if name in file.mapping]
-    return judge_items(_standard_rows(source, file, present, rules), file.name, rules.genre_separator)
+def _items(source: Source, files: Sequence[Sheet], rules: Rules) -> pl.LazyFrame:
+    """The items of all files with every attribute; an attribute has one type in all files of a batch."""
+    frames = [_item_rows(source, file, rules) for file in files]
+    names = [[name for name in frame.collect_schema() if name not in _ITEM_OWN] for frame in frames]
+    found = [attribute_types(frame, own) for frame, own in zip(frames, names, strict=True)]
+    types = agreed(found)
+    judged = [
+        judge_items(
+            frame,
+            file.name,
+            rules.genre_separator,
+            typed_attributes({name: types[name] for name in own}, frame.collect_schema()),
+        )
+        for frame, file, own in zip(frames, files, found, strict=True)
+    ]
+    return pl.concat(judged, how="diagonal")
+
+
+def _item_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
+    """Standard columns under their standard names, then attributes."""
+    rows = sheet_rows(source, file, rules)
+    standard = {name: file.mapping[name] for name in ("item_id", *ITEM_COLUMNS) if name in file.mapping}
+    attributes = _attribute_names(rows, file, set(standard.values()), _ITEM_OWN)
+    return rows.select(
+        *(pl.col(own).alias(name) for name, own in standard.items()),
+        *(pl.col(own).alias(name) for own, name in attributes.items()),
+        *READERS,
+    )
 
 
 def _standard_rows(source: Source, file: Sheet, names: Sequence[str], rules: Rules) -> pl.LazyFrame:
@@ -198,29 +241,43 @@ def _users(source: Source, files: Sequence[Sheet], rules: Rules) -> pl.LazyFrame
 
 
 def _attribute_rows(source: Source, file: Sheet, rules: Rules) -> pl.LazyFrame:
-    """User id and attributes; attribute names consist of lower-case letters, digits and underscores.
+    """User id and attributes."""
+    rows = sheet_rows(source, file, rules)
+    names = _attribute_names(rows, file, {file.mapping["user_id"]}, ())
+    return rows.select(
+        pl.col(file.mapping["user_id"]).alias("user_id"),
+        *(pl.col(own).alias(name) for own, name in names.items()),
+        *READERS,
+    )
+
+
+def _attribute_names(
+    rows: pl.LazyFrame, file: Sheet, standard: Collection[str], more_taken: Collection[str]
+) -> dict[str, str]:
+    """Name of each attribute by its name in the file: lower-case letters, digits and underscores.
 
     Every engine accepts such names. An attribute with the name of a pipeline column gets an underscore: `segment_`.
+
+    Args:
+        rows: the rows of the file.
+        file: the file.
+        standard: the columns of the file that are no attributes.
+        more_taken: names that no attribute can have, beside those of all tables.
     """
-    rows = sheet_rows(source, file, rules)
-    own = [name for name in rows.collect_schema().names() if name not in READERS and name != file.mapping["user_id"]]
-    names = {name: _attribute_name(name) for name in own}
+    own = [name for name in rows.collect_schema().names() if name not in {*READERS, *standard}]
+    names = {name: _attribute_name(name, more_taken) for name in own}
     kept = {name: new for name, new in names.items() if new and not name.startswith(UNNAMED)}
     counts = Counter(kept.values())
     clashing = [name for name, new in kept.items() if counts[new] > 1]
     if clashing:
         raise SourceError(f"{file.name}: the column {clashing[0]!r} clashes with another one; rename it.")
-    return rows.select(
-        pl.col(file.mapping["user_id"]).alias("user_id"),
-        *(pl.col(name).alias(new) for name, new in kept.items()),
-        *READERS,
-    )
+    return kept
 
 
-def _attribute_name(column: str) -> str:
+def _attribute_name(column: str, more_taken: Collection[str]) -> str:
     name = re.sub(r"\W+", "_", column).strip("_").lower()
     # No other attribute ends with an underscore, so the new name is free.
-    return f"{name}_" if name in _TAKEN else name
+    return f"{name}_" if name in _TAKEN or name in more_taken else name
 
 
 def _numbers(rows: pl.LazyFrame, file: Sheet) -> set[str]:

@@ -34,11 +34,13 @@ def index_users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
 def index_items(raw_items: Batches, raw_ratings: Batches) -> nw.LazyFrame:
     """All items of all batches, rated or not, numbered by first batch, then id: the table `items`.
 
+    Each attribute comes from the newest batch that gives it, so that a file of items may hold only what has changed.
+
     Args:
-        raw_items: one frame (item_id, title, year, genres) per batch, in order of arrival.
+        raw_items: one frame (item_id, title, year, genres, attributes) per batch, in order of arrival.
         raw_ratings: one frame (item_id, …) per batch, in the same order.
     """
-    return _numbered("item", raw_items, raw_ratings)
+    return _numbered("item", raw_items, raw_ratings, keeps_older=True)
 
 
 def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame) -> nw.LazyFrame:
@@ -93,9 +95,20 @@ def _as_rated(index: nw.LazyFrame, rated: nw.LazyFrame) -> nw.LazyFrame:
     return index.select(number, nw.when(nw.col(key).str.contains(_WHOLE)).then(nw.col(key)).cast(dtype))
 
 
-def _numbered(name: str, described: Batches, rated: Batches) -> nw.LazyFrame:
+def _numbered(name: str, described: Batches, rated: Batches, *, keeps_older: bool = False) -> nw.LazyFrame:
+    """The table of users or items.
+
+    Args:
+        name: `user` or `item`.
+        described: one frame (id, attributes) per batch.
+        rated: one frame with the id per batch.
+        keeps_older: whether a null attribute takes the value of the batch before.
+    """
     key = f"{name}_id"
     facts = _stacked(described)
+    if keeps_older and len(described) > 1:
+        own = [column for column in facts.collect_schema().names() if column not in (key, "batch")]
+        facts = facts.with_columns(nw.col(*own).fill_null(strategy="forward").over(key, order_by="batch"))
     rated_ids = [distinct(frame, key).select(nw.col(key).cast(ID)) for frame in rated]
     seen = nw.concat([facts.select(key, "batch"), _stacked(rated_ids)])
     newest = last_rows(facts, [key], order_by=["batch"]).drop("batch")

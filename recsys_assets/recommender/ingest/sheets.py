@@ -98,7 +98,11 @@ class Sheet:
     @property
     def role(self) -> str | None:
         """Role of the file by its columns: ratings, users or items; None for other files."""
-        return _role(self.mapping.keys())
+        if role := _role(self.mapping.keys()):
+            return role
+        is_about_items = "item_id" in self.mapping and "user_id" not in self.mapping
+        # Attributes alone describe items too.
+        return "items" if is_about_items and len(self.columns) > 1 and not self.is_beside_movielens else None
 
     @property
     def has_values_as_names(self) -> bool:

@@ -26,7 +26,8 @@ class SourceTables:
         judged_users: returns rows of `raw_users` likewise; None if the source has no users.
         judged_items: returns rows of `raw_items` likewise; None if the source has no items.
         columns: original column name by standard name, of the first file of ratings; empty for a release.
-        kind: whether the ratings have times; without times, all have the time 0.
+        kind: whether the ratings have times; without times, all have the time 0. None without ratings.
+        is_items_alone: whether the source describes items and has no file of ratings.
     """
 
     format: str
@@ -35,7 +36,8 @@ class SourceTables:
     judged_users: Callable[[], pl.LazyFrame | None]
     judged_items: Callable[[], pl.LazyFrame | None]
     columns: Mapping[str, str] = field(default_factory=dict)
-    kind: DataKind = RATINGS_WITH_TIMES
+    kind: DataKind | None = RATINGS_WITH_TIMES
+    is_items_alone: bool = False
 
     @cached_property
     def ratings(self) -> pl.LazyFrame:

@@ -23,6 +23,17 @@ RESERVED = (*ADDED, CLEANED, PROBLEM)
 # Reason of rows that the settings declare as not rated.
 NOT_RATED = "not rated"
 _DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+)\s*$"
+# The judged ratings of a source without ratings.
+NO_RATINGS = pl.LazyFrame(
+    schema={
+        "user_id": pl.String,
+        "item_id": pl.String,
+        "rating": pl.Float32,
+        "timestamp": pl.Datetime("us", "UTC"),
+        LINE: pl.Int64,
+        **dict.fromkeys((TEXT, REASON, FILE), pl.String),
+    }
+)
 _SHOWN_ERRORS = 20
 _SHOWN_TEXT = 100
 _LONGEST_TEXT = 1000

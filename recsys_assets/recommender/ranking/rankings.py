@@ -46,8 +46,10 @@ class Ranker:
     contributions: Contributions | None = None
     otherwise: str = ""
 
-    def ordered(self, users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
-        """Return scores that order all items for users, shape (B, n_items); rated items get -inf.
+    def ordered(
+        self, users: np.ndarray, rated: sparse.csr_array, excluded: sparse.csr_array | None = None
+    ) -> np.ndarray:
+        """Return scores that order all items for users, shape (B, n_items); excluded items get -inf.
 
         Items that the model does not know come last. With a score of 0 they would come before the items that the
         model advises against.
@@ -55,10 +57,11 @@ class Ranker:
         Args:
             users: dense ids, shape (B,).
             rated: ratings of these users, shape (B, n_items).
+            excluded: the cells that are left out, shape (B, n_items); by default the rated ones.
         """
         scores = self.scores(users, rated)
         scores[:, ~self.item_known] = _UNKNOWN
-        cells = rated.tocoo()
+        cells = (rated if excluded is None else excluded).tocoo()
         scores[cells.row, cells.col] = -np.inf
         return scores
 
@@ -131,17 +134,27 @@ def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> p
     return asked.with_columns(rank=pl.when(known).then(pl.Series(place)))
 
 
-def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 10) -> pl.DataFrame:
+def top_n(
+    ranker: Ranker,
+    ratings: nw.LazyFrame,
+    users: np.ndarray,
+    *,
+    n: int = 10,
+    allowed: np.ndarray | None = None,
+    excluded: nw.LazyFrame | None = None,
+) -> pl.DataFrame:
     """Return the `n` unrated items with the highest scores per user: user, rank (from 1), item, score.
 
-    Each user gets min(n, number of unrated items) rows. Items that the model does not know come last, with a null
-    score. Equal scores are ordered by the item's dense id.
+    Each user gets min(n, number of allowed items that are not excluded) rows. Items that the model does not know come
+    last, with a null score. Equal scores are ordered by the item's dense id.
 
     Args:
         ranker: the model.
         ratings: user, item, rating; all that the users have rated.
         users: dense ids, shape (users,).
         n: items per user.
+        allowed: which items may be shown, shape (n_items,); by default all of them.
+        excluded: user, item, rating; the ratings whose items are left out; by default all of `ratings`.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
@@ -151,9 +164,17 @@ def top_n(ranker: Ranker, ratings: nw.LazyFrame, users: np.ndarray, *, n: int = 
     """
     n_items = len(ranker.item_known)
     seen = rows_of(users, *user_item_matrix(ratings, n_items=n_items))
+    left_out = seen if excluded is None else rows_of(users, *user_item_matrix(excluded, n_items=n_items))
+
+    def best(block: slice) -> pl.DataFrame:
+        scores = ranker.ordered(users[block], seen[block], left_out[block])
+        if allowed is not None:
+            scores[:, ~allowed] = -np.inf
+        return _best(users[block], scores, n)
+
     nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64})
-    best = (_best(users[block], ranker.ordered(users[block], seen[block]), n) for block in blocks(len(users), n_items))
-    return pl.concat([nobody, *best]).with_columns(pl.col("score").replace(_UNKNOWN, None))
+    lists = pl.concat([nobody, *map(best, blocks(len(users), n_items))])
+    return lists.with_columns(pl.col("score").replace(_UNKNOWN, None))
 
 
 def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:

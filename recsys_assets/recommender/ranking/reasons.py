@@ -16,9 +16,9 @@ _SCHEMA = {**dict.fromkeys(("user", "item", "place", "because"), pl.Int32), "rat
 def reasons(best: pl.DataFrame, rated: nw.LazyFrame, ranker: Ranker, *, n: int = 3) -> pl.DataFrame:
     """Return the ratings behind each recommendation: user, item, place (from 1), because (item), rating, share.
 
-    A reason is a rating that raises the item's score. A low rating can be one: disliking an unlike item raises the
-    score of this one. `share` is the part of all that the user's ratings add to the score. A recommendation that no
-    rating raises has no row, such as every recommendation for a new user.
+    A reason is a rating of another item that raises the item's score. A low rating can be one: disliking an unlike
+    item raises the score of this one. `share` is the part of all that the user's ratings add to the score. A
+    recommendation that no rating raises has no row, such as every recommendation for a new user.
 
     Args:
         best: user, item; the recommendations.
@@ -37,6 +37,8 @@ def reasons(best: pl.DataFrame, rated: nw.LazyFrame, ranker: Ranker, *, n: int =
         cells = slice(own.indptr[row], own.indptr[row + 1])
         because, rating, items = own.indices[cells], own.data[cells], items_of[row]
         speaking = np.maximum(ranker.contributions(because, rating, items), 0)
+        # An item that comes back is no reason for itself.
+        speaking[because[:, None] == items] = 0
         order = np.argsort(-speaking, axis=0, kind="stable")[:n]
         value = np.take_along_axis(speaking, order, axis=0)
         column, place = np.nonzero(value.T > 0)

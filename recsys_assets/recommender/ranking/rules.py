@@ -1,0 +1,175 @@
+"""Rules for lists: which items may be shown at all, and which rated items may come back.
+
+Rules change no score. They are read where lists are made, so a changed rule or a changed attribute needs no new fit.
+Scores and lists belong in `rankings`.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+
+from recsys_assets.errors import RecsysError
+from recsys_assets.recommender.data.frames import to_polars
+
+_WHERE = "[serving] where"
+# Columns of the table that say how it is numbered, not what an item is.
+_NUMBERS = ("item",)
+
+
+class RuleError(RecsysError):
+    """A rule for lists cannot be applied, or leaves no item. The stored lists stay as they are."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What may be shown in a list.
+
+    Attributes:
+        where: SQL condition on the columns of the table `items`; empty allows every item. As in SQL, an item for
+            which the condition is unknown, because a value is missing, is not allowed.
+        exclude_rated: whether a user's rated items are left out of the user's list.
+        exclude_rated_days: only ratings of the last so many days are left out, counted back from the latest rating of
+            the home; 0 leaves all of them out.
+        blocked: ids of items that are in no list.
+    """
+
+    where: str = ""
+    exclude_rated: bool = True
+    exclude_rated_days: int = 0
+    blocked: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def told(self) -> dict[str, str | bool | int]:
+        """The rules for metadata; the number of blocked items in place of their ids."""
+        return {
+            "where": self.where,
+            "exclude_rated": self.exclude_rated,
+            "exclude_rated_days": self.exclude_rated_days,
+            "blocked items": len(self.blocked),
+        }
+
+    def allowed(self, items: pl.DataFrame) -> pl.Series:
+        """Whether each item may be shown: a Boolean per row.
+
+        Args:
+            items: table items.
+
+        Raises:
+            RuleError: the condition names an unknown column, is no condition, or no item is left.
+        """
+        meets = _meets(self.where, items.drop(_NUMBERS, strict=False))
+        shown = meets & ~items["item_id"].is_in(sorted(self.blocked))
+        if len(shown) and not shown.any():
+            by_block = f" {len(self.blocked):,} are blocked (`recsys-assets blocked`)." if self.blocked else ""
+            raise RuleError(
+                f"{_WHERE} = {self.where!r} leaves none of the {len(items):,} items to be shown: "
+                f"{meets.sum():,} meet it.{by_block} No list was changed. Mend the condition in settings.toml."
+            )
+        return shown
+
+    def excluded(self, ratings: nw.LazyFrame) -> nw.LazyFrame:
+        """The ratings whose items are left out of their user's list.
+
+        Args:
+            ratings: table ratings, of all users. A rating without a time stays left out.
+        """
+        if not self.exclude_rated:
+            return ratings.head(0)
+        if not self.exclude_rated_days:
+            return ratings
+        latest = to_polars(ratings.select(nw.col("timestamp").max()))["timestamp"][0]
+        if latest is None:
+            return ratings
+        since = latest - timedelta(days=self.exclude_rated_days)
+        return ratings.filter(nw.col("timestamp").is_null() | (nw.col("timestamp") >= since))
+
+
+def parsed(condition: str) -> pl.Expr:
+    """The expression of an SQL condition.
+
+    Raises:
+        ValueError: the text is not one SQL condition.
+
+    Examples:
+        >>> parsed("year >= 1990 and available").meta.root_names()
+        ['year', 'available']
+    """
+    try:
+        return pl.sql_expr(condition)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"no SQL condition on columns of items, such as \"year >= 1990 and kind = 'book'\": {_first_line(error)}"
+        ) from None
+
+
+def _meets(condition: str, items: pl.DataFrame) -> pl.Series:
+    """Whether each item meets a condition; false where that is unknown."""
+    if not condition.strip():
+        return pl.Series([True] * len(items), dtype=pl.Boolean)
+    try:
+        expression = parsed(condition)
+    except ValueError as error:
+        raise RuleError(f"{_WHERE} = {condition!r}: {error}") from None
+    table = _as_written(items, expression.meta.root_names())
+    try:
+        found = _evaluated(table, expression)
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise RuleError(
+            f"{_WHERE} = {condition!r}: {_first_line(error).partition(';')[0]}. The columns of items are: "
+            f"{_described(items)}. A column comes with a file of items that holds it: `recsys-assets add FILE`."
+        ) from None
+    except pl.exceptions.PolarsError as error:
+        raise RuleError(
+            f"{_WHERE} = {condition!r} does not fit the columns of items ({_described(items)}): "
+            f"{_first_line(error)}. A text is compared with a text in quotes, a date with DATE '2024-01-31'."
+        ) from None
+    if found.dtype != pl.Boolean:
+        raise RuleError(
+            f"{_WHERE} = {condition!r} is {found.dtype}, not true or false. Compare it with something: "
+            f"{condition} > 0. The columns of items are: {_described(items)}."
+        )
+    return found.fill_null(False)
+
+
+def _evaluated(items: pl.DataFrame, expression: pl.Expr) -> pl.Series:
+    """The value of the expression per item; numbers that are all 0 or 1 may also stand where a condition does."""
+    numbers = [column for column in items if column.dtype.is_numeric()]
+    flags = [column.name for column in numbers if column.drop_nulls().cast(pl.Float64).is_in([0.0, 1.0]).all()]
+    try:
+        found = items.with_columns(__found=expression)["__found"]
+        if found.dtype == pl.Boolean or not flags:
+            return found
+    except pl.exceptions.ColumnNotFoundError:
+        raise
+    except pl.exceptions.PolarsError:
+        if not flags:
+            raise
+    return items.with_columns(pl.col(flags).cast(pl.Boolean)).with_columns(__found=expression)["__found"]
+
+
+def _as_written(items: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    """The table with a further column for each name that differs from a column in case only: SQL ignores case."""
+    by_lower = {name.lower(): name for name in items.columns}
+    more = {name: by_lower[name.lower()] for name in names if name not in items.columns and name.lower() in by_lower}
+    return items.with_columns(pl.col(own).alias(name) for name, own in more.items())
+
+
+def _described(items: pl.DataFrame) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in items.schema.items())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip().rstrip(".")
+
+
+def mask_of(allowed_ids: pl.Series, item_ids: pl.Series) -> np.ndarray:
+    """Whether each item of a model may be shown, shape (n_items,).
+
+    Args:
+        allowed_ids: ids of the allowed items.
+        item_ids: ids of the model's items, in the order of their dense ids.
+    """
+    return item_ids.is_in(allowed_ids.implode()).to_numpy()

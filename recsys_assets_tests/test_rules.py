@@ -1,0 +1,159 @@
+"""Rules for lists: the items that a condition allows, the ratings that are left out, and lists under both."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_assets.home.blocking import blocked_items, rules_for_lists, set_blocked
+from recsys_assets.home.layout import Home, HomeError
+from recsys_assets.home.settings import ServingSettings, Settings, SettingsError
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.ranking.rules import RuleError, Rules
+
+ITEMS = pl.DataFrame(
+    {
+        "item": range(4),
+        "item_id": ["a", "b", "c", "d"],
+        "title": ["Heat", "Ran", "Alien", None],
+        "year": [1995, 1985, 1979, None],
+        "genres": [["Crime"], ["Drama", "War"], ["Horror"], None],
+        "available": [True, False, None, True],
+        "in_stock": [1.0, 0.0, 1.0, None],
+        "price": [9.5, 12.0, 3.0, 5.0],
+        "kind": ["film", "film", "dvd", "dvd"],
+        "released": [date(1995, 12, 15), date(1985, 6, 1), None, None],
+    }
+)
+
+
+def allowed(**rules: object) -> str:
+    """The ids that the rules allow, as one text."""
+    return "".join(ITEMS.filter(Rules(**rules).allowed(ITEMS))["item_id"])
+
+
+@pytest.mark.parametrize(
+    ("where", "ids"),
+    [
+        ("", "abcd"),
+        ("year >= 1980", "ab"),
+        ("year >= 1980 and available", "a"),
+        ("available", "ad"),
+        ("coalesce(available, true)", "acd"),
+        ("available is not false and price < 9", "d"),
+        ("in_stock = 1", "ac"),
+        ("in_stock", "ac"),
+        ("in_stock and price < 9", "c"),
+        ("kind in ('dvd', 'book') or price between 9 and 10", "acd"),
+        ("array_contains(genres, 'War')", "b"),
+        ("released >= DATE '1990-01-01'", "a"),
+        ("Year >= 1980 AND Kind = 'film'", "ab"),
+        ("item_id <> 'a'", "bcd"),
+        ("price < (max(price) / 2)", "cd"),
+    ],
+)
+def test_a_condition_allows_what_it_says(where, ids):
+    """What is sold out would be recommended, or what is there would not."""
+    assert allowed(where=where) == ids
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("stock > 0", ["stock", "The columns of items are: item_id (String), title", "in_stock (Float64)"]),
+        ("kind > 3", ["does not fit", "kind (String)"]),
+        ("released > '1990-01-01'", ["does not fit", "DATE '2024-01-31'"]),
+        ("price", ["is Float64, not true or false", "price > 0"]),
+        ("year > 2050", ["leaves none of the 4 items", "0 meet it", "No list was changed"]),
+        ("year >", ["no SQL condition"]),
+    ],
+)
+def test_a_condition_that_cannot_be_meant_is_refused(where, told):
+    """Lists would be empty, or a misspelt column would end in a traceback of a library."""
+    with pytest.raises(RuleError) as refused:
+        allowed(where=where)
+    assert all(part in str(refused.value) for part in told), str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["year >", "select 1", "year; drop", "*"])
+def test_settings_refuse_what_is_no_condition(where, tmp_path):
+    """A misspelt rule would be found minutes later, at the end of a run."""
+    home = Home(tmp_path)
+    home.settings_file.write_text(f'[serving]\nwhere = "{where}"\n')
+    with pytest.raises(SettingsError, match=r"serving\.where: .*no SQL condition"):
+        Settings.load(home)
+
+
+def test_blocked_items_go_and_come_back(tmp_path):
+    """What a court has forbidden would be shown, or what was let free would stay away."""
+    home = Home(tmp_path)
+    assert blocked_items(home) == frozenset()
+    set_blocked(home, ["b", 'odd "id"\n'])
+    assert blocked_items(home) == {"b", 'odd "id"\n'}
+    rules = rules_for_lists(home, ServingSettings(where="year >= 1980"))
+    assert ITEMS.filter(rules.allowed(ITEMS))["item_id"].to_list() == ["a"]
+    with pytest.raises(RuleError, match=r"2 meet it\. 2 are blocked"):
+        Rules(where="year >= 1980", blocked=frozenset("ab")).allowed(ITEMS)
+    home.blocked.write_text("b\n")
+    with pytest.raises(HomeError, match="line 1"):
+        blocked_items(home)
+
+
+def _days_ago(*days: int | None) -> list[datetime | None]:
+    latest = datetime(2020, 6, 1, tzinfo=UTC)
+    return [None if day is None else latest - timedelta(days=day) for day in days]
+
+
+def test_what_was_rated_long_ago_may_come_back():
+    """A shop whose customers buy again could never offer what they have bought, or would offer it the next day."""
+    times = pl.Series(_days_ago(0, 30, 31, 400), dtype=pl.Datetime("us", "UTC"))
+    ratings = lazy(pl.DataFrame({"user": [0, 0, 0, 1], "item": range(4), "rating": 1.0, "timestamp": times}))
+
+    def out(**rules: object) -> list[int]:
+        return to_polars(Rules(**rules).excluded(ratings))["item"].to_list()
+
+    assert out() == [0, 1, 2, 3]
+    assert out(exclude_rated_days=30) == [0, 1]
+    assert out(exclude_rated=False) == []
+    with pytest.raises(ValueError, match="no effect"):
+        ServingSettings(exclude_rated=False, exclude_rated_days=30)
+
+
+@given(
+    st.integers(0, 1000), st.integers(1, 6), st.integers(1, 12), st.integers(1, 14), st.floats(0, 1), st.floats(0, 1)
+)
+def test_everybody_gets_the_best_of_what_may_be_shown(seed, n_users, n_items, n, share, may_share):
+    """Under a rule users would get fewer items than there are, forbidden ones, or not the best ones."""
+    random = np.random.default_rng(seed)
+    rated, out = (random.random((n_users, n_items)) < share for _ in range(2))
+    out &= rated
+    may = random.random(n_items) < may_share
+    scores = random.integers(0, 4, n_items)
+    cells = [
+        lazy(pl.DataFrame({"user": of.nonzero()[0], "item": of.nonzero()[1]}).with_columns(rating=pl.lit(1.0)))
+        for of in (rated, out)
+    ]
+    ranker = rankings.for_everybody(scores, random.random(n_items) < 0.8)
+    best = rankings.top_n(ranker, cells[0], np.arange(n_users), n=n, allowed=may, excluded=cells[1])
+    for user in range(n_users):
+        left = np.flatnonzero(may & ~out[user])
+        known = ranker.item_known
+        expected = sorted(left, key=lambda item, known=known: (not known[item], -scores[item] * known[item], item))
+        assert best.filter(pl.col("user") == user)["item"].to_list() == expected[:n]
+
+
+def test_an_item_that_comes_back_is_no_reason_for_itself():
+    """'Because of' would say: you have seen it."""
+    ranker = rankings.Ranker(
+        lambda users, _: np.tile([3.0, 2.0], (len(users), 1)),
+        np.ones(2, bool),
+        contributions=lambda because, _, items: np.ones((len(because), len(items))),
+    )
+    rated = lazy(pl.DataFrame({"user": [0, 0], "item": [0, 1], "rating": [5.0, 4.0]}))
+    because = reasons(pl.DataFrame({"user": [0, 0], "item": [0, 1]}), rated, ranker)
+    assert because.select("item", "because", "share").rows() == [(0, 1, 1.0), (1, 0, 1.0)]
