@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.home.blocking import blocked_items, rules_for_lists, set_blocked
+from recsys_assets.home.blocking import blocked_items, changed_blocked, rules_for_lists
 from recsys_assets.home.layout import Home, HomeError
 from recsys_assets.home.settings import ServingSettings, Settings, SettingsError
 from recsys_assets.recommender.data.frames import lazy, to_polars
@@ -93,7 +93,7 @@ def test_blocked_items_go_and_come_back(tmp_path):
     """What a court has forbidden would be shown, or what was let free would stay away."""
     home = Home(tmp_path)
     assert blocked_items(home) == frozenset()
-    set_blocked(home, ["b", 'odd "id"\n'])
+    changed_blocked(home, lambda known: known | {"b", 'odd "id"\n'})
     assert blocked_items(home) == {"b", 'odd "id"\n'}
     rules = rules_for_lists(home, ServingSettings(where="year >= 1980"))
     assert ITEMS.filter(rules.allowed(ITEMS))["item_id"].to_list() == ["a"]

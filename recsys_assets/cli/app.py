@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from recsys_assets.cli import (
     backfill,
     batches,
+    blocking,
     compacting,
     landing,
     looks,
@@ -75,5 +76,6 @@ Examples:
 All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
 """,
 )
-for module in (run, serve, status, study, backfill, landing, batches, compacting, scores, results, looks, promotions):
+_OF_DATA = (landing, batches, blocking, compacting)
+for module in (run, serve, status, study, backfill, *_OF_DATA, scores, results, looks, promotions):
     module.register(app)
