@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime, timedelta
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from recsys_assets.home.blocking import blocked_items, changed_blocked, rules_fo
 from recsys_assets.home.layout import Home, HomeError
 from recsys_assets.home.settings import ServingSettings, Settings, SettingsError
 from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.evaluation.rule_cost import rule_cost
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import RuleError, Rules
@@ -157,3 +159,57 @@ def test_an_item_that_comes_back_is_no_reason_for_itself():
     rated = lazy(pl.DataFrame({"user": [0, 0], "item": [0, 1], "rating": [5.0, 4.0]}))
     because = reasons(pl.DataFrame({"user": [0, 0], "item": [0, 1]}), rated, ranker)
     assert because.select("item", "because", "share").rows() == [(0, 1, 1.0), (1, 0, 1.0)]
+
+
+def _limited(genres: list[list[int]], most: int) -> rankings.Limits:
+    return Rules(max_per_value={"genres": most}).limits(pl.DataFrame({"item_id": range(len(genres)), "genres": genres}))
+
+
+@given(
+    st.integers(0, 1000), st.integers(1, 4), st.integers(1, 10), st.integers(1, 6), st.integers(1, 3), st.floats(0, 1)
+)
+def test_no_list_holds_more_of_one_value_than_allowed(seed, n_users, n_items, n, most, share):
+    """A list would hold ten films of one genre, or leave out films that the rule allows."""
+    random = np.random.default_rng(seed)
+    genres = [random.choice(4, random.integers(0, 3), replace=False).tolist() for _ in range(n_items)]
+    scores = random.integers(0, 5, (n_users, n_items)).astype(float)
+    rated = random.random((n_users, n_items)) < share
+    ranker = rankings.Ranker(lambda users, _: scores[users].copy(), np.ones(n_items, bool))
+    ratings = pl.DataFrame({"user": rated.nonzero()[0], "item": rated.nonzero()[1]}).with_columns(rating=pl.lit(1.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rankings, "_CANDIDATES_PER_PLACE", 1)
+        best = rankings.top_n(ranker, lazy(ratings), np.arange(n_users), n=n, limits=_limited(genres, most))
+    for user in range(n_users):
+        expected, counts = [], dict.fromkeys(range(4), 0)
+        for item in sorted(np.flatnonzero(~rated[user]), key=lambda item, user=user: (-scores[user, item], item)):
+            if len(expected) < n and all(counts[genre] < most for genre in genres[item]):
+                expected.append(item)
+                counts |= {genre: counts[genre] + 1 for genre in genres[item]}
+        rows = best.filter(pl.col("user") == user)
+        assert rows["item"].to_list() == expected and rows["rank"].to_list() == list(range(1, len(expected) + 1))
+
+
+def test_a_limit_takes_any_column_and_refuses_an_unknown_one():
+    """A limit on the seller of an item would do nothing, or end in a traceback."""
+    limits = Rules(max_per_value={"kind": 1, "genres": 2}).limits(ITEMS)
+    assert limits.kept(np.array([0, 1, 2, 3]), 4) == [0, 2]
+    with pytest.raises(RuleError, match=r"no column 'brand'\. The columns of items are: item_id"):
+        Rules(max_per_value={"brand": 1}).limits(ITEMS)
+    with pytest.raises(ValueError, match="genres: at least 1"):
+        ServingSettings(max_per_value={"genres": 0})
+
+
+def test_the_cost_of_a_limit_is_that_of_the_same_users_and_rows():
+    """A rule that takes the liked films out of lists would look free."""
+    genres, scores = [[0], [0], [1]], np.array([3.0, 2.0, 1.0])
+    ranker = rankings.for_everybody(scores, np.ones(3, bool))
+    train = lazy(pl.DataFrame({"user": [9], "item": [0], "rating": [4.0]}))
+    test = lazy(pl.DataFrame({"user": [0, 1, 2], "item": [1, 2, 0], "rating": [4.0, 4.0, 4.0]}))
+    cost = rule_cost(ranker, train, test, _limited(genres, 1), k=3)
+    # User 0 loses rank 2; user 1 moves from rank 3 to 2; user 2 keeps rank 1.
+    second, third = 1 / np.log2(3), 1 / np.log2(4)
+    assert cost.without == pytest.approx((second + third + 1) / 3)
+    assert cost.within == pytest.approx((second + 1) / 3)
+    assert cost.low <= cost.within - cost.without <= cost.high
+    assert (cost.n_users, cost.n_short) == (3, 3)
+    assert rule_cost(ranker, train, test.filter(nw.col("rating") > 4), _limited(genres, 1)) is None

@@ -18,6 +18,7 @@ from recsys_assets.cli import (
     looks,
     promotions,
     results,
+    rules,
     run,
     scores,
     serve,
@@ -76,6 +77,6 @@ Examples:
 All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
 """,
 )
-_OF_DATA = (landing, batches, blocking, compacting)
+_OF_DATA = (landing, batches, blocking, rules, compacting)
 for module in (run, serve, status, study, backfill, *_OF_DATA, scores, results, looks, promotions):
     module.register(app)

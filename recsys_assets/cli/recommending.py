@@ -82,6 +82,7 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
         # Items that were removed after the fit are not allowed either.
         allowed=mask_of(allowed["item_id"], audience.items["item_id"]),
         excluded=lazy(excluded.filter(pl.col("user") == number)),
+        limits=rules.limits(audience.items.select("item_id").join(catalogue, on="item_id", how="left")),
     )
     because = reasons(best, lazy(rated), ranker)
     named = lazy(audience.items.join(facts.select("item_id", "title"), on="item_id", how="left"))

@@ -30,6 +30,7 @@ def rules_for_lists(home: Home, serving: ServingSettings, blocked: frozenset[str
         exclude_rated=serving.exclude_rated,
         exclude_rated_days=serving.exclude_rated_days,
         blocked=blocked_items(home) if blocked is None else blocked,
+        max_per_value=serving.max_per_value,
     )
 
 

@@ -530,6 +530,20 @@ class ServingSettings(Section):
         0, ge=0, description="Only what was rated in the last so many days, before the latest rating of all; 0: all."
     )
 
+    max_per_value: dict[str, int] = Field(
+        default_factory=dict,
+        description="At most so many items of one value in a list, by column: { genres = 3 }. `recsys-assets rules` "
+        "prints what it costs.",
+    )
+
+    @field_validator("max_per_value")
+    @classmethod
+    def _some_of_each_value(cls, most: dict[str, int]) -> dict[str, int]:
+        for column, number in most.items():
+            if number < 1:
+                raise ValueError(f"{column}: at least 1")
+        return most
+
     @field_validator("where")
     @classmethod
     def _where_is_a_condition(cls, where: str) -> str:

@@ -67,7 +67,8 @@ def recommendations(
     """The N best items that a user has not rated, for every user; `serving.n` is N.
 
     Rules say what may be shown: `serving.where` (a condition on the columns of `items`), `serving.exclude_rated`,
-    `serving.exclude_rated_days` and the blocked items. A rule needs no fit: this asset alone applies it.
+    `serving.exclude_rated_days`, `serving.max_per_value` and the blocked items. A rule needs no fit: this asset alone
+    applies it.
 
     The column `because` names the user's own ratings behind an item. A user without a rating gets the items that users
     with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
@@ -79,7 +80,8 @@ def recommendations(
             "dg launch --assets 'serving_model+'"
         )
     rules = rules_for_lists(home.folders, settings.serving)
-    allowed = rules.allowed(to_polars(items).sort("item")).to_numpy()
+    catalogue = to_polars(items).sort("item")
+    allowed = rules.allowed(catalogue).to_numpy()
     ranker = serving_model.ranker(ratings, serving_model.audience.tables)
     n_users = row_count(users)
     best = rankings.top_n(
@@ -89,6 +91,7 @@ def recommendations(
         n=settings.serving.n,
         allowed=allowed,
         excluded=rules.excluded(ratings),
+        limits=rules.limits(catalogue),
     )
     context.add_output_metadata(
         {

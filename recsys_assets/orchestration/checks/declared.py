@@ -125,7 +125,9 @@ def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
     rules = rules_for_lists(Home(stored.store.root.parent), serving)
     allowed = catalogue.filter(rules.allowed(catalogue))["item_id"]
     excluded = rules.excluded(ratings)
-    return quality.recommendation_findings(shown, users, items, excluded, n=serving.n, allowed=allowed), {}
+    return quality.recommendation_findings(
+        shown, users, items, excluded, n=serving.n, allowed=allowed, most=serving.max_per_value
+    ), {}
 
 
 _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {

@@ -262,6 +262,7 @@ def recommendation_findings(
     *,
     n: int,
     allowed: pl.Series | None = None,
+    most: Mapping[str, int] | None = None,
 ) -> list[Finding]:
     """Every user has min(n, items that may be shown to it) recommendations, ranked from 1, and no other item.
 
@@ -272,6 +273,7 @@ def recommendation_findings(
         excluded: user, item; the ratings whose items are not to be shown to their user.
         n: recommendations per user.
         allowed: ids of the items that may be shown; by default all of them.
+        most: how many items of one value a list may hold, by column of `items`. Lists may be shorter then.
     """
     shown = to_polars(recommendations, "user_id", "rank", "item_id")
     everyone, catalogue = to_polars(users, "user", "user_id"), to_polars(items, "item", "item_id")
@@ -281,7 +283,8 @@ def recommendation_findings(
     given = shown.group_by("user_id").agg(given=pl.len().cast(pl.Int64), last=pl.col("rank").max().cast(pl.Int64))
     per_user = everyone.join(n_out, on="user", how="left").join(given, on="user_id", how="left").fill_null(0)
     due = pl.min_horizontal(pl.lit(n), len(may_be) - pl.col("out"))
-    wrong = per_user.filter((pl.col("given") != due) | (pl.col("last") != due))
+    is_short = (pl.col("given") < due) & pl.lit(not most)
+    wrong = per_user.filter(is_short | (pl.col("given") > due) | (pl.col("last") != pl.col("given")))
     indexed = shown.join(everyone, on="user_id", how="left").join(catalogue, on="item_id", how="left")
     unknown = int(indexed.select((pl.col("user").is_null() | pl.col("item").is_null()).sum()).item())
     again = len(indexed.drop_nulls(["user", "item"]).join(pairs, on=["user", "item"], how="semi"))
@@ -293,7 +296,18 @@ def recommendation_findings(
         Finding("recommends nothing already rated", again, 0, 0, again == 0),
         Finding("recommends what the rules allow", barred, 0, 0, barred == 0),
         Finding("known users and items", unknown, 0, 0, unknown == 0),
+        *_limit_findings(shown, items, most or {}),
     ]
+
+
+def _limit_findings(shown: pl.DataFrame, items: nw.LazyFrame, most: Mapping[str, int]) -> Iterator[Finding]:
+    """No list holds more items of one value than a rule allows."""
+    for column, limit in most.items():
+        valued = to_polars(items, "item_id", column)
+        listed = valued.explode(column) if isinstance(valued.schema[column], pl.List) else valued
+        held = shown.join(listed.drop_nulls(column), on="item_id").group_by("user_id", column).len()
+        over = len(held.filter(pl.col("len") > limit))
+        yield Finding(f"at most {limit} of one value of {column} in a list", over, 0, 0, over == 0)
 
 
 def _on_polars(ratings: nw.LazyFrame) -> nw.LazyFrame:

@@ -27,6 +27,39 @@ _UNKNOWN = float(np.finfo(np.float32).min)
 _SCORES_PER_BLOCK = 4_000_000
 # Most items of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
 _FEW = 8
+# Candidates per place of a list with limits; who needs more gets all items sorted.
+_CANDIDATES_PER_PLACE = 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many items of one value, such as a genre, a list may hold.
+
+    Attributes:
+        values: ones where an item has a value, shape (n_items, V); an item may have several values, or none.
+        most: how many items with this value a list may hold, shape (V,).
+    """
+
+    values: sparse.csr_array
+    most: np.ndarray
+
+    def kept(self, items: np.ndarray, n: int) -> list[int]:
+        """The places of the first n items, in their order, of which none exceeds a limit with those before it.
+
+        Args:
+            items: shape (P,), the best first.
+            n: length of the list.
+        """
+        left, places = self.most.copy(), list[int]()
+        starts, indices = self.values.indptr, self.values.indices
+        for place, item in enumerate(items):
+            own = indices[starts[item] : starts[item + 1]]
+            if (left[own] > 0).all():
+                left[own] -= 1
+                places.append(place)
+                if len(places) == n:
+                    break
+        return places
 
 
 @dataclass(frozen=True)
@@ -142,6 +175,7 @@ def top_n(
     n: int = 10,
     allowed: np.ndarray | None = None,
     excluded: nw.LazyFrame | None = None,
+    limits: Limits | None = None,
 ) -> pl.DataFrame:
     """Return the `n` unrated items with the highest scores per user: user, rank (from 1), item, score.
 
@@ -155,6 +189,8 @@ def top_n(
         n: items per user.
         allowed: which items may be shown, shape (n_items,); by default all of them.
         excluded: user, item, rating; the ratings whose items are left out; by default all of `ratings`.
+        limits: items that exceed a limit with the better ones of the list are passed over; a list is shorter than n if
+            no other item is left.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
@@ -170,7 +206,7 @@ def top_n(
         scores = ranker.ordered(users[block], seen[block], left_out[block])
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
-        return _best(users[block], scores, n)
+        return _best(users[block], scores, n) if limits is None else _best_within(users[block], scores, n, limits)
 
     nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64})
     lists = pl.concat([nobody, *map(best, blocks(len(users), n_items))])
@@ -195,6 +231,21 @@ def _best(users: np.ndarray, scores: np.ndarray, n: int) -> pl.DataFrame:
             "score": score[keep].astype(np.float64),
         }
     )
+
+
+def _best_within(users: np.ndarray, scores: np.ndarray, n: int, limits: Limits) -> pl.DataFrame:
+    """The best n items of each user within the limits, from as many candidates as that takes."""
+    depth = min(_CANDIDATES_PER_PLACE * n, scores.shape[1])
+    lists = []
+    candidates = _best(users, scores, depth)
+    for (user,), rows in candidates.group_by("user", maintain_order=True):
+        places = limits.kept(rows["item"].to_numpy(), n)
+        if len(places) < n and len(rows) == depth < scores.shape[1]:
+            place = int(np.flatnonzero(users == user)[0])
+            rows = _best(users[[place]], scores[[place]], scores.shape[1])
+            places = limits.kept(rows["item"].to_numpy(), n)
+        lists.append(rows[places].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.Int32)))
+    return pl.concat(lists) if lists else candidates
 
 
 def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array) -> sparse.csr_array:

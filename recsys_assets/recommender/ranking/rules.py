@@ -1,18 +1,22 @@
-"""Rules for lists: which items may be shown at all, and which rated items may come back.
+"""Rules for lists: which items may be shown at all, which rated ones may come back, how many of one value.
 
 Rules change no score. They are read where lists are made, so a changed rule or a changed attribute needs no new fit.
 Scores and lists belong in `rankings`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.features.matrices import membership
+from recsys_assets.recommender.ranking.rankings import Limits
 
 _WHERE = "[serving] where"
 # Columns of the table that say how it is numbered, not what an item is.
@@ -34,21 +38,24 @@ class Rules:
         exclude_rated_days: only ratings of the last so many days are left out, counted back from the latest rating of
             the home; 0 leaves all of them out.
         blocked: ids of items that are in no list.
+        max_per_value: how many items of one value a list may hold, by column of `items`.
     """
 
     where: str = ""
     exclude_rated: bool = True
     exclude_rated_days: int = 0
     blocked: frozenset[str] = field(default_factory=frozenset)
+    max_per_value: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def told(self) -> dict[str, str | bool | int]:
+    def told(self) -> dict[str, object]:
         """The rules for metadata; the number of blocked items in place of their ids."""
         return {
             "where": self.where,
             "exclude_rated": self.exclude_rated,
             "exclude_rated_days": self.exclude_rated_days,
             "blocked items": len(self.blocked),
+            "max_per_value": dict(self.max_per_value),
         }
 
     def allowed(self, items: pl.DataFrame) -> pl.Series:
@@ -69,6 +76,21 @@ class Rules:
                 f"{meets.sum():,} meet it.{by_block} No list was changed. Mend the condition in settings.toml."
             )
         return shown
+
+    def limits(self, items: pl.DataFrame) -> Limits | None:
+        """The limits per value; None without any.
+
+        Args:
+            items: a row per item of the model, in the order of its dense ids, with the columns of table `items`.
+
+        Raises:
+            RuleError: a column does not exist.
+        """
+        if not self.max_per_value:
+            return None
+        parts = [membership(_value_lists(items, column)) for column in self.max_per_value]
+        most = [np.full(part.shape[1], most) for part, most in zip(parts, self.max_per_value.values(), strict=True)]
+        return Limits(sparse.csr_array(sparse.hstack(parts)), np.concatenate(most))
 
     def excluded(self, ratings: nw.LazyFrame) -> nw.LazyFrame:
         """The ratings whose items are left out of their user's list.
@@ -103,6 +125,19 @@ def parsed(condition: str) -> pl.Expr:
         raise ValueError(
             f"no SQL condition on columns of items, such as \"year >= 1990 and kind = 'book'\": {_first_line(error)}"
         ) from None
+
+
+def _value_lists(items: pl.DataFrame, column: str) -> pl.Series:
+    """The values of a column as lists of texts: one value, or none, where the column holds no lists."""
+    if column not in items.columns or column in _NUMBERS:
+        raise RuleError(
+            f"[serving] max_per_value: there is no column {column!r}. The columns of items are: "
+            f"{_described(items.drop(_NUMBERS, strict=False))}."
+        )
+    value = pl.col(column)
+    if isinstance(items.schema[column], pl.List):
+        return items.select(value.cast(pl.List(pl.String)))[column]
+    return items.select(pl.when(value.is_not_null()).then(pl.concat_list(value.cast(pl.String))))[column]
 
 
 def _meets(condition: str, items: pl.DataFrame) -> pl.Series:
