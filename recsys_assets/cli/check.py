@@ -36,7 +36,8 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         out.print(facts(_facts(source, found, data)))
         for hint in found.hints:
             out.print(Text(f"Look at this: {hint}.", "yellow"), soft_wrap=True)
-        _rows("First ratings", found.head, out)
+        if found.ratings:
+            _rows("First ratings", found.head, out)
         if found.rejected:
             _rows("First problems", found.problems, out)
         check_kind(found.kind, home, known_kind(home, data))
@@ -53,7 +54,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:
     low, high = found.rating_scale
     span = f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC" if found.first and found.last else "–"
-    if not found.kind.times:
+    if found.kind is not None and not found.kind.times:
         span = "none: there are no times, so splits are drawn at random, and there are no latest ratings"
     of_release = "the release's" if found.format.startswith("ml-") else "what the ratings hold"
     told = "as [data] rating_scale says" if data.rating_scale else of_release
@@ -68,8 +69,7 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
         ("rejected rows", f"{found.rejected:,}"),
         *([("not rated, left out", f"{found.not_rated:,}")] if data.not_rated else []),
         *([("texts with control characters, taken out", f"{found.cleaned:,}")] if found.cleaned else []),
-        ("rating scale", f"{low:g} to {high:g} ({told})"),
-        ("span", span),
+        *([("rating scale", f"{low:g} to {high:g} ({told})"), ("span", span)] if found.kind is not None else []),
     ]
 
 

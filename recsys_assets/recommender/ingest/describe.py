@@ -28,7 +28,7 @@ class SourceDescription:
         not_rated: number of rows that the settings declare as not rated.
         cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
-        kind: whether the ratings have times.
+        kind: whether the ratings have times; None without ratings.
         first: time of the earliest rating; None without ratings or times. `last` likewise.
         hints: warnings about good rows that look wrong.
         head: the first rows of `raw_ratings`.
@@ -44,7 +44,7 @@ class SourceDescription:
     not_rated: int
     cleaned: int
     rating_scale: tuple[float, float]
-    kind: DataKind
+    kind: DataKind | None
     first: datetime | None
     last: datetime | None
     hints: list[str]
@@ -74,6 +74,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         for frame in (tables.users, tables.items, tables.rejected)
     )
     not_rated = tables.not_rated.collect(engine="streaming").item()
+    has_times = tables.kind is not None and tables.kind.times
     return SourceDescription(
         tables.format,
         tables.columns,
@@ -85,14 +86,14 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,
         tables.kind,
-        first if tables.kind.times else None,
-        last if tables.kind.times else None,
+        first if has_times else None,
+        last if has_times else None,
         [
-            *scale_hints(nw.from_native(tables.ratings)),
-            *mark_hints(nw.from_native(tables.ratings)),
-            *(time_hints(nw.from_native(tables.ratings)) if tables.kind.times else ()),
+            *(scale_hints(nw.from_native(tables.ratings)) if count else ()),
+            *(mark_hints(nw.from_native(tables.ratings)) if count else ()),
+            *(time_hints(nw.from_native(tables.ratings)) if has_times else ()),
             *attribute_hints(nw.from_native(tables.users)),
         ],
-        tables.ratings.head(rows).drop(() if tables.kind.times else "timestamp").collect(engine="streaming"),
+        tables.ratings.head(rows).drop(() if has_times else "timestamp").collect(engine="streaming"),
         tables.rejected.head(problems).collect(engine="streaming"),
     )
