@@ -34,6 +34,9 @@ _LISTS: Task = "top_n"
 # errors.
 _Z = 1.96
 _DETECTABLE = _Z + 0.84
+# Standard errors by which lists must be above the best ever promoted once what is in use has lost ground. With 0, one of
+# many lists that are truly below it soon scores above it by chance.
+_LEAST_ABOVE = 1.0
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,19 @@ class Comparison:
         return self.decides and self.high < 0
 
     @property
+    def error(self) -> float:
+        """Standard error of the difference."""
+        return (self.high - self.low) / (2 * _Z)
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the difference is at least one standard error, or the lists are the same."""
+        return not self.decides or self.difference >= _LEAST_ABOVE * self.error
+
+    @property
     def power(self) -> str:
         """The largest loss that passes and the loss detected with 80 % power, in words."""
-        error = (self.high - self.low) / (2 * _Z)
-        margin, found = self.high - self.difference, _DETECTABLE * error
+        margin, found = self.high - self.difference, _DETECTABLE * self.error
         return f"a loss of up to {margin:.4f} passes, one of {found:.4f} is found in 4 of 5 cases"
 
     def __str__(self) -> str:
@@ -298,7 +310,7 @@ def decide(
     """Decides whether the candidate replaces the configuration in use, by the scores of lists alone.
 
     The candidate is promoted if it beats popularity, is not significantly worse than the configuration in use, and
-    does not score below the best configuration ever promoted. docs/decisions/promotion.md gives the reasons and the
+    is one standard error above the best configuration ever promoted, if that is not in use. docs/decisions/promotion.md gives the reasons and the
     cases without a comparison.
 
     Args:
@@ -313,7 +325,7 @@ def decide(
     """
     lost = [str(contest) for contest in baseline if contest.decides and contest.difference <= 0]
     worse = [f"{contest}; {contest.power}" for contest in champion if contest.is_lost]
-    below = [f"{contest}; what is in use has lost the margin already" for contest in best if contest.difference < 0]
+    below = [f"{contest}; what is in use has lost the margin already" for contest in best if not contest.is_above]
     unknown = f"the test ratings do not define {' and '.join(undefined)}" if undefined else ""
     doubts = [*([f"they do not beat the baseline: {'; '.join(lost)}"] if lost else []), *filter(None, [unknown])]
     but = f", but {', and '.join(doubts)}." if doubts else ", and they beat the baseline."
@@ -333,10 +345,10 @@ def decide(
     if worse:
         return Decision("kept", f"The new settings are worse than those in use: {'; '.join(worse)}.")
     if below:
-        return Decision("kept", f"The new settings are below the best ever promoted: {'; '.join(below)}.")
+        return Decision("kept", f"The new settings are not clearly above the best ever promoted: {'; '.join(below)}.")
     compared = [f"{contest}; {contest.power}" if contest.decides else str(contest) for contest in champion]
     told = f", and are not worse than those in use: {'; '.join(compared)}" if compared else ""
-    level = f", and are level with the best ever promoted: {'; '.join(map(str, best))}" if best else ""
+    level = f", and are above the best ever promoted: {'; '.join(map(str, best))}" if best else ""
     return Decision("promoted", f"The new settings beat the baseline{told}{level}.")
 
 
