@@ -34,8 +34,8 @@ _LISTS: Task = "top_n"
 # errors.
 _Z = 1.96
 _DETECTABLE = _Z + 0.84
-# Standard errors by which lists must be above the best ever promoted once what is in use has lost ground. With 0, one of
-# many lists that are truly below it soon scores above it by chance.
+# Standard errors by which lists must be above the best ever promoted once what is in use has lost ground. With 0, one
+# of many lists that are truly below it soon scores above it by chance.
 _LEAST_ABOVE = 1.0
 
 
@@ -309,9 +309,9 @@ def decide(
 ) -> Decision:
     """Decides whether the candidate replaces the configuration in use, by the scores of lists alone.
 
-    The candidate is promoted if it beats popularity, is not significantly worse than the configuration in use, and
-    is one standard error above the best configuration ever promoted, if that is not in use. docs/decisions/promotion.md gives the reasons and the
-    cases without a comparison.
+    The candidate is promoted if it beats popularity, is not significantly worse than the configuration in use, and is
+    one standard error above the best configuration ever promoted, if that is not in use. docs/decisions/promotion.md
+    gives the reasons and the cases without a comparison.
 
     Args:
         candidate: the newly trained configuration.
