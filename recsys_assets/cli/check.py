@@ -16,6 +16,7 @@ from recsys_assets.home.batches import landed_releases
 from recsys_assets.home.data_kind import check_kind, known_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import DataSettings
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.names import RATING_COLUMNS
@@ -36,8 +37,8 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         out.print(facts(_facts(source, found, data)))
         for hint in found.hints:
             out.print(Text(f"Look at this: {hint}.", "yellow"), soft_wrap=True)
-        if found.ratings:
-            _rows("First ratings", found.head, out)
+        if found.kind and found.ratings:
+            _rows(f"First {found.kind.feedback}", found.head, out)
         if found.rejected:
             _rows("First problems", found.problems, out)
         check_kind(found.kind, home, known_kind(home, data))
@@ -63,14 +64,19 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
         ("source", source),
         ("format", found.format),
         *([("columns", ", ".join(read))] if read else []),
-        ("ratings", f"{found.ratings:,}"),
+        (found.kind.feedback if found.kind else "ratings", f"{found.ratings:,}"),
         ("users described", f"{found.users:,}"),
         ("items described", f"{found.items:,}"),
         ("rejected rows", f"{found.rejected:,}"),
         *([("not rated, left out", f"{found.not_rated:,}")] if data.not_rated else []),
         *([("texts with control characters, taken out", f"{found.cleaned:,}")] if found.cleaned else []),
-        *([("rating scale", f"{low:g} to {high:g} ({told})"), ("span", span)] if found.kind is not None else []),
+        *([_values(found.kind, low, high, told), ("span", span)] if found.kind is not None else []),
     ]
+
+
+def _values(kind: DataKind, low: float, high: float, told: str) -> tuple[str, str]:
+    name, more = ("weights of events", "") if kind.is_events else ("rating scale", f" ({told})")
+    return name, f"{low:g} to {high:g}{more}"
 
 
 def _rows(title: str, rows: pl.DataFrame, out: Console) -> None:

@@ -98,8 +98,7 @@ def _listing(known: "Sequence[Promotion]", served: int | None) -> Table:
             Text("●" if promotion.number == served else "", "green"),
             str(promotion.number),
             promotion.when[:16].replace("T", " "),
-            f"{promotion.configuration.name} ({promotion.configuration.rating.model}, "
-            f"{promotion.configuration.ranking.model})",
+            f"{promotion.configuration.name} ({promotion.configuration.models})",
             *(_score(promotion, metric) for metric in _SHOWN_SCORES),
             Text(promotion.verdict, _VERDICT_STYLES[promotion.verdict]),
             promotion.reason,

@@ -63,7 +63,7 @@ def study(
     with locked(here):
         from recsys_assets.orchestration.planning import study_of
 
-        launch(here, out, study_of(under, wanted, budget, is_reported=is_reported))
+        launch(here, out, study_of(under, wanted, budget, is_reported=is_reported, kind=kind))
     if kind.notice:
         out.print(kind.notice, style="yellow", soft_wrap=True)
     without = [name for name in under if not _has_rows(store, name)]

@@ -5,15 +5,22 @@ The kinds are in `recommender.data.kind`.
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from recsys_assets.home.layout import Home, HomeError
 from recsys_assets.home.settings import DataSettings
 from recsys_assets.home.versions import AssetStore, write_atomically
-from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind, Feedback
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.sources import read_source
 
+_OTHER_FEEDBACK: Mapping[Feedback, str] = {
+    "ratings": "it holds ratings, and this home holds events. To read its ratings as events, set "
+    'ignore = ["rating"] under [data] in {settings}; or add it to another home (--home).',
+    "events": "it holds events without ratings, and this home holds ratings. Name its column of ratings under "
+    "[data.columns] in {settings}, or add it to another home (--home).",
+}
 # The table of a batch that is stored first, and therefore says that the batch was accepted.
 _FIRST_TABLE = ["rejected_rows"]
 
@@ -66,6 +73,8 @@ def check_kind(kind: DataKind | None, home: Home, known: DataKind | None) -> Non
     """
     if kind is None or known is None or kind == known:
         return
+    if kind.feedback != known.feedback:
+        raise SourceError(_OTHER_FEEDBACK[kind.feedback].format(settings=home.settings_file))
     if kind.times:
         raise SourceError(
             "its ratings have times, and the ratings of this home have none. To read it without times, set "
@@ -89,6 +98,6 @@ def kept_kind(home: Home) -> DataKind:
         return DataKind.from_dict(json.loads(home.kind.read_text()))
     except (ValueError, TypeError, UnicodeDecodeError) as error:
         raise HomeError(
-            f"{home.kind}: {error}. Write what the ratings are: {json.dumps(RATINGS_WITH_TIMES.content)}, or false if "
-            "they have no times."
+            f"{home.kind}: {error}. Write what the data are: {json.dumps(RATINGS_WITH_TIMES.content)}, or false "
+            'without times, or "events".'
         ) from None

@@ -171,7 +171,7 @@ class Promotions:
 
 def _models(promotion: Promotion) -> str:
     configuration = promotion.configuration
-    return f"configuration {configuration.name} ({configuration.rating.model}, {configuration.ranking.model})"
+    return f"configuration {configuration.name} ({configuration.models})"
 
 
 def _made_with(store: AssetStore) -> tuple[str, str]:

@@ -39,7 +39,7 @@ _WAY_OUT = "`recsys-assets init` writes a file with every setting and what it al
 
 _CRON_FIELDS = 5
 # Columns of ratings that are not needed.
-_IGNORABLE = ("timestamp",)
+_IGNORABLE = ("timestamp", "rating")
 
 
 class SettingsError(RecsysError):
@@ -88,7 +88,8 @@ class DataSettings(Section):
 
     columns: dict[str, str] = Field(
         default_factory=dict,
-        description="Your column names by standard name (user_id, item_id, rating, timestamp, title, year, genres).",
+        description="Your column names by standard name (user_id, item_id, rating, timestamp, event, weight, title, "
+        "year, genres).",
     )
     header: list[str] = Field(
         default_factory=list,
@@ -112,7 +113,20 @@ class DataSettings(Section):
     genre_separator: str = Field("|", min_length=1, description="Between the genres of an item.")
     ignore: list[str] = Field(
         default_factory=list,
-        description='Columns that are not read: ["timestamp"] reads ratings without their times.',
+        description='Columns that are not read: ["timestamp"] reads ratings without their times, ["rating"] as events.',
+    )
+    feedback: Literal["auto", "ratings", "events"] = Field(
+        "auto", description="What the rows are; 'auto': ratings if there is a column of ratings, else events."
+    )
+    event_weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Weight of each event type, such as click = 1; one below 0 speaks against.",
+    )
+    other_events: Literal["refuse", "count"] = Field(
+        "refuse", description="An event type without a weight is a bad row, or counts 1."
+    )
+    event_damping: Literal["log1p", "none"] = Field(
+        "log1p", description="Sums of weights are dampened by log(1 + sum), because counts spread widely; or not."
     )
     item_noun: str = Field(
         "", description="What the report calls items, in the plural; empty: movies for MovieLens, else items."
@@ -160,6 +174,9 @@ class DataSettings(Section):
             "rating_scale": tuple(self.rating_scale) or None,
             "genre_separator": self.genre_separator,
             "ignore": tuple(self.ignore),
+            "feedback": self.feedback,
+            "event_weights": self.event_weights,
+            "other_events": self.other_events,
             "max_unpacked_bytes": self.max_unpacked_bytes,
         }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
 _INGEST = dg.AssetSelection.groups("ingest")
 # A run has one partitions definition. These two groups have their own (cut-offs, protocols), so the jobs over batches
@@ -54,6 +54,6 @@ study = dg.define_asset_job(
 
 
 def jobs_of(kind: DataKind) -> Sequence[Any]:
-    """The jobs of a kind of data; a backtest needs times."""
+    """The jobs of a kind of data; a backtest needs ratings with times."""
     jobs = [ingest, recommend, refresh, everything, study]
-    return [*jobs, backtest] if kind.times else jobs
+    return [*jobs, backtest] if kind == RATINGS_WITH_TIMES else jobs

@@ -21,6 +21,7 @@ from recsys_assets.orchestration.jobs import everything, ingest, recommend, refr
 from recsys_assets.orchestration.landing_watch import contiguous, selections
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.sensors import are_of_present_ratings, unsound
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
 # A title lists up to this many batches; of more it gives the number, the first and the last.
 _NAMED = 5
@@ -223,7 +224,12 @@ def rollback(number: int, configuration: str) -> Launch:
 
 
 def study_of(
-    protocols: Sequence[str], searches: Sequence[str], budget: int | None, *, is_reported: bool
+    protocols: Sequence[str],
+    searches: Sequence[str],
+    budget: int | None,
+    *,
+    is_reported: bool,
+    kind: DataKind = RATINGS_WITH_TIMES,
 ) -> list[Launch]:
     """The launches of a study: one run per protocol, then the assets that need all protocols.
 
@@ -234,6 +240,7 @@ def study_of(
         searches: names of the searches; all if empty.
         budget: candidates per search; the setting `study.budget` if None.
         is_reported: whether to write the report at the end.
+        kind: kind of the data; only ratings with times have a sweep of the number of segments.
     """
     knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
     config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}
@@ -248,7 +255,7 @@ def study_of(
         )
         for number, name in enumerate(protocols, 1)
     ]
-    swept = ["segment_sweep"] if "latest_rating" in protocols else []
+    swept = ["segment_sweep"] if "latest_rating" in protocols and kind == RATINGS_WITH_TIMES else []
     rest = Launch(study.name, "Choosing", assets=keys(*_STUDIED_TOGETHER, *swept), config=config)
     report = [Launch(refresh.name, "Writing the report", assets=keys("evaluation_report"))] if is_reported else []
     return [folds, *each, rest, *report]

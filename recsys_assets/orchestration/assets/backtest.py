@@ -16,6 +16,7 @@ from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.evaluation import backtest
+from recsys_assets.recommender.evaluation.protocols import exists_for
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.report import backtest_charts
 
@@ -80,5 +81,5 @@ def _others(io_manager: AssetIOManager, made: set[str]) -> list[pl.DataFrame]:
 
 
 def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
-    """The backtest, which needs times."""
-    return [backtest_scores] if kind.times else []
+    """The backtest of rating models, which needs ratings with times."""
+    return [backtest_scores] if exists_for(kind, "time_cut") and kind.times else []

@@ -11,6 +11,7 @@ from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.registry.derived import ADJUSTED_TRAIN_RATINGS, CLUSTER_RATINGS
 
 
@@ -66,4 +67,6 @@ def adjusted_train_ratings(
     return adjusted
 
 
-ASSETS = [cluster_ratings, adjusted_train_ratings]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The filled training set, which holds predicted ratings: events have none."""
+    return [] if kind.is_events else [cluster_ratings, adjusted_train_ratings]

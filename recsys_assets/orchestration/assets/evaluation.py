@@ -11,7 +11,6 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.exclusions import make_later_than_forgetting
 from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.tuned_settings import study_tables
@@ -37,12 +36,16 @@ from recsys_assets.recommender.tuning.quick import Choice
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
 _CUT = ("train_ratings", "test_ratings")
+_REPORTED = (
+    *("ratings", "users", "items", "user_features", "cluster_sweep", "user_clusters"),
+    *("segment_items", "user_segments", "segment_shares", "evaluation_scores"),
+)
 _LATEST = ("train_histories", "train_responses", "test_histories", "test_responses")
 
 
 def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
     entries, protocols = entries_of(kind), of_the_pipeline(kind)
-    splits = _CUT + (_LATEST if "latest_rating" in protocols else ())
+    splits = _CUT + (_LATEST if kind.times else ())
 
     @pipeline_asset(
         group="evaluation",
@@ -94,70 +97,57 @@ def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[
     return sample | numbers | drawn
 
 
-# The report reads the record of promotions, which `promoted_configuration` writes: hence `deps` and no input.
-@pipeline_asset(
-    group="evaluation",
-    kinds={"html"},
-    op_tags=LAST,
-    deps=["promoted_configuration"],
-    ins={CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice)},
-)
-def evaluation_report(
-    context: dg.AssetExecutionContext,
-    ratings: nw.LazyFrame,
-    users: nw.LazyFrame,
-    items: nw.LazyFrame,
-    rejected_rows: dict[str, nw.LazyFrame],
-    user_features: nw.LazyFrame,
-    cluster_sweep: nw.LazyFrame,
-    user_clusters: nw.LazyFrame,
-    segment_items: nw.LazyFrame,
-    user_segments: nw.LazyFrame,
-    segment_ratings: nw.LazyFrame,
-    segment_shares: nw.LazyFrame,
-    evaluation_scores: nw.LazyFrame,
-    quick_choice: Choice,
-    settings: SettingsParam,
-    home: HomeResource,
-    io_manager: dg.ResourceParam[AssetIOManager],
-) -> dg.MaterializeResult:
-    """The HTML report at `report/index.html` in the home: one file that opens offline."""
-    is_movielens = any(release for _, release in releases(context.instance))
-    page = render_page(
-        ReportInputs(
-            ratings=ratings,
-            users=users,
-            items=items,
-            rejected_rows=nw.concat(list(rejected_rows.values())),
-            user_features=user_features,
-            cluster_sweep=cluster_sweep,
-            user_clusters=user_clusters,
-            segment_items=segment_items,
-            user_segments=user_segments,
-            segment_ratings=segment_ratings,
-            segment_shares=segment_shares,
-            evaluation_scores=evaluation_scores,
-            kind=kept_kind(home.folders),
-            settings=settings.model_dump(),
-            versions={name: version(name) for name in _REPORTED_LIBRARIES},
-            generated=datetime.now(UTC),
-            # The tables of the study are no input of this asset, because a refresh must not wait for a study.
-            study=study_tables(io_manager.store),
-            served=_served(
-                Promotions(home.folders.promotions), io_manager.store, quick_choice.applied(settings.model_dump())
+def _report_asset(kind: DataKind) -> dg.AssetsDefinition:
+    tables = [*_REPORTED, *([] if kind.is_events else ["segment_ratings"])]
+
+    # The report reads the record of promotions, which `promoted_configuration` writes: hence `deps` and no input.
+    @pipeline_asset(
+        group="evaluation",
+        kinds={"html"},
+        op_tags=LAST,
+        deps=["promoted_configuration"],
+        ins={
+            **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in tables},
+            CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
+        },
+    )
+    def evaluation_report(
+        context: dg.AssetExecutionContext,
+        rejected_rows: dict[str, nw.LazyFrame],
+        quick_choice: Choice,
+        settings: SettingsParam,
+        home: HomeResource,
+        io_manager: dg.ResourceParam[AssetIOManager],
+        **shown: nw.LazyFrame,
+    ) -> dg.MaterializeResult:
+        """The HTML report at `report/index.html` in the home: one file that opens offline."""
+        is_movielens = any(release for _, release in releases(context.instance))
+        chosen = quick_choice.applied(settings.model_dump())
+        contents: dict[str, Any] = dict(shown)
+        page = render_page(
+            ReportInputs(
+                **contents,
+                rejected_rows=nw.concat(list(rejected_rows.values())),
+                kind=kind,
+                settings=settings.model_dump(),
+                versions={name: version(name) for name in _REPORTED_LIBRARIES},
+                generated=datetime.now(UTC),
+                # The tables of the study are no input of this asset, because a refresh must not wait for a study.
+                study=study_tables(io_manager.store),
+                served=_served(Promotions(home.folders.promotions), io_manager.store, chosen),
+                is_movielens=is_movielens,
+                item_noun=settings.data.noun(is_movielens=is_movielens),
             ),
-            is_movielens=is_movielens,
-            item_noun=settings.data.noun(is_movielens=is_movielens),
-        ),
-        warn=context.log.warning,
-    )
-    path = home.folders.report
-    write_atomically(path, page.encode())
-    make_later_than_forgetting(home.folders, path)
-    context.log.info(f"The report lies at {path}")
-    return dg.MaterializeResult(
-        metadata={"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri()), "bytes": len(page)}
-    )
+            warn=context.log.warning,
+        )
+        path = home.folders.report
+        write_atomically(path, page.encode())
+        make_later_than_forgetting(home.folders, path)
+        context.log.info(f"The report lies at {path}")
+        facts: dict[str, Any] = {"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri())}
+        return dg.MaterializeResult(metadata=facts | {"bytes": len(page)})
+
+    return evaluation_report
 
 
 def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Served | None:
@@ -181,4 +171,4 @@ def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Se
 
 def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
     """The scores and the report of a kind of data."""
-    return [_scores_asset(kind), evaluation_report]
+    return [_scores_asset(kind), _report_asset(kind)]

@@ -11,7 +11,7 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.home.batches import Accepted, Batch
-from recsys_assets.home.data_kind import keep_kind, known_kind
+from recsys_assets.home.data_kind import keep_kind, kept_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
 from recsys_assets.home.layout import Home
@@ -155,6 +155,7 @@ def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[
         "batches": list(batches),
         "forgotten": len(forgotten_users(home)),
         "sample": settings.data.sample.model_dump(),
+        **({"damping": settings.data.event_damping} if kept_kind(home).is_events else {}),
     }
 
 
@@ -196,14 +197,17 @@ def ratings(
     home: HomeResource,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The latest rating per (user, item) of all batches.
+    """The latest rating per (user, item) of all batches; of events, the damped sum of their weights.
 
     If timestamps tie, the later batch counts, then the later row. The data version covers ids, ratings and timestamps
     but not the order of rows. The same batch sent again with its rows in another order therefore changes nothing.
     """
     rests_on = merged_from(raw_ratings, home.folders, settings)
     context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})
-    return merge.merge_ratings(list(raw_ratings.values()), users, items)
+    batches = list(raw_ratings.values())
+    if kept_kind(home.folders).is_events:
+        return merge.add_up_events(batches, users, items, damping=settings.data.event_damping)
+    return merge.merge_ratings(batches, users, items)
 
 
 ASSETS = [rejected_rows, raw_ratings, raw_users, raw_items, users, items, ratings]

@@ -17,14 +17,14 @@ from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.resources import HomeResource
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.promotion.gate import GATE_BASELINES, Comparison, Configuration, Decision, gate
-from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.registry.fitting import ModelFitter
+from recsys_assets.recommender.registry.kinds import entries_of
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
 from recsys_assets.recommender.tuning.searches import value_of
 
 _TABLES = ("users", "items", "user_features", "train_ratings", "test_ratings")
-_COMPARED = [entry for entry in ENTRIES if entry.task in ("time_cut", "top_n")]
 _VERSIONED = ("ratings", "train_ratings", "test_ratings")
 
 
@@ -37,80 +37,85 @@ class PromotionConfig(dg.Config):
     )
 
 
-@pipeline_asset(
-    group="serving",
-    kinds={"json"},
-    ins={
-        **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
-        **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in _COMPARED},
-        CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
-    },
-    dagster_type=Configuration,
-    settings=("evaluation",),
-    fits_models=True,
-)
-def promoted_configuration(
-    context: dg.AssetExecutionContext,
-    config: PromotionConfig,
-    settings: SettingsParam,
-    home: HomeResource,
-    spark: LazyPySparkResource,
-    quick_choice: Choice,
-    **inputs: nw.LazyFrame,
-) -> Configuration:
-    """The models and settings in use: the newly trained configuration if it passes the gate, else the previous one.
+def _asset(kind: DataKind) -> dg.AssetsDefinition:
+    compared = [entry for entry in entries_of(kind) if entry.task in ("time_cut", "top_n")]
 
-    The gate compares lists by a paired bootstrap over users on the same test rows. The lists of the new configuration
-    must be better than popularity, not worse than the configuration in use, and not below the best configuration ever
-    promoted. The configuration in use and the best one are fitted again on the present training rows. Rating models
-    decide nothing, because users see lists only.
+    @pipeline_asset(
+        group="serving",
+        kinds={"json"},
+        ins={
+            **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
+            **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in compared},
+            CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
+        },
+        dagster_type=Configuration,
+        settings=("evaluation",),
+        fits_models=True,
+    )
+    def promoted_configuration(
+        context: dg.AssetExecutionContext,
+        config: PromotionConfig,
+        settings: SettingsParam,
+        home: HomeResource,
+        spark: LazyPySparkResource,
+        quick_choice: Choice,
+        **inputs: nw.LazyFrame,
+    ) -> Configuration:
+        """The models and settings in use: the newly trained configuration if it passes the gate, else the previous one.
 
-    Every decision is recorded with its reason. `recsys-assets promotions` lists the decisions, and
-    `recsys-assets rollback` goes back to an earlier promotion.
-    """
-    record = Promotions(home.folders.promotions)
-    in_use = record.current()
-    if config.rollback_to is not None:
-        candidate = _going_back(record, config.rollback_to, home, settings)
-        decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
-        contests: list[Comparison] = []
-    else:
-        evaluation, parameters = settings.evaluation, quick_choice.applied(settings.model_dump())
-        candidate = Configuration.of(
-            parameters,
-            rating_model=evaluation.selected_rating_model,
-            ranking_model=value_of(parameters, MODEL),
-        )
-        decision, contests = gate(
-            candidate,
-            in_use.configuration if in_use else None,
-            {entry: inputs[input_name(entry)] for entry in _COMPARED},
-            inputs["train_ratings"],
-            inputs["test_ratings"],
-            parameters=parameters,
-            refit=lambda current: ModelFitter(
-                inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
-            ),
-            best=record.best(),
-            withdrawn=record.withdrawn(),
-            seed=evaluation.seed,
-            n_resamples=evaluation.n_resamples,
-        )
-    if decision.verdict == "rolled back" and in_use and in_use.configuration == candidate:
-        # An interrupted run has already recorded this rollback. This run makes the models and lists from it.
-        added = in_use
-    else:
-        added = record.add(
-            candidate,
-            decision,
-            contests=contests,
-            data_versions=_data_versions(context.instance),
-            run_id=context.run.run_id,
-        )
-    context.log.info(f"Configuration {candidate.name} {added.verdict}. {added.reason}")
-    now = record.current() or added
-    context.add_output_metadata(_metadata(added, now))
-    return now.configuration
+        The gate compares lists by a paired bootstrap over users on the same test rows. The lists of the new
+        configuration must be better than popularity, not worse than the configuration in use, and not below the best
+        configuration ever promoted. The configuration in use and the best one are fitted again on the present training
+        rows. Rating models decide nothing, because users see lists only.
+
+        Every decision is recorded with its reason. `recsys-assets promotions` lists the decisions, and
+        `recsys-assets rollback` goes back to an earlier promotion.
+        """
+        record = Promotions(home.folders.promotions)
+        in_use = record.current()
+        if config.rollback_to is not None:
+            candidate = _going_back(record, config.rollback_to, home, settings)
+            decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
+            contests: list[Comparison] = []
+        else:
+            evaluation, parameters = settings.evaluation, quick_choice.applied(settings.model_dump())
+            candidate = Configuration.of(
+                parameters,
+                rating_model=None if kind.is_events else evaluation.selected_rating_model,
+                ranking_model=value_of(parameters, MODEL),
+            )
+            decision, contests = gate(
+                candidate,
+                in_use.configuration if in_use else None,
+                {entry: inputs[input_name(entry)] for entry in compared},
+                inputs["train_ratings"],
+                inputs["test_ratings"],
+                parameters=parameters,
+                refit=lambda current: ModelFitter(
+                    inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
+                ),
+                best=record.best(),
+                withdrawn=record.withdrawn(),
+                seed=evaluation.seed,
+                n_resamples=evaluation.n_resamples,
+            )
+        if decision.verdict == "rolled back" and in_use and in_use.configuration == candidate:
+            # An interrupted run has already recorded this rollback. This run makes the models and lists from it.
+            added = in_use
+        else:
+            added = record.add(
+                candidate,
+                decision,
+                contests=contests,
+                data_versions=_data_versions(context.instance),
+                run_id=context.run.run_id,
+            )
+        context.log.info(f"Configuration {candidate.name} {added.verdict}. {added.reason}")
+        now = record.current() or added
+        context.add_output_metadata(_metadata(added, now))
+        return now.configuration
+
+    return promoted_configuration
 
 
 def _going_back(record: Promotions, number: int, home: HomeResource, settings: Settings) -> Configuration:
@@ -157,4 +162,6 @@ def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
     }
 
 
-ASSETS = [promoted_configuration]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The decision about the configuration in use; events have no rating model."""
+    return [_asset(kind)]

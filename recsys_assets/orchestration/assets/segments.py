@@ -14,6 +14,7 @@ from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, picture
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.models.segments import ComparedSegments, SegmentModel, SizedSegments
 from recsys_assets.recommender.registry.derived import SEGMENT_RATINGS, USER_SEGMENTS
@@ -132,4 +133,7 @@ def _shift(segment_shares: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-ASSETS = [segment_items, user_segments, segment_ratings, segment_shares]
+def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
+    """The segments of a kind of data; a mean rating per segment needs ratings."""
+    rated = [] if kind.is_events else [segment_ratings]
+    return [segment_items, user_segments, *rated, segment_shares]

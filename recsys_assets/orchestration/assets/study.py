@@ -291,8 +291,8 @@ def segment_sweep(
 
 
 def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
-    """The assets of a study of a kind of data. Numbers of segments are compared by the latest ratings."""
-    swept = [segment_sweep] if "latest_rating" in of_the_pipeline(kind) else []
+    """The assets of a study of a kind of data. Numbers of segments are compared by predicted latest ratings."""
+    swept = [segment_sweep] if kind == RATINGS_WITH_TIMES else []
     parts = [published_folds, study_trials, studied_settings, study_scores, user_scores, paired_tests, leakage_audit]
     return [*parts, *swept]
 

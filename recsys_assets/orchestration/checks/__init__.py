@@ -15,7 +15,7 @@ from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
 def checks_of(kind: DataKind) -> Sequence[dg.AssetChecksDefinition]:
     """The checks of the assets of a kind of data."""
-    return [*declared.checks_of(kind), *segments.CHECKS]
+    return [*declared.checks_of(kind), *segments.checks_of(kind)]
 
 
 CHECKS = checks_of(RATINGS_WITH_TIMES)

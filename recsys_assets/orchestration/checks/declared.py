@@ -94,7 +94,7 @@ def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
             shares, known if isinstance(known, Mapping) else None, max_shift=limits.max_distribution_shift
         ),
         quality.rejected_finding(*stored.rejected(), max_share=stored.settings.data.max_rejected_share),
-        *quality.scale_findings(stored.table("ratings")),
+        *([] if stored.kind.is_events else quality.scale_findings(stored.table("ratings"))),
         *([quality.times_finding(stored.table("ratings"))] if stored.kind.times else []),
     ]
     return findings, {"shares": shares}

@@ -7,6 +7,7 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.recommender.data.frames import row_count
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.models.segments import SegmentModel
 
@@ -54,4 +55,6 @@ def empty_cells(segment_ratings: nw.LazyFrame, segment_model: SegmentModel, item
     )
 
 
-CHECKS = [affinities_sum_to_one, counts_sum_to_ratings, empty_cells]
+def checks_of(kind: DataKind) -> list[dg.AssetChecksDefinition]:
+    """The checks of the segments of a kind of data."""
+    return [affinities_sum_to_one, *([] if kind.is_events else [counts_sum_to_ratings, empty_cells])]

@@ -1,8 +1,13 @@
-"""The kind of the data of a home: whether the ratings have times. The asset graph and the protocols depend on it."""
+"""The kind of the data of a home: ratings or events, with or without times.
+
+The asset graph, the tasks and the protocols depend on it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
+
+Feedback = Literal["ratings", "events"]
 
 
 @dataclass(frozen=True)
@@ -10,14 +15,16 @@ class DataKind:
     """What the batches of a home have in common.
 
     Attributes:
-        times: whether every rating has a time. Without times, nothing that needs an order of the ratings exists.
+        times: whether every rating or event has a time. Without times, nothing that needs an order exists.
+        feedback: `ratings`, or `events` such as clicks, plays and purchases. Of events, nothing predicts a rating.
 
     Examples:
         >>> DataKind.from_dict({"times": False})
-        DataKind(times=False)
+        DataKind(times=False, feedback='ratings')
     """
 
     times: bool = True
+    feedback: Feedback = "ratings"
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "DataKind":
@@ -29,19 +36,27 @@ class DataKind:
         return cls(**content)
 
     @property
+    def is_events(self) -> bool:
+        """Whether the data are events."""
+        return self.feedback == "events"
+
+    @property
     def content(self) -> dict[str, Any]:
         """The kind as JSON values."""
         return asdict(self)
 
     @property
     def notice(self) -> str:
-        """What the kind means for scores, in a sentence; empty for ratings with times."""
-        if self.times:
-            return ""
-        return (
-            "Without times: training and test ratings are divided at random, by a hash of user and item. There are no "
-            "scores of latest ratings and of next items."
+        """What the kind means for scores, in sentences; empty for ratings with times."""
+        events = (
+            "Events, not ratings: no rating is predicted, and every item of a user with a weight above 0 counts as "
+            "liked."
         )
+        times = (
+            f"Without times: training and test {self.feedback} are divided at random, by a hash of user and item. "
+            "There are no scores of latest ratings and of next items."
+        )
+        return " ".join([*([events] if self.is_events else []), *([] if self.times else [times])])
 
 
 RATINGS_WITH_TIMES = DataKind()

@@ -12,6 +12,7 @@ import narwhals as nw
 import numpy as np
 
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.tables import N_EVENTS
 
 # Share of the way from the lowest to the highest rating at which liking begins: 4 on a scale from 1 to 5.
 _RELEVANT_SHARE = 0.75
@@ -28,6 +29,15 @@ _ROUNDING = 2.0**-21
 # deviation of counts would be those of a few users.
 _LONGEST_SCALE = 10.0
 _TAIL = 0.99
+
+
+# Weights of events are sums of millionths, so a smaller positive weight does not occur.
+_LEAST_WEIGHT = 5e-7
+
+
+def is_events(ratings: nw.LazyFrame) -> bool:
+    """Return whether the rows are sums of events: their `rating` is a weight, and above 0 it is a like."""
+    return N_EVENTS in ratings.collect_schema().names()
 
 
 class Span(NamedTuple):
@@ -78,10 +88,10 @@ def relevant_from(ratings: nw.LazyFrame) -> float:
     """Return the lowest rating that counts as liked; NaN without ratings.
 
     Liking begins three quarters up the scale that the ratings use, outliers aside. If fewer than a fifth of the ratings
-    are that high, as with play counts, the highest fifth is liked.
+    are that high, as with play counts, the highest fifth is liked. Of events, every weight above 0 is liked.
 
     Args:
-        ratings: column rating.
+        ratings: column rating; events also have n_events.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
@@ -89,6 +99,8 @@ def relevant_from(ratings: nw.LazyFrame) -> float:
         >>> relevant_from(lazy(pl.DataFrame({"rating": [1.0, 2.0, 3.0, 4.0, 5.0]})))
         4.0
     """
+    if is_events(ratings):
+        return _LEAST_WEIGHT
     counted = _Counted.of(ratings)
     if not len(counted.values):
         return math.nan
@@ -130,10 +142,12 @@ class Preference:
     def of(cls, ratings: nw.LazyFrame, *, neutral_offset: float) -> "Preference":
         """Derive the preference from the mean and the standard deviation of the ratings, outliers aside.
 
-        If all ratings are equal, they say only that a user chose the item, so each is a preference of 1.
+        If all ratings are equal, they say only that a user chose the item, so each is a preference of 1. The weights
+        of events are preferences as they are, divided by their mean: an event never speaks against an item because
+        others have more.
 
         Args:
-            ratings: column rating.
+            ratings: column rating; events also have n_events.
             neutral_offset: standard deviations from the mean rating to the neutral one.
 
         Examples:
@@ -143,12 +157,22 @@ class Preference:
             >>> preference(np.array([2.0, 3.0, 5.0])).tolist()
             [-1.0, 0.0, 1.0]
         """
+        if is_events(ratings):
+            return cls._of_weights(ratings)
         low, high, unit = span(ratings)
         compared = cls(0.0, 1.0, low, high, unit).expression(nw.col("rating").cast(nw.Float64()))
         mean, deviation = to_polars(ratings.select(mean=compared.mean(), deviation=compared.std(ddof=0))).row(0)
         if not deviation:
             return cls((mean or 0.0) - 1, 1.0, low, high)
         return cls(mean + neutral_offset * deviation, deviation, low, high, unit)
+
+    @classmethod
+    def _of_weights(cls, events: nw.LazyFrame) -> "Preference":
+        """Derive the preference from weights of events, outliers aside. Weights below 0 speak against an item."""
+        liked = events.filter(nw.col("rating") > 0)
+        mean = to_polars(liked.select(mean=nw.col("rating").cast(nw.Float64()).mean())).item()
+        high = _Counted.of(liked).span().high
+        return cls(0.0, mean or 1.0, -high, high)
 
     @property
     def neutral_rating(self) -> float:

@@ -20,6 +20,8 @@ RATING = nw.Float32()
 TIME = nw.Datetime("us", "UTC")
 # Extra column of scores that were computed on a development sample: the share of the users in the sample.
 SAMPLE_SHARE = "sample_share"
+# Extra columns of `ratings` and its splits if they are sums of events: number of events, and time of the first one.
+N_EVENTS, FIRST_TIME = "n_events", "first_timestamp"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ _USER_ID = Column(ID, "the user's id in the source")
 _ITEM_ID = Column(ID, "the item's id in the source")
 _RAW_USER_ID = Column(ID, "the user's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
 _RAW_ITEM_ID = Column(ID, "the item's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
-_RATING = Column(RATING, "the rating on the source's scale")
+_RATING = Column(RATING, "the rating on the source's scale; of events, the damped sum of their weights")
 _TIMESTAMP = Column(TIME, "when the rating was given, UTC")
 _ROW = Column(nw.Int64(), "position of the rating in its source, from 0", low=0)
 _TITLE = Column(nw.String(), "title")
@@ -116,7 +118,7 @@ _IMPROVEMENT_INTERVAL = {
     for name, end in (("low", "lower"), ("high", "upper"))
 }
 
-RATINGS = Table(_RATINGS, key=("user", "item"), volatile=("batch", "row"))
+RATINGS = Table(_RATINGS, key=("user", "item"), open_ended=True, volatile=("batch", "row"))
 RATING_PREDICTIONS = Table(
     {
         "user": _USER,

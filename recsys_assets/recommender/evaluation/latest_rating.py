@@ -36,8 +36,8 @@ def measure_latest_rating(
 ) -> EvaluationResult:
     """Scores the predicted response and the predicted next item, for train users and for test users.
 
-    Metrics of the rating models: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage`. Metrics of the rankings:
-    `next_item_hit_1`, `next_item_hit_10`. Three models are added:
+    Metrics of the rating models, if there are any: `rmse`, `mae`, `r2` (1 - SSE / SST), `prediction_coverage`. Metrics
+    of the rankings: `next_item_hit_1`, `next_item_hit_10`. Three models are added:
 
     - `random`: exact expectation. Hits: over all orders of the items outside the history. Errors: over predictions
       drawn from the ratings of the histories.
@@ -52,7 +52,7 @@ def measure_latest_rating(
         rankings: by model, table ranking predictions: the rank of the response's item among the items outside the
             history.
         histories: by population, table ratings: the rows before the responses.
-        selected: the model whose scores are repeated as `selected`.
+        selected: the model whose scores are repeated as `selected`; without rating models, a model of the rankings.
         selected_ranking: the model whose hits are repeated as `selected`; None for `selected` itself, if it
             ranks.
         n_items: number of items in the catalogue.
@@ -69,7 +69,8 @@ def measure_latest_rating(
     check_models(rankings, {selected_ranking} if selected_ranking else ())
     response = pl.concat([to_polars(frame, "user", "item", "rating") for frame in responses.values()])
     rows = ScoredRows.of(response, seed=seed)
-    raters = _rater_metrics(rows, rating_predictions, distribution(nw.concat(list(histories.values()))))
+    known = distribution(nw.concat(list(histories.values())))
+    raters = _rater_metrics(rows, rating_predictions, known) if rating_predictions else {}
     rankers = _ranker_metrics(rows, rankings, _unseen(rows, histories, n_items))
     raters[SELECTED] = raters.get(selected, [])
     rankers[SELECTED] = rankers.get(selected_ranking or selected, [])
@@ -100,7 +101,7 @@ def _rater_metrics(
     measure = RatingMetrics(rows)
     own = {model: rows.ratings_of(model, frame) for model, frame in predictions.items()}
     own[UPPER_BOUND] = rows.rating
-    fallback = rows.complete_ratings_of(BASELINE, predictions[BASELINE]) if predictions else rows.rating
+    fallback = rows.complete_ratings_of(BASELINE, predictions[BASELINE])
     raters = {
         model: [*measure.errors(np.where(np.isnan(values), fallback, values)), measure.coverage(values)]
         for model, values in own.items()

@@ -12,7 +12,7 @@ import narwhals as nw
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.kind import DataKind
-from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.preferences import is_events, relevant_from
 from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.lists import random_ranker, top_lists
@@ -20,6 +20,7 @@ from recsys_assets.recommender.evaluation.result import EvaluationResult
 from recsys_assets.recommender.evaluation.score_table import RANDOM
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
+from recsys_assets.recommender.registry.kinds import has_task
 
 if TYPE_CHECKING:
     from recsys_assets.recommender.ranking.rankings import Ranker
@@ -51,7 +52,14 @@ _FORMS = (
 
 def exists_for(kind: DataKind, name: str) -> bool:
     """Whether a protocol can score this kind of data."""
-    return kind.times or not _IN_ORDER.fullmatch(name)
+    in_kind = [task for task in tasks(name) if has_task(kind, task)]
+    return bool(in_kind) and (kind.times or not _IN_ORDER.fullmatch(name))
+
+
+def kind_of(tables: Tables) -> DataKind:
+    """The kind of the data of a split, as far as its tables tell: ratings or events."""
+    rows = next(tables[name] for name in ("train_ratings", "train_histories") if name in tables)
+    return DataKind(feedback="events" if is_events(rows) else "ratings")
 
 
 def of_the_pipeline(kind: DataKind) -> tuple[str, ...]:
@@ -204,7 +212,7 @@ def measured(
             of["latest_rating"],
             of["next_item"],
             histories={"train_users": tables["train_histories"], "test_users": tables["test_histories"]},
-            selected=selected["latest_rating"],
+            selected=selected["latest_rating" if of["latest_rating"] else "next_item"],
             selected_ranking=selected.get("next_item"),
             n_items=row_count(items),
             users=users,

@@ -28,7 +28,7 @@ class SourceDescription:
         not_rated: number of rows that the settings declare as not rated.
         cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
-        kind: whether the ratings have times; None without ratings.
+        kind: ratings or events, with or without times; None without either.
         first: time of the earliest rating; None without ratings or times. `last` likewise.
         hints: warnings about good rows that look wrong.
         head: the first rows of `raw_ratings`.
@@ -75,6 +75,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
     )
     not_rated = tables.not_rated.collect(engine="streaming").item()
     has_times = tables.kind is not None and tables.kind.times
+    are_ratings = count > 0 and not (tables.kind and tables.kind.is_events)
     return SourceDescription(
         tables.format,
         tables.columns,
@@ -89,8 +90,8 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         first if has_times else None,
         last if has_times else None,
         [
-            *(scale_hints(nw.from_native(tables.ratings)) if count else ()),
-            *(mark_hints(nw.from_native(tables.ratings)) if count else ()),
+            *(scale_hints(nw.from_native(tables.ratings)) if are_ratings else ()),
+            *(mark_hints(nw.from_native(tables.ratings)) if are_ratings else ()),
             *(time_hints(nw.from_native(tables.ratings)) if has_times else ()),
             *attribute_hints(nw.from_native(tables.users)),
         ],

@@ -18,7 +18,8 @@ from recsys_assets.recommender.ingest.attributes import agreed, attribute_types,
 from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
-from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, RATING_COLUMNS, of_ratings
+from recsys_assets.recommender.ingest.events import judge_events
+from recsys_assets.recommender.ingest.names import EVENT_COLUMNS, ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
@@ -99,7 +100,14 @@ def _kind(source: Source, ratings: Sequence[Sheet]) -> DataKind:
             f"{source.path}: ratings with times ({with_times[0]}) and without ({bare}); give all of them a column "
             'timestamp, or none: ignore = ["timestamp"] under [data].'
         )
-    return DataKind(times=bool(with_times))
+    events = [file.name for file in ratings if file.is_events]
+    if events and len(events) < len(ratings):
+        rated = next(file.name for file in ratings if not file.is_events)
+        raise SourceError(
+            f"{source.path}: ratings ({rated}) and events without ratings ({events[0]}); take one of them out, or read "
+            'all as events: feedback = "events" under [data].'
+        )
+    return DataKind(times=bool(with_times), feedback="events" if events else "ratings")
 
 
 def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> SourceError:
@@ -109,7 +117,7 @@ def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> Sou
     return SourceError(
         f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)} (timestamp where there "
         f"are times), users with user_id, or items with item_id and any of {', '.join(ITEM_COLUMNS)}. Take the file "
-        "out of the source, or say which column is which"
+        'out of the source, set feedback = "events" under [data] if no column is a rating, or say which column is which'
         f"{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
     )
 
@@ -152,12 +160,13 @@ def _is_movielens(source: Source, ratings: Sequence[Sheet], items: Sequence[Shee
 def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame:
     if (plain := plain_ratings(source, file, scale, rules)) is not None:
         return plain
-    rows, times = (
-        _standard_rows(source, file, [name for name in RATING_COLUMNS if name in file.mapping], rules),
-        file.times,
-    )
+    columns = EVENT_COLUMNS if file.is_events else RATING_COLUMNS
+    rows = _standard_rows(source, file, [name for name in columns if name in file.mapping], rules)
+    times = file.times
     if not file.has_times:
         rows, times = rows.with_columns(timestamp=pl.lit(0)), SECONDS
+    if file.is_events:
+        return judge_events(rows, file.name, times=times, rules=rules)
     return judge_ratings(
         rows,
         file.name,

@@ -4,16 +4,18 @@ All operations are relational and run on both engines. Reading a batch belongs i
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import narwhals as nw
 
 from recsys_assets.recommender.data.frames import distinct, last_rows, numbered
-from recsys_assets.recommender.data.tables import ID, RATINGS
+from recsys_assets.recommender.data.tables import COUNT, FIRST_TIME, ID, N_EVENTS, RATING, RATINGS
 
 # Text form of an integer id: "07" is a different id than 7.
 _WHOLE = r"^(0|[1-9]\d{0,17})$"
 # Larger floats do not represent every integer exactly, and the largest ones overflow an integer.
 _LARGEST_EXACT = 2**53
+_MILLION = 1_000_000
 
 Batches = Sequence[nw.LazyFrame]
 
@@ -52,10 +54,51 @@ def merge_ratings(raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame
         users: columns user, user_id.
         items: columns item, item_id.
     """
+    indexed = _indexed(raw_ratings, users, items)
+    return last_rows(indexed.select(*RATINGS.columns), RATINGS.key, order_by=["timestamp", "batch", "row"])
+
+
+def _indexed(raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame) -> nw.LazyFrame:
+    """The rows of all batches with dense ids, without the rows of unknown users and items."""
     rated = _stacked(raw_ratings)
     of_known_users = numbered(rated, _as_rated(users.select("user", "user_id"), rated))
-    indexed = numbered(of_known_users, _as_rated(items.select("item", "item_id"), rated))
-    return last_rows(indexed.select(*RATINGS.columns), RATINGS.key, order_by=["timestamp", "batch", "row"])
+    return numbered(of_known_users, _as_rated(items.select("item", "item_id"), rated))
+
+
+def add_up_events(
+    raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame, *, damping: Literal["log1p", "none"]
+) -> nw.LazyFrame:
+    """The sum of the weights of events per (user, item): the table `ratings` of a home of events.
+
+    The sums are exact, so they do not depend on the order of the rows. Columns n_events and first_timestamp follow;
+    `timestamp` is the time of the last event.
+
+    Args:
+        raw_ratings: one frame (user_id, item_id, rating, timestamp, row) per batch, in order of arrival; `rating` is
+            the weight of an event.
+        users: columns user, user_id.
+        items: columns item, item_id.
+        damping: `log1p` replaces a sum s by sign(s) log(1 + |s|), so that 350,000 plays weigh 18 times as much as one.
+    """
+    events = _indexed(raw_ratings, users, items)
+    millionths = (nw.col("rating").cast(nw.Float64()) * _MILLION).round().cast(nw.Int64())
+    weights = (
+        events.with_columns(millionths=millionths)
+        .group_by(*RATINGS.key)
+        .agg(
+            nw.col("millionths").sum(),
+            nw.col("timestamp").max(),
+            nw.col("batch").max(),
+            nw.col("row").max(),
+            nw.len().cast(COUNT).alias(N_EVENTS),
+            nw.col("timestamp").min().alias(FIRST_TIME),
+        )
+        .with_columns(rating=nw.col("millionths").cast(nw.Float64()) / _MILLION)
+    )
+    weight = nw.col("rating")
+    damped = nw.when(weight < 0).then(-(1.0 - weight).log()).otherwise((1.0 + weight.abs()).log())
+    rating = damped if damping == "log1p" else weight
+    return weights.with_columns(rating=rating.cast(RATING)).select(*RATINGS.columns, N_EVENTS, FIRST_TIME)
 
 
 def _stacked(frames: Batches) -> nw.LazyFrame:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 ITEM_COLUMNS = ("title", "year", "genres")
-STANDARD_COLUMNS = (*RATING_COLUMNS, *ITEM_COLUMNS)
+EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "event", "weight")
+STANDARD_COLUMNS = (*RATING_COLUMNS, *EVENT_COLUMNS[3:], *ITEM_COLUMNS)
 # Column names of the CSV releases of MovieLens, and of files that were written for versions before 0.7.
 _ALIASES = {"user_id": ("userId",), "item_id": ("movie_id", "movieId")}
 _RECBOLE_TYPE = re.compile(r":(token|float)(_seq)?$")

@@ -37,7 +37,7 @@ def plain_ratings(source: Source, file: Sheet, scale: tuple[float, float] | None
     is_general = file.content.kind != DELIMITED or len(file.delimiter.encode()) > 1 or {*names} != {*file.columns}
     if is_general or file.times != NUMBER or file.decimal_comma or rules.not_rated or file.folders:
         return None
-    if not file.has_times:
+    if file.is_events or not file.has_times:
         return None
     text = utf8_text(source, file.name, rules.encoding)
     if text.has_quotes or text.has_spaces or text.has_returns:

@@ -45,7 +45,8 @@ from recsys_assets.recommender.ingest.validation import RESERVED, Rules
 
 READERS = (LINE, TEXT, PROBLEM)
 UNNAMED = "__unnamed_"
-_NEEDED_FOR_RATINGS = {"user_id", "item_id", "rating"}
+_PAIR = {"user_id", "item_id"}
+_NEEDED_FOR_RATINGS = {*_PAIR, "rating"}
 _BESIDE_MOVIELENS = {
     ("userId", "movieId", "tag", "timestamp"),
     ("movieId", "imdbId", "tmdbId"),
@@ -79,6 +80,7 @@ class Sheet:
         header_lines: number of lines before the first record in delimited text.
         decimal_comma: whether ratings are written like 4,5.
         folders: columns in the names of its folders, as Hive writes them (`user_id=7/part-0.csv`), with their values.
+        is_events: whether the rows are events, which have the role of ratings.
     """
 
     content: Content
@@ -89,6 +91,7 @@ class Sheet:
     header_lines: int = 1
     decimal_comma: bool = False
     folders: Mapping[str, str | None] = field(default_factory=dict)
+    is_events: bool = False
 
     @property
     def name(self) -> str:
@@ -98,6 +101,8 @@ class Sheet:
     @property
     def role(self) -> str | None:
         """Role of the file by its columns: ratings, users or items; None for other files."""
+        if self.is_events:
+            return "ratings"
         if role := _role(self.mapping.keys()):
             return role
         is_about_items = "item_id" in self.mapping and "user_id" not in self.mapping
@@ -179,10 +184,11 @@ def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     delimiter = rules.delimiter or _delimiter(header, rules)
     columns, header_lines = _columns(header, delimiter), 1
     mapping = _mapping(content, columns, rules)
-    if not _role(mapping.keys()) and len(rules.header) == len(columns):
+    if not (_role(mapping.keys()) or _are_events(columns, mapping, rules)) and len(rules.header) == len(columns):
         columns, header_lines = _with_unnamed(rules.header), 0
         mapping = _mapping(content, columns, rules)
-    found = Sheet(content, columns, mapping, delimiter, header_lines=header_lines)
+    is_events = _are_events(columns, mapping, rules)
+    found = Sheet(content, columns, mapping, delimiter, header_lines=header_lines, is_events=is_events)
     if found.role and len(content.lines) == header_lines:
         raise SourceError(f"{content.name}: a header only ({header[:80]!r}); expected a record in line 2.")
     if found.role != "ratings":
@@ -190,7 +196,7 @@ def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     rows = [_split(line, delimiter) for line in content.lines[header_lines:]]
     if not found.has_times:
         _check_unnamed_times(found, rows[0], rules)
-    ratings = _sample(rows, columns, mapping["rating"])
+    ratings = _sample(rows, columns, mapping.get("rating", ""))
     has_commas = rules.decimal is None and any(map(_DECIMAL_COMMA.fullmatch, ratings))
     return replace(
         found,
@@ -220,7 +226,12 @@ def _json_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     mapping = _mapping(content, columns, rules)
     sample = [str(found.get(mapping.get("timestamp", ""), "")) for found in objects]
     return Sheet(
-        content, columns, mapping, times=rules.time_format or form_of(sample), decimal_comma=rules.decimal == ","
+        content,
+        columns,
+        mapping,
+        times=rules.time_format or form_of(sample),
+        decimal_comma=rules.decimal == ",",
+        is_events=_are_events(columns, mapping, rules),
     )
 
 
@@ -232,14 +243,16 @@ def _json_array_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     return replace(_json_sheet(source, replace(content, lines=first), rules), content=content)
 
 
-def _netflix_sheet(_source: Source, content: Content, _rules: Rules) -> Sheet:
-    return Sheet(content, NETFLIX_COLUMNS, dict(zip(NETFLIX_COLUMNS, NETFLIX_COLUMNS, strict=True)), times=ISO)
+def _netflix_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
+    mapping = {name: name for name in NETFLIX_COLUMNS if name not in rules.ignored}
+    return Sheet(content, NETFLIX_COLUMNS, mapping, times=ISO, is_events="rating" not in mapping)
 
 
 def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     types = parquet_schema(source, content.name)
     columns = tuple(types)
-    found = Sheet(content, columns, _mapping(content, columns, rules))
+    mapping = _mapping(content, columns, rules)
+    found = Sheet(content, columns, mapping, is_events=_are_events(columns, mapping, rules))
     for name, own in found.mapping.items() if found.role else ():
         if own in types and not _fits(name, types[own]):
             raise SourceError(f"{content.name}: column {own!r} holds {types[own]}, which cannot be a {name}.")
@@ -285,6 +298,31 @@ def _role(columns: Collection[str]) -> str | None:
     return None
 
 
+def _role_by(rules: Rules) -> Callable[[Collection[str]], str | None]:
+    """Returns the role of a file with these standard columns, if rows without ratings are events."""
+
+    def role(columns: Collection[str]) -> str | None:
+        has = set(columns)
+        are_events = has >= _PAIR and ("rating" in rules.ignored or bool(has & {"event", "weight"}))
+        return "ratings" if are_events and rules.feedback != "ratings" else _role(columns)
+
+    return role
+
+
+def _are_events(columns: Sequence[str], mapping: Mapping[str, str], rules: Rules) -> bool:
+    """Whether rows are events: by the settings, else because there is no rating.
+
+    A column of unknown meaning may be the rating, so such a file needs a column `event` or `weight`, or the setting.
+    """
+    has = mapping.keys()
+    if not has >= _PAIR or rules.feedback == "ratings" or tuple(columns) in _BESIDE_MOVIELENS:
+        return False
+    if "rating" in rules.ignored:
+        return True
+    unknown = [name for name in {*columns} - {*mapping.values()} if not name.startswith(UNNAMED)]
+    return "rating" not in has and (bool(has & {"event", "weight"}) or not unknown)
+
+
 def _folders(name: str) -> dict[str, str | None]:
     """The columns in the folder names of a file, as Hive and Spark write them, with their values."""
     parts = [part.split("=", 1) for part in PurePosixPath(name).parts[:-1] if "=" in part]
@@ -297,7 +335,7 @@ def _mapping(content: Content, columns: Sequence[str], rules: Rules) -> Mapping[
     Raises:
         SourceError: several columns of a file of ratings may be the same standard column.
     """
-    found = named((*columns, *_folders(content.name)), rules.columns, _role).without(rules.ignore)
+    found = named((*columns, *_folders(content.name)), rules.columns, _role_by(rules)).without(rules.ignored)
     if found.doubts and _role(found.mapping.keys() | found.doubts.keys()) == "ratings":
         raise _doubtful(content, found, rules)
     return found.mapping
@@ -342,7 +380,9 @@ def _delimiter(header: str, rules: Rules) -> str:
     single = [mark for mark in marks if mark != ":" or "::" not in header]
     candidates = [mark for mark in (*_LIKELY_DELIMITERS, *single, " ") if mark in header]
     for mark in candidates:
-        if _role(named(_split(header, mark), rules.columns, _role).mapping):
+        columns = _split(header, mark)
+        mapping = named(columns, rules.columns, _role_by(rules)).without(rules.ignored).mapping
+        if _role(mapping) or _are_events(columns, mapping, rules):
             return mark
     return max(candidates, key=lambda mark: len(_split(header, mark)), default=",")
 

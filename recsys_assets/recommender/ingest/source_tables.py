@@ -26,7 +26,7 @@ class SourceTables:
         judged_users: returns rows of `raw_users` likewise; None if the source has no users.
         judged_items: returns rows of `raw_items` likewise; None if the source has no items.
         columns: original column name by standard name, of the first file of ratings; empty for a release.
-        kind: whether the ratings have times; without times, all have the time 0. None without ratings.
+        kind: ratings or events, whose `rating` is a weight; without times, all have the time 0. None without either.
         is_items_alone: whether the source describes items and has no file of ratings.
     """
 

@@ -3,13 +3,19 @@
 Formats belong in `movielens` and `generic`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
+import polars as pl
+
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES
 from recsys_assets.recommender.ingest.archives import MAX_UNPACKED_BYTES, Source
 from recsys_assets.recommender.ingest.detect import Content, content, is_document
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.events import as_events, without_times
 from recsys_assets.recommender.ingest.generic import FORMATS, read_generic, two_formats
 from recsys_assets.recommender.ingest.movielens import is_look_alike, read_release, release_file
 from recsys_assets.recommender.ingest.names import STANDARD_COLUMNS
@@ -30,6 +36,9 @@ def read_source(
     rating_scale: tuple[float, float] | None = None,
     genre_separator: str = "|",
     ignore: tuple[str, ...] = (),
+    feedback: Literal["auto", "ratings", "events"] = "auto",
+    event_weights: Mapping[str, float] | None = None,
+    other_events: Literal["refuse", "count"] = "refuse",
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
     now: datetime | None = None,
     header: Sequence[str] = (),
@@ -49,7 +58,10 @@ def read_source(
         encoding: encoding of text; by default UTF-8, or UTF-16 with a byte order mark.
         rating_scale: lowest and highest allowed rating; by default the scale of the release, or of the data.
         genre_separator: separator of genres.
-        ignore: standard columns of ratings that are not read.
+        ignore: columns `rating` or `timestamp` that are not read.
+        feedback: what the rows are; by default ratings if there is a column of ratings, else events.
+        event_weights: weight by event type.
+        other_events: whether an event without a weight is rejected, or counts 1.
         max_unpacked_bytes: largest unpacked size of the source, in bytes.
         now: ratings later than one day after this time are rejected; by default the current time.
         header: names of the columns of delimited text without a header, in order; "" is a column without a name.
@@ -74,6 +86,9 @@ def read_source(
         not_rated=tuple(not_rated),
         settings_file=str(settings_file),
         ignore=ignore,
+        feedback=feedback,
+        event_weights=event_weights or {},
+        other_events=other_events,
     )
     _check_rules(rules)
     return _tables(Source(path, scratch, max_unpacked_bytes), rules)
@@ -107,7 +122,23 @@ def _tables(source: Source, rules: Rules) -> SourceTables:
     if meant:
         formats = ["MovieLens", *{FORMATS[file.content.kind] for file in sheets if file.role}]
         raise two_formats(source, formats, [*(file.name for file in found), *sorted(meant)])
-    return read_release(source, found, rules, is_look_alike=is_alike)
+    return _without_ignored(read_release(source, found, rules, is_look_alike=is_alike), rules)
+
+
+def _without_ignored(release: SourceTables, rules: Rules) -> SourceTables:
+    """A release without the columns that are not read."""
+    judged, kind, scale = release.judged_ratings, release.kind or RATINGS_WITH_TIMES, release.declared_scale
+    if "rating" in rules.ignored:
+        judged, kind, scale = _then(judged, as_events), replace(kind, feedback="events"), None
+    if "timestamp" in rules.ignored:
+        judged, kind = _then(judged, without_times), replace(kind, times=False)
+    return replace(release, judged_ratings=judged, kind=kind, declared_scale=scale)
+
+
+def _then(
+    judged: Callable[[], pl.LazyFrame], change: Callable[[pl.LazyFrame], pl.LazyFrame]
+) -> Callable[[], pl.LazyFrame]:
+    return lambda: change(judged())
 
 
 def _refuse_unreadable(contents: Sequence[Content]) -> None:

@@ -4,8 +4,9 @@ Reading rows belongs in the formats, rules for users and items in `catalogue`.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import polars as pl
 
@@ -55,6 +56,14 @@ class Rules:
     not_rated: tuple[float, ...] = ()
     settings_file: str = "settings.toml"
     ignore: tuple[str, ...] = ()
+    feedback: Literal["auto", "ratings", "events"] = "auto"
+    event_weights: Mapping[str, float] = field(default_factory=dict)
+    other_events: Literal["refuse", "count"] = "refuse"
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Columns that are not read; events have no ratings."""
+        return (*self.ignore, "rating") if self.feedback == "events" else self.ignore
 
 
 def judge_ratings(
@@ -66,6 +75,7 @@ def judge_ratings(
     now: datetime | None = None,
     decimal_comma: bool = False,
     not_rated: Collection[float] = (),
+    noun: str = "rating",
 ) -> pl.LazyFrame:
     """Typed ratings with the reason for their rejection, null for good rows.
 
@@ -77,6 +87,7 @@ def judge_ratings(
         now: ratings later than one day after this time are rejected; by default the current time.
         decimal_comma: whether ratings are written like 4,5.
         not_rated: ratings that mean that nothing was rated; such rows are neither good nor rejected.
+        noun: what the reasons call the rating.
     """
     types = rows.collect_schema()
     typed = rows.with_columns(
@@ -88,7 +99,7 @@ def judge_ratings(
     rules = {
         **id_rules("user", "item"),
         **({NOT_RATED: pl.col("rating").is_in(list(not_rated))} if not_rated else {}),
-        **_rating_rules(scale),
+        **_rating_rules(scale, noun),
         **_time_rules(times, now or datetime.now(UTC)),
     }
     time = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
@@ -188,11 +199,11 @@ def _number(dtype: pl.DataType, decimal_comma: bool) -> pl.Expr:
     return rating.cast(pl.Float32, strict=False)
 
 
-def _rating_rules(scale: tuple[float, float] | None) -> dict[str, pl.Expr]:
+def _rating_rules(scale: tuple[float, float] | None, noun: str) -> dict[str, pl.Expr]:
     rating = pl.col("rating")
-    rules = {"rating is not a number": rating.is_null() | rating.is_nan() | rating.is_infinite()}
+    rules = {f"{noun} is not a number": rating.is_null() | rating.is_nan() | rating.is_infinite()}
     if scale is not None:
-        rules[f"rating outside {scale[0]:g} to {scale[1]:g}"] = ~rating.is_between(*scale)
+        rules[f"{noun} outside {scale[0]:g} to {scale[1]:g}"] = ~rating.is_between(*scale)
     return rules
 
 

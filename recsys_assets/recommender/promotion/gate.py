@@ -75,24 +75,28 @@ class Configuration:
     """A rating model and a ranking model with their settings; the ranking model is served.
 
     Attributes:
-        rating: the rating model, scored under `time_cut`.
+        rating: the rating model, scored under `time_cut`; None for events.
         ranking: the ranking model, scored under `top_n`.
     """
 
-    rating: Part
+    rating: Part | None
     ranking: Part
 
     @classmethod
-    def of(cls, parameters: Parameters, *, rating_model: str, ranking_model: str) -> "Configuration":
+    def of(cls, parameters: Parameters, *, rating_model: str | None, ranking_model: str) -> "Configuration":
         """The configuration with the named models and these parameters (by section)."""
-        models = (entry("time_cut", rating_model), entry("top_n", ranking_model))
-        rating, ranking = (Part(model.name, parameters_of(model, parameters)) for model in models)
-        return cls(rating, ranking)
+
+        def part(task: Task, name: str) -> Part:
+            model = entry(task, name)
+            return Part(model.name, parameters_of(model, parameters))
+
+        return cls(part("time_cut", rating_model) if rating_model else None, part(_LISTS, ranking_model))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Configuration":
         """The configuration from the output of `content`."""
-        return cls(Part(**content["rating"]), Part(**content["ranking"]))
+        rating = content["rating"]
+        return cls(Part(**rating) if rating is not None else None, Part(**content["ranking"]))
 
     @property
     def content(self) -> dict[str, Any]:
@@ -101,12 +105,18 @@ class Configuration:
 
     @property
     def parts(self) -> dict[Task, Part]:
-        """Both parts by task."""
-        return {"time_cut": self.rating, "top_n": self.ranking}
+        """The parts by task."""
+        rating: dict[Task, Part] = {} if self.rating is None else {"time_cut": self.rating}
+        return {**rating, _LISTS: self.ranking}
+
+    @property
+    def models(self) -> str:
+        """Names of the models, for people."""
+        return ", ".join(part.model for part in self.parts.values())
 
     @property
     def entries(self) -> list[Entry]:
-        """The registry's entries of both models.
+        """The registry's entries of the models.
 
         Raises:
             ValueError: the registry no longer has one of the models.
@@ -115,8 +125,8 @@ class Configuration:
 
     @property
     def parameters(self) -> dict[str, Mapping[str, Any]]:
-        """The settings of both parts, by section."""
-        return {**self.rating.settings, **self.ranking.settings}
+        """The settings of the parts, by section."""
+        return {section: knobs for part in self.parts.values() for section, knobs in part.settings.items()}
 
     @property
     def name(self) -> str:
@@ -213,7 +223,8 @@ class Comparisons:
 
     Args:
         test_ratings: table ratings.
-        item_mean: predictions of the item mean, the fallback for missing predictions of rating models.
+        item_mean: predictions of the item mean, the fallback for missing predictions of rating models; None without
+            rating models.
         lowest_relevant: lowest rating of a relevant item.
         seed: random seed of ties and bootstrap.
         n_resamples: number of bootstrap resamples.
@@ -222,7 +233,7 @@ class Comparisons:
     def __init__(
         self,
         test_ratings: nw.LazyFrame,
-        item_mean: nw.LazyFrame,
+        item_mean: nw.LazyFrame | None,
         *,
         lowest_relevant: float,
         seed: int,
@@ -232,7 +243,7 @@ class Comparisons:
         rows = to_polars(test_ratings, "user", "item", "rating")
         self._rated = ScoredRows.of(rows, seed=seed)
         self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= lowest_relevant), seed=seed)
-        self._fallback = self._rated.complete_ratings_of(BASELINE, item_mean)
+        self._fallback = None if item_mean is None else self._rated.complete_ratings_of(BASELINE, item_mean)
 
     def scored(self, predictions: Mapping[Entry, nw.LazyFrame]) -> Scored:
         """Name and metric of these models, one model per task."""
@@ -241,7 +252,8 @@ class Comparisons:
 
     def _rating(self, model: str, predictions: nw.LazyFrame) -> UserMetric:
         own = self._rated.ratings_of(model, predictions)
-        return RatingMetrics(self._rated).top5pct_rating(np.where(np.isnan(own), self._fallback, own))
+        complete = own if self._fallback is None else np.where(np.isnan(own), self._fallback, own)
+        return RatingMetrics(self._rated).top5pct_rating(complete)
 
     def _ranking(self, model: str, ranks: nw.LazyFrame) -> UserMetric:
         scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
@@ -404,13 +416,14 @@ def gate(
     """
     contests = Comparisons(
         test_ratings,
-        predictions[GATE_BASELINES[0]],
+        predictions.get(GATE_BASELINES[0]),
         lowest_relevant=relevant_from(train_ratings),
         seed=seed,
         n_resamples=n_resamples,
     )
     challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
-    baseline = contests.between(challengers, contests.scored({entry: predictions[entry] for entry in GATE_BASELINES}))
+    baselines = {entry: predictions[entry] for entry in GATE_BASELINES if entry.task in candidate.parts}
+    baseline = contests.between(challengers, contests.scored(baselines))
     undefined = [] if any(contest.metric == DECIDING for contest in baseline) else [DECIDING]
     is_new = current and candidate != current and candidate.name not in withdrawn and not undefined
 

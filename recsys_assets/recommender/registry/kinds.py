@@ -6,16 +6,28 @@ from recsys_assets.recommender.registry.fitting import steps_behind
 
 # The segments describe the users of every kind of data, also if no entry predicts with them.
 _ALWAYS = ("segment_model",)
+_RATING_TASKS = ("time_cut", "latest_rating")
+_IN_ORDER = ("latest_rating", "next_item")
+# Entries of `top_n` that rank by predicted ratings.
+_BY_RATINGS = ("item_mean", "user_item_bias", "als_adjusted")
 
 
-def tasks_of(kind: DataKind) -> tuple[Task, ...]:
-    """Return the tasks of a kind of data. The latest rating and the next item need an order of the ratings."""
-    return ("time_cut", "top_n", "latest_rating", "next_item") if kind.times else ("time_cut", "top_n")
+def has_task(kind: DataKind, task: Task) -> bool:
+    """Return whether a kind of data has a task.
+
+    Events have no rating to predict. The latest rating and the next item need an order of the ratings.
+    """
+    return not (kind.is_events and task in _RATING_TASKS) and (kind.times or task not in _IN_ORDER)
+
+
+def has_entry(kind: DataKind, entry: Entry) -> bool:
+    """Return whether a kind of data has an entry of the registry."""
+    return has_task(kind, entry.task) and not (kind.is_events and entry.name in _BY_RATINGS)
 
 
 def entries_of(kind: DataKind) -> tuple[Entry, ...]:
-    """Return the entries of the tasks of a kind of data."""
-    return tuple(entry for entry in ENTRIES if entry.task in tasks_of(kind))
+    """Return the entries of a kind of data."""
+    return tuple(entry for entry in ENTRIES if has_entry(kind, entry))
 
 
 def fits_of(kind: DataKind) -> tuple[Fit, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import row_count, to_polars
+from recsys_assets.recommender.data.preferences import is_events
 from recsys_assets.recommender.models import als, blend, cold_start, ease, item_knn, liking, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.biases import BiasModel
@@ -78,12 +79,13 @@ FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
 
 def popularity(items: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
-    """Rank by the number of training ratings."""
+    """Rank by the number of training ratings; of events, by the number of users with a weight above 0."""
     return rankings.of_popularity(_counts(items, trained))
 
 
 def _counts(items: nw.LazyFrame, trained: nw.LazyFrame) -> np.ndarray:
-    rated = to_polars(trained.group_by("item").agg(n=nw.len()))
+    counted = trained.filter(nw.col("rating") > 0) if is_events(trained) else trained
+    rated = to_polars(counted.group_by("item").agg(n=nw.len()))
     counts = np.zeros(row_count(items), np.int64)
     counts[rated["item"].to_numpy()] = rated["n"].to_numpy()
     return counts

@@ -298,10 +298,22 @@ def metrics_in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=place)
 
 
+_OF_EVENTS: Mapping[str, Protocol] = {
+    "latest_rating": Protocol(
+        "Each user's next item",
+        "Users are split into train and test users. The item of each user's latest event is ranked among the items "
+        "that the user has no earlier event with; models learn from the train users' earlier events only.",
+        ("next_item_hit_10",),
+    )
+}
+
+
 def protocol(name: str, kind: DataKind = RATINGS_WITH_TIMES) -> Protocol:
     """The protocol with this name, as it is for a kind of data; for an unknown protocol, only the name is known."""
     if not kind.times and name in _WITHOUT_TIMES:
         return _WITHOUT_TIMES[name]
+    if kind.is_events and name in _OF_EVENTS:
+        return _OF_EVENTS[name]
     return PROTOCOL_LABELS.get(name, Protocol(_plain(name)))
 
 

@@ -56,7 +56,7 @@ class ReportInputs:
 
     Attributes:
         ratings, users, items, rejected_rows, user_features, cluster_sweep, user_clusters, segment_items,
-            user_segments, segment_ratings, segment_shares: the tables with these names; they may be empty.
+            user_segments, segment_shares: the tables with these names; they may be empty.
         evaluation_scores: the tidy scores.
         settings: settings of the run; mappings may be nested.
         versions: version by library.
@@ -67,6 +67,7 @@ class ReportInputs:
         is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
         item_noun: what people call the items, in the plural, such as movies.
         kind: kind of the data.
+        segment_ratings: the table with this name; None for events.
     """
 
     ratings: nw.LazyFrame
@@ -78,7 +79,6 @@ class ReportInputs:
     user_clusters: nw.LazyFrame
     segment_items: nw.LazyFrame
     user_segments: nw.LazyFrame
-    segment_ratings: nw.LazyFrame
     segment_shares: nw.LazyFrame
     evaluation_scores: nw.LazyFrame | pl.DataFrame
     settings: Mapping[str, object]
@@ -90,6 +90,7 @@ class ReportInputs:
     is_movielens: bool = False
     item_noun: str = "items"
     kind: DataKind = RATINGS_WITH_TIMES
+    segment_ratings: nw.LazyFrame | None = None
 
 
 Warn = Callable[[str], None]
@@ -120,7 +121,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         kind=inputs.kind,
         data=data,
         item_noun=inputs.item_noun,
-        verdicts=verdicts(scores, inputs.served),
+        verdicts=verdicts(scores, inputs.served, inputs.kind),
         next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
         notice=" ".join(labels.notices(scores, inputs.kind)),
         standings=_standings(scores),
@@ -224,9 +225,10 @@ def _pictures(inputs: ReportInputs) -> dict[str, Draw]:
         "users_per_segment": partial(charts.users_per_segment, inputs.user_segments),
         "segment_shares": partial(charts.segment_shares, inputs.segment_shares),
         "segment_sweep": partial(_segment_sweep, inputs),
-        "rating_by_segment": partial(charts.rating_by_segment, inputs.segment_ratings, inputs.items),
         "example_affinities": partial(charts.example_affinities, inputs.user_segments, inputs.users),
     }
+    if inputs.segment_ratings is not None:
+        drawn["rating_by_segment"] = partial(charts.rating_by_segment, inputs.segment_ratings, inputs.items)
     if inputs.study:
         drawn["cold_error"] = partial(charts.cold_error, inputs.study.trials, inputs.cluster_sweep, k)
     return drawn

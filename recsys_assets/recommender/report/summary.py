@@ -72,7 +72,7 @@ def data_summary(
     facts = [
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
         Fact(item_noun, f"{all_items:,}", f"{rating['items']:,} of them rated"),
-        Fact("ratings", f"{rating['ratings']:,}", _per_user(rating)),
+        Fact("pairs with events" if kind.is_events else "ratings", f"{rating['ratings']:,}", _per_user(rating)),
         *(_rating_facts(rating, all_items, kind) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
         Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
@@ -88,7 +88,7 @@ def _rating_facts(rating: dict, all_items: int, kind: DataKind) -> list[Fact]:
         if kind.times
         else Fact("span", "–", "the ratings have no times"),
         Fact(
-            "scale",
+            "weights" if kind.is_events else "scale",
             f"{rating['lowest']:g} to {rating['highest']:g}",
             f"{rating['values']} values, mean {rating['mean']:.2f}",
         ),

@@ -11,6 +11,7 @@ from typing import Literal
 
 import polars as pl
 
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.standings import FEWEST_USERS, ModelScore, find, scored_users
 
@@ -82,14 +83,16 @@ class Verdict:
         return TONES[self.tone]
 
 
-def verdicts(scores: pl.DataFrame, served: Served | None) -> list[Verdict]:
-    """The three verdicts of the first screen.
+def verdicts(scores: pl.DataFrame, served: Served | None, kind: DataKind = RATINGS_WITH_TIMES) -> list[Verdict]:
+    """The three verdicts of the first screen; of events, those about lists.
 
     Args:
         scores: the table `evaluation_scores`.
         served: the ranking model behind the recommendations; None before the first promotion.
+        kind: kind of the data.
     """
-    return [_lists(scores, served), _ratings(scores), _new_users(scores, served)]
+    of_ratings = [] if kind.is_events else [_ratings(scores)]
+    return [_lists(scores, served), *of_ratings, _new_users(scores, served)]
 
 
 def next_steps(scores: pl.DataFrame, served: Served | None, *, studied: bool) -> list[str]:

@@ -202,7 +202,8 @@ class _Cut(NamedTuple):
 
 def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: int) -> SearchResult:
     """Tries all candidates of a search on all slices; a candidate that is significantly worse is not tried further."""
-    candidates = search.candidates(parameters, budget=math.prod(map(len, search.grid.values())), seed=seed)
+    every = math.prod(map(len, search.grid.values()))
+    candidates = search.candidates(parameters, budget=every, seed=seed, kind=cuts[0].tuning.kind)
     tried: list[Tried] = []
     default: list[Trial] = []
     for knobs in candidates:

@@ -10,9 +10,11 @@ from itertools import product
 from typing import Any
 
 from recsys_assets.recommender.data.automatic import AUTO
+from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.evaluation.score_table import DECIDING
 from recsys_assets.recommender.registry import ENTRIES, Task
-from recsys_assets.recommender.registry.fitting import Parameters
+from recsys_assets.recommender.registry.fitting import Parameters, entry
+from recsys_assets.recommender.registry.kinds import has_entry
 
 # Values of settings by section and name: `als.rank`.
 Knobs = Mapping[str, Any]
@@ -77,7 +79,9 @@ class Search:
         """Whether the search runs on the slice of a protocol with these tasks."""
         return self.task in tasks and (not self.where or protocol in self.where)
 
-    def candidates(self, defaults: Parameters, *, budget: int, seed: int) -> list[Knobs]:
+    def candidates(
+        self, defaults: Parameters, *, budget: int, seed: int, kind: DataKind = RATINGS_WITH_TIMES
+    ) -> list[Knobs]:
         """The candidates: the defaults first, so that a choice is never worse on the slice, then others at random.
 
         A larger budget starts with the candidates of a smaller budget, so earlier trials are reused.
@@ -86,11 +90,16 @@ class Search:
             defaults: built-in parameters, by section.
             budget: maximum number of candidates.
             seed: random seed of the order.
+            kind: kind of the data; models that it does not have are no candidates.
         """
         usual = {knob: value_of(defaults, knob) for knob in self.grid}
-        others = [knobs for knobs in self._combinations() if knobs != usual]
+        others = [knobs for knobs in self._combinations() if knobs != usual and self.exists_for(kind, knobs)]
         random.Random(f"{seed} {self.name}").shuffle(others)
         return [usual, *others][: None if self.is_exhaustive else budget]
+
+    def exists_for(self, kind: DataKind, knobs: Knobs) -> bool:
+        """Whether a kind of data has the model whose score decides for a candidate."""
+        return has_entry(kind, entry(self.task, self.model_of(knobs)))
 
     def _combinations(self) -> Iterator[Knobs]:
         for values in product(*self.grid.values()):

@@ -14,6 +14,7 @@ import polars as pl
 
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import (
     COLD_USERS,
@@ -24,6 +25,7 @@ from recsys_assets.recommender.evaluation.protocols import (
     Tables,
 )
 from recsys_assets.recommender.registry import Task
+from recsys_assets.recommender.registry.kinds import has_task
 
 PROTOCOLS = (
     *("time_cut_0.6", "time_cut_0.7", "time_cut", "time_cut_0.9"),
@@ -77,7 +79,12 @@ class Slice:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks of the compared models."""
-        return protocols.tasks(self.scored_as)
+        return tuple(task for task in protocols.tasks(self.scored_as) if has_task(self.kind, task))
+
+    @cached_property
+    def kind(self) -> DataKind:
+        """Whether the rows are ratings or events."""
+        return protocols.kind_of(self.tables)
 
     @cached_property
     def fingerprint(self) -> str:

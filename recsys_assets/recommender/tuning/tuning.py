@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry, parameters_of
@@ -155,6 +156,11 @@ class Tuning:
         self._fitter: ModelFitter | None = None
         self._asked: list[Question] = []
 
+    @property
+    def kind(self) -> DataKind:
+        """Kind of the data of the slice."""
+        return self._slice.kind
+
     def run(self, searches: Collection[str] | None = None) -> list[SearchResult]:
         """Runs these searches (None for all that apply); all other searches choose from the stored trials."""
         return list(self._found(searches))
@@ -169,7 +175,7 @@ class Tuning:
             yield found
 
     def _search(self, search: Search, *, missing: bool) -> SearchResult:
-        candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed)
+        candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed, kind=self.kind)
         tried: list[Tried] = []
         default: Trial | None = None
         for number, knobs in enumerate(candidates, 1):

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.automatic import AUTO, Setting, resolved
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import is_events
 from recsys_assets.recommender.features.matrices import user_item_matrix
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def fit(
             "no user of the train partition has two ratings, so there is no history to find segments in; "
             "add ratings or raise splitting.train_share"
         )
-    zero = min(0.0, float(ratings.data.min()))
+    zero = 0.0 if is_events(histories) else min(0.0, float(ratings.data.min()))
     items = np.unique(ratings.indices).astype(np.int32)
     lda = LatentDirichletAllocation(
         n_segments,

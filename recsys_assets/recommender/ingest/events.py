@@ -1,0 +1,58 @@
+"""Rules for events: the weight of an event takes the place of a rating. `merge` adds the weights up.
+
+Reading rows belongs in `sheets`, the rules that events share with ratings in `validation`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import polars as pl
+
+from recsys_assets.recommender.ingest.text import PROBLEM
+from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
+
+# Weights are added up in millionths. Sums of larger weights could overflow.
+LARGEST_WEIGHT = 1e9
+UNNAMED_EVENT = "event is not in [data.event_weights]"
+
+
+def judge_events(rows: pl.LazyFrame, file: str, *, times: str, rules: Rules) -> pl.LazyFrame:
+    """Typed events with the reason for their rejection, null for good rows; `rating` is the weight of the event.
+
+    Args:
+        rows: `user_id`, `item_id`, `timestamp`, any of `event` and `weight`, and the columns of the readers.
+        file: name of the file inside the source.
+        times: form of times that are text or numbers, as `times.form_of` returns it.
+        rules: format options of the source.
+    """
+    names = rows.collect_schema().names()
+    of_type = _of_type(rules.event_weights, rules.other_events == "count") if "event" in names else pl.lit(1.0)
+    of_row = pl.col("weight").cast(pl.Float64, strict=False) if "weight" in names else pl.lit(1.0)
+    unnamed = pl.when(of_type.is_null()).then(pl.lit(UNNAMED_EVENT))
+    weighed = rows.with_columns(
+        pl.coalesce(pl.col(PROBLEM), unnamed).alias(PROBLEM),
+        rating=pl.when(of_type.is_null()).then(0.0).otherwise(of_type * of_row),
+    ).drop("event", "weight", strict=False)
+    scale = (-LARGEST_WEIGHT, LARGEST_WEIGHT)
+    return judge_ratings(weighed, file, scale=scale, times=times, now=rules.now, noun="weight")
+
+
+def as_events(ratings: pl.LazyFrame) -> pl.LazyFrame:
+    """Judged ratings as events of weight 1."""
+    return ratings.with_columns(rating=pl.lit(1.0, pl.Float32))
+
+
+def without_times(ratings: pl.LazyFrame) -> pl.LazyFrame:
+    """Judged ratings with the time that stands for no time."""
+    never = pl.lit(datetime(1970, 1, 1)).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    return ratings.with_columns(timestamp=never)
+
+
+def _of_type(weights: Mapping[str, float], others_count: bool) -> pl.Expr:
+    """The weight of an event's type; null if the type has none."""
+    return (
+        pl.col("event")
+        .cast(pl.String)
+        .str.strip_chars()
+        .replace_strict(dict(weights) or {"": None}, default=1.0 if others_count else None, return_dtype=pl.Float64)
+    )
