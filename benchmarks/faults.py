@@ -375,6 +375,7 @@ def full_disk_beside_serve(bench: Bench) -> Outcome:
         conditions = {
             "the run failed": not _is_done(home, run),
             "serve went on": is_served,
+            f"refreshed; failed runs: {_failures(home)}": any(_is_done(home, run) for run in _runs(home, "refresh")),
         }
         return _judged(conditions, home, bench.many, "the run failed, `serve` went on and read the batches afterwards")
 
@@ -485,6 +486,11 @@ def _newest_with_trials(home: Home, before: str | None) -> str | None:
 def _trials(home: Home) -> dict[Path, int]:
     """The trials that a study has kept, and when each was written."""
     return {path: path.stat().st_mtime_ns for path in home.study.glob("trials/**/*.json")}
+
+
+def _failures(home: Home) -> list[str]:
+    """What failures.log tells about the runs that `serve` has launched."""
+    return home.failures.read_text().splitlines() if home.failures.exists() else []
 
 
 def _is_gone(process: psutil.Process) -> bool:
