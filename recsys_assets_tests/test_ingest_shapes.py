@@ -8,17 +8,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pyarrow as pa
 import pytest
 
 from recsys_assets.home.settings import DataSettings
+from recsys_assets.recommender.ingest import generic
 from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.ingest.validation import check_rejected
+from recsys_assets_tests.conftest import invoke
 
 
 def _read(folder: Path, files: Mapping[str, str | bytes], **settings: Any) -> SourceTables:
@@ -372,3 +375,21 @@ def test_the_netflix_prize_is_read(tmp_path):
         ("7", "3", 1.0),
     ]
     assert tables.rejected.collect().select("line", "text").rows() == [(6, "x")]
+
+
+def test_many_small_files_are_read_like_one(tmp_path):
+    """A folder with one file per day takes minutes, or rows are lost where files are joined."""
+    files = {f"d{day:02}.csv": f"user_id,item_id,rating,timestamp\n{day},7,4,13000000{day:02}" for day in range(40)}
+    with patch.object(generic, "_ratings", side_effect=AssertionError("read one by one")):
+        rows = _rows(_read(tmp_path, files))
+    assert rows == [(str(day), "7", 4.0, 1300000000 + day) for day in range(40)]
+    tables = _read(tmp_path, files | {"d50.csv": "user_id,item_id,rating,timestamp\nu,7,good,1\n"})
+    assert (len(_rows(tables)), tables.rejected.collect()["file"].to_list()) == (40, ["d50.csv"])
+
+
+@pytest.mark.parametrize("words", [["recommend", "-KKYz"], ["forget", "--", "-KKYz", "--home", "h"]])
+def test_an_id_that_begins_with_a_dash_is_told_how_to_be_given(words):
+    """One in 64 users of Yelp cannot be asked for or forgotten."""
+    told = invoke(*words)
+    assert told.exit_code == 2
+    assert "after -- and all options" in " ".join(told.output.replace("│", " ").split()), told.output

@@ -31,6 +31,9 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import keep_private
 from recsys_assets.recommender.data.characters import visible
 
+# Typer has a copy of click of its own, whose errors are not click's.
+_UsageError: Any = typer.BadParameter.__base__
+
 
 class _Commands(TyperGroup):
     """The command group: it prints errors that a user can cause as one message, with exit status 1 and no traceback."""
@@ -39,15 +42,15 @@ class _Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            click.ClickException: the arguments are wrong.
+            click.ClickException, typer.BadParameter and their like: the arguments are wrong.
             typer.Exit: with status 1, after an error that a user can cause.
         """
         keep_private()
         try:
             return super().invoke(ctx)
-        except click.ClickException as error:
+        except (click.ClickException, _UsageError) as error:
             # The message quotes arguments. A shell may have replaced a pattern by file names with control characters.
-            error.message = visible(error.message)  # type: ignore[misc]
+            error.message = visible(error.message) + _way_out(error.message)  # type: ignore[misc]
             raise
         except Exception as error:
             # Click itself ends quietly if the reader of a pipe is gone.
@@ -58,6 +61,14 @@ class _Commands(TyperGroup):
                 raise
             complain(told)
             raise typer.Exit(1) from None
+
+
+def _way_out(message: str) -> str:
+    """How to give an id that begins with a dash, if a message is about arguments that look like one."""
+    is_extra = message.startswith("Got unexpected extra argument") and "--" in message
+    if not is_extra and not message.startswith("No such option"):
+        return ""
+    return ". An id that begins with - comes last, after -- and all options: recommend --home HOME -- -5"
 
 
 app = typer.Typer(

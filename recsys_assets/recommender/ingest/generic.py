@@ -19,6 +19,7 @@ from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users,
 from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
 from recsys_assets.recommender.ingest.events import judge_events
+from recsys_assets.recommender.ingest.many import joined
 from recsys_assets.recommender.ingest.names import EVENT_COLUMNS, ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
@@ -60,12 +61,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
         format="ml-csv" if is_movielens else formats[0],
         declared_scale=scale,
         columns=ratings[0].mapping if ratings else {},
-        # Relaxed: ids are integers if they are integers in every file, otherwise text.
-        judged_ratings=lambda: pl.concat(
-            [_ratings(source, file, scale, rules) for file in _with_decided_times(source, ratings, rules)]
-            or [NO_RATINGS],
-            how="vertical_relaxed",
-        ),
+        judged_ratings=lambda: _all_ratings(source, ratings, scale, rules) if ratings else NO_RATINGS,
         judged_users=lambda: _users(source, users, rules) if users else None,
         judged_items=lambda: _items(source, items, rules) if items else None,
         kind=_kind(source, ratings) if ratings else None,
@@ -155,6 +151,17 @@ def _is_movielens(source: Source, ratings: Sequence[Sheet], items: Sequence[Shee
     if len(releases) > 1:
         raise SourceError(f"{source.path}: several releases ({', '.join(sorted(releases))}); add them one by one.")
     return bool(releases)
+
+
+def _all_ratings(
+    source: Source, files: Sequence[Sheet], scale: tuple[float, float] | None, rules: Rules
+) -> pl.LazyFrame:
+    many = joined(source, files, rules)
+    if many and (plain := plain_ratings(*many, scale, rules)) is not None:
+        return plain
+    decided_files = _with_decided_times(source, files, rules)
+    # Relaxed: ids are integers if they are integers in every file, otherwise text.
+    return pl.concat([_ratings(source, file, scale, rules) for file in decided_files], how="vertical_relaxed")
 
 
 def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame:
