@@ -98,7 +98,7 @@ def judge_ratings(
     )
     rules = {
         **id_rules("user", "item"),
-        **({NOT_RATED: pl.col("rating").is_in(list(not_rated))} if not_rated else {}),
+        **({NOT_RATED: pl.col("rating").is_in(pl.Series(not_rated, dtype=pl.Float32).implode())} if not_rated else {}),
         **_rating_rules(scale, noun),
         **_time_rules(times, now or datetime.now(UTC)),
     }
