@@ -1,3 +1,4 @@
+import html
 import math
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def test_plays_run_end_to_end(tmp_path):
     own = lists["user_id"].cast(pl.Int64) % 4 == lists["item_id"].cast(pl.Int64) % 4
     # Users have had most items of their own group: at random, one of eight would be of it.
     assert own.mean() > 0.35
-    page = home.report.read_text()
+    page = html.unescape(home.report.read_text())
     assert "Each user's next item" in page
     assert "Rating prediction" not in page
     assert invoke("promotions", "--home", home.path).exit_code == 0

@@ -509,7 +509,7 @@ def fitted(monkeypatch) -> list[str]:
     def fit(_: nw.LazyFrame, **given: Any) -> Drawn:
         return Drawn(given["seed"])
 
-    drawn = Fit("drawn_model", "baselines", fit, Drawn, "train_ratings", "drawn", "Drawn.")
+    drawn = Fit("drawn_model", fit, Drawn, "train_ratings", "drawn", "Drawn.")
     monkeypatch.setitem(fitting._STEPS, "drawn_model", drawn)
     without_seed = (("time_cut", "item_mean"), ("top_n", "popularity"))
     entries = [entry for entry in ENTRIES if (entry.task, entry.name) in without_seed]
