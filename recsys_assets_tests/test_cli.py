@@ -589,6 +589,20 @@ def test_items_says_why_nothing_was_found(materialized_home, regex, told):
     assert refused.exit_code == 1 and told in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("stored", "typed"), [("Tom &amp; Jerry", "tom & jerry"), ("Ame\u0301lie", "am\u00e9lie"), ("He\u200bat", "^heat$")]
+)
+def test_items_are_found_as_people_type_them(materialized_home, tmp_path, stored, typed):
+    """A title with an entity, a combining accent or a character without width would never be found."""
+    home = copied(materialized_home, tmp_path / "home")
+    items = table(home, "items")
+    title = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit(stored)).otherwise("title")
+    items.with_columns(title=title).write_parquet(AssetStore(home.assets).current(["items"]) / TABLE_FILE)
+    shown = invoke("items", typed, "--home", home.path)
+    assert shown.exit_code == 0, shown.output
+    assert items["item_id"][0] in shown.stdout
+
+
 def test_items_without_titles_are_found_by_their_ids(materialized_home, tmp_path):
     """In a catalogue that has no titles, no item could be found, and none be suggested."""
     home = copied(materialized_home, tmp_path / "home")

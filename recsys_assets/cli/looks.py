@@ -3,6 +3,7 @@
 `reader` reads the tables.
 """
 
+import unicodedata
 from typing import Annotated, Any
 
 import narwhals as nw
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from recsys_assets.cli.reader import ITEM_NAME, Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, bar, console, facts, genre_text, nearest, table, titled
+from recsys_assets.recommender.data.characters import searchable
 from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.report.attributes import attributes_by_group
@@ -44,7 +46,8 @@ def items(
     reader = Reader.of(home)
     catalogue = reader.table("items").collect()
     try:
-        found = catalogue.filter(ITEM_NAME.str.contains(f"(?i){regex}"))
+        wanted = f"(?i){unicodedata.normalize('NFC', regex)}"
+        found = catalogue.filter(searchable(ITEM_NAME).str.contains(wanted) | ITEM_NAME.str.contains(f"(?i){regex}"))
     except pl.exceptions.ComputeError as error:
         # Only the parser's own line helps: Polars adds its whole expression around it.
         told = [line for line in str(error).splitlines() if line.startswith("error: ")]

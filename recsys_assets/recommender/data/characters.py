@@ -18,6 +18,9 @@ _DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
 # Surrogates: Python holds a file name that is not valid UTF-8 with them.
 _SURROGATES = "\ud800-\udfff"
 
+_ZERO_WIDTH = "[\u200b-\u200d\u2060\ufeff]"
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "&amp;": "&"}
+
 _NO_TEXT = f"[\t\n{_CONTROLS}{_NONCHARACTERS}]"
 _NOT_SHOWN = re.compile(f"[{_CONTROLS}{_NONCHARACTERS}{_DIRECTIONS}{_SURROGATES}]")
 _CONTROL_PICTURES = 0x2400
@@ -51,6 +54,21 @@ def _sign(character: str) -> str:
 def holds_controls(text: pl.Expr) -> pl.Expr:
     """Return whether a text holds a control, tab, line end or noncharacter; False for null."""
     return text.str.contains(_NO_TEXT).fill_null(False)
+
+
+def searchable(text: pl.Expr) -> pl.Expr:
+    """Write a text as a person types it: composed (NFC), without zero-width characters and HTML entities.
+
+    Examples:
+        >>> titles = pl.DataFrame({"title": ["Tom &amp; Jerry", "Ame\u0301lie", "He\u200bat"]})
+        >>> titles.select(searchable(pl.col("title")))["title"].to_list()
+        ['Tom & Jerry', 'Amélie', 'Heat']
+    """
+    composed = text.str.normalize("NFC").str.replace_all(_ZERO_WIDTH, "")
+    # The ampersand comes last, so that "&amp;lt;" becomes "&lt;".
+    for entity, character in _ENTITIES.items():
+        composed = composed.str.replace_all(entity, character, literal=True)
+    return composed
 
 
 def without_controls(text: pl.Expr) -> pl.Expr:
