@@ -181,6 +181,7 @@ def test_a_choice_is_stored_as_it_is(tmp_path):
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_scores_and_what_is_served_follow_the_choice(materialized_home, tmp_path):
     """`Selected` in the table would be another model than the one that makes the lists, or have other settings."""
     home = copied(materialized_home, tmp_path / "home")
