@@ -596,7 +596,8 @@ def _cli_run(home: Home) -> int:
 def main() -> None:
     """Try each fault and print its row."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--only", nargs="*", help="names of faults", default=[fault.__name__ for fault in FAULTS])
+    names = [fault.__name__ for fault in FAULTS]
+    arguments.add_argument("--only", nargs="+", help="names of faults", default=names, choices=names, metavar="NAME")
     arguments.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     if chosen.worker:

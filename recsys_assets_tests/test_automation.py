@@ -22,7 +22,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
 from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import AssetStore
-from recsys_assets.orchestration.sensors import CONTENT_TAG
+from recsys_assets.orchestration.repeats import CONTENT_TAG
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, table

@@ -39,8 +39,8 @@ from recsys_assets.orchestration.clock import forget_the_future
 from recsys_assets.orchestration.landing_watch import RAW
 from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag, worker_health
 from recsys_assets.orchestration.locking import locked_executor
+from recsys_assets.orchestration.repeats import CONTENT_TAG
 from recsys_assets.orchestration.retries import decide_on_retry, is_lost_jvm, is_permanent
-from recsys_assets.orchestration.sensors import CONTENT_TAG
 from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest.errors import SourceError

@@ -15,8 +15,9 @@ from filelock import FileLock
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import AutomationSettings, Settings, SettingsError
 from recsys_assets.home.versions import AssetStore
-from recsys_assets.orchestration import sensors
+from recsys_assets.orchestration import landing_watch, sensors
 from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.checks import declared
 from recsys_assets.orchestration.dagster_internals import EngineEventData, SerializableErrorInfo
 from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.landing_watch import RAW
@@ -406,6 +407,29 @@ def test_a_merge_that_fails_is_done_again_when_it_can_be(ticker):
     assert ticker.instance.get_runs_count() == 2 and not sensors.unsound(ticker.instance)
 
 
+def test_a_merge_that_nobody_checked_is_done_again(ticker, monkeypatch):
+    """A disk that fills up between a merge and its check would keep every later refresh from starting."""
+
+    check_result = declared.check_result
+
+    def full(key: dg.AssetCheckKey, *found: Any) -> dg.AssetCheckResult:
+        if key.asset_key == dg.AssetKey("ratings"):
+            raise OSError(28, "No space left on device")
+        return check_result(key, *found)
+
+    ticker.land("one")
+    with monkeypatch.context() as patched:
+        patched.setattr(declared, "check_result", full)
+        ticker.tick()
+        ticker.tick()
+        assert ticker.run() == [False] and ticker.ingested() == {"one"}
+    assert "No space left" in str(ticker.tick().skip_reason.skip_message)
+    assert "was not checked" in sensors.unsound(ticker.instance)
+    ticker.now += 60
+    ticker.tick()
+    assert ticker.run() == [True] and not sensors.unsound(ticker.instance)
+
+
 def test_a_source_that_is_away_when_it_is_to_be_read_keeps_nobody_out_and_is_read_later(ticker):
     """A mount that is gone for a moment would keep its batches out for ever, and those of all others meanwhile."""
     folder = ticker.land("away")
@@ -666,7 +690,8 @@ def test_a_run_that_failed_after_its_ratings_were_checked_stops_nothing(ticker, 
 
     monkeypatch.setattr(ticker.instance, "get_run_group", failed)
     if not is_checked:
-        monkeypatch.setattr(sensors, "was_good", lambda *_: None)
+        for module in (sensors, landing_watch):
+            monkeypatch.setattr(module, "was_good", lambda *_: None)
     asked, _ = _retrain(ticker, None)
     assert isinstance(asked, dg.RunRequest) == is_checked
     assert is_checked or "ratings was not checked" in str(asked)

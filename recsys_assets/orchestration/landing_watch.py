@@ -18,12 +18,15 @@ from recsys_assets.home.landed import Landed, fingerprint, landed
 from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.orchestration.assets.ingest import SOURCE_FINGERPRINT, ratings
+from recsys_assets.orchestration.checks.declared import NAME as SOUND
+from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.failures import causes, is_of_a_check, step_failures
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.verdicts import verdicts_of
 from recsys_assets.recommender.ingest.errors import SourceError
 
 RAW = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is not None]
+MERGED = tuple(dg.AssetKey(name) for name in ("ratings", "users", "items"))
 REQUEST_TAG = "recsys/request"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # A file that looks truncated is read after this many quiet periods without a change, so that its fault is reported.
@@ -236,9 +239,30 @@ def _unread(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
 
 
 def _is_merged(instance: dg.DagsterInstance, batch: str) -> bool:
-    """Whether `ratings` was materialized after the batch was read."""
+    """Whether `ratings` was materialized after the batch was read, and its run did not fail before the checks."""
     records = instance.fetch_materializations(ratings.key, limit=1).records
-    return bool(records) and records[0].storage_id > _last_event(instance, batch)
+    return (
+        bool(records)
+        and records[0].storage_id > _last_event(instance, batch)
+        and not any(unchecked_since(instance, key) for key in MERGED)
+    )
+
+
+def unchecked_since(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
+    """The run that materialized a merged table and failed before it was checked; empty if there is none."""
+    records = instance.fetch_materializations(key, limit=1).records
+    if not records or was_good(instance, dg.AssetCheckKey(key, SOUND)) is not None:
+        return ""
+    return records[0].run_id if _has_failed(instance, records[0].run_id) else ""
+
+
+def _has_failed(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run and all its retries have ended without success.
+
+    False for a run that was deleted, and for a materialization that a person reported in the UI.
+    """
+    _, group = (instance.has_run(run_id) and instance.get_run_group(run_id)) or ("", [])
+    return bool(group) and not any(run.is_success or not run.is_finished for run in group)
 
 
 def choose(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str]:

@@ -6,6 +6,7 @@ import dagster as dg
 
 from recsys_assets.home.settings import AutomationSettings
 from recsys_assets.orchestration.jobs import everything, refresh
+from recsys_assets.orchestration.repeats import SCHEDULED_TAG
 from recsys_assets.orchestration.sensors import UNFINISHED, unsound
 
 
@@ -33,6 +34,6 @@ def build_schedules(
         at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
         if any(run.job_name in (refresh.name, everything.name) for run in at_work):
             return dg.SkipReason("a refresh is under way")
-        return dg.RunRequest()
+        return dg.RunRequest(tags={SCHEDULED_TAG: context.scheduled_execution_time.isoformat()})
 
     return [weekly_refresh]

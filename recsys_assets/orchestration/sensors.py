@@ -19,7 +19,8 @@ from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.jobs import ingest, recommend, refresh
-from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unread
+from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unchecked_since, unread
+from recsys_assets.orchestration.repeats import CONTENT_TAG, repeat_of
 
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -35,9 +36,8 @@ _MERGED = ("ratings", "users", "items")
 _LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
 # The last assets of each run that `retrain_sensor` requests.
 _ENDS = {recommend.name: _LAST[:1], refresh.name: _LAST}
-# Tag of the runs that `retrain_sensor` requests.
-CONTENT_TAG = "recsys/content"
 _NOTES_SHOWN = 10
+_SEEN = dg.SkipReason("the last refresh has seen these ratings")
 
 
 def build_sensors(
@@ -70,7 +70,8 @@ def build_sensors(
         default_status=status,
         description="Requests one refresh when the content of `ratings`, `users` or `items` has changed. If a "
         "configuration is in use, a run of `recommend` comes first, so that new users get recommendations without "
-        "waiting for the refresh.",
+        "waiting for the refresh. A refresh that failed for a cause that may pass is requested again, six times at "
+        "most, after growing pauses.",
     )
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
         if refused := outdated():
@@ -78,7 +79,7 @@ def build_sensors(
         asked = watch_ratings(context, home)
         if isinstance(asked, dg.SkipReason):
             return asked
-        in_use = AssetStore(home.assets).has(["promoted_configuration"])
+        in_use = CONTENT_TAG in asked.tags and AssetStore(home.assets).has(["promoted_configuration"])
         first = dg.RunRequest(run_key=f"{asked.run_key}-{recommend.name}", job_name=recommend.name, tags=asked.tags)
         return [first, asked] if in_use else [asked]
 
@@ -121,21 +122,41 @@ def watch_ratings(context: dg.SensorEvaluationContext, home: Home) -> dg.RunRequ
     versions = _present(instance)
     if None in versions.values():
         return dg.SkipReason("nothing has been ingested yet")
-    state = hashlib.sha256(repr(sorted(versions.items())).encode()).hexdigest()[:32]
+    state = hashlib.sha256(repr((sorted(versions.items()), _settings(home))).encode()).hexdigest()[:32]
     if context.cursor == state:
-        return dg.SkipReason("the ratings are those of the last refresh that was asked for")
+        return _again(instance, home, state)
     if is_busy(instance, home):
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
     if are_of_present_ratings(instance, _LAST):
         context.update_cursor(state)
-        return dg.SkipReason("the last refresh has seen these ratings")
+        return _SEEN
     context.update_cursor(state)
     # The same content may come back later. Without the event, its run key would be taken and no run would start.
     newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
     key = f"{state}-{max(record.storage_id for record in newest if record)}"
     return dg.RunRequest(run_key=key, job_name=refresh.name, tags={CONTENT_TAG: state})
+
+
+def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunRequest | dg.SkipReason:
+    """A repeat of the last refresh if it is due, else why there is none."""
+    repeat = repeat_of(instance, state, time.time())
+    if repeat.request is None:
+        return dg.SkipReason(repeat.told or "the ratings are those of the last refresh that was asked for")
+    if is_busy(instance, home):
+        return dg.SkipReason("the last refresh has failed; waiting for the run that is at work")
+    if refused := unsound(instance):
+        return dg.SkipReason(refused)
+    if CONTENT_TAG in repeat.request.tags and are_of_present_ratings(instance, _LAST):
+        return _SEEN
+    return repeat.request
+
+
+def _settings(home: Home) -> str:
+    """Digest of the settings files, in use or not: a change may mend what made a refresh fail."""
+    files = (home.settings_file, home.studied_file)
+    return hashlib.sha256(b"\0".join(file.read_bytes() if file.exists() else b"" for file in files)).hexdigest()
 
 
 def are_of_present_ratings(instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]) -> bool:
@@ -171,21 +192,12 @@ def unsound(instance: dg.DagsterInstance) -> str:
                 f"{name} failed the check in run {record.run_id}. Mend the data, or accept the change: "
                 "RECSYS_CHECKS__MAX_ROW_DROP=1 recsys-assets run"
             )
-        if good is None and _has_failed(instance, record.run_id):
-            return f"{name} was not checked in run {record.run_id}, which failed. Next: recsys-assets run"
+        if good is None and (run_id := unchecked_since(instance, dg.AssetKey(name))):
+            return f"{name} was not checked in run {run_id}, which failed. Next: recsys-assets run"
     made_from, catalogue = _made_from(instance, dg.AssetKey("ratings")), ("users", "items")
     if any(made_from[name] not in (None, _data_version(instance, name)) for name in catalogue):
         return "the ratings were not merged with the present users and items. Next: recsys-assets run"
     return ""
-
-
-def _has_failed(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether a run and all its retries have ended without success.
-
-    False for a run that was deleted, and for a materialization that a person reported in the UI.
-    """
-    _, group = (instance.has_run(run_id) and instance.get_run_group(run_id)) or ("", [])
-    return bool(group) and not any(run.status in (dg.DagsterRunStatus.SUCCESS, *UNFINISHED) for run in group)
 
 
 def unfinished(instance: dg.DagsterInstance) -> bool:
