@@ -50,6 +50,8 @@ def test_run_names_every_asset_and_ends_with_scores_and_report(first_run, assets
     asked_for = {asset.key.to_user_string() for asset in assets if asset.group_names_by_key[asset.key] == "study"}
     assert {asset.key.to_user_string() for asset in assets} - {"backtest_scores"} - asked_for <= set(begun)
     assert f"{len(begun)}/{len(begun)} " in ran.stdout
+    assert any(line.startswith("Time by stage: ") and "models " in line for line in lines)
+    assert any(line.startswith("Peak memory: ") and "JVM" in line for line in lines)
     assert "Rating of the top 5 %" in ran.stdout
     assert lines[-1] == f"Report: {home.report}"
     assert home.report.exists()

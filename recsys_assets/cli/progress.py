@@ -1,10 +1,13 @@
 """Progress of a run on the terminal: the running asset, durations, remaining steps, failures and their reasons.
 
+At the end it says which stages took longest and how much memory the run needed.
+
 The events come from `orchestration.run_events`.
 """
 
 import logging
 import time
+from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
 
@@ -12,10 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from recsys_assets.cli.memory import PeakMemory
 from recsys_assets.cli.terminal import seconds
 
 _NAME_WIDTH = 44
 _LIVE_WIDTH = 100
+_STAGES_NAMED = 5
 
 
 class RunProgress:
@@ -28,7 +33,9 @@ class RunProgress:
     def __init__(self, out: Console, log: Path) -> None:
         self.failures: list[str] = []
         self._out, self._log = out, log
-        self._running = ""
+        self._running = self._stage = ""
+        self._seconds = defaultdict[str, float](float)
+        self._memory = PeakMemory(lambda: self._running)
         self._notes: list[str] = []
         self._planned = self._begun = self._done = 0
         self._started = self._step_started = time.monotonic()
@@ -38,20 +45,24 @@ class RunProgress:
 
     def __enter__(self) -> "RunProgress":
         self._live.start()
+        self._memory.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+        self._memory.__exit__(kind, error, trace)
         took = seconds(time.monotonic() - self._started)
         if self.failures:
             waiting = self._planned - self._begun
             told = f"{self._done} of {self._planned} done in {took}, {self._begun - self._done} failed"
             self._out.print(told + (f", {waiting} not begun because of it" if waiting else ""), style="red")
+            self._tell_needs()
             self.failures.append(f"The whole log: {self._log}")
         elif error is None:
             self._out.print(f"All {self._planned} done in {took}", style="green")
+            self._tell_needs()
 
     def announce(self, title: str) -> None:
         """The next run begins: print its title."""
@@ -68,9 +79,10 @@ class RunProgress:
         self._planned += n_steps
         self._live.update(self._task, total=self._planned)
 
-    def begin(self, step: str) -> None:
-        """A step begins."""
-        self._running, self._notes, self._step_started = step, [], time.monotonic()
+    def begin(self, step: str, stage: str) -> None:
+        """A step of a stage begins."""
+        self._running, self._stage = step, stage
+        self._notes, self._step_started = [], time.monotonic()
         self._begun += 1
         self._live.update(self._task, description=f"{self._running:<{_NAME_WIDTH}}")
         if not self._out.is_terminal:
@@ -81,7 +93,9 @@ class RunProgress:
     def end(self, *, succeeded: bool) -> None:
         """The running step has ended."""
         self._done += succeeded
-        took = seconds(time.monotonic() - self._step_started)
+        duration = time.monotonic() - self._step_started
+        self._seconds[self._stage] += duration
+        took = seconds(duration)
         line = Text.assemble(("✓", "green") if succeeded else ("✗", "red"), f" {took:>10}")
         if self._out.is_terminal:
             line = Text.assemble((f"{self._position} ", "dim"), f"{self._running:<{_NAME_WIDTH}}", line)
@@ -101,6 +115,17 @@ class RunProgress:
         elif level == logging.INFO:
             # The live line shows the message until the next one. The log keeps it.
             self._live.update(self._task, description=message[:_LIVE_WIDTH])
+
+    def _tell_needs(self) -> None:
+        """Print the seconds of the longest stages, and the peak memory with the step that needed it."""
+        stages = sorted(self._seconds.items(), key=lambda stage: -stage[1])
+        named = [f"{stage} {seconds(took)}" for stage, took in stages[:_STAGES_NAMED]]
+        if others := stages[_STAGES_NAMED:]:
+            named.append(f"others {seconds(sum(took for _, took in others))}")
+        if named:
+            self._out.print(f"Time by stage: {', '.join(named)}", soft_wrap=True)
+        during = f", in {self._memory.during}" if self._memory.during else ""
+        self._out.print(f"Peak memory: {self._memory.peak}{during}", soft_wrap=True)
 
     @property
     def _position(self) -> str:

@@ -35,8 +35,8 @@ class Watcher(Protocol):
     def plan(self, n_steps: int) -> None:
         """A process is about to execute this many more steps."""
 
-    def begin(self, step: str) -> None:
-        """A step begins."""
+    def begin(self, step: str, stage: str) -> None:
+        """A step of a stage begins."""
 
     def end(self, *, succeeded: bool) -> None:
         """The running step has ended."""
@@ -65,11 +65,13 @@ class RunEvents(logging.Handler):
 
     Attributes:
         names: displayed name by step; by default Dagster's own name.
+        stages: stage by step; steps without one are checks.
     """
 
     def __init__(self, watcher: Watcher, log: Path) -> None:
         super().__init__()
         self.names: dict[str, str] = {}
+        self.stages: dict[str, str] = {}
         self._watcher, self._log = watcher, log
         self._running: str | None = None
 
@@ -103,7 +105,7 @@ class RunEvents(logging.Handler):
             self._watcher.plan(len(event.logs_captured_data.step_keys or []))
         elif event.event_type == dg.DagsterEventType.STEP_START:
             self._running = str(event.step_key)
-            self._watcher.begin(self._step)
+            self._watcher.begin(self._step, self.stages.get(self._running, "checks"))
             remind()
         elif event.event_type == dg.DagsterEventType.STEP_SUCCESS:
             self._end(succeeded=True)
