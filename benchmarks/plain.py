@@ -87,7 +87,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
         if fit.asset == "segment_model":
             _segment(out, index, settings)
     for entry in ENTRIES:
-        rows = entry.predict(**{name: out.made[name] for name in entry.needs})
+        rows = entry.predict({name: out.made[name] for name in entry.needs})
         out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])
     made = out.made
     _serve(out, settings, spark.spark_session, folder)

@@ -52,7 +52,7 @@ ratings = lazy(pl.DataFrame(
 tables = {f"{side}_ratings": cut_in_time(ratings, side, cut=0.5) for side in ("train", "test")}
 tables |= {name: lazy(pl.DataFrame({name[:-1]: [0, 1]}, schema={name[:-1]: pl.Int32})) for name in ("users", "items")}
 middle, mean = entry("time_cut", "middle"), entry("time_cut", "item_mean")
-predictions = {middle: middle.predict(**tables), mean: middle.predict(**tables)}
+predictions = {middle: middle.predict(tables), mean: middle.predict(tables)}
 result = protocols.measured("time_cut", tables, predictions, selected={"time_cut": "middle"})
 scores = result.scores(seed=0, n_resamples=9)
 print(scores.filter(model="middle", metric="bias", population="all")["value"].item())

@@ -204,7 +204,7 @@ def test_lists_and_ranks_agree(everything):
         _, best = _shown(everything, model, n=N_ITEMS - 1)
         known = best.filter(pl.col("item") != UNRATED)
         given_assets = {**model.models, **tables, "train_ratings": lazy(ratings), "test_ratings": lazy(known)}
-        ranked = entry("top_n", name).predict(**given_assets)
+        ranked = entry("top_n", name).predict(given_assets)
         both = known.join(ranked, on=["user", "item"], suffix="_scored")
         # Where scores fall below that of the unknown item, which is shown last, places differ by one.
         assert (both["rank_scored"] - both["rank"]).is_in([0, 1]).all(), name

@@ -588,6 +588,22 @@ class SparkSettings(Section):
     config: dict[str, str] = Field(default_factory=dict, description="Any further Spark properties.")
 
 
+class ScaleSettings(Section):
+    """Samples of large data. Smaller data are never sampled."""
+
+    fit_ratings: int = Field(
+        3_000_000,
+        ge=1,
+        description="Most ratings that a model is fitted on; of more, those of a sample of the users. Counts and means "
+        "use all ratings, and every user gets recommendations.",
+    )
+    score_users: int = Field(
+        20_000,
+        ge=1,
+        description="Most users that models are scored on; of more, a sample. Intervals say what it costs.",
+    )
+
+
 class RunSettings(Section):
     """Execution of runs."""
 
@@ -714,6 +730,7 @@ class Settings(BaseSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     study: StudySettings = StudySettings()
     serving: ServingSettings = ServingSettings()
+    scale: ScaleSettings = ScaleSettings()
     spark: SparkSettings = SparkSettings()
     run: RunSettings = RunSettings()
     checks: CheckSettings = CheckSettings()

@@ -12,10 +12,12 @@ from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.registry.derived import ADJUSTED_TRAIN_RATINGS, CLUSTER_RATINGS
+from recsys_assets.recommender.registry.fitting import sampled
 
 
-@pipeline_asset(group="clusters", kinds=TABLE_KINDS | {"pyspark"}, settings=("als",))
+@pipeline_asset(group="clusters", kinds=TABLE_KINDS | {"pyspark"}, settings=("als", "scale"))
 def cluster_ratings(
     users: nw.LazyFrame,
     items: nw.LazyFrame,
@@ -29,10 +31,12 @@ def cluster_ratings(
 
     Case study A: ALS is fitted on the training ratings with clusters instead of users.
     """
+    parameters, index = settings.model_dump(), Index.of(users, items)
+    given = {"train_ratings": train_ratings, "user_clusters": user_clusters}
     return CLUSTER_RATINGS.make(
-        {"train_ratings": train_ratings, "user_clusters": user_clusters},
-        settings.model_dump(),
-        index=Index.of(users, items),
+        sampled(CLUSTER_RATINGS, given, Scale.of(parameters), n_users=index.n_users),
+        parameters,
+        index=index,
         spark=spark.spark_session,
         scratch=home.scratch,
     )

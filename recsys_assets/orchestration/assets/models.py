@@ -16,7 +16,9 @@ from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.registry import FITS, Entry, Fit
+from recsys_assets.recommender.registry.fitting import sampled
 from recsys_assets.recommender.registry.kinds import entries_of, fits_of
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.serving.recommendations import ServingModel
@@ -50,7 +52,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
         key=fit.asset,
         group="models",
         kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
-        settings=(fit.settings,),
+        settings=(fit.settings,) if fit.needs_all else (fit.settings, "scale"),
         code=SOURCES.code_of_fit(fit),
         description=fit.description,
         ins={name: _input(name) for name in {"users", "items", fit.table, *fit.others}} | _choice(fit),
@@ -73,10 +75,11 @@ def _fit(
     choice = tables.get(CHOICE, quick.Choice())
     parameters = choice.applied(settings.model_dump())[fit.settings]
     context.add_output_metadata({"settings": dict(parameters), "index": index.fingerprint})
-    others = {name: tables[name] for name in fit.others}
+    given = sampled(fit, tables, Scale.of(settings.model_dump()), n_users=index.n_users)
+    others = {name: given[name] for name in fit.others}
     for name in others.keys() & MODEL_TYPES.keys():
         index.require(others[name].index, name)
-    return fit.function(tables[fit.table], index=index, **others, **outside, **parameters)
+    return fit.function(given[fit.table], index=index, **others, **outside, **parameters)
 
 
 def predictions_key(entry: Entry) -> dg.AssetKey:
@@ -93,17 +96,19 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
     """The asset that stores an entry's predictions for the test rows of its task."""
     models = [name for name in entry.needs if name in MODEL_TYPES]
 
-    def predicted(**inputs: Any) -> nw.LazyFrame:
+    def predicted(settings: SettingsParam, **inputs: Any) -> nw.LazyFrame:
         index = Index.of(inputs["users"], inputs["items"])
         for name in models:
             index.require(inputs[name].index, name)
-        rows = entry.predict(**{name: inputs[name] for name in entry.needs})
+        needed = {name: inputs[name] for name in entry.needs}
+        rows = entry.predict(needed, scale=Scale.of(settings.model_dump()), n_users=index.n_users)
         return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
 
     return pipeline_asset(
         key=predictions_key(entry),
         group="predictions",
         kinds=TABLE_KINDS,
+        settings=("scale",),
         code=SOURCES.code_of_predictions(entry),
         description=f"Predictions of `{entry.name}` for the test rows of the task `{entry.task}`.",
         ins={name: _input(name) for name in {"users", "items", *entry.needs}},

@@ -92,7 +92,10 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
                 inputs["test_ratings"],
                 parameters=parameters,
                 refit=lambda current: ModelFitter(
-                    inputs, current.parameters, spark=lambda: spark.spark_session, scratch=home.scratch
+                    inputs,
+                    {**current.parameters, "scale": settings.scale.model_dump()},
+                    spark=lambda: spark.spark_session,
+                    scratch=home.scratch,
                 ),
                 best=record.best(),
                 withdrawn=record.withdrawn(),

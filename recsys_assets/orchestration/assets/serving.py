@@ -25,7 +25,7 @@ from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
 
 
-@pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"}, fits_models=True)
+@pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"}, settings=("scale",), fits_models=True)
 def serving_model(
     context: dg.AssetExecutionContext,
     promoted_configuration: Configuration,
@@ -34,6 +34,7 @@ def serving_model(
     user_features: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
     ratings: nw.LazyFrame,
+    settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
 ) -> ServingModel:
@@ -44,7 +45,8 @@ def serving_model(
     """
     ranking = promoted_configuration.ranking
     tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": ratings}
-    fitter = ModelFitter(tables, ranking.settings, spark=lambda: spark.spark_session, scratch=home.scratch)
+    parameters = {**ranking.settings, "scale": settings.scale.model_dump()}
+    fitter = ModelFitter(tables, parameters, spark=lambda: spark.spark_session, scratch=home.scratch)
     audience = Audience.of({**tables, "user_clusters": user_clusters})
     fitted = serving.fit(ranking.model, fitter)
     model = replace(fitted, audience=audience, configuration=promoted_configuration.name)

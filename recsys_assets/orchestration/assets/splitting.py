@@ -6,9 +6,12 @@ Both are assets, so that lineage shows which rows a model has seen. The method i
 import dagster as dg
 import narwhals as nw
 
+from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.recommender.data import splitting
+from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.models import cold_start
 from recsys_assets.recommender.report import charts
 
@@ -32,13 +35,16 @@ def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, sett
     return train
 
 
-@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
-def test_ratings(ratings: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
-    """Test rows of case study A: the ratings after the cut in time (`splitting.cut`).
+@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting", "scale"))
+def test_ratings(
+    context: dg.AssetExecutionContext, ratings: nw.LazyFrame, users: nw.LazyFrame, settings: SettingsParam
+) -> nw.LazyFrame:
+    """Test rows of case study A: the ratings after the cut in time (`splitting.cut`) of the users that are scored.
 
-    No model that is scored on these rows is fitted on them.
+    No model that is scored on these rows is fitted on them. All users are scored up to `scale.score_users`; of more, a
+    sample by hash.
     """
-    return splitting.cut_in_time(ratings, "test", cut=settings.splitting.parsed_cut)
+    return _scored(context, splitting.cut_in_time(ratings, "test", cut=settings.splitting.parsed_cut), users, settings)
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("splitting",))
@@ -56,13 +62,20 @@ def train_histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.L
     return splitting.histories(ratings, user_partition, "train")
 
 
-@pipeline_asset(group="splitting", kinds=TABLE_KINDS)
-def train_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Responses of case study B's train users: the latest rating of each user with a history.
+@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("scale",))
+def train_responses(
+    context: dg.AssetExecutionContext,
+    ratings: nw.LazyFrame,
+    user_partition: nw.LazyFrame,
+    users: nw.LazyFrame,
+    settings: SettingsParam,
+) -> nw.LazyFrame:
+    """Responses of case study B's train users that are scored: the latest rating of each user with a history.
 
-    If timestamps tie, the later row of the source counts as the latest.
+    If timestamps tie, the later row of the source counts as the latest. All users are scored up to
+    `scale.score_users`; of more, a sample by hash.
     """
-    return splitting.responses(ratings, user_partition, "train")
+    return _scored(context, splitting.responses(ratings, user_partition, "train"), users, settings)
 
 
 @pipeline_asset(group="splitting", kinds=TABLE_KINDS)
@@ -74,13 +87,29 @@ def test_histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.La
     return splitting.histories(ratings, user_partition, "test")
 
 
-@pipeline_asset(group="splitting", kinds=TABLE_KINDS)
-def test_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
-    """Responses of case study B's test users: the latest rating of each user with a history.
+@pipeline_asset(group="splitting", kinds=TABLE_KINDS, settings=("scale",))
+def test_responses(
+    context: dg.AssetExecutionContext,
+    ratings: nw.LazyFrame,
+    user_partition: nw.LazyFrame,
+    users: nw.LazyFrame,
+    settings: SettingsParam,
+) -> nw.LazyFrame:
+    """Responses of case study B's test users that are scored: the latest rating of each user with a history.
 
-    If timestamps tie, the later row of the source counts as the latest.
+    If timestamps tie, the later row of the source counts as the latest. All users are scored up to
+    `scale.score_users`; of more, a sample by hash.
     """
-    return splitting.responses(ratings, user_partition, "test")
+    return _scored(context, splitting.responses(ratings, user_partition, "test"), users, settings)
+
+
+def _scored(
+    context: dg.AssetExecutionContext, rows: nw.LazyFrame, users: nw.LazyFrame, settings: Settings
+) -> nw.LazyFrame:
+    n_users = row_count(users)
+    scale = Scale.of(settings.model_dump())
+    context.add_output_metadata({"share of the users that are scored": scale.scored_share(n_users)})
+    return scale.to_score(rows, n_users=n_users)
 
 
 def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:

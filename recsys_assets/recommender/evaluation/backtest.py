@@ -12,6 +12,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.frames import row_count
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.data.splitting import cut_in_time, train_size
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.registry import ENTRIES
@@ -76,7 +77,8 @@ def backtest(
         seed: random seed of ties and of the bootstrap.
         n_resamples: bootstrap resamples.
     """
-    train, test = window(ratings, cut_off)
+    train, whole = window(ratings, cut_off)
+    test = Scale.of(parameters).to_score(whole, n_users=row_count(users))
     tables = {
         "users": users,
         "items": items,

@@ -13,6 +13,7 @@ from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.preferences import is_events, relevant_from
+from recsys_assets.recommender.data.scale import EVERYTHING, Scale
 from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation.latest_rating import measure_latest_rating
 from recsys_assets.recommender.evaluation.lists import random_ranker, top_lists
@@ -44,6 +45,8 @@ TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
 LATEST_RATING_LEAKAGE_AUDIT = ("latest_rating_time_cut", "latest_rating")
 LEAKAGE_AUDITS = (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT, LATEST_RATING_LEAKAGE_AUDIT)
 _SHARED = ("users", "items", "user_features")
+# Tables whose rows models are scored on.
+_SCORED = ("test_ratings", "train_responses", "test_responses")
 _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
     "last_out, top_n, top_n_<any of the others>, latest_rating, latest_rating_time_cut"
@@ -83,7 +86,13 @@ def _is_latest_rating(name: str) -> bool:
 
 
 def split(
-    name: str, tables: Tables, *, seed: int = 0, cut: Cut = "auto", train_share: float = 0.7
+    name: str,
+    tables: Tables,
+    *,
+    seed: int = 0,
+    cut: Cut = "auto",
+    train_share: float = 0.7,
+    scale: Scale = EVERYTHING,
 ) -> dict[str, nw.LazyFrame]:
     """The input tables of `ModelFitter` under a protocol.
 
@@ -100,6 +109,7 @@ def split(
         seed: random seed of random rows, of new users and of the partition of case study B.
         cut: the cut of time_cut, top_n and latest_rating_time_cut.
         train_share: share of train users in latest_rating.
+        scale: the samples; the rows that models are scored on are those of its users.
 
     Returns:
         users, items, user_features, train_ratings and test_ratings. latest_rating and latest_rating_time_cut return
@@ -113,10 +123,23 @@ def split(
     shared = {table: tables[table] for table in _SHARED if table in tables}
     if name == "latest_rating":
         partition = splitting.partition_users(tables["users"], train_share=train_share, seed=seed)
-        return shared | _held(_latest_rating(ratings, partition))
-    if name == "latest_rating_time_cut":
-        return shared | _held(_latest_rating_in_time(ratings, cut))
-    return shared | _held({f"{side}_ratings": _side(name, tables, side, seed, cut) for side in ("train", "test")})
+        made = _latest_rating(ratings, partition)
+    elif name == "latest_rating_time_cut":
+        made = _latest_rating_in_time(ratings, cut)
+    else:
+        made = {f"{side}_ratings": _side(name, tables, side, seed, cut) for side in ("train", "test")}
+    return shared | _held(scored(made, scale, n_users=row_count(tables["users"])))
+
+
+def scored(made: Tables, scale: Scale, *, n_users: int) -> dict[str, nw.LazyFrame]:
+    """The tables of a split, with the rows of the users that are scored in the tables that models are scored on.
+
+    Args:
+        made: the tables by name.
+        scale: the samples.
+        n_users: number of all users.
+    """
+    return {name: scale.to_score(rows, n_users=n_users) if name in _SCORED else rows for name, rows in made.items()}
 
 
 def _side(name: str, tables: Tables, side: splitting.Side, seed: int, cut: Cut) -> nw.LazyFrame:

@@ -153,11 +153,15 @@ def fit(
         reg_links: regularisation of the regression of factors on attributes.
         seed: seed of the starting factors.
     """
-    rated_users, own = user_item_matrix(ratings, n_items=index.n_items)
-    starts = np.zeros(index.n_users + 1, np.int64)
-    starts[rated_users + 1] = np.diff(own.indptr)
-    rated = sparse.csr_array((own.data, own.indices, np.cumsum(starts)), shape=(index.n_users, index.n_items))
-    user_side = side_information.user_attributes(user_features)
+    # Users without a rating teach nothing. A prior that is learnt from them as well moves more slowly.
+    rated_users, rated = user_item_matrix(ratings, n_items=index.n_items)
+    if not len(rated_users):
+        rated_users, rated = (
+            np.arange(index.n_users),
+            sparse.csr_array((index.n_users, index.n_items), dtype=np.float32),
+        )
+    attributes = side_information.user_attributes(user_features)
+    user_side = attributes[rated_users]
     item_counts = np.bincount(rated.indices, minlength=index.n_items)
     item_side = np.column_stack([side_information.item_attributes(items), side_information.log_counts(item_counts)])
     if n_profile:
@@ -165,13 +169,18 @@ def fit(
     offset = mean_rating(rated)
     rated.data = rated.data - np.float32(offset)
     found = factorise(rated, user_side, item_side, rank=rank, max_iter=max_iter, reg_links=reg_links, seed=seed)
+    side = np.zeros((index.n_users, user_side.shape[1]))
+    side[:, : attributes.shape[1]] = attributes
+    side[rated_users] = user_side
+    users = found.user_prior.means(side)
+    users[rated_users] = found.users
     params = {"rank": rank, "max_iter": max_iter, "n_profile": n_profile, "reg_links": reg_links, "seed": seed}
     return BayesianFactors(
-        users=found.users,
+        users=users,
         items=found.items,
         item_covariances=found.item_covariances,
         user_prior=found.user_prior,
-        user_side=user_side,
+        user_side=side,
         noise=found.noise,
         offset=offset,
         params=params,

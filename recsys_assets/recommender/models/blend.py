@@ -51,11 +51,12 @@ class Blend:
             prior: scores of `liking`, shape (U, n_items).
             n_ratings: number of ratings of each user, shape (U,).
         """
-        personal = self.ease_weight * _standardised(ease)
-        if als is not None:
-            personal += (1 - self.ease_weight) * _standardised(als)
         share = (n_ratings / np.maximum(n_ratings + self.prior_ratings, 1e-9)).astype(np.float32)[:, None]
-        return share * personal + (1 - share) * _standardised(prior)
+        mixed = _weighed(ease, self.ease_weight * share)
+        if als is not None:
+            mixed += _weighed(als, (1 - self.ease_weight) * share)
+        mixed += _weighed(prior, 1 - share)
+        return mixed
 
     def save(self, folder: Path) -> None:
         """Write model.json."""
@@ -131,8 +132,9 @@ def ranker(
     return Ranker(scores, liking_model.item_known | ease_model.item_known, contributions, OTHERWISE)
 
 
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Scale scores to mean 0 and standard deviation 1 within each user; zeros if all are equal."""
+def _weighed(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Scale each user's scores to mean 0 and the weight as standard deviation; zeros if all are equal."""
     centred = scores - scores.mean(axis=1, keepdims=True)
-    deviation = centred.std(axis=1, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0)
+    deviation = np.sqrt(np.einsum("ij,ij->i", centred, centred) / scores.shape[1])[:, None]
+    centred *= np.divide(weights, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    return centred

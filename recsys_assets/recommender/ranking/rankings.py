@@ -14,6 +14,7 @@ import polars as pl
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.threads import in_threads
 from recsys_assets.recommender.features.matrices import user_item_matrix
 
 # From users, shape (B,), and their ratings, shape (B, n_items), to scores of all items, shape (B, n_items).
@@ -154,9 +155,9 @@ def rank_pairs(ranker: Ranker, pairs: nw.LazyFrame, *, rated: nw.LazyFrame) -> p
         [(0, 1, 2)]
     """
     asked = to_polars(pairs, "user", "item").sort("user", "item")
-    rated_users, matrix = user_item_matrix(rated, n_items=len(ranker.item_known))
     users = asked["user"].unique().sort().to_numpy()
-    seen = rows_of(users, rated_users, matrix)
+    own = rated.join(pairs.select("user").unique(), on="user", how="semi")
+    seen = rows_of(users, *user_item_matrix(own, n_items=len(ranker.item_known)))
     row = np.searchsorted(users, asked["user"].to_numpy())
 
     def of_rows(rows: np.ndarray) -> np.ndarray:
@@ -200,7 +201,11 @@ def top_n(
     """
     n_items = len(ranker.item_known)
     seen = rows_of(users, *user_item_matrix(ratings, n_items=n_items))
-    left_out = seen if excluded is None else rows_of(users, *user_item_matrix(excluded, n_items=n_items))
+    left_out = (
+        seen
+        if excluded is None or excluded is ratings
+        else rows_of(users, *user_item_matrix(excluded, n_items=n_items))
+    )
 
     def best(block: slice) -> pl.DataFrame:
         scores = ranker.ordered(users[block], seen[block], left_out[block])
@@ -209,7 +214,7 @@ def top_n(
         return _best(users[block], scores, n) if limits is None else _best_within(users[block], scores, n, limits)
 
     nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64})
-    lists = pl.concat([nobody, *map(best, blocks(len(users), n_items))])
+    lists = pl.concat([nobody, *in_threads(best, blocks(len(users), n_items))])
     return lists.with_columns(pl.col("score").replace(_UNKNOWN, None))
 
 
@@ -289,18 +294,26 @@ def ranks(
     result = np.empty(len(pair_row), np.int32)
     users, starts = np.unique(pair_row, return_index=True)
     ends = np.append(starts[1:], len(pair_row))
-    for block in blocks(len(users), n_items):
+
+    def fill(block: slice) -> None:
         for row, start, end in zip(ordered(users[block]), starts[block], ends[block], strict=True):
             result[start:end] = _places(row, pair_item[start:end])
+
+    for _ in in_threads(fill, blocks(len(users), n_items)):
+        pass
     return result
 
 
 def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
     """Return the ranks, from 1, of some items by descending score; the dense id orders equal scores."""
+    own = scores[items]
     if len(items) > _FEW:
-        places = np.empty(len(scores), np.int32)
-        places[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-        return places[items]
-    own = scores[items, None]
-    ahead = (scores > own) | ((scores == own) & (np.arange(len(scores)) < items[:, None]))
-    return 1 + ahead.sum(axis=1)
+        ascending = np.sort(scores)
+        ahead = len(scores) - np.searchsorted(ascending, own, side="right")
+        equal = len(scores) - ahead - np.searchsorted(ascending, own, side="left")
+    else:
+        ahead = np.array([np.count_nonzero(scores > score) for score in own])
+        equal = np.array([np.count_nonzero(scores == score) for score in own])
+    for place in np.flatnonzero(equal > 1):
+        ahead[place] += np.count_nonzero(scores[: items[place]] == own[place])
+    return 1 + ahead

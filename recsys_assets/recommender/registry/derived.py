@@ -13,6 +13,7 @@ CLUSTER_RATINGS = Derived(
     inputs=("train_ratings", "user_clusters"),
     settings={"als": None},
     needs_spark=True,
+    fitted_on="train_ratings",
 )
 ADJUSTED_TRAIN_RATINGS = Derived(
     "adjusted_train_ratings",

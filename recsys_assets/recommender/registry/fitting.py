@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry import DERIVED, ENTRIES, FITS, Derived, Entry, Fit, Parameters, Task
 
@@ -65,13 +66,26 @@ def steps_behind(name: str) -> list[Fit | Derived]:
     return list(found.values())
 
 
+def sampled(step: Fit | Derived, given: Mapping[str, Any], scale: Scale, *, n_users: int) -> dict[str, Any]:
+    """Return the inputs of a fit or derived table, with a sample of the users in the table that a model is fitted on.
+
+    Args:
+        step: the fit or derived table.
+        given: its inputs, by name.
+        scale: the samples.
+        n_users: number of all users.
+    """
+    table = step.fitted_on
+    return {name: scale.to_fit(of, n_users=n_users) if name == table else of for name, of in given.items()}
+
+
 class ModelFitter:
     """Fits models on one training set, each once and only on demand.
 
     Args:
         tables: users, items, user_features, and the tables of a split: train_ratings and test_ratings, or the tables
             of case study B.
-        parameters: settings by section; see `parameters_of`.
+        parameters: settings by section; see `parameters_of`. With the section `scale`, large tables are sampled.
         spark: returns the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
 
@@ -108,6 +122,7 @@ class ModelFitter:
         self._made: dict[str, Any] = dict(tables)
         self._parameters = parameters
         self._spark, self._scratch = spark, scratch
+        self._scale = Scale.of(parameters)
         self.index = Index.of(tables["users"], tables["items"])
 
     def with_parameters(self, parameters: Parameters) -> "ModelFitter":
@@ -125,7 +140,7 @@ class ModelFitter:
 
     def predictions(self, model: Entry) -> nw.LazyFrame:
         """Return the model's predictions of the test rows."""
-        rows = model.predict(**self._needed(model))
+        rows = model.predict(self._needed(model), scale=self._scale, n_users=self.index.n_users)
         return lazy(rows) if isinstance(rows, pl.DataFrame) else rows
 
     def ranker(self, model: Entry) -> Ranker:
@@ -147,7 +162,7 @@ class ModelFitter:
         return self._made[name]
 
     def _make(self, step: Fit | Derived) -> Any:
-        given = {name: self._get(name) for name in step.inputs}
+        given = sampled(step, {name: self._get(name) for name in step.inputs}, self._scale, n_users=self.index.n_users)
         outside = {"spark": self._spark(), "scratch": self._scratch} if step.needs_spark else {}
         if isinstance(step, Derived):
             return step.make(given, self._parameters, **outside, **({"index": self.index} if outside else {}))

@@ -22,6 +22,7 @@ HISTORY_ITEM_MEAN = Fit(
     table="train_histories",
     settings="item_mean",
     description="Mean rating of each item, shrunk to the global mean, from the train users' histories of case study B.",
+    needs_all=True,
 )
 SEGMENTS = Fit(
     asset="segment_model",

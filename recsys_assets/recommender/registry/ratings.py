@@ -33,6 +33,7 @@ ITEM_MEAN = Fit(
     table="train_ratings",
     settings="item_mean",
     description="Mean rating of each item, shrunk to the global mean: the baseline, and the fallback of other models.",
+    needs_all=True,
 )
 ALS_UNADJUSTED = Fit(
     asset="als_model_unadjusted",
@@ -59,6 +60,7 @@ USER_ITEM_BIAS = Fit(
     table="train_ratings",
     settings="user_item_bias",
     description="Global mean, user bias and item bias, both shrunk.",
+    needs_all=True,
 )
 CLUSTER_MEAN = Fit(
     asset="cluster_mean_model",
@@ -68,6 +70,7 @@ CLUSTER_MEAN = Fit(
     settings="cluster_mean",
     description="Mean rating of each item in each cluster of users, shrunk to the item mean.",
     others=("user_clusters",),
+    needs_all=True,
 )
 BAYESIAN_FACTORS = Fit(
     asset="bayesian_factors_model",

@@ -58,6 +58,7 @@ RECENT_POPULARITY = Fit(
     table="train_ratings",
     settings="recent_popularity",
     description="Number of likes per item, later ratings counting more: a baseline that follows time.",
+    needs_all=True,
 )
 ITEM_KNN = Fit(
     asset="item_knn_model",
@@ -74,6 +75,7 @@ BLEND = Fit(
     table="train_ratings",
     settings="blend",
     description="Weights of EASE, implicit ALS and the ridge regression on attributes in the blend.",
+    needs_all=True,
 )
 FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
@@ -117,13 +119,16 @@ def _implicit_als(ranking_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranke
 
 def _als(model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
     vectors = cold_start.warm_up(model, user_clusters)
+    is_fitted = np.zeros(len(vectors), bool)
+    is_fitted[: len(model.user_known)] = model.user_known
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         own = vectors[users]
-        came_later = (users >= len(model.user_known)) & (np.diff(rows.indptr) > 0)
-        if came_later.any():
-            folded_in = model.fold_in(rows[came_later])
-            own[came_later] = np.where(folded_in.any(axis=1, keepdims=True), folded_in, own[came_later])
+        # Users who came after the fit, and those outside the sample of the fit.
+        others = ~is_fitted[users] & (np.diff(rows.indptr) > 0)
+        if others.any():
+            folded_in = model.fold_in(rows[others])
+            own[others] = np.where(folded_in.any(axis=1, keepdims=True), folded_in, own[others])
         return own @ model.item_factors.T
 
     known = np.asarray(model.item_factors.any(axis=1))

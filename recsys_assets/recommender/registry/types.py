@@ -12,6 +12,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.frames import same_engine
+from recsys_assets.recommender.data.scale import EVERYTHING, Scale
 from recsys_assets.recommender.data.tables import PREDICTIONS, RANKING_PREDICTIONS
 from recsys_assets.recommender.ranking.rankings import Ranker, rank_pairs
 
@@ -45,6 +46,7 @@ class Derived:
         inputs: names of the tables and models that the function takes.
         settings: by section, the fields that are parameters of the function; None for all fields.
         needs_spark: whether the function needs a Spark session.
+        fitted_on: the input that a model is fitted on, if the function fits one; see `data.scale`.
     """
 
     asset: str
@@ -52,6 +54,7 @@ class Derived:
     inputs: tuple[str, ...]
     settings: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
     needs_spark: bool = False
+    fitted_on: str | None = None
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
         """Return the parameters that the table depends on, by section; a section that is not given is empty."""
@@ -92,6 +95,8 @@ class Fit:
         description: what the model is, for the UI.
         others: further tables and models that the function takes.
         needs_spark: whether the function needs a Spark session.
+        needs_all: whether the model is fitted on all rows of the table, because counts and means need one pass only.
+            Other models are fitted on a sample of the users; see `data.scale`.
     """
 
     asset: str
@@ -102,11 +107,17 @@ class Fit:
     description: str
     others: tuple[str, ...] = ()
     needs_spark: bool = False
+    needs_all: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the tables and models that the function takes."""
         return (self.table, *self.others)
+
+    @property
+    def fitted_on(self) -> str | None:
+        """The table of which a sample of the users is enough; None if all rows are needed."""
+        return None if self.needs_all else self.table
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
         """Return the parameters that the model depends on, by section; a section that is not given is empty."""
@@ -156,13 +167,19 @@ class Entry:
         to_rank = ("pairs", "rated") if PREDICTIONS[self.task] is RANKING_PREDICTIONS else ()
         return {name: roles.get(name, (name,)) for name in (*self._parameters, *to_rank)}
 
-    def predict(self, **assets: Any) -> pl.DataFrame | nw.LazyFrame:
+    def predict(
+        self, assets: Mapping[str, Any], *, scale: Scale = EVERYTHING, n_users: int = 0
+    ) -> pl.DataFrame | nw.LazyFrame:
         """Return the predictions table.
 
         Args:
             assets: the assets of `needed`, by name.
+            scale: the samples. The ratings of the users are those that the models were fitted on.
+            n_users: number of all users.
         """
         given = self._given(assets)
+        if "rated" in given:
+            given["rated"] = scale.to_fit(given["rated"], n_users=n_users)
         found = self._call(given)
         return rank_pairs(found, given["pairs"], rated=given["rated"]) if isinstance(found, Ranker) else found
 

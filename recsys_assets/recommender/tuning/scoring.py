@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
@@ -141,7 +142,17 @@ def protocol_scores(
     selected: dict[Task, str] = {task: str(value_of(parameters, SELECTED_KNOBS[task])) for task in tasks}
     used = {f"{entry.task} {entry.name}": parameters_of(entry, parameters) for entry in entries}
     sources = [SOURCES.code_of_model(each, parameters, _SCORED_BY) for each in entries]
-    depends_on = [protocol, fingerprint(tables), used, selected, sources, code, how.drawn, n_seeds]
+    depends_on = [
+        protocol,
+        fingerprint(tables),
+        used,
+        selected,
+        sources,
+        code,
+        how.drawn,
+        n_seeds,
+        str(Scale.of(parameters)),
+    ]
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
     def make() -> ProtocolScores:

@@ -15,6 +15,7 @@ import polars as pl
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.scale import EVERYTHING, Scale
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import (
     COLD_USERS,
@@ -109,7 +110,7 @@ def _content(frame: nw.LazyFrame) -> bytes:
     return to_polars(frame).sort(names[0]).write_ndjson().encode()
 
 
-def validation_slice(protocol: str, tables: Tables, *, seed: int = 0) -> Slice:
+def validation_slice(protocol: str, tables: Tables, *, seed: int = 0, scale: Scale = EVERYTHING) -> Slice:
     """The validation slice of a protocol.
 
     The validation rows are: for cuts in time and top N, the last fifth of the training ratings in time; for random
@@ -120,6 +121,7 @@ def validation_slice(protocol: str, tables: Tables, *, seed: int = 0) -> Slice:
         protocol: one of `PROTOCOLS` for which `chosen_with` returns the protocol itself.
         tables: output of `protocols.split`; the test tables are not read.
         seed: random seed; must differ from the seed of the protocol's own split.
+        scale: the samples; models are scored on its users.
     """
     shared = {name: tables[name] for name in ("users", "items", "user_features") if name in tables}
     if protocol in LATEST_RATING_LEAKAGE_AUDIT:
@@ -127,7 +129,7 @@ def validation_slice(protocol: str, tables: Tables, *, seed: int = 0) -> Slice:
     within = shared | {"ratings": tables["train_ratings"]}
     how = _split_within(protocol)
     cut = 1 - _VALIDATION_SHARE
-    return Slice(protocol, how, protocols.split(how, within, seed=seed, cut=cut))
+    return Slice(protocol, how, protocols.split(how, within, seed=seed, cut=cut, scale=scale))
 
 
 def _split_within(protocol: str) -> str:

@@ -17,6 +17,7 @@ import polars as pl
 
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.data.splitting import Cut
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import FOLDS, LATEST_RATING_LEAKAGE_AUDIT, Tables
@@ -156,7 +157,8 @@ class Study:
         return with_knobs(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
 
     def _slice(self, protocol: str) -> Slice:
-        return validation_slice(protocol, self._split(protocol), seed=self._seed_of_slices)
+        scale = Scale.of(self.settings)
+        return validation_slice(protocol, self._split(protocol), seed=self._seed_of_slices, scale=scale)
 
     @property
     def kept(self) -> KeptScores:
@@ -170,7 +172,14 @@ class Study:
 
     def _split(self, protocol: str) -> Tables:
         how = self.splits
-        return protocols.split(protocol, self.tables, seed=how.seed, cut=how.cut, train_share=how.train_share)
+        return protocols.split(
+            protocol,
+            self.tables,
+            seed=how.seed,
+            cut=how.cut,
+            train_share=how.train_share,
+            scale=Scale.of(self.settings),
+        )
 
 
 def trials_table(found: Sequence[SearchResult]) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry, parameters_of
@@ -219,7 +220,7 @@ class Tuning:
         used = parameters_of(entry(search.task, model), parameters)
         fitted = {model, BASELINE} if search.task in _WITH_BASELINE else {model}
         sources = [SOURCES.code_of_model(entry(search.task, name), parameters, _SCORED_BY) for name in sorted(fitted)]
-        code = "; ".join([*sources, self._code])
+        code = "; ".join([*sources, self._code, str(Scale.of(parameters))])
         return Question(self._slice.name, self._slice.fingerprint, search.task, model, used, code)
 
     def _try(self, question: Question, parameters: Parameters) -> Trial:
