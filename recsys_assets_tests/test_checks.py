@@ -197,11 +197,11 @@ def test_train_and_test_that_overlap_in_time_are_seen():
     """Models would be scored on a past that they have learnt the future of."""
     rows, cut = ratings(), 5
     train, test = rows.head(cut), rows.tail(len(rows) - cut)
-    assert broken(quality.cut_findings(lazy(train), lazy(test), len(rows))) == {}
-    mixed = broken(quality.cut_findings(lazy(test), lazy(train), len(rows)))
+    assert broken(quality.cut_findings(lazy(train), lazy(test), lazy(rows))) == {}
+    mixed = broken(quality.cut_findings(lazy(test), lazy(train), lazy(rows)))
     assert mixed == {"training ends before the test begins": True}
-    lost = broken(quality.cut_findings(lazy(train.head(2)), lazy(test), len(rows)))
-    assert lost == {"train and test are all ratings": True}
+    lost = broken(quality.cut_findings(lazy(train.head(2)), lazy(test), lazy(rows)))
+    assert lost == {"train and test are all ratings of scored users": True}
 
 
 def test_users_with_a_single_rating_each_are_told():

@@ -26,6 +26,7 @@ from recsys_assets.orchestration.checks.results import check_result, last_good_f
 from recsys_assets.orchestration.io_managers import AssetIOManager, table_of
 from recsys_assets.recommender.data.frames import row_count, to_polars
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.data.tables import Table
 from recsys_assets.recommender.evaluation import quality
 from recsys_assets.recommender.evaluation.quality import Finding
@@ -102,7 +103,8 @@ def _of_ratings(stored: Stored, before: Mapping[str, object]) -> Found:
 
 def _of_test_ratings(stored: Stored, _: Mapping[str, object]) -> Found:
     train, test = stored.table("train_ratings"), stored.table("test_ratings")
-    cut = quality.cut_findings(train, test, row_count(stored.table("ratings")))
+    n_users, scale = row_count(stored.table("users")), Scale.of(stored.settings.model_dump())
+    cut = quality.cut_findings(train, test, stored.table("ratings"), n_users=n_users, scale=scale)
     return [*cut, quality.scored_finding(train, test)], {}
 
 

@@ -15,6 +15,7 @@ import polars as pl
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.hints import scale_hints, time_hints
 from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.scale import EVERYTHING, Scale
 from recsys_assets.recommender.data.tables import Table
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND
 from recsys_assets.recommender.models.segments import largest_shift, share_shift
@@ -201,19 +202,35 @@ def rejected_finding(rejected: Mapping[str, int], accepted: Mapping[str, int], *
     return Finding("few rejected rows per batch", share, 0.0, max_share, share <= max_share, detail=detail)
 
 
-def cut_findings(train_ratings: nw.LazyFrame, test_ratings: nw.LazyFrame, n_ratings: int) -> list[Finding]:
-    """Train and test rows are disjoint in time, and together they are all ratings."""
+def cut_findings(
+    train_ratings: nw.LazyFrame,
+    test_ratings: nw.LazyFrame,
+    ratings: nw.LazyFrame,
+    *,
+    n_users: int = 0,
+    scale: Scale = EVERYTHING,
+) -> list[Finding]:
+    """Train and test rows are disjoint in time, and together they are all ratings of the users that are scored.
+
+    Args:
+        train_ratings: table train_ratings.
+        test_ratings: table test_ratings.
+        ratings: table ratings.
+        n_users: number of all users.
+        scale: the samples.
+    """
     ends = [
         to_polars(side.select(first=nw.col("timestamp").min(), last=nw.col("timestamp").max(), rows=nw.len()))
         for side in (train_ratings, test_ratings)
     ]
     last, first = ends[0]["last"][0], ends[1]["first"][0]
-    rows = int(ends[0]["rows"][0]) + int(ends[1]["rows"][0])
+    n_train, n_ratings = (row_count(scale.to_score(rows, n_users=n_users)) for rows in (train_ratings, ratings))
+    rows = n_train + int(ends[1]["rows"][0])
     in_time = last is not None and first is not None and last <= first
     return [
         # Equal times on both sides are allowed: batch and row order them.
         Finding("training ends before the test begins", str(last), f"at most {first}", str(first), in_time),
-        Finding("train and test are all ratings", rows, n_ratings, n_ratings, rows == n_ratings),
+        Finding("train and test are all ratings of scored users", rows, n_ratings, n_ratings, rows == n_ratings),
     ]
 
 
