@@ -16,7 +16,7 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, table
 from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.recommender.data.kind import DataKind
-from recsys_assets.recommender.data.tables import SAMPLE_SHARE
+from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SCORED_SHARE
 from recsys_assets.recommender.report import labels
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _listing(rows: pl.DataFrame) -> Table:
         "model": labels.ordered(rows["model"], labels.MODELS),
     }
     keys = [pl.col(column).cast(pl.Enum(names)) for column, names in ranks.items()]
-    sample = [SAMPLE_SHARE] if SAMPLE_SHARE in rows.columns else []
+    sample = [name for name in (SAMPLE_SHARE, FITTED_SHARE, SCORED_SHARE) if name in rows.columns]
     seeds = [_OVER_SEEDS] if any(map(labels.over_seeds, rows.to_dicts())) else []
     columns = ("value", "low", "high", *seeds, "n", *sample)
     listing = table(*ranks, *columns, numbers=columns)

@@ -10,6 +10,7 @@ from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.versions import scan
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.evaluation import shares
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.partitions import CUT_OFFS
 from recsys_assets.orchestration.resources import HomeResource
@@ -25,7 +26,7 @@ from recsys_assets.recommender.report import backtest_charts
     group="backtest",
     kinds=TABLE_KINDS | {"pyspark"},
     partitions_def=CUT_OFFS,
-    settings=("data", "evaluation"),
+    settings=("data", "evaluation", "scale"),
     fits_models=True,
 )
 def backtest_scores(
@@ -69,8 +70,8 @@ def backtest_scores(
     }
     for cut_off in scores:
         context.add_asset_metadata(curves, asset_key=context.asset_key, partition_key=cut_off)
-    share = settings.data.sample.share
-    return {cut_off: lazy(marked(rows, sample_share=share)) for cut_off, rows in scores.items()}
+    of = shares(settings, ratings, users)
+    return {cut_off: lazy(marked(rows, of)) for cut_off, rows in scores.items()}
 
 
 def _others(io_manager: AssetIOManager, made: set[str]) -> list[pl.DataFrame]:

@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys_assets.home.exclusions import make_later_than_forgetting
 from recsys_assets.home.promotions import Promotions
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.tuned_settings import study_tables
 from recsys_assets.home.versions import AssetStore, write_atomically
 from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
@@ -20,9 +21,10 @@ from recsys_assets.orchestration.assets.ingest import releases
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.frames import lazy, row_count
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
-from recsys_assets.recommender.data.tables import SAMPLE_SHARE
+from recsys_assets.recommender.data.scale import Scale
+from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SCORED_SHARE
 from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import marked
 from recsys_assets.recommender.evaluation.scores import all_scores
@@ -51,15 +53,19 @@ def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
         group="evaluation",
         kinds=TABLE_KINDS,
         ins={
-            **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", *splits)},
+            **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in ("items", "users", *splits)},
             **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in entries},
             CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
         },
         dagster_type=nw.LazyFrame,
-        settings=("data", "evaluation"),
+        settings=("data", "evaluation", "scale"),
     )
     def evaluation_scores(
-        context: dg.AssetExecutionContext, settings: SettingsParam, quick_choice: Choice, **inputs: nw.LazyFrame
+        context: dg.AssetExecutionContext,
+        settings: SettingsParam,
+        quick_choice: Choice,
+        users: nw.LazyFrame,
+        **inputs: nw.LazyFrame,
     ) -> nw.LazyFrame:
         """The scores of every model on the test rows of its task, each with a 95 % interval.
 
@@ -68,11 +74,18 @@ def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
         predictions = {entry: inputs[input_name(entry)] for entry in entries}
         how = quick_choice.applied(settings.model_dump())["evaluation"]
         found = all_scores(inputs, predictions, protocols_of=protocols, **how)
-        scores = marked(found, sample_share=settings.data.sample.share)
+        scores = marked(found, shares(settings, inputs["train_ratings"], users))
         context.add_output_metadata(headline(scores, kind))
         return lazy(scores)
 
     return evaluation_scores
+
+
+def shares(settings: Settings, train_ratings: nw.LazyFrame, users: nw.LazyFrame) -> dict[str, float]:
+    """The shares that scores rest on, by column of the score table."""
+    scale = Scale.of(settings.model_dump())
+    sample = {SAMPLE_SHARE: settings.data.sample.share}
+    return sample | scale.shares(n_ratings=row_count(train_ratings), n_users=row_count(users))
 
 
 def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[str, Any]:
@@ -88,7 +101,8 @@ def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[
         "NDCG at 10": ("top_n", "ndcg_10"),
         "R² of the latest rating": ("latest_rating", "r2"),
     }
-    sample = {SAMPLE_SHARE: float(scores[SAMPLE_SHARE][0])} if SAMPLE_SHARE in scores.columns else {}
+    named = (SAMPLE_SHARE, FITTED_SHARE, SCORED_SHARE)
+    sample = {name: float(scores[name][0]) for name in named if name in scores.columns}
     drawn: dict[str, Any] = {}
     for title, (protocol, metric) in shown.items():
         # R² is undefined if all ratings are equal. The table then has no rows of this metric to draw.

@@ -19,6 +19,7 @@ from recsys_assets.home.settings import Settings
 from recsys_assets.home.tuned_settings import overruled, write_studied
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.evaluation import shares
 from recsys_assets.orchestration.partitions import PROTOCOL_PARTITIONS
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import empty, lazy, row_count
@@ -206,11 +207,11 @@ def study_scores(
     `value` is the mean of their scores, `seed_sd` the standard deviation.
     """
     study = _study(context, tables, settings, home, spark)
-    share = settings.data.sample.share
+    of = shares(settings, tables["ratings"], tables["users"])
     made = {}
     for protocol in context.partition_keys:
         if study.is_possible(protocol):
-            made[protocol] = lazy(marked(study.scores(protocol).scores, sample_share=share))
+            made[protocol] = lazy(marked(study.scores(protocol).scores, of))
         else:
             context.log.info(f"{protocol}: the data have no rows to score by")
             made[protocol] = _empty("study_scores")

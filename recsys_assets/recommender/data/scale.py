@@ -11,6 +11,7 @@ from typing import Any
 import narwhals as nw
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.tables import FITTED_SHARE, SCORED_SHARE
 
 # The draw is unrelated to the draws of the splits: a sample of the users holds train users and test users alike.
 _SEED = 27_753_444
@@ -47,7 +48,7 @@ class Scale:
         """
         if self.fit_ratings is None:
             return ratings
-        return _of_share(ratings, max(self.fit_ratings / max(row_count(ratings), 1), self.scored_share(n_users)))
+        return _of_share(ratings, self.shares(n_ratings=row_count(ratings), n_users=n_users)[FITTED_SHARE])
 
     def to_score(self, rows: nw.LazyFrame, *, n_users: int) -> nw.LazyFrame:
         """Return the rows that models are scored on.
@@ -57,6 +58,17 @@ class Scale:
             n_users: number of all users, with or without a test row.
         """
         return _of_share(rows, self.scored_share(n_users))
+
+    def shares(self, *, n_ratings: int, n_users: int) -> dict[str, float]:
+        """Return the share of the training ratings that models are fitted on and of the users that they are scored on.
+
+        Args:
+            n_ratings: number of training ratings.
+            n_users: number of all users.
+        """
+        scored = self.scored_share(n_users)
+        fitted = 1.0 if self.fit_ratings is None else min(1.0, max(self.fit_ratings / max(n_ratings, 1), scored))
+        return {FITTED_SHARE: fitted, SCORED_SHARE: scored}
 
     def scored_share(self, n_users: int) -> float:
         """Return the share of the users that models are scored on."""

@@ -20,6 +20,9 @@ RATING = nw.Float32()
 TIME = nw.Datetime("us", "UTC")
 # Extra column of scores that were computed on a development sample: the share of the users in the sample.
 SAMPLE_SHARE = "sample_share"
+# Extra columns of scores of large data: the share of the training ratings that models were fitted on, and the share of
+# the users that models were scored on.
+FITTED_SHARE, SCORED_SHARE = "fitted_share", "scored_share"
 # Extra columns of `ratings` and its splits if they are sums of events: number of events, and time of the first one.
 N_EVENTS, FIRST_TIME = "n_events", "first_timestamp"
 

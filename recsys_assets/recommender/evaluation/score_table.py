@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.data.frames import conform, lazy, to_polars
-from recsys_assets.recommender.data.tables import SAMPLE_SHARE, TABLES
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.evaluation.bootstrap import Estimate, UserMetric, estimates
 
 _TABLE = TABLES["evaluation_scores"]
@@ -21,9 +21,9 @@ DECIDING = "ndcg_10"
 RANDOM, UPPER_BOUND, SELECTED = "random", "upper_bound", "selected"
 
 
-def marked(scores: pl.DataFrame, *, sample_share: float) -> pl.DataFrame:
-    """Adds the share of sampled users to the scores, unless all users are in the sample."""
-    return scores.with_columns(pl.lit(sample_share).alias(SAMPLE_SHARE)) if sample_share < 1 else scores
+def marked(scores: pl.DataFrame, shares: Mapping[str, float]) -> pl.DataFrame:
+    """Adds the shares that the scores rest on as columns; a share of 1 gets no column."""
+    return scores.with_columns(pl.lit(share).alias(name) for name, share in shares.items() if share < 1)
 
 
 def check_models(models: Iterable[str], needed: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import polars as pl
 
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
-from recsys_assets.recommender.data.tables import SAMPLE_SHARE
+from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SCORED_SHARE
 
 RANDOM, ITEM_MEAN, UPPER_BOUND, SELECTED = "random", "item_mean", "upper_bound", "selected"
 BOUNDS = (RANDOM, UPPER_BOUND)
@@ -223,8 +223,8 @@ _IMPROVEMENT_MEANING = "Paired: both models are scored on the same users. Positi
 
 
 def notices(scores: pl.DataFrame, kind: DataKind) -> list[str]:
-    """What a reader of the scores must know first: that they rest on a sample, or on ratings without times."""
-    return [*filter(None, [sample_notice(scores), kind.notice])]
+    """What a reader of the scores must know first: that they rest on samples, or on ratings without times."""
+    return [*filter(None, [sample_notice(scores), scale_notice(scores), kind.notice])]
 
 
 def sample_notice(scores: pl.DataFrame) -> str:
@@ -234,6 +234,20 @@ def sample_notice(scores: pl.DataFrame) -> str:
     return (
         f"A sample for development: {100 * scores[SAMPLE_SHARE][0]:.3g} % of the users ([data.sample]). "
         "With all of them the scores are others."
+    )
+
+
+def scale_notice(scores: pl.DataFrame) -> str:
+    """A notice of the samples of large data; empty if models were fitted on all ratings and scored on all users."""
+    fitted, scored = (
+        float(scores[share][0]) if share in scores.columns and len(scores) else 1.0
+        for share in (FITTED_SHARE, SCORED_SHARE)
+    )
+    if min(fitted, scored) == 1:
+        return ""
+    return (
+        f"Models are fitted on {100 * fitted:.3g} % of the training ratings and scored on {100 * scored:.3g} % of the "
+        "users ([scale]). Lists are made for all users."
     )
 
 
