@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: run test test-slow ui faults setup lint constraints clean help
+.PHONY: run test test-slow ui faults setup lint constraints clean help bench
 
 help:
 	@echo "make run   set up and run the whole pipeline on MovieLens 100K"
 	@echo "make test  set up, then linter, type checker, definition check and all tests"
 	@echo "make test-slow  the tests with daemons and killed workers, and the whole pipeline on Spark"
 	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
+	@echo "make bench time, memory and disk of the whole graph on generated data; QUICK=1 for small data"
 	@echo "make faults break things on purpose and print what survived"
 	@echo "make lint  linter, type checker and layers of imports only"
 	@echo "make clean remove the virtual environment (homes stay)"
@@ -55,6 +56,11 @@ test-slow: setup
 # The table of docs/reference/faults.md; takes half an hour.
 faults: setup
 	@$(BIN)/python benchmarks/faults.py
+
+# The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes minutes instead of hours.
+BENCH_SIZES := $(if $(QUICK),20000 200000,1000000 27753444)
+bench: setup
+	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES))
 
 # The versions installed now, as the ones that everybody gets.
 constraints: setup
