@@ -36,7 +36,6 @@ def backfill(
     Examples: `recsys-assets backfill 2024-05.csv`, `recsys-assets backfill may june july`
     """
     here, out = Home.resolve(home), console()
-    here.prepare()
     require_history(here)
     _require_landed(here, batches)
     # Importing Dagster takes seconds, so all refusals come before it.

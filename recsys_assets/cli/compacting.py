@@ -52,6 +52,7 @@ def compact(home: HomeOption = None) -> None:
             "this again."
         )
     # Importing Dagster takes seconds, so all refusals come before it.
+    from recsys_assets.orchestration.postgres_history import stored_values
     from recsys_assets.orchestration.run_history import erase_history_of
     from recsys_assets.orchestration.taking_out import take_out
 
@@ -74,7 +75,7 @@ def compact(home: HomeOption = None) -> None:
             compacting.erase_old_versions(here, done)
         out.print(f"{done.versions:,} old versions deleted; removed batches and lists of rejected rows are gone")
         if gone:
-            _report(compacting.survey(here, gone, data), len(gone), done, out)
+            _report(compacting.survey(here, gone, data, stored_values(here)), len(gone), done, out)
     if done.trouble:
         raise CommandError("\n".join(done.trouble))
 

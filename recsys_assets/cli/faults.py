@@ -15,7 +15,9 @@ from pathlib import Path
 import polars as pl
 
 from recsys_assets.cli.terminal import CommandError
+from recsys_assets.home.history_database import configure, require_database, unusable
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetDamagedError, AssetStore
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -41,6 +43,8 @@ def explained(error: BaseException, home: Home | None) -> str | None:
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
             return _of_system(cause, home)
+        if type(cause).__module__.partition(".")[0] == "psycopg2" and home:
+            return unusable(Settings.load(home).instance.postgres_url_env or "dagster.yaml", cause)
         if isinstance(cause, sqlite3.Error):
             return _of_history(cause, home)
         if _NO_ROOM_IN_WORDS.search(str(cause)):
@@ -64,12 +68,15 @@ def damaged_databases(home: Home, *, thorough: bool = False) -> list[Path]:
 
 
 def require_history(home: Home) -> None:
-    """Check that the run history can record a run.
+    """Prepare the home, and check that its run history can record a run.
 
     Raises:
-        CommandError: a database of the run history is damaged.
+        CommandError: a database file of the run history is damaged.
+        HomeError: the run history is in PostgreSQL, and that cannot be used.
     """
-    if damaged := damaged_databases(home):
+    if variable := configure(home):
+        require_database(home, variable)
+    elif damaged := damaged_databases(home):
         raise CommandError(damage(damaged))
 
 

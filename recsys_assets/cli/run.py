@@ -105,7 +105,6 @@ def locked(home: Home) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    home.prepare()
     require_history(home)
     lock = FileLock(home.lock)
     try:

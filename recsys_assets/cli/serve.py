@@ -58,7 +58,6 @@ def serve(
     """
     check_java()
     here = Home.resolve(home)
-    here.prepare()
     require_history(here)
     settings = Settings.load(here)
     _warn_if_public(host)

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,8 +150,20 @@ def made_before_forgetting(home: Home) -> list[Hit]:
     return found
 
 
-def survey(home: Home, forgotten: Collection[str], settings: DataSettings) -> Survey:
-    """Search the whole home except the exclusion list."""
+def survey(
+    home: Home,
+    forgotten: Collection[str],
+    settings: DataSettings,
+    elsewhere: Iterable[tuple[str, Iterable[object]]] = (),
+) -> Survey:
+    """Search the whole home except the exclusion list.
+
+    Args:
+        home: the home.
+        forgotten: ids of forgotten users.
+        settings: how landed files are read.
+        elsewhere: places outside of the home's files, each with the values that it holds.
+    """
     try:
         other_words = catalogue_words(_catalogue(home))
     except _TROUBLE:
@@ -166,6 +178,7 @@ def survey(home: Home, forgotten: Collection[str], settings: DataSettings) -> Su
             found.append(Hit(path, what))
     for name in home.landed_batches():
         found += _landed_names(home, name, forgotten, settings)
+    found += [Hit(Path(place), "names a forgotten user") for place, values in elsewhere if search.values(values)]
     return Survey(sorted(set(found), key=lambda each: each.path), files, common)
 
 

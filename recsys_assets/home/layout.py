@@ -132,6 +132,16 @@ class Home:
         return self.path / "dagster"
 
     @property
+    def instance_file(self) -> Path:
+        """The configuration of this home's Dagster instance."""
+        return self.dagster / "dagster.yaml"
+
+    @property
+    def identity_file(self) -> Path:
+        """A random name of the home, if its run history is in a database."""
+        return self.dagster / "identity"
+
+    @property
     def logs(self) -> Path:
         """Logs of runs and of `serve`. They are outside `dagster`, whose folder `logs` Dagster's telemetry uploads."""
         return self.path / "logs"
@@ -267,14 +277,13 @@ class Home:
             folder.mkdir(parents=True, exist_ok=True)
         for spool in _SPOOLS:
             _move_files(self.dagster / spool, self.logs)
-        configuration = self.dagster / "dagster.yaml"
-        if not configuration.exists():
-            _write(configuration, INSTANCE)
+        if not self.instance_file.exists():
+            write_instance(self, INSTANCE)
             return
-        stored = _read(configuration)
+        stored = read_instance(self)
         content = _present_form(stored)
         if content != stored:
-            _write(configuration, content)
+            write_instance(self, content)
         if _holds_its_path(stored):
             logs, place = self.dagster / "compute_logs", self.dagster / "storage"
             if logs.exists() and not place.exists():
@@ -325,19 +334,27 @@ def _present_form(stored: Any) -> Any:
     return content
 
 
-def _read(configuration: Path) -> Any:
+def read_instance(home: Home) -> Any:
+    """The content of the home's dagster.yaml.
+
+    Raises:
+        HomeError: it is not valid YAML.
+    """
     try:
-        return yaml.safe_load(configuration.read_text())
+        return yaml.safe_load(home.instance_file.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
-        raise HomeError(f"{configuration}: {told}. Mend it, or delete it: the next command writes it anew.") from None
+        raise HomeError(
+            f"{home.instance_file}: {told}. Mend it, or delete it: the next command writes it anew."
+        ) from None
 
 
-def _write(configuration: Path, content: Mapping[str, Any]) -> None:
-    unfinished = configuration.with_suffix(".unfinished")
+def write_instance(home: Home, content: Mapping[str, Any]) -> None:
+    """Replace the home's dagster.yaml."""
+    unfinished = home.instance_file.with_suffix(".unfinished")
     try:
         unfinished.write_text(yaml.safe_dump(dict(content), sort_keys=False))
-        unfinished.replace(configuration)
+        unfinished.replace(home.instance_file)
     finally:
         unfinished.unlink(missing_ok=True)
 

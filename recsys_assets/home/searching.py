@@ -112,6 +112,10 @@ class ByteSearch:
         """Whether bytes contain one of the words."""
         return any(True for _ in self._matches(content))
 
+    def values(self, stored: Iterable[object]) -> bool:
+        """Whether one of the values of a database contains one of the words. Packed values are unpacked."""
+        return self.names_one(b"\n".join(map(_unpacked, stored)))
+
     def _matches(self, content: bytes) -> Iterator[re.Match[bytes]]:
         if not self._words:
             return
@@ -200,8 +204,7 @@ class ByteSearch:
             for (table,) in tables:
                 rows = database.execute(f'SELECT * FROM "{table}"')
                 while part := rows.fetchmany(_ROWS):
-                    values = (value for row in part for value in row)
-                    if self.names_one(b"\n".join(map(_unpacked, values))):
+                    if self.values(value for row in part for value in row):
                         return True
         return False
 

@@ -664,6 +664,23 @@ class AutomationSettings(Section):
         return time_zone
 
 
+class InstanceSettings(Section):
+    """Where Dagster keeps the run history."""
+
+    postgres_url_env: str = Field(
+        "",
+        description="Name of the environment variable that holds the URL of a PostgreSQL database, such as "
+        "RECSYS_PG_URL; empty: files below dagster/ in the home.",
+    )
+
+    @field_validator("postgres_url_env")
+    @classmethod
+    def _is_the_name_of_a_variable(cls, name: str) -> str:
+        if name and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("has to be the name of an environment variable; the URL itself belongs into the variable")
+        return name
+
+
 class HistorySettings(Section):
     """How long finished runs and their logs are kept. Records that assets and checks need are always kept."""
 
@@ -735,6 +752,7 @@ class Settings(BaseSettings):
     run: RunSettings = RunSettings()
     checks: CheckSettings = CheckSettings()
     automation: AutomationSettings = AutomationSettings()
+    instance: InstanceSettings = InstanceSettings()
     history: HistorySettings = HistorySettings()
 
     @classmethod
@@ -821,7 +839,9 @@ def _told(fault: "ErrorDetails") -> str:
     place = given or ".".join(map(str, fault["loc"]))
     is_json = given and fault["type"] in ("list_type", "dict_type", "model_type")
     hint = "; in a variable, lists and tables are JSON, such as '[1, 5]'" if is_json else ""
-    return f"{place}: {fault['msg']} (found {fault['input']!r}){hint}"
+    # Somebody may have written a URL with a password where the name of its variable belongs.
+    found = "" if fault["loc"] == ("instance", "postgres_url_env") else f" (found {fault['input']!r})"
+    return f"{place}: {fault['msg']}{found}{hint}"
 
 
 def template() -> str:

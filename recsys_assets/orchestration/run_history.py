@@ -3,10 +3,13 @@
 Sensors, staleness and checks read the newest materialization of each asset and batch, and the newest results of each
 check. These events stay when their run is deleted; they become runless, like events that a person reports in the UI.
 Dagster's own `delete_run` would delete them too, and would leave the run's database file and logs behind.
+
+The run history is in SQLite files of the home or in PostgreSQL (`postgres_history`).
 """
 
 import logging
 import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Collection, Iterable, Iterator
@@ -44,6 +47,7 @@ from recsys_assets.orchestration.dagster_internals import (
     TickStatus,
     replace_record,
 )
+from recsys_assets.orchestration.postgres_history import erase_deleted_rows, is_postgres, size
 
 # A tick that requested nothing repeats the tick before, and the sensors of a home make 50,000 ticks a day.
 _IDLE_TICKS_KEPT = timedelta(hours=6)
@@ -70,6 +74,8 @@ _PLACEHOLDER = dg.EventLogEntry(
 _IDS_PER_STATEMENT = 10_000
 # VACUUM rewrites the whole database, so it runs only if more than this share of the pages is free.
 _WORTH_SHRINKING = 0.25
+# Folders of DAGSTER_HOME with the databases of SQLite.
+_SQLITE_FOLDERS = ("history", "schedules")
 # Runs that have said nothing yet.
 _NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 _EVENTS, _CHECKS = SqlEventLogStorageTable, AssetCheckExecutionsTable
@@ -111,6 +117,11 @@ def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
         pruned = prune_history(instance, Settings.load(home).history)
     except (OSError, sqlite3.Error, db.exc.SQLAlchemyError, SettingsError) as error:
         return f"The run history was not pruned: {type(error).__name__}: {error}"
+    except Exception as error:
+        # dagster-postgres wraps the errors of a server that is gone in an error of its own.
+        if not isinstance(error.__cause__, db.exc.SQLAlchemyError):
+            raise
+        return f"The run history was not pruned: {error}: {error.__cause__}"
     return f"Run history pruned: {pruned.runs} runs, {pruned.ticks} ticks, {pruned.freed:,} bytes" * bool(
         pruned.runs or pruned.ticks
     )
@@ -120,11 +131,11 @@ def erase_history(instance: dg.DagsterInstance) -> Pruned:
     """Delete all runs that have begun, all ticks, and every text and chart in the remaining events.
 
     The newest materialization of each asset and batch and the newest results of each check remain, with numbers,
-    versions and the metadata that the pipeline reads back. No deleted byte stays in a file. No other process may use
-    the instance meanwhile.
+    versions and the metadata that the pipeline reads back. No deleted byte stays in a file of SQLite or in a table of
+    PostgreSQL. No other process may use the instance meanwhile.
 
     Raises:
-        sqlite3.OperationalError: another process uses the instance.
+        sqlite3.OperationalError, sqlalchemy.exc.OperationalError: another process uses the instance.
     """
     return _Pruning(instance, keep_days=0, keep_runs=0, facts_only=True).done()
 
@@ -138,7 +149,7 @@ def erase_history_of(home: Home) -> None:
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         try:
             erase_history(instance)
-        except sqlite3.OperationalError as error:
+        except (sqlite3.OperationalError, db.exc.OperationalError) as error:
             raise OSError(f"{error}. End what uses it, such as `dg dev`, and run this again") from error
 
 
@@ -166,7 +177,7 @@ class _Pruning:
 
     def done(self) -> Pruned:
         """Delete in an order that allows an interrupted pruning to be repeated."""
-        before = _bytes_below(Path(self._instance.root_directory))
+        before = self._bytes()
         with self._events.index_connection() as connection:
             needed = _newest_of_state(connection)
         evaluations = self._needed_evaluations()
@@ -188,7 +199,17 @@ class _Pruning:
                 database = connection.engine.url.database if connection.dialect.name == "sqlite" else None
             if database:
                 _shrink(Path(database), at_any_rate=self._facts_only)
-        return Pruned(len(expired), ticks, before - _bytes_below(Path(self._instance.root_directory)))
+        if self._facts_only:
+            with self._events.index_connection() as connection:
+                if is_postgres(connection):
+                    erase_deleted_rows(connection)
+        return Pruned(len(expired), ticks, before - self._bytes())
+
+    def _bytes(self) -> int:
+        """Bytes of the run history on disk."""
+        with self._events.index_connection() as connection:
+            in_database = size(connection) if is_postgres(connection) else 0
+        return in_database + _bytes_below(Path(self._instance.root_directory))
 
     def _expired(self, needed: Collection[int]) -> list[str]:
         """Ids of the runs to delete."""
@@ -311,6 +332,10 @@ class _Pruning:
                 with events.run_connection(RUNLESS_RUN_ID) as connection:
                     connection.execute(_EVENTS.delete().where(_EVENTS.c.timestamp < self._before))
                 _shrink(of_no_run, at_any_rate=self._facts_only)
+        elif self._facts_only:
+            # What the home recorded in SQLite before it had a database.
+            for name in _SQLITE_FOLDERS:
+                shutil.rmtree(Path(self._instance.root_directory) / name, ignore_errors=True)
         if isinstance(logs, LocalComputeLogManager) and (folder := Path(logs._base_dir)).is_dir():
             of_runs = [path for path in folder.iterdir() if path.is_dir()]
             known = self._known_runs()

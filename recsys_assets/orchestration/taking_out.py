@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from recsys_assets.home.batches import RAW_TABLES
+from recsys_assets.home.history_database import configure, require_database
 from recsys_assets.home.landing import changing, move_out
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore
@@ -21,7 +22,8 @@ def read_once(home: Home) -> set[str]:
     Both count, because a removal that was killed may have left only one of these traces.
     """
     stored = {name for asset in RAW_TABLES for name in AssetStore(home.assets).batches([asset])}
-    home.prepare()
+    if variable := configure(home):
+        require_database(home, variable)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         return stored | {str(name) for name in rests_on(instance).get("batches", ())}
 

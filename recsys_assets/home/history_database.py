@@ -1,0 +1,163 @@
+"""The PostgreSQL database of a home's run history: the section of dagster.yaml, the URL, and whose database it is.
+
+The setting `[instance] postgres_url_env` names the environment variable that holds the URL. The URL has a password, so
+it is never written to a file and no message quotes it. Dagster's own access is `dagster-postgres`; the tables are
+pruned and erased by `orchestration.run_history`.
+"""
+
+import os
+import re
+import uuid
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys_assets.home.layout import Home, HomeError, read_instance, write_instance
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import write_atomically
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+# SQLAlchemy 2.1 takes any other form for another driver.
+_SCHEME = "postgresql+psycopg2://"
+_FORM = f"{_SCHEME}USER:PASSWORD@HOST:5432/DATABASE"
+# After an unquoted @ or / in a password, its rest would be read as the host, which messages of the driver quote.
+_UNQUOTED = re.compile(r"^[^?#]*@[^?#]*@|^[^@?#]*/[^?#]*@")
+_CONNECT_SECONDS = 10
+# Any number that no other program takes for an advisory lock in the same database.
+_LOCK = 7_305_113_119
+
+
+def configure(home: Home) -> str:
+    """Prepare the home, and bring its dagster.yaml to what the settings say of the run history.
+
+    Returns:
+        Name of the environment variable with the URL; empty if the run history is in files of the home.
+
+    Raises:
+        HomeError: dagster.yaml and the settings name different stores.
+        SettingsError: the settings cannot be used.
+    """
+    home.prepare()
+    variable = Settings.load(home).instance.postgres_url_env
+    stored = read_instance(home)
+    storage = stored.get("storage") if isinstance(stored, dict) else None
+    named = _variable_of(storage)
+    if not variable:
+        if named:
+            raise HomeError(
+                f"{home.instance_file} keeps the run history in PostgreSQL, and the settings do not. Set "
+                f'`postgres_url_env = "{named}"` in [instance] of {home.settings_file}, or, to begin a new run history '
+                f"in files, take `storage` out of {home.instance_file}."
+            )
+        return ""
+    if storage is not None and not named:
+        raise HomeError(
+            f"{home.instance_file} has a `storage` of its own. Take it out, or take [instance] postgres_url_env out of "
+            f"{home.settings_file}."
+        )
+    if named != variable:
+        write_instance(home, {**(stored or {}), "storage": {"postgres": {"postgres_url": {"env": variable}}}})
+    return variable
+
+
+def require_database(home: Home, variable: str) -> None:
+    """Check that the database of the run history can be used and is this home's.
+
+    Raises:
+        HomeError: a package is missing, the variable is not set or is no URL, the server cannot be reached, or the
+            database holds the run history of another home. The message says the way out.
+    """
+    url = _url(variable)
+    missing = [name for name in ("dagster_postgres", "psycopg2") if find_spec(name) is None]
+    if missing:
+        raise HomeError(
+            f"[instance] postgres_url_env is set, and {' and '.join(missing)} cannot be imported. "
+            "`pip install 'recsys_assets[postgres]'` installs what PostgreSQL needs."
+        )
+    # SQLAlchemy takes a while to import, and homes with files do not need it here.
+    import sqlalchemy as db
+
+    try:
+        engine = db.create_engine(url, poolclass=db.NullPool, connect_args={"connect_timeout": _CONNECT_SECONDS})
+        with engine.begin() as connection:
+            _claim(home, connection)
+    except (db.exc.ArgumentError, ValueError):
+        raise HomeError(f"{variable} in the environment is no URL of the form {_FORM}.") from None
+    except db.exc.DBAPIError as error:
+        raise HomeError(unusable(variable, error.orig or error)) from None
+
+
+def unusable(variable: str, error: BaseException) -> str:
+    """The message about a database that cannot be used. The driver's own words name host and user, no password."""
+    told = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    return (
+        f"The run history is in PostgreSQL ({variable}), and that cannot be used: {told}. Is the server running, and "
+        "are host, user, password and database in the variable right? Data, models and lists are unchanged in the home."
+    )
+
+
+def _url(variable: str) -> str:
+    url = os.environ.get(variable, "")
+    if not url:
+        raise HomeError(
+            f"{variable} is not set in the environment. [instance] postgres_url_env says that it holds the URL of the "
+            f"run history's database: {_FORM}."
+        )
+    if not url.startswith(_SCHEME):
+        raise HomeError(f"{variable} in the environment has to begin with {_SCHEME}, as in {_FORM}.")
+    if _UNQUOTED.search(url.removeprefix(_SCHEME)):
+        raise HomeError(
+            f"{variable} in the environment has an unquoted character in user or password: write @ as %40, / as %2F, "
+            ": as %3A, % as %25."
+        )
+    return url
+
+
+def _variable_of(storage: Any) -> str:
+    """The variable that `storage` in dagster.yaml names, if `configure` may have written it; else empty."""
+    match storage:
+        case {"postgres": {"postgres_url": {"env": str(name)}}}:
+            return name if storage == {"postgres": {"postgres_url": {"env": name}}} else ""
+    return ""
+
+
+def _claim(home: Home, connection: "Connection") -> None:
+    """Record in the database that it is this home's.
+
+    Two homes with one run history would read each other's batches.
+
+    Raises:
+        HomeError: the database is another home's, or the home is a copy of the one that the database belongs to.
+    """
+    import sqlalchemy as db
+
+    connection.execute(db.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    connection.execute(db.text("CREATE TABLE IF NOT EXISTS recsys_home (id text PRIMARY KEY, path text NOT NULL)"))
+    mine = {"id": _identity(home), "path": str(home.path)}
+    owner = connection.execute(db.text("SELECT id, path FROM recsys_home")).mappings().first()
+    if owner is None:
+        connection.execute(db.text("INSERT INTO recsys_home VALUES (:id, :path)"), mine)
+        return
+    known = Home(Path(owner["path"]))
+    if owner["id"] != mine["id"]:
+        raise HomeError(
+            f"The database holds the run history of another home ({known.path}). Create a database for this home, or, "
+            "if the other home is gone for good, drop the database and create it anew."
+        )
+    if known.path == home.path:
+        return
+    if known.identity_file.exists() and _identity(known) == mine["id"] and not known.path.samefile(home.path):
+        raise HomeError(
+            f"{home.path} is a copy of {known.path}, and the database holds the run history of that one. Create a "
+            f"database for the copy, and delete {home.identity_file}."
+        )
+    connection.execute(db.text("UPDATE recsys_home SET path = :path WHERE id = :id"), mine)
+
+
+def _identity(home: Home) -> str:
+    """A random name that the home keeps when it is moved."""
+    if not home.identity_file.exists():
+        write_atomically(home.identity_file, f"{uuid.uuid4()}\n".encode())
+    return home.identity_file.read_text().strip()
