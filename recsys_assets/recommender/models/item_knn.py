@@ -6,6 +6,7 @@ residual ratings, which predict ratings, are in `item_neighbours`.
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import narwhals as nw
@@ -118,10 +119,14 @@ def _nearest(
     by_item: sparse.csr_array, norms: np.ndarray, items: np.ndarray, neighbours: int, shrinkage: float
 ) -> sparse.csr_array:
     """Return the similarities of a block of items to their nearest neighbours, shape (len(items), n_items)."""
-    together = (by_item[items] @ by_item.T).toarray()
-    similar = together / (np.outer(norms[items], norms) + max(shrinkage, 1e-9))
-    similar[np.arange(len(items)), items] = 0
-    if neighbours < similar.shape[1]:
-        least = np.partition(similar, -neighbours, axis=1)[:, -neighbours]
-        similar[similar < least[:, None]] = 0
-    return sparse.csr_array(similar)
+    together = sparse.csr_array(by_item[items] @ by_item.T)
+    row, other = np.repeat(np.arange(len(items)), np.diff(together.indptr)), together.indices
+    similar = together.data / (norms[items[row]] * norms[other] + max(shrinkage, 1e-9))
+    similar[other == items[row]] = 0
+    for start, end in pairwise(together.indptr):
+        own = similar[start:end]
+        if len(own) > neighbours:
+            own[own < np.partition(own, -neighbours)[-neighbours]] = 0
+    nearest = sparse.csr_array((similar, other, together.indptr), shape=together.shape)
+    nearest.eliminate_zeros()
+    return nearest

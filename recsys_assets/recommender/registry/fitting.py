@@ -88,6 +88,7 @@ class ModelFitter:
         parameters: settings by section; see `parameters_of`. With the section `scale`, large tables are sampled.
         spark: returns the Spark session; called when a model first needs one.
         scratch: folder for temporary files that the driver and the executors can reach.
+        index: id map of the users and items; by default it is made from the tables.
 
     Attributes:
         index: id map of the users and items.
@@ -117,20 +118,21 @@ class ModelFitter:
         *,
         spark: "Callable[[], SparkSession]",
         scratch: Path,
+        index: Index | None = None,
     ) -> None:
         self._tables = tables
         self._made: dict[str, Any] = dict(tables)
         self._parameters = parameters
         self._spark, self._scratch = spark, scratch
         self._scale = Scale.of(parameters)
-        self.index = Index.of(tables["users"], tables["items"])
+        self.index = index or Index.of(tables["users"], tables["items"])
 
     def with_parameters(self, parameters: Parameters) -> "ModelFitter":
         """Return a fitter of the same training set with other parameters.
 
         It keeps every model that depends on no changed parameter.
         """
-        other = ModelFitter(self._tables, parameters, spark=self._spark, scratch=self._scratch)
+        other = ModelFitter(self._tables, parameters, spark=self._spark, scratch=self._scratch, index=self.index)
         other._made |= {
             name: made
             for name, made in self._made.items()
