@@ -48,7 +48,13 @@ def fill_covariances(
     size = len(precision)
     total = np.empty(moments.shape[1])
     matrix = np.empty((size, size))
+    # Rows without cells keep the prior. In a large catalogue these are many items, and an inverse is the costly part.
+    prior = precision.copy()
+    _invert(prior)
     for row in range(begin, end):
+        if starts[row] == starts[row + 1]:
+            covariances[row] = prior
+            continue
         _add_up(total, starts[row], starts[row + 1], columns, moments)
         place = 0
         for i in range(size):
