@@ -137,6 +137,25 @@ def test_the_choice_knows_no_test_rating(choose):
     assert chosen(choose({**split, "test_ratings": split["test_ratings"].head(0)}, only=("ease",))) == honest
 
 
+def test_a_slice_of_large_data_holds_the_users_of_its_sample_alone(monkeypatch):
+    """A model would have a row for each of millions of users, and the run would end for want of memory."""
+    tables = tables_of(planted(STARS), STARS)
+    split = protocols.split("top_n", tables, cut=0.8)
+    monkeypatch.setattr(quick, "_MOST_RATINGS", len(to_polars(split["train_ratings"])) // 3)
+    titles = {"item_id", "title"} & set(to_polars(tables["items"]).columns)
+    for each in quick.rolling_slices(split, seed=0):
+        rows = pl.concat([to_polars(each.tables[side], "user", "item") for side in ("train_ratings", "test_ratings")])
+        for column, name in (("user", "users"), ("item", "items")):
+            known = to_polars(each.tables[name])
+            assert known[column].to_list() == list(range(len(known)))
+            assert len(known) < len(to_polars(tables[name])) or column == "item"
+            assert {*rows[column]} <= {*known[column]}
+        ids = to_polars(each.tables["users"], "user", "user_id")
+        named = to_polars(tables["users"], "user_id", "user").rename({"user": "before"})
+        assert ids.join(named, on="user_id").sort("user")["before"].is_sorted()
+        assert titles <= set(to_polars(each.tables["items"]).columns)
+
+
 def test_trials_of_a_choice_are_taken_over_and_older_ones_removed(choose, tmp_path):
     """Each refresh would fit everything again though nothing has changed, or leave its trials for ever."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)

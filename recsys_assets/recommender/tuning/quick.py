@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
+import polars as pl
 
 from recsys_assets.recommender.data.automatic import AUTO
-from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.frames import lazy, pseudo_random, row_count, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import cut_in_time
 from recsys_assets.recommender.evaluation import protocols
@@ -155,7 +156,10 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
         The slices with ratings on both sides.
     """
     shared = {name: tables[name] for name in ("users", "items", "user_features")}
-    ratings = _of_some(tables["train_ratings"], _MOST_RATINGS / max(row_count(tables["train_ratings"]), 1), seed)
+    ratings = tables["train_ratings"]
+    share = _MOST_RATINGS / max(row_count(ratings), 1)
+    if share < 1:
+        shared, ratings = _rated(shared, _of_some(ratings, share, seed))
     n_ratings = row_count(ratings)
     slices = []
     for start, end in _CUTS:
@@ -169,6 +173,26 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
         of = {**split, "test_ratings": _of_some(scored, share, seed, stream=1)}
         slices.append(Slice(f"quick_{start:g}", "top_n", of))
     return slices
+
+
+def _rated(shared: Tables, ratings: nw.LazyFrame) -> tuple[dict[str, nw.LazyFrame], nw.LazyFrame]:
+    """The tables without users and items that have no rating, numbered anew in the same order; in memory.
+
+    A model has a row per user and item. Of a large data set, nearly all of these rows would be of users outside the
+    sample, and case study A would fill each of them with ratings.
+    """
+    rows, made = to_polars(ratings), {name: to_polars(table) for name, table in shared.items()}
+    for column, names in (("user", ("users", "user_features")), ("item", ("items",))):
+        kept = rows[column].unique().sort()
+        numbers = pl.DataFrame({column: kept, "new": pl.int_range(len(kept), dtype=pl.Int32, eager=True)})
+        rows = _renumbered(rows, column, numbers)
+        made |= {name: _renumbered(made[name].sort(column), column, numbers) for name in names}
+    return {name: lazy(table) for name, table in made.items()}, lazy(rows)
+
+
+def _renumbered(rows: pl.DataFrame, column: str, numbers: pl.DataFrame) -> pl.DataFrame:
+    found = rows.join(numbers, on=column, maintain_order="left")
+    return found.with_columns(pl.col("new").alias(column)).drop("new")
 
 
 def populations(of: Slice) -> tuple[str, ...]:
