@@ -1,7 +1,9 @@
 """The fast way into CSV files against the careful one."""
 
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import polars as pl
@@ -74,3 +76,31 @@ def test_files_with_and_without_text_ids_make_one_batch(tmp_path):
     (source / "b.csv").write_text(f"{HEADER}\n07,m,3.5,978300760\n")
     ratings = read_source(source, scratch=tmp_path / "scratch").ratings.collect()
     assert ratings.select(IDS).rows() == [("7", "1"), ("07", "m")]
+
+
+def test_what_polars_writes_after_it_has_failed_is_not_read(tmp_path, monkeypatch):
+    """On a busy machine a batch with text ids would be refused now and then, with "InvalidFooter"."""
+    sink, replace, late = pl.LazyFrame.sink_ipc, Path.replace, []
+
+    def failing(frame: pl.LazyFrame, out: Any, **options: Any) -> Any:
+        writer = os.dup(out.fileno())
+        try:
+            return sink(frame, out, **options)
+        except pl.exceptions.PolarsError:
+            late.append(writer)
+            raise
+
+    def replaced(path: Path, target: Path) -> Path:
+        # The writer thread of Polars has a descriptor of its own, too.
+        for writer in late:
+            os.write(writer, b"\xff" * 322)
+        return replace(path, target)
+
+    monkeypatch.setattr(pl.LazyFrame, "sink_ipc", failing)
+    monkeypatch.setattr(Path, "replace", replaced)
+    path = tmp_path / "a.csv"
+    path.write_text(f"{HEADER}\nana,m,3.5,978300760\n")
+    ratings = read_source(path, scratch=tmp_path / "scratch").ratings.collect()
+    assert ratings.select(IDS).rows() == [("ana", "m")] and late
+    for writer in late:
+        os.close(writer)
