@@ -282,6 +282,8 @@ def main() -> None:
     if asked.child:
         run_here(Home(asked.child), asked.select)
         return
+    # Without a handler, `kill` would end this process alone, and the run would work on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal"))
     load = os.getloadavg()[0]
     results = []
     with tempfile.TemporaryDirectory() as scratch:

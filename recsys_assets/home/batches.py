@@ -142,6 +142,10 @@ class Batch:
 
     def _check_rejected(self, bad: int, good: int, max_share: float) -> None:
         listing = self.home.rejected / f"{self.name}.csv"
+        if not bad:
+            # Looking for them reads the whole source again, unless it is a plain CSV.
+            listing.unlink(missing_ok=True)
+            return
         rejected = self.table("rejected_rows")
         first = rejected.head(_FIRST).collect(engine="streaming")
         try:

@@ -20,7 +20,8 @@ from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.orchestration.verdicts import read_each
-from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.frames import empty, lazy
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.leaving_out import sample_users, without_users
 
@@ -70,6 +71,9 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         batch = Batch.open(home.folders, name, settings.data, home.scratch)
         facts = found or judged(batch, content)
         context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=name)
+        if table == "rejected_rows" and not facts[_REJECTED]:
+            # Unless it is a plain CSV, looking for them takes as long as storing the ratings.
+            return lazy(empty(TABLES[table]))
         return lazy(batch.table(table))
 
     return read_each(context, read)
