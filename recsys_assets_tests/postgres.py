@@ -15,8 +15,6 @@ import pytest
 from recsys_assets_tests.served import free_port
 
 VARIABLE = "RECSYS_PG_URL"
-# Neither is a word of any message.
-_USER, _PASSWORD = "pipeline", "sesame-8841"
 _NOBODY = "nobody"
 
 
@@ -27,19 +25,23 @@ class Server:
     Attributes:
         folder: its data.
         port: where it listens on localhost.
+        user: the administrator.
+        password: of the administrator.
     """
 
     folder: Path
     port: int
+    user: str
+    password: str
     _programs: Path
     _process: "subprocess.Popen[bytes] | None" = None
 
     def url(self, database: str) -> str:
         """The URL of a new database."""
-        environment = {**os.environ, "PGPASSWORD": _PASSWORD}
-        command = [self._programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _USER, database]
+        environment = {**os.environ, "PGPASSWORD": self.password}
+        command = [self._programs / "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", self.user, database]
         subprocess.run(command, env=environment, check=True)
-        return f"postgresql+psycopg2://{_USER}:{_PASSWORD}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+psycopg2://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -61,7 +63,7 @@ class Server:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
+def postgres(user: str = "pipeline", user_password: str = "sesame-8841") -> Iterator[Server]:
     """A running server, gone afterwards; the test is skipped if Debian's package is not installed."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not found:
@@ -72,11 +74,11 @@ def postgres() -> Iterator[Server]:
         if os.geteuid() == 0:
             shutil.chown(folder, _NOBODY)
         password = folder.with_suffix(".password")
-        password.write_text(_PASSWORD)
-        initdb = [found[-1].parent / "initdb", "-D", folder, "-U", _USER, "-A", "scram-sha-256", "--pwfile", password]
+        password.write_text(user_password)
+        initdb = [found[-1].parent / "initdb", "-D", folder, "-U", user, "-A", "scram-sha-256", "--pwfile", password]
         subprocess.run([*initdb, "-E", "UTF8", "--no-sync"], check=True, stdout=subprocess.DEVNULL, **_as_nobody())
         password.unlink()
-        server = Server(folder, free_port(), found[-1].parent)
+        server = Server(folder, free_port(), user, user_password, found[-1].parent)
         server.start()
         try:
             yield server

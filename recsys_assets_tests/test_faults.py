@@ -32,10 +32,16 @@ from recsys_assets.home import versions as storage
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import SettingsError
 from recsys_assets.home.versions import AssetMissingError, AssetStore
-from recsys_assets.orchestration import clock
+from recsys_assets.orchestration import clock, launcher
 from recsys_assets.orchestration.assets.models import MODEL_TYPES
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.clock import forget_the_future
+from recsys_assets.orchestration.dagster_internals import (
+    GRPC_INFO_TAG,
+    CanCancelExecutionRequest,
+    CanCancelExecutionResult,
+    DagsterUserCodeUnreachableError,
+)
 from recsys_assets.orchestration.landing_watch import RAW
 from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag, worker_health
 from recsys_assets.orchestration.locking import locked_executor
@@ -151,6 +157,41 @@ def test_a_clock_that_is_set_forward_kills_no_run(tmp_path, monkeypatch):
         instance.add_run_tags(anothers.run_id, {"recsys/process": f"{os.getpid()} 1"})
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 86_400)
         assert [run.run_id for run in fail_dead_runs(instance)] == [anothers.run_id]
+
+
+def test_a_run_of_another_container_is_judged_by_the_lock_of_the_home(tmp_path):
+    """A daemon in a container of its own would fail runs at work, because it does not see their processes."""
+    home = Home(tmp_path)
+    home.prepare()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        run = _started_run(home, instance, 2**22 + 1)
+        instance.add_run_tags(run.run_id, process_tag() | {"recsys/host": "another"})
+        with FileLock(home.lock):
+            assert fail_dead_runs(instance) == []
+        assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]
+
+
+def test_a_run_of_another_code_server_is_judged_by_what_that_server_says(tmp_path, monkeypatch):
+    """A run whose code server was started anew would block the queue for ever, or a run at work be done twice."""
+    answers = iter([True, DagsterUserCodeUnreachableError("no answer"), False])
+
+    class Server:
+        def __init__(self, host: str, port: int, use_ssl: bool) -> None:
+            assert (host, port, use_ssl) == ("code", 4000, False)
+
+        def can_cancel_execution(self, request: CanCancelExecutionRequest, timeout: float) -> str:
+            assert request.run_id == run.run_id and timeout
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return dg.serialize_value(CanCancelExecutionResult(can_cancel=answer))
+
+    monkeypatch.setattr(launcher, "DagsterGrpcClient", Server)
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = _started_run(Home(tmp_path), instance, os.getpid())
+        instance.add_run_tags(run.run_id, {GRPC_INFO_TAG: json.dumps({"host": "code", "port": 4000})})
+        assert fail_dead_runs(instance) == fail_dead_runs(instance) == []
+        assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]
 
 
 def test_every_home_checks_its_workers(tmp_path):

@@ -131,11 +131,11 @@ def init(home: HomeOption = None) -> None:
 
     Example: `recsys-assets init --home ~/my-ratings`
     """
-    from recsys_assets.home.history_database import configure
+    from recsys_assets.cli.faults import require_history
     from recsys_assets.home.settings import template
 
     here = Home.resolve(home)
-    configure(here)
+    require_history(here)
     # An empty file is the rest of an earlier `init` on a full disk, so it is written again.
     if here.settings_file.exists() and here.settings_file.stat().st_size:
         console().print(f"Settings are there already, and stay as they are: {here.settings_file}", soft_wrap=True)

@@ -13,7 +13,9 @@ of Dagster in pyproject.toml is narrow because of these names.
 - `locking`: `PlanOrchestrationContext`, `ExecutionPlan`, `RetryMode`, `StepDependencyConfig` and `raise_interrupts_as`
   wrap an executor. A public base class for wrapping executors would replace them.
 - `locking`, `launcher`: `EngineEventData` names the process of a run; `CheckRunHealthResult` and `WorkerStatus` say
-  whether the process lives. Health checks of the default launcher would replace them.
+  whether the process lives. `GRPC_INFO_TAG`, `DagsterGrpcClient`, the two classes of `CanCancelExecution` and
+  `DagsterUserCodeUnreachableError` ask the code server of another container. Health checks of the default launcher
+  would replace them.
 - `resume`, `retries`, `backfill`: run tags that tell the daemon whether to retry, and that name the run before.
 - `code_location`: the run tag by which the UI lists a run under its job. A public way to create a run of a job in this
   process as a run of a code location would replace it.
@@ -24,7 +26,7 @@ of Dagster in pyproject.toml is narrow because of these names.
 
 from dagster._cli.proxy_server_manager import ProxyServerManager
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.errors import DagsterAssetCheckFailedError
+from dagster._core.errors import DagsterAssetCheckFailedError, DagsterUserCodeUnreachableError
 from dagster._core.events import EngineEventData, JobFailureData, StepMaterializationData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
@@ -50,6 +52,7 @@ from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStor
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.tags import (
     AUTO_RETRY_RUN_ID_TAG,
+    GRPC_INFO_TAG,
     MAX_RETRIES_TAG,
     PARENT_RUN_ID_TAG,
     REPOSITORY_LABEL_TAG,
@@ -59,6 +62,8 @@ from dagster._core.storage.tags import (
 )
 from dagster._core.workspace.context import IWorkspaceProcessContext, WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import raise_interrupts_as
 from dagster._utils.log import configure_loggers
@@ -66,6 +71,7 @@ from dagster_shared.record import replace as replace_record
 
 __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",
+    "GRPC_INFO_TAG",
     "MAX_RETRIES_TAG",
     "PARENT_RUN_ID_TAG",
     "REPOSITORY_LABEL_TAG",
@@ -79,8 +85,12 @@ __all__ = [
     "AssetCheckExecutionsTable",
     "AssetEventTagsTable",
     "AssetKeyTable",
+    "CanCancelExecutionRequest",
+    "CanCancelExecutionResult",
     "CheckRunHealthResult",
     "DagsterAssetCheckFailedError",
+    "DagsterGrpcClient",
+    "DagsterUserCodeUnreachableError",
     "EngineEventData",
     "ExecutionPlan",
     "IWorkspaceProcessContext",

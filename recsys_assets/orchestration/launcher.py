@@ -2,17 +2,39 @@
 
 Without the health check, a run whose process died together with the daemon and the code server would stay STARTED and
 block the queue for ever. `retries` decides whether a failed run is retried.
+
+A process of another machine or container cannot be seen from here. If a code server of another host has started it,
+that server is asked; else the home's lock tells, which every run holds while it works.
 """
 
+import json
+import socket
 import time
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
 
-from recsys_assets.orchestration.dagster_internals import CheckRunHealthResult, WorkerStatus
+from recsys_assets.home.layout import Home
+from recsys_assets.home.lock import is_locked
+from recsys_assets.orchestration.dagster_internals import (
+    GRPC_INFO_TAG,
+    CanCancelExecutionRequest,
+    CanCancelExecutionResult,
+    CheckRunHealthResult,
+    DagsterGrpcClient,
+    DagsterUserCodeUnreachableError,
+    WorkerStatus,
+)
 
 # Tag of a run with the identity of its process; see `_identity`.
 _PROCESS_TAG = "recsys/process"
+# Tag of a run with the name of the machine or container of its process.
+_HOST_TAG = "recsys/host"
+# Hosts of a code server in the same container, whose processes are seen from here.
+_HERE = ("localhost", "127.0.0.1", "::1", None)
+_ANSWER_SECONDS = 10
 # A process that started this much later than the run recorded its PID is another process that reused the PID.
 _CLOCK_SLACK_SECONDS = 60
 # A run is STARTED a moment before it records its PID.
@@ -20,10 +42,7 @@ _RECORDED_WITHIN_SECONDS = 60
 
 
 class ProcessCheckingRunLauncher(dg.DefaultRunLauncher):
-    """The default launcher with a health check.
-
-    The health check sees processes of this machine only. That is enough, because a home with SQLite has no others.
-    """
+    """The default launcher with a health check."""
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -40,6 +59,9 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
 
     A run that recorded its success and was killed before its status was set is marked as successful.
     """
+    elsewhere = _elsewhere(instance, run)
+    if elsewhere is not None:
+        return elsewhere if elsewhere.status == WorkerStatus.RUNNING else _unless_done(instance, run, elsewhere)
     recorded = _recorded_process(instance, run.run_id)
     if recorded is None:
         record = instance.get_run_record_by_id(run.run_id)
@@ -50,12 +72,45 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
     pid, when = recorded
     if _lives(pid, when, run.tags.get(_PROCESS_TAG, "")):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return _unless_done(instance, run, CheckRunHealthResult(WorkerStatus.FAILED, f"its process {pid} is gone"))
+
+
+def _unless_done(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, failed: CheckRunHealthResult
+) -> CheckRunHealthResult:
     for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_SUCCESS):
         # The process was killed between two databases: its success is recorded, but its status is not set.
         if entry.dagster_event:
             instance.run_storage.handle_run_event(run.run_id, entry.dagster_event)
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
-    return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {pid} is gone")
+    return failed
+
+
+def _elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunHealthResult | None:
+    """The health of a run whose process is on another host; None for a run on this one."""
+    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    if server.get("host") not in _HERE:
+        return _as_its_server_says(server, run)
+    host = run.tags.get(_HOST_TAG, socket.gethostname())
+    if host == socket.gethostname():
+        return None
+    if is_locked(Home(Path(instance.root_directory).parent)):
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(WorkerStatus.FAILED, f"no process works on the home, and its own was on {host}")
+
+
+def _as_its_server_says(server: dict[str, Any], run: dg.DagsterRun) -> CheckRunHealthResult:
+    client = DagsterGrpcClient(host=server["host"], port=server.get("port"), use_ssl=bool(server.get("use_ssl", False)))
+    try:
+        answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=_ANSWER_SECONDS)
+    except DagsterUserCodeUnreachableError:
+        # It is being started anew, or the network is at fault. When it answers again, it knows.
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    if dg.deserialize_value(answer, CanCancelExecutionResult).can_cancel:
+        return CheckRunHealthResult(WorkerStatus.RUNNING)
+    return CheckRunHealthResult(
+        WorkerStatus.FAILED, f"the code server at {server['host']} does not execute it any more"
+    )
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
@@ -82,8 +137,8 @@ def _recorded_process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, f
 
 
 def process_tag() -> dict[str, str]:
-    """The run tag that identifies this process as the process of a run, even if the clock is changed."""
-    return {_PROCESS_TAG: _identity(psutil.Process())}
+    """The run tags that identify this process as the process of a run, even if the clock is changed."""
+    return {_PROCESS_TAG: _identity(psutil.Process()), _HOST_TAG: socket.gethostname()}
 
 
 def _identity(process: psutil.Process) -> str:

@@ -1,0 +1,246 @@
+"""The files in deploy/: what they pin and name, and that the services of compose.yaml work together as processes."""
+
+import configparser
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from filelock import FileLock
+
+from recsys_assets.home.layout import Home
+from recsys_assets.orchestration.landing_watch import range_tags
+from recsys_assets.orchestration.process_sessions import kill_session
+from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.postgres import Server, postgres
+from recsys_assets_tests.served import SELECTOR, Served, free_port, wait_for
+
+ROOT = Path(__file__).parent.parent
+DEPLOY = ROOT / "deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+# Services with a command of ours, in the order in which compose starts them.
+OURS = ("init", "code", "webserver", "daemon", "prune")
+PASSWORD = "sesame-5512"
+# `${NAME}`, `${NAME:-default}` and `${NAME:?}` in compose.yaml.
+_VARIABLE = re.compile(r"\$\{(\w+)(?::[-?](.*?))?\}")
+_SETTINGS = f"{FAST_SETTINGS}\n[automation]\nsensors = false\nschedule = false\n"
+
+
+def _of_image() -> dict[str, str]:
+    """The environment that the Dockerfile sets."""
+    lines = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    [text] = [line.removeprefix("ENV ") for line in lines if line.startswith("ENV ")]
+    return dict(part.split("=", 1) for part in text.split())
+
+
+def _texts(found: Any) -> Iterator[str]:
+    if isinstance(found, dict):
+        found = list(found.values())
+    if isinstance(found, list):
+        for part in found:
+            yield from _texts(part)
+    else:
+        yield str(found)
+
+
+def test_every_image_and_version_is_the_present_one():
+    """Somebody would deploy another version than the checkout, or another one each time."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    dockerfile, values = (DEPLOY / "Dockerfile").read_text(), (DEPLOY / "values.yaml").read_text()
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    assert {image for image in images if image.startswith("recsys-assets:")} == {f"recsys-assets:{version}"}
+    assert f"recsys-assets:{version} ." in dockerfile
+    assert set(re.findall(r"recsys-assets:(\S+)$", values, re.MULTILINE)) == {version}
+    assert yaml.safe_load(values)["dagsterDaemon"]["image"]["tag"] == version
+    dagster = re.search(r"^dagster==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert dagster and f"--version {dagster[1]} " in values
+    based_on = re.findall(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
+    assert all(re.search(r":\d+\.\d+(\.\d+)?-", image) for image in (*based_on, *images) if "recsys" not in image)
+
+
+def test_nothing_runs_as_root_or_listens_to_the_world():
+    """A hole in the webserver would give away the machine, or the UI without passwords be open to everybody."""
+    assert re.search(r"^USER recsys$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    published = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
+    assert published and all(port.startswith("127.0.0.1:") for port in published)
+    unit = (DEPLOY / "recsys-assets.service").read_text()
+    assert "\nUser=recsys\n" in unit and "--host" not in unit
+    values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
+    services = [values["dagsterWebserver"], values["dagsterDaemon"], *values["dagster-user-deployments"]["deployments"]]
+    assert all(service["podSecurityContext"]["runAsNonRoot"] for service in services)
+
+
+def test_no_file_holds_a_password():
+    """A password would be in the repository, and the same one in every deployment."""
+    for service in COMPOSE["services"].values():
+        environment = service.get("environment", {})
+        assert all("${POSTGRES_PASSWORD:?}" in text for name, text in environment.items() if "PASSWORD" in name)
+        assert "${POSTGRES_PASSWORD:?}@" in environment.get("RECSYS_PG_URL", "${POSTGRES_PASSWORD:?}@")
+    texts = list(_texts(yaml.safe_load((DEPLOY / "values.yaml").read_text())))
+    assert "recsys-postgresql" in texts and not [text for text in texts if "://" in text and "@" in text]
+
+
+def test_the_unit_starts_a_command_that_exists():
+    """systemd would start something that was renamed, and only on somebody's server."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign,assignment]
+    unit.read(DEPLOY / "recsys-assets.service")
+    program, *arguments = unit["Service"]["ExecStart"].split()
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert Path(program).name in scripts
+    helped = [sys.executable, "-c", "from recsys_assets.cli import app; app()", *arguments[:1], "--help"]
+    assert subprocess.run(helped, capture_output=True, check=True)
+
+
+@dataclass
+class Deployed:
+    """The services of compose.yaml as processes of this machine, each in a session of its own.
+
+    Attributes:
+        folder: stands for the volume /data, and for the logs of containers.
+        server: stands for the service `postgres`.
+        ports: port of this machine by port in compose.yaml.
+    """
+
+    folder: Path
+    server: Server
+    ports: dict[str, int] = field(default_factory=lambda: {"4000": free_port(), "3000": free_port()})
+    running: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
+
+    @property
+    def home(self) -> Home:
+        """The home in the volume."""
+        return Home(self.folder / "data" / "home")
+
+    def environment(self, service: str) -> dict[str, str]:
+        """The environment of a container, in place of this process's own."""
+        own = COMPOSE["services"][service]["environment"]
+        found = {name: self._here(service, text) for name, text in {**_of_image(), **own}.items()}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # Not in the image: the checkout's modules, and a small JVM.
+        kept = {name: os.environ[name] for name in ("PYSPARK_SUBMIT_ARGS", "TMPDIR", "JAVA_HOME") if name in os.environ}
+        return {**kept, "PATH": path, "HOME": str(self.folder), "PYTHONPATH": str(ROOT), **found}
+
+    def start(self, service: str) -> "subprocess.Popen[bytes]":
+        """Start the command of a service."""
+        command = [self._here(service, word) for word in COMPOSE["services"][service]["command"]]
+        with (self.folder / f"{service}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env=self.environment(service),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        self.running[service] = process
+        return process
+
+    def kill(self, service: str) -> None:
+        """End a container as the kernel does: everything in it at once."""
+        process = self.running.pop(service)
+        process.send_signal(signal.SIGKILL)
+        kill_session(process.pid)
+        process.wait()
+
+    def ui(self) -> Served:
+        """The webserver."""
+        return Served(self.home, self.running["webserver"], f"http://127.0.0.1:{self.ports['3000']}")
+
+    def _here(self, service: str, text: str) -> str:
+        """A text of compose.yaml with the places of this machine."""
+        if text == "0.0.0.0":
+            return "127.0.0.2" if service == "code" else "127.0.0.1"
+        text = _VARIABLE.sub(lambda found: {"POSTGRES_PASSWORD": PASSWORD}.get(found[1], found[2] or ""), text)
+        text = text.replace("@postgres:5432", f"@127.0.0.1:{self.server.port}")
+        if text == "/app/deploy/workspace.yaml":
+            location = yaml.safe_load((DEPLOY / "workspace.yaml").read_text())
+            # An address that the daemon does not take for its own container.
+            location["load_from"][0]["grpc_server"] |= {"host": "127.0.0.2", "port": self.ports["4000"]}
+            (self.folder / "workspace.yaml").write_text(yaml.safe_dump(location))
+            return str(self.folder / "workspace.yaml")
+        text = text.replace("/data/", f"{self.folder}/data/").replace("sleep 3600", "sleep 30")
+        return str(self.ports.get(text, text))
+
+
+@contextmanager
+def deployed(folder: Path) -> Iterator[Deployed]:
+    """All services, started in the order of compose.yaml; gone afterwards."""
+    with postgres("recsys", PASSWORD) as server:
+        server.url("recsys")
+        services = Deployed(folder, server)
+        (folder / "data").mkdir()
+        try:
+            assert services.start("init").wait(600) == 0, (folder / "init.log").read_text()
+            services.home.settings_file.write_text(_SETTINGS)
+            for name in OURS[1:]:
+                services.start(name)
+            yield services
+        finally:
+            for name in list(services.running):
+                services.kill(name)
+
+
+def _answers(services: Deployed) -> bool:
+    asked = "query($s: RepositorySelector!) { sensorsOrError(repositorySelector: $s) { __typename } }"
+    try:
+        return services.ui().query(asked, s=SELECTOR)["sensorsOrError"]["__typename"] == "Sensors"
+    except (OSError, AssertionError):
+        return False
+
+
+@pytest.mark.slow
+def test_the_services_of_compose_work_together_and_survive_kills(tmp_path, monkeypatch):
+    """A deployment would start and do nothing, or stand still for ever after a container was restarted."""
+    with deployed(tmp_path) as services:
+        home = services.home
+        for name, value in services.environment("daemon").items():
+            monkeypatch.setenv(name, value)
+        wait_for("the code location in the UI", lambda: _answers(services))
+        for number, name in enumerate(("may", "june")):
+            made_up(n_users=6, n_items=8, first_user=1 + 100 * number).write(home.landing / name)
+        with dg.DagsterInstance.get() as instance:
+            instance.add_dynamic_partitions("batches", ["may", "june"])
+            ui, tags = services.ui(), range_tags(["may", "june"])
+            services.kill("daemon")
+            services.start("daemon")
+            assert ui.ended(ui.launch("ingest", **tags)) == "SUCCESS"
+
+            # The run waits for the lock when its container goes.
+            with FileLock(home.lock):
+                waiting = ui.launch("ingest", **tags)
+                wait_for("the start of the run", lambda: _status(instance, waiting) == dg.DagsterRunStatus.STARTED)
+                services.kill("code")
+                services.start("code")
+            assert ui.ended(waiting) == "FAILURE"
+            retry = wait_for("the retry", lambda: _retry_of(instance, waiting))
+            assert ui.ended(retry) == "SUCCESS"
+        assert {name: process.poll() for name, process in services.running.items()} == dict.fromkeys(OURS[1:]) | {
+            "init": 0
+        }
+        logs = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
+        assert not [name for name, text in logs.items() if PASSWORD in text]
+        stored = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+        assert not [path for path in stored if PASSWORD.encode() in path.read_bytes()]
+
+
+def _status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
+    run = instance.get_run_by_id(run_id)
+    return run.status if run else None
+
+
+def _retry_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
+    found = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
+    return found[0].run_id if found else None
