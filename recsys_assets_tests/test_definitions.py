@@ -118,7 +118,7 @@ def test_no_scored_model_sees_what_it_is_scored_on(graph):
 def test_the_serving_model_is_never_scored(graph):
     """The model fitted on all ratings would be praised for knowing the test rows."""
     children = graph.get(dg.AssetKey(FITTED_ON_EVERYTHING)).child_keys
-    assert {key.to_user_string() for key in children} == {"recommendations"}
+    assert {key.to_user_string() for key in children} == {"recommendations", "similar_items"}
 
 
 def test_no_step_is_split_by_dagster(tmp_path):

@@ -22,6 +22,7 @@ from recsys_assets.cli import (
     run,
     scores,
     serve,
+    similar,
     status,
     study,
 )
@@ -89,5 +90,5 @@ All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recs
 """,
 )
 _OF_DATA = (landing, batches, blocking, rules, compacting)
-for module in (run, serve, status, study, backfill, *_OF_DATA, scores, results, looks, promotions):
+for module in (run, serve, status, study, backfill, *_OF_DATA, scores, results, similar, looks, promotions):
     module.register(app)

@@ -15,6 +15,7 @@ from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.id_map import renumbered
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetMissingError, AssetStore, ModelType, load, scan, written
+from recsys_assets.recommender.data.characters import searchable
 from recsys_assets.recommender.data.index import renumber
 from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
 
@@ -124,6 +125,27 @@ class Reader:
         if found.is_empty():
             raise CommandError(_unknown("item", item_id, _items_like(item_id, items.collect())))
         return found.row(0, named=True)
+
+    def item_named(self, name: str) -> dict[str, object]:
+        """The row of an item in `items`, by its id, else by its title; upper and lower case are the same in a title.
+
+        Raises:
+            CommandError: no item has this id or title, or several have this title.
+        """
+        items = self.table("items").collect()
+        if items.filter(pl.col("item_id") == name).is_empty():
+            same = items.filter(searchable(pl.col("title")).str.to_lowercase() == _searched(name))
+            if len(same) == 1:
+                return same.row(0, named=True)
+            if len(same):
+                ids = ", ".join(same["item_id"].head(_SUGGESTIONS))
+                raise CommandError(f"{len(same)} items have the title {name!r}. Give one of their ids: {ids}")
+        return self.item(name)
+
+
+def _searched(text: str) -> str:
+    """A text as `searchable` makes it, in lower case."""
+    return str(pl.select(searchable(pl.lit(text)).str.to_lowercase()).item())
 
 
 def _unknown(kind: str, wanted: str, alike: list[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
+from recsys_assets.cli.new_items import with_new_items
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import launch, locked, require_rules
 from recsys_assets.cli.terminal import follow_up
@@ -34,7 +35,7 @@ class Recommended:
     """A list for one user.
 
     Attributes:
-        rows: item_id, title, year, genres, score and because of each item; the best first.
+        rows: item_id, title, year, genres, score, because and new (nobody has rated it) of each item; the best first.
         otherwise: text for the reason of an item without a rating behind it.
         notes: lines for the reader of the list.
     """
@@ -60,7 +61,7 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     model = reader.model("serving_model", ServingModel)
     users, items = reader.table("users"), reader.table("items")
     index = Index.of(lazy(users), lazy(items))
-    audience = _audience(reader, model, index)
+    audience = audience_of(reader, model, index)
     number = audience.number(user_id) if user_id is not None else None
     is_new = number is None
     if number is None:
@@ -87,11 +88,13 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     because = reasons(best, lazy(rated), ranker)
     named = lazy(audience.items.join(facts.select("item_id", "title"), on="item_id", how="left"))
     shown = serving.recommendations(best, because, audience.tables["users"], named).drop("title")
-    rows = shown.join(facts, on="item_id").sort("rank").to_dicts()
+    rows = [{**row, "new": False} for row in shown.join(facts, on="item_id").sort("rank").to_dicts()]
+    if explore := Settings.load(reader.home).serving.explore:
+        rows = with_new_items(reader, rows, here, rules, n=n, places=explore)
     without = ranker.otherwise if ranker.contributions is None or rated.is_empty() else "–"
     notes = [
         *_why_empty(user_id, rows, len(allowed), len(facts)),
-        *_from_before(reader, model, index, user_id if is_new else None),
+        *from_before(reader, model, index, user_id if is_new else None),
     ]
     return Recommended(rows, without, notes)
 
@@ -117,7 +120,7 @@ def recommend_to_everybody(reader: Reader, out: Console) -> None:
     )
 
 
-def _audience(reader: Reader, model: ServingModel, index: Index) -> Audience:
+def audience_of(reader: Reader, model: ServingModel, index: Index) -> Audience:
     """The audience of a model. Models of versions before 0.5 have none and get the present one.
 
     Raises:
@@ -146,7 +149,7 @@ def _why_empty(user_id: str | None, rows: Sequence[object], n_allowed: int, n_it
     return [f"User {user_id} has rated {which}: nothing is left to recommend."]
 
 
-def _from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:
+def from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:
     """A note that the list comes from models older than the present users and items; empty if they are not.
 
     Args:

@@ -58,6 +58,7 @@ def recommend(
         recommend_to_everybody(Reader.of(home), console())
         return
     from recsys_assets.cli.recommending import recommended
+    from recsys_assets.recommender.serving.new_items import OTHERWISE as OF_NEW_ITEMS
 
     reader, out = Reader.of(home), console()
     found = recommended(reader, user_id, n)
@@ -69,7 +70,7 @@ def recommend(
         for rank, row in enumerate(found.rows, 1):
             # The model has no score for an item that it does not know.
             score = "–" if row["score"] is None else f"{row['score']:.3f}"
-            because = joined(row["because"]) or found.otherwise
+            because = joined(row["because"]) or (OF_NEW_ITEMS if row["new"] else found.otherwise)
             listed.add_row(str(rank), row["item_id"], titled(row), genre_text(row), score, because)
         out.print(listed)
     for note in found.notes:

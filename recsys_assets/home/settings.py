@@ -553,6 +553,19 @@ class ServingSettings(Section):
         "prints what it costs.",
     )
 
+    explore: int = Field(
+        0,
+        ge=0,
+        description="Places of each list, at its end, for items that nobody has rated yet, chosen by their attributes.",
+    )
+
+    @field_validator("explore")
+    @classmethod
+    def _places_are_left(cls, explore: int, info: ValidationInfo) -> int:
+        if explore > info.data.get("n", explore):
+            raise ValueError("at most n, the length of a list")
+        return explore
+
     @field_validator("max_per_value")
     @classmethod
     def _some_of_each_value(cls, most: dict[str, int]) -> dict[str, int]:

@@ -27,7 +27,9 @@ refresh = dg.define_asset_job(
 )
 recommend = dg.define_asset_job(
     "recommend",
-    selection=dg.AssetSelection.assets("user_features", "user_clusters", "serving_model", "recommendations"),
+    selection=dg.AssetSelection.assets(
+        "user_features", "user_clusters", "serving_model", "recommendations", "similar_items"
+    ),
     description="Recommendations from the present ratings by the configuration in use: what new users wait for. Scores "
     "and promotes nothing; that is `refresh`.",
 )

@@ -16,7 +16,7 @@ from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.orchestration.assets.ingest import merged_from, rests_on
-from recsys_assets.orchestration.assets.serving import recommendations
+from recsys_assets.orchestration.assets.serving import recommendations, similar_items
 from recsys_assets.orchestration.jobs import everything, ingest, recommend, refresh, study
 from recsys_assets.orchestration.landing_watch import contiguous, selections
 from recsys_assets.orchestration.partitions import BATCHES
@@ -27,7 +27,7 @@ from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 _NAMED = 5
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # The promoted configuration and the assets that a rollback computes again.
-_FOLLOWING = ("promoted_configuration", "serving_model", "recommendations")
+_FOLLOWING = ("promoted_configuration", "serving_model", "recommendations", "similar_items")
 _STUDIED_PER_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
 _STUDIED_TOGETHER = ("studied_settings", "leakage_audit")
 
@@ -204,7 +204,9 @@ def lists_anew(*, fits: bool) -> Launch:
     if fits:
         return Launch(recommend.name, "Users or items have changed: fitting the model in use and making lists")
     return Launch(
-        recommend.name, "Making lists by the model in use and the present rules", assets=[recommendations.key]
+        recommend.name,
+        "Making lists by the model in use and the present rules",
+        assets=[recommendations.key, similar_items.key],
     )
 
 

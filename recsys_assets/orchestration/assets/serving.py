@@ -8,6 +8,7 @@ from dataclasses import replace
 import dagster as dg
 import narwhals as nw
 import numpy as np
+import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.blocking import rules_for_lists
@@ -21,7 +22,9 @@ from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.serving import similar
 from recsys_assets.recommender.serving.audience import Audience
+from recsys_assets.recommender.serving.new_items import NewItems
 from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
 
 
@@ -70,7 +73,8 @@ def recommendations(
 
     Rules say what may be shown: `serving.where` (a condition on the columns of `items`), `serving.exclude_rated`,
     `serving.exclude_rated_days`, `serving.max_per_value` and the blocked items. A rule needs no fit: this asset alone
-    applies it.
+    applies it. `serving.explore` gives so many places of each list to items that nobody has rated yet, chosen by their
+    attributes; their score is null.
 
     The column `because` names the user's own ratings behind an item. A user without a rating gets the items that users
     with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
@@ -86,15 +90,30 @@ def recommendations(
     allowed = rules.allowed(catalogue).to_numpy()
     ranker = serving_model.ranker(ratings, serving_model.audience.tables)
     n_users = row_count(users)
-    best = rankings.top_n(
+    everybody, limits = np.arange(n_users, dtype=np.int32), rules.limits(catalogue)
+    by_model = rankings.top_n(
         ranker,
         ratings,
-        np.arange(n_users, dtype=np.int32),
+        everybody,
         n=settings.serving.n,
         allowed=allowed,
         excluded=rules.excluded(ratings),
-        limits=rules.limits(catalogue),
+        limits=limits,
     )
+    because = reasons(by_model, ratings, ranker)
+    best = by_model
+    if settings.serving.explore:
+        new = NewItems.of(catalogue, ratings)
+        best = new.placed(
+            by_model,
+            ratings,
+            everybody,
+            n=settings.serving.n,
+            places=settings.serving.explore,
+            allowed=allowed,
+            limits=limits,
+        )
+        because = pl.concat([because, reasons(best.filter("is_new"), ratings, new.ranker)])
     context.add_output_metadata(
         {
             "model": serving_model.name,
@@ -104,8 +123,40 @@ def recommendations(
             "rules": dg.MetadataValue.json(rules.told),
         }
     )
-    lists = lazy(serving.recommendations(best, reasons(best, ratings, ranker), users, items))
+    lists = lazy(serving.recommendations(best, because, users, items))
     return TableWithState(lists, MadeWith(serving_model.configuration))
 
 
-ASSETS = [serving_model, recommendations]
+@pipeline_asset(group="serving", kinds=TABLE_KINDS, settings=("serving",))
+def similar_items(
+    context: dg.AssetExecutionContext,
+    serving_model: ServingModel,
+    users: nw.LazyFrame,
+    items: nw.LazyFrame,
+    settings: SettingsParam,
+    home: HomeResource,
+) -> nw.LazyFrame:
+    """The N items most similar to each item, `serving.n` of them, by the served model and by attributes.
+
+    The column `by` says which. `ratings`: similarities of neighbours, weights of EASE or cosines of factors, whichever
+    the served model has, as far as they are above 0. `attributes`: the cosine of genres, decade and texts; these items
+    fill the places that the model leaves, and all places of an item that nobody has rated. Rules of `[serving]` and
+    blocked items apply as in `recommendations`.
+    """
+    Index.of(users, items).require(serving_model.index, "serving_model")
+    rules = rules_for_lists(home.folders, settings.serving)
+    catalogue = to_polars(items).sort("item")
+    found = similar.similar_items(
+        serving_model,
+        catalogue,
+        catalogue["item"].to_numpy(),
+        n=settings.serving.n,
+        allowed=rules.allowed(catalogue).to_numpy(),
+        limits=rules.limits(catalogue),
+    )
+    by = similar.similarity_source(serving_model) or "attributes alone"
+    context.add_output_metadata({"by": by, "items with a list": found["item_id"].n_unique()})
+    return lazy(found)
+
+
+ASSETS = [serving_model, recommendations, similar_items]

@@ -31,6 +31,7 @@ from recsys_assets.recommender.data.tables import Table
 from recsys_assets.recommender.evaluation import quality
 from recsys_assets.recommender.evaluation.quality import Finding
 from recsys_assets.recommender.registry import ENTRIES, Task
+from recsys_assets.recommender.serving.similar import similar_findings
 
 NAME = "sound"
 _INDEXED = ("users", "items")
@@ -132,6 +133,14 @@ def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> Found:
     ), {}
 
 
+def _of_similar_items(stored: Stored, _: Mapping[str, object]) -> Found:
+    found, catalogue = to_polars(stored.table("similar_items")), to_polars(stored.table("items"))
+    serving = stored.settings.serving
+    rules = rules_for_lists(Home(stored.store.root.parent), serving)
+    allowed = catalogue.filter(rules.allowed(catalogue))["item_id"]
+    return similar_findings(found, catalogue, n=serving.n, allowed=allowed), {}
+
+
 _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
     "ratings": _of_ratings,
     "test_ratings": _of_test_ratings,
@@ -139,6 +148,7 @@ _FURTHER: Mapping[str, Callable[[Stored, Mapping[str, object]], Found]] = {
     "evaluation_scores": _of_scores,
     "segment_shares": _of_segment_shares,
     "recommendations": _of_recommendations,
+    "similar_items": _of_similar_items,
 }
 
 
@@ -254,6 +264,7 @@ def checks_of(kind: DataKind) -> Sequence[dg.AssetChecksDefinition]:
         *of("evaluation_scores", ["evaluation_scores"]),
         *of("serving_model", ["serving_model"]),
         *of("recommendations", ["recommendations"]),
+        *of("similar_items", ["similar_items"]),
         # No recommendation depends on these tables, so nothing waits for their checks.
         *of("overviews", ["cluster_sweep", "segment_items", "segment_shares"]),
         *of("published_folds", ["published_folds"]),

@@ -387,6 +387,17 @@ TABLES: Mapping[str, Table] = {
         },
         key=("user_id", "rank"),
     ),
+    "similar_items": Table(
+        {
+            "item_id": _ITEM_ID,
+            "rank": Column(COUNT, "place, from 1", low=1),
+            "similar_item_id": Column(ID, "id of the similar item in the source"),
+            "title": Column(nw.String(), "title of the similar item", nullable=True),
+            "score": Column(REAL, "similarity: comparable within an item and a value of `by` only", low=0),
+            "by": Column(nw.String(), "`ratings`: by the served model; `attributes`: by what is known of the items"),
+        },
+        key=("item_id", "rank"),
+    ),
 }
 
 # Tables of relational stages: equal on both engines, row for row. Tables that depend on a model are not listed, because

@@ -1,0 +1,126 @@
+"""New items in lists: a bounded number of places for items that nobody has rated, chosen by attributes.
+
+No model can score such an item. Its attributes can be compared with those of the items that a user liked.
+"""
+
+from dataclasses import dataclass
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
+from recsys_assets.recommender.features.matrices import user_item_matrix
+from recsys_assets.recommender.models.item_knn import liked
+from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n
+
+# Reason, in words, for a new item that no rating of the user speaks for.
+OTHERWISE = "new, and like what many like"
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """Items that nobody has rated, and how they are ranked for a user.
+
+    Attributes:
+        ranker: scores new items by the cosine of their attributes and the sum of the attributes of a user's liked
+            items; for a user without likes, of everybody's likes. It knows no other item.
+        is_new: shape (n_items,), whether nobody has rated the item and something is known of it.
+    """
+
+    ranker: Ranker
+    is_new: np.ndarray
+
+    @classmethod
+    def of(cls, catalogue: pl.DataFrame, ratings: nw.LazyFrame) -> "NewItems":
+        """The new items of a catalogue.
+
+        Args:
+            catalogue: table items, sorted by item.
+            ratings: table ratings, of all users.
+        """
+        vectors = attribute_vectors(catalogue)
+        _, rated = user_item_matrix(ratings, n_items=len(catalogue))
+        is_new = (np.bincount(rated.indices, minlength=len(catalogue)) == 0) & (np.diff(vectors.indptr) > 0)
+        limit = relevant_from(ratings)
+        of_all = np.asarray(liked(rated, limit).sum(axis=0)) @ vectors
+        places = np.flatnonzero(is_new)
+        of_new = sparse.csr_array(vectors[places].T)
+
+        def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+            profiles = (liked(rows, limit) @ vectors).toarray()
+            profiles[~profiles.any(axis=1)] = of_all
+            lengths = np.linalg.norm(profiles, axis=1, keepdims=True)
+            found = np.zeros(rows.shape, np.float32)
+            found[:, places] = (profiles / np.maximum(lengths, 1e-9)) @ of_new
+            return found
+
+        def contributions(own: np.ndarray, values: np.ndarray, items: np.ndarray) -> np.ndarray:
+            alike = (vectors[own] @ vectors[items].T).toarray()
+            return np.where((values >= limit)[:, None], alike, 0)
+
+        return cls(Ranker(scores, is_new, contributions, OTHERWISE), is_new)
+
+    def placed(
+        self,
+        best: pl.DataFrame,
+        ratings: nw.LazyFrame,
+        users: np.ndarray,
+        *,
+        n: int,
+        places: int,
+        allowed: np.ndarray,
+        limits: Limits | None = None,
+    ) -> pl.DataFrame:
+        """Lists whose last places hold new items: user, rank, item, score, is_new. The score of a new item is null.
+
+        A list keeps its length. New items that are nothing like what a user likes take no place.
+
+        Args:
+            best: lists of at most n items, as `rankings.top_n` returns them.
+            ratings: user, item, rating; of these users.
+            users: dense ids, shape (U,).
+            n: length of a list.
+            places: how many places of a list new items may take.
+            allowed: which items may be shown, shape (n_items,).
+            limits: limits per value within a list.
+        """
+        open_to = self.is_new & allowed
+        if not places or not open_to.any():
+            return best.with_columns(is_new=pl.lit(value=False))
+        # With limits, the nearest new items may not fit the list.
+        depth = places if limits is None else n + places
+        found = top_n(self.ranker, ratings, users, n=depth, allowed=open_to).filter(pl.col("score") > 0)
+        new = found.with_columns(is_new=pl.lit(value=True), score=pl.lit(None, pl.Float64))
+        old = best.join(new.select("user", "item"), on=["user", "item"], how="anti", maintain_order="left")
+        old = old.with_columns(is_new=pl.lit(value=False)).select(new.columns)
+        if limits is None:
+            n_new = new.group_by("user").len("n_new")
+            kept = old.join(n_new, on="user", how="left", maintain_order="left").with_columns(
+                place=pl.int_range(1, pl.len() + 1).over("user")
+            )
+            fits = pl.col("place") <= n - pl.col("n_new").fill_null(0)
+            merged = pl.concat([kept.filter(fits).select(new.columns), new])
+        else:
+            merged = pl.concat(_within(old, new, n, places, limits))
+        return (
+            merged.sort("user", "is_new", "rank", maintain_order=True)
+            .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user"))
+            .select(new.columns)
+        )
+
+
+def _within(old: pl.DataFrame, new: pl.DataFrame, n: int, places: int, limits: Limits) -> list[pl.DataFrame]:
+    """The lists of all users within the limits: the best old items, then new ones, then further old ones."""
+    new_of = {user: rows for (user,), rows in new.group_by("user", maintain_order=True)}
+    lists = []
+    for (user,), rows in old.group_by("user", maintain_order=True):
+        first, others = rows.head(n - places), rows.slice(n - places)
+        candidates = new_of.get(user, new.clear())
+        together = pl.concat([first, candidates])
+        fitting = [place for place in limits.kept(together["item"].to_numpy(), n + places) if place >= len(first)]
+        in_turn = pl.concat([first, together[fitting[:places]], others])
+        lists.append(in_turn[limits.kept(in_turn["item"].to_numpy(), n)])
+    return lists or [old]

@@ -1,0 +1,241 @@
+"""Items like an item, and places of lists for items that nobody has rated."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
+from recsys_assets.recommender.models import ease, item_knn
+from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.ranking.rankings import Limits, of_popularity, top_n
+from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.registry.fitting import ModelFitter
+from recsys_assets.recommender.serving import recommendations as serving
+from recsys_assets.recommender.serving.audience import Audience
+from recsys_assets.recommender.serving.new_items import NewItems
+from recsys_assets.recommender.serving.recommendations import ServingModel
+from recsys_assets.recommender.serving.similar import similar_findings, similar_items
+from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
+from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.running import copied, materialize, table
+
+N_ITEMS = 10
+EVERYTHING = np.ones(N_ITEMS, bool)
+# Of each group an item that nobody has rated.
+NEW = {8, 9}
+
+
+def _catalogue() -> pl.DataFrame:
+    genres = [["Drama"], ["Comedy"]]
+    items = range(N_ITEMS)
+    return pl.DataFrame(
+        {
+            "item": pl.Series(items, dtype=pl.Int32),
+            "item_id": [f"i{item}" for item in items],
+            "title": [f"Title {item}" for item in items],
+            "year": pl.Series([1990] * N_ITEMS, dtype=pl.Int32),
+            "genres": [genres[item % 2] for item in items],
+        }
+    )
+
+
+def _ratings() -> pl.DataFrame:
+    """Users like items of their own group, even or odd."""
+    random = np.random.default_rng(0)
+    rows = []
+    for user in range(40):
+        own = random.choice(np.arange(user % 2, 8, 2), 3, replace=False)
+        rows += [(user, int(item), 5.0) for item in own]
+    schema = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
+    return pl.DataFrame(rows, schema=schema, orient="row").unique(["user", "item"], maintain_order=True)
+
+
+def _model(name: str) -> ServingModel:
+    index, rows = Index(40, N_ITEMS, "test"), lazy(_ratings())
+    if name == "popularity":
+        return ServingModel(name, {}, "test")
+    if name == "implicit_als":
+        factors = np.array([[1.0, 0.1] if item % 2 else [0.1, 1.0] for item in range(N_ITEMS)], np.float32)
+        factors[sorted(NEW)] = 0
+        model = object.__new__(ALSModel)
+        object.__setattr__(model, "item_factors", factors)
+        return ServingModel(name, {"ranking_model": model}, "test")
+    fitted = ease.fit(rows, index=index, reg=5.0) if name == "ease" else item_knn.fit(rows, index=index)
+    return ServingModel(name, {f"{name}_model": fitted}, "test")
+
+
+def _similar(name: str, n: int = 3, **rules) -> pl.DataFrame:
+    everything = np.arange(N_ITEMS, dtype=np.int32)
+    return similar_items(_model(name), _catalogue(), everything, n=n, **{"allowed": EVERYTHING, **rules})
+
+
+def _is_of_group(table: pl.DataFrame) -> pl.Series:
+    item, other = (table[name].str.strip_prefix("i").cast(int) for name in ("item_id", "similar_item_id"))
+    return item % 2 == other % 2
+
+
+@pytest.mark.parametrize("name", ["ease", "item_knn", "implicit_als", "popularity"])
+def test_similar_items_are_of_the_same_taste_whatever_model_is_served(name):
+    """Who looks at an item would be shown anything, or an error where the served model has no similarities."""
+    found = _similar(name)
+    assert len(found) == 3 * N_ITEMS and _is_of_group(found).all()
+    by = found.filter(pl.col("item_id") == "i0")["by"].to_list()
+    assert by == (["attributes"] * 3 if name == "popularity" else ["ratings"] * 3)
+    assert set(found.filter(pl.col("item_id") == "i9")["by"]) == {"attributes"}, "nobody has rated it"
+    catalogue = _catalogue()
+    assert all(each.passed for each in similar_findings(found, catalogue, n=3, allowed=catalogue["item_id"]))
+    barred = similar_findings(found, catalogue, n=3, allowed=catalogue["item_id"].head(2))
+    assert not all(each.passed for each in barred)
+
+
+def test_rules_hold_for_similar_items():
+    """What is sold out or blocked would still be shown below its neighbours."""
+    allowed = EVERYTHING.copy()
+    allowed[[2, 4]] = False
+    found = _similar("ease", n=8, allowed=allowed)
+    assert not {"i2", "i4"} & set(found["similar_item_id"])
+    assert {"i2", "i4"} <= set(found["item_id"]), "what is not shown can still be asked about"
+    two_of_each = Limits(sparse.csr_array(np.eye(2)[np.arange(N_ITEMS) % 2]), np.array([2, 2]))
+    assert found.group_by("item_id").len()["len"].max() > 2
+    limited = _similar("ease", n=8, limits=two_of_each)
+    assert limited.group_by("item_id").len()["len"].max() <= 4
+
+
+def test_items_that_came_after_the_model_are_found_by_attributes():
+    """Between an ingest and a refresh `similar` would fail at each new item."""
+    later = _catalogue().with_columns(item=pl.col("item") + N_ITEMS, item_id="later" + pl.col("item_id"))
+    both = pl.concat([_catalogue(), later])
+    asked = np.array([N_ITEMS], np.int32)
+    found = similar_items(_model("ease"), both, asked, n=5, allowed=np.ones(len(both), bool))
+    assert set(found["item_id"]) == {"lateri0"} and len(found) == 5 and set(found["by"]) == {"attributes"}
+
+
+def test_a_value_of_one_item_and_plain_numbers_say_nothing():
+    """A title, a number or a key of the source would make items alike."""
+    table = _catalogue().with_columns(key=pl.col("item_id") + "-key", price=pl.lit(3.5), kind=pl.lit("film"))
+    vectors = attribute_vectors(table.with_columns(genres=pl.lit(None, pl.List(pl.String))))
+    assert vectors.nnz == 0 or not vectors.toarray().any(), "what all items share says nothing either"
+    alike = (attribute_vectors(table) @ attribute_vectors(table).T).toarray()
+    assert alike[0, 2] == pytest.approx(1) and alike[0, 1] == 0
+
+
+def _lists(places: int, n: int = 4, **rules) -> pl.DataFrame:
+    ratings, users = lazy(_ratings()), np.arange(41, dtype=np.int32)
+    counts = np.bincount(_ratings()["item"].to_numpy(), minlength=N_ITEMS)
+    limits = rules.get("limits")
+    best = top_n(of_popularity(counts), ratings, users, n=n, limits=limits)
+    new = NewItems.of(_catalogue(), ratings)
+    found = new.placed(best, ratings, users, n=n, places=places, **{"allowed": EVERYTHING, **rules})
+    assert found.drop("is_new").equals(best) or places
+    because = reasons(found.filter("is_new"), ratings, new.ranker)
+    assert set(because["user"]) == (set(range(40)) if found["is_new"].any() else set())
+    return found
+
+
+def test_new_items_get_the_places_that_are_theirs():
+    """What nobody has rated yet would never be shown, so that nobody could ever rate it; or push all else out."""
+    without, found = _lists(0), _lists(1)
+    assert not without["is_new"].any()
+    assert found.group_by("user").len()["len"].to_list() == without.group_by("user").len()["len"].to_list()
+    new = found.filter("is_new")
+    assert new["rank"].to_list() == [4] * 41 and new["score"].is_null().all()
+    of_users = new.filter(pl.col("user") < 40)
+    assert (of_users["item"] % 2 == of_users["user"] % 2).all(), "by the user's own taste"
+    first = found.filter(~pl.col("is_new"), pl.col("rank") < 4).drop("is_new")
+    assert first.equals(without.filter(pl.col("rank") < 4).drop("is_new"))
+
+
+def test_new_items_obey_the_rules():
+    """A new item that is not to be shown would come in by the back door."""
+    allowed = EVERYTHING.copy()
+    allowed[sorted(NEW)] = False
+    assert not _lists(1, allowed=allowed)["is_new"].any()
+    values = sparse.csr_array(np.eye(2)[np.arange(N_ITEMS) % 2])
+    found = _lists(1, limits=Limits(values, np.array([2, 2])))
+    held = found.group_by("user", pl.col("item") % 2).len()
+    assert held["len"].max() <= 2 and found["is_new"].any()
+
+
+# In a home
+
+
+def _ok(*words: object) -> str:
+    """What a command that succeeds prints."""
+    ran = invoke(*words)
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Home:
+    """A home whose served model is the blend, without the steps that are not needed for lists. Read only."""
+    home = Home(tmp_path_factory.mktemp("similar") / "home")
+    home.prepare()
+    home.settings_file.write_text(FAST_SETTINGS)
+    made_up().write(home.landing / "first")
+    _ok("backfill", "first", "--home", home.path)
+    for asset in ("user_features", "user_clusters"):
+        assert materialize(home, asset).success
+    store = AssetStore(home.assets)
+    names = ("users", "items", "user_features", "user_clusters", "ratings")
+    tables = {name: scan(store.current([name])) for name in names}
+    fitter = ModelFitter(
+        {**tables, "train_ratings": tables["ratings"]},
+        Settings.load(home).model_dump(),
+        spark=lambda: pytest.fail("no Spark"),
+        scratch=home.scratch,
+    )
+    fitted = replace(serving.fit("blend", fitter), audience=Audience.of(tables))
+    version = store.new_version(["serving_model"], None, "by-hand")
+    fitted.save(version)
+    store.switch(version)
+    for asset in ("recommendations", "similar_items"):
+        assert materialize(home, asset).success
+    return home
+
+
+def test_similar_items_are_shown_by_id_and_by_title(served, monkeypatch):
+    """Who knows a title and no id could not ask, or would be shown other items than the table holds."""
+    at = ("--home", served.path)
+    stored = table(served, "similar_items")
+    assert set(stored["item_id"]) == set(table(served, "items")["item_id"])
+    row = table(served, "items").row(3, named=True)
+    own = stored.filter(item_id=row["item_id"]).sort("rank")
+    assert len(own) == 10 and row["item_id"] not in set(own["similar_item_id"])
+    for name in (row["item_id"], str(row["title"]).upper()):
+        told = json.loads(_ok("similar", name, "--json", *at))
+        assert [each["item_id"] for each in told["items"]] == own["similar_item_id"].to_list()
+    assert "Story" in _ok("similar", row["item_id"], "--top", 2, *at)
+    refused = invoke("similar", "no such item", *at)
+    assert refused.exit_code == 1 and "There is no item with the id" in refused.stderr.replace("\n", " ")
+    first = own["similar_item_id"][0]
+    monkeypatch.setenv("RECSYS_SERVING__WHERE", f"item_id <> '{first}'")
+    assert first not in [each["item_id"] for each in json.loads(_ok("similar", row["item_id"], "--json", *at))["items"]]
+
+
+def test_a_new_item_gets_its_place_as_soon_as_it_has_landed(served, tmp_path, monkeypatch):
+    """What is new in the catalogue would not be shown to anybody until somebody has rated it."""
+    home = copied(served, tmp_path / "home")
+    (home.landing / "new.csv").write_text(f"item_id,title,genres\n9001,Brand New,{made_up().items['genre'][0]}\n")
+    _ok("backfill", "new.csv", "--home", home.path)
+
+    def shown() -> list[dict]:
+        return json.loads(_ok("recommend", "1", "--json", "--home", home.path))["items"]
+
+    before = [each["item_id"] for each in shown()]
+    assert "9001" not in before
+    monkeypatch.setenv("RECSYS_SERVING__EXPLORE", "1")
+    listed = shown()
+    assert [each["item_id"] for each in listed] == [*before[:-1], "9001"]
+    assert listed[-1]["new"] and listed[-1]["score"] is None and listed[-1]["because"]
+    alike = json.loads(_ok("similar", "9001", "--json", "--home", home.path))["items"]
+    assert alike and {each["by"] for each in alike} == {"attributes"}
