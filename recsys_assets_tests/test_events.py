@@ -1,5 +1,6 @@
 import html
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.merge import add_up_events, index_items, index_users
 from recsys_assets.recommender.ingest.sources import read_source
-from recsys_assets.recommender.models import ease
+from recsys_assets.recommender.models import blend, ease, liking
+from recsys_assets.recommender.models.liking import LikingModel
+from recsys_assets.recommender.ranking.rankings import top_n
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 
@@ -143,6 +146,34 @@ def test_every_weight_above_zero_is_liked():
     preference = Preference.of(ratings, neutral_offset=-0.5)
     given = preference(np.array([0.7, 12.8, -0.7, 0.0], np.float32))
     assert np.sign(given).tolist() == [1, 1, -1, 0]
+
+
+def test_a_prior_of_chance_does_not_outweigh_taste():
+    """Where all items are played alike, lists would follow who happened to be played most, not what a user plays."""
+    n_users, n_items, n_groups = 120, 60, 4
+    made = plays(n_users=n_users, n_items=n_items, n_groups=n_groups)
+    rows = made.select(
+        user=pl.col("user_id").cast(pl.Int32),
+        item=pl.col("item_id").cast(pl.Int32),
+        rating=pl.col("weight").cast(pl.Float64).log1p().cast(pl.Float32),
+        timestamp=pl.from_epoch("timestamp").cast(pl.Datetime("us", "UTC")),
+        n_events=1,
+    ).sort("timestamp")
+    ratings, index = lazy(rows.head(len(rows) // 2)), Index(n_users, n_items, "test")
+    features = lazy(pl.DataFrame({"user": np.arange(n_users, dtype=np.int32)}))
+    prior = liking.fit(ratings, index=index, user_features=features)
+    assert prior.reliability < 0.3
+    popular = rows.with_columns(item=(pl.col("item") ** 2 // n_items).cast(pl.Int32)).unique(["user", "item"])
+    assert liking.fit(lazy(popular), index=index, user_features=features).reliability > 0.8
+    fitted = ease.fit(ratings, index=index)
+    users = np.arange(n_users, dtype=np.int32)
+
+    def own_share(of: LikingModel) -> float:
+        ranker = blend.ranker(blend.fit(ratings, index=index), fitted, of, np.zeros((n_users, 0)))
+        lists = top_n(ranker, ratings, users)
+        return float((lists["user"] % n_groups == lists["item"] % n_groups).mean())
+
+    assert own_share(prior) > own_share(replace(prior, reliability=1.0)) + 0.1
 
 
 def test_what_users_skip_speaks_against_what_they_skip():

@@ -130,6 +130,7 @@ class Preference:
         low: lower ratings count as this one.
         high: higher ratings count as this one.
         unit: as in `Span`.
+        is_root: whether the root of a weight of events is compared, with the sign of the weight.
     """
 
     neutral: float
@@ -137,14 +138,16 @@ class Preference:
     low: float = -math.inf
     high: float = math.inf
     unit: float = 0.0
+    is_root: bool = False
 
     @classmethod
     def of(cls, ratings: nw.LazyFrame, *, neutral_offset: float) -> "Preference":
         """Derive the preference from the mean and the standard deviation of the ratings, outliers aside.
 
-        If all ratings are equal, they say only that a user chose the item, so each is a preference of 1. The weights
-        of events are preferences as they are, divided by their mean: an event never speaks against an item because
-        others have more.
+        If all ratings are equal, they say only that a user chose the item, so each is a preference of 1. The
+        preference of an event is the root of its weight, divided by the mean of the roots: an event never speaks
+        against an item because others have more. The root keeps a user's few heavy items from outweighing all others;
+        docs/decisions/events.md has the measurement.
 
         Args:
             ratings: column rating; events also have n_events.
@@ -170,9 +173,9 @@ class Preference:
     def _of_weights(cls, events: nw.LazyFrame) -> "Preference":
         """Derive the preference from weights of events, outliers aside. Weights below 0 speak against an item."""
         liked = events.filter(nw.col("rating") > 0)
-        mean = to_polars(liked.select(mean=nw.col("rating").cast(nw.Float64()).mean())).item()
+        mean = to_polars(liked.select(mean=nw.col("rating").cast(nw.Float64()).sqrt().mean())).item()
         high = _Counted.of(liked).span().high
-        return cls(0.0, mean or 1.0, -high, high)
+        return cls(0.0, mean or 1.0, -high, high, is_root=True)
 
     @property
     def neutral_rating(self) -> float:
@@ -182,12 +185,16 @@ class Preference:
     def expression(self, rating: nw.Expr) -> nw.Expr:
         """Return `from_neutral` as an expression of a column."""
         within = rating.clip(self.low, self.high)
+        if self.is_root:
+            return nw.when(within < 0).then(-((-within).sqrt())).otherwise(within.sqrt())
         compared = ((within.cast(nw.Float64()) - self.low) / self.unit + 1.0).log() if self.unit else within
         return compared - self.neutral
 
     def from_neutral(self, ratings: np.ndarray) -> np.ndarray:
         """Return the distance of ratings, or of their logarithms, from the neutral one, in the same shape and type."""
         within = np.clip(ratings, self.low, self.high)
+        if self.is_root:
+            return (np.sign(within) * np.sqrt(np.abs(within))).astype(ratings.dtype)
         compared = np.log1p((within - self.low) / self.unit) if self.unit else within
         return (compared - self.neutral).astype(ratings.dtype)
 

@@ -20,6 +20,7 @@ from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
 from recsys_assets.recommender.ranking.rankings import Ranker
 
 _ANCHOR_PRIOR = 60.0
+_LEAST_RELIABILITY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,15 @@ class Blend:
         """Whether implicit ALS has any weight."""
         return self.ease_weight < 1
 
-    def scores(self, ease: np.ndarray, als: np.ndarray | None, prior: np.ndarray, n_ratings: np.ndarray) -> np.ndarray:
+    def scores(
+        self,
+        ease: np.ndarray,
+        als: np.ndarray | None,
+        prior: np.ndarray,
+        n_ratings: np.ndarray,
+        *,
+        reliability: float = 1.0,
+    ) -> np.ndarray:
         """Mix the scores, shape (U, n_items).
 
         Args:
@@ -50,12 +59,15 @@ class Blend:
             als: scores of implicit ALS, shape (U, n_items); None if it has no weight.
             prior: scores of `liking`, shape (U, n_items).
             n_ratings: number of ratings of each user, shape (U,).
+            reliability: of the prior; its weight is multiplied by it. Scaling alone would blow up a prior that is
+                mostly noise.
         """
         share = (n_ratings / np.maximum(n_ratings + self.prior_ratings, 1e-9)).astype(np.float32)[:, None]
         mixed = _weighed(ease, self.ease_weight * share)
         if als is not None:
             mixed += _weighed(als, (1 - self.ease_weight) * share)
-        mixed += _weighed(prior, 1 - share)
+        # A user without ratings has the prior alone: its order must stay, however unreliable it is.
+        mixed += _weighed(prior, (1 - share) * max(reliability, _LEAST_RELIABILITY))
         return mixed
 
     def save(self, folder: Path) -> None:
@@ -118,6 +130,7 @@ def ranker(
             als=als.scores(rows) if als else None,
             prior=liking_model.scores(features[users]),
             n_ratings=np.diff(rows.indptr),
+            reliability=liking_model.reliability,
         )
 
     def contributions(rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:

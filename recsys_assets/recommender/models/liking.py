@@ -32,11 +32,15 @@ class LikingModel:
         coefficients: shape (1 + n_features, n_items), float32; the first row is the intercept.
         item_known: shape (n_items,), whether anybody liked the item.
         index: fingerprint of the id map that the model was fitted with.
+        reliability: share of the variance of the scores between items that is no noise of sampling, 0 to 1. Near 1
+            where some items are liked far more often than others, 0 where all are liked alike and only chance orders
+            them. 1 in models stored before it was known.
     """
 
     coefficients: np.ndarray
     item_known: np.ndarray
     index: str
+    reliability: float = 1.0
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Score all items, shape (U, n_items), from users' features, shape (U, n_features)."""
@@ -48,7 +52,7 @@ class LikingModel:
         coefficients = pl.Series(np.ascontiguousarray(self.coefficients.T), dtype=width)
         table = pl.DataFrame({"coefficients": coefficients, "known": self.item_known})
         table.write_parquet(folder / "coefficients.parquet")
-        (folder / "model.json").write_text(json.dumps({"index": self.index}))
+        (folder / "model.json").write_text(json.dumps({"index": self.index, "reliability": self.reliability}))
 
     @classmethod
     def load(cls, folder: Path) -> "LikingModel":
@@ -102,8 +106,32 @@ def fit(
     gram = weighted.T @ design + np.diag(penalty)
     # lstsq also solves the singular system of an attribute that all users share.
     coefficients = np.linalg.lstsq(gram, (target.T @ weighted).T, rcond=None)[0]
-    known = np.bincount(liked["item"].to_numpy(), minlength=index.n_items) > 0
-    return LikingModel(coefficients.astype(np.float32), known, index.fingerprint)
+    counts = np.bincount(liked["item"].to_numpy(), minlength=index.n_items)
+    reliability = _reliability(design, weights, gram, coefficients, counts / len(users))
+    return LikingModel(coefficients.astype(np.float32), counts > 0, index.fingerprint, reliability)
+
+
+def _reliability(
+    design: np.ndarray, weights: np.ndarray, gram: np.ndarray, coefficients: np.ndarray, liked_share: np.ndarray
+) -> float:
+    """Return the share of the variance of the scores between items, mean over users, that is no noise of sampling.
+
+    The noise is that of the estimator if each like is a draw of its own: the sandwich covariance of the coefficients
+    times the mean variance of a like.
+
+    Args:
+        design: X, shape (U, 1 + n_features).
+        weights: of the users, shape (U,).
+        gram: X'WX plus the penalty, shape (1 + n_features, 1 + n_features).
+        coefficients: shape (1 + n_features, n_items).
+        liked_share: share of the users who like each item, shape (n_items,).
+    """
+    inverse = np.linalg.pinv(gram)
+    sampled = inverse @ ((design * weights[:, None] ** 2).T @ design) @ inverse
+    moments = design.T @ design / len(design)
+    noise = np.trace(sampled @ moments) * float((liked_share * (1 - liked_share)).mean())
+    total = np.trace(np.cov(coefficients, bias=True).reshape(gram.shape) @ moments)
+    return float(np.clip(1 - noise / total, 0, 1)) if total > 0 else 0.0
 
 
 def automatic_reg(n_users: int, n_ratings: int) -> float:
