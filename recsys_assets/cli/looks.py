@@ -15,7 +15,7 @@ from recsys_assets.cli.reader import ITEM_NAME, Reader
 from recsys_assets.cli.terminal import CommandError, HomeOption, bar, console, facts, genre_text, nearest, table, titled
 from recsys_assets.recommender.data.characters import searchable
 from recsys_assets.recommender.data.frames import empty, lazy
-from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.data.tables import N_EVENTS, TABLES
 from recsys_assets.recommender.report.attributes import attributes_by_group
 
 _PANEL = "Looks into the data"
@@ -58,7 +58,8 @@ def items(
         raise CommandError(f"No title matches {regex!r}.{hint}")
     stats = _rating_stats(reader.table("ratings"), "item")
     rated = found.join(stats, on="item", how="left").with_columns(pl.col("n").fill_null(0))
-    listed = table("Id", "Title", "Genres", "Ratings", "Mean", numbers=("Id", "Ratings", "Mean"))
+    count = reader.words("Ratings")
+    listed = table("Id", "Title", "Genres", count, "Mean", numbers=("Id", count, "Mean"))
     for row in rated.sort("n", "item", descending=[True, False]).head(limit).iter_rows(named=True):
         mean = f"{row['mean']:.2f}" if row["n"] else "–"
         listed.add_row(row["item_id"], titled(row), genre_text(row), f"{row['n']:,}", mean)
@@ -85,9 +86,9 @@ def item(item_id: Annotated[str, typer.Argument(help="The item's id in your data
     out = console()
     out.print(Text(titled(shown), "bold"))
     rated = f"{stats['n'][0]:,}, mean {stats['mean'][0]:.2f}" if len(stats) else "none"
-    out.print(facts([("id", shown["item_id"]), ("genres", genre_text(shown)), ("ratings", rated)]))
+    out.print(facts([("id", shown["item_id"]), ("genres", genre_text(shown)), (reader.words("ratings"), rated)]))
     if rows.is_empty():
-        out.print("No train user has rated it, so there is no mean by segment.")
+        out.print(reader.words("No train user has rated it, so there is no mean by segment."))
         return
     out.print("\nMean rating by segment", style="bold")
     legend = f"Train users only. Bars from {low:g} to {high:g}; segments with fewer than {_ENOUGH} ratings last."
@@ -114,15 +115,18 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
     cluster = clusters[0] if len(clusters) else "–"
     affinity = _segments(reader, "user_segments").filter(pl.col("user") == index).collect()
     names = _segment_names(reader)
-    mean = f", mean {mine['rating'].to_numpy().mean():.2f}" if len(mine) else ""
+    is_events = N_EVENTS in mine.columns
+    mean = f", mean {mine['rating'].to_numpy().mean():.2f}" if len(mine) and not is_events else ""
+    rated = f"of {len(mine):,} items" if is_events else f"{len(mine):,}{mean}"
     out = console()
     out.print(Text(f"User {shown.pop('user_id')}", "bold"))
     attributes = [(name, "–" if value is None else _plain(value)) for name, value in shown.items()]
-    out.print(facts([*attributes, ("cluster", cluster), ("ratings", f"{len(mine):,}{mean}")]))
+    out.print(facts([*attributes, ("cluster", cluster), (reader.words("ratings"), rated)]))
     latest = mine.sort("timestamp", "batch", "row", descending=True).head(_LATEST)
     if len(latest):
-        out.print("\nLatest ratings", style="bold")
-        listed = table("Rating", "When", "Id", "Title", numbers=("Rating", "Id"))
+        out.print(reader.words("\nLatest ratings"), style="bold")
+        value = "Weight" if is_events else "Rating"
+        listed = table(value, "When", "Id", "Title", numbers=(value, "Id"))
         joined = latest.join(reader.table("items").collect(), on="item", how="left", maintain_order="left")
         for row in joined.iter_rows(named=True):
             listed.add_row(f"{row['rating']:g}", f"{row['timestamp']:%Y-%m-%d}", row["item_id"], titled(row))

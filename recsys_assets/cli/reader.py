@@ -11,12 +11,15 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.cli.terminal import CommandError, nearest, titled
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.id_map import renumbered
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetMissingError, AssetStore, ModelType, load, scan, written
 from recsys_assets.recommender.data.characters import searchable
 from recsys_assets.recommender.data.index import renumber
+from recsys_assets.recommender.data.wording import worded
 from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
 
 _SUGGESTIONS = 5
@@ -50,6 +53,10 @@ class Reader:
     def store(self) -> AssetStore:
         """The asset store of the home."""
         return AssetStore(self.home.assets)
+
+    def words(self, text: str) -> str:
+        """A sentence about ratings, in the words of this home: about plays, for example."""
+        return worded(text, Settings.load(self.home).data.feedback_noun(kept_kind(self.home)))
 
     def table(self, asset: str, batch: str | None = None) -> pl.LazyFrame:
         """A stored table, or one batch of it, with the dense ids of the present `users` and `items`.

@@ -70,11 +70,11 @@ def recommend(
         for rank, row in enumerate(found.rows, 1):
             # The model has no score for an item that it does not know.
             score = "–" if row["score"] is None else f"{row['score']:.3f}"
-            because = joined(row["because"]) or (OF_NEW_ITEMS if row["new"] else found.otherwise)
+            because = joined(row["because"]) or reader.words(OF_NEW_ITEMS if row["new"] else found.otherwise)
             listed.add_row(str(rank), row["item_id"], titled(row), genre_text(row), score, because)
         out.print(listed)
     for note in found.notes:
-        out.print(note, style="dim", soft_wrap=True)
+        out.print(reader.words(note), style="dim", soft_wrap=True)
 
 
 def report(

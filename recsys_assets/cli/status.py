@@ -56,7 +56,11 @@ def _data(home: Home, batches: list[Listed]) -> Iterator[tuple[str, str]]:
         ratings, users, items = (
             int(reader.table(name).select(pl.len()).collect().item()) for name in ("ratings", "users", "items")
         )
-        yield "ratings", f"{ratings:,} of {users:,} users and {items:,} items; merged {_when(reader, 'ratings')}"
+        pairs = "" if reader.words("ratings") == "ratings" else "pairs "
+        yield (
+            reader.words("ratings"),
+            f"{ratings:,} {pairs}of {users:,} users and {items:,} items; merged {_when(reader, 'ratings')}",
+        )
 
 
 def _served(home: Home) -> Iterator[tuple[str, str]]:

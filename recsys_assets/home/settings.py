@@ -31,6 +31,8 @@ from pydantic_settings import (
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.recommender.data.automatic import AUTO, resolved
+from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.data.wording import EVENTS, RATINGS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -131,6 +133,9 @@ class DataSettings(Section):
     item_noun: str = Field(
         "", description="What the report calls items, in the plural; empty: movies for MovieLens, else items."
     )
+    event_noun: str = Field(
+        "", description="What report and commands call events, in the plural, such as plays; empty: events."
+    )
     max_unpacked_bytes: int = Field(8 * 2**30, ge=1, description="A source that unpacks to more bytes is refused.")
     max_rejected_share: float = Field(0.01, ge=0, le=1, description="Share of bad rows above which a batch is refused.")
     sample: SampleSettings = SampleSettings()
@@ -148,6 +153,10 @@ class DataSettings(Section):
         if form and "%" not in form:
             raise ValueError("a format such as '%d/%m/%Y' or '%Y-%m-%d %H:%M'")
         return form
+
+    def feedback_noun(self, kind: DataKind) -> str:
+        """What people call the feedback, in the plural."""
+        return (self.event_noun or EVENTS) if kind.is_events else RATINGS
 
     def noun(self, *, is_movielens: bool) -> str:
         """What people call the items, in the plural."""

@@ -151,6 +151,7 @@ def _report_asset(kind: DataKind) -> dg.AssetsDefinition:
                 served=_served(Promotions(home.folders.promotions), io_manager.store, chosen),
                 is_movielens=is_movielens,
                 item_noun=settings.data.noun(is_movielens=is_movielens),
+                feedback_noun=settings.data.feedback_noun(kind),
             ),
             warn=context.log.warning,
         )

@@ -24,6 +24,7 @@ from markupsafe import Markup
 from recsys_assets.recommender.data.characters import visible
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
+from recsys_assets.recommender.data.wording import RATINGS, worded_page
 from recsys_assets.recommender.report import charts, labels, study_charts
 from recsys_assets.recommender.report.case_studies import CaseStudies
 from recsys_assets.recommender.report.published import PUBLISHED, Published
@@ -66,6 +67,7 @@ class ReportInputs:
         served: the ranking model behind the recommendations; None before the first promotion.
         is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
         item_noun: what people call the items, in the plural, such as movies.
+        feedback_noun: what people call the feedback, in the plural: ratings, or plays.
         kind: kind of the data.
         segment_ratings: the table with this name; None for events.
     """
@@ -89,6 +91,7 @@ class ReportInputs:
     served: Served | None = None
     is_movielens: bool = False
     item_noun: str = "items"
+    feedback_noun: str = RATINGS
     kind: DataKind = RATINGS_WITH_TIMES
     segment_ratings: nw.LazyFrame | None = None
 
@@ -137,8 +140,10 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         settings=list(_groups(inputs.settings)),
         versions=dict(sorted(inputs.versions.items(), key=lambda item: item[0].lower())),
     )
+    titles = to_polars(inputs.items, "title")["title"].drop_nulls()
+    kept = [str(Markup.escape(text)) for text in (*titles, inputs.kind.notice)]
     # A direction mark in a title would reverse the text around the title.
-    return visible(page)
+    return visible(worded_page(page, inputs.feedback_noun, kept=kept))
 
 
 def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:

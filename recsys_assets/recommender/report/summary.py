@@ -72,7 +72,9 @@ def data_summary(
     facts = [
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
         Fact(item_noun, f"{all_items:,}", f"{rating['items']:,} of them rated"),
-        Fact("pairs with events" if kind.is_events else "ratings", f"{rating['ratings']:,}", _per_user(rating)),
+        Fact(
+            "users × items with ratings" if kind.is_events else "ratings", f"{rating['ratings']:,}", _per_user(rating)
+        ),
         *(_rating_facts(rating, all_items, kind) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
         Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
