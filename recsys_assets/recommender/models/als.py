@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,12 +78,14 @@ class ALSModel:
         Returns:
             Shape (U, rank), float32; zeros for a user without a rating of a known item.
         """
+        from recsys_assets.recommender.models.kernels import fill_factors
+
         own = _of_known(rated, self.item_known)
+        values, confidence, target = self._weights(own.data)
+        regularised = (values > 0) if self.params["implicitPrefs"] else np.ones(len(values), bool)
         factors = np.zeros((rated.shape[0], self.rank), np.float32)
-        for user, (start, end) in enumerate(pairwise(own.indptr)):
-            system, weighed = self._equations(own.indices[start:end], own.data[start:end])
-            if weighed.any():
-                factors[user] = np.linalg.solve(system, weighed.sum(axis=0))
+        cells = (own.indptr, own.indices, confidence, target, regularised)
+        fill_factors(factors, *cells, self.item_factors, self._gram, float(self.params["regParam"]))
         return factors
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
@@ -127,14 +128,20 @@ class ALSModel:
     def _equations(self, items: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return one user's normal equations as Spark builds them: system, and right side by rating."""
         vectors = self.item_factors[items].astype(np.float64)
-        values = self._preference.from_neutral(ratings)
+        values, confidence, target = self._weights(ratings)
         implicit = self.params["implicitPrefs"]
-        confidence = self.params["alpha"] * np.abs(values) if implicit else np.ones(len(values))
-        target = np.where(values > 0, 1 + confidence, 0) if implicit else values
         system = self._gram + (vectors * confidence[:, None]).T @ vectors
         n_regularised = (values > 0).sum() if implicit else len(values)
         system[np.diag_indices_from(system)] += self.params["regParam"] * n_regularised
         return system, vectors * target[:, None]
+
+    def _weights(self, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the distance from the neutral rating, the confidence and the target of ratings, float64 each."""
+        values = self._preference.from_neutral(ratings).astype(np.float64)
+        if not self.params["implicitPrefs"]:
+            return values, np.ones(len(values)), values
+        confidence = self.params["alpha"] * np.abs(values)
+        return values, confidence, np.where(values > 0, 1 + confidence, 0)
 
     def save(self, folder: Path) -> None:
         """Write user_factors.parquet, item_factors.parquet (only ids that have factors) and model.json."""
@@ -281,7 +288,8 @@ def _of_known(rated: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
 
 def _dense(factors: pl.DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:
     ids = factors[key].to_numpy()
-    values = np.stack([np.asarray(row, np.float32) for row in factors[factors.columns[1]]])
+    listed = factors[factors.columns[1]]
+    values = (listed if isinstance(listed.dtype, pl.Array) else listed.list.to_array(len(listed[0]))).to_numpy()
     dense = np.zeros((size, values.shape[1]), np.float32)
     known = np.zeros(size, bool)
     dense[ids], known[ids] = values, True

@@ -172,6 +172,58 @@ def _invert(matrix: np.ndarray) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
+def fill_factors(
+    factors: np.ndarray,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    confidence: np.ndarray,
+    target: np.ndarray,
+    regularised: np.ndarray,
+    others: np.ndarray,
+    gram: np.ndarray,
+    reg: float,
+) -> None:
+    """Write the solutions of the normal equations of ALS; a row without a target other than 0 keeps its value.
+
+    Args:
+        factors: output, shape (n, K), float32.
+        starts: start of each row's cells, shape (n + 1,).
+        columns: column of each cell.
+        confidence: weight of each cell.
+        target: right side of each cell.
+        regularised: whether each cell counts for the regularisation.
+        others: factors of the columns, shape (m, K), float32.
+        gram: what stands for the empty cells, shape (K, K).
+        reg: L2 regularisation, for each cell that counts.
+    """
+    size = factors.shape[1]
+    system, right = np.empty((size, size)), np.empty(size)
+    for row in range(len(factors)):
+        system[:] = gram
+        right[:] = 0
+        n_regularised, has_target = 0, False
+        for cell in range(starts[row], starts[row + 1]):
+            other = others[columns[cell]]
+            has_target |= target[cell] != 0
+            n_regularised += regularised[cell]
+            for i in range(size):
+                right[i] += target[cell] * other[i]
+                weighed = confidence[cell] * other[i]
+                for j in range(size):
+                    system[i, j] += weighed * other[j]
+        if not has_target:
+            continue
+        for i in range(size):
+            system[i, i] += reg * n_regularised
+        _invert(system)
+        for i in range(size):
+            total = 0.0
+            for j in range(size):
+                total += system[i, j] * right[j]
+            factors[row, i] = total
+
+
+@numba.njit(nogil=True, cache=True)
 def fill_neighbour_sums(
     totals: np.ndarray,
     weights: np.ndarray,
