@@ -69,18 +69,18 @@ def test_children_count_and_a_jvm_is_told_by_its_name(tmp_path):
     java = tmp_path / "java"
     java.write_text("#!/bin/sh\nread line\n")
     java.chmod(0o700)
-    before = used_by(psutil.Process())
-    child = "filled = b'x' * 100_000_000; print('filled', flush=True); input()"
-    with (
-        subprocess.Popen([java], stdin=subprocess.PIPE) as jvm,
-        subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as filled,
-    ):
-        assert filled.stdout is not None
-        filled.stdout.readline()
-        used = used_by(psutil.Process())
-        for process in (jvm, filled):
-            process.communicate(b"\n")
-    assert before.jvm == 0 < used.jvm
+    # A process of its own: that of the tests may have a JVM of other tests.
+    parent = (
+        "import subprocess, sys; jvm = subprocess.Popen([sys.argv[1]], stdin=subprocess.PIPE); "
+        "filled = b'x' * 100_000_000; print('filled', flush=True); input(); jvm.communicate(b'\\n')"
+    )
+    words = [sys.executable, "-c", parent, java]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        started.stdout.readline()
+        used = used_by(psutil.Process(started.pid))
+        started.communicate(b"\n")
+    assert used.jvm > 0
     assert used.python > 100_000_000
 
 
