@@ -41,7 +41,9 @@ def serving_model(
     home: HomeResource,
     spark: LazyPySparkResource,
 ) -> ServingModel:
-    """The promoted top-N model with its promoted settings, fitted on **all** ratings.
+    """The promoted top-N model with its promoted settings, fitted on **all** ratings, not on the training rows alone.
+
+    Of more than `scale.fit_ratings` ratings, those of a sample of the users are fitted on.
 
     This model is never scored on the test rows. It is stored together with the id maps, features and clusters of its
     users, so that `recommend` can use it until the next model is stored, even if new batches have been ingested.

@@ -4,12 +4,12 @@ Numba takes a second to load, so callers import this module inside functions. `v
 the quantities; docs/decisions/compiled-loops.md gives the reasons for compiled loops.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
+
+from recsys_assets.recommender.data import threads
 
 _ROWS_PER_BLOCK = 500
 
@@ -17,9 +17,8 @@ _ROWS_PER_BLOCK = 500
 def in_threads(work: Callable[[int, int], None], n_rows: int) -> None:
     """Call `work` with the bounds of each block of rows, on all cores."""
     starts = range(0, n_rows, _ROWS_PER_BLOCK)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in threads.map(lambda start: work(start, min(start + _ROWS_PER_BLOCK, n_rows)), starts):
-            pass
+    for _ in threads.in_threads(lambda start: work(start, min(start + _ROWS_PER_BLOCK, n_rows)), starts):
+        pass
 
 
 @numba.njit(nogil=True, cache=True)
