@@ -96,7 +96,7 @@ def purity(tables: Tables, n_groups: int = N_GROUPS) -> float:
     """Share of the users whose segment is mostly of their own group; 1 / n_groups is chance."""
     ratings, users = tables["ratings"], to_polars(tables["users"], "user", "user_id")
     index = Index.of(tables["users"], tables["items"])
-    model = segments.fit(ratings, index=index, n_segments=n_groups)
+    model = segments.fit(ratings, index=index, settings=segments.SegmentSettings(n_segments=n_groups))
     assigned = segments.assign(model, ratings, ratings.head(0)).join(users, on="user")
     group = assigned["user_id"].cast(pl.Int64) % n_groups
     counts = np.zeros((n_groups, n_groups))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from recsys_assets.home.layout import Home  # noqa: E402
-from recsys_assets.home.settings import HistorySettings  # noqa: E402
+from recsys_assets.home.running import HistorySettings  # noqa: E402
 from recsys_assets.orchestration.run_history import prune_history  # noqa: E402
 from recsys_assets_tests.running import copied  # noqa: E402
 from recsys_assets_tests.served import served  # noqa: E402

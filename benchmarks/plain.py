@@ -81,9 +81,7 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
         if fit.table == "adjusted_train_ratings":
             _fill(out, settings, index, spark.spark_session, folder)
         outside = {"spark": spark.spark_session, "scratch": folder} if fit.needs_spark else {}
-        others = {name: out.made[name] for name in fit.others}
-        section = getattr(settings, fit.settings).model_dump()
-        out.model(fit.asset, fit.function(out.made[fit.table], index=index, **others, **outside, **section))
+        out.model(fit.asset, fit.make(out.made, settings.model_dump(), index=index, **outside))
         if fit.asset == "segment_model":
             _segment(out, index, settings)
     for entry in ENTRIES:
@@ -119,18 +117,8 @@ def _split(out: Folder, settings: Settings) -> None:
 
 
 def _cluster(out: Folder, settings: Settings) -> None:
-    knobs = settings.clusters
     features = out.table("user_features", clusters.user_features(out.made["users"]))
-    out.table(
-        "cluster_sweep",
-        clusters.sweep(
-            features,
-            k_values=range(1, knobs.k_max + 1),
-            silhouette_sample=knobs.silhouette_sample,
-            n_init=knobs.n_init,
-            seed=knobs.seed,
-        ),
-    )
+    out.table("cluster_sweep", clusters.sweep(features, settings=settings.clusters))
     _derive(out, USER_CLUSTERS, settings)
 
 

@@ -36,8 +36,7 @@ def main() -> None:
 
     def fitted(of: nw.LazyFrame, seed: int = settings.segments.seed) -> SizedSegments:
         rows = histories.join(of.select("user"), on="user", how="semi")
-        knobs = settings.segments.model_dump() | {"seed": seed}
-        model = segments.fit(rows, index=index, **knobs)
+        model = segments.fit(rows, index=index, settings=settings.segments.model_copy(update={"seed": seed}))
         assigned = lazy(segments.assign(model, rows, rows.head(0)))
         return SizedSegments.of(model, assigned, items, n_users=row_count(users))
 

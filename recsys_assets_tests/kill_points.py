@@ -33,9 +33,10 @@ from recsys_assets.home.batches import RAW_TABLES, Batch
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
 from recsys_assets.home.promotions import Promotions
-from recsys_assets.home.settings import DataSettings, Settings
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import TABLE_FILE, AssetStore, scan
 from recsys_assets.orchestration import launch  # noqa: F401
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets_tests.running import copied, materialize, table
 

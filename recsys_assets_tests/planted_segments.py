@@ -4,13 +4,14 @@ import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.models.segments import SegmentSettings
 
 N_GROUPS, ITEMS_PER_GROUP = 3, 10
 # The last item is in the catalogue, but nobody of the train users has rated it.
 N_ITEMS = N_GROUPS * ITEMS_PER_GROUP + 1
 UNRATED = N_ITEMS - 1
 INDEX = Index(n_users=180, n_items=N_ITEMS, fingerprint="planted")
-LDA = {"n_segments": N_GROUPS, "passes": 4, "batch_size": 32}
+LDA = SegmentSettings(n_segments=N_GROUPS, passes=4, batch_size=32)
 
 
 def group_of(ids: np.ndarray | pl.Series) -> np.ndarray:

@@ -3,7 +3,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.home.settings import SparkSettings
+from recsys_assets.home.running import SparkSettings
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index, IndexMismatchError
@@ -63,7 +63,13 @@ def test_planted_tastes_are_learnt(tmp_path):
     )
     spark = spark_resource(SparkSettings(master="local[2]")).spark_session
     index = Index(n_users=42, n_items=31, fingerprint="planted")
-    model = als.fit(lazy(train), spark=spark, scratch=tmp_path, index=index, rank=2, max_iter=8, reg_param=0.02)
+    model = als.fit(
+        lazy(train),
+        spark=spark,
+        scratch=tmp_path,
+        index=index,
+        settings=als.ALSSettings(rank=2, max_iter=8, reg_param=0.02),
+    )
     everything = pl.DataFrame({"user": range(40)}).join(pl.DataFrame({"item": range(30)}), how="cross")
     predicted = model.predict(lazy(everything.cast(pl.Int32)))
     alike = predicted["user"] % 2 == predicted["item"] % 2
@@ -75,9 +81,14 @@ def test_planted_tastes_are_learnt(tmp_path):
 
 @pytest.mark.spark
 @pytest.mark.parametrize(
-    "knobs", [{}, {"implicit_prefs": True, "alpha": 3.0}, {"implicit_prefs": True, "neutral_offset": -0.5}]
+    "settings",
+    [
+        als.ALSSettings(rank=3, max_iter=5),
+        als.ImplicitALSSettings(rank=3, max_iter=5, alpha=3.0),
+        als.ImplicitALSSettings(rank=3, max_iter=5, neutral_offset=-1.0),
+    ],
 )
-def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, knobs):
+def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, settings):
     """Users who came later would be recommended by other factors than those who were there."""
     generator = np.random.default_rng(0)
     user, item = np.nonzero(generator.random((20, 15)) < 0.5)
@@ -86,7 +97,7 @@ def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, knob
     train = lazy(pl.DataFrame({"user": user, "item": item, "rating": rating}).cast(columns))
     spark = spark_resource(SparkSettings(master="local[2]")).spark_session
     index = Index(n_users=20, n_items=16, fingerprint="planted")
-    model = als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=3, max_iter=5, **knobs)
+    model = als.fit(train, spark=spark, scratch=tmp_path, index=index, settings=settings)
     users, rated = user_item_matrix(train, n_items=16)
     np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-4)
 
@@ -102,7 +113,7 @@ def test_many_iterations_do_not_overflow_the_stack(tmp_path):
     index = Index.of(lazy(users), lazy(items))
     rows = lazy(train.cast({"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}))
     spark = spark_resource(SparkSettings()).spark_session
-    model = als.fit(rows, spark=spark, scratch=tmp_path, index=index, rank=2, max_iter=60)
+    model = als.fit(rows, spark=spark, scratch=tmp_path, index=index, settings=als.ALSSettings(rank=2, max_iter=60))
     assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
     assert not list(tmp_path.iterdir())
 
@@ -116,7 +127,9 @@ def test_fewer_items_than_factors_and_users_who_like_nothing(tmp_path):
     train = lazy(pl.DataFrame([*rows, *grumpy, *dull], schema=columns, orient="row"))
     spark = spark_resource(SparkSettings(master="local[2]")).spark_session
     index = Index(n_users=8, n_items=6, fingerprint="planted")
-    model = als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=8, implicit_prefs=True, neutral_offset=-0.5)
+    model = als.fit(
+        train, spark=spark, scratch=tmp_path, index=index, settings=als.ImplicitALSSettings(rank=8, neutral_offset=-0.5)
+    )
     assert model.user_known.tolist() == [True] * 6 + [False] * 2
     assert model.item_known.tolist() == [True] * 4 + [False] * 2
     users, rated = user_item_matrix(train, n_items=6)
@@ -136,5 +149,5 @@ def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, engi
     rows = lazy(train) if engine == "polars" else nw.from_native(spark.createDataFrame(train.to_pandas()))
     index = Index(n_users=1, n_items=2, fingerprint="planted")
     with pytest.raises(ValueError, match=r"above 13, .* lower neutral_offset"):
-        als.fit(rows, spark=spark, scratch=tmp_path, index=index, implicit_prefs=True, neutral_offset=5.0)
+        als.fit(rows, spark=spark, scratch=tmp_path, index=index, settings=als.ImplicitALSSettings(neutral_offset=5.0))
     assert not list(tmp_path.iterdir())

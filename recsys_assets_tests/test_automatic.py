@@ -52,11 +52,11 @@ def test_the_prior_weighs_by_the_length_of_histories():
     """Users with five likes would all be shown the same list: the prior of users with a hundred swamps their taste."""
     rows = pl.DataFrame({"user": np.repeat(np.arange(3, dtype=np.int32), (2, 5, 40))})
     index = Index(n_users=3, n_items=1, fingerprint="")
-    assert blend.fit(lazy(rows), index=index).prior_ratings == blend.automatic_prior(5)
-    assert blend.fit(lazy(rows), index=index, prior_ratings="auto * 0.1").prior_ratings == pytest.approx(
-        blend.automatic_prior(5) / 10
-    )
-    assert blend.fit(lazy(rows), index=index, prior_ratings=60.0).prior_ratings == 60
+    assert blend.fit(lazy(rows), index=index, settings=blend.BlendSettings()).prior_ratings == blend.automatic_prior(5)
+    assert blend.fit(
+        lazy(rows), index=index, settings=blend.BlendSettings(prior_ratings="auto * 0.1")
+    ).prior_ratings == pytest.approx(blend.automatic_prior(5) / 10)
+    assert blend.fit(lazy(rows), index=index, settings=blend.BlendSettings(prior_ratings=60.0)).prior_ratings == 60
 
 
 def test_users_of_one_time_weigh_alike():
@@ -64,5 +64,7 @@ def test_users_of_one_time_weigh_alike():
     rated = pl.DataFrame({"user": [0, 1, 2, 3], "item": [0, 1, 1, 0], "rating": 1.0, "timestamp": 5})
     alike = lazy(pl.DataFrame({"user": np.arange(4, dtype=np.int32)}))
     index = Index(n_users=4, n_items=2, fingerprint="")
-    scores = liking.fit(lazy(rated), index=index, user_features=alike, half_life=0.01).scores(np.zeros((1, 0)))
+    scores = liking.fit(
+        lazy(rated), index=index, user_features=alike, settings=liking.LikingSettings(half_life=0.01)
+    ).scores(np.zeros((1, 0)))
     assert scores[0, 0] == pytest.approx(scores[0, 1])

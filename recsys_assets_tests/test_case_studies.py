@@ -39,11 +39,15 @@ def test_case_study_a_adjusted_training_set(catalogue):
     """The fill would have another size than the published one, and its effect another cause."""
     users, _, ratings = catalogue
     train = splitting.cut_in_time(ratings, "train")
-    assigned = clusters.assign(lazy(clusters.user_features(users)), k=5, n_init=1)
+    assigned = clusters.assign(lazy(clusters.user_features(users)), settings=clusters.ClusterSettings(k=5, n_init=1))
     items = to_polars(train.select("item").unique())
     predicted = pl.DataFrame({"cluster": np.arange(5, dtype=np.int32)}).join(items, how="cross")
     predicted = predicted.with_columns(rating=pl.lit(3.0, pl.Float32))
-    adjusted = to_polars(cold_start.fill_cold_users(train, users, lazy(assigned), lazy(predicted)))
+    adjusted = to_polars(
+        cold_start.fill_cold_users(
+            train, users, lazy(assigned), lazy(predicted), settings=cold_start.ColdStartSettings()
+        )
+    )
     assert len(adjusted) == 855_126
     fills = adjusted.filter("is_fill")
     assert fills["user"].n_unique() == 641

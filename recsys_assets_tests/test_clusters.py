@@ -59,11 +59,11 @@ def test_what_hardly_anybody_shares_is_left_out():
 def test_planted_groups_are_found(people):
     """Users of a kind would not be in one cluster, and the fill for new users would be noise."""
     features = lazy(clusters.user_features(lazy(people.head(90))))
-    sweep = clusters.sweep(features, k_values=range(1, 7))
+    sweep = clusters.sweep(features, settings=clusters.ClusterSettings(k_max=6))
     assert clusters.silhouette_choice(sweep) == 3
     assert sweep["sse"].is_sorted(descending=True)
     assert sweep["silhouette"][0] is None
-    assigned = clusters.assign(features, k=3)["cluster"].to_list()
+    assigned = clusters.assign(features, settings=clusters.ClusterSettings(k=3))["cluster"].to_list()
     assert assigned == [0] * 40 + [1] * 30 + [2] * 20
 
 
@@ -82,8 +82,9 @@ def test_an_attribute_of_many_values_tells_clusters_apart():
     features = clusters.user_features(lazy(people))
     jobs = features.select(pl.col("^job=.*$")).to_numpy()
 
-    def explained(weigh: clusters.Weigh) -> float:
-        labels = clusters.assign(lazy(features), k=5, n_init=3, weigh=weigh)["cluster"].to_numpy()
+    def explained(weigh: str) -> float:
+        settings = clusters.ClusterSettings(k=5, weigh=weigh)
+        labels = clusters.assign(lazy(features), settings=settings)["cluster"].to_numpy()
         within = sum(((jobs[labels == k] - jobs[labels == k].mean(axis=0)) ** 2).sum() for k in range(5))
         return 1 - within / ((jobs - jobs.mean(axis=0)) ** 2).sum()
 
@@ -97,7 +98,8 @@ def test_movielens_1m_is_clustered_as_in_case_study_a():
     drawn = {"age": generator.normal(size=6_040), "job=a": generator.random(6_040) < 0.2, "job=b": 0.0}
     features = pl.DataFrame({"user": np.arange(6_040, dtype=np.int32), **drawn}).cast({"job=a": pl.Float64})
     alike, as_then, by_default = (
-        clusters.assign(lazy(features), k=3, n_init=1, weigh=weigh) for weigh in ("attributes", "columns", "auto")
+        clusters.assign(lazy(features), settings=clusters.ClusterSettings(k=3, weigh=weigh))
+        for weigh in ("attributes", "columns", "auto")
     )
     assert by_default.equals(as_then)
     assert not by_default.equals(alike)
@@ -107,15 +109,17 @@ def test_clusters_do_not_depend_on_the_order_of_rows(people):
     """The same users in another order would be grouped and numbered differently."""
     features = clusters.user_features(lazy(people))
     shuffled = features.sample(fraction=1, shuffle=True, seed=3)
-    assert clusters.assign(lazy(shuffled), k=4).equals(clusters.assign(lazy(features), k=4))
+    assert clusters.assign(lazy(shuffled), settings=clusters.ClusterSettings(k=4)).equals(
+        clusters.assign(lazy(features), settings=clusters.ClusterSettings(k=4))
+    )
 
 
 def test_without_attributes_there_is_one_cluster():
     """A catalogue without demographics could not be used at all."""
     bare = lazy(pl.DataFrame({"user": [0, 1, 2], "user_id": ["a", "b", "c"]}))
     features = lazy(clusters.user_features(bare))
-    assert clusters.assign(features, k=5)["cluster"].to_list() == [0, 0, 0]
-    sweep = clusters.sweep(features, k_values=range(1, 5))
+    assert clusters.assign(features, settings=clusters.ClusterSettings(k=5))["cluster"].to_list() == [0, 0, 0]
+    sweep = clusters.sweep(features, settings=clusters.ClusterSettings(k_max=4))
     assert sweep["k"].to_list() == [1]
     assert clusters.silhouette_choice(sweep) is None
 
@@ -125,4 +129,4 @@ def test_more_clusters_than_kinds_of_users(people):
     two = lazy(
         clusters.user_features(lazy(people.filter(pl.col("gender").is_in(["F"])).select("user", "user_id", "zip_code")))
     )
-    assert set(clusters.assign(two, k=5)["cluster"]) == {0, 1}
+    assert set(clusters.assign(two, settings=clusters.ClusterSettings(k=5))["cluster"]) == {0, 1}

@@ -26,7 +26,11 @@ def _world(n_warm: int, n_cold: int, n_items: int):
 def test_every_cold_user_gets_distinct_ratings_of_its_cluster(n_warm, n_cold, n_items, fill_size):
     """New users would be filled with another cluster's taste, twice the same item, or not at all."""
     train, users, members, predicted = _world(n_warm, n_cold, n_items)
-    adjusted = to_polars(cold_start.fill_cold_users(train, users, members, predicted, fill_size=fill_size))
+    adjusted = to_polars(
+        cold_start.fill_cold_users(
+            train, users, members, predicted, settings=cold_start.ColdStartSettings(fill_size=fill_size)
+        )
+    )
     given_rows = adjusted.filter(~pl.col("is_fill")).drop("is_fill")
     assert given_rows.sort("user", "item").equals(to_polars(train).sort("user", "item"))
     fills = adjusted.filter("is_fill")
@@ -42,7 +46,11 @@ def test_every_cold_user_gets_distinct_ratings_of_its_cluster(n_warm, n_cold, n_
 def test_the_draw_is_spread_over_users_and_items():
     """All new users would be given the same items, or a few items would be drawn far too often."""
     train, users, members, predicted = _world(10, 3_000, 200)
-    fills = to_polars(cold_start.fill_cold_users(train, users, members, predicted, fill_size=20)).filter("is_fill")
+    fills = to_polars(
+        cold_start.fill_cold_users(
+            train, users, members, predicted, settings=cold_start.ColdStartSettings(fill_size=20)
+        )
+    ).filter("is_fill")
     per_item = fills.group_by("item").len()["len"].cast(pl.Int64)
     assert len(per_item) == 200
     # 300 expected per item; a binomial draw has a standard deviation of 16.4.
@@ -57,7 +65,9 @@ def test_another_seed_draws_other_items():
     """The fill could not be repeated, or could not be varied."""
     worlds = _world(10, 30, 50)
     first, again, other = (
-        to_polars(cold_start.fill_cold_users(*worlds, fill_size=5, seed=seed)).sort("user", "item")
+        to_polars(
+            cold_start.fill_cold_users(*worlds, settings=cold_start.ColdStartSettings(fill_size=5, seed=seed))
+        ).sort("user", "item")
         for seed in (1, 1, 2)
     )
     assert first.equals(again)

@@ -3,7 +3,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys_assets.home.settings import SparkSettings
+from recsys_assets.home.running import SparkSettings
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import conform, lazy, pseudo_random, to_polars
@@ -83,7 +83,9 @@ def _relational_tables(batches, scan) -> dict[str, pl.DataFrame]:
         "train_responses": splitting.responses(ratings, partition, "train"),
         "test_histories": splitting.histories(ratings, partition, "test"),
         "test_responses": splitting.responses(ratings, partition, "test"),
-        "adjusted_train_ratings": cold_start.fill_cold_users(train, users, clusters, predicted),
+        "adjusted_train_ratings": cold_start.fill_cold_users(
+            train, users, clusters, predicted, settings=cold_start.ColdStartSettings()
+        ),
     }
     # Splits of the study: all of them tables of ratings.
     tables |= {
@@ -127,7 +129,9 @@ def test_als_agrees_across_engines(both, spark, tmp_path):
     on_spark = nw.from_native(spark.read.parquet(str(tmp_path / "train.parquet")).repartition(3))
     pairs = lazy(polars["test_ratings"])
     predictions = [
-        als.fit(train, spark=spark, scratch=tmp_path, index=index, rank=4, max_iter=5).predict(pairs)["prediction"]
+        als.fit(
+            train, spark=spark, scratch=tmp_path, index=index, settings=als.ALSSettings(rank=4, max_iter=5)
+        ).predict(pairs)["prediction"]
         for train in (lazy(polars["train_ratings"]), on_spark)
     ]
     np.testing.assert_allclose(predictions[0].to_numpy(), predictions[1].to_numpy(), atol=0.002)

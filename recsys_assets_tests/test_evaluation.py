@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, r2_score
 
-from recsys_assets.home.settings import SparkSettings
+from recsys_assets.home.running import SparkSettings
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.tables import TABLES

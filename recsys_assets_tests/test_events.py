@@ -161,15 +161,20 @@ def test_a_prior_of_chance_does_not_outweigh_taste():
     ).sort("timestamp")
     ratings, index = lazy(rows.head(len(rows) // 2)), Index(n_users, n_items, "test")
     features = lazy(pl.DataFrame({"user": np.arange(n_users, dtype=np.int32)}))
-    prior = liking.fit(ratings, index=index, user_features=features)
+    prior = liking.fit(ratings, index=index, user_features=features, settings=liking.LikingSettings())
     assert prior.reliability < 0.3
     popular = rows.with_columns(item=(pl.col("item") ** 2 // n_items).cast(pl.Int32)).unique(["user", "item"])
-    assert liking.fit(lazy(popular), index=index, user_features=features).reliability > 0.8
-    fitted = ease.fit(ratings, index=index)
+    assert (
+        liking.fit(lazy(popular), index=index, user_features=features, settings=liking.LikingSettings()).reliability
+        > 0.8
+    )
+    fitted = ease.fit(ratings, index=index, settings=ease.EASESettings())
     users = np.arange(n_users, dtype=np.int32)
 
     def own_share(of: LikingModel) -> float:
-        ranker = blend.ranker(blend.fit(ratings, index=index), fitted, of, np.zeros((n_users, 0)))
+        ranker = blend.ranker(
+            blend.fit(ratings, index=index, settings=blend.BlendSettings()), fitted, of, np.zeros((n_users, 0))
+        )
         lists = top_n(ranker, ratings, users)
         return float((lists["user"] % n_groups == lists["item"] % n_groups).mean())
 
@@ -179,7 +184,7 @@ def test_a_prior_of_chance_does_not_outweigh_taste():
 def test_what_users_skip_speaks_against_what_they_skip():
     """A user would be shown more of what it returned or skipped."""
     rows = [(user, item, 1.0) for user in range(8) for item in range(4) if item // 2 == user % 2]
-    model = ease.fit(lazy(_weights(rows)), index=Index(9, 4, "planted"), reg=1.0)
+    model = ease.fit(lazy(_weights(rows)), index=Index(9, 4, "planted"), settings=ease.EASESettings(reg=1.0))
     _, rated = user_item_matrix(lazy(_weights([(8, 0, -1.0)])), n_items=4)
     assert model.scores(rated)[0, 1] < 0
 

@@ -13,7 +13,8 @@ from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._utils.error import SerializableErrorInfo
 
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import HistorySettings, Settings
+from recsys_assets.home.running import HistorySettings
+from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import last_good_facts, was_good

@@ -16,7 +16,8 @@ from recsys_assets.cli.faults import explained
 from recsys_assets.home import history_database
 from recsys_assets.home.history_database import configure, require_database
 from recsys_assets.home.layout import INSTANCE, Home, HomeError, read_instance, write_instance
-from recsys_assets.home.settings import HistorySettings, Settings, SettingsError
+from recsys_assets.home.running import HistorySettings
+from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.orchestration.landing_watch import range_tags
 from recsys_assets.orchestration.postgres_history import stored_values
 from recsys_assets.orchestration.run_history import erase_history, erase_history_of, prune_history, prune_where_possible

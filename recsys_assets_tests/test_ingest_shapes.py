@@ -14,10 +14,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from recsys_assets.home.settings import DataSettings
 from recsys_assets.recommender.ingest import generic
 from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.ingest.validation import check_rejected

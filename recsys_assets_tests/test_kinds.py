@@ -8,11 +8,12 @@ import pytest
 from recsys_assets.cli.reader import Reader
 from recsys_assets.home.data_kind import keep_kind, kept_kind, known_kind
 from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.settings import DataSettings, Settings
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up

@@ -13,11 +13,11 @@ import pytest
 from recsys_assets.home.batches import Batch
 from recsys_assets.home.landed import fingerprint, landed
 from recsys_assets.home.layout import Home, is_batch_name
-from recsys_assets.home.settings import DataSettings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.landing_watch import Cursor, look
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.recommender.ingest.errors import SourceError
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets_tests.conftest import invoke
 
 RATINGS = "user_id,item_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"

@@ -9,7 +9,11 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.models import item_neighbours, response_stack, sessions, transitions
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.response_stack import ResponseStack
-from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel, fit_residuals
+from recsys_assets.recommender.models.segments.residuals import (
+    SegmentResidualModel,
+    SegmentResidualSettings,
+    fit_residuals,
+)
 from recsys_assets.recommender.models.sessions import SessionModel
 from recsys_assets.recommender.models.transitions import TransitionModel
 
@@ -67,7 +71,9 @@ class _SegmentModel:
 
 
 def _neighbours() -> ItemNeighboursModel:
-    return item_neighbours.fit(lazy(HISTORIES.filter(TRAIN)), index=INDEX, pair_shrinkage=1.0)
+    return item_neighbours.fit(
+        lazy(HISTORIES.filter(TRAIN)), index=INDEX, settings=item_neighbours.ItemNeighboursSettings(pair_shrinkage=1.0)
+    )
 
 
 def _error(predicted: pl.DataFrame) -> float:
@@ -82,7 +88,7 @@ def _segment_residuals(model: ItemNeighboursModel) -> SegmentResidualModel:
         index=INDEX,
         segment_model=_SegmentModel(),
         item_neighbours_model=model,
-        shrinkage=1.0,
+        settings=SegmentResidualSettings(shrinkage=1.0),
     )
 
 
@@ -120,7 +126,13 @@ def _stack(responses: pl.DataFrame) -> tuple[ResponseStack, pl.DataFrame]:
         "segment_residual_model": _segment_residuals(model),
     }
     histories = lazy(HISTORIES.filter(TRAIN))
-    fitted = response_stack.fit(lazy(responses.filter(TRAIN)), index=INDEX, train_histories=histories, reg=0.1, **known)
+    fitted = response_stack.fit(
+        lazy(responses.filter(TRAIN)),
+        index=INDEX,
+        train_histories=histories,
+        **known,
+        settings=response_stack.ResponseStackSettings(reg=0.1),
+    )
     return fitted, response_stack.features(lazy(RESPONSES), lazy(HISTORIES), user_segments=lazy(SEGMENTS), **known)
 
 
@@ -145,7 +157,9 @@ def test_what_is_often_rated_next_comes_first():
     rows = [(user, item, step) for user in range(20) for step, item in enumerate((user % 3, 5 + user % 3, 9))]
     table = pl.DataFrame(rows, schema={"user": pl.Int32, "item": pl.Int32, "row": pl.Int64}, orient="row")
     table = table.with_columns(rating=pl.lit(1.0, pl.Float32), timestamp=pl.lit(0), batch=pl.lit(0))
-    model = transitions.fit(lazy(table), index=INDEX, window=2, backwards=0.0, shrinkage=0.1)
+    model = transitions.fit(
+        lazy(table), index=INDEX, settings=transitions.TransitionSettings(window=2, backwards=0.0, shrinkage=0.1)
+    )
     users, recent = model.recent(lazy(table.filter(pl.col("user") == 1, pl.col("row") == 0)))
     assert users.tolist() == [1]
     assert model.scores(recent)[0].argmax() == 6
@@ -165,7 +179,7 @@ def _visits() -> pl.DataFrame:
 
 def test_a_new_session_starts_with_what_sessions_start_with():
     """Whoever comes back after a pause would be shown the next page of the rating form of the last visit."""
-    model = sessions.fit(lazy(_visits()), index=INDEX, pause=3600.0, first=1)
+    model = sessions.fit(lazy(_visits()), index=INDEX, settings=sessions.SessionSettings(pause=3600.0, first=1))
     assert model.starts.nonzero()[0].tolist() == [8]
     transitions_, ease = np.full((2, N_ITEMS), 0.01), np.zeros((2, N_ITEMS))
     transitions_[:, 1] = 0.02
@@ -189,7 +203,7 @@ def test_stored_models_of_responses_come_back_alike(tmp_path):
     """Predictions after a restart would differ from those that were scored."""
     model, (fitted, rows) = _neighbours(), _stack(RESPONSES)
     segments = _segment_residuals(model)
-    chain = transitions.fit(lazy(HISTORIES), index=INDEX)
+    chain = transitions.fit(lazy(HISTORIES), index=INDEX, settings=transitions.TransitionSettings())
     made = {"neighbours": model, "stack": fitted, "segments": segments, "chain": chain}
     for name, each in made.items():
         (tmp_path / name).mkdir()
@@ -202,7 +216,7 @@ def test_stored_models_of_responses_come_back_alike(tmp_path):
     stored = TransitionModel.load(tmp_path / "chain")
     recent = chain.recent(rated)[1]
     assert np.array_equal(stored.scores(recent), chain.scores(recent))
-    started = sessions.fit(lazy(_visits()), index=INDEX)
+    started = sessions.fit(lazy(_visits()), index=INDEX, settings=sessions.SessionSettings())
     started.save(_new_folder(tmp_path / "sessions"))
     loaded = SessionModel.load(tmp_path / "sessions")
     assert np.array_equal(loaded.starts, started.starts)

@@ -86,7 +86,7 @@ def test_lists_from_counts_follow_the_taste():
     plays[0] = 352_698
     table = {"user": user.astype(np.int32), "item": item.astype(np.int32), "rating": plays.astype(np.float32)}
     ratings = lazy(pl.DataFrame(table))
-    model = ease.fit(ratings, index=Index(n_users=60, n_items=40, fingerprint="planted"))
+    model = ease.fit(ratings, index=Index(n_users=60, n_items=40, fingerprint="planted"), settings=ease.EASESettings())
     users, rated = user_item_matrix(ratings, n_items=40)
     top = np.argsort(np.where(rated.toarray() > 0, np.inf, -model.scores(rated)), axis=1)[:, :5]
     assert (top % 2 == users[:, None] % 2).mean() > 0.9

@@ -42,6 +42,8 @@ def test_a_trial_counts_as_long_as_the_code_that_computes_it_is_the_same(codes):
     first = codes()
     assert codes() == first == codes("models/ease.py", '"""', '"""Another sentence. ')
     assert codes("models/ease.py", "\nimport", "\n# A comment.\nimport") == first
+    assert codes("models/ease.py", 'description="', 'description="Said in other words. ') == first
+    assert codes("models/ease.py", '"auto * 0.1", ', '"auto * 0.1", "auto * 0.2", ') == first
     of_ease = _changed(first, second := codes("models/ease.py", "\ndef fit(", "\nCHANGED = 1\n\n\ndef fit("))
     assert EASE in of_ease and ("top_n", "blend") in of_ease and LIKING not in of_ease
     of_entry = _changed(second, third := codes("registry/top_n.py", "scored[new] = ", "scored[new] = 1.0 * "))

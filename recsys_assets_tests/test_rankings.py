@@ -66,8 +66,8 @@ def test_means_and_biases_rank_what_was_rated_highest_for_everybody():
     index = Index(3, 4, "i")
     pairs = lazy(_table("user item", *[(2, item) for item in range(4)]))
     fitted = {
-        "_item_mean": item_mean.fit(lazy(rated), index=index),
-        "_user_item_bias": biases.fit(lazy(rated), index=index),
+        "_item_mean": item_mean.fit(lazy(rated), index=index, settings=item_mean.ItemMeanSettings()),
+        "_user_item_bias": biases.fit(lazy(rated), index=index, settings=biases.UserItemBiasSettings()),
     }
     for name, model in fitted.items():
         ranker = getattr(top_n, name)(model, lazy(items), lazy(rated))

@@ -69,7 +69,11 @@ def planted(seed: int = 0) -> pl.DataFrame:
 def factors(ratings: pl.DataFrame, **knobs: int) -> BayesianFactors:
     """The factorisation of these ratings with all attributes."""
     given = {"index": INDEX, "user_features": lazy(USER_FEATURES), "items": lazy(ITEMS)}
-    return bayesian_factors.fit(lazy(ratings), **given, **{"rank": 2, "max_iter": 15, **knobs})
+    return bayesian_factors.fit(
+        lazy(ratings),
+        **given,
+        settings=bayesian_factors.BayesianFactorsSettings(**{"rank": 2, "max_iter": 15, **knobs}),
+    )
 
 
 def rmse(predictions: pl.DataFrame) -> float:
@@ -89,9 +93,21 @@ def fitted(ratings) -> dict[str, object]:
     """A model of each kind that needs no JVM."""
     known = {"index": INDEX, "user_features": lazy(USER_FEATURES)}
     attributes, profile = factors(ratings), factors(ratings, n_profile=4, seed=1)
-    effects = attribute_effects.fit(lazy(ratings), bayesian_factors_model=attributes, reg=10.0, **known)
-    clusters = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=2.0)
-    neighbours = item_neighbours.fit(lazy(ratings), index=INDEX, pair_shrinkage=5.0)
+    effects = attribute_effects.fit(
+        lazy(ratings),
+        bayesian_factors_model=attributes,
+        **known,
+        settings=attribute_effects.AttributeEffectsSettings(reg=10.0),
+    )
+    clusters = cluster_mean.fit(
+        lazy(ratings),
+        index=INDEX,
+        user_clusters=lazy(CLUSTERS),
+        settings=cluster_mean.ClusterMeanSettings(shrinkage=2.0),
+    )
+    neighbours = item_neighbours.fit(
+        lazy(ratings), index=INDEX, settings=item_neighbours.ItemNeighboursSettings(pair_shrinkage=5.0)
+    )
     bases = Bases(attributes, profile, effects, clusters, neighbours)
     holdout = stack.hold_out(
         lazy(ratings),
@@ -103,9 +119,10 @@ def fitted(ratings) -> dict[str, object]:
         cluster_mean_model=clusters,
         rating_neighbours_model=neighbours,
         **known,
+        settings=stack.StackHoldoutSettings(),
     )
     return {
-        "bias": biases.fit(lazy(ratings), index=INDEX),
+        "bias": biases.fit(lazy(ratings), index=INDEX, settings=biases.UserItemBiasSettings()),
         "clusters": clusters,
         "attributes": attributes,
         "profile": profile,
@@ -113,25 +130,39 @@ def fitted(ratings) -> dict[str, object]:
         "bases": bases,
         "rated": lazy(ratings),
         "holdout": holdout,
-        "stack": stack.fit(lazy(ratings), index=INDEX, stack_holdout=holdout),
+        "stack": stack.fit(lazy(ratings), index=INDEX, stack_holdout=holdout, settings=stack.StackSettings()),
     }
 
 
 def test_biases_are_found_and_cold_users_have_none(ratings):
     """A strict user's ratings would be predicted like a generous one's, or a new user's would not be predicted."""
-    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=0.5, item_shrinkage=0.5)
+    model = biases.fit(
+        lazy(ratings), index=INDEX, settings=biases.UserItemBiasSettings(user_shrinkage=0.5, item_shrinkage=0.5)
+    )
     assert np.corrcoef(model.user_bias[: COLD[0]], USER_BIAS[: COLD[0]])[0, 1] > 0.8
     assert not model.user_bias[COLD].any() and not model.item_bias[UNRATED].any()
 
 
 def test_shrinkage_draws_biases_to_zero_and_cells_to_the_item_mean(ratings):
     """One rating of 5 would make a user, or a cluster's item, an outlier."""
-    model = biases.fit(lazy(ratings), index=INDEX, user_shrinkage=1e9, item_shrinkage=1e9)
+    model = biases.fit(
+        lazy(ratings), index=INDEX, settings=biases.UserItemBiasSettings(user_shrinkage=1e9, item_shrinkage=1e9)
+    )
     assert abs(model.user_bias).max() < 1e-6 and abs(model.item_bias).max() < 1e-6
-    means = item_mean.fit(lazy(ratings), index=INDEX).means
-    shrunk = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=1e9)
+    means = item_mean.fit(lazy(ratings), index=INDEX, settings=item_mean.ItemMeanSettings()).means
+    shrunk = cluster_mean.fit(
+        lazy(ratings),
+        index=INDEX,
+        user_clusters=lazy(CLUSTERS),
+        settings=cluster_mean.ClusterMeanSettings(shrinkage=1e9),
+    )
     np.testing.assert_allclose(shrunk.means, np.tile(means, (2, 1)), atol=1e-4)
-    raw = cluster_mean.fit(lazy(ratings), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=0.0)
+    raw = cluster_mean.fit(
+        lazy(ratings),
+        index=INDEX,
+        user_clusters=lazy(CLUSTERS),
+        settings=cluster_mean.ClusterMeanSettings(shrinkage=0.0),
+    )
     cell = ratings.filter(pl.col("user") % 2 == 1, pl.col("item") == 5)["rating"].mean()
     assert raw.means[1, 5] == pytest.approx(cell, abs=1e-5)
     np.testing.assert_allclose(raw.means[:, UNRATED], means[UNRATED[0]], atol=1e-5)
@@ -141,7 +172,7 @@ def test_shrinkage_draws_biases_to_zero_and_cells_to_the_item_mean(ratings):
 def test_new_users_are_predicted_by_what_they_are(fitted, ratings, name):
     """Somebody without a rating would be shown what the average person likes, whatever is known of them."""
     cold = lazy(pairs(COLD, np.arange(UNRATED[0])))
-    means = rmse(item_mean.fit(lazy(ratings), index=INDEX).predict(cold))
+    means = rmse(item_mean.fit(lazy(ratings), index=INDEX, settings=item_mean.ItemMeanSettings()).predict(cold))
     assert rmse(_predicted(fitted, name, cold)) < 0.75 * means
 
 
@@ -180,7 +211,9 @@ def test_known_users_are_predicted_by_bias_and_taste(fitted, name):
 def test_new_items_are_predicted_by_their_genres(fitted, ratings, name):
     """An item that nobody has rated would be predicted at the global mean for everybody."""
     new = lazy(pairs(np.arange(COLD[0]), UNRATED))
-    assert rmse(_predicted(fitted, name, new)) < 0.6 * rmse(item_mean.fit(lazy(ratings), index=INDEX).predict(new))
+    assert rmse(_predicted(fitted, name, new)) < 0.6 * rmse(
+        item_mean.fit(lazy(ratings), index=INDEX, settings=item_mean.ItemMeanSettings()).predict(new)
+    )
 
 
 def _predicted(fitted: dict[str, object], name: str, rows) -> pl.DataFrame:
@@ -221,7 +254,11 @@ def test_without_attributes_and_years_there_is_still_a_model():
     """A catalogue without demographics, genres or years could not be fitted at all."""
     items = ITEMS.select("item", year=pl.lit(None, pl.Int32), genres=pl.lit(None, pl.List(pl.String)))
     model = bayesian_factors.fit(
-        lazy(planted()), index=INDEX, user_features=lazy(USER_FEATURES.select("user")), items=lazy(items), n_profile=2
+        lazy(planted()),
+        index=INDEX,
+        user_features=lazy(USER_FEATURES.select("user")),
+        items=lazy(items),
+        settings=bayesian_factors.BayesianFactorsSettings(n_profile=2),
     )
     predicted = model.predict(lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS))))["prediction"]
     assert predicted.is_finite().all()
@@ -247,9 +284,21 @@ def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
     def predicted(rated: pl.DataFrame) -> dict[str, np.ndarray]:
         known = {"index": INDEX, "user_features": lazy(USER_FEATURES)}
         attributes, profile = factors(rated), factors(rated, n_profile=4, seed=1)
-        effects = attribute_effects.fit(lazy(rated), bayesian_factors_model=attributes, reg=10.0, **known)
-        clusters = cluster_mean.fit(lazy(rated), index=INDEX, user_clusters=lazy(CLUSTERS), shrinkage=2.0)
-        neighbours = item_neighbours.fit(lazy(rated), index=INDEX, pair_shrinkage=5.0)
+        effects = attribute_effects.fit(
+            lazy(rated),
+            bayesian_factors_model=attributes,
+            **known,
+            settings=attribute_effects.AttributeEffectsSettings(reg=10.0),
+        )
+        clusters = cluster_mean.fit(
+            lazy(rated),
+            index=INDEX,
+            user_clusters=lazy(CLUSTERS),
+            settings=cluster_mean.ClusterMeanSettings(shrinkage=2.0),
+        )
+        neighbours = item_neighbours.fit(
+            lazy(rated), index=INDEX, settings=item_neighbours.ItemNeighboursSettings(pair_shrinkage=5.0)
+        )
         holdout = stack.hold_out(
             lazy(rated),
             items=lazy(ITEMS),
@@ -260,6 +309,7 @@ def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
             cluster_mean_model=clusters,
             rating_neighbours_model=neighbours,
             **known,
+            settings=stack.StackHoldoutSettings(),
         )
         asked = lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS)))
         bases = Bases(attributes, profile, effects, clusters, neighbours)
@@ -268,9 +318,11 @@ def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
             "profile": profile.predict(asked),
             "clusters": clusters.predict(asked),
             "neighbours": neighbours.predict(asked, lazy(rated)),
-            "bias": biases.fit(lazy(rated), index=INDEX).predict(asked),
-            "item_mean": item_mean.fit(lazy(rated), index=INDEX).predict(asked),
-            "stack": stack.fit(lazy(rated), index=INDEX, stack_holdout=holdout).predict(asked, lazy(rated), bases),
+            "bias": biases.fit(lazy(rated), index=INDEX, settings=biases.UserItemBiasSettings()).predict(asked),
+            "item_mean": item_mean.fit(lazy(rated), index=INDEX, settings=item_mean.ItemMeanSettings()).predict(asked),
+            "stack": stack.fit(lazy(rated), index=INDEX, stack_holdout=holdout, settings=stack.StackSettings()).predict(
+                asked, lazy(rated), bases
+            ),
         }
         return {name: table["prediction"].to_numpy() for name, table in tables.items()}
 
@@ -314,7 +366,7 @@ def test_row_order_does_not_matter(ratings):
 @pytest.mark.parametrize("folds", ["time", "random"])
 def test_folds_hide_what_they_ask_for(ratings, folds):
     """The weights would trust models for knowing the very ratings that they are asked to predict."""
-    known, hidden = stack._fold(ratings, folds, seed=0)
+    known, hidden = stack._fold(ratings, stack.StackHoldoutSettings(folds=folds))
     assert 0.05 * len(ratings) < len(hidden) == len(ratings) - len(known)
     assert known.join(hidden, on=["user", "item"], how="semi").is_empty()
     assert (known["timestamp"].max() < hidden["timestamp"].min()) == (folds == "time")
@@ -341,12 +393,14 @@ def test_corrections_are_found_and_few_ratings_teach_little():
     generator = np.random.default_rng(0)
     features = np.column_stack([np.ones(5000), generator.normal(size=(5000, 2)) * [1, 1000]])
     left = 0.2 + 0.5 * features[:, 1] + generator.normal(0, 0.1, 5000)
-    whole, half = (stack._corrections(features, left, 10.0, share) for share in (1.0, 0.5))
+    whole, half = (
+        stack._corrections(features, left, stack.StackSettings(reg=10, level_share=share)) for share in (1.0, 0.5)
+    )
     # A sixth of the level is that of ratings without a correction.
     np.testing.assert_allclose(whole, [0.2 * 5 / 6, 0.5, 0], atol=0.02)
     np.testing.assert_allclose(half, [0.1 * 5 / 6, 0.5, 0], atol=0.02)
-    assert abs(stack._corrections(features[:5], left[:5] + 3, 100.0, 1.0)[0]) < 0.2
-    assert not stack._corrections(features[:0], left[:0], 10.0, 1.0).any()
+    assert abs(stack._corrections(features[:5], left[:5] + 3, stack.StackSettings(reg=100, level_share=1))[0]) < 0.2
+    assert not stack._corrections(features[:0], left[:0], stack.StackSettings()).any()
 
 
 def test_effects_of_attributes_are_found_item_by_item(ratings):
@@ -361,7 +415,10 @@ def test_effects_of_attributes_are_found_item_by_item(ratings):
     )
     coarse = factors(changed, rank=1)
     known = {"index": INDEX, "user_features": lazy(USER_FEATURES), "bayesian_factors_model": coarse}
-    model, none = (attribute_effects.fit(lazy(changed), reg=reg, **known) for reg in (5.0, 1e12))
+    model, none = (
+        attribute_effects.fit(lazy(changed), **known, settings=attribute_effects.AttributeEffectsSettings(reg=reg))
+        for reg in (5.0, 1e12)
+    )
     old, young = (model.of(COLD[TASTE[COLD] == taste][:1], np.array([odd]))[0] for taste in (1, 0))
     expected = [coarse.of_new(COLD[TASTE[COLD] == taste][:1], np.array([odd]))[0] for taste in (1, 0)]
     # The planted gap is 3 and that of the genre 1.6, less or more; together both models come near to it.
@@ -444,5 +501,5 @@ def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
     effects = AttributeEffects.load(tmp_path / "effects")
     np.testing.assert_array_equal(effects.of(COLD, COLD % 50), fitted["effects"].of(COLD, COLD % 50))
     holdout = Holdout.load(tmp_path / "holdout")
-    again = stack.fit(lazy(planted()), index=INDEX, stack_holdout=holdout)
+    again = stack.fit(lazy(planted()), index=INDEX, stack_holdout=holdout, settings=stack.StackSettings())
     np.testing.assert_array_equal(again.weights["seen"], fitted["stack"].weights["seen"])

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recsys_assets.home.settings import SparkSettings
+from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.assets.evaluation import headline
 from recsys_assets.orchestration.resources import spark_resource

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from recsys_assets.home.blocking import blocked_items, changed_blocked, rules_for_lists
 from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.settings import ServingSettings, Settings, SettingsError
+from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.evaluation.rule_cost import rule_cost
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import RuleError, Rules
+from recsys_assets.recommender.serving.settings import ServingSettings
 
 ITEMS = pl.DataFrame(
     {

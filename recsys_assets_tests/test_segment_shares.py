@@ -63,7 +63,7 @@ def test_two_fits_of_the_same_ratings_have_the_same_segments():
     """What is read off a fitted model would be too noisy, or too wrong, to find the same tastes again."""
 
     def of(seed: int, items: pl.DataFrame) -> SizedSegments:
-        model = fit(lazy(TRAIN), index=INDEX, **LDA, seed=seed)
+        model = fit(lazy(TRAIN), index=INDEX, settings=LDA.model_copy(update={"seed": seed}))
         users = pl.DataFrame({"user": range(120), "affinity": [[1.0 / N_GROUPS] * N_GROUPS] * 120})
         typed = users.cast({"user": pl.Int32, "affinity": pl.List(pl.Float32)})
         return SizedSegments.of(model, lazy(typed), lazy(items), n_users=INDEX.n_users)

@@ -16,7 +16,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 from skops import io as skops
 
-from recsys_assets.home.settings import SparkSettings
+from recsys_assets.home.running import SparkSettings
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.tables import RATING_PREDICTIONS, TABLES
@@ -45,7 +45,7 @@ from recsys_assets_tests.planted_segments import (
 @pytest.fixture(scope="module")
 def model() -> segments.SegmentModel:
     """The model fitted on the train users."""
-    return segments.fit(lazy(TRAIN), index=INDEX, **LDA)
+    return segments.fit(lazy(TRAIN), index=INDEX, settings=LDA)
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,15 @@ def test_planted_groups_are_found(user_segments: pl.DataFrame) -> None:
 def test_same_ratings_in_any_order_give_the_same_model(model: segments.SegmentModel) -> None:
     """A rerun, or a source file sorted otherwise, would change every segment."""
     shuffled = TRAIN.sample(fraction=1.0, shuffle=True, seed=1)
-    again = segments.fit(lazy(shuffled), index=INDEX, **LDA)
+    again = segments.fit(lazy(shuffled), index=INDEX, settings=LDA)
     assert state(again) == state(model)
-    other = segments.fit(lazy(TRAIN), index=INDEX, **LDA, seed=1)
+    other = segments.fit(lazy(TRAIN), index=INDEX, settings=LDA.model_copy(update={"seed": 1}))
     assert state(other) != state(model)
 
 
 def test_scoring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     """Looking at one user would destroy the model, as it did in the case study's notebook."""
-    model = segments.fit(lazy(TRAIN), index=INDEX, **LDA)
+    model = segments.fit(lazy(TRAIN), index=INDEX, settings=LDA)
     before = state(model)
     items = model.items.tobytes()
     segments.assign(model, lazy(TRAIN.filter(pl.col("user") == 5)), lazy(TEST))
@@ -132,7 +132,7 @@ def test_equal_models_are_stored_in_equal_files(
         folder.mkdir()
     model.save(folders[0])
     monkeypatch.setattr("time.localtime", lambda *_: (2030, 1, 2, 3, 4, 5, 0, 2, 0))
-    segments.fit(lazy(TRAIN), index=INDEX, **LDA).save(folders[1])
+    segments.fit(lazy(TRAIN), index=INDEX, settings=LDA).save(folders[1])
     first, second = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in folders)
     assert first == second
 
@@ -176,7 +176,7 @@ def test_matrix_of_another_catalogue_is_refused(model: segments.SegmentModel) ->
 def test_without_a_history_there_are_no_segments() -> None:
     """The user would get scikit-learn's message about an array instead of what is wrong with the ratings."""
     with pytest.raises(ValueError, match="no history"):
-        segments.fit(lazy(TRAIN.clear()), index=INDEX, **LDA)
+        segments.fit(lazy(TRAIN.clear()), index=INDEX, settings=LDA)
 
 
 def test_ratings_below_zero_count_from_the_lowest(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_ratings_below_zero_count_from_the_lowest(tmp_path: Path) -> None:
     def affinities(lowest: float) -> tuple[segments.SegmentModel, pl.DataFrame]:
         shift = pl.col("rating") + lowest - TRAIN["rating"].min()
         train, test = (lazy(part.with_columns(shift.alias("rating"))) for part in (TRAIN, TEST))
-        fitted = segments.fit(train, index=INDEX, **LDA)
+        fitted = segments.fit(train, index=INDEX, settings=LDA)
         return fitted, segments.assign(fitted, train, test)
 
     (_, from_zero), (fitted, from_below) = affinities(0), affinities(-10)
@@ -211,7 +211,7 @@ def test_perplexity_is_the_number_of_items_to_guess_among(model: segments.Segmen
 def test_fit_tells_each_pass() -> None:
     """A long fit would look as if it hung."""
     lines: list[str] = []
-    segments.fit(lazy(TRAIN), index=INDEX, **LDA, log=lines.append)
+    segments.fit(lazy(TRAIN), index=INDEX, log=lines.append, settings=LDA)
     assert [line.split(",")[0] for line in lines] == [f"segments: pass {done} of 4" for done in (1, 2, 3, 4)]
 
 
@@ -386,7 +386,7 @@ def test_both_engines_give_the_same_segments_and_predictions(model: segments.Seg
         table.write_parquet(file)
         return nw.from_native(session.read.parquet(str(file)))
 
-    assert state(segments.fit(scan(TRAIN), index=INDEX, **LDA)) == state(model)
+    assert state(segments.fit(scan(TRAIN), index=INDEX, settings=LDA)) == state(model)
     for found, expected in zip(results_on(scan, model), results_on(lazy, model), strict=True):
         if isinstance(expected, pl.DataFrame):
             assert_frame_equal(found, expected, rel_tol=1e-6)

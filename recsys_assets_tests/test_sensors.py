@@ -13,7 +13,8 @@ import pytest
 from filelock import FileLock
 
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import AutomationSettings, Settings, SettingsError
+from recsys_assets.home.running import AutomationSettings
+from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration import landing_watch, sensors
 from recsys_assets.orchestration.build import build_defs

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from recsys_assets.home import java
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import Settings, SettingsError, SparkSettings, template
+from recsys_assets.home.running import SparkSettings
+from recsys_assets.home.settings import Settings, SettingsError, template
 from recsys_assets.orchestration.resources import settings_resource, spark_resource
 
 

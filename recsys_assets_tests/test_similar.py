@@ -69,7 +69,11 @@ def _model(name: str) -> ServingModel:
         model = object.__new__(ALSModel)
         object.__setattr__(model, "item_factors", factors)
         return ServingModel(name, {"ranking_model": model}, "test")
-    fitted = ease.fit(rows, index=index, reg=5.0) if name == "ease" else item_knn.fit(rows, index=index)
+    fitted = (
+        ease.fit(rows, index=index, settings=ease.EASESettings(reg=5.0))
+        if name == "ease"
+        else item_knn.fit(rows, index=index, settings=item_knn.ItemKNNSettings())
+    )
     return ServingModel(name, {f"{name}_model": fitted}, "test")
 
 

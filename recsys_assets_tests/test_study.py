@@ -13,8 +13,10 @@ import pytest
 
 from recsys_assets.home.settings import Settings
 from recsys_assets.recommender.data.frames import conform, lazy, row_count, to_polars
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.tables import RATINGS, TABLES
 from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry import ENTRIES, Entry, Fit, fitting
@@ -27,7 +29,6 @@ from recsys_assets.recommender.tuning.searches import (
     RMSE,
     RMSE_ASIDE,
     SEARCHES,
-    SELECTED_KNOBS,
     Objective,
     Search,
     value_of,
@@ -65,7 +66,7 @@ WITHOUT_SPARK = (
         "response",
         "latest_rating",
         "",
-        {SELECTED_KNOBS["latest_rating"]: ("item_mean", "user_bias")},
+        {SELECTED["latest_rating"]: ("item_mean", "user_bias")},
         RMSE_ASIDE,
         is_exhaustive=True,
     ),
@@ -192,7 +193,7 @@ def test_searched_settings_are_those_their_models_depend_on():
         model = next(each for each in ENTRIES if (each.task, each.name) == (search.task, search.model_of(usual)))
         used = parameters_of(model, DEFAULTS)
         for knob in search.grid:
-            if knob not in SELECTED_KNOBS.values():
+            if knob not in SELECTED.values():
                 section, name = knob.split(".")
                 assert name in used[section], knob
 
@@ -433,8 +434,8 @@ def test_scores_that_are_there_are_not_made_again(tmp_path):
 def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in, monkeypatch):
     """What a study chose would become its next start: nothing of what it tried would be found again."""
     first = search_in("latest_rating")
-    monkeypatch.setattr(tuning, "KNOBS", ("segments.n_segments", SELECTED_KNOBS["latest_rating"]))
-    after = with_knobs(DEFAULTS, {"segments.n_segments": 17, SELECTED_KNOBS["latest_rating"]: "segment_mean"})
+    monkeypatch.setattr(tuning, "KNOBS", ("segments.n_segments", SELECTED["latest_rating"]))
+    after = with_knobs(DEFAULTS, {"segments.n_segments": 17, SELECTED["latest_rating"]: "segment_mean"})
     of = validation_slice("latest_rating", protocols.split("latest_rating", tables), seed=1)
     facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
     again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
@@ -444,7 +445,7 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
 RANKERS = ("popularity", "liking", "ease")
 OF_RANKERS = (
     Search("ease", "top_n", "ease", {"ease.reg": (1.0, 3000.0)}, NDCG),
-    Search("ranker", "top_n", "", {SELECTED_KNOBS["top_n"]: ("popularity", "ease")}, NDCG, is_exhaustive=True),
+    Search("ranker", "top_n", "", {SELECTED["top_n"]: ("popularity", "ease")}, NDCG, is_exhaustive=True),
 )
 
 
@@ -454,7 +455,7 @@ def study(tables, tmp_path, monkeypatch) -> Study:
     monkeypatch.setattr(tuning, "SEARCHES", OF_RANKERS)
     rankers = tuple(entry for entry in ENTRIES if entry.task == "top_n" and entry.name in RANKERS)
     monkeypatch.setattr(scoring, "ENTRIES", rankers)
-    parameters = with_knobs(DEFAULTS, {SELECTED_KNOBS["top_n"]: "liking"})
+    parameters = with_knobs(DEFAULTS, {SELECTED["top_n"]: "liking"})
     facts = {"code": "1", "spark": lambda: pytest.fail("no Spark"), "scratch": tmp_path}
     how = scoring.Scoring(n_resamples=20)
     return Study(tables, parameters, parameters, tmp_path, scoring=how, budget=2, **facts)
@@ -467,12 +468,12 @@ def test_the_ranking_audit_shows_the_models_that_top_n_chose(study, split):
     assert not any(each.tried for each in untried) and not list(study.folder.rglob("*.json"))
     honest = study.found("top_n")
     taken = study.found(split)
-    assert chosen(taken) == chosen(honest) and set(chosen(honest)) == {"ease.reg", SELECTED_KNOBS["top_n"]}
+    assert chosen(taken) == chosen(honest) and set(chosen(honest)) == {"ease.reg", SELECTED["top_n"]}
     assert [trial.question for trial in _trials(taken)] == [trial.question for trial in _trials(honest)]
     scores = study.scores(split).scores
     assert {"selected", "random", "upper_bound", *RANKERS} == set(scores["model"])
     of = dict(scores.filter(metric="ndcg_10", population="all").select("model", "value").iter_rows())
-    assert of["selected"] == of[chosen(honest)[SELECTED_KNOBS["top_n"]]]
+    assert of["selected"] == of[chosen(honest)[SELECTED["top_n"]]]
 
 
 def test_lists_for_all_users_are_made_for_the_pipelines_own_ranking_only(study):
@@ -480,6 +481,12 @@ def test_lists_for_all_users_are_made_for_the_pipelines_own_ranking_only(study):
     metrics = {name: set(study.scores(name).scores["metric"]) for name in protocols.TOP_N_LEAKAGE_AUDIT}
     assert "catalog_coverage" in metrics["top_n"] and "ndcg_10_gain" in set.intersection(*metrics.values())
     assert not any("catalog_coverage" in metrics[name] for name in protocols.TOP_N_LEAKAGE_AUDIT[1:])
+
+
+class DrawnSettings(Section):
+    """The settings of the model that is nothing but its seed."""
+
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -506,10 +513,11 @@ def fitted(monkeypatch) -> list[str]:
     To be asked for after `study`, whose models these replace.
     """
 
-    def fit(_: nw.LazyFrame, **given: Any) -> Drawn:
-        return Drawn(given["seed"])
+    def fit(_: nw.LazyFrame, *, settings: DrawnSettings, **given: Any) -> Drawn:
+        del given
+        return Drawn(settings.seed)
 
-    drawn = Fit("drawn_model", fit, Drawn, "train_ratings", "drawn", "Drawn.")
+    drawn = Fit("drawn_model", fit, Drawn, "train_ratings", "drawn", DrawnSettings, "Drawn.")
     monkeypatch.setitem(fitting._STEPS, "drawn_model", drawn)
     without_seed = (("time_cut", "item_mean"), ("top_n", "popularity"))
     entries = [entry for entry in ENTRIES if (entry.task, entry.name) in without_seed]
@@ -560,7 +568,7 @@ def test_scores_are_found_again_after_a_study_has_set_what_it_chose(study, fitte
     first = of_seeds(study, tmp_path, 1)
     first.scores("time_cut")
     n_fitted = len(fitted)
-    afterwards = with_knobs(first.settings, {"als.rank": 50, SELECTED_KNOBS["time_cut"]: "item_mean"})
+    afterwards = with_knobs(first.settings, {"als.rank": 50, SELECTED["time_cut"]: "item_mean"})
     replace(first, settings=afterwards).scores("time_cut")
     assert len(fitted) == n_fitted
 

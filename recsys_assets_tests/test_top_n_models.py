@@ -38,7 +38,7 @@ def _best(scores: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
 
 
 def _ease(**knobs: float) -> EASEModel:
-    return ease.fit(lazy(TRAIN), index=INDEX, **{"reg": 10.0, **knobs})
+    return ease.fit(lazy(TRAIN), index=INDEX, settings=ease.EASESettings(**{"reg": 10.0, **knobs}))
 
 
 def test_ease_shows_what_similar_users_liked():
@@ -50,7 +50,7 @@ def test_ease_shows_what_similar_users_liked():
 def test_nearest_neighbours_show_what_was_liked_together(tmp_path):
     """The baseline would show items of another taste, stored or not, and any model would look good beside it."""
     users, rated = _rated()
-    model = item_knn.fit(lazy(TRAIN), index=INDEX, neighbours=ITEMS_PER_GROUP)
+    model = item_knn.fit(lazy(TRAIN), index=INDEX, settings=item_knn.ItemKNNSettings(neighbours=ITEMS_PER_GROUP))
     model.save(tmp_path)
     stored = ItemKNNModel.load(tmp_path)
     before = rated.copy()
@@ -70,7 +70,9 @@ def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
     ]
     types = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
     table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
-    model = recent_popularity.fit(lazy(table), index=INDEX, half_life=0.1)
+    model = recent_popularity.fit(
+        lazy(table), index=INDEX, settings=recent_popularity.RecentPopularitySettings(half_life=0.1)
+    )
     model.save(tmp_path)
     counts = RecentPopularityModel.load(tmp_path).counts
     assert counts.argmax() == 1 and counts[0] > 0
@@ -82,7 +84,9 @@ def test_without_times_recent_popularity_counts_likes():
     rows = [(user, 0 if user < 60 else 1, 5.0, 0) for user in range(100)]
     types = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
     table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
-    counts = recent_popularity.fit(lazy(table), index=INDEX, half_life=0.1).counts
+    counts = recent_popularity.fit(
+        lazy(table), index=INDEX, settings=recent_popularity.RecentPopularitySettings(half_life=0.1)
+    ).counts
     assert counts[:2].tolist() == [60, 40]
 
 
@@ -142,7 +146,12 @@ def _timed(ratings: pl.DataFrame) -> pl.DataFrame:
 
 def test_new_users_are_shown_what_people_like_them_liked():
     """Somebody without a rating would be shown the same list as everybody else, whoever it is."""
-    model = liking.fit(lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()), reg=1.0, half_life=1e6)
+    model = liking.fit(
+        lazy(_timed(TRAIN)),
+        index=INDEX,
+        user_features=lazy(_features()),
+        settings=liking.LikingSettings(reg=1.0, half_life=1e6),
+    )
     new = np.array([121, 122, 123])
     scores = model.scores(liking.feature_matrix(lazy(_features()))[new])
     assert (scores.argmax(axis=1) // ITEMS_PER_GROUP == group_of(new)).all()
@@ -156,7 +165,9 @@ def test_without_attributes_recent_likes_make_an_item_popular():
     alike = lazy(pl.DataFrame({"user": np.arange(INDEX.n_users, dtype=np.int32)}))
     ratings = lazy(_timed(pl.concat([old, new])))
     favourite = [
-        liking.fit(ratings, index=INDEX, user_features=alike, half_life=half_life).scores(np.zeros((1, 0))).argmax()
+        liking.fit(ratings, index=INDEX, user_features=alike, settings=liking.LikingSettings(half_life=half_life))
+        .scores(np.zeros((1, 0)))
+        .argmax()
         for half_life in (0.1, 1e6)
     ]
     assert favourite == [1, 0]
@@ -241,8 +252,13 @@ def test_reasons_are_the_users_own_ratings_that_carried_an_item_most():
 def test_stored_ranking_models_come_back_alike(tmp_path):
     """Recommendations after a restart would differ from those that were scored."""
     rated = _rated()[1]
-    made = {"ease": _ease(max_items=12), "weights": blend.fit(lazy(TRAIN), index=INDEX, ease_weight=0.3)}
-    made["liking"] = liking.fit(lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()))
+    made = {
+        "ease": _ease(max_items=12),
+        "weights": blend.fit(lazy(TRAIN), index=INDEX, settings=blend.BlendSettings(ease_weight=0.3)),
+    }
+    made["liking"] = liking.fit(
+        lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()), settings=liking.LikingSettings()
+    )
     for name, model in made.items():
         (tmp_path / name).mkdir()
         model.save(tmp_path / name)

@@ -15,12 +15,12 @@ from recsys_assets.cli.terminal import facts, follow_up, table
 from recsys_assets.home.batches import landed_releases
 from recsys_assets.home.data_kind import check_kind, known_kind
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import DataSettings
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.names import RATING_COLUMNS
 from recsys_assets.recommender.ingest.releases import check_release, release
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.validation import check_rejected
 
 

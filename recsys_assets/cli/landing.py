@@ -20,7 +20,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import write_atomically
 
 if TYPE_CHECKING:
-    from recsys_assets.home.settings import DataSettings
+    from recsys_assets.recommender.ingest.settings import DataSettings
 
 _PANEL = "Data and settings"
 

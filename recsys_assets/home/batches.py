@@ -14,13 +14,13 @@ import polars as pl
 from recsys_assets.home.data_kind import check_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import DataSettings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.recommender.data.characters import without_formulas
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import withhold
 from recsys_assets.recommender.ingest.releases import check_release, release
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.sources import SourceTables, read_source
 from recsys_assets.recommender.ingest.validation import check_rejected
 

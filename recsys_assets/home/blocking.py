@@ -9,9 +9,9 @@ from collections.abc import Callable
 from filelock import FileLock
 
 from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.settings import ServingSettings
 from recsys_assets.home.versions import write_atomically
 from recsys_assets.recommender.ranking.rules import Rules
+from recsys_assets.recommender.serving.settings import ServingSettings
 
 
 def rules_for_lists(home: Home, serving: ServingSettings, blocked: frozenset[str] | None = None) -> Rules:

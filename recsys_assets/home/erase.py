@@ -23,7 +23,6 @@ from recsys_assets.home.exclusions import last_forgotten, modified
 from recsys_assets.home.landing import changing, exchange
 from recsys_assets.home.layout import Home
 from recsys_assets.home.searching import ByteSearch, Hit, catalogue_words, files_of, is_distinctive
-from recsys_assets.home.settings import DataSettings
 from recsys_assets.home.versions import (
     TABLE_FILE,
     AssetDamagedError,
@@ -35,6 +34,7 @@ from recsys_assets.home.versions import (
 )
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 
 # Tables with rows of single users that `run` does not make again: only a study does.

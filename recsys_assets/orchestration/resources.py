@@ -14,7 +14,8 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import Settings, SparkSettings
+from recsys_assets.home.running import SparkSettings
+from recsys_assets.home.settings import Settings
 
 
 class HomeResource(dg.ConfigurableResource):

@@ -24,7 +24,8 @@ import sqlalchemy as db
 from sqlalchemy.engine import Connection
 
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import HistorySettings, Settings, SettingsError
+from recsys_assets.home.running import HistorySettings
+from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.orchestration.assets.ingest import MERGED_FROM, RELEASE, SOURCE_FINGERPRINT
 from recsys_assets.orchestration.checks.results import FACTS, needed_evaluations
 from recsys_assets.orchestration.dagster_internals import (

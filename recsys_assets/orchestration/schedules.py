@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from recsys_assets.home.settings import AutomationSettings
+from recsys_assets.home.running import AutomationSettings
 from recsys_assets.orchestration.jobs import everything, refresh
 from recsys_assets.orchestration.repeats import SCHEDULED_TAG
 from recsys_assets.orchestration.sensors import UNFINISHED, unsound

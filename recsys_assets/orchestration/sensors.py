@@ -13,7 +13,7 @@ import dagster as dg
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
-from recsys_assets.home.settings import AutomationSettings
+from recsys_assets.home.running import AutomationSettings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import was_good

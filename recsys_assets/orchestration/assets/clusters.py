@@ -40,22 +40,13 @@ def cluster_sweep(
     context: dg.AssetExecutionContext, user_features: nw.LazyFrame, settings: SettingsParam
 ) -> nw.LazyFrame:
     """SSE and silhouette of K-means by number of clusters K: SSE for 1 to `k_max`, silhouette for 2 to `k_max` - 1."""
-    knobs = settings.clusters
-    sweep = clusters.sweep(
-        user_features,
-        k_values=range(1, knobs.k_max + 1),
-        silhouette_sample=knobs.silhouette_sample,
-        n_init=knobs.n_init,
-        weigh=knobs.weigh,
-        seed=knobs.seed,
-        log=context.log.debug,
-    )
+    sweep = clusters.sweep(user_features, settings=settings.clusters, log=context.log.debug)
     choice = clusters.silhouette_choice(sweep)
     context.add_output_metadata(
         {
-            "K in use": knobs.k,
+            "K in use": settings.clusters.k,
             "K of highest silhouette": "none: one cluster" if choice is None else choice,
-            **pictures("SSE and silhouette", charts.cluster_sweep, lazy(sweep), knobs.k),
+            **pictures("SSE and silhouette", charts.cluster_sweep, lazy(sweep), settings.clusters.k),
         }
     )
     return lazy(sweep)

@@ -27,7 +27,9 @@ MODEL_KINDS = {"model"}
 # Charts take seconds, and recommendations do not depend on them. They run last, so that recommendations do not wait.
 LAST = {"dagster/priority": "-1"}
 # The settings sections that the models and the derived tables depend on.
-SETTINGS_OF_MODELS = (*{fit.settings: None for fit in FITS}, *{name: None for of in DERIVED for name in of.settings})
+SETTINGS_OF_MODELS = tuple(
+    dict.fromkeys([*(of.settings for of in FITS), *(of.settings for of in DERIVED if of.settings)])
+)
 _SETTINGS = "settings"
 
 

@@ -72,14 +72,12 @@ def _fit(
     **outside: Any,
 ) -> Any:
     index = Index.of(tables["users"], tables["items"])
-    choice = tables.get(CHOICE, quick.Choice())
-    parameters = choice.applied(settings.model_dump())[fit.settings]
-    context.add_output_metadata({"settings": dict(parameters), "index": index.fingerprint})
+    parameters = tables.get(CHOICE, quick.Choice()).applied(settings.model_dump())
+    context.add_output_metadata({"settings": dict(parameters[fit.settings]), "index": index.fingerprint})
     given = sampled(fit, tables, Scale.of(settings.model_dump()), n_users=index.n_users)
-    others = {name: given[name] for name in fit.others}
-    for name in others.keys() & MODEL_TYPES.keys():
-        index.require(others[name].index, name)
-    return fit.function(given[fit.table], index=index, **others, **outside, **parameters)
+    for name in {*fit.others} & MODEL_TYPES.keys():
+        index.require(given[name].index, name)
+    return fit.make(given, parameters, index=index, **outside)
 
 
 def predictions_key(entry: Entry) -> dg.AssetKey:

@@ -43,7 +43,7 @@ def serving_model(
 ) -> ServingModel:
     """The promoted top-N model with its promoted settings, fitted on **all** ratings, not on the training rows alone.
 
-    Of more than `scale.fit_ratings` ratings, those of a sample of the users are fitted on.
+    If there are more than `scale.fit_ratings` ratings, the model is fitted on the ratings of a sample of the users.
 
     This model is never scored on the test rows. It is stored together with the id maps, features and clusters of its
     users, so that `recommend` can use it until the next model is stored, even if new batches have been ingested.
@@ -75,8 +75,8 @@ def recommendations(
 
     Rules say what may be shown: `serving.where` (a condition on the columns of `items`), `serving.exclude_rated`,
     `serving.exclude_rated_days`, `serving.max_per_value` and the blocked items. A rule needs no fit: this asset alone
-    applies it. `serving.explore` gives so many places of each list to items that nobody has rated yet, chosen by their
-    attributes; their score is null.
+    applies it. The last `serving.explore` places of each list hold items that nobody has rated yet, chosen by their
+    attributes; such an item has a null score.
 
     The column `because` names the user's own ratings behind an item. A user without a rating gets the items that users
     with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
@@ -140,8 +140,8 @@ def similar_items(
 ) -> nw.LazyFrame:
     """The N items most similar to each item, `serving.n` of them, by the served model and by attributes.
 
-    The column `by` says which. `ratings`: similarities of neighbours, weights of EASE or cosines of factors, whichever
-    the served model has, as far as they are above 0. `attributes`: the cosine of genres, decade and texts; these items
+    The column `by` names the source. `ratings`: similarities of neighbours, weights of EASE or cosines of factors
+    above 0, depending on the served model. `attributes`: the cosine of genres, decade and texts; these items
     fill the places that the model leaves, and all places of an item that nobody has rated. Rules of `[serving]` and
     blocked items apply as in `recommendations`.
     """

@@ -41,8 +41,8 @@ def test_ratings(
 ) -> nw.LazyFrame:
     """Test rows of case study A: the ratings after the cut in time (`splitting.cut`) of the users that are scored.
 
-    No model that is scored on these rows is fitted on them. All users are scored up to `scale.score_users`; of more, a
-    sample by hash.
+    No model that is scored on these rows is fitted on them. Up to `scale.score_users` users are scored; of more users,
+    a sample by hash.
     """
     return _scored(context, splitting.cut_in_time(ratings, "test", cut=settings.splitting.parsed_cut), users, settings)
 
@@ -72,8 +72,8 @@ def train_responses(
 ) -> nw.LazyFrame:
     """Responses of case study B's train users that are scored: the latest rating of each user with a history.
 
-    If timestamps tie, the later row of the source counts as the latest. All users are scored up to
-    `scale.score_users`; of more, a sample by hash.
+    If timestamps tie, the later row of the source counts as the latest. Up to `scale.score_users` users
+    are scored; of more users, a sample by hash.
     """
     return _scored(context, splitting.responses(ratings, user_partition, "train"), users, settings)
 
@@ -97,8 +97,8 @@ def test_responses(
 ) -> nw.LazyFrame:
     """Responses of case study B's test users that are scored: the latest rating of each user with a history.
 
-    If timestamps tie, the later row of the source counts as the latest. All users are scored up to
-    `scale.score_users`; of more, a sample by hash.
+    If timestamps tie, the later row of the source counts as the latest. Up to `scale.score_users` users
+    are scored; of more users, a sample by hash.
     """
     return _scored(context, splitting.responses(ratings, user_partition, "test"), users, settings)
 

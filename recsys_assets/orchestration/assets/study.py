@@ -255,7 +255,7 @@ def newest_scores(home: Home, protocol: str) -> ProtocolScores | None:
 
 @pipeline_asset(group="study", kinds=TABLE_KINDS, deps=[study_scores])
 def leakage_audit(home: HomeResource) -> nw.LazyFrame:
-    """By how much random splits and last-out splits make the same models look better than a cut in time.
+    """Optimism of random and leave-last-out splits: how much better a model scores there than under a cut in time.
 
     The cut in time is `time_cut` for rating models, `top_n` for ranking models, and `latest_rating_time_cut` for models
     of the latest rating and of the next item. The audit covers the protocols that have been scored. Without scores of

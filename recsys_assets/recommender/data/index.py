@@ -60,7 +60,7 @@ class Index:
         """
         if fitted_with != self.fingerprint:
             raise IndexMismatchError(
-                f"{model} was fitted with another numbering of users and items "
+                f"{model} was fitted with another id map of users and items "
                 f"({fitted_with}, now {self.fingerprint}). Materialize {model} and what depends on it again: "
                 f"dg launch --assets '{model}+'"
             )

@@ -12,7 +12,7 @@ Feedback = Literal["ratings", "events"]
 
 @dataclass(frozen=True)
 class DataKind:
-    """What the batches of a home have in common.
+    """Kind of the data of a home, which all its batches share.
 
     Attributes:
         times: whether every rating or event has a time. Without times, nothing that needs an order exists.
@@ -31,7 +31,7 @@ class DataKind:
         """Return the kind from the output of `content`.
 
         Raises:
-            TypeError: the content is not that of a kind.
+            TypeError: the content describes no kind of data.
         """
         return cls(**content)
 

@@ -25,8 +25,8 @@ _LEAST_LIKED_SHARE = 0.2
 # Stored ratings are float32, so two ratings at the same point of the scale may differ by this share of its ends.
 _ROUNDING = 2.0**-21
 # Ratings are counts, not a scale, if their 99 % quantile lies more than ten times as far above the lowest rating as the
-# median of all ratings above the lowest. A scale of up to ten steps stays within this limit. The mean and standard
-# deviation of counts would be those of a few users.
+# median of all ratings above the lowest. A scale of up to ten steps stays within this limit. A few users would decide
+# the mean and the standard deviation of counts.
 _LONGEST_SCALE = 10.0
 _TAIL = 0.99
 

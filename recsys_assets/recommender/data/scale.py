@@ -9,13 +9,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.tables import FITTED_SHARE, SCORED_SHARE
 
 # The draw is unrelated to the draws of the splits: a sample of the users holds train users and test users alike.
 _SEED = 27_753_444
 _RANGE = 2**31 - 1
+
+
+class ScaleSettings(Section):
+    """Samples of large data. Smaller data are never sampled."""
+
+    fit_ratings: int = Field(
+        3_000_000,
+        ge=1,
+        description="Largest number of ratings that a model is fitted on. Of more ratings, it is fitted on a sample "
+        "of the users; counts and means use all ratings, and every user gets recommendations.",
+    )
+    score_users: int = Field(
+        20_000,
+        ge=1,
+        description="Largest number of users that models are scored on. Of more users, a sample is scored; the "
+        "intervals show what that costs.",
+    )
 
 
 @dataclass(frozen=True)

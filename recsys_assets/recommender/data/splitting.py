@@ -11,8 +11,10 @@ what is scored on each.
 from typing import Literal
 
 import narwhals as nw
+from pydantic import Field, field_validator
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count, to_polars
+from recsys_assets.recommender.data.sections import Section
 
 # Case study A cuts the 1,000,209 ratings of MovieLens 1M after 800,000 rows; a share of 0.8 would be 800,167.
 _MOVIELENS_1M = 1_000_209
@@ -26,6 +28,41 @@ _STREAM_OF_ORDER = 17
 
 Cut = int | float | Literal["auto"]
 Side = Literal["train", "test"]
+
+
+def _is_fraction(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False
+
+
+class SplittingSettings(Section):
+    """Training rows and test rows: the cut in time (case study A) and the partition of users (case study B)."""
+
+    cut: str = Field(
+        "auto",
+        description="Where training ends in time: a number of ratings ('800000'), a fraction ('0.8'), or 'auto': "
+        "800,000 for exactly MovieLens 1M, as in case study A, else 0.8.",
+    )
+    train_share: float = Field(
+        0.7, gt=0, lt=1, description="Share of the users whose histories are training rows (case study B)."
+    )
+    seed: int = Field(1234, ge=0, description="Seed of the partition of users.")
+
+    @field_validator("cut")
+    @classmethod
+    def _cut_is_known(cls, cut: str) -> str:
+        if cut == "auto" or (cut.isdecimal() and int(cut) > 0) or _is_fraction(cut):
+            return cut
+        raise ValueError(f"{cut!r} is none of: a number of ratings ('800000'), a fraction ('0.8'), 'auto'")
+
+    @property
+    def parsed_cut(self) -> int | float | Literal["auto"]:
+        """The cut: a number of ratings, a fraction or `auto`."""
+        if self.cut == "auto":
+            return "auto"
+        return int(self.cut) if self.cut.isdecimal() else float(self.cut)
 
 
 def train_size(n_ratings: int, cut: Cut = "auto") -> int:

@@ -82,21 +82,21 @@ class Table:
 
 _USER = Column(INDEX, "dense index of the user, 0 to number of users - 1", refers_to="users")
 _ITEM = Column(INDEX, "dense index of the item, 0 to number of items - 1", refers_to="items")
-_USER_ID = Column(ID, "the user's id in the source")
-_ITEM_ID = Column(ID, "the item's id in the source")
-_RAW_USER_ID = Column(ID, "the user's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
-_RAW_ITEM_ID = Column(ID, "the item's id in the source; whole numbers as such", or_dtype=WHOLE_ID)
-_RATING = Column(RATING, "the rating on the source's scale; of events, the damped sum of their weights")
-_TIMESTAMP = Column(TIME, "when the rating was given, UTC")
+_USER_ID = Column(ID, "id of the user in the source")
+_ITEM_ID = Column(ID, "id of the item in the source")
+_RAW_USER_ID = Column(ID, "id of the user in the source; an integer if every id is one", or_dtype=WHOLE_ID)
+_RAW_ITEM_ID = Column(ID, "id of the item in the source; an integer if every id is one", or_dtype=WHOLE_ID)
+_RATING = Column(RATING, "rating on the scale of the source; for events, the damped sum of their weights")
+_TIMESTAMP = Column(TIME, "time of the rating, UTC")
 _ROW = Column(nw.Int64(), "position of the rating in its source, from 0", low=0)
-_TITLE = Column(nw.String(), "title")
+_TITLE = Column(nw.String(), "title of the item")
 _SEGMENT = Column(COUNT, "number of the LDA segment, from 0", low=0)
 _CLUSTER = Column(COUNT, "number of the K-means cluster, from 0", low=0)
 
 _ITEM_FACTS = {
-    "title": Column(nw.String(), "title without its year", nullable=True),
+    "title": Column(nw.String(), "title without the year", nullable=True),
     "year": Column(COUNT, "year of release", nullable=True),
-    "genres": Column(nw.List(nw.String()), "genres", nullable=True),
+    "genres": Column(nw.List(nw.String()), "genres of the item", nullable=True),
 }
 _RATINGS = {
     "user": _USER,
@@ -107,17 +107,17 @@ _RATINGS = {
     "row": _ROW,
 }
 _SCORES = {
-    "protocol": Column(nw.String(), "how train and test were cut"),
-    "model": Column(nw.String(), "what predicted"),
-    "population": Column(nw.String(), "whose rows are scored"),
-    "metric": Column(nw.String(), "what is measured"),
-    "value": Column(REAL, "the score"),
-    "n": Column(nw.Int64(), "rows the score rests on", low=0),
+    "protocol": Column(nw.String(), "protocol: how the ratings are split into training and test rows"),
+    "model": Column(nw.String(), "model that is scored"),
+    "population": Column(nw.String(), "users whose rows are scored, such as all or unseen"),
+    "metric": Column(nw.String(), "name of the metric"),
+    "value": Column(REAL, "score of the model"),
+    "n": Column(nw.Int64(), "number of rows behind the score", low=0),
     "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users"),
-    "high": Column(REAL, "upper end of that interval"),
+    "high": Column(REAL, "upper end of the 95 % interval, bootstrap over users"),
 }
 _IMPROVEMENT_INTERVAL = {
-    name: Column(REAL, f"{end} end of its 95 % interval, paired bootstrap over users", nullable=True)
+    name: Column(REAL, f"{end} end of the 95 % interval of the improvement, paired bootstrap over users", nullable=True)
     for name, end in (("low", "lower"), ("high", "upper"))
 }
 
@@ -126,7 +126,7 @@ RATING_PREDICTIONS = Table(
     {
         "user": _USER,
         "item": _ITEM,
-        "prediction": Column(RATING, "predicted rating; null: none of its own", True),
+        "prediction": Column(RATING, "predicted rating; null: the model has no prediction", True),
     },
     key=("user", "item"),
 )
@@ -135,7 +135,7 @@ RANKING_PREDICTIONS = Table(
         "user": _USER,
         "item": _ITEM,
         "rank": Column(
-            COUNT, "place of this item, from 1, among the items the user has not rated in training", True, low=1
+            COUNT, "rank of the item, from 1, among the items that the user has not rated in training", True, low=1
         ),
     },
     key=("user", "item"),
@@ -166,9 +166,9 @@ TABLES: Mapping[str, Table] = {
     "rejected_rows": Table(
         {
             "file": Column(nw.String(), "file inside the batch"),
-            "line": Column(nw.Int64(), "line in that file, from 1", low=1),
-            "reason": Column(nw.String(), "the rule that the line breaks"),
-            "text": Column(nw.String(), "the line as it stands in the file"),
+            "line": Column(nw.Int64(), "number of the line in the file, from 1", low=1),
+            "reason": Column(nw.String(), "rule that the line breaks"),
+            "text": Column(nw.String(), "text of the line"),
         },
         key=("file", "line"),
         in_source_order=True,
@@ -191,13 +191,13 @@ TABLES: Mapping[str, Table] = {
         {
             "k": Column(COUNT, "number of clusters", low=1),
             "sse": Column(REAL, "sum of squared distances to the cluster centres", low=0),
-            "silhouette": Column(REAL, "mean silhouette, -1 to 1; none for one cluster", nullable=True, low=-1, high=1),
+            "silhouette": Column(REAL, "mean silhouette, -1 to 1; null for one cluster", nullable=True, low=-1, high=1),
         },
         key=("k",),
     ),
     "user_clusters": Table({"user": _USER, "cluster": _CLUSTER}, key=("user",)),
     "cluster_ratings": Table(
-        {"cluster": _CLUSTER, "item": _ITEM, "rating": Column(RATING, "rating predicted for the cluster")},
+        {"cluster": _CLUSTER, "item": _ITEM, "rating": Column(RATING, "predicted rating of the item by the cluster")},
         key=("cluster", "item"),
     ),
     "adjusted_train_ratings": Table(
@@ -205,28 +205,26 @@ TABLES: Mapping[str, Table] = {
             "user": _USER,
             "item": _ITEM,
             "rating": _RATING,
-            "is_fill": Column(nw.Boolean(), "drawn from the cluster's predictions, not given by the user"),
+            "is_fill": Column(nw.Boolean(), "whether the rating is drawn from the predictions of the cluster"),
         },
         key=("user", "item"),
     ),
     "segment_items": Table(
         {
             "segment": _SEGMENT,
-            "rank": Column(COUNT, "place by probability among all items of the segment, from 1", low=1),
+            "rank": Column(COUNT, "rank by probability among all items of the segment, from 1", low=1),
             "item": _ITEM,
             "title": _TITLE,
             "probability": Column(REAL, "probability of the item in the segment", low=0, high=1),
-            "lift_rank": Column(COUNT, "place by lift among all items of the segment, from 1", low=1),
-            "lift": Column(
-                REAL, "probability in the segment over that in all ratings, shrunk towards 1 for rare items", low=0
-            ),
+            "lift_rank": Column(COUNT, "rank by lift among all items of the segment, from 1", low=1),
+            "lift": Column(REAL, "P(item | segment) / P(item), shrunk towards 1 for rare items", low=0),
         },
         key=("segment", "rank"),
     ),
     "user_segments": Table(
         {
             "user": _USER,
-            "affinity": Column(nw.List(nw.Float32()), "share of each segment, summing to 1"),
+            "affinity": Column(nw.List(nw.Float32()), "affinity of the user to each segment; sums to 1"),
             "segment": Column(COUNT, "segment of highest affinity", low=0),
             "partition": Column(nw.String(), "train or test"),
         },
@@ -236,22 +234,26 @@ TABLES: Mapping[str, Table] = {
         {
             "segment": _SEGMENT,
             "item": _ITEM,
-            "count": Column(COUNT, "ratings of the item by the segment's train users", low=1),
-            "mean": Column(REAL, "their mean rating"),
+            "count": Column(COUNT, "number of ratings of the item by train users of the segment", low=1),
+            "mean": Column(REAL, "mean rating of the item by train users of the segment"),
         },
         key=("segment", "item"),
     ),
     "segment_shares": Table(
         {
-            "segment": Column(COUNT, "number of the LDA segment, from 0; null: there before, not now", True, low=0),
-            "share": Column(REAL, "mean affinity of the users with a history", True, low=0, high=1),
-            "name": Column(nw.String(), "titles of its first items by probability", True),
-            "previous_segment": Column(COUNT, "its partner in the fit before; null: none", True, low=0),
-            "previous_share": Column(REAL, "the share of that partner then", True, low=0, high=1),
-            "previous_name": Column(nw.String(), "titles of the first items of that partner", True),
+            "segment": Column(
+                COUNT, "number of the LDA segment, from 0; null: a segment of the previous fit alone", True, low=0
+            ),
+            "share": Column(REAL, "mean affinity to the segment, of the users with a history", True, low=0, high=1),
+            "name": Column(nw.String(), "titles of the first items of the segment by probability", True),
+            "previous_segment": Column(COUNT, "matching segment of the previous fit; null: no match", True, low=0),
+            "previous_share": Column(REAL, "share of the matching segment in the previous fit", True, low=0, high=1),
+            "previous_name": Column(
+                nw.String(), "titles of the first items of the matching segment by probability", True
+            ),
             "similarity": Column(
                 REAL,
-                "Bhattacharyya coefficient of the two distributions over the items that both fits know; 1: the same",
+                "Bhattacharyya coefficient of both item distributions, over the items that both fits know; 1: equal",
                 True,
                 low=0,
                 high=1,
@@ -267,44 +269,44 @@ TABLES: Mapping[str, Table] = {
             "model": _SCORES["model"],
             "metric": _SCORES["metric"],
             "user": _USER,
-            "value": Column(REAL, "the metric on this user's rows alone"),
-            "n": Column(nw.Int64(), "this user's rows that it rests on", low=0),
+            "value": Column(REAL, "score on the rows of the user alone"),
+            "n": Column(nw.Int64(), "number of rows of the user behind the score", low=0),
         },
         key=("protocol", "model", "metric", "user"),
     ),
     "paired_tests": Table(
         {
             **{name: _SCORES[name] for name in ("protocol", "model")},
-            "baseline": Column(nw.String(), "the model that it is compared with on the same rows"),
+            "baseline": Column(nw.String(), "model that the model is compared with on the same rows"),
             **{name: _SCORES[name] for name in ("population", "metric")},
-            "improvement": Column(REAL, "by how much the model is better than the baseline; below 0: worse"),
-            "low": Column(REAL, "lower end of the 95 % interval, paired bootstrap over users"),
-            "high": Column(REAL, "upper end of that interval"),
+            "improvement": Column(REAL, "improvement over the baseline; below 0: worse"),
+            "low": Column(REAL, "lower end of the 95 % interval of the improvement, paired bootstrap over users"),
+            "high": Column(REAL, "upper end of the 95 % interval of the improvement, paired bootstrap over users"),
             "p": Column(REAL, "p-value of the paired randomization test over users, two-sided", low=0, high=1),
-            "p_holm": Column(REAL, "the same, corrected by Holm for all tests of this metric", low=0, high=1),
-            "n_users": Column(nw.Int64(), "users the test rests on", low=0),
+            "p_holm": Column(REAL, "p-value after Holm's correction for all tests of the metric", low=0, high=1),
+            "n_users": Column(nw.Int64(), "number of users in the test", low=0),
         },
         key=("protocol", "model", "baseline", "population", "metric"),
     ),
     "leakage_audit": Table(
         {
             **{name: _SCORES[name] for name in ("protocol", "model", "population", "metric")},
-            "value": Column(REAL, "the score under this split"),
-            "honest": Column(REAL, "the score under the cut in time: that of `time_cut` or, for rankings, `top_n`"),
-            "optimism": Column(REAL, "by how much this split makes the model look better; below 0: worse"),
-            "low": Column(REAL, "lower end of the 95 % interval of the optimism, bootstrap over the users of each"),
-            "high": Column(REAL, "upper end of that interval"),
+            "value": Column(REAL, "score under the protocol of the row"),
+            "honest": Column(REAL, "score under the cut in time: `time_cut`, `top_n` or `latest_rating_time_cut`"),
+            "optimism": Column(REAL, "improvement of the score over the cut in time, which is leakage; below 0: worse"),
+            "low": Column(REAL, "lower end of the 95 % interval of the optimism, bootstrap over users"),
+            "high": Column(REAL, "upper end of the 95 % interval of the optimism, bootstrap over users"),
         },
         key=("protocol", "model", "population", "metric"),
     ),
     "segment_sweep": Table(
         {
             "n_segments": Column(COUNT, "number of segments", low=2),
-            "model": Column(nw.String(), "what is made from them"),
-            "metric": Column(nw.String(), "r2, next_item_hit_10, or perplexity: of half of each user's items"),
-            "value": Column(REAL, "the metric on train users of case study B who were kept aside"),
-            "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users; none for perplexity", True),
-            "high": Column(REAL, "upper end of that interval", True),
+            "model": Column(nw.String(), "model that uses the segments"),
+            "metric": Column(nw.String(), "r2, next_item_hit_10, or perplexity of half of the items of each user"),
+            "value": Column(REAL, "score on held-out train users of case study B"),
+            "low": Column(REAL, "lower end of the 95 % interval, bootstrap over users; null for perplexity", True),
+            "high": Column(REAL, "upper end of the 95 % interval, bootstrap over users; null for perplexity", True),
         },
         key=("n_segments", "model", "metric"),
     ),
@@ -319,70 +321,85 @@ TABLES: Mapping[str, Table] = {
     ),
     "study_trials": Table(
         {
-            "slice": Column(nw.String(), "the protocol on whose training rows the validation slice was cut"),
-            "search": Column(nw.String(), "what was searched"),
-            "trial": Column(nw.String(), "hash of all that the trial's score depends on"),
-            "model": Column(nw.String(), "what predicted"),
-            "candidate": Column(nw.String(), "the settings that were tried, as JSON"),
-            "metric": Column(nw.String(), "by what is chosen"),
-            "population": Column(nw.String(), "on whose validation rows"),
-            "value": Column(REAL, "the score; null where there is none", nullable=True),
-            "improvement": Column(REAL, "over the built-in settings; null for these, and without score", nullable=True),
+            "slice": Column(nw.String(), "validation split: the protocol whose training rows are split once more"),
+            "search": Column(nw.String(), "name of the search"),
+            "trial": Column(nw.String(), "hash of everything that the score of the trial depends on"),
+            "model": Column(nw.String(), "model whose score decides"),
+            "candidate": Column(nw.String(), "values of the settings in the trial, as JSON"),
+            "metric": Column(nw.String(), "metric that decides"),
+            "population": Column(nw.String(), "users whose validation rows decide"),
+            "value": Column(REAL, "score of the trial; null: no score", nullable=True),
+            "improvement": Column(
+                REAL,
+                "improvement over the built-in settings; null for the built-in settings and without a score",
+                nullable=True,
+            ),
             **_IMPROVEMENT_INTERVAL,
-            "is_default": Column(nw.Boolean(), "whether these are the built-in settings"),
-            "is_chosen": Column(nw.Boolean(), "whether it is what the search chose"),
-            "seconds": Column(REAL, "what it took, in seconds", low=0),
-            "refusal": Column(nw.String(), "why nothing could be fitted so", nullable=True),
+            "is_default": Column(nw.Boolean(), "whether the candidate is the built-in settings"),
+            "is_chosen": Column(nw.Boolean(), "whether the search chose the candidate"),
+            "seconds": Column(REAL, "duration of the trial, in seconds", low=0),
+            "refusal": Column(
+                nw.String(), "reason why the model cannot be fitted with these settings; null: it can", nullable=True
+            ),
         },
         key=("slice", "search", "trial"),
     ),
     "studied_settings": Table(
         {
-            "knob": Column(nw.String(), "the setting: section and name"),
-            "chosen": Column(nw.String(), "the value that validation chose, as JSON"),
-            "default": Column(nw.String(), "the built-in value, as JSON"),
-            "slice": Column(nw.String(), "the protocol on whose training rows it was chosen"),
-            "search": Column(nw.String(), "the search that decided"),
-            "metric": Column(nw.String(), "by what"),
-            "population": Column(nw.String(), "on whose validation rows"),
-            "value": Column(REAL, "the score of what was chosen"),
-            "value_of_default": Column(REAL, "the score of the built-in value; null where it has none", nullable=True),
-            "improvement": Column(REAL, "of the best other candidate over the built-in settings", nullable=True),
+            "knob": Column(nw.String(), "section and name of the setting"),
+            "chosen": Column(nw.String(), "chosen value, as JSON"),
+            "default": Column(nw.String(), "built-in value, as JSON"),
+            "slice": Column(
+                nw.String(), "validation split that decided: the protocol whose training rows are split once more"
+            ),
+            "search": Column(nw.String(), "name of the search that decided"),
+            "metric": Column(nw.String(), "metric that decided"),
+            "population": Column(nw.String(), "users whose validation rows decide"),
+            "value": Column(REAL, "score of the chosen value"),
+            "value_of_default": Column(REAL, "score of the built-in value; null: no score", nullable=True),
+            "improvement": Column(
+                REAL, "improvement of the best other candidate over the built-in settings", nullable=True
+            ),
             **_IMPROVEMENT_INTERVAL,
-            "trials": Column(COUNT, "candidates that were compared", low=1),
+            "trials": Column(COUNT, "number of candidates", low=1),
         },
         key=("knob",),
     ),
     "study_scores": Table(
         {
             **_SCORES,
-            "seeds": Column(COUNT, "number of seeds that value and interval are the mean over", low=1),
-            "seed_sd": Column(REAL, "standard deviation of the value over seeds; 0 where none matters", low=0),
+            "seeds": Column(COUNT, "number of seeds; value and interval are means over the seeds", low=1),
+            "seed_sd": Column(
+                REAL, "standard deviation of the value over seeds; 0 if the model depends on no seed", low=0
+            ),
         },
         key=("protocol", "model", "population", "metric"),
         open_ended=True,
     ),
     "backtest_scores": Table(
-        {"cut_off": Column(REAL, "share of the ratings, in time, that trained", low=0, high=1), **_SCORES},
+        {
+            "cut_off": Column(REAL, "share of the ratings, in time, that models are trained on", low=0, high=1),
+            **_SCORES,
+        },
         key=("cut_off", "protocol", "model", "population", "metric"),
         open_ended=True,
     ),
     "recommendations": Table(
         {
             "user_id": _USER_ID,
-            "rank": Column(COUNT, "place, from 1", low=1),
+            "rank": Column(COUNT, "place in the list, from 1", low=1),
             "item_id": _ITEM_ID,
-            "title": Column(nw.String(), "title", nullable=True),
+            "title": Column(nw.String(), "title of the item", nullable=True),
             "score": Column(
                 REAL,
-                "the model's score: comparable within a user only; null where it knows nothing of the item",
+                "score of the model, comparable within a user only; null: the model does not know the item",
                 nullable=True,
             ),
             "because": Column(
                 nw.List(nw.String()),
-                "titles of up to 3 of the user's own ratings, those that carried the score most; empty where none "
-                "does, as for new users: they are shown what people with the same attributes, or of the same cluster, "
-                "like",
+                "titles of up to 3 items that the user has rated, whose ratings add most to the score; empty if no "
+                "rating adds to it, as for a new user, whose list is what people with the same attributes (with "
+                "implicit ALS: of the same cluster) like",
             ),
         },
         key=("user_id", "rank"),
@@ -390,11 +407,13 @@ TABLES: Mapping[str, Table] = {
     "similar_items": Table(
         {
             "item_id": _ITEM_ID,
-            "rank": Column(COUNT, "place, from 1", low=1),
+            "rank": Column(COUNT, "place in the list, from 1", low=1),
             "similar_item_id": Column(ID, "id of the similar item in the source"),
             "title": Column(nw.String(), "title of the similar item", nullable=True),
-            "score": Column(REAL, "similarity: comparable within an item and a value of `by` only", low=0),
-            "by": Column(nw.String(), "`ratings`: by the served model; `attributes`: by what is known of the items"),
+            "score": Column(REAL, "similarity, comparable within an item and a value of `by` only", low=0),
+            "by": Column(
+                nw.String(), "`ratings`: similar by the served model; `attributes`: similar by genres, decade and texts"
+            ),
         },
         key=("item_id", "rank"),
     ),

@@ -18,7 +18,7 @@ def worded(text: str, noun: str) -> str:
 
     Args:
         text: the sentence.
-        noun: what the events are called, in the plural; `ratings` leaves the text as it is.
+        noun: name of the events, in the plural; `ratings` leaves the text as it is.
 
     Examples:
         >>> worded("Ratings per user: all that the user has rated", "plays")

@@ -109,7 +109,7 @@ def split(
         seed: random seed of random rows, of new users and of the partition of case study B.
         cut: the cut of time_cut, top_n and latest_rating_time_cut.
         train_share: share of train users in latest_rating.
-        scale: the samples; the rows that models are scored on are those of its users.
+        scale: the samples; models are scored on the rows of the sampled users.
 
     Returns:
         users, items, user_features, train_ratings and test_ratings. latest_rating and latest_rating_time_cut return
@@ -132,7 +132,7 @@ def split(
 
 
 def scored(made: Tables, scale: Scale, *, n_users: int) -> dict[str, nw.LazyFrame]:
-    """The tables of a split, with the rows of the users that are scored in the tables that models are scored on.
+    """The tables of a split, with the rows of scored users only in the tables that models are scored on.
 
     Args:
         made: the tables by name.

@@ -1,4 +1,4 @@
-"""What a limit per value costs: the same model's lists with and without it, scored on the same test rows."""
+"""The cost of a limit per value: a model's lists with and without the limit, scored on the same test rows."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ def rule_cost(
     n_resamples: int = 1_000,
     seed: int = 0,
 ) -> RuleCost | None:
-    """The NDCG of a model's lists without and with limits, for the users with a relevant test item; None without any.
+    """The NDCG of a model's lists without and with limits, for users with a relevant test item; None without users.
 
     Args:
         ranker: a model fitted on the training ratings.

@@ -45,8 +45,8 @@ def measure_ratings(
 
     - `top5pct_rating`: mean true rating of the ceil(5 %) test rows with the highest prediction of each user, pooled
       over users, ties at random.
-    - `top5pct_rating_published`: the same by case study A's rule, without the fallback; missing predictions count
-      as 1.0.
+    - `top5pct_rating_published`: `top5pct_rating` by the rule of case study A, without the fallback: missing
+      predictions count as 1.0.
     - `rmse`, `mae`, `r2`, `prediction_coverage`.
 
     Added models:

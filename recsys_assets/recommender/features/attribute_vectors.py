@@ -1,4 +1,4 @@
-"""Attribute vectors of items: what two items have in common, whether or not anybody rated them.
+"""Attribute vectors of items, which compare two items whether or not anybody has rated them.
 
 Attributes for models that predict ratings are in `models.side_information`.
 """
@@ -19,7 +19,7 @@ def attribute_vectors(items: pl.DataFrame) -> sparse.csr_array:
 
     Attributes are the genres, the decade and the values of all further columns of texts. A value that only one item has
     says nothing about others. A rare value weighs more than a frequent one: by log(n_items / items with the value).
-    Numbers other than the year are left out, because nobody says which of their differences are large.
+    Numbers other than the year are left out, because it is unknown which differences are large.
 
     Args:
         items: one row per item, with the columns of table `items`.

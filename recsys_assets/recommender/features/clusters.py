@@ -4,14 +4,16 @@ Segments, which group users by taste, are in `models/segments`. User attributes 
 clusters them on either engine, with the same result.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import pseudo_random, to_polars
+from recsys_assets.recommender.data.sections import Section
 
 if TYPE_CHECKING:
     from sklearn.cluster import KMeans
@@ -20,9 +22,30 @@ ZIP_CODE = "zip_code"
 # Most one-hot columns per attribute. More would cost time in every model with user attributes, for values that hardly
 # any user has.
 _MAX_VALUES = 50
-# Number of users by which "auto" recognises MovieLens 1M, and clusters as case study A did.
+# Number of users of MovieLens 1M. "auto" recognises MovieLens 1M by it, and clusters as case study A did.
 _CASE_STUDY_USERS = 6_040
-Weigh = Literal["auto", "attributes", "columns"]
+# K-means starts of the chosen clustering; the best is kept.
+_N_STARTS = 10
+
+
+class ClusterSettings(Section):
+    """K-means clusters of users by attributes."""
+
+    tried: ClassVar = {"k": (2, 5, 10, 20, 40)}
+
+    k: int = Field(5, ge=1, description="Number of clusters; 5 as in case study A.")
+    k_max: int = Field(
+        30, ge=2, description="The sweep computes SSE for K = 1 to k_max, and the silhouette for K = 2 to k_max - 1."
+    )
+    silhouette_sample: int = Field(8_000, ge=10, description="Number of users that the silhouette is computed on.")
+    n_init: int = Field(3, ge=1, description="K-means starts per K of the sweep.")
+    weigh: Literal["auto", "attributes", "columns"] = Field(
+        "auto",
+        description="'attributes': all attributes weigh alike. 'columns': all one-hot columns weigh alike, as in "
+        "case study A, so an attribute with many values hardly counts. 'auto': columns for exactly "
+        "MovieLens 1M, else attributes.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of K-means.")
 
 
 def user_features(users: nw.LazyFrame, *, log: Callable[[str], None] = lambda _: None) -> pl.DataFrame:
@@ -38,7 +61,7 @@ def user_features(users: nw.LazyFrame, *, log: Callable[[str], None] = lambda _:
 
     Args:
         users: user, user_id and any attribute columns.
-        log: called with one line per attribute of which values are left out.
+        log: called with one line per attribute that has values left out.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
@@ -92,37 +115,29 @@ def _shared(attribute: pl.Series) -> pl.Series:
 def sweep(
     features: nw.LazyFrame,
     *,
-    k_values: Sequence[int],
-    silhouette_sample: int = 8_000,
-    n_init: int = 3,
-    weigh: Weigh = "auto",
-    seed: int = 0,
+    settings: ClusterSettings,
     log: Callable[[str], None] = lambda _: None,
 ) -> pl.DataFrame:
     """Compute SSE and silhouette of K-means for each K: the table `cluster_sweep`.
 
     Args:
         features: user and feature columns.
-        k_values: numbers of clusters. Those above the number of distinct feature vectors are skipped.
-        silhouette_sample: number of users that the silhouette is computed on. Time and memory grow with its square;
-            8,000 users take 256 MB.
-        n_init: K-means starts per K; the best is kept.
-        weigh: see `assign`.
-        seed: seed of K-means and of the sample.
+        settings: the values of K; those above the number of distinct feature vectors are skipped. Time and memory of
+            the silhouette grow with the square of its sample: 8,000 users take 256 MB.
         log: called with one line per K.
     """
     from sklearn.metrics import pairwise_distances, silhouette_score
 
-    matrix, users = _matrix(features, weigh)
+    matrix, users = _matrix(features, settings)
     distinct = len(np.unique(matrix, axis=0))
-    sample = _sample(users, silhouette_sample, seed)
+    sample = _sample(users, settings.silhouette_sample, settings.seed)
     # Distances are the costly part of a silhouette, so they are computed once for all K.
     distances = pairwise_distances(matrix[sample].astype(np.float32))
     np.fill_diagonal(distances, 0)
     rows = []
-    for k in (k for k in k_values if k <= distinct):
+    for k in range(1, min(settings.k_max, distinct) + 1):
         log(f"K-means with {k} clusters")
-        fitted = _k_means(matrix, k, n_init, seed)
+        fitted = _k_means(matrix, k, settings.n_init, settings.seed)
         labels = fitted.labels_[sample]
         comparable = 1 < len(np.unique(labels)) < len(labels)
         silhouette = float(silhouette_score(distances, labels, metric="precomputed")) if comparable else None
@@ -137,9 +152,7 @@ def silhouette_choice(cluster_sweep: pl.DataFrame) -> int | None:
     return int(known["k"][0]) if len(known) else None
 
 
-def assign(
-    features: nw.LazyFrame, *, k: int = 5, n_init: int = 10, weigh: Weigh = "auto", seed: int = 0
-) -> pl.DataFrame:
+def assign(features: nw.LazyFrame, *, settings: ClusterSettings) -> pl.DataFrame:
     """Assign each user to a K-means cluster: the table `user_clusters`.
 
     Clusters are numbered by size, the largest first, so that the numbers do not depend on the starts of K-means.
@@ -147,17 +160,13 @@ def assign(
 
     Args:
         features: user and feature columns.
-        k: number of clusters.
-        n_init: K-means starts; the best is kept.
-        weigh: `columns`: features are used as they are, as in case study A; an attribute with many values then hardly
-            separates clusters. `attributes`: the features of each attribute are divided by their largest standard
-            deviation in any direction, so that all attributes weigh alike (multiple factor analysis, Escofier and Pagès
-            1994). `auto`: `columns` if there are exactly as many users as in MovieLens 1M, else `attributes`.
-        seed: seed of K-means.
+        settings: number of clusters, weights and seed. With `weigh` set to `attributes`, the features of each attribute
+            are divided by their largest standard deviation in any direction, so that all attributes weigh alike
+            (multiple factor analysis, Escofier and Pagès 1994).
     """
-    matrix, users = _matrix(features, weigh)
+    matrix, users = _matrix(features, settings)
     distinct = len(np.unique(matrix, axis=0))
-    labels = _k_means(matrix, min(k, distinct), n_init, seed).labels_
+    labels = _k_means(matrix, min(settings.k, distinct), _N_STARTS, settings.seed).labels_
     first_seen = np.unique(labels, return_index=True)[1]
     by_size = np.lexsort((first_seen, -np.bincount(labels)))
     number = np.empty(len(by_size), np.int32)
@@ -165,13 +174,13 @@ def assign(
     return pl.DataFrame({"user": users, "cluster": number[labels]})
 
 
-def _matrix(features: nw.LazyFrame, weigh: Weigh) -> tuple[np.ndarray, np.ndarray]:
+def _matrix(features: nw.LazyFrame, settings: ClusterSettings) -> tuple[np.ndarray, np.ndarray]:
     table = to_polars(features).sort("user")
     # K-means refuses a matrix without columns. One constant column says that all users are alike.
     values = table.drop("user").to_numpy() if table.width > 1 else np.zeros((len(table), 1))
     matrix = np.ascontiguousarray(values, np.float64)
-    as_in_case_study = len(table) == _CASE_STUDY_USERS if weigh == "auto" else weigh == "columns"
-    if not as_in_case_study:
+    is_case_study = settings.weigh == "auto" and len(table) == _CASE_STUDY_USERS
+    if not (is_case_study or settings.weigh == "columns"):
         of_attribute = np.array([name.split("=")[0] for name in table.columns[1:]])
         for attribute in np.unique(of_attribute):
             block = of_attribute == attribute

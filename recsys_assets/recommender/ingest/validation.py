@@ -87,7 +87,7 @@ def judge_ratings(
         now: ratings later than one day after this time are rejected; by default the current time.
         decimal_comma: whether ratings are written like 4,5.
         not_rated: ratings that mean that nothing was rated; such rows are neither good nor rejected.
-        noun: what the reasons call the rating.
+        noun: name of the rating in the reasons.
     """
     types = rows.collect_schema()
     typed = rows.with_columns(

@@ -11,22 +11,61 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference
+from recsys_assets.recommender.data.sections import Section
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _ITERATIONS_PER_CHECKPOINT = 5
 _PAIRS_PER_BLOCK = 1_000_000
+
+
+class ALSSettings(Section):
+    """Explicit ALS, case study A's model. It is scored for comparison; recommendations do not use it."""
+
+    tried: ClassVar = {"rank": (10, 20, 50), "reg_param": (0.05, 0.07, 0.1), "max_iter": (10, 15)}
+
+    rank: int = Field(10, ge=1, description="Number of factors.")
+    reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
+    max_iter: int = Field(10, ge=1, description="Number of iterations.")
+    n_blocks: int = Field(4, ge=1, description="Number of user blocks and of item blocks; a cluster needs more.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class ImplicitALSSettings(ALSSettings):
+    """Implicit ALS for top N. It is scored, and part of the blend if `blend.ease_weight` is below 1."""
+
+    tried: ClassVar = {
+        "rank": (16, 32, 64, 128),
+        "reg_param": (0.01, 0.1, 1.0),
+        "alpha": (1.0, 4.0, 16.0),
+        "max_iter": (10, 15),
+    }
+
+    rank: int = Field(32, ge=1, description="Number of factors.")
+    alpha: float = Field(
+        1.0, gt=0, description="Factor of the confidence: how much a rating weighs beside an unrated item."
+    )
+    neutral_offset: float = Field(
+        -0.5,
+        description="Neutral rating, in standard deviations from the mean rating; a lower rating speaks against an "
+        "item.",
+    )
+
+
+class NextImplicitALSSettings(ImplicitALSSettings):
+    """Implicit ALS for the next item (case study B)."""
 
 
 @dataclass(frozen=True)
@@ -173,15 +212,8 @@ def fit(
     spark: "SparkSession",
     scratch: Path,
     index: Index,
+    settings: ALSSettings,
     user_column: str = "user",
-    rank: int = 10,
-    reg_param: float = 0.1,
-    max_iter: int = 10,
-    implicit_prefs: bool = False,
-    alpha: float = 1.0,
-    neutral_offset: float | None = None,
-    n_blocks: int = 4,
-    seed: int = 0,
 ) -> ALSModel:
     """Fit `pyspark.ml.recommendation.ALS`.
 
@@ -190,32 +222,25 @@ def fit(
         spark: the session.
         scratch: folder that the driver and the executors can reach. Temporary files in it are removed again.
         index: id map of users and items.
+        settings: of explicit ALS, with the regularisation scaled by the number of ratings (ALS-WR, Zhou et al. 2008);
+            or `ImplicitALSSettings`. A rating above the neutral one is then a preference of 1, any other a preference
+            of 0, and the confidence grows with the distance (Hu, Koren and Volinsky 2008).
         user_column: column that stands for the user; `cluster` to fit clusters instead of users.
-        rank: number of factors.
-        reg_param: L2 regularisation, scaled by the number of ratings (ALS-WR, Zhou et al. 2008).
-        max_iter: number of iterations.
-        implicit_prefs: whether to fit preferences with the rating as confidence (Hu, Koren and Volinsky 2008).
-        alpha: weight of the confidence; only with `implicit_prefs`.
-        neutral_offset: standard deviations from the mean rating to the neutral one; only with `implicit_prefs`. A
-            rating above the neutral one is a preference of 1, any other a preference of 0; the confidence grows with
-            the distance. None: the neutral rating is 0.
-        n_blocks: number of blocks of users and of items. Spark's default of 10 takes half as much time again on small
-            data.
-        seed: seed of the starting factors.
 
     Raises:
-        ValueError: no rating is above the neutral one; only with `implicit_prefs`.
+        ValueError: no rating is above the neutral one; only with `ImplicitALSSettings`.
     """
+    implicit = settings if isinstance(settings, ImplicitALSSettings) else None
     params: dict[str, Any] = {
-        "rank": rank,
-        "regParam": reg_param,
-        "maxIter": max_iter,
-        "implicitPrefs": implicit_prefs,
-        "alpha": alpha,
-        "seed": seed,
+        "rank": settings.rank,
+        "regParam": settings.reg_param,
+        "maxIter": settings.max_iter,
+        "implicitPrefs": implicit is not None,
+        "alpha": implicit.alpha if implicit else 1.0,
+        "seed": settings.seed,
     }
-    if neutral_offset is not None:
-        preference = Preference.of(ratings, neutral_offset=neutral_offset)
+    if implicit:
+        preference = Preference.of(ratings, neutral_offset=implicit.neutral_offset)
         ratings = ratings.with_columns(rating=preference.expression(nw.col("rating")).cast(nw.Float32()))
         facts = params | {"preference": asdict(preference)}
     else:
@@ -225,18 +250,17 @@ def fit(
         # Spark reads its input again when it retries a task. A sorted file keeps the row order, and with it the
         # factors; a query plan would not.
         rows = ratings.select(nw.col(user_column).alias("user"), "item", "rating")
-        fitted = _that_say_something(rows) if implicit_prefs else rows
+        fitted = _with_preferences(rows) if implicit else rows
         path = folder / "ratings.parquet"
         fitted.sort("user", "item").sink_parquet(str(path))
         # Spark writes a folder, Polars a file.
         written = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
-        if implicit_prefs and written.limit(1).collect().is_empty():
-            neutral = preference.neutral_rating if preference else 0.0
+        if preference and written.limit(1).collect().is_empty():
             raise ValueError(
-                f"no rating is above {neutral:g}, so none speaks for an item, and implicit ALS has "
+                f"no rating is above {preference.neutral_rating:g}, so none speaks for an item, and implicit ALS has "
                 "nothing to learn; set a lower neutral_offset"
             )
-        user_factors, item_factors = _fit_in_spark(spark, folder, params, n_blocks)
+        user_factors, item_factors = _fit_in_spark(spark, folder, params, settings.n_blocks)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     user = _dense(user_factors, "id", index.n_users)
@@ -244,7 +268,7 @@ def fit(
     return ALSModel(user[0], item[0], user[1], item[1], params=facts, index=index.fingerprint)
 
 
-def _that_say_something(rows: nw.LazyFrame) -> nw.LazyFrame:
+def _with_preferences(rows: nw.LazyFrame) -> nw.LazyFrame:
     """Keep the rows of users and items that have a rating above the neutral one.
 
     All other users and items would end with factors of 0 and would affect the fit only through the random start. Spark

@@ -1,24 +1,36 @@
 """Ridge regression per item: the effect of user attributes on a rating, beyond the prediction of `bayesian_factors`.
 
-Factors have few dimensions for all that attributes say. An item with thousands of ratings says more about who likes it.
+Factors have too few dimensions for every effect of an attribute. Thousands of ratings of one item show such an effect
+directly.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 
 _PAIRS_PER_BLOCK = 1_000_000
 # Shrinkage of user biases: ratings with residual 0 that are added to each user's own.
 _USER_SHRINKAGE = 5.0
+
+
+class AttributeEffectsSettings(Section):
+    """Rating model: effects of user attributes on each item, beyond the factors."""
+
+    tried: ClassVar = {"reg": (100.0, 300.0, 1000.0)}
+
+    reg: float = Field(300.0, ge=0, description="L2 regularisation of the effects, in ratings.")
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ def fit(
     index: Index,
     user_features: nw.LazyFrame,
     bayesian_factors_model: BayesianFactors,
-    reg: float = 300.0,
+    settings: AttributeEffectsSettings,
 ) -> AttributeEffects:
     """Fit one ridge regression per item of the residual ratings on the users' attributes.
 
@@ -77,7 +89,7 @@ def fit(
         index: id map of users and items.
         user_features: table user_features; all users.
         bayesian_factors_model: fitted on the same ratings with attributes only (`n_profile` 0).
-        reg: L2 regularisation, in ratings.
+        settings: the regularisation.
     """
     rows = to_polars(ratings, "user", "item", "rating").sort("item", "user")
     user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
@@ -85,11 +97,11 @@ def fit(
     counts = np.bincount(user, minlength=index.n_users)
     left -= (np.bincount(user, left, index.n_users) / (counts + _USER_SHRINKAGE))[user]
     side = side_information.user_attributes(user_features)
-    penalty = max(reg, 1e-6) * np.eye(side.shape[1])
+    penalty = max(settings.reg, 1e-6) * np.eye(side.shape[1])
     coefficients = np.zeros((index.n_items, side.shape[1]), np.float32)
     starts = np.searchsorted(item, np.arange(index.n_items + 1))
     for rated in np.unique(item):
         own = slice(starts[rated], starts[rated + 1])
         design = side[user[own]]
         coefficients[rated] = np.linalg.solve(design.T @ design + penalty, design.T @ left[own])
-    return AttributeEffects(coefficients, side.astype(np.float32), reg, index.fingerprint)
+    return AttributeEffects(coefficients, side.astype(np.float32), settings.reg, index.fingerprint)

@@ -10,20 +10,59 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import mean_rating, user_item_matrix
 from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.variational import Prior, factorise, posterior
 
 _PAIRS_PER_BLOCK = 1_000_000
+
+
+class BayesianFactorsSettings(Section):
+    """Rating model: matrix factorisation with attributes of users and items as prior."""
+
+    tried: ClassVar = {"rank": (12, 24, 36), "reg_links": (3.0, 10.0, 30.0)}
+
+    rank: int = Field(24, ge=1, description="Number of factors, without the bias.")
+    max_iter: int = Field(12, ge=1, description="Number of iterations.")
+    n_profile: int = Field(
+        0,
+        ge=0,
+        description="Dimensions of a user's profile, which holds the items that the user rated, whatever the rating; "
+        "0: attributes only.",
+    )
+    reg_links: float = Field(10.0, ge=0, description="Regularisation of the regression of factors on attributes.")
+    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+
+
+class ProfileFactorsSettings(BayesianFactorsSettings):
+    """Rating model: matrix factorisation with attributes and with the items that a user has rated as prior."""
+
+    tried: ClassVar = {"rank": (24, 40), "n_profile": (30, 60)}
+
+    rank: int = Field(40, ge=1, description="Number of factors, without the bias.")
+    n_profile: int = Field(
+        60,
+        ge=0,
+        description="Dimensions of a user's profile, which holds the items that the user rated, whatever the rating; "
+        "0: attributes only.",
+    )
+    seed: int = Field(
+        1,
+        ge=0,
+        description="Seed of the starting factors. It differs from bayesian_factors.seed, because the mean of two "
+        "different fits is better.",
+    )
 
 
 @dataclass(frozen=True)
@@ -133,11 +172,7 @@ def fit(
     index: Index,
     user_features: nw.LazyFrame,
     items: nw.LazyFrame,
-    rank: int = 24,
-    max_iter: int = 12,
-    n_profile: int = 0,
-    reg_links: float = 10.0,
-    seed: int = 0,
+    settings: BayesianFactorsSettings,
 ) -> BayesianFactors:
     """Fit the factorisation; see `variational.factorise`.
 
@@ -146,12 +181,7 @@ def fit(
         index: id map of users and items.
         user_features: table user_features; all users.
         items: table items; the whole catalogue.
-        rank: number of factors, without the bias.
-        max_iter: number of iterations.
-        n_profile: dimensions of a user's profile, that is, which items the user has rated, whatever the rating. An
-            item's profile has a third as many. 0: attributes only.
-        reg_links: regularisation of the regression of factors on attributes.
-        seed: seed of the starting factors.
+        settings: size, regularisation and seed. An item's profile has a third as many dimensions as a user's.
     """
     # Users without a rating teach nothing. A prior that is learnt from them as well moves more slowly.
     rated_users, rated = user_item_matrix(ratings, n_items=index.n_items)
@@ -164,17 +194,24 @@ def fit(
     user_side = attributes[rated_users]
     item_counts = np.bincount(rated.indices, minlength=index.n_items)
     item_side = np.column_stack([side_information.item_attributes(items), side_information.log_counts(item_counts)])
-    if n_profile:
-        user_side, item_side = _with_profiles(rated, user_side, item_side, n_profile)
+    if settings.n_profile:
+        user_side, item_side = _with_profiles(rated, user_side, item_side, settings.n_profile)
     offset = mean_rating(rated)
     rated.data = rated.data - np.float32(offset)
-    found = factorise(rated, user_side, item_side, rank=rank, max_iter=max_iter, reg_links=reg_links, seed=seed)
+    found = factorise(
+        rated,
+        user_side,
+        item_side,
+        rank=settings.rank,
+        max_iter=settings.max_iter,
+        reg_links=settings.reg_links,
+        seed=settings.seed,
+    )
     side = np.zeros((index.n_users, user_side.shape[1]))
     side[:, : attributes.shape[1]] = attributes
     side[rated_users] = user_side
     users = found.user_prior.means(side)
     users[rated_users] = found.users
-    params = {"rank": rank, "max_iter": max_iter, "n_profile": n_profile, "reg_links": reg_links, "seed": seed}
     return BayesianFactors(
         users=users,
         items=found.items,
@@ -183,7 +220,7 @@ def fit(
         user_side=side,
         noise=found.noise,
         offset=offset,
-        params=params,
+        params=settings.model_dump(),
         index=index.fingerprint,
     )
 

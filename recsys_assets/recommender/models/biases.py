@@ -7,15 +7,31 @@ of a rating, are in other modules.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 
 _N_ITERATIONS = 10
+
+
+class UserItemBiasSettings(Section):
+    """Rating model: global mean, user bias and item bias."""
+
+    tried: ClassVar = {"user_shrinkage": (2.0, 5.0, 10.0), "item_shrinkage": (2.0, 5.0, 20.0)}
+
+    user_shrinkage: float = Field(
+        5.0, ge=0, description="Shrinkage of user biases: ratings with bias 0 that are added to each user's ratings."
+    )
+    item_shrinkage: float = Field(
+        5.0, ge=0, description="Shrinkage of item biases: ratings with bias 0 that are added to each item's ratings."
+    )
 
 
 @dataclass(frozen=True)
@@ -58,19 +74,19 @@ class BiasModel:
         return cls(facts["global_mean"], users, items, facts["index"])
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, item_shrinkage: float = 5.0) -> BiasModel:
+def fit(ratings: nw.LazyFrame, *, index: Index, settings: UserItemBiasSettings) -> BiasModel:
     """Fit both biases by alternating least squares (Koren, Bell and Volinsky 2009).
 
     Args:
         ratings: user, item, rating.
         index: id map of users and items.
-        user_shrinkage: ratings with bias 0 that are added to each user's own.
-        item_shrinkage: ratings with bias 0 that are added to each item's own.
+        settings: the shrinkage of both biases.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> ratings = pl.DataFrame({"user": [0, 0, 1, 1], "item": [0, 1, 0, 1], "rating": [5.0, 4.0, 3.0, 2.0]})
-        >>> model = fit(lazy(ratings), index=Index(2, 2, "test"), user_shrinkage=0.0, item_shrinkage=0.0)
+        >>> settings = UserItemBiasSettings(user_shrinkage=0.0, item_shrinkage=0.0)
+        >>> model = fit(lazy(ratings), index=Index(2, 2, "test"), settings=settings)
         >>> model.global_mean, model.user_bias.tolist(), model.item_bias.tolist()
         (3.5, [1.0, -1.0], [0.5, -0.5])
     """
@@ -81,8 +97,8 @@ def fit(ratings: nw.LazyFrame, *, index: Index, user_shrinkage: float = 5.0, ite
     above = above - global_mean
     user_bias, item_bias = np.zeros(index.n_users), np.zeros(index.n_items)
     for _ in range(_N_ITERATIONS):
-        item_bias = _mean(item, above - user_bias[user], index.n_items, item_shrinkage)
-        user_bias = _mean(user, above - item_bias[item], index.n_users, user_shrinkage)
+        item_bias = _mean(item, above - user_bias[user], index.n_items, settings.item_shrinkage)
+        user_bias = _mean(user, above - item_bias[item], index.n_users, settings.user_shrinkage)
     return BiasModel(global_mean, user_bias, item_bias, index.fingerprint)
 
 

@@ -6,14 +6,17 @@ EASE, implicit ALS and `liking` are fitted in their own modules. This module hol
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
-from recsys_assets.recommender.data.automatic import ANCHOR_MEDIAN, AUTO, Setting, resolved
+from recsys_assets.recommender.data.automatic import ANCHOR_MEDIAN, resolved
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import NotNegative, Section
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
@@ -21,6 +24,25 @@ from recsys_assets.recommender.ranking.rankings import Ranker
 
 _ANCHOR_PRIOR = 60.0
 _LEAST_RELIABILITY = 1e-3
+
+
+class BlendSettings(Section):
+    """The blend of EASE, implicit ALS and demographic popularity (`liking`)."""
+
+    tried: ClassVar = {
+        "prior_ratings": ("auto * 0.01", "auto * 0.1", "auto * 0.3", "auto", "auto * 3"),
+        "ease_weight": (0.25, 0.5, 0.75, 1.0),
+    }
+
+    ease_weight: float = Field(
+        1.0, ge=0, le=1, description="Weight of EASE in a user's personal scores; implicit ALS has the rest."
+    )
+    prior_ratings: NotNegative = Field(
+        "auto",
+        description="Number of ratings at which a user's personal scores weigh as much as the scores by attributes: "
+        "auto (60 for case study A; grows with the median number of ratings per user), a multiple such "
+        "as 'auto * 0.3', or a number.",
+    )
 
 
 @dataclass(frozen=True)
@@ -59,14 +81,14 @@ class Blend:
             als: scores of implicit ALS, shape (U, n_items); None if it has no weight.
             prior: scores of `liking`, shape (U, n_items).
             n_ratings: number of ratings of each user, shape (U,).
-            reliability: of the prior; its weight is multiplied by it. Scaling alone would blow up a prior that is
-                mostly noise.
+            reliability: factor of the prior's weight, 0 to 1. Without it, scaling would blow up a prior that is mostly
+                noise.
         """
         share = (n_ratings / np.maximum(n_ratings + self.prior_ratings, 1e-9)).astype(np.float32)[:, None]
         mixed = _weighed(ease, self.ease_weight * share)
         if als is not None:
             mixed += _weighed(als, (1 - self.ease_weight) * share)
-        # A user without ratings has the prior alone: its order must stay, however unreliable it is.
+        # A user without ratings has the prior alone. The order of the prior must stay, however unreliable it is.
         mixed += _weighed(prior, (1 - share) * max(reliability, _LEAST_RELIABILITY))
         return mixed
 
@@ -80,7 +102,7 @@ class Blend:
         return cls(**json.loads((folder / "model.json").read_text()))
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_ratings: Setting = AUTO) -> Blend:
+def fit(ratings: nw.LazyFrame, *, index: Index, settings: BlendSettings) -> Blend:
     """Build the blend; of the ratings, only the median number per user is used.
 
     The weights are settings, which validation chooses.
@@ -88,12 +110,11 @@ def fit(ratings: nw.LazyFrame, *, index: Index, ease_weight: float = 1.0, prior_
     Args:
         ratings: user.
         index: id map of users and items.
-        ease_weight: see `Blend`.
-        prior_ratings: see `Blend`; `auto` is `automatic_prior`.
+        settings: the weights; `auto` is `automatic_prior`.
     """
     per_user = to_polars(ratings.group_by("user").agg(n=nw.len()), "n")["n"]
-    prior = resolved(prior_ratings, automatic_prior(float(np.median(per_user.to_numpy()))))
-    return Blend(ease_weight, prior, index.fingerprint)
+    prior = resolved(settings.prior_ratings, automatic_prior(float(np.median(per_user.to_numpy()))))
+    return Blend(settings.ease_weight, prior, index.fingerprint)
 
 
 def automatic_prior(median_ratings: float) -> float:

@@ -8,14 +8,35 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import item_mean
+from recsys_assets.recommender.models.item_mean import ItemMeanSettings
+
+
+class ClusterMeanSettings(Section):
+    """Rating model: mean rating per cluster of users and item."""
+
+    tried: ClassVar = {"shrinkage": (20.0, 50.0, 100.0, 200.0)}
+
+    shrinkage: float = Field(
+        50.0,
+        ge=0,
+        description="Shrinkage of cells: ratings at the item's mean that are added to each (cluster, item) pair.",
+    )
+    item_shrinkage: float = Field(
+        10.0,
+        ge=0,
+        description="Shrinkage of item means: ratings at the global mean that are added to each item's ratings.",
+    )
 
 
 @dataclass(frozen=True)
@@ -64,8 +85,7 @@ def fit(
     *,
     index: Index,
     user_clusters: nw.LazyFrame,
-    shrinkage: float = 50.0,
-    item_shrinkage: float = 10.0,
+    settings: ClusterMeanSettings,
 ) -> ClusterMeanModel:
     """Compute the mean per (cluster, item), shrunk towards the item mean.
 
@@ -73,8 +93,7 @@ def fit(
         ratings: user, item, rating.
         index: id map of users and items.
         user_clusters: table user_clusters; all users.
-        shrinkage: ratings at the item's mean that are added to each cell's own.
-        item_shrinkage: ratings at the global mean that are added to each item's own.
+        settings: the shrinkage of cells and of item means.
     """
     clusters = to_polars(user_clusters, "user", "cluster").sort("user")["cluster"].to_numpy()
     rows = to_polars(ratings, "user", "item", "rating").sort("user", "item")
@@ -83,9 +102,9 @@ def fit(
     size = n_clusters * index.n_items
     total = np.bincount(cell, rows["rating"].cast(pl.Float64).to_numpy(), size).reshape(n_clusters, -1)
     counts = np.bincount(cell, minlength=size).reshape(n_clusters, -1)
-    means = item_mean.fit(ratings, index=index, shrinkage=item_shrinkage).means
+    of_items = ItemMeanSettings(shrinkage=settings.item_shrinkage)
+    means = item_mean.fit(ratings, index=index, settings=of_items).means
     # With shrinkage 0, the smallest positive weight avoids 0 / 0 in an empty cell.
-    weight = max(shrinkage, np.finfo(np.float64).tiny)
+    weight = max(settings.shrinkage, np.finfo(np.float64).tiny)
     shrunk = (total + weight * means) / (counts + weight)
-    params = {"shrinkage": shrinkage, "item_shrinkage": item_shrinkage}
-    return ClusterMeanModel(shrunk.astype(np.float32), clusters, params, index.fingerprint)
+    return ClusterMeanModel(shrunk.astype(np.float32), clusters, settings.model_dump(), index.fingerprint)

@@ -5,21 +5,41 @@ ALS itself is in `als`. This module prepares its input and completes its output.
 
 from math import gcd
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field, field_validator
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count, same_engine, to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import als
-from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.als import ALSModel, ALSSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-FillSize = int | str
+
+class ColdStartSettings(Section):
+    """Case study A's fill: predicted ratings for users without a training rating."""
+
+    tried: ClassVar = {"fill_size": ("median", "10", "30", "200", "500")}
+
+    fill_size: str = Field(
+        "median",
+        description="Number of ratings drawn per user without a training rating: a number, or 'median' for the "
+        "median number of ratings per user.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the draw.")
+
+    @field_validator("fill_size")
+    @classmethod
+    def _fill_size_is_known(cls, fill_size: str) -> str:
+        if fill_size == "median" or (fill_size.isdecimal() and int(fill_size) > 0):
+            return fill_size
+        raise ValueError(f"{fill_size!r} is neither a number of ratings, from 1 on, nor 'median'")
 
 
 def ratings_of_clusters(train_ratings: nw.LazyFrame, user_clusters: nw.LazyFrame) -> nw.LazyFrame:
@@ -39,7 +59,7 @@ def cluster_ratings(
     index: Index,
     spark: "SparkSession",
     scratch: Path,
-    **parameters: Any,
+    settings: ALSSettings,
 ) -> pl.DataFrame:
     """Predict the rating of each cluster for each rated item with ALS: the table `cluster_ratings`.
 
@@ -49,10 +69,10 @@ def cluster_ratings(
         index: id map of users and items.
         spark: session that fits ALS with clusters as users.
         scratch: see `als.fit`.
-        parameters: further parameters of `als.fit`.
+        settings: of ALS.
     """
     rated = ratings_of_clusters(train_ratings, user_clusters)
-    model = als.fit(rated, index=index, spark=spark, scratch=scratch, user_column="cluster", **parameters)
+    model = als.fit(rated, index=index, spark=spark, scratch=scratch, user_column="cluster", settings=settings)
     return predict_clusters(model)
 
 
@@ -87,8 +107,7 @@ def fill_cold_users(
     user_clusters: nw.LazyFrame,
     cluster_ratings: nw.LazyFrame,
     *,
-    fill_size: FillSize = "median",
-    seed: int = 0,
+    settings: ColdStartSettings,
 ) -> nw.LazyFrame:
     """Add drawn ratings for users without a training rating: the table `adjusted_train_ratings`.
 
@@ -99,13 +118,13 @@ def fill_cold_users(
         users: user; all users, with or without a rating.
         user_clusters: user, cluster.
         cluster_ratings: cluster, item, rating.
-        fill_size: number of distinct items drawn per user; all items if there are fewer. "median": the median number
-            of ratings per training user, rounded down.
-        seed: seed of the draw.
+        settings: number of distinct items drawn per user, and seed of the draw. All items are drawn if there are
+            fewer; the median is rounded down.
     """
-    size = int(ratings_per_user(train_ratings)[2]) if fill_size == "median" else int(fill_size)
+    is_median = settings.fill_size == "median"
+    size = int(ratings_per_user(train_ratings)[2]) if is_median else int(settings.fill_size)
     cold = users.select("user").join(train_ratings.select("user").unique(), on="user", how="anti")
-    drawn = _draw_items(cold, cluster_ratings.select("item").unique(), size=size, seed=seed)
+    drawn = _draw_items(cold, cluster_ratings.select("item").unique(), size=size, seed=settings.seed)
     fills = (
         drawn.join(user_clusters, on="user")
         .join(cluster_ratings, on=["cluster", "item"])

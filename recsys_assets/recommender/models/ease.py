@@ -8,19 +8,62 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import linalg, sparse
 
-from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
+from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, resolved
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference
+from recsys_assets.recommender.data.sections import AnyNumber, Positive, Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
 
 _ANCHOR_REG = 3000.0
 _NEUTRAL_OFFSET = -0.5
+
+
+class EASESettings(Section):
+    """EASE for top N."""
+
+    tried: ClassVar = {
+        "reg": ("auto * 0.1", "auto * 0.3", "auto", "auto * 3"),
+        "neutral_offset": ("auto", "0", "-1.5"),
+    }
+
+    reg: Positive = Field(
+        "auto",
+        description="L2 regularisation of the item weights: auto (3,000 for case study A; grows with the root of "
+        "users times ratings), a multiple such as 'auto * 0.3', or a number.",
+    )
+    neutral_offset: AnyNumber = Field(
+        "auto",
+        description="Neutral rating, neither liked nor disliked, in standard deviations from the mean rating: auto "
+        "(-0.5), or a number.",
+    )
+    max_items: int = Field(
+        6_000,
+        ge=1,
+        description="Number of items that the model knows, the most rated ones; the time of a fit grows with its cube.",
+    )
+
+
+class NextEASESettings(EASESettings):
+    """EASE for the next item (case study B). Every rating counts as a preference, even a low one."""
+
+    tried: ClassVar = {"reg": ("auto * 0.3", "auto", "auto * 3.2", "auto * 8")}
+
+    reg: Positive = Field(
+        "auto * 3.2",
+        description="L2 regularisation of the item weights, as ease.reg; 'auto * 3.2' is 8,000 for case study B.",
+    )
+    neutral_offset: AnyNumber = Field(
+        "-4",
+        description="Neutral rating, in standard deviations from the mean rating; at -4, every rating is a preference.",
+    )
 
 
 @dataclass(frozen=True)
@@ -105,36 +148,32 @@ def fit(
     ratings: nw.LazyFrame,
     *,
     index: Index,
-    reg: Setting = AUTO,
-    neutral_offset: Setting = AUTO,
-    max_items: int = 6000,
+    settings: EASESettings,
 ) -> EASEModel:
     """Fit EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data") to preferences.
 
     Args:
         ratings: user, item, rating.
         index: id map of users and items.
-        reg: L2 regularisation of the weights; `auto` is `automatic_reg`.
-        neutral_offset: standard deviations from the mean rating to the neutral one, which is neither liked nor
-            disliked; `auto` is -0.5.
-        max_items: number of items that the model knows, the most rated ones. Time grows with its cube, memory with
-            its square: 6,000 items take 0.4 GB during the fit and 144 MB afterwards.
+        settings: regularisation, where `auto` is `automatic_reg`; neutral rating; and the number of items that the
+            model knows. Memory grows with its square: 6,000 items take 0.4 GB during the fit and 144 MB afterwards.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> columns = {"user": [0, 0, 1, 1, 2], "item": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 4.0, 4.0, 1.0]}
-        >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), reg=1.0)
+        >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), settings=EASESettings(reg=1.0))
         >>> new_user = sparse.csr_array(np.array([[5.0, 0.0, 0.0]]))
         >>> int(model.scores(new_user).argmax())
         1
     """
     _, rated = user_item_matrix(ratings, n_items=index.n_items)
-    preference = Preference.of(ratings, neutral_offset=resolved(neutral_offset, _NEUTRAL_OFFSET))
+    preference = Preference.of(ratings, neutral_offset=resolved(settings.neutral_offset, _NEUTRAL_OFFSET))
     counts = np.bincount(rated.indices, minlength=index.n_items)
-    by_count = np.argsort(-counts, kind="stable")[:max_items]
+    by_count = np.argsort(-counts, kind="stable")[: settings.max_items]
     items = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
     model = EASEModel(np.empty((0, 0), np.float32), items, index.n_items, preference, index.fingerprint)
-    weights = item_weights(model.preferences(rated), reg=resolved(reg, automatic_reg(rated.shape[0], rated.nnz)))
+    reg = resolved(settings.reg, automatic_reg(rated.shape[0], rated.nnz))
+    weights = item_weights(model.preferences(rated), reg=reg)
     return EASEModel(weights, items, index.n_items, preference, index.fingerprint)
 
 

@@ -12,14 +12,28 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
 
 # Items whose similarities are computed at a time.
 _BLOCK = 512
+
+
+class ItemKNNSettings(Section):
+    """Item-based nearest neighbours by cosine similarity: a baseline for lists."""
+
+    neighbours: int = Field(500, ge=1, description="Number of nearest neighbours per item.")
+    shrinkage: float = Field(
+        10.0,
+        ge=0,
+        description="Added to the denominator of the cosine: items that few users liked are then no close neighbours "
+        "by chance.",
+    )
 
 
 @dataclass(frozen=True)
@@ -86,19 +100,20 @@ def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
     return ones
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage: float = 10.0) -> ItemKNNModel:
+def fit(ratings: nw.LazyFrame, *, index: Index, settings: ItemKNNSettings) -> ItemKNNModel:
     """Compute cosine similarities of liked items (Sarwar et al. 2001; Deshpande and Karypis 2004).
 
     Args:
         ratings: user, item, rating.
         index: id map of users and items.
-        neighbours: number of most similar items that score an item.
-        shrinkage: added to the denominator, so that an item with few users is no close neighbour by chance.
+        settings: number of neighbours; and the shrinkage, which is added to the denominator of the cosine, so that an
+            item with few users is no close neighbour by chance.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> columns = {"user": [0, 0, 1, 1, 2], "item": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 5.0, 5.0, 1.0]}
-        >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), shrinkage=2.0)
+        >>> settings = ItemKNNSettings(shrinkage=2.0)
+        >>> model = fit(lazy(pl.DataFrame(columns)), index=Index(3, 3, "test"), settings=settings)
         >>> model.similarities.toarray().tolist()
         [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
@@ -107,7 +122,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage
     by_item = sparse.csr_array(liked(rated, limit).T)
     norms = np.sqrt(np.diff(by_item.indptr))
     blocks = (
-        _nearest(by_item, norms, np.arange(start, min(start + _BLOCK, index.n_items)), neighbours, shrinkage)
+        _nearest(by_item, norms, np.arange(start, min(start + _BLOCK, index.n_items)), settings)
         for start in range(0, index.n_items, _BLOCK)
     )
     # `_nearest` has one row per scored item; scoring needs the transpose, with one row per liked item.
@@ -116,17 +131,17 @@ def fit(ratings: nw.LazyFrame, *, index: Index, neighbours: int = 500, shrinkage
 
 
 def _nearest(
-    by_item: sparse.csr_array, norms: np.ndarray, items: np.ndarray, neighbours: int, shrinkage: float
+    by_item: sparse.csr_array, norms: np.ndarray, items: np.ndarray, settings: ItemKNNSettings
 ) -> sparse.csr_array:
     """Return the similarities of a block of items to their nearest neighbours, shape (len(items), n_items)."""
     together = sparse.csr_array(by_item[items] @ by_item.T)
     row, other = np.repeat(np.arange(len(items)), np.diff(together.indptr)), together.indices
-    similar = together.data / (norms[items[row]] * norms[other] + max(shrinkage, 1e-9))
+    similar = together.data / (norms[items[row]] * norms[other] + max(settings.shrinkage, 1e-9))
     similar[other == items[row]] = 0
     for start, end in pairwise(together.indptr):
         own = similar[start:end]
-        if len(own) > neighbours:
-            own[own < np.partition(own, -neighbours)[-neighbours]] = 0
+        if len(own) > settings.neighbours:
+            own[own < np.partition(own, -settings.neighbours)[-settings.neighbours]] = 0
     nearest = sparse.csr_array((similar, other, together.indptr), shape=together.shape)
     nearest.eliminate_zeros()
     return nearest

@@ -10,9 +10,21 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
+
+
+class ItemMeanSettings(Section):
+    """Item mean: the baseline for ratings, and the fallback of other rating models."""
+
+    shrinkage: float = Field(
+        10.0,
+        ge=0,
+        description="Shrinkage of item means: ratings at the global mean that are added to each item's ratings.",
+    )
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class ItemMeanModel:
         return cls(means=means, **json.loads((folder / "model.json").read_text()))
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> ItemMeanModel:
+def fit(ratings: nw.LazyFrame, *, index: Index, settings: ItemMeanSettings) -> ItemMeanModel:
     """Compute the mean rating of each item, shrunk towards the global mean.
 
     An item with n ratings of sum s gets (s + shrinkage × global mean) / (n + shrinkage).
@@ -60,12 +72,13 @@ def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> Item
     Args:
         ratings: item, rating.
         index: id map of users and items.
-        shrinkage: ratings at the global mean that are added to each item's own.
+        settings: the shrinkage.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> ratings = pl.DataFrame({"item": [0, 0, 1], "rating": [4.0, 5.0, 3.0]})
-        >>> fit(lazy(ratings), index=Index(1, 3, "test"), shrinkage=1.0).means.round(2).tolist()
+        >>> settings = ItemMeanSettings(shrinkage=1.0)
+        >>> fit(lazy(ratings), index=Index(1, 3, "test"), settings=settings).means.round(2).tolist()
         [4.33, 3.5, 4.0]
     """
     rating = nw.col("rating").cast(nw.Float64())
@@ -73,5 +86,5 @@ def fit(ratings: nw.LazyFrame, *, index: Index, shrinkage: float = 10.0) -> Item
     total, n = sums["total"].to_numpy(), sums["n"].to_numpy()
     global_mean = float(total.sum() / max(n.sum(), 1))
     means = np.full(index.n_items, global_mean)
-    means[sums["item"].to_numpy()] = (total + shrinkage * global_mean) / (n + shrinkage)
+    means[sums["item"].to_numpy()] = (total + settings.shrinkage * global_mean) / (n + settings.shrinkage)
     return ItemMeanModel(means=means, global_mean=global_mean, index=index.fingerprint)

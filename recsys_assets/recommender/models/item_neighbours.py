@@ -8,20 +8,53 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import mean_rating, user_item_matrix
 from recsys_assets.recommender.ranking.rankings import rows_of
 
 # Rounds of alternating means, after which the biases have settled within rounding of ratings.
 _ROUNDS = 8
+
+
+class ItemNeighboursSettings(Section):
+    """Item neighbours: predicts a rating from the user's ratings of similar items (case study B)."""
+
+    tried: ClassVar = {"pair_shrinkage": (20.0, 50.0, 100.0), "exponent": (1.0, 2.0, 3.0)}
+
+    item_shrinkage: float = Field(
+        5.0, ge=0, description="Shrinkage of item biases: ratings with bias 0 that are added to each item's ratings."
+    )
+    user_shrinkage: float = Field(
+        5.0, ge=0, description="Shrinkage of user biases: ratings with bias 0 that are added to each user's ratings."
+    )
+    pair_shrinkage: float = Field(
+        50.0,
+        ge=0,
+        description="Shrinkage of similarities: common users without agreement that are added to each pair of items.",
+    )
+    sum_shrinkage: float = Field(
+        0.3,
+        ge=0,
+        description="Shrinkage of predictions: similarity to items with residual 0 that is added to the user's items.",
+    )
+    exponent: float = Field(
+        2.0, gt=0, description="Exponent of the similarities; a higher one leaves fewer effective neighbours."
+    )
+    max_items: int = Field(6_000, ge=1, description="Number of items with neighbours, the most rated ones.")
+
+
+class RatingNeighboursSettings(ItemNeighboursSettings):
+    """Rating model: item neighbours on the training ratings of case study A; part of the stack."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +175,7 @@ def fit(
     ratings: nw.LazyFrame,
     *,
     index: Index,
-    item_shrinkage: float = 5.0,
-    user_shrinkage: float = 5.0,
-    pair_shrinkage: float = 50.0,
-    sum_shrinkage: float = 0.3,
-    exponent: float = 2.0,
-    max_items: int = 6000,
+    settings: ItemNeighboursSettings,
 ) -> ItemNeighboursModel:
     """Fit biases by alternating shrunk means, then similarities of items by the residuals of their common users.
 
@@ -157,42 +185,29 @@ def fit(
     Args:
         ratings: user, item, rating.
         index: id map of users and items.
-        item_shrinkage: ratings with bias 0 that are added to each item's own.
-        user_shrinkage: ratings with bias 0 that are added to each user's own.
-        pair_shrinkage: common users without agreement that are added to each pair's own.
-        sum_shrinkage: similarity to items with residual 0 that is added to the similarities of the user's own items.
-        exponent: power of the similarities; a higher one leaves fewer effective neighbours.
-        max_items: number of items that get similarities, the most rated ones. Memory grows with its square, time with
-            the number of pairs of items that users rated.
+        settings: shrinkages, power of the similarities, and number of items that get similarities. Memory grows with
+            the square of this number, time with the number of pairs of items that users rated.
     """
     _, rated = user_item_matrix(ratings, n_items=index.n_items)
-    mean, item_bias = _biases(rated, item_shrinkage=item_shrinkage, user_shrinkage=user_shrinkage)
+    mean, item_bias = _biases(rated, settings)
     counts = np.bincount(rated.indices, minlength=index.n_items)
-    by_count = np.argsort(-counts, kind="stable")[:max_items]
+    by_count = np.argsort(-counts, kind="stable")[: settings.max_items]
     items = np.sort(by_count[counts[by_count] > 0]).astype(np.int32)
     unrelated = np.zeros((len(items), len(items)), np.float32)
-    params = {
-        "item_shrinkage": item_shrinkage,
-        "user_shrinkage": user_shrinkage,
-        "pair_shrinkage": pair_shrinkage,
-        "sum_shrinkage": sum_shrinkage,
-        "exponent": exponent,
-        "max_items": max_items,
-    }
-    biased = ItemNeighboursModel(mean, item_bias, unrelated, items, params, index.fingerprint)
+    biased = ItemNeighboursModel(mean, item_bias, unrelated, items, settings.model_dump(), index.fingerprint)
     _, residual = biased.residuals(rated)
     # Cosines have no unit. At variance 1 the squares of residuals fit in float32, whatever the unit of the ratings.
     residual.data /= np.sqrt((residual.data**2).sum() / max(residual.nnz, 1)) or 1.0
-    similarity = _similarity(residual[:, items].astype(np.float32), pair_shrinkage) ** np.float32(exponent)
-    return replace(biased, similarity=similarity)
+    similarity = _similarity(residual[:, items].astype(np.float32), settings.pair_shrinkage)
+    return replace(biased, similarity=similarity ** np.float32(settings.exponent))
 
 
-def _biases(rated: sparse.csr_array, *, item_shrinkage: float, user_shrinkage: float) -> tuple[float, np.ndarray]:
+def _biases(rated: sparse.csr_array, settings: ItemNeighboursSettings) -> tuple[float, np.ndarray]:
     """Return the mean rating and the item biases, shape (n_items,), fitted together with user biases."""
     n_users, n_items = rated.shape
     row, item = np.repeat(np.arange(n_users), np.diff(rated.indptr)), rated.indices
-    of_user = np.maximum(np.bincount(row, minlength=n_users) + user_shrinkage, 1e-9)
-    of_item = np.maximum(np.bincount(item, minlength=n_items) + item_shrinkage, 1e-9)
+    of_user = np.maximum(np.bincount(row, minlength=n_users) + settings.user_shrinkage, 1e-9)
+    of_item = np.maximum(np.bincount(item, minlength=n_items) + settings.item_shrinkage, 1e-9)
     mean = mean_rating(rated)
     above, bias = rated.data - mean, np.zeros(n_items)
     for _ in range(_ROUNDS):

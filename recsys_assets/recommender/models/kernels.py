@@ -192,7 +192,7 @@ def fill_factors(
         target: right side of each cell.
         regularised: whether each cell counts for the regularisation.
         others: factors of the columns, shape (m, K), float32.
-        gram: what stands for the empty cells, shape (K, K).
+        gram: Gram matrix that stands for the empty cells, shape (K, K).
         reg: L2 regularisation, for each cell that counts.
     """
     size = factors.shape[1]

@@ -1,4 +1,4 @@
-"""Liking: predicts what a user will like from attributes alone, with recent raters weighted higher.
+"""Demographic popularity: predicts from attributes alone which items a user likes; recent raters weigh more.
 
 This model serves new users. `blend` mixes it into the lists of users with few ratings.
 """
@@ -7,21 +7,43 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
-from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, AUTO, Setting, resolved
+from recsys_assets.recommender.data.automatic import ANCHOR_RATINGS, ANCHOR_USERS, resolved
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.sections import NotNegative, Positive, Section
 
 # Reason, in words, for a recommendation of this model.
 OTHERWISE = "liked by people with the same attributes"
 _ANCHOR_REG = 300.0
 _HALF_LIFE = 0.15
+
+
+class LikingSettings(Section):
+    """Demographic popularity: predicts from attributes alone which items a user likes. It serves new users."""
+
+    tried: ClassVar = {
+        "half_life": ("auto * 0.3", "auto", "auto * 3"),
+        "reg": ("auto * 0.3", "auto", "auto * 3"),
+    }
+
+    reg: NotNegative = Field(
+        "auto",
+        description="L2 regularisation of the attributes; a large one leaves popularity. auto: 300 for case study A; "
+        "grows with the number of users, falls with the root of the number of ratings.",
+    )
+    half_life: Positive = Field(
+        "auto",
+        description="Share of the ratings, in time, after which a user's weight halves: auto (0.15), or a number.",
+    )
 
 
 @dataclass(frozen=True)
@@ -32,9 +54,9 @@ class LikingModel:
         coefficients: shape (1 + n_features, n_items), float32; the first row is the intercept.
         item_known: shape (n_items,), whether anybody liked the item.
         index: fingerprint of the id map that the model was fitted with.
-        reliability: share of the variance of the scores between items that is no noise of sampling, 0 to 1. Near 1
-            where some items are liked far more often than others, 0 where all are liked alike and only chance orders
-            them. 1 in models stored before it was known.
+        reliability: share of the variance between items that is not sampling noise, 0 to 1. It is near 1 if some
+            items are liked far more often than others, and near 0 if chance alone orders them. Models that were stored
+            without it have 1.
     """
 
     coefficients: np.ndarray
@@ -73,8 +95,7 @@ def fit(
     *,
     index: Index,
     user_features: nw.LazyFrame,
-    reg: Setting = AUTO,
-    half_life: Setting = AUTO,
+    settings: LikingSettings,
 ) -> LikingModel:
     """Fit one weighted ridge regression of "the user liked the item" on user attributes, for all items at once.
 
@@ -84,10 +105,9 @@ def fit(
         ratings: user, item, rating, timestamp.
         index: id map of users and items.
         user_features: table user_features; all users.
-        reg: L2 regularisation of the attributes; `auto` is `automatic_reg`. The intercept is not regularised, so a
-            large value leaves plain popularity.
-        half_life: share of the ratings, in time, after which a user weighs half as much; `auto` is 0.15. A span of days
-            would be long for one data set and short for another.
+        settings: regularisation of the attributes, where `auto` is `automatic_reg`; and the half-life. The intercept is
+            not regularised, so a large regularisation leaves plain popularity. The half-life is a share of the ratings:
+            a span of days would be long for one data set and short for another.
     """
     rows = to_polars(ratings, "user", "item", "rating", "timestamp")
     last = rows.group_by("user").agg(pl.col("timestamp").max()).sort("user")
@@ -95,12 +115,12 @@ def fit(
     # Ratings with equal timestamps are equally old, so if all timestamps are equal, all users weigh the same.
     times = rows["timestamp"].sort().to_numpy()
     age = 1 - np.searchsorted(times, last["timestamp"].to_numpy(), side="right") / len(rows)
-    weights = 0.5 ** (age / resolved(half_life, _HALF_LIFE))
+    weights = 0.5 ** (age / resolved(settings.half_life, _HALF_LIFE))
     liked = rows.filter(pl.col("rating") >= relevant_from(ratings))
     cells = (np.ones(len(liked)), (np.searchsorted(users, liked["user"].to_numpy()), liked["item"].to_numpy()))
     target = sparse.csr_array(cells, shape=(len(users), index.n_items))
     design = np.column_stack([np.ones(len(users)), feature_matrix(user_features)[users]])
-    penalty = np.full(design.shape[1], resolved(reg, automatic_reg(len(users), len(rows))))
+    penalty = np.full(design.shape[1], resolved(settings.reg, automatic_reg(len(users), len(rows))))
     penalty[0] = 0
     weighted = design * weights[:, None]
     gram = weighted.T @ design + np.diag(penalty)
@@ -114,10 +134,10 @@ def fit(
 def _reliability(
     design: np.ndarray, weights: np.ndarray, gram: np.ndarray, coefficients: np.ndarray, liked_share: np.ndarray
 ) -> float:
-    """Return the share of the variance of the scores between items, mean over users, that is no noise of sampling.
+    """Return the share of the variance between items that is not sampling noise, averaged over users.
 
-    The noise is that of the estimator if each like is a draw of its own: the sandwich covariance of the coefficients
-    times the mean variance of a like.
+    The noise is the sandwich covariance of the coefficients times the mean variance of a like, if likes are
+    independent.
 
     Args:
         design: X, shape (U, 1 + n_features).

@@ -11,11 +11,21 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.splitting import has_times
+
+
+class RecentPopularitySettings(Section):
+    """Recent popularity: a baseline for lists that counts later ratings more."""
+
+    half_life: float = Field(
+        0.1, gt=0, description="Share of the ratings, in time, after which a rating's weight halves."
+    )
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class RecentPopularityModel:
         return cls(counts, **json.loads((folder / "model.json").read_text()))
 
 
-def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> RecentPopularityModel:
+def fit(ratings: nw.LazyFrame, *, index: Index, settings: RecentPopularitySettings) -> RecentPopularityModel:
     """Count the ratings that liked each item; each weighs half as much for every half-life of its age.
 
     If all ratings have one time, all weigh the same.
@@ -50,13 +60,14 @@ def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> Recen
     Args:
         ratings: user, item, rating, timestamp, batch, row.
         index: id map of users and items.
-        half_life: share of the ratings, in time, after which a rating counts half as much.
+        settings: the half-life.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
         >>> ratings = ratings.with_columns(batch=0, row=pl.int_range(pl.len()))
-        >>> fit(lazy(ratings), index=Index(2, 2, "test"), half_life=0.5).counts.tolist()
+        >>> settings = RecentPopularitySettings(half_life=0.5)
+        >>> fit(lazy(ratings), index=Index(2, 2, "test"), settings=settings).counts.tolist()
         [0.25, 0.5]
     """
     timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
@@ -65,6 +76,6 @@ def fit(ratings: nw.LazyFrame, *, index: Index, half_life: float = 0.1) -> Recen
     age = (len(rows) - rows["position"].to_numpy()) / max(len(rows), 1) if is_timed else np.zeros(len(rows))
     is_liked = rows["rating"].to_numpy() >= relevant_from(ratings)
     counts = np.bincount(
-        rows["item"].to_numpy()[is_liked], weights=0.5 ** (age[is_liked] / half_life), minlength=index.n_items
+        rows["item"].to_numpy()[is_liked], weights=0.5 ** (age[is_liked] / settings.half_life), minlength=index.n_items
     )
     return RecentPopularityModel(counts, index.fingerprint)

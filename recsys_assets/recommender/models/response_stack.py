@@ -7,14 +7,17 @@ from a regression that left this user's response out. The stack of the task `tim
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import membership
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.ridge import standardised_ridge
@@ -25,6 +28,14 @@ _HALF_LIFE = 10.0
 _LEANING_SHRINKAGE = 10.0
 _YEARS_PER_ERA = 10
 _N_FOLDS = 5
+
+
+class ResponseStackSettings(Section):
+    """The stack of the models of the latest rating (case study B)."""
+
+    tried: ClassVar = {"reg": (3.0, 30.0, 300.0)}
+
+    reg: float = Field(30.0, ge=0, description="L2 regularisation of the standardised features.")
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def fit(
     items: nw.LazyFrame,
     item_neighbours_model: ItemNeighboursModel,
     segment_residual_model: SegmentResidualModel,
-    reg: float = 30.0,
+    settings: ResponseStackSettings,
 ) -> ResponseStack:
     """Fit a ridge regression of the train users' responses on `features`.
 
@@ -85,7 +96,7 @@ def fit(
         items: table items.
         item_neighbours_model: gives biases and similarities of items.
         segment_residual_model: gives residuals of segments and the affinities of train users.
-        reg: L2 regularisation of the standardised features.
+        settings: the regularisation.
     """
     rows = features(
         responses,
@@ -102,7 +113,7 @@ def fit(
     kept = [np.ones(len(user), bool), *(fold != left_out for left_out in range(_N_FOLDS))]
     # If all of a handful of users are in one fold, its model learns from this fold; there is no other.
     learnt = [few if few.any() else ~few for few in kept]
-    coefficients = [np.hstack(standardised_ridge(matrix[rows], rating[rows], reg)) for rows in learnt]
+    coefficients = [np.hstack(standardised_ridge(matrix[rows], rating[rows], settings.reg)) for rows in learnt]
     return ResponseStack(tuple(values.columns), np.array(coefficients), np.sort(user), index.fingerprint)
 
 

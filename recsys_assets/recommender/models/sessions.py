@@ -7,13 +7,34 @@ After a pause this link is weak; long-term taste and the usual first items of a 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
+
+
+class SessionSettings(Section):
+    """Sessions: the next item within a session and at the start of a session (case study B)."""
+
+    tried: ClassVar = {"start_weight": (0.1, 0.2, 0.5)}
+
+    pause: float = Field(3_600.0, gt=0, description="Seconds between two ratings from which a new session starts.")
+    first: int = Field(5, ge=1, description="Number of ratings that count as the start of a session.")
+    smoothing: float = Field(
+        0.01, gt=0, le=1, description="Probability added to each transition at the start of a session."
+    )
+    ease_weight: float = Field(
+        0.05, ge=0, description="Weight of EASE at the start of a session; transitions have weight 1."
+    )
+    start_weight: float = Field(
+        0.2, ge=0, description="Weight of the items that sessions start with; transitions have weight 1."
+    )
 
 
 @dataclass(frozen=True)
@@ -73,30 +94,29 @@ def fit(
     histories: nw.LazyFrame,
     *,
     index: Index,
-    pause: float = 3600.0,
-    first: int = 5,
-    smoothing: float = 0.01,
-    ease_weight: float = 0.05,
-    start_weight: float = 0.2,
+    settings: SessionSettings,
 ) -> SessionModel:
     """Count the items that later sessions start with; a user's first session does not count.
 
     Args:
         histories: user, item, timestamp, batch, row.
         index: id map of users and items.
-        pause: seconds between two ratings from which a new session starts.
-        first: number of ratings of a session that count as its start.
-        smoothing: see `SessionModel`.
-        ease_weight: see `SessionModel`.
-        start_weight: see `SessionModel`.
+        settings: what a session is, and the weights of `SessionModel`.
     """
     rows = to_polars(histories, "user", "item", "timestamp", "batch", "row").sort("user", "timestamp", "batch", "row")
     waited = seconds(pl.col("timestamp") - pl.col("timestamp").shift(1).over("user")).fill_null(0)
-    numbered = rows.with_columns(session=(waited >= pause).cum_sum().over("user"))
+    numbered = rows.with_columns(session=(waited >= settings.pause).cum_sum().over("user"))
     place = pl.int_range(pl.len()).over("user", "session")
-    started = numbered.filter(place < first, pl.col("session") > 0)
+    started = numbered.filter(place < settings.first, pl.col("session") > 0)
     starts = np.bincount(started["item"].to_numpy(), minlength=index.n_items)
-    return SessionModel(starts, pause, smoothing, ease_weight, start_weight, index.fingerprint)
+    return SessionModel(
+        starts=starts,
+        pause=settings.pause,
+        smoothing=settings.smoothing,
+        ease_weight=settings.ease_weight,
+        start_weight=settings.start_weight,
+        index=index.fingerprint,
+    )
 
 
 def seconds_since_last(asked: nw.LazyFrame, rated: nw.LazyFrame) -> pl.DataFrame:

@@ -17,8 +17,8 @@ from recsys_assets.recommender.models.liking import feature_matrix
 _FEW_VALUES = 10
 _MAX_GENRES = 50
 _RIDGE = 10.0
-# Clip of a profile, in standard deviations. Some users rate like nobody else. A model that takes them for fifty times
-# as extreme as others can predict ratings of -5 and 11 for them.
+# Clip of a profile, in standard deviations. Without it, a few users are fifty times as extreme as others, and a model
+# can predict ratings of -5 and 11 for them.
 _LARGEST_DEVIATION = 8.0
 
 

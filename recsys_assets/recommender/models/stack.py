@@ -8,30 +8,58 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import attribute_effects, bayesian_factors, cluster_mean, item_neighbours
-from recsys_assets.recommender.models.attribute_effects import AttributeEffects
-from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
-from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
-from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
+from recsys_assets.recommender.models.attribute_effects import AttributeEffects, AttributeEffectsSettings
+from recsys_assets.recommender.models.bayesian_factors import BayesianFactors, BayesianFactorsSettings
+from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel, ClusterMeanSettings
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel, ItemNeighboursSettings
 from recsys_assets.recommender.models.ridge import standardised_ridge
-
-Folds = Literal["time", "random"]
 
 # Share of the ratings, in time, that the models of the hold-out learn from; the weights learn from the rest. A second,
 # earlier fold made scores worse: corrections of the past do not fit the future.
 _TIME_CUT = 0.85
-# Number of random parts of the ratings, of which one is hidden.
+# Number of random parts of the ratings; one part is hidden.
 _RANDOM_PARTS = 10
 # Shrinkage of the level: hold-out ratings with residual 0 that are added to the actual ones.
 _LEVEL_SHRINKAGE = 1000.0
+
+
+class StackHoldoutSettings(Section):
+    """Held-out training ratings, on which the stack of rating models is fitted."""
+
+    tried: ClassVar = {"folds": ("time", "random")}
+
+    folds: Literal["time", "random"] = Field(
+        "time", description="Ratings that are held out: 'time' for the latest 15 %, 'random' for a random tenth."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the random hold-out.")
+
+
+class StackSettings(Section):
+    """The stack: a linear model of the predictions of all rating models."""
+
+    tried: ClassVar = {"reg": (1e3, 1e4, 3e4, 1e5), "level_share": (0.5, 1.0)}
+
+    reg: float = Field(
+        30_000.0, ge=0, description="L2 regularisation of the weights of the scaled features, in ratings."
+    )
+    level_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the mean hold-out residual that is added to predictions; the level of ratings changes "
+        "over time.",
+    )
 
 
 class Bases(NamedTuple):
@@ -136,8 +164,7 @@ def hold_out(
     attribute_effects_model: AttributeEffects,
     cluster_mean_model: ClusterMeanModel,
     rating_neighbours_model: ItemNeighboursModel,
-    folds: Folds = "time",
-    seed: int = 0,
+    settings: StackHoldoutSettings,
 ) -> Holdout:
     """Hide a part of the ratings, fit the models again on the rest, and predict the hidden ratings.
 
@@ -154,18 +181,23 @@ def hold_out(
         attribute_effects_model: gives the parameters.
         cluster_mean_model: gives the parameters.
         rating_neighbours_model: gives the parameters.
-        folds: which ratings are hidden. `time`: the latest, many of them by new users. `random`: a random tenth. The
-            hidden ratings must resemble those that are to be predicted.
-        seed: seed of the random part.
+        settings: which ratings are hidden. `time`: the latest 15 %, many of them by new users. `random`: a random
+            tenth. The hidden ratings must resemble those that are to be predicted.
 
     Returns:
         The hidden ratings; empty if the hash hides none of a few ratings.
     """
     rows = to_polars(ratings, "user", "item", "rating", "timestamp", "batch", "row")
-    shown, hidden = _fold(rows, folds, seed)
+    shown, hidden = _fold(rows, settings)
     known = lazy(shown)
     attributes, profile = (
-        bayesian_factors.fit(known, index=index, user_features=user_features, items=items, **model.params)
+        bayesian_factors.fit(
+            known,
+            index=index,
+            user_features=user_features,
+            items=items,
+            settings=BayesianFactorsSettings.model_validate(model.params),
+        )
         for model in (bayesian_factors_model, profile_factors_model)
     )
     effects = attribute_effects.fit(
@@ -173,10 +205,12 @@ def hold_out(
         index=index,
         user_features=user_features,
         bayesian_factors_model=attributes,
-        reg=attribute_effects_model.reg,
+        settings=AttributeEffectsSettings(reg=attribute_effects_model.reg),
     )
-    clusters = cluster_mean.fit(known, index=index, user_clusters=user_clusters, **cluster_mean_model.params)
-    neighbours = item_neighbours.fit(known, index=index, **rating_neighbours_model.params)
+    of_clusters = ClusterMeanSettings.model_validate(cluster_mean_model.params)
+    clusters = cluster_mean.fit(known, index=index, user_clusters=user_clusters, settings=of_clusters)
+    of_neighbours = ItemNeighboursSettings.model_validate(rating_neighbours_model.params)
+    neighbours = item_neighbours.fit(known, index=index, settings=of_neighbours)
     predicted = Bases(attributes, profile, effects, clusters, neighbours).predictions(hidden, known)
     residuals = hidden["rating"].cast(pl.Float64).to_numpy() - predicted.central
     return Holdout(predicted.features, residuals, predicted.is_seen, index.fingerprint)
@@ -229,51 +263,49 @@ def fit(
     *,
     index: Index,
     stack_holdout: Holdout,
-    reg: float = 30_000.0,
-    level_share: float = 0.5,
+    settings: StackSettings,
 ) -> StackModel:
     """Learn the weights from the hold-out ratings.
 
     The overall level of ratings changes from season to season, so only a part of the level of the hold-out is carried
-    on.
+    over.
 
     Args:
         ratings: rating.
         index: id map of users and items.
         stack_holdout: the hold-out ratings.
-        reg: L2 regularisation of the weights of the scaled features, in ratings.
-        level_share: share of the mean residual of the hold-out that is added to predictions.
+        settings: regularisation of the weights, and the share of the level that is added to predictions.
     """
     rating = to_polars(ratings, "rating")["rating"].to_numpy()
     populations = {"unseen": ~stack_holdout.is_seen, "seen": stack_holdout.is_seen}
     # A population without hold-out ratings gets no correction; a random hold-out has hardly any new user.
     weights = {
-        name: _corrections(stack_holdout.features[few], stack_holdout.residuals[few], reg, level_share)
+        name: _corrections(stack_holdout.features[few], stack_holdout.residuals[few], settings)
         for name, few in populations.items()
     }
     scale = (float(rating.min()), float(rating.max())) if len(rating) else (0.0, 0.0)
     return StackModel(weights, scale, index.fingerprint)
 
 
-def _fold(rows: pl.DataFrame, folds: Folds, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _fold(rows: pl.DataFrame, settings: StackHoldoutSettings) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the known ratings and the hidden ratings."""
-    if folds == "time" and rows["timestamp"].n_unique() > 1:
+    if settings.folds == "time" and rows["timestamp"].n_unique() > 1:
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
         return in_time[:cut], in_time[cut:]
-    drawn = pseudo_random(seed, ["user", "item"])
+    drawn = pseudo_random(settings.seed, ["user", "item"])
     hidden = to_polars(lazy(rows).select(hidden=drawn % _RANDOM_PARTS == 0))["hidden"]
     return rows.filter(~hidden), rows.filter(hidden)
 
 
-def _corrections(features: np.ndarray, residuals: np.ndarray, reg: float, level_share: float) -> np.ndarray:
+def _corrections(features: np.ndarray, residuals: np.ndarray, settings: StackSettings) -> np.ndarray:
     """Return the weights of the features, shape (features,); the first feature is constant and takes the level.
 
     With few hold-out ratings, the level is shrunk towards 0 like the weights.
     """
     if not len(residuals):
         return np.zeros(features.shape[1])
-    _, weights = standardised_ridge(features, residuals, reg)
+    _, weights = standardised_ridge(features, residuals, settings.reg)
     level = residuals.sum() / (len(residuals) + _LEVEL_SHRINKAGE)
-    weights[0] = level_share * level - features.mean(axis=0) @ weights
+    weights[0] = settings.level_share * level - features.mean(axis=0) @ weights
     return weights

@@ -6,17 +6,40 @@ The order of a user's ratings says more about the next one than their values do.
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 
 # A rating counts for nothing after this many half-lives.
 _HALF_LIVES = 10
+
+
+class TransitionSettings(Section):
+    """Transitions: which items are rated soon after another item (case study B)."""
+
+    tried: ClassVar = {"window": (5, 10, 20), "half_life": (0.75, 1.5, 3.0, 6.0)}
+
+    window: int = Field(10, ge=1, description="Number of later ratings that count.")
+    decay: float = Field(0.9, gt=0, le=1, description="Factor of the weight per further step.")
+    backwards: float = Field(0.5, ge=0, le=1, description="Weight of transitions in the opposite order.")
+    popularity_exponent: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Discount of frequent items: transitions to an item are divided by its frequency to this power.",
+    )
+    shrinkage: float = Field(
+        10.0, ge=0, description="Transitions to no item that are added to each item's transitions."
+    )
+    half_life: float = Field(1.5, gt=0, description="Number of the user's ratings after which an item's weight halves.")
 
 
 @dataclass(frozen=True)
@@ -80,12 +103,7 @@ def fit(
     histories: nw.LazyFrame,
     *,
     index: Index,
-    window: int = 10,
-    decay: float = 0.9,
-    backwards: float = 0.5,
-    popularity_exponent: float = 0.3,
-    shrinkage: float = 10.0,
-    half_life: float = 1.5,
+    settings: TransitionSettings,
 ) -> TransitionModel:
     """Count which items were rated within a window after which, with nearer ones weighted higher.
 
@@ -95,27 +113,23 @@ def fit(
     Args:
         histories: user, item, timestamp, batch, row; ordered by time, then batch, then row.
         index: id map of users and items.
-        window: number of later ratings that count.
-        decay: factor of the weight per step.
-        backwards: weight of the opposite order, 0 to 1.
-        popularity_exponent: discount of an item by its own frequency, 0 to 1.
-        shrinkage: transitions to no item that are added to each item's own.
-        half_life: number of ratings after which an item of the history weighs half as much in a prediction.
+        settings: window, weights and smoothing.
     """
     rows = _in_order(histories)
     user, item = rows["user"].to_numpy(), rows["item"].to_numpy()
     shape = (index.n_items, index.n_items)
     counts = sparse.csr_array(shape, dtype=np.float32)
-    for step in range(1, min(window, len(user) - 1) + 1):
+    for step in range(1, min(settings.window, len(user) - 1) + 1):
         same = user[step:] == user[:-step]
-        weight = np.full(same.sum(), decay ** (step - 1), np.float32)
+        weight = np.full(same.sum(), settings.decay ** (step - 1), np.float32)
         counts = counts + sparse.csr_array((weight, (item[:-step][same], item[step:][same])), shape=shape)
-    counts = counts + backwards * counts.T
+    counts = counts + settings.backwards * counts.T
     leaving, coming = counts.sum(axis=1), counts.sum(axis=0)
-    by_row = sparse.diags_array(1 / (leaving + max(shrinkage, 1e-9)))
-    by_column = sparse.diags_array((coming + max(shrinkage, 1e-9)) ** -popularity_exponent)
+    shrinkage = max(settings.shrinkage, 1e-9)
+    by_row = sparse.diags_array(1 / (leaving + shrinkage))
+    by_column = sparse.diags_array((coming + shrinkage) ** -settings.popularity_exponent)
     weights = sparse.csr_array(by_row @ counts @ by_column).astype(np.float32)
-    return TransitionModel(weights, half_life, index.fingerprint)
+    return TransitionModel(weights, settings.half_life, index.fingerprint)
 
 
 def _in_order(ratings: nw.LazyFrame) -> pl.DataFrame:

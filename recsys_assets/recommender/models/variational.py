@@ -115,7 +115,7 @@ def posterior(
     *,
     per_row: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return posterior means, shape (n, K), and covariances, shape (n, K, K), of the rows, given those of the columns.
+    """Return posterior means, shape (n, K), and covariances, shape (n, K, K), of the rows, given the columns.
 
     Args:
         rated: shape (n, m).

@@ -34,8 +34,8 @@ _LISTS: Task = "top_n"
 # errors.
 _Z = 1.96
 _DETECTABLE = _Z + 0.84
-# Standard errors by which lists must be above the best ever promoted once what is in use has lost ground. With 0, one
-# of many lists that are truly below it soon scores above it by chance.
+# Once the configuration in use has lost ground, new lists must be above the best ever promoted by this many standard
+# errors. With 0, one of many worse lists soon scores above it by chance.
 _LEAST_ABOVE = 1.0
 
 
@@ -337,7 +337,7 @@ def decide(
     """
     lost = [str(contest) for contest in baseline if contest.decides and contest.difference <= 0]
     worse = [f"{contest}; {contest.power}" for contest in champion if contest.is_lost]
-    below = [f"{contest}; what is in use has lost the margin already" for contest in best if not contest.is_above]
+    below = [f"{contest}; the settings in use have lost the margin already" for contest in best if not contest.is_above]
     unknown = f"the test ratings do not define {' and '.join(undefined)}" if undefined else ""
     doubts = [*([f"they do not beat the baseline: {'; '.join(lost)}"] if lost else []), *filter(None, [unknown])]
     but = f", but {', and '.join(doubts)}." if doubts else ", and they beat the baseline."

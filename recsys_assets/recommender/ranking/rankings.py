@@ -28,7 +28,7 @@ _UNKNOWN = float(np.finfo(np.float32).min)
 _SCORES_PER_BLOCK = 4_000_000
 # Most items of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
 _FEW = 8
-# Candidates per place of a list with limits; who needs more gets all items sorted.
+# Candidates per place of a list with limits. For a user who needs more, all items are sorted.
 _CANDIDATES_PER_PLACE = 20
 
 
@@ -45,7 +45,7 @@ class Limits:
     most: np.ndarray
 
     def kept(self, items: np.ndarray, n: int) -> list[int]:
-        """The places of the first n items, in their order, of which none exceeds a limit with those before it.
+        """Return the places of the first n items that exceed no limit together with the kept items before them.
 
         Args:
             items: shape (P,), the best first.
@@ -72,7 +72,7 @@ class Ranker:
         item_known: shape (n_items,); scores of other items mean nothing.
         contributions: returns the part of each score that each of a user's ratings adds, up to one factor per user.
             None if the model does not use the user's ratings.
-        otherwise: reason, in words, for what a user without a rating is shown.
+        otherwise: reason, in words, for the list of a user without a rating.
     """
 
     scores: Scorer

@@ -1,7 +1,7 @@
 """Fits the models of the registry outside the asset graph: on another cut in time, or with another configuration.
 
-The fits and predictions are those of the registry, made on demand from one training set. `evaluation/backtest`,
-`tuning` and `promotion` compare the results.
+`ModelFitter` fits the registry's models on demand from one training set, each once. `evaluation/backtest`, `tuning` and
+`promotion` compare the results.
 """
 
 from collections.abc import Callable, Mapping
@@ -166,9 +166,6 @@ class ModelFitter:
     def _make(self, step: Fit | Derived) -> Any:
         given = sampled(step, {name: self._get(name) for name in step.inputs}, self._scale, n_users=self.index.n_users)
         outside = {"spark": self._spark(), "scratch": self._scratch} if step.needs_spark else {}
-        if isinstance(step, Derived):
-            return step.make(given, self._parameters, **outside, **({"index": self.index} if outside else {}))
-        others = {name: given[name] for name in step.others}
-        return step.function(
-            given[step.table], index=self.index, **others, **outside, **self._parameters[step.settings]
-        )
+        if isinstance(step, Fit) or outside:
+            outside["index"] = self.index
+        return step.make(given, self._parameters, **outside)

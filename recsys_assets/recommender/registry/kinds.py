@@ -31,7 +31,7 @@ def entries_of(kind: DataKind) -> tuple[Entry, ...]:
 
 
 def fits_of(kind: DataKind) -> tuple[Fit, ...]:
-    """Return the fits that these entries need, directly or through other steps, and those of the segments."""
+    """Return the fits that the entries of a kind of data need, directly or through other steps, and the segments."""
     names = {name for entry in entries_of(kind) for name in entry.needs}
     needed = {step.asset for name in {*names, *_ALWAYS} for step in steps_behind(name)}
     return tuple(fit for fit in FITS if fit.asset in needed)

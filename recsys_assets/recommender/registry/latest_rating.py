@@ -9,10 +9,12 @@ import polars as pl
 
 from recsys_assets.recommender.data.frames import same_engine, to_polars
 from recsys_assets.recommender.models import item_mean, item_neighbours, response_stack, segments
-from recsys_assets.recommender.models.item_mean import ItemMeanModel
-from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
-from recsys_assets.recommender.models.response_stack import ResponseStack
+from recsys_assets.recommender.models.item_mean import ItemMeanModel, ItemMeanSettings
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel, ItemNeighboursSettings
+from recsys_assets.recommender.models.response_stack import ResponseStack, ResponseStackSettings
 from recsys_assets.recommender.models.segments import SegmentModel, SegmentResidualModel
+from recsys_assets.recommender.models.segments.model import SegmentSettings
+from recsys_assets.recommender.models.segments.residuals import SegmentResidualSettings
 from recsys_assets.recommender.registry.types import Entry, Fit
 
 HISTORY_ITEM_MEAN = Fit(
@@ -21,6 +23,7 @@ HISTORY_ITEM_MEAN = Fit(
     model_type=ItemMeanModel,
     table="train_histories",
     settings="item_mean",
+    section=ItemMeanSettings,
     description="Mean rating of each item, shrunk to the global mean, from the train users' histories of case study B.",
     needs_all=True,
 )
@@ -30,6 +33,7 @@ SEGMENTS = Fit(
     model_type=SegmentModel,
     table="train_histories",
     settings="segments",
+    section=SegmentSettings,
     description="LDA on the train users' histories: segments of users as distributions over items.",
 )
 ITEM_NEIGHBOURS = Fit(
@@ -38,6 +42,7 @@ ITEM_NEIGHBOURS = Fit(
     model_type=ItemNeighboursModel,
     table="train_histories",
     settings="item_neighbours",
+    section=ItemNeighboursSettings,
     description="Biases of items and users, and the user's residuals on similar items (Koren 2010).",
 )
 SEGMENT_RESIDUALS = Fit(
@@ -46,6 +51,7 @@ SEGMENT_RESIDUALS = Fit(
     model_type=SegmentResidualModel,
     table="train_histories",
     settings="segment_residuals",
+    section=SegmentResidualSettings,
     description="Mean residual of the ratings per segment and item after all biases, shrunk.",
     others=("segment_model", "item_neighbours_model"),
 )
@@ -55,6 +61,7 @@ RESPONSE_STACK = Fit(
     model_type=ResponseStack,
     table="train_responses",
     settings="response_stack",
+    section=ResponseStackSettings,
     description="Ridge regression of the train users' responses on the predictions of the simpler models.",
     others=("train_histories", "items", "item_neighbours_model", "segment_residual_model"),
 )

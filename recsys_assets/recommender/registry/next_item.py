@@ -3,19 +3,17 @@
 The algorithms are in `models/`; this module says which table and which settings each model takes.
 """
 
-from functools import partial
-
 import narwhals as nw
 import numpy as np
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.models import als, ease, segments, sessions, transitions
-from recsys_assets.recommender.models.als import ALSModel
-from recsys_assets.recommender.models.ease import EASEModel
+from recsys_assets.recommender.models.als import ALSModel, NextImplicitALSSettings
+from recsys_assets.recommender.models.ease import EASEModel, NextEASESettings
 from recsys_assets.recommender.models.segments import SegmentModel
-from recsys_assets.recommender.models.sessions import SessionModel
-from recsys_assets.recommender.models.transitions import TransitionModel
+from recsys_assets.recommender.models.sessions import SessionModel, SessionSettings
+from recsys_assets.recommender.models.transitions import TransitionModel, TransitionSettings
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.top_n import popularity
@@ -23,10 +21,11 @@ from recsys_assets.recommender.registry.types import Entry, Fit
 
 HISTORY_RANKING = Fit(
     asset="history_ranking_model",
-    function=partial(als.fit, implicit_prefs=True),
+    function=als.fit,
     model_type=ALSModel,
     table="train_histories",
     settings="next_ranking",
+    section=NextImplicitALSSettings,
     description="ALS with implicit preferences on the train users' histories; test users are folded in.",
     needs_spark=True,
 )
@@ -36,6 +35,7 @@ HISTORY_EASE = Fit(
     model_type=EASEModel,
     table="train_histories",
     settings="next_ease",
+    section=NextEASESettings,
     description="EASE on the train users' histories.",
 )
 TRANSITIONS = Fit(
@@ -44,6 +44,7 @@ TRANSITIONS = Fit(
     model_type=TransitionModel,
     table="train_histories",
     settings="transitions",
+    section=TransitionSettings,
     description="How often one item is rated soon after another, in the train users' histories.",
 )
 SESSIONS = Fit(
@@ -52,7 +53,8 @@ SESSIONS = Fit(
     model_type=SessionModel,
     table="train_histories",
     settings="sessions",
-    description="Which items a session starts with after a pause, in the train users' histories.",
+    section=SessionSettings,
+    description="Number of sessions that start with each item after a pause, in the train users' histories.",
 )
 FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS, SESSIONS)
 

@@ -1,14 +1,14 @@
 """Hashes the code behind a model, so that a stored trial tells whether the same code computed it.
 
-A module is hashed as a whole, together with every module of `recommender` that it imports. Comments, docstrings and
-layout do not count. A module of the registry names all models, so only the definitions that one model uses are hashed.
-Otherwise a change of one model would change every hash.
+A module is hashed as a whole, together with every module of `recommender` that it imports. Comments, docstrings,
+descriptions, layout and the values that a study tries do not count. A module of the registry names all models, so only
+the definitions that one model uses are hashed. Otherwise a change of one model would change every hash.
 """
 
 import ast
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -90,12 +90,8 @@ class Sources:
         yield repr((of.name, of.task, of.needs))
 
     def _of_step(self, step: Fit | Derived) -> Iterator[str]:
-        function = step.function
-        if isinstance(function, partial):
-            yield repr(sorted(function.keywords.items()))
-            function = function.func
-        yield repr((step.asset, step.inputs, step.settings))
-        yield from self._of_function(function)
+        yield repr((step.asset, step.inputs, step.settings, step.section.__name__))
+        yield from self._of_function(step.function)
         if isinstance(step, Fit):
             yield from self._of_modules((step.model_type.__module__,))
 
@@ -146,7 +142,7 @@ class Sources:
         return _hashed([module, ast.dump(tree)]), frozenset(followed)
 
     def _read(self, module: str) -> ast.Module | None:
-        """Parse a module and drop its docstrings; return None if the name is not a module of this package."""
+        """Parse a module and drop what changes no result; return None if the name is not a module of this package."""
         if not module.startswith("recsys_assets"):
             return None
         path = self._root.joinpath(*module.split("."))
@@ -157,10 +153,19 @@ class Sources:
         for node in ast.walk(tree):
             if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
+            if isinstance(node, ast.ClassDef):
+                node.body = [of for of in node.body if not _is_tried(of)]
+            if isinstance(node, ast.Call):
+                node.keywords = [given for given in node.keywords if given.arg != "description"]
         return tree
 
 
 SOURCES = Sources()
+
+
+def _is_tried(node: ast.stmt) -> bool:
+    """Whether a statement lists the values that a study tries; see `Section`."""
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "tried"
 
 
 def _imported(node: ast.Import | ast.ImportFrom, name: str | None = None) -> set[str]:

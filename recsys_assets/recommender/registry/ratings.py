@@ -16,14 +16,18 @@ from recsys_assets.recommender.models import (
     item_neighbours,
     stack,
 )
-from recsys_assets.recommender.models.als import ALSModel
-from recsys_assets.recommender.models.attribute_effects import AttributeEffects
-from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
-from recsys_assets.recommender.models.biases import BiasModel
-from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
-from recsys_assets.recommender.models.item_mean import ItemMeanModel
-from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
-from recsys_assets.recommender.models.stack import Bases, Holdout, StackModel
+from recsys_assets.recommender.models.als import ALSModel, ALSSettings
+from recsys_assets.recommender.models.attribute_effects import AttributeEffects, AttributeEffectsSettings
+from recsys_assets.recommender.models.bayesian_factors import (
+    BayesianFactors,
+    BayesianFactorsSettings,
+    ProfileFactorsSettings,
+)
+from recsys_assets.recommender.models.biases import BiasModel, UserItemBiasSettings
+from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel, ClusterMeanSettings
+from recsys_assets.recommender.models.item_mean import ItemMeanModel, ItemMeanSettings
+from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel, RatingNeighboursSettings
+from recsys_assets.recommender.models.stack import Bases, Holdout, StackHoldoutSettings, StackModel, StackSettings
 from recsys_assets.recommender.registry.types import Entry, Fit
 
 ITEM_MEAN = Fit(
@@ -32,6 +36,7 @@ ITEM_MEAN = Fit(
     model_type=ItemMeanModel,
     table="train_ratings",
     settings="item_mean",
+    section=ItemMeanSettings,
     description="Mean rating of each item, shrunk to the global mean: the baseline, and the fallback of other models.",
     needs_all=True,
 )
@@ -41,6 +46,7 @@ ALS_UNADJUSTED = Fit(
     model_type=ALSModel,
     table="train_ratings",
     settings="als",
+    section=ALSSettings,
     description="Explicit ALS on the training ratings alone: no prediction for users without a training rating.",
     needs_spark=True,
 )
@@ -50,6 +56,7 @@ ALS_ADJUSTED = Fit(
     model_type=ALSModel,
     table="adjusted_train_ratings",
     settings="als",
+    section=ALSSettings,
     description="Explicit ALS on `adjusted_train_ratings`: case study A's answer to cold start.",
     needs_spark=True,
 )
@@ -59,6 +66,7 @@ USER_ITEM_BIAS = Fit(
     model_type=BiasModel,
     table="train_ratings",
     settings="user_item_bias",
+    section=UserItemBiasSettings,
     description="Global mean, user bias and item bias, both shrunk.",
     needs_all=True,
 )
@@ -68,6 +76,7 @@ CLUSTER_MEAN = Fit(
     model_type=ClusterMeanModel,
     table="train_ratings",
     settings="cluster_mean",
+    section=ClusterMeanSettings,
     description="Mean rating of each item in each cluster of users, shrunk to the item mean.",
     others=("user_clusters",),
     needs_all=True,
@@ -78,6 +87,7 @@ BAYESIAN_FACTORS = Fit(
     model_type=BayesianFactors,
     table="train_ratings",
     settings="bayesian_factors",
+    section=BayesianFactorsSettings,
     description="Bayesian matrix factorisation with attributes of users and items as prior.",
     others=("user_features", "items"),
 )
@@ -87,6 +97,7 @@ PROFILE_FACTORS = Fit(
     model_type=BayesianFactors,
     table="train_ratings",
     settings="profile_factors",
+    section=ProfileFactorsSettings,
     description="Bayesian matrix factorisation with attributes and the set of rated items as prior.",
     others=("user_features", "items"),
 )
@@ -96,6 +107,7 @@ ATTRIBUTE_EFFECTS = Fit(
     model_type=AttributeEffects,
     table="train_ratings",
     settings="attribute_effects",
+    section=AttributeEffectsSettings,
     description="Ridge regression per item: effect of user attributes on a rating, beyond `bayesian_factors_model`.",
     others=("user_features", "bayesian_factors_model"),
 )
@@ -105,6 +117,7 @@ RATING_NEIGHBOURS = Fit(
     model_type=ItemNeighboursModel,
     table="train_ratings",
     settings="rating_neighbours",
+    section=RatingNeighboursSettings,
     description="Biases of items and users, and the user's residuals on similar items (Koren 2010).",
 )
 _STACKED = (
@@ -120,6 +133,7 @@ STACK_HOLDOUT = Fit(
     model_type=Holdout,
     table="train_ratings",
     settings="stack_holdout",
+    section=StackHoldoutSettings,
     description="Held-out training ratings, with predictions of rating models that were fitted on the rest.",
     others=("user_features", "items", "user_clusters", *_STACKED),
 )
@@ -129,6 +143,7 @@ STACK = Fit(
     model_type=StackModel,
     table="train_ratings",
     settings="stack",
+    section=StackSettings,
     description="Linear stack of the rating models (Wolpert 1992), fitted on `stack_holdout`.",
     others=("stack_holdout",),
 )

@@ -4,8 +4,6 @@ Each entry returns a `Ranker`. Scored ranks and the lists that users see both co
 `models/`; this module says which table and which settings each model takes.
 """
 
-from functools import partial
-
 import narwhals as nw
 import numpy as np
 from scipy import sparse
@@ -13,24 +11,25 @@ from scipy import sparse
 from recsys_assets.recommender.data.frames import row_count, to_polars
 from recsys_assets.recommender.data.preferences import is_events
 from recsys_assets.recommender.models import als, blend, cold_start, ease, item_knn, liking, recent_popularity
-from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.als import ALSModel, ImplicitALSSettings
 from recsys_assets.recommender.models.biases import BiasModel
-from recsys_assets.recommender.models.blend import Blend
-from recsys_assets.recommender.models.ease import EASEModel
-from recsys_assets.recommender.models.item_knn import ItemKNNModel
+from recsys_assets.recommender.models.blend import Blend, BlendSettings
+from recsys_assets.recommender.models.ease import EASEModel, EASESettings
+from recsys_assets.recommender.models.item_knn import ItemKNNModel, ItemKNNSettings
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
-from recsys_assets.recommender.models.liking import LikingModel
-from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
+from recsys_assets.recommender.models.liking import LikingModel, LikingSettings
+from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel, RecentPopularitySettings
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 
 RANKING = Fit(
     asset="ranking_model",
-    function=partial(als.fit, implicit_prefs=True),
+    function=als.fit,
     model_type=ALSModel,
     table="train_ratings",
     settings="ranking",
+    section=ImplicitALSSettings,
     description="Implicit ALS (Hu, Koren and Volinsky 2008), which ranks items for top N.",
     needs_spark=True,
 )
@@ -40,6 +39,7 @@ EASE = Fit(
     model_type=EASEModel,
     table="train_ratings",
     settings="ease",
+    section=EASESettings,
     description="EASE (Steck 2019): weights between items in closed form, learnt from likes.",
 )
 LIKING = Fit(
@@ -48,6 +48,7 @@ LIKING = Fit(
     model_type=LikingModel,
     table="train_ratings",
     settings="liking",
+    section=LikingSettings,
     description="Ridge regression of likes on user attributes, later ratings counting more: it serves new users.",
     others=("user_features",),
 )
@@ -57,6 +58,7 @@ RECENT_POPULARITY = Fit(
     model_type=RecentPopularityModel,
     table="train_ratings",
     settings="recent_popularity",
+    section=RecentPopularitySettings,
     description="Number of likes per item, later ratings counting more: a baseline that follows time.",
     needs_all=True,
 )
@@ -66,6 +68,7 @@ ITEM_KNN = Fit(
     model_type=ItemKNNModel,
     table="train_ratings",
     settings="item_knn",
+    section=ItemKNNSettings,
     description="Item-based nearest neighbours by cosine similarity of likes: the classical baseline for top N.",
 )
 BLEND = Fit(
@@ -74,6 +77,7 @@ BLEND = Fit(
     model_type=Blend,
     table="train_ratings",
     settings="blend",
+    section=BlendSettings,
     description="Weights of EASE, implicit ALS and the ridge regression on attributes in the blend.",
     needs_all=True,
 )

@@ -4,7 +4,7 @@ The models are listed in the module of their task, the derived tables in `derive
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
 
@@ -12,7 +12,9 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.frames import same_engine
+from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.scale import EVERYTHING, Scale
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.tables import PREDICTIONS, RANKING_PREDICTIONS
 from recsys_assets.recommender.ranking.rankings import Ranker, rank_pairs
 
@@ -41,10 +43,12 @@ class Derived:
 
     Attributes:
         asset: name of the table.
-        function: returns the table. It takes the inputs by position and the settings by name, and `spark=`, `scratch=`
-            and `index=` if `needs_spark`.
+        function: returns the table. It takes the inputs by position, `settings=` if there is a section, and `spark=`,
+            `scratch=` and `index=` if `needs_spark`.
         inputs: names of the tables and models that the function takes.
-        settings: by section, the fields that are parameters of the function; None for all fields.
+        settings: name of the section of the settings that the function takes; empty for none.
+        section: class of this section.
+        fields: the fields of the section that the table depends on; empty for all.
         needs_spark: whether the function needs a Spark session.
         fitted_on: the input that a model is fitted on, if the function fits one; see `data.scale`.
     """
@@ -52,18 +56,18 @@ class Derived:
     asset: str
     function: Callable[..., nw.LazyFrame | pl.DataFrame]
     inputs: tuple[str, ...]
-    settings: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    settings: str = ""
+    section: type[Section] = Section
+    fields: tuple[str, ...] = ()
     needs_spark: bool = False
     fitted_on: str | None = None
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
         """Return the parameters that the table depends on, by section; a section that is not given is empty."""
-        return {
-            section: {
-                name: value for name, value in parameters.get(section, {}).items() if fields is None or name in fields
-            }
-            for section, fields in self.settings.items()
-        }
+        if not self.settings:
+            return {}
+        of_section = parameters.get(self.settings, {})
+        return {self.settings: {name: of_section[name] for name in self.fields or of_section}}
 
     def make(self, given: Mapping[str, Any], parameters: Parameters, **outside: Any) -> nw.LazyFrame:
         """Make the table, on the engine of its inputs.
@@ -73,8 +77,9 @@ class Derived:
             parameters: settings by section.
             outside: `spark`, `scratch` and `index`, for a function that needs Spark.
         """
-        knobs = {name: value for of in self.parameters(parameters).values() for name, value in of.items()}
-        made = self.function(*(given[name] for name in self.inputs), **knobs, **outside)
+        if self.settings:
+            outside["settings"] = self.section(**self.parameters(parameters)[self.settings])
+        made = self.function(*(given[name] for name in self.inputs), **outside)
         if isinstance(made, nw.LazyFrame):
             return made
         like = next(given[name] for name in self.inputs if isinstance(given[name], nw.LazyFrame))
@@ -87,12 +92,13 @@ class Fit:
 
     Attributes:
         asset: name of the model asset.
-        function: returns the model. It takes the table, `index=`, the assets of `others` by name and the settings of
-            the section, and `spark=` and `scratch=` if `needs_spark`.
+        function: returns the model. It takes the table, `index=`, `settings=` and the assets of `others` by name, and
+            `spark=` and `scratch=` if `needs_spark`.
         model_type: class of the model, with `save` and `load`.
         table: asset with the training rows.
-        settings: section of the settings whose fields are parameters of the function.
-        description: what the model is, for the UI.
+        settings: name of the section of the settings that the function takes.
+        section: class of this section.
+        description: description of the model in the UI.
         others: further tables and models that the function takes.
         needs_spark: whether the function needs a Spark session.
         needs_all: whether the model is fitted on all rows of the table, because counts and means need one pass only.
@@ -104,6 +110,7 @@ class Fit:
     model_type: type
     table: str
     settings: str
+    section: type[Section]
     description: str
     others: tuple[str, ...] = ()
     needs_spark: bool = False
@@ -116,12 +123,25 @@ class Fit:
 
     @property
     def fitted_on(self) -> str | None:
-        """The table of which a sample of the users is enough; None if all rows are needed."""
+        """Name of the table that may be a sample of the users; None if the fit needs all rows."""
         return None if self.needs_all else self.table
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
         """Return the parameters that the model depends on, by section; a section that is not given is empty."""
         return {self.settings: dict(parameters.get(self.settings, {}))}
+
+    def make(self, given: Mapping[str, Any], parameters: Parameters, *, index: Index, **outside: Any) -> Any:
+        """Fit the model.
+
+        Args:
+            given: the inputs by name.
+            parameters: settings by section.
+            index: id map of users and items.
+            outside: `spark` and `scratch`, for a function that needs Spark.
+        """
+        others = {name: given[name] for name in self.others}
+        settings = self.section(**parameters[self.settings])
+        return self.function(given[self.table], index=index, settings=settings, **others, **outside)
 
 
 def _nothing(_: Parameters) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ import polars as pl
 
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
+from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS
 from recsys_assets.recommender.tuning.slices import PROTOCOLS, chosen_with, is_searched
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
@@ -189,7 +189,7 @@ class StudySection:
 
     def selected(self, protocol: str, task: Task) -> str:
         """The model chosen on the validation slice of the protocol; empty without its trials."""
-        knob = SELECTED_KNOBS[task]
+        knob = SELECTED[task]
         rows = self.tables.trials.filter(
             pl.col("slice") == chosen_with(protocol), pl.col("search") == knob.split(".")[1], pl.col("is_chosen")
         )

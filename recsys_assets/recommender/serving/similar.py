@@ -67,7 +67,7 @@ def similar_items(
 
 
 def _ranker(alike: _Similarity, n_items: int) -> Ranker:
-    """A ranker of items for items; what an item has rated does not matter."""
+    """A ranker with items in place of users; ratings do not matter."""
 
     def scores(of: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         return alike(of)
@@ -88,7 +88,7 @@ def _merged(found: pl.DataFrame, n: int, limits: Limits | None) -> pl.DataFrame:
 
 
 def similarity_source(model: ServingModel) -> str:
-    """Which fitted model says what is alike: the name of its asset; empty if only attributes do."""
+    """Name of the asset of the fitted model that gives similarities; empty if only attributes give them."""
     return next((name for name, fitted in model.models.items() if _similarity(fitted)), "")
 
 

@@ -21,10 +21,10 @@ from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import cut_in_time
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import Tables
+from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.registry.fitting import Parameters
 from recsys_assets.recommender.tuning.searches import (
     SEARCHES,
-    SELECTED_KNOBS,
     Knobs,
     Objective,
     Search,
@@ -38,7 +38,7 @@ from recsys_assets.recommender.tuning.tuning import SearchResult, Tried, Tuning,
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-MODEL = SELECTED_KNOBS["top_n"]
+MODEL = SELECTED["top_n"]
 # In the order of `SEARCHES`.
 QUICK = ("ease", "ease_offset", "liking_age", "liking", "prior", MODEL.split(".")[1])
 # Sections of the settings that the quick choice changes.
@@ -47,8 +47,8 @@ SECTIONS = frozenset(
 )
 # Rolling slices as shares of the training ratings in time: end of the training rows, end of the validation rows.
 _CUTS = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
-# Standard errors by which another ranking model must be better than the built-in one. With few users, a 95 % interval
-# finds no model better, however much better it is. Noise alone chooses a model only among models that are alike.
+# Another ranking model replaces the built-in one if it is better by this many standard errors. With few users, hardly
+# any model is better by a 95 % interval. Noise can decide only between models that score alike.
 _LEAST_ERRORS = 0.5
 # A slice that scores fewer users than this with or without training ratings is scored on all users together: the
 # resamples of a handful of users vary too little.

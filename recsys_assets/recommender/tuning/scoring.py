@@ -19,12 +19,13 @@ from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.comparing import over_seeds, reseeded
 from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE, Tables
+from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.registry import ENTRIES, Entry, Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, parameters_of
 from recsys_assets.recommender.registry.kinds import has_entry, has_task
 from recsys_assets.recommender.registry.provenance import SOURCES
-from recsys_assets.recommender.tuning.searches import SELECTED_KNOBS, value_of
+from recsys_assets.recommender.tuning.searches import value_of
 from recsys_assets.recommender.tuning.slices import fingerprint
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def protocol_scores(
     kind, n_seeds = protocols.kind_of(tables), how.seeds(protocol)
     tasks = [task for task in protocols.tasks(protocol) if has_task(kind, task)]
     entries = [entry for entry in ENTRIES if entry.task in tasks and has_entry(kind, entry)]
-    selected: dict[Task, str] = {task: str(value_of(parameters, SELECTED_KNOBS[task])) for task in tasks}
+    selected: dict[Task, str] = {task: str(value_of(parameters, SELECTED[task])) for task in tasks}
     used = {f"{entry.task} {entry.name}": parameters_of(entry, parameters) for entry in entries}
     sources = [SOURCES.code_of_model(each, parameters, _SCORED_BY) for each in entries]
     depends_on = [

@@ -78,8 +78,8 @@ class SearchResult:
         slice: name of the slice.
         search: the search.
         tried: the candidates with a trial, the built-in settings first.
-        least_errors: standard errors by which a candidate must be better than the built-in settings; None for a 95 %
-            confidence interval, corrected for the number of candidates, above 0.
+        least_errors: least improvement over the built-in settings, in standard errors; None for a 95 % confidence
+            interval above 0, corrected for the number of candidates.
     """
 
     slice: str
@@ -96,7 +96,7 @@ class SearchResult:
     def choice(self) -> Tried | None:
         """The chosen candidate, or None if no candidate has a score.
 
-        It is the best candidate that is better than the built-in settings by as much as `least_errors` says, otherwise
+        It is the best candidate that is better than the built-in settings by `least_errors`, otherwise
         the built-in settings. If the built-in settings have no score, it is the best candidate.
         """
         if self.default is None or self.default.value is None:

@@ -4,7 +4,7 @@ Clusters, which group users by attributes, are in `features/clusters`. The split
 `data/splitting`, the scores in `evaluation`.
 """
 
-from recsys_assets.recommender.models.segments.model import SegmentModel, fit
+from recsys_assets.recommender.models.segments.model import SegmentModel, SegmentSettings, fit
 from recsys_assets.recommender.models.segments.profiles import (
     affinities,
     assign,
@@ -16,13 +16,19 @@ from recsys_assets.recommender.models.segments.profiles import (
     top_items,
 )
 from recsys_assets.recommender.models.segments.ratings import segment_mean_predictions, user_bias_predictions
-from recsys_assets.recommender.models.segments.residuals import SegmentResidualModel, fit_residuals
+from recsys_assets.recommender.models.segments.residuals import (
+    SegmentResidualModel,
+    SegmentResidualSettings,
+    fit_residuals,
+)
 from recsys_assets.recommender.models.segments.shares import ComparedSegments, SizedSegments, largest_shift, share_shift
 
 __all__ = [
     "ComparedSegments",
     "SegmentModel",
     "SegmentResidualModel",
+    "SegmentResidualSettings",
+    "SegmentSettings",
     "SizedSegments",
     "affinities",
     "assign",

@@ -12,16 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
-from recsys_assets.recommender.data.automatic import AUTO, Setting, resolved
+from recsys_assets.recommender.data.automatic import resolved
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import is_events
+from recsys_assets.recommender.data.sections import Count, Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
 
 if TYPE_CHECKING:
@@ -33,6 +35,28 @@ _USERS_PER_BLOCK = 8_192
 _BATCH_SIZES = (256, 4_096)
 _UPDATES_PER_PASS = 20
 _LDA_FILE, _ITEMS_FILE, _FACTS_FILE = "lda.skops", "items.parquet", "model.json"
+
+
+class SegmentSettings(Section):
+    """Segments: LDA on the users' histories (case study B)."""
+
+    tried: ClassVar = {"n_segments": (5, 10, 20, 40, 80)}
+
+    n_segments: int = Field(20, ge=2, description="Number of segments; 20 as in case study B.")
+    passes: int = Field(3, ge=1, description="Number of passes over the histories.")
+    batch_size: Count = Field(
+        "auto",
+        description="Users per update of the topics: auto (a twentieth of the users, within 256 to 4,096), or a "
+        "number.",
+    )
+    learning_offset: float = Field(
+        5.0, gt=0, description="tau_0 of online LDA: a larger value slows down the first updates."
+    )
+    learning_decay: float = Field(
+        0.6, gt=0.5, le=1, description="kappa of online LDA: how fast the weight of updates falls."
+    )
+    n_jobs: int = Field(1, ge=1, description="Number of processes; another number gives slightly different segments.")
+    seed: int = Field(0, ge=0, description="Seed of the topics.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,13 +147,7 @@ def fit(
     histories: nw.LazyFrame,
     *,
     index: Index,
-    n_segments: int = 20,
-    passes: int = 3,
-    batch_size: Setting = AUTO,
-    learning_offset: float = 5.0,
-    learning_decay: float = 0.6,
-    n_jobs: int = 1,
-    seed: int = 0,
+    settings: SegmentSettings,
     log: Callable[[str], None] | None = None,
 ) -> SegmentModel:
     """Fit online LDA (Hoffman, Blei and Bach 2010) with ratings as counts.
@@ -140,15 +158,8 @@ def fit(
         histories: user, item, rating; the order of rows does not matter. If the lowest rating is negative, each rating
             counts its distance from it.
         index: id map of users and items.
-        n_segments: number of topics.
-        passes: passes over the users, each in another order.
-        batch_size: users per update of the topics; each update touches all segments × items. `auto` is
-            `automatic_batch_size`.
-        learning_offset: slows the first updates down; tau_0 in the paper.
-        learning_decay: how fast the weight of updates falls, above 0.5 and up to 1; kappa in the paper.
-        n_jobs: number of processes. Each draws its own starting values, so another number gives slightly different
-            segments.
-        seed: seed of the starting topics, the order of users and their starting affinities.
+        settings: of LDA, where `learning_offset` is tau_0 and `learning_decay` is kappa in the paper. A `batch_size` of
+            `auto` is `automatic_batch_size`; each update touches all segments × items.
         log: called with one line per pass.
 
     Raises:
@@ -165,15 +176,15 @@ def fit(
     zero = 0.0 if is_events(histories) else min(0.0, float(ratings.data.min()))
     items = np.unique(ratings.indices).astype(np.int32)
     lda = LatentDirichletAllocation(
-        n_segments,
-        batch_size=int(resolved(batch_size, automatic_batch_size(ratings.shape[0]))),
-        learning_offset=learning_offset,
-        learning_decay=learning_decay,
+        settings.n_segments,
+        batch_size=int(resolved(settings.batch_size, automatic_batch_size(ratings.shape[0]))),
+        learning_offset=settings.learning_offset,
+        learning_decay=settings.learning_decay,
         total_samples=ratings.shape[0],
-        n_jobs=n_jobs,
-        random_state=seed,
+        n_jobs=settings.n_jobs,
+        random_state=settings.seed,
     )
-    _learn(lda, _counts(ratings[:, items], zero), passes, log or (lambda _: None))
+    _learn(lda, _counts(ratings[:, items], zero), settings.passes, log or (lambda _: None))
     return SegmentModel(lda, items, index.n_items, index.fingerprint, zero)
 
 

@@ -28,8 +28,8 @@ def top_items(
         model: the fitted segments.
         items: item, item_id, title; the id stands for a missing title.
         train_histories: item of each rating that the model was fitted on.
-        top: length of both lists, or all known items if there are fewer. Equal values are ordered by the item's
-            number.
+        top: length of both lists, or all known items if there are fewer. Equal values are ordered by the
+            dense id.
     """
     probabilities = model.item_probabilities[:, model.items]
     lifts = _lifts(probabilities, model.segment_shares, _ratings_per_item(train_histories, model))

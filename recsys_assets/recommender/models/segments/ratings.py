@@ -37,13 +37,13 @@ def user_bias_predictions(
 ) -> nw.LazyFrame:
     """Predict the item's mean plus the user's bias, without nulls.
 
-    A user with n ratings that lie s above their items' means in sum has the bias s / (n + shrinkage).
+    A user whose n ratings exceed their items' means by s in sum has the bias s / (n + shrinkage).
 
     Args:
         responses: user, item; one row per user, of either partition.
         histories: user, item, rating; of the same users.
         item_means: item, prediction; means from the train histories.
-        global_mean: stands for the mean of an item without one.
+        global_mean: mean of an item that has none.
         shrinkage: ratings with bias 0 that are added to each user's own.
     """
     means = item_means.select("item", mean=nw.col("prediction").cast(nw.Float64()))

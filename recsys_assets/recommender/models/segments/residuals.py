@@ -10,13 +10,25 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 import polars as pl
+from pydantic import Field
 from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
 from recsys_assets.recommender.models.segments.model import SegmentModel
+
+
+class SegmentResidualSettings(Section):
+    """Mean residual of the ratings per segment and item (case study B)."""
+
+    shrinkage: float = Field(
+        20.0,
+        ge=0,
+        description="Shrinkage of residuals: ratings with residual 0 that are added to each (segment, item) pair.",
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def fit_residuals(
     index: Index,
     segment_model: SegmentModel,
     item_neighbours_model: ItemNeighboursModel,
-    shrinkage: float = 20.0,
+    settings: SegmentResidualSettings,
 ) -> SegmentResidualModel:
     """Compute the shrunk mean residual per (segment, item), with each rating weighted by its user's affinity.
 
@@ -78,14 +90,14 @@ def fit_residuals(
         segment_model: infers the affinities of these users. The table user_segments is not used, because it holds the
             test users as well.
         item_neighbours_model: gives the biases.
-        shrinkage: ratings with residual 0 that are added to each pair's own.
+        settings: the shrinkage.
     """
     users, rated = user_item_matrix(histories, n_items=index.n_items)
     _, residual = item_neighbours_model.residuals(rated)
     affinity = segment_model.transform(rated)
     given = sparse.csr_array((np.ones(rated.nnz, np.float32), rated.indices, rated.indptr), shape=rated.shape)
     summed, weight = (residual.T @ affinity).T, (given.T @ affinity).T
-    residuals = (summed / np.maximum(weight + shrinkage, 1e-9)).astype(np.float32)
+    residuals = (summed / np.maximum(weight + settings.shrinkage, 1e-9)).astype(np.float32)
     affinities = pl.Series(affinity, dtype=pl.Array(pl.Float32, segment_model.n_segments)).arr.to_list()
     return SegmentResidualModel(residuals, pl.DataFrame({"user": users, "affinity": affinities}), index.fingerprint)
 

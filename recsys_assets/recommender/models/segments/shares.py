@@ -23,7 +23,7 @@ _ITEMS_FILE, _SEGMENTS_FILE = "items.parquet", "segments.json"
 
 @dataclass(frozen=True, eq=False)
 class SizedSegments:
-    """The segments of one fit, in the form in which another fit is compared with them.
+    """The segments of one fit, reduced to the quantities that a comparison with another fit needs.
 
     Attributes:
         names: titles of each segment's first items by probability.
@@ -71,7 +71,7 @@ class SizedSegments:
         )
 
     def similarity(self, other: "SizedSegments") -> np.ndarray:
-        """Return the Bhattacharyya coefficient of each segment's item distribution with each one of another fit.
+        """Return the Bhattacharyya coefficients of the item distributions of two fits.
 
         The coefficient, 0 to 1, is Σ √(p q) over the items that both fits know, with each distribution scaled to sum
         to 1 over them. It equals 1 minus the squared Hellinger distance (Bhattacharyya 1943). It is 0 if the fits have
@@ -111,7 +111,7 @@ def _roots(probabilities: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ComparedSegments:
-    """The present segments and the ones they are compared with: all that the next refresh needs.
+    """The segments of the present fit and of the fit before it. The next refresh needs no more.
 
     Attributes:
         present: segments of the last fit.

@@ -1,0 +1,93 @@
+"""Sections of the settings that say how a home is run: Spark, executor, automation and run history.
+
+They stand in this room, because Dagster's processes and the command line read them before any model is loaded.
+"""
+
+import re
+from datetime import datetime
+from typing import Literal
+from zoneinfo import available_timezones
+
+from cronsim import CronSim, CronSimError
+from pydantic import Field, field_validator
+
+from recsys_assets.recommender.data.sections import Section
+
+_CRON_FIELDS = 5
+
+
+class SparkSettings(Section):
+    """The Spark session. It starts when a step first needs it."""
+
+    master: str = Field("local[*]", description="Spark master; 'spark://host:7077' for a cluster.")
+    driver_memory: str = Field("4g", description="Memory of the driver; on one machine, that is all of Spark.")
+    shuffle_partitions: int = Field(4, ge=1, description="Partitions of a shuffle; Spark's 200 are for large clusters.")
+    config: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
+
+
+class RunSettings(Section):
+    """Execution of runs."""
+
+    executor: Literal["in_process", "multiprocess"] = Field(
+        "in_process",
+        description="in_process: one process and one JVM for all steps; multiprocess: a process, and where needed a "
+        "JVM, per step.",
+    )
+
+
+class AutomationSettings(Section):
+    """Automation while `recsys-assets serve` runs. A changed setting takes effect at the next start."""
+
+    sensors: bool = Field(True, description="Watch landing/ for new data, and refresh when the ratings have changed.")
+    schedule: bool = Field(True, description="Refresh at the times of `cron`.")
+    tick_seconds: int = Field(5, ge=1, description="Seconds between two ticks of the sensors.")
+    quiet_seconds: float = Field(5, ge=0, description="Seconds without a change after which a landed file is read.")
+    cron: str = Field(
+        "0 3 * * 0", description="Cron schedule of the refresh, which runs with or without new data: Sundays at 3."
+    )
+    time_zone: str = Field("UTC", description="Time zone of `cron`, such as Europe/Berlin.")
+
+    @field_validator("cron")
+    @classmethod
+    def _cron_is_one(cls, cron: str) -> str:
+        # Dagster's own check would import Dagster, which most commands never need.
+        try:
+            CronSim(cron, datetime.now())
+        except CronSimError:
+            is_valid = False
+        else:
+            is_valid = len(cron.split()) == _CRON_FIELDS
+        if not is_valid:
+            raise ValueError("five fields: minute, hour, day of the month, month, day of the week")
+        return cron
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_exists(cls, time_zone: str) -> str:
+        if time_zone not in available_timezones():
+            raise ValueError("a name such as UTC or Europe/Berlin")
+        return time_zone
+
+
+class InstanceSettings(Section):
+    """Where Dagster keeps the run history."""
+
+    postgres_url_env: str = Field(
+        "",
+        description="Name of the environment variable that holds the URL of a PostgreSQL database, such as "
+        "RECSYS_PG_URL; empty: files below dagster/ in the home.",
+    )
+
+    @field_validator("postgres_url_env")
+    @classmethod
+    def _is_the_name_of_a_variable(cls, name: str) -> str:
+        if name and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError("has to be the name of an environment variable; the URL itself belongs into the variable")
+        return name
+
+
+class HistorySettings(Section):
+    """How long finished runs and their logs are kept. Records that assets and checks need are always kept."""
+
+    keep_days: float = Field(30, ge=0, description="Days after which a finished run is deleted.")
+    keep_runs: int = Field(50, ge=1, description="Largest number of finished runs that are kept, the newest ones.")
