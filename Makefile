@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: run test test-slow ui faults setup lint constraints clean help bench
+.PHONY: run test test-slow ui faults setup lint constraints clean help bench docs
 
 help:
 	@echo "make run   set up and run the whole pipeline on MovieLens 100K"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow  the tests with daemons and killed workers, and the whole pipeline on Spark"
 	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
 	@echo "make bench time, memory and disk of the whole graph on generated data; QUICK=1 for small data"
+	@echo "make docs  the docs as a site that needs no network, in build/docs"
 	@echo "make faults break things on purpose and print what survived"
 	@echo "make lint  linter, type checker and layers of imports only"
 	@echo "make clean remove the virtual environment (homes stay)"
@@ -28,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,postgres]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,postgres]'
 	@touch $@
 
 run: setup
@@ -61,6 +62,10 @@ faults: setup
 BENCH_SIZES := $(if $(QUICK),20000 200000,1000000 27753444)
 bench: setup
 	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES))
+
+# NO_MKDOCS_2_WARNING silences an advertisement of the theme.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "Open build/docs/index.html"
 
 # The versions installed now, as the ones that everybody gets.
 constraints: setup

@@ -53,11 +53,9 @@ _NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The contents of the report.
+    """The contents of the report. Fields with the name of a table hold that table, which may be empty.
 
     Attributes:
-        ratings, users, items, rejected_rows, user_features, cluster_sweep, user_clusters, segment_items,
-            user_segments, segment_shares: the tables with these names; they may be empty.
         evaluation_scores: the tidy scores.
         settings: settings of the run; mappings may be nested.
         versions: version by library.
