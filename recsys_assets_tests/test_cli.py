@@ -682,6 +682,34 @@ def test_segment_tells_its_share_before(materialized_home, tmp_path, before, tol
     assert f"of the users' affinity{told}" in invoke("segment", "0", "--home", home.path).stdout
 
 
+def test_user_and_segment_are_there_for_programs(materialized_home):
+    """An application would have to take tables for people apart."""
+    user = json.loads(invoke("user", "3", "--json", "--home", materialized_home.path).stdout)
+    assert user["user_id"] == "3" and set(user["attributes"]) == {"age", "gender", "occupation", "zip_code"}
+    index = table(materialized_home, "users").filter(user_id="3")["user"][0]
+    assert len(user["ratings"]) == len(table(materialized_home, "ratings").filter(user=index))
+    assert sum(user["affinity"]) == pytest.approx(1)
+    times = [rating["timestamp"] for rating in user["ratings"]]
+    assert times == sorted(times, reverse=True)
+    segment = json.loads(invoke("segment", "0", "--json", "--home", materialized_home.path).stdout)
+    assert sum(segment["users"].values()) == len(table(materialized_home, "user_segments").filter(segment=0))
+    assert segment["items"][0]["rank"] == 1
+
+
+def test_a_folder_that_is_no_home_is_named_with_a_way_out(materialized_home, tmp_path):
+    """A mistyped --home would look like a home that has lost everything, and hints would lead to the default home."""
+    nowhere = materialized_home.path.with_name("hom")
+    for command in ("status", "batches", "scores", "report"):
+        refused = invoke(command, "--home", nowhere)
+        assert refused.exit_code == 1 and f"There is no home at {nowhere}" in refused.stderr
+        assert f"Did you mean {materialized_home.path}?" in refused.stderr
+        assert f"run --home {nowhere}" in refused.stderr
+    assert not nowhere.exists()
+    prepared = Home(tmp_path / "home")
+    prepared.prepare()
+    assert f"`recsys-assets run --home {prepared.path}`" in invoke("report", "--home", prepared.path).stderr
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

@@ -5,7 +5,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from recsys_assets.cli import app
 from recsys_assets.cli.reader import Reader
 from recsys_assets.home.batches import Batch
 from recsys_assets.home.layout import Home
@@ -193,6 +195,10 @@ def test_batches_are_listed_with_their_state(home):
     assert [line.split()[0] for line in lines[1:]] == ["a.csv", "b.csv", "c.csv"]
     assert lines[1].split()[3:5] == ["2", "0"] and "gone" in lines[1]
     assert "refused" in lines[2] and "not read yet" in lines[3]
+    assert "Batch b.csv: 3 of 4 rows are bad" in lines[5]
+    land(home, "b.csv", "ben")
+    lines = invoke("batches", "--home", home.path).stdout.splitlines()
+    assert "not read yet" in lines[2] and len(lines) == 4
 
 
 def test_a_removed_batch_is_out_of_the_merge_and_may_come_again(home):
@@ -339,3 +345,39 @@ def test_a_sample_keeps_a_share_of_the_users_and_the_same_ones_when_more_come(ho
     home.settings_file.write_text("")
     assert (done := run(home)).exit_code == 0, done.output
     assert len(users_of(home)) == 400
+
+
+# Before anything is changed
+
+
+def _stored(home: Home) -> dict[Path, int]:
+    """The files that hold data, with their times; the run history may be opened by looking."""
+    found = (path for path in home.path.rglob("*") if path.is_file() and home.dagster not in path.parents)
+    return {path: path.stat().st_mtime_ns for path in found if not path.name.endswith("lock")}
+
+
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(home):
+    """Whoever only wants to look removes a batch, or erases a user for good."""
+    land(home, "a.csv", "ana")
+    land(home, "b.csv", "ben")
+    assert (done := run(home)).exit_code == 0, done.output
+    before = _stored(home)
+    for command, words in {
+        ("remove", "b.csv"): "b.csv with 1 ratings is taken out",
+        ("forget", "ben"): "User ben (1 ratings) is left out",
+        ("compact",): "Erased for good: 0 removed batches",
+    }.items():
+        told = invoke(*command, "--dry-run", "--home", home.path)
+        assert told.exit_code == 0 and words in told.stdout and "Nothing was changed" in told.stdout, told.output
+    assert _stored(home) == before
+
+
+def test_a_person_at_a_terminal_is_asked(home, monkeypatch):
+    """A mistyped command at a terminal erases at once what nobody can bring back."""
+    monkeypatch.setattr("recsys_assets.cli.batches._is_asked", lambda: True)
+    land(home, "a.csv", "ana")
+    home.assets.mkdir(parents=True, exist_ok=True)
+    said_no = CliRunner().invoke(app, ["compact", "--home", str(home.path)], input="n\n")
+    assert said_no.exit_code == 1 and "Go on? [y/N]" in said_no.stdout and "deleted" not in said_no.stdout
+    said_yes = CliRunner().invoke(app, ["compact", "--yes", "--home", str(home.path)])
+    assert said_yes.exit_code == 0 and "old versions deleted" in said_yes.stdout

@@ -63,7 +63,10 @@ def test_a_broken_file_of_a_study_is_named(home, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[als]\nrnk = 20\n", "als.rnk: Extra inputs are not permitted"),
+        ("[als]\nrnk = 20\n", "there is no setting als.rnk (found 20); did you mean als.rank?"),
+        ("[alss]\nrank = 20\n", "there is no setting alss; did you mean als?"),
+        ("[als]\nk_max = 20\n", "there is no setting als.k_max (found 20); did you mean clusters.k_max?"),
+        ("[data.sample]\nshares = 0.5\n", "did you mean data.sample.share?"),
         ("[als]\nrank = 0\n", "als.rank: Input should be greater than or equal to 1"),
         ('engine = "duckdb"\n', "engine: Input should be 'polars' or 'spark'"),
         ("[als\n", "line 1"),
@@ -112,8 +115,8 @@ def test_a_wrong_setting_is_named_with_its_place(home, text, message):
         ("RECSYS_DATA__COLUMNS", "user_id=who", "JSON, such as '[1, 5]'"),
         ("RECSYS_DATA__SAMPLE", "0.5", "JSON, such as '[1, 5]'"),
         ("RECSYS_DATA", "x", "JSON, such as '[1, 5]'"),
-        ("RECSYS_ALS__RNK", "20", "Extra inputs are not permitted"),
-        ("RECSYS_CHECK__MAX_ROW_DROP", "1", "there is no section 'check'; the nearest is 'checks'"),
+        ("RECSYS_ALS__RNK", "20", "there is no setting als.rnk (found '20'); did you mean als.rank?"),
+        ("RECSYS_CHECK__MAX_ROW_DROP", "1", "there is no section 'check'; did you mean checks?"),
         ("recsys_xyz__rank", "1", "there is no section 'xyz'. "),
         ("RECSYS_ENGINE__RANK", "1", "there is no section 'engine'. "),
     ],

@@ -14,7 +14,9 @@ def _status(home, *arguments: str) -> tuple[int, dict[str, str], str]:
 
 def test_status_of_an_empty_home_says_how_to_begin(tmp_path):
     """A person who opens somebody else's home would not know that nothing has landed."""
-    code, lines, last = _status(Home(tmp_path), "--check")
+    home = Home(tmp_path)
+    home.prepare()
+    code, lines, last = _status(home, "--check")
     assert code == 1
     assert lines["batches"] == "none" and lines["lists"] == "none yet"
     assert last.startswith("Next: recsys-assets add PATH")

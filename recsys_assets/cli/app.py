@@ -27,7 +27,7 @@ from recsys_assets.cli import (
     study,
 )
 from recsys_assets.cli.faults import explained
-from recsys_assets.cli.terminal import complain
+from recsys_assets.cli.terminal import complain, with_home
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import keep_private
 from recsys_assets.recommender.data.characters import visible
@@ -60,7 +60,7 @@ class _Commands(TyperGroup):
             told = str(error) if isinstance(error, RecsysError) else explained(error, ctx.find_root().obj)
             if told is None:
                 raise
-            complain(told)
+            complain(with_home(told, ctx.find_root().obj))
             raise typer.Exit(1) from None
 
 

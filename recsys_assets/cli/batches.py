@@ -4,8 +4,10 @@ New batches land by the commands in `landing`.
 """
 
 import os
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from textwrap import shorten
 from typing import Annotated
 
 import polars as pl
@@ -15,15 +17,38 @@ from rich.console import Console
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import environment, launch, locked, show_results
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
-from recsys_assets.home.batches import read_batches
+from recsys_assets.home.batches import read_batches, why_refused
 from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 
 _PANEL = "Data and settings"
+_LONGEST_REASON = 400
+# An error message lists this many batches.
+_NAMED = 10
 _LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
 NoRunOption = Annotated[
     bool, typer.Option("--no-run", help="Compute nothing now, as when several are to follow; the next `run` does it.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. A program is never asked.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+def go_on(told: str, out: Console, *, yes: bool, dry_run: bool) -> bool:
+    """Say what a command is about to do, and whether to do it. A person at a terminal is asked.
+
+    Raises:
+        typer.Exit: the person says no.
+    """
+    out.print(told, soft_wrap=True)
+    if dry_run:
+        out.print("Nothing was changed (--dry-run).")
+    elif not yes and _is_asked() and not typer.confirm("Go on?"):
+        raise typer.Exit(1)
+    return not dry_run
+
+
+def _is_asked() -> bool:
+    return sys.stdin.isatty()
 
 
 def register(app: typer.Typer) -> None:
@@ -34,17 +59,18 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class Listed:
-    """One batch: name, time of reading (or else of landing), good ratings, rejected rows, state in words."""
+    """One batch: name, time of reading (or else of landing), good ratings, rejected rows, state and reason in words."""
 
     name: str
     when: datetime
     rows: int | None
     rejected: int | None
     state: str
+    reason: str = ""
 
 
 def batches(home: HomeOption = None) -> None:
-    """List the batches with time, ratings, rejected rows and state.
+    """List the batches with time, ratings, rejected rows and state; for refused batches with the reason.
 
     Example: `recsys-assets batches`
     """
@@ -60,11 +86,21 @@ def batches(home: HomeOption = None) -> None:
         numbers = ("–" if count is None else f"{count:,}" for count in (batch.rows, batch.rejected))
         shown.add_row(batch.name, f"{batch.when:%Y-%m-%d %H:%M}", *numbers, batch.state)
     out.print(shown)
+    refused = [batch.reason for batch in found if batch.reason]
+    for reason in refused:
+        out.print(f"\n{shorten(reason, _LONGEST_REASON)}", soft_wrap=True)
+    if refused:
+        out.print(
+            f"Mend the file in {here.landing}, or change {here.settings_file}. Next: {follow_up('run', here)}",
+            soft_wrap=True,
+        )
 
 
 def remove(
     batch: Annotated[str, typer.Argument(help="The batch, by the name that `batches` shows.")],
     no_run: NoRunOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     home: HomeOption = None,
 ) -> None:
     """Remove a batch, and merge and compute everything again without it.
@@ -72,7 +108,7 @@ def remove(
     The landed file is moved to `removed/` in the home, and the next `compact` deletes it. If the command is
     interrupted, run it again.
 
-    Example: `recsys-assets remove 2024-05.csv`
+    Examples: `recsys-assets remove 2024-05.csv --dry-run`, `recsys-assets remove 2024-05.csv`
     """
     from recsys_assets.orchestration.taking_out import read_once, take_out
 
@@ -83,18 +119,24 @@ def remove(
     is_moved = os.path.lexists(here.removed / batch)
     if not (batch in names or was_read or is_moved):
         alike = nearest(batch, names, whole=True)
-        raise CommandError(f"There is no batch {batch!r}." + (f" Nearest: {', '.join(alike)}." if alike else ""))
+        hint = (
+            f" Nearest: {', '.join(alike)}." if alike else f" There are: {', '.join(names[:_NAMED])}." if names else ""
+        )
+        raise CommandError(f"There is no batch {batch!r}.{hint} `recsys-assets batches` lists them.")
     others = read_batches(here) - {batch}
     if batch in read_batches(here) and not others:
         raise CommandError(
             f"{batch} is the only batch that was read; without it there is nothing to compute. Add another one first, "
             f"or delete the home ({here.path})."
         )
+    is_to_run = was_read and bool(others)
+    told = _taking_out(here, batch, others if is_to_run and not no_run else set())
+    if not go_on(told, out, yes=yes, dry_run=dry_run):
+        return
     with locked(here):
         moved_to = take_out(here, batch)
         where = f"what landed lies in {moved_to}" if moved_to else f"what landed is not in {here.landing} any more"
         out.print(f"{batch} is taken out; {where}", soft_wrap=True)
-        is_to_run = was_read and bool(others)
         if is_to_run and no_run:
             out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
         elif is_to_run:
@@ -106,6 +148,8 @@ def remove(
 def forget(
     user_id: Annotated[str, typer.Argument(help="The user's id in your data.")],
     no_run: NoRunOption = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
     home: HomeOption = None,
 ) -> None:
     """Exclude a user from everything that is read or computed from now on, and compute everything again.
@@ -113,7 +157,7 @@ def forget(
     The id stays in the file `forgotten` of the home, so that no batch brings the user back. Landed files, raw tables
     and old versions contain the user until the next `compact`.
 
-    Example: `recsys-assets forget 42 && recsys-assets compact`
+    Examples: `recsys-assets forget 42 --dry-run`, `recsys-assets forget 42 && recsys-assets compact`
     """
     from recsys_assets.home import exclusions as forgotten
     from recsys_assets.home.erase import is_known_user
@@ -132,6 +176,10 @@ def forget(
         alike = nearest(user_id, ids, whole=True)
         hint = f" Nearest: {', '.join(alike)}." if alike else ""
         raise CommandError(f"No batch that was read names a user {user_id!r}.{hint}")
+    rest = "" if no_run else ", and everything is computed again"
+    told = f"User {user_id} {_rated(here, user_id)}is left out of everything from now on{rest}. It cannot be undone."
+    if not go_on(told, out, yes=yes, dry_run=dry_run):
+        return
     with locked(here):
         forgotten.forget(here, user_id)
         if no_run:
@@ -145,6 +193,25 @@ def forget(
     )
 
 
+def _taking_out(home: Home, batch: str, computed_from: set[str]) -> str:
+    """What `remove` is about to do, in words."""
+    found = next((each for each in listed(home) if each.name == batch), None)
+    rows = f" with {found.rows:,} ratings" if found and found.rows is not None else ""
+    n_others = "1 other batch" if len(computed_from) == 1 else f"{len(computed_from):,} other batches"
+    following = f", and everything is computed again from {n_others}" if computed_from else ""
+    return f"{batch}{rows} is taken out: its source moves to {home.removed}{following}."
+
+
+def _rated(home: Home, user_id: str) -> str:
+    """How many ratings the user has, in brackets; empty if the ratings are not merged yet."""
+    reader = Reader(home)
+    if not reader.store.has(["ratings"]):
+        return ""
+    users = reader.table("users").filter(pl.col("user_id") == user_id).select("user")
+    rated = reader.table("ratings").join(users, on="user", how="semi").select(pl.len()).collect().item()
+    return f"({rated:,} {reader.words('ratings')}) "
+
+
 def listed(home: Home) -> list[Listed]:
     """The batches in order of time, ingested batches first."""
     read, landed = read_batches(home), set(home.landed_batches())
@@ -154,11 +221,11 @@ def listed(home: Home) -> list[Listed]:
 
 def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
     if not is_read:
-        path, refused = home.landing / name, home.rejected / f"{name}.csv"
-        state = f"refused, see {refused}" if refused.exists() else "not read yet"
+        path, reason = home.landing / name, why_refused(home, name)
+        state = "refused" if reason else "not read yet"
         if not path.exists():
             state = f"cannot be read: a link to {path.readlink()}, and nothing lies there"
-        return Listed(name, datetime.fromtimestamp(path.lstat().st_mtime, UTC), None, None, state)
+        return Listed(name, datetime.fromtimestamp(path.lstat().st_mtime, UTC), None, None, state, reason)
     reader = Reader(home)
     rows, rejected = (
         int(reader.table(asset, name).select(pl.len()).collect().item()) for asset in ("raw_ratings", "rejected_rows")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from recsys_assets.cli.batches import run_without
+from recsys_assets.cli.batches import DryRunOption, YesOption, go_on, run_without
 from recsys_assets.cli.run import locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
+from recsys_assets.home.versions import AssetStore
 
 if TYPE_CHECKING:
     from recsys_assets.home.erase import Erased, Survey
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Data and settings")(compact)
 
 
-def compact(home: HomeOption = None) -> None:
+def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOption = None) -> None:
     """Erase forgotten users, removed batches and old versions of assets for good.
 
     A landed file that names a forgotten user is replaced by Parquet files of its good rows without these users. If
@@ -36,7 +37,7 @@ def compact(home: HomeOption = None) -> None:
     status 0 means that no file names a forgotten user, except the list `forgotten` itself. Earlier versions cannot be
     restored afterwards.
 
-    Example: `recsys-assets compact`
+    Examples: `recsys-assets compact --dry-run`, `recsys-assets compact`
     """
     from recsys_assets.home import erase as compacting
     from recsys_assets.home.exclusions import forgotten_users
@@ -51,6 +52,8 @@ def compact(home: HomeOption = None) -> None:
             f"This home is served ({address}), and beside that the run history cannot be erased. End `serve`, then run "
             "this again."
         )
+    if not go_on(_about_to(here, len(gone)), out, yes=yes, dry_run=dry_run):
+        return
     # Importing Dagster takes seconds, so all refusals come before it.
     from recsys_assets.orchestration.postgres_history import stored_values
     from recsys_assets.orchestration.run_history import erase_history_of
@@ -78,6 +81,15 @@ def compact(home: HomeOption = None) -> None:
             _report(compacting.survey(here, gone, data, stored_values(here)), len(gone), done, out)
     if done.trouble:
         raise CommandError("\n".join(done.trouble))
+
+
+def _about_to(home: Home, n_forgotten: int) -> str:
+    """What will be erased, in words."""
+    old = AssetStore(home.assets).old_versions()
+    removed = len(list(home.removed.iterdir())) if home.removed.is_dir() else 0
+    users = "1 forgotten user" if n_forgotten == 1 else f"{n_forgotten:,} forgotten users"
+    of_users = f"everything of {users}, the run history and all logs; " if n_forgotten else ""
+    return f"Erased for good: {of_users}{removed:,} removed batches; {len(old):,} old versions of assets."
 
 
 def _tell(done: "Erased", out: Console) -> None:

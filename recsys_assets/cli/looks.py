@@ -3,6 +3,7 @@
 `reader` reads the tables.
 """
 
+import json
 import unicodedata
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ _TOP = 20
 _ATTRIBUTE_ROWS = 12
 # A mean of fewer ratings is not reliable, so such segments come last.
 _ENOUGH = 10
+JSONOption = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
 # A smaller share would be shown as 0 %, so it is left out.
 _SMALLEST_SHARE = 0.005
 
@@ -101,10 +103,14 @@ def item(item_id: Annotated[str, typer.Argument(help="The item's id in your data
     out.print(chart)
 
 
-def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data.")], home: HomeOption = None) -> None:
+def user(
+    user_id: Annotated[str, typer.Argument(help="The user's id in your data.")],
+    as_json: JSONOption = False,
+    home: HomeOption = None,
+) -> None:
     """Show one user: attributes, latest ratings, cluster, and affinity to each segment.
 
-    Example: `recsys-assets user 42`
+    Examples: `recsys-assets user 42`, `recsys-assets user 42 --json`
     """
     reader = Reader.of(home)
     shown = reader.user(user_id)
@@ -114,24 +120,41 @@ def user(user_id: Annotated[str, typer.Argument(help="The user's id in your data
     # A user who was ingested after the last clustering has no cluster.
     cluster = clusters[0] if len(clusters) else "–"
     affinity = _segments(reader, "user_segments").filter(pl.col("user") == index).collect()
+    latest = mine.sort("timestamp", "batch", "row", descending=True)
+    rated = latest.join(reader.table("items").collect(), on="item", how="left", maintain_order="left")
+    if as_json:
+        columns = ("item_id", "title", "rating", "timestamp")
+        _echo(
+            {
+                "user_id": shown.pop("user_id"),
+                "attributes": shown,
+                "cluster": None if cluster == "–" else cluster,
+                "ratings": rated.select(columns).to_dicts(),
+                "affinity": affinity["affinity"].to_list()[0] if len(affinity) else None,
+            }
+        )
+        return
     names = _segment_names(reader)
     is_events = N_EVENTS in mine.columns
     mean = f", mean {mine['rating'].to_numpy().mean():.2f}" if len(mine) and not is_events else ""
-    rated = f"of {len(mine):,} items" if is_events else f"{len(mine):,}{mean}"
+    count = f"of {len(mine):,} items" if is_events else f"{len(mine):,}{mean}"
     out = console()
     out.print(Text(f"User {shown.pop('user_id')}", "bold"))
     attributes = [(name, "–" if value is None else _plain(value)) for name, value in shown.items()]
-    out.print(facts([*attributes, ("cluster", cluster), (reader.words("ratings"), rated)]))
-    latest = mine.sort("timestamp", "batch", "row", descending=True).head(_LATEST)
-    if len(latest):
+    out.print(facts([*attributes, ("cluster", cluster), (reader.words("ratings"), count)]))
+    if len(rated):
         out.print(reader.words("\nLatest ratings"), style="bold")
         value = "Weight" if is_events else "Rating"
         listed = table(value, "When", "Id", "Title", numbers=(value, "Id"))
-        joined = latest.join(reader.table("items").collect(), on="item", how="left", maintain_order="left")
-        for row in joined.iter_rows(named=True):
+        for row in rated.head(_LATEST).iter_rows(named=True):
             listed.add_row(f"{row['rating']:g}", f"{row['timestamp']:%Y-%m-%d}", row["item_id"], titled(row))
         out.print(listed)
     _print_affinity(affinity, names)
+
+
+def _echo(content: object) -> None:
+    """Print JSON; times are ISO 8601 in UTC."""
+    typer.echo(json.dumps(content, indent=1, default=lambda value: value.isoformat()))
 
 
 def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
@@ -150,14 +173,16 @@ def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
 
 
 def segment(
-    number: Annotated[int, typer.Argument(help="The segment's number, from 0.")], home: HomeOption = None
+    number: Annotated[int, typer.Argument(help="The segment's number, from 0.")],
+    as_json: JSONOption = False,
+    home: HomeOption = None,
 ) -> None:
     """Show one segment: its size, its first items by probability and by lift, and the attributes of its users.
 
     The lift of an item is P(item | segment) / P(item), shrunk towards 1 for rare items. The attributes of the
     segment's users are compared with those of all users.
 
-    Example: `recsys-assets segment 3`
+    Examples: `recsys-assets segment 3`, `recsys-assets segment 3 --json`
     """
     reader = Reader.of(home)
     top = reader.table("segment_items").collect()
@@ -167,12 +192,18 @@ def segment(
     segments = reader.table("user_segments").select("user", "segment", "partition").collect()
     members = segments.filter(pl.col("segment") == number)
     by_partition = dict(members["partition"].value_counts().sort("partition").iter_rows())
+    mine = top.filter(pl.col("segment") == number)
+    if as_json:
+        catalogue = reader.table("items").select("item", "item_id").collect()
+        columns = ("item_id", "title", "rank", "lift_rank", "probability", "lift")
+        listed = mine.sort("rank").join(catalogue, on="item", how="left", maintain_order="left").select(columns)
+        _echo({"segment": number, "users": by_partition, "items": listed.to_dicts()})
+        return
     out = console()
     out.print(Text(f"Segment {number}", "bold"))
     split = ", ".join(f"{count:,} {partition}" for partition, count in by_partition.items()) or "none"
     users = f"{len(members):,} of {len(segments):,} ({split})"
     out.print(facts([("users", users), *_share(reader, number)]))
-    mine = top.filter(pl.col("segment") == number)
     _print_items(reader, "Most probable items", mine.sort("rank").head(_TOP))
     _print_items(reader, "Items of the highest lift", mine.sort("lift_rank").head(_TOP))
     _print_attributes(reader.table("users"), segments, number)

@@ -87,7 +87,7 @@ def report(
     """
     path = Reader.of(home).home.report
     if not path.is_file():
-        raise CommandError("There is no report yet. Make one: recsys-assets run")
+        raise CommandError("There is no report yet. Make one: `recsys-assets run`")
     typer.echo(path)
     if open_it and not webbrowser.open(path.as_uri()):
         raise CommandError("No browser was found. Open the file in one yourself.")
@@ -110,8 +110,8 @@ def export(
         raise CommandError(f"{out}: the name of the file has to end in .parquet or .csv.")
     if not out.parent.is_dir():
         raise CommandError(f"{out.parent}: no such folder. Make it first.")
-    _check_exportable(asset)
     reader = Reader.of(home)
+    _check_exportable(asset, reader)
     frame = _with_original_ids(_whole(reader, asset), reader)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
         written = Path(folder) / out.name
@@ -126,27 +126,27 @@ def export(
     console().print(f"{asset}: {n_rows:,} rows written to {out}", soft_wrap=True)
 
 
-def _check_exportable(asset: str) -> None:
+def _check_exportable(asset: str, reader: Reader) -> None:
     """Check that an asset is a table.
 
     Raises:
-        CommandError: the asset is no table; the message lists the tables.
+        CommandError: the asset is no table; the message lists the tables of the home.
     """
     from recsys_assets.recommender.registry import ENTRIES, FITS
 
     models = ("serving_model", *(fit.asset for fit in FITS))
-    tables = [*TABLES, *(f"predictions/{entry.task}/{entry.name}" for entry in ENTRIES)]
-    if asset in tables:
+    predictions = [f"predictions/{entry.task}/{entry.name}" for entry in ENTRIES]
+    if asset in TABLES or asset in predictions:
         return
-    if asset in models:
-        raise CommandError(f"{asset} is a model, not a table. Its predictions can be exported, and: {_joined(tables)}.")
-    alike = nearest(asset, tables, limit=3)
-    meant = f" Did you mean {' or '.join(alike)}?" if alike else ""
-    raise CommandError(f"There is no table {asset!r}.{meant} These can be exported: {_joined(tables)}.")
-
-
-def _joined(names: list[str]) -> str:
-    return ", ".join(sorted(names))
+    what = f"{asset} is a model, not a table." if asset in models else f"There is no table {asset!r}."
+    alike = nearest(asset, [*TABLES, *predictions], limit=3)
+    meant = f" Did you mean {' or '.join(alike)}?" if alike and asset not in models else ""
+    here = sorted(name for name in TABLES if reader.store.has([name]) or reader.store.batches([name]))
+    tasks = ", ".join(dict.fromkeys(entry.task for entry in ENTRIES))
+    raise CommandError(
+        f"{what}{meant}\nThis home has {', '.join(here) or 'no tables yet'}, and predictions/TASK/MODEL for the tasks "
+        f"{tasks}; `recsys-assets scores --protocol TASK` lists the models."
+    )
 
 
 def _whole(reader: Reader, asset: str) -> pl.LazyFrame:

@@ -100,7 +100,7 @@ def _studied(reader: Reader) -> "StudyTables":
 
     tables = study_tables(reader.store)
     if tables is None:
-        raise CommandError("There has been no study here. Make one: recsys-assets study")
+        raise CommandError("There has been no study here. Make one: `recsys-assets study`")
     return tables
 
 

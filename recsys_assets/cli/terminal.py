@@ -3,8 +3,10 @@
 Progress of runs is in `progress`, messages about faults outside of this program are in `faults`.
 """
 
+import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -20,15 +22,20 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import FORMAT, Home
 from recsys_assets.recommender.data.characters import visible
 
-# A file or a pipe has no width. Without a minimum, tables would be cut there.
+# A file or a pipe has no width, unless COLUMNS sets one. Without a minimum, tables would be cut there.
 _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
+# The commands that make a home. Every other one would find nothing in a folder that is none.
+_MAKING = frozenset({"run", "serve", "add", "fetch", "init"})
+_COMMAND = re.compile(r"`([^`]*recsys-assets [^`]+)`")
 _ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|Le|La|Les|Il|El|Los|Las|Der|Die|Das|Un|Une)$")
 
 
 def _remember(context: typer.Context, path: Path | None) -> Path | None:
     """Store the home of a command in the context, where `app` finds it for error messages, and bring it up to date."""
     home = context.find_root().obj = Home.resolve(path)
+    if not home.is_there and context.info_name not in _MAKING:
+        raise CommandError(_no_home(home))
     # The module reads Parquet, and most commands that are only mistyped need none of it.
     if home.is_there and home.format != FORMAT:
         from recsys_assets.home.upgrade import bring_up_to_date
@@ -59,6 +66,31 @@ def follow_up(arguments: str, home: Home) -> str:
     return f"recsys-assets {arguments}{where}"
 
 
+def _no_home(home: Home) -> str:
+    """What to say of a folder that is no home: homes beside it with a similar name, and how to make one."""
+    folder = home.path.parent
+    beside = [each.name for each in folder.iterdir() if Home(each).is_there] if folder.is_dir() else []
+    alike = [str(folder / name) for name in nearest(home.path.name, beside, limit=3)]
+    hint = f" Did you mean {' or '.join(alike)}?" if alike else ""
+    return (
+        f"There is no home at {home.path}.{hint} `{follow_up('add PATH', home)}` makes one from your own ratings, "
+        f"`{follow_up('run', home)}` one from MovieLens 100K."
+    )
+
+
+def with_home(message: str, home: Home | None) -> str:
+    """A message in which every proposed command names the home, unless it is the default one.
+
+    Examples:
+        >>> with_home("Run `recsys-assets run`.", Home(Path("/films")))
+        'Run `recsys-assets run --home /films`.'
+    """
+    if home is None or home == Home.resolve():
+        return message
+    where = f" --home {shlex.quote(str(home.path))}"
+    return _COMMAND.sub(lambda found: found[0] if "--home" in found[1] else f"`{found[1]}{where}`", message)
+
+
 class CommandError(RecsysError):
     """A command cannot do its work. The message says why and what to do."""
 
@@ -77,9 +109,21 @@ class _VisibleConsole(Console):
 
 
 def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
-    """A console that prints text literally, because titles may contain Rich markup or control characters."""
-    plain = _VisibleConsole(stderr=stderr, file=file, width=width, markup=False, highlight=False, emoji=False)
-    if not plain.is_terminal:
+    """A console that prints text literally, because titles may contain Rich markup or control characters.
+
+    A notebook sets FORCE_COLOR. Its cells are no terminal all the same: a progress bar would fill them with frames.
+    """
+    stream = file or (sys.stderr if stderr else sys.stdout)
+    plain = _VisibleConsole(
+        stderr=stderr,
+        file=file,
+        width=width,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        force_terminal=None if stream.isatty() else False,
+    )
+    if not plain.is_terminal and not os.environ.get("COLUMNS"):
         plain.width = max(plain.width, _WIDTH_OF_FILES)
     return plain
 

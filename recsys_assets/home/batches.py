@@ -14,7 +14,7 @@ import polars as pl
 from recsys_assets.home.data_kind import check_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import AssetStore
+from recsys_assets.home.versions import AssetStore, write_atomically
 from recsys_assets.recommender.data.characters import without_formulas
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.errors import SourceError
@@ -178,6 +178,32 @@ def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str |
             except (SourceError, FileNotFoundError):
                 # The run that reads this batch reports the error.
                 continue
+
+
+def record_refusal(home: Home, batch: str, reason: str) -> None:
+    """Keep the reason why a batch was refused, for `why_refused`."""
+    home.rejected.mkdir(exist_ok=True)
+    write_atomically(_reason_file(home, batch), reason.encode())
+
+
+def forget_refusal(home: Home, batch: str) -> None:
+    """Delete the reason of an earlier refusal."""
+    _reason_file(home, batch).unlink(missing_ok=True)
+
+
+def why_refused(home: Home, batch: str) -> str:
+    """Why a landed batch was refused; empty if it was not, or if its source has changed since."""
+    reason, source = _reason_file(home, batch), home.landing / batch
+    try:
+        # The time of change of the entry itself: a file that is moved in keeps its time of modification.
+        is_of_this_source = reason.stat().st_ctime >= source.lstat().st_ctime
+        return reason.read_text() if is_of_this_source else ""
+    except FileNotFoundError:
+        return ""
+
+
+def _reason_file(home: Home, batch: str) -> Path:
+    return home.rejected / f"{batch}.txt"
 
 
 def refusal(batch: str, error: SourceError) -> SourceError:

@@ -11,7 +11,7 @@ import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import tomlkit
 from pydantic import Field, ValidationError
@@ -27,6 +27,7 @@ from pydantic_settings import (
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import AutomationSettings, HistorySettings, InstanceSettings, RunSettings, SparkSettings
+from recsys_assets.home.setting_faults import told
 from recsys_assets.recommender.data.scale import ScaleSettings
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.splitting import SplittingSettings
@@ -54,9 +55,6 @@ from recsys_assets.recommender.models.stack import StackHoldoutSettings, StackSe
 from recsys_assets.recommender.models.transitions import TransitionSettings
 from recsys_assets.recommender.serving.settings import ServingSettings
 from recsys_assets.recommender.tuning.settings import StudySettings
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 _WAY_OUT = "`recsys-assets init` writes a file with every setting and what it allows."
 
@@ -163,15 +161,10 @@ class Settings(BaseSettings):
         try:
             return cls.model_validate(SettingsOfHome().model_dump())
         except ValidationError as error:
-            faults = "; ".join(map(_told, error.errors()))
-            studied = (
-                f", {home.studied_file} (`recsys-assets study` writes it; you may delete it)"
-                if home.studied_file.exists()
-                else ""
-            )
-            raise SettingsError(
-                f"{home.settings_file}{studied} or the RECSYS_ environment: {faults}. {_WAY_OUT}"
-            ) from None
+            files = {path: read_toml(path) for path in SettingsOfHome.files}
+            faults = told(error.errors(), cls, files)
+            studied = f"{home.studied_file} is written by `recsys-assets study`; you may delete it. "
+            raise SettingsError(f"{faults} {studied if str(home.studied_file) in faults else ''}{_WAY_OUT}") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -205,20 +198,8 @@ def _check_sections_of_variables() -> None:
         found = re.match("RECSYS_(.*?)__", variable, re.IGNORECASE)
         if found and (section := found[1].lower()) not in sections:
             alike = get_close_matches(section, sections, n=1)
-            hint = f"; the nearest is {alike[0]!r}" if alike else ""
-            raise SettingsError(f"{variable} in the environment: there is no section {section!r}{hint}. {_WAY_OUT}")
-
-
-def _told(fault: "ErrorDetails") -> str:
-    """A fault with its source: the environment variable if it is set, else the name in the files."""
-    variable = "RECSYS_" + "__".join(part for part in fault["loc"] if isinstance(part, str)).upper()
-    given = next((name for name in os.environ if name.upper() == variable), None)
-    place = given or ".".join(map(str, fault["loc"]))
-    is_json = given and fault["type"] in ("list_type", "dict_type", "model_type")
-    hint = "; in a variable, lists and tables are JSON, such as '[1, 5]'" if is_json else ""
-    # Somebody may have written a URL with a password where the name of its variable belongs.
-    found = "" if fault["loc"] == ("instance", "postgres_url_env") else f" (found {fault['input']!r})"
-    return f"{place}: {fault['msg']}{found}{hint}"
+            hint = f"; did you mean {alike[0]}?" if alike else "."
+            raise SettingsError(f"{variable} in the environment: there is no section {section!r}{hint} {_WAY_OUT}")
 
 
 def template() -> str:

@@ -107,8 +107,8 @@ class AssetStore:
             key = "/".join(asset)
             name = key + (f" of batch {partition}" if partition else "")
             raise AssetMissingError(
-                f"{name} has not been materialized (nothing at {pointer}). "
-                f"Run `dg launch --assets '{key}'`, or `recsys-assets run` for everything."
+                f"{name} has not been materialized (nothing at {pointer}). `recsys-assets run` makes everything; in "
+                f"Dagster, `dg launch --assets '{key}'` makes this alone."
             )
         return pointer.resolve()
 
@@ -173,18 +173,24 @@ class AssetStore:
         present = ((folder / "current").resolve() / TABLE_FILE for folder in self.folders())
         return (path for path in present if path.exists() and not _reads_through(path))
 
+    def old_versions(self) -> list[Path]:
+        """Every version that is not present any more."""
+        return [
+            version
+            for folder in self.folders()
+            for version in (folder / "versions").iterdir()
+            if version.resolve() != (folder / "current").resolve()
+        ]
+
     def keep_only_current(self) -> int:
         """Delete every version that is not present any more, and return the number of deleted versions."""
-        deleted = 0
+        old = self.old_versions()
+        for version in old:
+            shutil.rmtree(version)
         for folder in self.folders():
-            present = (folder / "current").resolve()
             for unfinished in folder.glob(".current-*"):
                 unfinished.unlink()
-            for version in (folder / "versions").iterdir():
-                if version.resolve() != present:
-                    shutil.rmtree(version)
-                    deleted += 1
-        return deleted
+        return len(old)
 
 
 def written(version: Path) -> datetime:

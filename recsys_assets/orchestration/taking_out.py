@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from recsys_assets.home.batches import RAW_TABLES
+from recsys_assets.home.batches import RAW_TABLES, forget_refusal
 from recsys_assets.home.history_database import configure, require_database
 from recsys_assets.home.landing import changing, move_out
 from recsys_assets.home.layout import Home
@@ -39,6 +39,7 @@ def take_out(home: Home, batch: str) -> Path | None:
     with changing(home):
         moved_to = move_out(home, batch) if batch in home.landed_batches() else None
     (home.rejected / f"{batch}.csv").unlink(missing_ok=True)
+    forget_refusal(home, batch)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         if batch in instance.get_dynamic_partitions(str(BATCHES.name)):
             instance.delete_dynamic_partition(str(BATCHES.name), batch)

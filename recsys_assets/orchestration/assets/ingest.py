@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.home.batches import Accepted, Batch
+from recsys_assets.home.batches import Accepted, Batch, forget_refusal, record_refusal
 from recsys_assets.home.data_kind import keep_kind, kept_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
@@ -23,6 +23,7 @@ from recsys_assets.orchestration.verdicts import read_each
 from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
+from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import sample_users, without_users
 
 Batches = dict[str, nw.LazyFrame]
@@ -56,6 +57,7 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
     def judged(batch: Batch, content: str) -> Mapping[str, str | int]:
         accepted = batch.accept(content, known, settings.data.max_rejected_share, kind)
         keep_kind(home.folders, batch.tables.kind)
+        forget_refusal(home.folders, batch.name)
         known.append((batch.name, accepted.release))
         context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
         if accepted.cleaned:
@@ -68,8 +70,12 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         # Hashing comes before judging: an I/O error here is a fault of the system and not of the batch.
         source, found = home.folders.batch(name), _found_in_this_run(context, name)
         content = "" if found else fingerprint(source)
-        batch = Batch.open(home.folders, name, settings.data, home.scratch)
-        facts = found or judged(batch, content)
+        try:
+            batch = Batch.open(home.folders, name, settings.data, home.scratch)
+            facts = found or judged(batch, content)
+        except SourceError as error:
+            record_refusal(home.folders, name, str(error))
+            raise
         context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=name)
         if table == "rejected_rows" and not facts[_REJECTED]:
             # Unless it is a plain CSV, looking for them takes as long as storing the ratings.
