@@ -192,7 +192,7 @@ def test_batches_are_listed_with_their_state(home):
     land(home, "c.csv", "cleo")
     (home.landing / "a.csv").unlink()
     lines = invoke("batches", "--home", home.path).stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["a.csv", "b.csv", "c.csv"]
+    assert [line.split()[0] for line in lines[1:4]] == ["a.csv", "b.csv", "c.csv"]
     assert lines[1].split()[3:5] == ["2", "0"] and "gone" in lines[1]
     assert "refused" in lines[2] and "not read yet" in lines[3]
     assert "Batch b.csv: 3 of 4 rows are bad" in lines[5]

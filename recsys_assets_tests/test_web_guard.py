@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -53,7 +54,8 @@ def run(instance) -> str:
 def ui(instance) -> Iterator[TestClient]:
     """The app that `serve` serves, as a browser reaches it."""
     with WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context:
-        yield TestClient(guarded(context, HostNames("127.0.0.1")), base_url=UI)
+        home = Home(Path(instance.root_directory).parent)
+        yield TestClient(guarded(context, HostNames("127.0.0.1"), home), base_url=UI)
 
 
 @pytest.mark.parametrize("who", FOREIGN)
@@ -146,3 +148,14 @@ def test_the_names_of_the_ui(monkeypatch, host, known, unknown):
     names = HostNames(host, ["Proxy.example"])
     assert all(name in names for name in [*known, "proxy.example"])
     assert not any(name in names for name in unknown)
+
+
+def test_the_report_is_beside_the_ui(ui, instance):
+    """Who looks at the UI finds no way to the report, or any page in the browser can read it."""
+    assert ui.get("/report").status_code == 404
+    report = Home(Path(instance.root_directory).parent).report
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("<title>The report</title>")
+    shown = ui.get("/report")
+    assert shown.status_code == 200 and "The report" in shown.text
+    assert ui.get("/report", headers={"origin": "http://evil.example"}).status_code == 403

@@ -66,7 +66,7 @@ def serve(
     address = f"http://{_in_url(host)}:{port}"
     record(here, address)
     out = console()
-    out.print(f"Home: {here.path}\nUI: {address} (Ctrl-C ends it)", soft_wrap=True)
+    out.print(f"Home: {here.path}\nUI: {address} (Ctrl-C ends it)\nReport: {address}/report", soft_wrap=True)
     automation = settings.automation
     watching = (
         f"watched every {automation.tick_seconds} s" if automation.sensors else "not watched ([automation] sensors)"

@@ -70,13 +70,25 @@ class AutomationSettings(Section):
 
 
 class InstanceSettings(Section):
-    """Where Dagster keeps the run history."""
+    """Dagster's instance: where the run history is, and whom the UI names as owners."""
 
     postgres_url_env: str = Field(
         "",
         description="Name of the environment variable that holds the URL of a PostgreSQL database, such as "
         "RECSYS_PG_URL; empty: files below dagster/ in the home.",
     )
+    owners: list[str] = Field(
+        default_factory=list,
+        description="Owners of all assets in the UI, such as ['team:data', 'ana@example.org']; empty: none.",
+    )
+
+    @field_validator("owners")
+    @classmethod
+    def _are_owners(cls, owners: list[str]) -> list[str]:
+        for owner in owners:
+            if not re.fullmatch(r"team:\w+|[^@\s]+@[^@\s]+\.[^@\s]+", owner):
+                raise ValueError(f"{owner!r} is neither an e-mail address nor team:NAME")
+        return owners
 
     @field_validator("postgres_url_env")
     @classmethod

@@ -15,7 +15,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.upgrade import bring_up_to_date
 from recsys_assets.orchestration.assets import assets_of
-from recsys_assets.orchestration.assets.common import with_code_version
+from recsys_assets.orchestration.assets.common import with_settings
 from recsys_assets.orchestration.checks import checks_of
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.jobs import jobs_of
@@ -61,7 +61,7 @@ def build_defs(
         **(resource_overrides or {}),
     }
     return dg.Definitions(
-        assets=with_policies([with_code_version(asset, settings) for asset in assets_of(kind)]),
+        assets=with_policies([with_settings(asset, settings) for asset in assets_of(kind)]),
         asset_checks=checks_of(kind),
         jobs=jobs_of(kind),
         sensors=build_sensors(home, settings.automation, outdated),

@@ -2,7 +2,7 @@
 
 Narwhals lazy frames are stored as Parquet; models save and load themselves. A `TableWithState` is a table for other
 assets plus a state for the asset itself. The annotated type decides the form; a `dict` holds one value per partition.
-Each write records rows, bytes, path and data version. The layout of versions and the switch of `current` are in
+Each write records rows, size, path and data version. The layout of versions and the switch of `current` are in
 `home.versions`.
 """
 
@@ -76,7 +76,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
         return AssetStore(Path(self.root))
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> None:
-        """Write a new version per partition, switch to it, and record rows, bytes, path and data version.
+        """Write a new version per partition, switch to it, and record rows, size, path and data version.
 
         Raises:
             ValueError: the value does not have exactly the partitions of the run.
@@ -123,7 +123,8 @@ class AssetIOManager(dg.ConfigurableIOManager):
         for partition, version in versions.items():
             facts: dict[str, Any] = {
                 "dagster/uri": version.as_uri(),
-                "bytes": sum(file.stat().st_size for file in version.rglob("*") if file.is_file()),
+                # A text, because the UI plots every number.
+                "size": f"{sum(file.stat().st_size for file in version.rglob('*') if file.is_file()):,} bytes",
             }
             if table:
                 facts["dagster/row_count"] = int(_polars_scan(version).select(pl.len()).collect().item())

@@ -11,12 +11,14 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.cli import DEFAULT_DB_STATEMENT_TIMEOUT, DEFAULT_POOL_MAX_OVERFLOW, DEFAULT_POOL_RECYCLE
 from dagster_webserver.version import __version__
 
+from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.dagster_internals import (
     IWorkspaceProcessContext,
     WorkspaceFileTarget,
     WorkspaceProcessContext,
     configure_loggers,
 )
+from recsys_assets.orchestration.report_page import report_route
 from recsys_assets.orchestration.same_origin import HostNames, SameOriginOnly
 
 # Interval at which the UI polls for events; the value of `dagster dev`.
@@ -25,9 +27,12 @@ _POLL_MILLISECONDS = 2000
 _GRACE_SECONDS = 3
 
 
-def guarded(context: IWorkspaceProcessContext, names: HostNames) -> SameOriginOnly:
-    """Dagster's web app behind the checks of `same_origin`."""
-    return SameOriginOnly(create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS), names)
+def guarded(context: IWorkspaceProcessContext, names: HostNames, home: Home) -> SameOriginOnly:
+    """Dagster's web app with the report of a home, behind the checks of `same_origin`."""
+    app = create_app_from_workspace_process_context(context, "", _POLL_MILLISECONDS)
+    # In front: the last route of the UI answers every path.
+    app.router.routes.insert(0, report_route(home))
+    return SameOriginOnly(app, names)
 
 
 def main() -> None:
@@ -44,7 +49,7 @@ def main() -> None:
         target = WorkspaceFileTarget([given.workspace])
         with WorkspaceProcessContext(instance, target, version=__version__, code_server_log_level="warning") as context:
             uvicorn.run(
-                guarded(context, HostNames(given.host, given.allowed_host)),
+                guarded(context, HostNames(given.host, given.allowed_host), Home.resolve()),
                 host=given.host,
                 port=given.port,
                 log_level="warning",

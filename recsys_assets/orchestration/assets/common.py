@@ -5,6 +5,7 @@ The assets themselves are in the modules beside this one.
 
 import base64
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,10 +19,9 @@ from recsys_assets.orchestration.io_managers import column_schema, table_of
 from recsys_assets.orchestration.retries import decide_on_retry
 from recsys_assets.recommender.registry import DERIVED, ENTRIES, FITS
 from recsys_assets.recommender.registry.provenance import SOURCES
-from recsys_assets.recommender.report.theme import to_png
+from recsys_assets.recommender.report.theme import alternative_text, to_png
 
 SettingsParam = dg.ResourceParam[Settings]
-OWNERS = ["team:recsys"]
 TABLE_KINDS = {"table", "parquet"}
 MODEL_KINDS = {"model"}
 # Charts take seconds, and recommendations do not depend on them. They run last, so that recommendations do not wait.
@@ -71,7 +71,6 @@ def pipeline_asset(
                 key=asset_key,
                 group_name=group,
                 kinds=kinds,
-                owners=OWNERS,
                 tags={"stage": group},
                 metadata=schema | ({_SETTINGS: ", ".join(dict.fromkeys(sections))} if sections else {}),
                 code_version=made_by,
@@ -88,8 +87,8 @@ def _code_of_models() -> str:
     return SOURCES.code_of_everything((*FITS, *DERIVED), ENTRIES)
 
 
-def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
-    """The asset with a code version that covers its code, its settings and the engine.
+def with_settings(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    """The asset with a code version that covers its code, its settings and the engine; and with the owners.
 
     The UI therefore shows an asset as outdated if its code or its settings have changed since it was materialized.
     """
@@ -98,7 +97,8 @@ def with_code_version(asset: dg.AssetsDefinition, settings: Settings) -> dg.Asse
         sections = str(spec.metadata.get(_SETTINGS, "")).split(", ")
         used = [getattr(settings, section).model_dump_json() for section in sections if section]
         facts = [str(spec.code_version), settings.engine, *used]
-        return spec.replace_attributes(code_version=hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16])
+        code_version = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+        return spec.replace_attributes(code_version=code_version, owners=settings.instance.owners)
 
     return asset.map_asset_specs(versioned)
 
@@ -122,12 +122,19 @@ def pictures(
             if isinstance(drawn, list)
             else {title: drawn}
         )
-        return {name: _shown(to_png(chart)) for name, chart in charts.items()}
+        return {name: _shown(chart) for name, chart in charts.items()}
     except Exception as error:
         told = f"No picture '{title}': {type(error).__name__}: {error}"
         dg.get_dagster_logger().warning(told)
         return {title: dg.MetadataValue.md(told)}
 
 
-def _shown(png: bytes) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"![chart](data:image/png;base64,{base64.b64encode(png).decode()})")
+def _shown(chart: ChartType) -> dg.MarkdownMetadataValue:
+    # Brackets and line breaks would end the alternative text.
+    text = re.sub(r"[\[\]\s]+", " ", alternative_text(chart))
+    return dg.MetadataValue.md(f"![{text}](data:image/png;base64,{base64.b64encode(to_png(chart)).decode()})")
+
+
+def plotted(number: float) -> float:
+    """A number for the UI, which plots it over materializations and shows every digit: four significant ones."""
+    return float(f"{number:.4g}")

@@ -16,19 +16,28 @@ from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.tuned_settings import study_tables
 from recsys_assets.home.versions import AssetStore, write_atomically
-from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.common import (
+    LAST,
+    TABLE_KINDS,
+    SettingsParam,
+    pictures,
+    pipeline_asset,
+    plotted,
+)
 from recsys_assets.orchestration.assets.ingest import releases
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.io_managers import AssetIOManager
+from recsys_assets.orchestration.report_page import REPORT_PATH
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy, row_count
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SCORED_SHARE
 from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
-from recsys_assets.recommender.evaluation.score_table import marked
+from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND, marked
 from recsys_assets.recommender.evaluation.scores import all_scores
 from recsys_assets.recommender.promotion.gate import GATE_BASELINES
+from recsys_assets.recommender.registry import Entry, Task
 from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
 from recsys_assets.recommender.registry.kinds import entries_of
 from recsys_assets.recommender.report import charts
@@ -42,6 +51,13 @@ _REPORTED = (
     *("ratings", "users", "items", "user_features", "cluster_sweep", "user_clusters"),
     *("segment_items", "user_segments", "segment_shares", "evaluation_scores"),
 )
+# The score that decides in each task, and the model that a model of the task has to beat.
+_MAIN_SCORES: dict[Task, tuple[str, str]] = {
+    "time_cut": ("top5pct_rating", "item_mean"),
+    "top_n": ("ndcg_10", "popularity"),
+    "latest_rating": ("r2", "item_mean"),
+    "next_item": ("next_item_hit_10", "popularity"),
+}
 _LATEST = ("train_histories", "train_responses", "test_histories", "test_responses")
 
 
@@ -76,6 +92,9 @@ def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
         found = all_scores(inputs, predictions, protocols_of=protocols, **how)
         scores = marked(found, shares(settings, inputs["train_ratings"], users))
         context.add_output_metadata(headline(scores, kind))
+        for predicted in entries:
+            if told := main_score(scores, predicted):
+                context.log_event(dg.AssetObservation(predictions_key(predicted), metadata=told))
         return lazy(scores)
 
     return evaluation_scores
@@ -92,7 +111,7 @@ def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[
     """Metadata of the scores: the numbers that the UI plots over materializations, and the charts."""
     chosen = scores.filter(pl.col("model") == "selected", pl.col("population").is_in(["all", "test_users"]))
     numbers = {
-        f"{row['protocol']} {row['metric']} ({row['population']})": float(row["value"])
+        f"{row['protocol']} {row['metric']} ({row['population']})": plotted(row["value"])
         for row in chosen.iter_rows(named=True)
         if row["metric"] in ("top5pct_rating", "rmse", "ndcg_10", "r2", "next_item_hit_10")
     }
@@ -102,13 +121,28 @@ def headline(scores: pl.DataFrame, kind: DataKind = RATINGS_WITH_TIMES) -> dict[
         "R² of the latest rating": ("latest_rating", "r2"),
     }
     named = (SAMPLE_SHARE, FITTED_SHARE, SCORED_SHARE)
-    sample = {name: float(scores[name][0]) for name in named if name in scores.columns}
+    sample = {name: f"{scores[name][0]:.1%}" for name in named if name in scores.columns}
     drawn: dict[str, Any] = {}
     for title, (protocol, metric) in shown.items():
         # R² is undefined if all ratings are equal. The table then has no rows of this metric to draw.
         if len(scores.filter(protocol=protocol, metric=metric)):
             drawn |= pictures(title, charts.scores, lazy(scores), protocol, metric, kind)
     return sample | numbers | drawn
+
+
+def main_score(scores: pl.DataFrame, predicted: Entry) -> dict[str, float]:
+    """The main score of a model's task, beside the baseline, random and the best possible score on the same rows."""
+    metric, baseline = _MAIN_SCORES[predicted.task]
+    protocol = "latest_rating" if predicted.task == "next_item" else predicted.task
+    rows = scores.filter(pl.col("population").is_in(["all", "test_users"]), protocol=protocol, metric=metric)
+    values = dict(rows.select("model", "value").iter_rows())
+    shown = {
+        metric: predicted.name,
+        f"{metric} of {baseline}": baseline,
+        "random": RANDOM,
+        "best possible": UPPER_BOUND,
+    }
+    return {label: plotted(values[model]) for label, model in shown.items() if model in values}
 
 
 def _report_asset(kind: DataKind) -> dg.AssetsDefinition:
@@ -159,8 +193,12 @@ def _report_asset(kind: DataKind) -> dg.AssetsDefinition:
         write_atomically(path, page.encode())
         make_later_than_forgetting(home.folders, path)
         context.log.info(f"The report lies at {path}")
-        facts: dict[str, Any] = {"path": dg.MetadataValue.path(path), "open": dg.MetadataValue.url(path.as_uri())}
-        return dg.MaterializeResult(metadata=facts | {"bytes": len(page)})
+        # Browsers open no file from a page. `serve` shows the report of the home that it serves, also of a copied one.
+        facts: dict[str, Any] = {
+            "open while `serve` runs": dg.MetadataValue.url(REPORT_PATH),
+            "file": dg.MetadataValue.path(path),
+        }
+        return dg.MaterializeResult(metadata=facts)
 
     return evaluation_report
 

@@ -11,7 +11,7 @@ import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.settings import Settings
-from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset, plotted
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
@@ -20,6 +20,7 @@ from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.registry import FITS, Entry, Fit
 from recsys_assets.recommender.registry.fitting import sampled
 from recsys_assets.recommender.registry.kinds import entries_of, fits_of
+from recsys_assets.recommender.registry.learnt import learnt
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets.recommender.tuning import quick
@@ -77,7 +78,9 @@ def _fit(
     given = sampled(fit, tables, Scale.of(settings.model_dump()), n_users=index.n_users)
     for name in {*fit.others} & MODEL_TYPES.keys():
         index.require(given[name].index, name)
-    return fit.make(given, parameters, index=index, **outside)
+    model = fit.make(given, parameters, index=index, **outside)
+    context.add_output_metadata({name: plotted(number) for name, number in learnt(model).items()})
+    return model
 
 
 def predictions_key(entry: Entry) -> dg.AssetKey:

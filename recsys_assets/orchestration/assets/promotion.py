@@ -14,7 +14,7 @@ from pydantic import Field
 from recsys_assets.home.promotions import Promotion, PromotionError, Promotions
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
-from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset
+from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset, plotted
 from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.kind import DataKind
@@ -148,7 +148,7 @@ def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
     baselines = {entry.name for entry in GATE_BASELINES}
     # The names are the same at each materialization, because the UI plots metadata by name.
     leads = {
-        f"{contest.metric} above {contest.opponent}": contest.difference
+        f"{contest.metric} above {contest.opponent}": plotted(contest.difference)
         for contest in added.contests
         if contest.opponent in baselines
     }

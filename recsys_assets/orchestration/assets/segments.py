@@ -10,7 +10,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.home.versions import STATE_FOLDER, AssetDamagedError, AssetStore, TableWithState, load
-from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, pictures, pipeline_asset, plotted
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
@@ -125,10 +125,10 @@ def _shift(segment_shares: pl.DataFrame) -> dict[str, Any]:
         return {**picture}
     which, shift = segments.largest_shift(segment_shares)
     return {
-        "share of the affinity that moved": moved,
-        "largest shift": abs(shift),
+        "share of the affinity that moved": plotted(moved),
+        "largest shift": plotted(abs(shift)),
         "largest shift of": which,
-        "mean similarity of partners": float(segment_shares.select(pl.col("similarity").mean()).item() or 0.0),
+        "mean similarity of partners": plotted(segment_shares.select(pl.col("similarity").mean()).item() or 0.0),
         **picture,
     }
 

@@ -27,6 +27,9 @@ from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.new_items import NewItems
 from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
 
+# How much of the lists the UI shows: enough to see whether they make sense.
+_SHOWN_USERS, _SHOWN_ITEMS = 3, 5
+
 
 @pipeline_asset(group="serving", kinds=MODEL_KINDS | {"python"}, settings=("scale",), fits_models=True)
 def serving_model(
@@ -125,8 +128,31 @@ def recommendations(
             "rules": dg.MetadataValue.json(rules.told),
         }
     )
-    lists = lazy(serving.recommendations(best, because, users, items))
-    return TableWithState(lists, MadeWith(serving_model.configuration))
+    lists = serving.recommendations(best, because, users, items)
+    context.add_output_metadata({"a sample of the lists": _sample(lists)})
+    return TableWithState(lazy(lists), MadeWith(serving_model.configuration))
+
+
+def _sample(lists: pl.DataFrame) -> dg.TableMetadataValue:
+    """The first items of a few users: users with reasons first, and a user without one."""
+    explained = lists.group_by("user_id").agg(has=pl.col("because").list.len().sum() > 0).sort("has", "user_id")
+    few = pl.concat([explained.filter("has").head(_SHOWN_USERS), explained.filter(~pl.col("has")).head(1)])
+    rows = lists.filter(pl.col("user_id").is_in(few["user_id"].implode()), pl.col("rank") <= _SHOWN_ITEMS)
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "user": row["user_id"],
+                    "place": row["rank"],
+                    "item": row["title"] or row["item_id"],
+                    "because of": " · ".join(row["because"]) or "–",
+                }
+            )
+            for row in rows.sort("user_id", "rank").iter_rows(named=True)
+        ],
+        # A sample without rows, of a home without users, tells Dagster no columns.
+        schema=dg.TableSchema([dg.TableColumn(name) for name in ("user", "place", "item", "because of")]),
+    )
 
 
 @pipeline_asset(group="serving", kinds=TABLE_KINDS, settings=("serving",))

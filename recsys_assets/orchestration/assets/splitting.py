@@ -7,7 +7,7 @@ import dagster as dg
 import narwhals as nw
 
 from recsys_assets.home.settings import Settings
-from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
+from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset, plotted
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.kind import DataKind
@@ -27,8 +27,8 @@ def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, sett
     context.add_output_metadata(
         {
             "users": users,
-            "mean ratings per user": mean,
-            "median ratings per user": median,
+            "mean ratings per user": plotted(mean),
+            "median ratings per user": plotted(median),
             **pictures("ratings per user", charts.ratings_per_user, train),
         }
     )
@@ -108,7 +108,7 @@ def _scored(
 ) -> nw.LazyFrame:
     n_users = row_count(users)
     scale = Scale.of(settings.model_dump())
-    context.add_output_metadata({"share of the users that are scored": scale.scored_share(n_users)})
+    context.add_output_metadata({"share of the users that are scored": plotted(scale.scored_share(n_users))})
     return scale.to_score(rows, n_users=n_users)
 
 

@@ -35,11 +35,14 @@ CATEGORIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK, BROWN)
 WIDTH = 680
 FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 
+# Dagster's UI shows a picture in a dialog, which in a window of 1280 pixels is 900 wide and cuts what is wider.
+MAX_PNG_WIDTH = 900
 # Dagster's event log stores the PNG with each materialization; larger files make the log slow to read.
 MAX_PNG_BYTES = 200_000
 # Altair's version of Vega-Lite in the form of vl-convert: v6_4.
 _VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
-_PNG_SCALES = (2.0, 1.5, 1.2, 1.0)
+_PNG_SCALE, _PNG_SHARES = 2.0, (1.0, 0.8, 0.6)
+_SVG_WIDTH = re.compile(r'\bwidth="([0-9.]+)"')
 # Vega writes positions with 15 digits; differences below a hundredth of a pixel are invisible.
 _COORDINATES = re.compile(r'\b(?:transform|d|x2|y2)="[^"]*"')
 _LONG_DECIMAL = re.compile(r"(\.\d\d)\d+")
@@ -103,26 +106,30 @@ def category_scale(values: Sequence[int]) -> alt.Scale:
 
 
 def to_png(chart: ChartType) -> bytes:
-    """The chart as a PNG on white below `MAX_PNG_BYTES`, at the largest possible scale (at most 2 pixels per unit).
+    """The chart as a PNG on white, at most `MAX_PNG_WIDTH` pixels wide, below `MAX_PNG_BYTES`.
 
     Raises:
-        ValueError: the PNG is too large even at one pixel per unit; draw less, or store an SVG.
+        ValueError: the PNG is too large even at its smallest scale; draw less, or store an SVG.
         DrawingError: the chart library cannot render the chart.
     """
     svg = _svg(chart)
-    bytes_per_scale = 0.0
-    for scale in _PNG_SCALES:
-        # The size of a PNG is roughly proportional to its scale; a scale that cannot fit would waste a second.
-        if scale > _PNG_SCALES[-1] and bytes_per_scale * scale > MAX_PNG_BYTES:
-            continue
-        png = _packed(drawing.png(svg, scale))
+    # A chart of the report's width keeps its size, a narrow one gets sharper, and a wide one is made to fit.
+    widest = MAX_PNG_WIDTH / float(_SVG_WIDTH.search(svg)[1])  # type: ignore[index]
+    for share in _PNG_SHARES:
+        png = _packed(drawing.png(svg, share * min(_PNG_SCALE, widest)))
         if len(png) <= MAX_PNG_BYTES:
             return png
-        bytes_per_scale = len(png) / scale
     raise ValueError(
         f"the picture takes {len(png):,} bytes as a PNG, more than {MAX_PNG_BYTES:,}: draw fewer rows of it, "
         "or use to_svg"
     )
+
+
+def alternative_text(chart: ChartType) -> str:
+    """What a chart shows, in words: its title and the lines below it."""
+    title = chart.title
+    lines = [title.text, *(title.subtitle or ())] if isinstance(title, alt.TitleParams) else [title]
+    return ". ".join(str(line).rstrip(".") for line in lines if line and line is not alt.Undefined)
 
 
 def _packed(png: bytes) -> bytes:
