@@ -18,6 +18,8 @@ def test_a_home_of_events_speaks_of_them_by_their_name(tmp_path):
     assert Reader(home).words(said) == "User 7 has picked all 40 items; no event is left."
     home.settings_file.write_text('[data]\nevent_noun = "plays"\n')
     assert Reader(home).words(said) == "User 7 has picked all 40 items; no play is left."
+    home.settings_file.write_text('[data]\nevent_noun = "plays"\nitem_noun = "songs"\n')
+    assert Reader(home).words(said) == "User 7 has picked all 40 songs; no play is left."
     data = Settings.load(home).data
     assert data.feedback_noun(DataKind()) == "ratings" and data.feedback_noun(DataKind(feedback="events")) == "plays"
 

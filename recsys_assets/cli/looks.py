@@ -204,8 +204,8 @@ def segment(
     split = ", ".join(f"{count:,} {partition}" for partition, count in by_partition.items()) or "none"
     users = f"{len(members):,} of {len(segments):,} ({split})"
     out.print(facts([("users", users), *_share(reader, number)]))
-    _print_items(reader, "Most probable items", mine.sort("rank").head(_TOP))
-    _print_items(reader, "Items of the highest lift", mine.sort("lift_rank").head(_TOP))
+    _print_items(reader, reader.words("Most probable items"), mine.sort("rank").head(_TOP))
+    _print_items(reader, reader.words("Items of the highest lift"), mine.sort("lift_rank").head(_TOP))
     _print_attributes(reader.table("users"), segments, number)
 
 

@@ -55,8 +55,9 @@ class Reader:
         return AssetStore(self.home.assets)
 
     def words(self, text: str) -> str:
-        """A sentence about ratings, in the words of this home: about plays, for example."""
-        return worded(text, Settings.load(self.home).data.feedback_noun(kept_kind(self.home)))
+        """A sentence about ratings of items, in the words of this home: about plays of songs, for example."""
+        data = Settings.load(self.home).data
+        return worded(text, data.feedback_noun(kept_kind(self.home)), items=data.noun(is_movielens=False))
 
     def table(self, asset: str, batch: str | None = None) -> pl.LazyFrame:
         """A stored table, or one batch of it, with the dense ids of the present `users` and `items`.

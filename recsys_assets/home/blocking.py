@@ -1,15 +1,11 @@
-"""Blocked items, `<home>/blocked`, and the rules for lists of a home.
+"""Blocked items, `<home>/blocked`, and the rules for lists of a home. `recommender.ranking.rules` applies the rules."""
 
-The file has one item id per line, as a JSON string. What the rules mean is in `recommender.ranking.rules`.
-"""
-
-import json
 from collections.abc import Callable
 
 from filelock import FileLock
 
-from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.id_lists import read_ids, write_ids
+from recsys_assets.home.layout import Home
 from recsys_assets.recommender.ranking.rules import Rules
 from recsys_assets.recommender.serving.settings import ServingSettings
 
@@ -40,10 +36,7 @@ def blocked_items(home: Home) -> frozenset[str]:
     Raises:
         HomeError: the file is damaged. No list may be made then, because blocked items could come back.
     """
-    if not home.blocked.exists():
-        return frozenset()
-    lines = home.blocked.read_bytes().splitlines()
-    return frozenset(_item_id(home, number, line) for number, line in enumerate(lines, 1))
+    return read_ids(home.blocked, of="an item", way_out="delete the file and block the items again.")
 
 
 def changed_blocked(home: Home, change: Callable[[frozenset[str]], frozenset[str]]) -> frozenset[str]:
@@ -59,19 +52,5 @@ def changed_blocked(home: Home, change: Callable[[frozenset[str]], frozenset[str
     # Readers see the old file or the new one; the lock keeps two writers apart.
     with FileLock(home.blocked.with_name(f".{home.blocked.name}.lock")):
         item_ids = change(blocked_items(home))
-        lines = (f"{json.dumps(item_id)}\n" for item_id in sorted(item_ids))
-        write_atomically(home.blocked, "".join(lines).encode())
+        write_ids(home.blocked, item_ids)
     return item_ids
-
-
-def _item_id(home: Home, number: int, line: bytes) -> str:
-    try:
-        item_id = json.loads(line)
-        if isinstance(item_id, str):
-            return item_id
-    except ValueError:
-        pass
-    raise HomeError(
-        f"{home.blocked}, line {number}: expected the id of an item in quotes, found {line[:40]!r}. Mend the line, or "
-        "delete the file and block the items again."
-    )

@@ -1,20 +1,20 @@
 """The exclusion list `<home>/forgotten`: users who are left out of every read and every merge.
 
-The file has one user id per line, as a JSON string. The list itself must stay: without it, a batch that is sent again
-would bring the users back. Erasing stored data about these users is in `erase`.
+The list itself must stay: without it, a batch that is sent again would bring the users back. Erasing stored data about
+these users is in `erase`.
 
 Modification times tell whether a file was written before or after the last addition to the list. A later write always
 gets a later time, even if the clock was set back.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.versions import AssetStore, write_atomically, written
+from recsys_assets.home.id_lists import read_ids, write_ids
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore, written
 
 
 def forgotten_users(home: Home) -> frozenset[str]:
@@ -23,23 +23,8 @@ def forgotten_users(home: Home) -> frozenset[str]:
     Raises:
         HomeError: the list is damaged. No computation may go on then, because excluded users could come back.
     """
-    if not home.forgotten.exists():
-        return frozenset()
-    lines = home.forgotten.read_bytes().splitlines()
-    return frozenset(_user_id(home, number, line) for number, line in enumerate(lines, 1))
-
-
-def _user_id(home: Home, number: int, line: bytes) -> str:
-    try:
-        user_id = json.loads(line)
-        if isinstance(user_id, str):
-            return user_id
-    except ValueError:
-        pass
-    raise HomeError(
-        f"{home.forgotten}, line {number}: expected the id of a user in quotes, found {line[:40]!r}. Mend the line, or "
-        "put the file back from a copy: who is not in it comes back with the next run."
-    )
+    way_out = "put the file back from a copy: who is not in it comes back with the next run."
+    return read_ids(home.forgotten, of="a user", way_out=way_out)
 
 
 def last_forgotten(home: Home) -> datetime | None:
@@ -56,8 +41,7 @@ def forget(home: Home, user_id: str) -> bool:
     known = forgotten_users(home)
     if user_id in known:
         return False
-    lines = [json.dumps(name) for name in sorted({*known, user_id})]
-    write_atomically(home.forgotten, "".join(f"{line}\n" for line in lines).encode())
+    write_ids(home.forgotten, {*known, user_id})
     _make_later(home.forgotten, max(_times_of_what_is_there(home), default=None))
     return True
 

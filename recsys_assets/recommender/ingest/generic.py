@@ -89,21 +89,20 @@ def two_formats(source: Source, formats: Sequence[str], names: Sequence[str]) ->
 
 
 def _kind(source: Source, ratings: Sequence[Sheet]) -> DataKind:
-    with_times = [file.name for file in ratings if file.has_times]
-    if with_times and len(with_times) < len(ratings):
-        bare = next(file.name for file in ratings if not file.has_times)
+    # The first file with times, without times and so on: the files of a source must agree.
+    timed, untimed = (next((file.name for file in ratings if file.has_times is value), "") for value in (True, False))
+    if timed and untimed:
         raise SourceError(
-            f"{source.path}: ratings with times ({with_times[0]}) and without ({bare}); give all of them a column "
+            f"{source.path}: ratings with times ({timed}) and without ({untimed}); give all of them a column "
             'timestamp, or none: ignore = ["timestamp"] under [data].'
         )
-    events = [file.name for file in ratings if file.is_events]
-    if events and len(events) < len(ratings):
-        rated = next(file.name for file in ratings if not file.is_events)
+    events, rated = (next((file.name for file in ratings if file.is_events is value), "") for value in (True, False))
+    if events and rated:
         raise SourceError(
-            f"{source.path}: ratings ({rated}) and events without ratings ({events[0]}); take one of them out, or read "
+            f"{source.path}: ratings ({rated}) and events without ratings ({events}); take one of them out, or read "
             'all as events: feedback = "events" under [data].'
         )
-    return DataKind(times=bool(with_times), feedback="events" if events else "ratings")
+    return DataKind(times=bool(timed), feedback="events" if events else "ratings")
 
 
 def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> SourceError:

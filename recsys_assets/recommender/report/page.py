@@ -64,8 +64,8 @@ class ReportInputs:
         study: the tables of a study; None without a study.
         served: the ranking model behind the recommendations; None before the first promotion.
         is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
-        item_noun: what people call the items, in the plural, such as movies.
-        feedback_noun: what people call the feedback, in the plural: ratings, or plays.
+        item_noun: name of the items for people, in the plural, such as movies.
+        feedback_noun: name of the feedback for people, in the plural: ratings, or plays.
         kind: kind of the data.
         segment_ratings: the table with this name; None for events.
     """
@@ -107,7 +107,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         warn: called for each chart that cannot be rendered; the page shows a message in its place.
     """
     scores = to_polars(nw.from_native(inputs.evaluation_scores).lazy())
-    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows, inputs.item_noun, inputs.kind)
+    data = data_summary(inputs.ratings, inputs.users, inputs.items, inputs.rejected_rows, inputs.kind)
     environment = Environment(
         loader=PackageLoader(_PACKAGE, "."),
         autoescape=True,
@@ -121,7 +121,6 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         labels=labels,
         kind=inputs.kind,
         data=data,
-        item_noun=inputs.item_noun,
         verdicts=verdicts(scores, inputs.served, inputs.kind),
         next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
         notice=" ".join(labels.notices(scores, inputs.kind)),
@@ -141,7 +140,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
     titles = to_polars(inputs.items, "title")["title"].drop_nulls()
     kept = [str(Markup.escape(text)) for text in (*titles, inputs.kind.notice)]
     # A direction mark in a title would reverse the text around the title.
-    return visible(worded_page(page, inputs.feedback_noun, kept=kept))
+    return visible(worded_page(page, inputs.feedback_noun, items=inputs.item_noun, kept=kept))
 
 
 def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:

@@ -45,13 +45,9 @@ def data_summary(
     users: nw.LazyFrame,
     items: nw.LazyFrame,
     rejected_rows: nw.LazyFrame,
-    item_noun: str = "items",
     kind: DataKind = RATINGS_WITH_TIMES,
 ) -> DataSummary:
-    """The summary of these tables, each of which may be empty; ratings without times have no span.
-
-    `item_noun` is what people call the items.
-    """
+    """The summary of these tables, each of which may be empty; ratings without times have no span."""
     rating = to_polars(
         ratings.select(
             nw.len().alias("ratings"),
@@ -71,7 +67,7 @@ def data_summary(
     noun = "reason" if len(rejections) == 1 else "reasons"
     facts = [
         Fact("users", f"{rating['users']:,}", _beyond(all_users - rating["users"], "more without a rating")),
-        Fact(item_noun, f"{all_items:,}", f"{rating['items']:,} of them rated"),
+        Fact("items", f"{all_items:,}", f"{rating['items']:,} of them rated"),
         Fact(
             "users × items with ratings" if kind.is_events else "ratings", f"{rating['ratings']:,}", _per_user(rating)
         ),
