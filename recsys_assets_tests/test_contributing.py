@@ -34,6 +34,34 @@ CALLED = (
     "        measure.coverage(own),\n",
     "        measure.coverage(own),\n        measure.bias(complete),\n",
 )
+FORMAT = (
+    ("recommender/ingest/detect.py", "FORMATS = {", 'FEATHER = "Feather"\nFORMATS = {FEATHER: "feather", '),
+    ("recommender/ingest/detect.py", 'b"PAR1": PARQUET,', 'b"PAR1": PARQUET, b"ARROW1": FEATHER,'),
+    ("recommender/ingest/records.py", "import PARQUET\n", "import FEATHER, PARQUET\n"),
+    (
+        "recommender/ingest/records.py",
+        "COLUMNAR: Mapping[str, Columnar] = {",
+        """def _feather(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFrame:
+    frame = pl.scan_ipc(source.file(name)).select(columns).with_row_index(LINE, offset=1)
+    nothing = [pl.lit(None, pl.String).alias(name) for name in (TEXT, PROBLEM)]
+    return frame.with_columns(pl.col(LINE).cast(pl.Int64), *nothing)
+
+
+COLUMNAR: Mapping[str, Columnar] = {
+    FEATHER: Columnar(lambda source, name: pl.scan_ipc(source.file(name)).collect_schema(), _feather),
+    """,
+    ),
+)
+READ = """
+from pathlib import Path
+import polars as pl
+from recsys_assets.recommender.ingest.sources import read_source
+
+file = Path("ratings.feather")
+pl.DataFrame({"user_id": [1, 2], "item_id": ["a", "b"], "rating": [4.0, 3.0], "timestamp": [10, 20]}).write_ipc(file)
+tables = read_source(file, scratch=Path("scratch"))
+print(tables.format, *tables.ratings.collect()["rating"])
+"""
 SCORED = """
 import polars as pl
 from recsys_assets.home.layout import Home
@@ -59,17 +87,17 @@ print(scores.filter(model="middle", metric="bias", population="all")["value"].it
 """
 
 
-def test_a_model_and_a_metric_need_no_other_files_than_the_table_names(tmp_path):
-    """Whoever adds a model or a metric as CONTRIBUTING says would look in vain for it in the graph or the scores."""
+def _printed(tmp_path: Path, script: str, *changes: tuple[str, str, str]) -> str:
+    """What a script prints with a copy of the package in which texts are replaced."""
     folder = Path(recsys_assets.__file__).parent
     shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file, old, new in (MODEL, METRIC, CALLED):
+    for file, old, new in changes:
         path = tmp_path / folder.name / file
         text = path.read_text()
-        assert text.count(old) == 1, file
+        assert text.count(old) == 1, (file, old)
         path.write_text(text.replace(old, new))
     ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCORED],
+        [sys.executable, "-W", "ignore", "-c", script],
         env={"PYTHONPATH": str(tmp_path), "RECSYS_HOME": str(tmp_path / "home"), "PATH": ""},
         cwd=tmp_path,
         capture_output=True,
@@ -77,4 +105,14 @@ def test_a_model_and_a_metric_need_no_other_files_than_the_table_names(tmp_path)
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert float(ran.stdout) == -1.0
+    return ran.stdout
+
+
+def test_a_model_and_a_metric_need_no_other_files_than_the_table_names(tmp_path):
+    """Whoever adds a model or a metric as CONTRIBUTING says would look in vain for it in the graph or the scores."""
+    assert float(_printed(tmp_path, SCORED, MODEL, METRIC, CALLED)) == -1.0
+
+
+def test_a_format_needs_no_other_files_than_the_table_names(tmp_path):
+    """Whoever adds a columnar format as CONTRIBUTING says would find it detected and then read as Parquet."""
+    assert _printed(tmp_path, READ, *FORMAT) == "feather 4.0 3.0\n"

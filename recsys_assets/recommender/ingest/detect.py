@@ -14,6 +14,8 @@ from recsys_assets.recommender.ingest.text import first_lines, line_of_first_nul
 
 PARQUET, JSON_LINES, DELIMITED = "Parquet", "JSON lines", "delimited text"
 JSON_ARRAY, NETFLIX = "a JSON array", "Netflix Prize text"
+# The kinds that have a reader, and the name of the format in `SourceTables`.
+FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", JSON_ARRAY: "json", PARQUET: "parquet", NETFLIX: "netflix"}
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _NETFLIX_HEAD, _NETFLIX_ROW = re.compile(r"\d+:"), re.compile(r"\d+,\d(\.\d)?,\d{4}-\d{2}-\d{2}")
 _BY_SUFFIX = {
@@ -60,7 +62,7 @@ class Content:
     @property
     def is_readable(self) -> bool:
         """Whether there is a reader for this kind."""
-        return self.kind in (PARQUET, JSON_LINES, JSON_ARRAY, DELIMITED, NETFLIX)
+        return self.kind in FORMATS
 
 
 def is_document(name: str) -> bool:

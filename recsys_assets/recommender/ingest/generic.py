@@ -16,18 +16,18 @@ from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.attributes import agreed, attribute_types, typed_attributes
 from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
-from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET
+from recsys_assets.recommender.ingest.detect import FORMATS
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
 from recsys_assets.recommender.ingest.events import judge_events
 from recsys_assets.recommender.ingest.many import joined
 from recsys_assets.recommender.ingest.names import EVENT_COLUMNS, ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
+from recsys_assets.recommender.ingest.records import COLUMNAR
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.times import SECONDS, UNDECIDED, decided, formats_for
 from recsys_assets.recommender.ingest.validation import NO_RATINGS, Rules, judge_ratings
 
-FORMATS = {DELIMITED: "csv", JSON_LINES: "jsonl", JSON_ARRAY: "json", PARQUET: "parquet", NETFLIX: "netflix"}
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_ITEMS = ("movieId", "title", "genres")
 _MOVIELENS_SCALE = (0.5, 5.0)
@@ -301,6 +301,6 @@ def _numbers(rows: pl.LazyFrame, file: Sheet) -> set[str]:
     wrong = [name for name, dtype in types.items() if not (dtype.is_numeric() or dtype in _CATEGORIES)]
     if wrong:
         raise SourceError(f"{file.name}: column {wrong[0]!r} holds {types[wrong[0]]}; expected numbers or text.")
-    if file.content.kind == PARQUET:
+    if file.content.kind in COLUMNAR:
         return {name for name, dtype in types.items() if dtype.is_numeric()}
     return numeric_attributes(rows, list(types))

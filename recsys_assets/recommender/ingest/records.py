@@ -5,11 +5,11 @@ Parquet, chunk by chunk. CSV without quotes, and ratings in CSV, belong in `text
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import polars as pl
 import polars.selectors as cs
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_assets.recommender.ingest.archives import Source
+from recsys_assets.recommender.ingest.detect import PARQUET
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.quoted import Record, csv_records
 from recsys_assets.recommender.ingest.text import LINE, PROBLEM, TEXT, Text, open_text, utf8_text
@@ -149,6 +150,21 @@ def scan_parquet(source: Source, name: str, columns: Sequence[str]) -> pl.LazyFr
         .with_columns(pl.col(LINE).cast(pl.Int64), pl.lit(None, pl.String).alias(PROBLEM))
         .with_columns(shown.alias(TEXT))
     )
+
+
+class Columnar(NamedTuple):
+    """The reader of a format whose columns have types.
+
+    Attributes:
+        schema: returns columns and types of a file.
+        scan: scans columns of a file in their own types, with the columns that every reader adds.
+    """
+
+    schema: Callable[[Source, str], pl.Schema]
+    scan: Callable[[Source, str, Sequence[str]], pl.LazyFrame]
+
+
+COLUMNAR: Mapping[str, Columnar] = {PARQUET: Columnar(parquet_schema, scan_parquet)}
 
 
 def _as_texts(frame: pl.LazyFrame) -> pl.LazyFrame:

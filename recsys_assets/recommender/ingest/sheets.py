@@ -16,18 +16,17 @@ from urllib.parse import unquote
 import polars as pl
 
 from recsys_assets.recommender.ingest.archives import Source
-from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, PARQUET, Content
+from recsys_assets.recommender.ingest.detect import DELIMITED, JSON_ARRAY, JSON_LINES, NETFLIX, Content
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
 from recsys_assets.recommender.ingest.names import ITEM_COLUMNS, Named, named
 from recsys_assets.recommender.ingest.netflix import COLUMNS as NETFLIX_COLUMNS
 from recsys_assets.recommender.ingest.netflix import scan_netflix
 from recsys_assets.recommender.ingest.records import (
+    COLUMNAR,
     json_keys,
     json_lines_of_array,
     json_object,
-    parquet_schema,
     scan_json_lines,
-    scan_parquet,
     scan_quoted,
 )
 from recsys_assets.recommender.ingest.text import (
@@ -153,8 +152,8 @@ def sheet_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str]
 
 
 def _own_rows(source: Source, file: Sheet, rules: Rules, columns: Sequence[str] | None) -> pl.LazyFrame:
-    if file.content.kind == PARQUET:
-        return scan_parquet(source, file.name, columns or file.columns)
+    if file.content.kind in COLUMNAR:
+        return COLUMNAR[file.content.kind].scan(source, file.name, columns or file.columns)
     if file.content.kind == NETFLIX:
         return scan_netflix(source, file.name, rules.encoding).select(*(columns or file.columns), *READERS)
     if file.content.kind == JSON_ARRAY:
@@ -248,8 +247,9 @@ def _netflix_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     return Sheet(content, NETFLIX_COLUMNS, mapping, times=ISO, is_events="rating" not in mapping)
 
 
-def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
-    types = parquet_schema(source, content.name)
+def _columnar_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
+    reader = COLUMNAR[content.kind]
+    types = reader.schema(source, content.name)
     columns = tuple(types)
     mapping = _mapping(content, columns, rules)
     found = Sheet(content, columns, mapping, is_events=_are_events(columns, mapping, rules))
@@ -263,7 +263,7 @@ def _parquet_sheet(source: Source, content: Content, rules: Rules) -> Sheet:
     time = found.mapping["timestamp"]
     form = rules.time_format or NUMBER
     if not rules.time_format and time in types and (types[time] == pl.String or types[time].is_integer()):
-        first = scan_parquet(source, content.name, [time]).select(pl.col(time).cast(pl.String)).head(100).collect()
+        first = reader.scan(source, content.name, [time]).select(pl.col(time).cast(pl.String)).head(100).collect()
         form = form_of(first.to_series().drop_nulls().to_list())
     return replace(found, times=form, decimal_comma=rules.decimal == ",")
 
@@ -273,7 +273,7 @@ _SHEETS: Mapping[str, Callable[[Source, Content, Rules], Sheet]] = {
     JSON_LINES: _json_sheet,
     JSON_ARRAY: _json_array_sheet,
     NETFLIX: _netflix_sheet,
-    PARQUET: _parquet_sheet,
+    **dict.fromkeys(COLUMNAR, _columnar_sheet),
 }
 
 

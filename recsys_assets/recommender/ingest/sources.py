@@ -13,10 +13,10 @@ import polars as pl
 
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES
 from recsys_assets.recommender.ingest.archives import MAX_UNPACKED_BYTES, Source
-from recsys_assets.recommender.ingest.detect import Content, content, is_document
+from recsys_assets.recommender.ingest.detect import FORMATS, Content, content, is_document
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.events import as_events, without_times
-from recsys_assets.recommender.ingest.generic import FORMATS, read_generic, two_formats
+from recsys_assets.recommender.ingest.generic import read_generic, two_formats
 from recsys_assets.recommender.ingest.movielens import is_look_alike, read_release, release_file
 from recsys_assets.recommender.ingest.names import STANDARD_COLUMNS
 from recsys_assets.recommender.ingest.sheets import sheet
