@@ -4,7 +4,7 @@ import pytest
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings, SettingsError
-from recsys_assets.home.tuned_settings import overruled, studied_knobs, write_studied
+from recsys_assets.home.tuned_settings import overruled, tuned_settings, write_studied
 
 
 def test_what_was_chosen_is_what_is_trained_with(tmp_path):
@@ -29,7 +29,7 @@ def test_a_study_of_a_part_keeps_what_others_chose(tmp_path):
     home = Home(tmp_path)
     write_studied(home, {"als.rank": 50, "segments.n_segments": 40})
     assert write_studied(home, {"segments.n_segments": 10}) == {"segments.n_segments": (40, 10)}
-    assert studied_knobs(home) == {"als.rank": 50, "segments.n_segments": 10}
+    assert tuned_settings(home) == {"als.rank": 50, "segments.n_segments": 10}
     assert write_studied(home, {"segments.n_segments": 10}) == {}
 
 
@@ -47,7 +47,7 @@ def test_the_users_own_settings_that_go_before_are_told(tmp_path):
     home = Home(tmp_path)
     home.settings_file.write_text("[als]\nrank = 7\n")
     write_studied(home, {"als.rank": 50, "als.max_iter": 15})
-    assert overruled(studied_knobs(home), Settings.load(home)) == {"als.rank": 7}
+    assert overruled(tuned_settings(home), Settings.load(home)) == {"als.rank": 7}
 
 
 @pytest.mark.parametrize(

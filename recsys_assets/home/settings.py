@@ -207,7 +207,7 @@ def template() -> str:
     document = tomlkit.document()
     document.add(tomlkit.comment("Settings of this home. Take a # away to change a default."))
     document.add(tomlkit.comment("The environment goes before this file: RECSYS_ALS__RANK=20."))
-    knobs = [
+    own = [
         "\n" + _commented(name, field.default, field.description)
         for name, field in Settings.model_fields.items()
         if not isinstance(field.default, Section)
@@ -217,15 +217,15 @@ def template() -> str:
         for name, field in Settings.model_fields.items()
         if isinstance(field.default, Section)
     ]
-    return "".join([document.as_string(), *knobs, *sections])
+    return "".join([document.as_string(), *own, *sections])
 
 
 def _section(name: str, section: Section) -> str:
     """A table of settings.toml. Inner tables come after its own settings, as TOML requires."""
-    values = {key: (getattr(section, key), knob) for key, knob in type(section).model_fields.items()}
+    values = {key: (getattr(section, key), field) for key, field in type(section).model_fields.items()}
     own = [
-        _commented(key, value, knob.description)
-        for key, (value, knob) in values.items()
+        _commented(key, value, field.description)
+        for key, (value, field) in values.items()
         if not isinstance(value, Section)
     ]
     inner = [_section(f"{name}.{key}", value) for key, (value, _) in values.items() if isinstance(value, Section)]

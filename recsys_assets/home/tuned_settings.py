@@ -34,44 +34,44 @@ def study_tables(store: AssetStore) -> StudyTables | None:
     return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit, sweep)
 
 
-def studied_knobs(home: Home) -> dict[str, Any]:
+def tuned_settings(home: Home) -> dict[str, Any]:
     """The settings in `studied.toml` by dotted name (`als.rank`); empty if there is no file.
 
     Raises:
         SettingsError: a setting in the file is in no section; a study never writes that.
     """
     sections = read_toml(home.studied_file)
-    for name, knobs in sections.items():
-        if not isinstance(knobs, dict):
+    for name, values in sections.items():
+        if not isinstance(values, dict):
             raise SettingsError(f"{home.studied_file}: {name!r} is in no section. Move it to {home.settings_file}.")
-    return {f"{section}.{name}": value for section, knobs in sections.items() for name, value in knobs.items()}
+    return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
 
 
-def write_studied(home: Home, knobs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def write_studied(home: Home, tuned: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Write settings to `studied.toml`. Other settings in the file stay.
 
     Args:
         home: the home with the file.
-        knobs: values by dotted name, such as `als.rank`.
+        tuned: values by dotted name, such as `als.rank`.
 
     Returns:
         Old value (None: the built-in default) and new value of each changed setting, by dotted name.
     """
-    before = studied_knobs(home)
-    now = dict(sorted({**before, **knobs}.items()))
+    before = tuned_settings(home)
+    now = dict(sorted({**before, **tuned}.items()))
     document = tomlkit.document()
     for line in _HEADER.splitlines():
         document.add(tomlkit.comment(line))
-    for knob, value in now.items():
-        section, name = knob.split(".")
+    for setting, value in now.items():
+        section, name = setting.split(".")
         if section not in document:
             document.add(section, tomlkit.table())
         document[section][name] = value
     write_atomically(home.studied_file, tomlkit.dumps(document).encode())
-    return {knob: (before.get(knob), value) for knob, value in now.items() if before.get(knob) != value}
+    return {setting: (before.get(setting), value) for setting, value in now.items() if before.get(setting) != value}
 
 
-def overruled(knobs: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+def overruled(tuned: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The tuned settings that the user's own settings override, with the user's values."""
-    present = {knob: getattr(getattr(settings, knob.split(".")[0]), knob.split(".")[1]) for knob in knobs}
-    return {knob: present[knob] for knob, value in knobs.items() if present[knob] != value}
+    present = {setting: getattr(getattr(settings, setting.split(".")[0]), setting.split(".")[1]) for setting in tuned}
+    return {setting: present[setting] for setting, value in tuned.items() if present[setting] != value}

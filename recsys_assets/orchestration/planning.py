@@ -244,8 +244,8 @@ def study_of(
         is_reported: whether to write the report at the end.
         kind: kind of the data; only ratings with times have a sweep of the number of segments.
     """
-    knobs = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
-    config = {"resources": {"settings": {"config": {"study": knobs}}}} if knobs else {}
+    changed = ({"searches": list(searches)} if searches else {}) | ({"budget": budget} if budget else {})
+    config = {"resources": {"settings": {"config": {"study": changed}}}} if changed else {}
 
     def keys(*names: str) -> list[dg.AssetKey]:
         return [dg.AssetKey(name) for name in names]

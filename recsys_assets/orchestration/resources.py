@@ -81,13 +81,13 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
 def _config_class(section: BaseModel) -> type[dg.Config]:
     """A Dagster config class with the section's present values as defaults, so that one override keeps the rest."""
     fields: dict[str, Any] = {}
-    for name, knob in type(section).model_fields.items():
+    for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             nested = _config_class(value)
             fields[name] = (nested, Field(default_factory=nested, description=type(value).__doc__))
         else:
-            fields[name] = (knob.annotation, Field(default=value, description=knob.description))
+            fields[name] = (field.annotation, Field(default=value, description=field.description))
     return create_model(type(section).__name__, __base__=dg.Config, **fields)
 
 

@@ -51,7 +51,7 @@ def quick_choice(
     rows = [dg.TableRecord(row) for row in trials_table(found).select(_SHOWN).iter_rows(named=True)]
     model = choice.applied(settings.model_dump())[MODEL.split(".")[0]][MODEL.split(".")[1]]
     context.add_output_metadata(
-        {"model": model, **choice.knobs, **({"trials": dg.MetadataValue.table(rows)} if rows else {})}
+        {"model": model, **choice.settings, **({"trials": dg.MetadataValue.table(rows)} if rows else {})}
     )
     return choice
 

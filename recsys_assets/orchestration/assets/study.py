@@ -137,7 +137,7 @@ def study_trials(
         possible = study.is_possible(protocol)
         found = study.found(protocol, settings.study.searches or None) if possible else []
         made[protocol] = lazy(trials_table(found))
-        facts: dict[str, Any] = {knob: str(value) for knob, value in chosen(found).items()}
+        facts: dict[str, Any] = {setting: str(value) for setting, value in chosen(found).items()}
         context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=protocol)
     return made
 
@@ -163,10 +163,12 @@ def studied_settings(
     """
     study = _study(context, tables, settings, home, spark)
     found = [each for protocol in of_the_pipeline(study.kind) for each in study.found(protocol, ())]
-    knobs = chosen(found)
-    changed = write_studied(home.folders, knobs)
-    for knob, value in overruled(knobs, Settings.load(home.folders)).items():
-        context.log.warning(f"{knob}: your own settings say {value}, which goes before {knobs[knob]} of the study.")
+    tuned = chosen(found)
+    changed = write_studied(home.folders, tuned)
+    for setting, value in overruled(tuned, Settings.load(home.folders)).items():
+        context.log.warning(
+            f"{setting}: your own settings say {value}, which goes before {tuned[setting]} of the study."
+        )
     context.add_output_metadata(
         {
             "file": dg.MetadataValue.path(home.folders.studied_file),
@@ -178,7 +180,7 @@ def studied_settings(
 
 
 def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
-    rows = [f"| {knob} | {'built-in' if old is None else old} | {new} |" for knob, (old, new) in changed.items()]
+    rows = [f"| {setting} | {'built-in' if old is None else old} | {new} |" for setting, (old, new) in changed.items()]
     return "\n".join(["| setting | before | now |", "|---|---|---|", *rows])
 
 

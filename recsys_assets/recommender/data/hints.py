@@ -110,7 +110,7 @@ def attribute_hints(users: nw.LazyFrame) -> list[str]:
 
 
 def _alike(values: list[str]) -> Iterator[list[str]]:
-    """Group values that differ in case and blanks only, or of which one is the first letter of the other."""
+    """Group values that differ in case and blanks only, and a single letter with the value that begins with it."""
     groups: dict[str, list[str]] = {}
     for value in values:
         groups.setdefault(" ".join(value.casefold().split()), []).append(value)

@@ -48,10 +48,10 @@ def reseeded(parameters: Mapping[str, Mapping[str, object]], by: int) -> dict[st
     """
     return {
         section: {
-            name: value + by if name == "seed" and isinstance(value, int) else value for name, value in knobs.items()
+            name: value + by if name == "seed" and isinstance(value, int) else value for name, value in values.items()
         }
-        for section, knobs in parameters.items()
-        if isinstance(knobs, Mapping)
+        for section, values in parameters.items()
+        if isinstance(values, Mapping)
     }
 
 

@@ -47,7 +47,7 @@ def rule_cost(
 
     Args:
         ranker: a model fitted on the training ratings.
-        train_ratings: table ratings; what a user has rated here is in no list.
+        train_ratings: table ratings; the items that a user has rated here are not in the user's list.
         test_ratings: table ratings.
         limits: the rule.
         k: length of the lists.

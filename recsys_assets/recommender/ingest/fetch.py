@@ -149,7 +149,7 @@ def _check(name: str, archive: Archive, url: str, part: PartialFile) -> None:
     found = _md5(part.path)
     if expected and found != expected:
         part.discard()
-        raise SourceError(f"{url}: what arrived has the MD5 {found}, published is {expected}; try again later.")
+        raise SourceError(f"{url}: the file has the MD5 {found}, published is {expected}; try again later.")
     _check_content(name, archive, part)
 
 
@@ -166,7 +166,7 @@ def _check_content(name: str, archive: Archive, part: PartialFile) -> None:
             found = content_hash(tables) if name == "ml-100k" else None
     except SourceError as error:
         part.discard()
-        raise SourceError(f"{name}: what arrived is not the release. {error}") from error
+        raise SourceError(f"{name}: the file that arrived is not the release. {error}") from error
     if found and found != ML_100K_CONTENT:
         part.discard()
         raise SourceError(f"{name}: its content has the hash {found}, expected {ML_100K_CONTENT}.")

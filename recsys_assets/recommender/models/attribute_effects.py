@@ -4,9 +4,7 @@ Factors have too few dimensions for every effect of an attribute. Thousands of r
 directly.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import narwhals as nw
@@ -19,6 +17,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import side_information
 from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
+from recsys_assets.recommender.models.stored import StoredModel
 
 _PAIRS_PER_BLOCK = 1_000_000
 # Shrinkage of user biases: ratings with residual 0 that are added to each user's own.
@@ -34,7 +33,7 @@ class AttributeEffectsSettings(Section):
 
 
 @dataclass(frozen=True)
-class AttributeEffects:
+class AttributeEffects(StoredModel):
     """Linear effects of user attributes on the ratings of each item.
 
     Attributes:
@@ -49,6 +48,8 @@ class AttributeEffects:
     reg: float
     index: str
 
+    arrays: ClassVar = {"items": {"values": "coefficients"}, "users": {"values": "side"}}
+
     def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Return the effects of the attributes on the ratings of pairs, shape (P,), float64."""
         added = np.empty(len(user))
@@ -56,19 +57,6 @@ class AttributeEffects:
             block = slice(start, start + _PAIRS_PER_BLOCK)
             added[block] = np.einsum("ij,ij->i", self.coefficients[item[block]], self.side[user[block]])
         return added
-
-    def save(self, folder: Path) -> None:
-        """Write items.parquet, users.parquet and model.json."""
-        for name, values in (("items", self.coefficients), ("users", self.side)):
-            column = pl.Series("values", np.ascontiguousarray(values), dtype=pl.Array(pl.Float32, values.shape[1]))
-            pl.DataFrame(column).write_parquet(folder / f"{name}.parquet")
-        (folder / "model.json").write_text(json.dumps({"reg": self.reg, "index": self.index}))
-
-    @classmethod
-    def load(cls, folder: Path) -> "AttributeEffects":
-        """Read the files that `save` writes."""
-        items, users = (pl.read_parquet(folder / f"{name}.parquet")["values"] for name in ("items", "users"))
-        return cls(items.to_numpy(), users.to_numpy(), **json.loads((folder / "model.json").read_text()))
 
 
 def fit(

@@ -4,9 +4,7 @@ Biases come from a user's own ratings, so a user without ratings has the bias 0.
 of a rating, are in other modules.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import narwhals as nw
@@ -17,6 +15,7 @@ from pydantic import Field
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
+from recsys_assets.recommender.models.stored import StoredModel
 
 _N_ITERATIONS = 10
 
@@ -35,7 +34,7 @@ class UserItemBiasSettings(Section):
 
 
 @dataclass(frozen=True)
-class BiasModel:
+class BiasModel(StoredModel):
     """Shrunk biases.
 
     Attributes:
@@ -50,6 +49,8 @@ class BiasModel:
     item_bias: np.ndarray
     index: str
 
+    arrays: ClassVar = {"users": {"bias": "user_bias"}, "items": {"bias": "item_bias"}}
+
     def of(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
         """Predict the ratings of pairs by dense id: shape (P,), float64."""
         return self.global_mean + self.user_bias[user] + self.item_bias[item]
@@ -59,19 +60,6 @@ class BiasModel:
         rows = to_polars(pairs, "user", "item")
         predicted = self.of(rows["user"].to_numpy(), rows["item"].to_numpy())
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
-
-    def save(self, folder: Path) -> None:
-        """Write users.parquet, items.parquet and model.json."""
-        pl.DataFrame({"bias": self.user_bias}).write_parquet(folder / "users.parquet")
-        pl.DataFrame({"bias": self.item_bias}).write_parquet(folder / "items.parquet")
-        (folder / "model.json").write_text(json.dumps({"global_mean": self.global_mean, "index": self.index}))
-
-    @classmethod
-    def load(cls, folder: Path) -> "BiasModel":
-        """Read the files that `save` writes."""
-        users, items = (pl.read_parquet(folder / f"{side}.parquet")["bias"].to_numpy() for side in ("users", "items"))
-        facts = json.loads((folder / "model.json").read_text())
-        return cls(facts["global_mean"], users, items, facts["index"])
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, settings: UserItemBiasSettings) -> BiasModel:

@@ -3,9 +3,7 @@
 EASE, implicit ALS and `liking` are fitted in their own modules. This module holds the weights and applies them.
 """
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import ClassVar
 
 import narwhals as nw
@@ -20,6 +18,7 @@ from recsys_assets.recommender.data.sections import NotNegative, Section
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
+from recsys_assets.recommender.models.stored import StoredModel
 from recsys_assets.recommender.ranking.rankings import Ranker
 
 _ANCHOR_PRIOR = 60.0
@@ -46,7 +45,7 @@ class BlendSettings(Section):
 
 
 @dataclass(frozen=True)
-class Blend:
+class Blend(StoredModel):
     """Weights of a blend.
 
     Attributes:
@@ -91,15 +90,6 @@ class Blend:
         # A user without ratings has the prior alone. The order of the prior must stay, however unreliable it is.
         mixed += _weighed(prior, (1 - share) * max(reliability, _LEAST_RELIABILITY))
         return mixed
-
-    def save(self, folder: Path) -> None:
-        """Write model.json."""
-        (folder / "model.json").write_text(json.dumps(asdict(self)))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Blend":
-        """Read the file that `save` writes."""
-        return cls(**json.loads((folder / "model.json").read_text()))
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, settings: BlendSettings) -> Blend:

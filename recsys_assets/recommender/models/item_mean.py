@@ -3,9 +3,8 @@
 Evaluation decides where the fallback replaces a missing prediction.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
@@ -15,6 +14,7 @@ from pydantic import Field
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
+from recsys_assets.recommender.models.stored import StoredModel
 
 
 class ItemMeanSettings(Section):
@@ -28,7 +28,7 @@ class ItemMeanSettings(Section):
 
 
 @dataclass(frozen=True)
-class ItemMeanModel:
+class ItemMeanModel(StoredModel):
     """Shrunk mean rating of every item.
 
     Attributes:
@@ -41,6 +41,8 @@ class ItemMeanModel:
     global_mean: float
     index: str
 
+    arrays: ClassVar = {"means": {"mean": "means"}}
+
     @property
     def table(self) -> pl.DataFrame:
         """The means as a table: item, prediction."""
@@ -50,18 +52,6 @@ class ItemMeanModel:
         """Predict the ratings of pairs (user, item): user, item, prediction."""
         rows = to_polars(pairs, "user", "item")
         return rows.with_columns(prediction=pl.Series(self.means[rows["item"].to_numpy()], dtype=pl.Float32))
-
-    def save(self, folder: Path) -> None:
-        """Write means.parquet and model.json."""
-        pl.DataFrame({"mean": self.means}).write_parquet(folder / "means.parquet")
-        facts = {"global_mean": self.global_mean, "index": self.index}
-        (folder / "model.json").write_text(json.dumps(facts))
-
-    @classmethod
-    def load(cls, folder: Path) -> "ItemMeanModel":
-        """Read the files that `save` writes."""
-        means = pl.read_parquet(folder / "means.parquet")["mean"].to_numpy()
-        return cls(means=means, **json.loads((folder / "model.json").read_text()))
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, settings: ItemMeanSettings) -> ItemMeanModel:

@@ -4,10 +4,8 @@ Predictions need only the user's ratings, so a new user needs no new fit. Neighb
 `item_knn`.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import narwhals as nw
@@ -20,6 +18,7 @@ from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import mean_rating, user_item_matrix
+from recsys_assets.recommender.models.stored import StoredModel
 from recsys_assets.recommender.ranking.rankings import rows_of
 
 # Rounds of alternating means, after which the biases have settled within rounding of ratings.
@@ -58,7 +57,7 @@ class RatingNeighboursSettings(ItemNeighboursSettings):
 
 
 @dataclass(frozen=True)
-class ItemNeighboursModel:
+class ItemNeighboursModel(StoredModel):
     """Biases of items, and similarities of items by residuals.
 
     Attributes:
@@ -76,6 +75,11 @@ class ItemNeighboursModel:
     items: np.ndarray
     params: Mapping[str, Any]
     index: str
+
+    arrays: ClassVar = {
+        "similarity": {"item": "items", "similarity": "similarity"},
+        "biases": {"bias": "item_bias"},
+    }
 
     @property
     def user_shrinkage(self) -> float:
@@ -149,26 +153,6 @@ class ItemNeighboursModel:
         neighbours = np.zeros(len(item))
         neighbours[chosen] = totals / np.maximum(weights + self.params["sum_shrinkage"], 1e-9)
         return neighbours
-
-    def save(self, folder: Path) -> None:
-        """Write biases.parquet, similarity.parquet (item, similarity) and model.json."""
-        similarity = pl.Series(self.similarity, dtype=pl.Array(pl.Float32, len(self.items)))
-        table = pl.DataFrame({"item": self.items, "similarity": similarity})
-        table.write_parquet(folder / "similarity.parquet")
-        pl.DataFrame({"bias": self.item_bias}).write_parquet(folder / "biases.parquet")
-        facts = {"global_mean": self.global_mean, "params": dict(self.params), "index": self.index}
-        (folder / "model.json").write_text(json.dumps(facts))
-
-    @classmethod
-    def load(cls, folder: Path) -> "ItemNeighboursModel":
-        """Read the files that `save` writes."""
-        table = pl.read_parquet(folder / "similarity.parquet")
-        return cls(
-            item_bias=pl.read_parquet(folder / "biases.parquet")["bias"].to_numpy(),
-            similarity=table["similarity"].to_numpy(),
-            items=table["item"].to_numpy(),
-            **json.loads((folder / "model.json").read_text()),
-        )
 
 
 def fit(

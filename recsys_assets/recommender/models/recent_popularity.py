@@ -4,13 +4,11 @@ This is the simplest baseline that uses time. On a global time split it beats ma
 `registry/top_n`.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
-import polars as pl
 from pydantic import Field
 
 from recsys_assets.recommender.data.frames import to_polars
@@ -18,6 +16,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.splitting import has_times
+from recsys_assets.recommender.models.stored import StoredModel
 
 
 class RecentPopularitySettings(Section):
@@ -29,7 +28,7 @@ class RecentPopularitySettings(Section):
 
 
 @dataclass(frozen=True)
-class RecentPopularityModel:
+class RecentPopularityModel(StoredModel):
     """Time-weighted number of likes of each item.
 
     Attributes:
@@ -40,16 +39,7 @@ class RecentPopularityModel:
     counts: np.ndarray
     index: str
 
-    def save(self, folder: Path) -> None:
-        """Write counts.parquet and model.json."""
-        pl.DataFrame({"count": self.counts}).write_parquet(folder / "counts.parquet")
-        (folder / "model.json").write_text(json.dumps({"index": self.index}))
-
-    @classmethod
-    def load(cls, folder: Path) -> "RecentPopularityModel":
-        """Read the files that `save` writes."""
-        counts = pl.read_parquet(folder / "counts.parquet")["count"].to_numpy()
-        return cls(counts, **json.loads((folder / "model.json").read_text()))
+    arrays: ClassVar = {"counts": {"count": "counts"}}
 
 
 def fit(ratings: nw.LazyFrame, *, index: Index, settings: RecentPopularitySettings) -> RecentPopularityModel:
@@ -63,6 +53,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, settings: RecentPopularitySettin
         settings: the half-life.
 
     Examples:
+        >>> import polars as pl
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
         >>> ratings = ratings.with_columns(batch=0, row=pl.int_range(pl.len()))

@@ -4,9 +4,7 @@ A session is a run of a user's ratings without a pause. Within a session the nex
 After a pause this link is weak; long-term taste and the usual first items of a session say more.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import narwhals as nw
@@ -17,6 +15,7 @@ from pydantic import Field
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
+from recsys_assets.recommender.models.stored import StoredModel
 
 
 class SessionSettings(Section):
@@ -38,7 +37,7 @@ class SessionSettings(Section):
 
 
 @dataclass(frozen=True)
-class SessionModel:
+class SessionModel(StoredModel):
     """First items of sessions, and their weight relative to transitions and EASE.
 
     Attributes:
@@ -56,6 +55,8 @@ class SessionModel:
     ease_weight: float
     start_weight: float
     index: str
+
+    arrays: ClassVar = {"starts": {"count": "starts"}}
 
     def scores(self, transitions: np.ndarray, ease: np.ndarray, is_new_session: np.ndarray) -> np.ndarray:
         """Score all items, shape (U, n_items), float32.
@@ -77,18 +78,6 @@ class SessionModel:
         scores[new] = np.log(follows + self.smoothing) + self.ease_weight * taste + self.start_weight * starts
         return scores
 
-    def save(self, folder: Path) -> None:
-        """Write starts.parquet (count by dense id of the item) and model.json."""
-        pl.DataFrame({"count": self.starts}).write_parquet(folder / "starts.parquet")
-        facts = {name: value for name, value in vars(self).items() if name != "starts"}
-        (folder / "model.json").write_text(json.dumps(facts))
-
-    @classmethod
-    def load(cls, folder: Path) -> "SessionModel":
-        """Read the files that `save` writes."""
-        starts = pl.read_parquet(folder / "starts.parquet")["count"].to_numpy()
-        return cls(starts, **json.loads((folder / "model.json").read_text()))
-
 
 def fit(
     histories: nw.LazyFrame,
@@ -101,7 +90,7 @@ def fit(
     Args:
         histories: user, item, timestamp, batch, row.
         index: id map of users and items.
-        settings: what a session is, and the weights of `SessionModel`.
+        settings: the definition of a session, and the weights of `SessionModel`.
     """
     rows = to_polars(histories, "user", "item", "timestamp", "batch", "row").sort("user", "timestamp", "batch", "row")
     waited = seconds(pl.col("timestamp") - pl.col("timestamp").shift(1).over("user")).fill_null(0)

@@ -24,6 +24,7 @@ from recsys_assets.recommender.models.bayesian_factors import BayesianFactors, B
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel, ClusterMeanSettings
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel, ItemNeighboursSettings
 from recsys_assets.recommender.models.ridge import standardised_ridge
+from recsys_assets.recommender.models.stored import StoredModel
 
 # Share of the ratings, in time, that the models of the hold-out learn from; the weights learn from the rest. A second,
 # earlier fold made scores worse: corrections of the past do not fit the future.
@@ -122,7 +123,7 @@ class BasePredictions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Holdout:
+class Holdout(StoredModel):
     """Hold-out ratings, and the predictions of models that did not see them.
 
     Attributes:
@@ -137,19 +138,7 @@ class Holdout:
     is_seen: np.ndarray
     index: str
 
-    def save(self, folder: Path) -> None:
-        """Write rows.parquet and model.json."""
-        features = pl.Series(self.features, dtype=pl.Array(pl.Float64, self.features.shape[1]))
-        rows = pl.DataFrame({"features": features, "residuals": self.residuals, "is_seen": self.is_seen})
-        rows.write_parquet(folder / "rows.parquet")
-        (folder / "model.json").write_text(json.dumps({"index": self.index}))
-
-    @classmethod
-    def load(cls, folder: Path) -> "Holdout":
-        """Read the files that `save` writes."""
-        rows = pl.read_parquet(folder / "rows.parquet")
-        features, residuals, is_seen = (rows[name].to_numpy() for name in ("features", "residuals", "is_seen"))
-        return cls(features, residuals, is_seen, **json.loads((folder / "model.json").read_text()))
+    arrays: ClassVar = {"rows": {"features": "features", "residuals": "residuals", "is_seen": "is_seen"}}
 
 
 def hold_out(

@@ -59,9 +59,9 @@ class Part:
             parameters: settings of all stages, by section; only their names matter.
         """
         own = {
-            section: {knob: self.settings.get(section, {}).get(knob, value) for knob, value in knobs.items()}
-            for section, knobs in parameters.items()
-            if isinstance(knobs, Mapping)
+            section: {name: self.settings.get(section, {}).get(name, value) for name, value in values.items()}
+            for section, values in parameters.items()
+            if isinstance(values, Mapping)
         }
         try:
             # The values are needed too: the set of settings that a model depends on can follow from their values.
@@ -126,7 +126,7 @@ class Configuration:
     @property
     def parameters(self) -> dict[str, Mapping[str, Any]]:
         """The settings of the parts, by section."""
-        return {section: knobs for part in self.parts.values() for section, knobs in part.settings.items()}
+        return {section: values for part in self.parts.values() for section, values in part.settings.items()}
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from recsys_assets.recommender.features.matrices import membership
 from recsys_assets.recommender.ranking.rankings import Limits
 
 _WHERE = "[serving] where"
-# Columns of the table that say how it is numbered, not what an item is.
+# Columns of the table that number an item and do not describe it.
 _NUMBERS = ("item",)
 
 

@@ -39,7 +39,7 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
     table = to_polars(sweep, "k", "sse", "silhouette").sort("k")
     best = silhouette_choice(table)
     if not len(table):
-        return note("Number of clusters", "Nothing was tried: the users have nothing to be clustered by.")
+        return note("Number of clusters", "There is no sweep: the users have no attributes to be clustered by.")
     verdict = "no K has a silhouette here" if best is None else f"the silhouette would choose K = {best}"
     panels = alt.hconcat(
         _over_k(table, "sse", "sum of squared distances (SSE)", chosen_k, best),
@@ -138,7 +138,7 @@ def cluster_pairs(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> C
         alt.concat(*panels, columns=min(3, len(panels)), spacing=24),
         title,
         f"{shown}the features that separate the clusters best.",
-        "Numbers in standard deviations from the mean; a category is 1 for those who have it, else 0.",
+        "Numbers: standard deviations from the mean. Categories: 1 for users who have it, else 0.",
     )
 
 

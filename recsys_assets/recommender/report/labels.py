@@ -53,8 +53,8 @@ class Metric:
 PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "time_cut": Protocol(
         "Rating prediction after a cut in time",
-        "One cut in time over all ratings: models learn from what came before it and are scored on what came "
-        "after, also for users who had not rated anything yet.",
+        "One cut in time over all ratings: models learn from the ratings before the cut and are scored on the ratings "
+        "after it, also for users without a rating before it.",
         ("top5pct_rating",),
     ),
     "latest_rating": Protocol(
@@ -65,8 +65,8 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
     ),
     "top_n": Protocol(
         "Top-N recommendation",
-        "After the same cut in time, all items that a user has not rated before are ranked; those it rates later "
-        "should come first.",
+        "One cut in time over all ratings: models rank all items that a user has not rated before the cut. The items "
+        "that the user likes after the cut should come first.",
         ("ndcg_10",),
     ),
     **{
@@ -95,8 +95,8 @@ _WITHOUT_TIMES: Mapping[str, Protocol] = {
     ),
     "top_n": Protocol(
         "Top-N recommendation on a random split",
-        "The same random split, read as recommendation: all items that a user has not rated in training are ranked, "
-        "and those of the other part that the user liked should come first.",
+        "The ratings have no times, so a hash of user and item divides them: models rank all items that a user has not "
+        "rated in the training part. The items that the user likes in the other part should come first.",
         PROTOCOL_LABELS["top_n"].leads,
     ),
 }
@@ -112,7 +112,7 @@ MODELS: Mapping[str, str] = {
     "bayesian_factors": "Factors with attributes",
     "profile_factors": "Factors with attributes and profile",
     "stack": "Stack of rating models",
-    "liking": "Liking by attributes",
+    "liking": "Demographic popularity",
     "implicit_als": "Implicit ALS",
     "item_knn": "Item nearest neighbours",
     "ease": "EASE",
@@ -144,25 +144,25 @@ METRICS: Mapping[str, Metric] = {
     "top5pct_rating": Metric(
         "Rating of the top 5 %",
         "higher",
-        "Mean true rating of the 5 % of each user's test items that were predicted highest.",
+        "Mean true rating of the 5 % of each user's test items with the highest predictions.",
     ),
     "top5pct_rating_published": Metric(
         "Rating of the top 5 %, by case study A's own rule",
         "higher",
-        "A missing prediction counts as 1.0, and every test row at or above the user's 95th percentile is taken: "
-        "where nothing is predicted, that is all of the user's rows.",
+        "Missing predictions count as 1.0. All test rows at or above the user's 95th percentile count: without any "
+        "prediction, all rows of the user.",
     ),
     "rmse": Metric("RMSE", "lower", "Root mean squared error of the predicted rating, in rating points."),
     "mae": Metric("MAE", "lower", "Mean absolute error of the predicted rating, in rating points.", is_drawn=False),
-    "r2": Metric("R²", "higher", "Share of the ratings' variance that is predicted; 0 is what their mean gets."),
+    "r2": Metric("R²", "higher", "Share of the variance of the ratings that is predicted; the mean rating scores 0."),
     "prediction_coverage": Metric(
         "Prediction coverage",
         None,
-        "Share of rows with a prediction of the model's own; the others fall back to the item mean.",
+        "Share of rows that the model predicts itself; the item mean predicts the others.",
         is_drawn=False,
     ),
     "catalog_coverage": Metric(
-        "Catalogue coverage", None, "Share of all items that are shown to anybody.", is_drawn=False
+        "Catalogue coverage", None, "Share of all items that are in at least one list.", is_drawn=False
     ),
 }
 # Metrics of the top k of a list are named <key>_<k>.
@@ -170,7 +170,7 @@ METRICS_AT_K: Mapping[str, Metric] = {
     "ndcg": Metric(
         "NDCG at {k}",
         "higher",
-        "Quality of the first {k} items shown, the first ones weighing most; 1 is the best possible list.",
+        "Quality of the first {k} places, where earlier places weigh more; 1 is the best possible list.",
         4,
     ),
     "recall": Metric(
@@ -185,7 +185,7 @@ METRICS_AT_K: Mapping[str, Metric] = {
     "next_item_hit": Metric(
         "Next item hit at {k}",
         "higher",
-        "Share of users whose next item is in the top {k} of those they have not seen.",
+        "Share of users whose next item is among the first {k} of their unrated items.",
         4,
     ),
     "novelty": Metric(
@@ -195,12 +195,16 @@ METRICS_AT_K: Mapping[str, Metric] = {
     "popularity_bias": Metric(
         "Popularity bias at {k}",
         None,
-        "By how much the first {k} are more popular than the items that the user likes later.",
+        "Popularity of the first {k} minus the popularity of the items that the user likes later.",
         3,
         False,
     ),
     "genre_diversity": Metric(
-        "Diversity by genre at {k}", None, "Mean Jaccard distance of the genres of two of the first {k}.", 3, False
+        "Diversity by genre at {k}",
+        None,
+        "Mean Jaccard distance between the genres of two items of the first {k}.",
+        3,
+        False,
     ),
 }
 # Metrics derived from another metric are named <metric><key>.
@@ -211,9 +215,7 @@ DERIVED: Mapping[str, Metric] = {
         "Share of the way from random to the best possible: (model - random) / (upper bound - random).",
         is_drawn=False,
     ),
-    "_gap": Metric(
-        "{label}: gap", None, "Score of the group minus the score of all users that are not in it.", 3, False
-    ),
+    "_gap": Metric("{label}: gap", None, "Score of the group minus the score of all other users.", 3, False),
 }
 
 
@@ -233,7 +235,7 @@ def sample_notice(scores: pl.DataFrame) -> str:
         return ""
     return (
         f"A sample for development: {100 * scores[SAMPLE_SHARE][0]:.3g} % of the users ([data.sample]). "
-        "With all of them the scores are others."
+        "The scores of all users differ."
     )
 
 

@@ -78,12 +78,12 @@ def _told(table: pl.DataFrame, shown: int) -> list[str]:
     largest = [f"The {shown} largest of {len(table)}."] if shown < len(table) else []
     moved = share_shift(table)
     if moved is None:
-        return ["These are the first segments that were kept: there is nothing to compare them with yet.", *largest]
+        return ["These are the first stored segments: there is nothing to compare them with yet.", *largest]
     which, shift = largest_shift(table)
     return [
-        f"{moved:.1%} of the users' affinity has moved since the refresh before; a new fit by itself moves some, too.",
+        f"{moved:.1%} of the users' affinity has moved since the previous refresh; a new fit alone moves some of it.",
         f"Most: {which} ({100 * shift:+.1f} points).",
-        "Bar: share now, with its change; orange: share of its partner before, the segment of the most similar items.",
-        "Right: how similar the two are, 1 at most; near 0.5 the partner may be another taste.",
+        "Bar: present share, with its change. Orange: share of the matching segment in the previous refresh.",
+        "Right: similarity of the two segments, at most 1; near 0.5 they may be different tastes.",
         *largest,
     ]

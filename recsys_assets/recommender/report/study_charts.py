@@ -35,14 +35,14 @@ class Audit:
 AUDIT_OF_RATINGS = Audit(
     "rmse",
     LEAKAGE_AUDIT,
-    ("A random split, or the last rating of everybody, lets models know what others rated later.",),
+    ("Under a random or a leave-last-out split, models know what other users rated later.",),
 )
 AUDIT_OF_RANKINGS = Audit(
     "ndcg_10",
     TOP_N_LEAKAGE_AUDIT,
     (
-        "NDCG also depends on how many items there are to find, which is one where the last rating is out:",
-        "what a split promises of a model shows in its lead over the others.",
+        "NDCG also depends on the number of relevant items, which is 1 under leave-last-out.",
+        "Compare the leads of the models under each split, not their scores.",
     ),
 )
 
@@ -136,7 +136,7 @@ def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType
     )
     return finished(
         layers.properties(width=WIDTH - 170, height=alt.Step(24)),
-        f"What the split promises: {facts.label} of the same models, {facts.direction}",
+        f"Leakage audit: {facts.label} of the same models by split, {facts.direction}",
         *audit.notes,
     )
 
@@ -162,8 +162,8 @@ def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> ChartType | None:
     return finished(
         alt.hconcat(*panels, spacing=24).resolve_scale(color="independent"),
         "How many segments?",
-        f"{n_segments} are in use (dashed line). On train users who were kept aside; bar: 95 % interval.",
-        "Perplexity: among how many items the model is as unsure, of half of a user's items given the others.",
+        f"{n_segments} are in use (dashed line). Scored on held-out train users; bar: 95 % interval.",
+        "Perplexity of half of a user's items given the other half: number of equally likely items.",
     )
 
 

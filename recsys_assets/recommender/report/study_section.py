@@ -89,7 +89,7 @@ class Result:
 class ChosenSetting:
     """A setting that was chosen on a validation slice, formatted."""
 
-    knob: str
+    setting: str
     default: str
     chosen: str
     metric: str
@@ -116,9 +116,9 @@ class StudySection:
         minutes = trials["seconds"].sum() / 60
         compared = (
             f"{len(trials)} candidates in {trials['search'].n_unique()} searches were compared on validation slices, "
-            f"cut out of training ratings ({minutes:,.0f} minutes of fitting). What won there is the selected model of "
-            f"each protocol; it was then scored, with {len(models)} models in all, on the test rows of "
-            f"{scored['protocol'].n_unique()} protocols. No choice has seen a test row of the protocol that it is for."
+            f"cut out of training ratings ({minutes:,.0f} minutes of fitting). The winner is the selected model of a "
+            f"protocol. All {len(models)} models were then scored on the test rows of "
+            f"{scored['protocol'].n_unique()} protocols. No choice used a test row of its own protocol."
         )
         return [compared, *self._exceptions(), *self._verdicts()]
 
@@ -130,7 +130,7 @@ class StudySection:
             return []
         return [
             f"For {' and '.join(names)} nothing was chosen: they show the models of {chosen_with(names[0])} under "
-            "splits that look into the future, and are no measure of what users will get."
+            "splits that leak the future. Their scores do not say what users will get."
         ]
 
     def _verdicts(self) -> list[str]:
@@ -144,8 +144,8 @@ class StudySection:
             f"worse in {worse}, at a corrected p below {SIGNIFICANT}; elsewhere the difference may be chance."
         )
         other = (
-            f" In {len(won)} of {len(self.results)} rows another model has the better score on the test rows: it was "
-            "not chosen, because the choice may not look there."
+            f" In {len(won)} of {len(self.results)} rows another model scores better on the test rows: the choice must "
+            "not use them."
             if won
             else ""
         )
@@ -189,11 +189,11 @@ class StudySection:
 
     def selected(self, protocol: str, task: Task) -> str:
         """The model chosen on the validation slice of the protocol; empty without its trials."""
-        knob = SELECTED[task]
+        setting = SELECTED[task]
         rows = self.tables.trials.filter(
-            pl.col("slice") == chosen_with(protocol), pl.col("search") == knob.split(".")[1], pl.col("is_chosen")
+            pl.col("slice") == chosen_with(protocol), pl.col("search") == setting.split(".")[1], pl.col("is_chosen")
         )
-        return str(json.loads(rows["candidate"][0])[knob]) if len(rows) else ""
+        return str(json.loads(rows["candidate"][0])[setting]) if len(rows) else ""
 
     def _against(self, protocol: str, model: str, metric: str, population: str) -> tuple[str, str, str, Verdict]:
         rows = self.tables.tests.filter(protocol=protocol, model=model, metric=metric, population=population)

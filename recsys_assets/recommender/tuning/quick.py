@@ -25,11 +25,11 @@ from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.registry.fitting import Parameters
 from recsys_assets.recommender.tuning.searches import (
     SEARCHES,
-    Knobs,
+    Candidate,
     Objective,
     Search,
     value_of,
-    with_knobs,
+    with_settings,
 )
 from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Trial, Trials
@@ -43,7 +43,7 @@ MODEL = SELECTED["top_n"]
 QUICK = ("ease", "ease_offset", "liking_age", "liking", "prior", MODEL.split(".")[1])
 # Sections of the settings that the quick choice changes.
 SECTIONS = frozenset(
-    knob.split(".")[0] for search in SEARCHES if search.name in QUICK for knob in search.grid if knob != MODEL
+    setting.split(".")[0] for search in SEARCHES if search.name in QUICK for setting in search.grid if setting != MODEL
 )
 # Rolling slices as shares of the training ratings in time: end of the training rows, end of the validation rows.
 _CUTS = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
@@ -67,18 +67,18 @@ class Choice:
     """The chosen settings; empty if the user has named a ranking model.
 
     Attributes:
-        knobs: values by section and name (`ease.reg`), as in `searches.with_knobs`.
+        settings: values by section and name (`ease.reg`), as in `searches.with_settings`.
     """
 
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def applied(self, parameters: Parameters) -> Parameters:
         """The parameters with the chosen settings; with the built-in ranking model if no model was chosen."""
-        return with_knobs(parameters, {MODEL: value_of(parameters, MODEL), **self.knobs})
+        return with_settings(parameters, {MODEL: value_of(parameters, MODEL), **self.settings})
 
     def save(self, folder: Path) -> None:
         """Write choice.json."""
-        (folder / "choice.json").write_text(json.dumps(dict(self.knobs), indent=1, sort_keys=True))
+        (folder / "choice.json").write_text(json.dumps(dict(self.settings), indent=1, sort_keys=True))
 
     @classmethod
     def load(cls, folder: Path) -> "Choice":
@@ -97,7 +97,7 @@ def searches(settings: Parameters) -> list[Search]:
     return [
         search
         for search in quick
-        if MODEL in search.grid or all(value_of(settings, knob) == AUTO for knob in search.grid)
+        if MODEL in search.grid or all(value_of(settings, setting) == AUTO for setting in search.grid)
     ]
 
 
@@ -129,7 +129,7 @@ def quick_choice(
         seed: random seed of the samples.
         log: called with one line per search.
     """
-    parameters = with_knobs(settings, {"ease.max_items": min(settings["ease"]["max_items"], _MOST_ITEMS)})
+    parameters = with_settings(settings, {"ease.max_items": min(settings["ease"]["max_items"], _MOST_ITEMS)})
     to_do = searches(settings)
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
     given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
@@ -139,7 +139,7 @@ def quick_choice(
         found.append(_search(search, cuts, parameters, seed))
         log(_told(found[-1]))
         if found[-1].choice:
-            parameters = with_knobs(parameters, found[-1].choice.knobs)
+            parameters = with_settings(parameters, found[-1].choice.candidate)
     for cut in cuts:
         cut.tuning.forget_others()
     return found
@@ -230,11 +230,11 @@ def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: 
     candidates = search.candidates(parameters, budget=every, seed=seed, kind=cuts[0].tuning.kind)
     tried: list[Tried] = []
     default: list[Trial] = []
-    for knobs in candidates:
+    for candidate in candidates:
         trials: list[Trial] = []
         for cut in cuts:
-            trials.append(cut.tuning.trial(search, knobs, with_knobs(parameters, knobs)))
-            judged = _judged(search.objective, knobs, cuts, trials, default, len(candidates) - 1)
+            trials.append(cut.tuning.trial(search, candidate, with_settings(parameters, candidate)))
+            judged = _judged(search.objective, candidate, cuts, trials, default, len(candidates) - 1)
             if judged.improvement and judged.improvement.high < 0:
                 break
         default = default or trials
@@ -247,7 +247,7 @@ def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: 
 
 def _judged(
     objective: Objective,
-    knobs: Knobs,
+    candidate: Candidate,
     cuts: Sequence[_Cut],
     trials: Sequence[Trial],
     default: Sequence[Trial],
@@ -259,7 +259,7 @@ def _judged(
 
     Args:
         objective: the score that decides.
-        knobs: the candidate.
+        candidate: the candidate.
         cuts: all slices.
         trials: trials of the candidate, from the first slice on.
         default: trials of the automatic settings on all slices; empty if the candidate is the automatic settings.
@@ -272,20 +272,20 @@ def _judged(
     pairs = [(own, other) for own, other in drawn if other is not None]
     scored = [(own, other) for own, other in pairs if own is not None]
     if not pairs or len(scored) < len(pairs):
-        return Tried(knobs, trials[-1], None, is_default=not default)
+        return Tried(candidate, trials[-1], None, is_default=not default)
     value = float(np.mean([own[0] for own, _ in scored]))
     if not default:
-        return Tried(knobs, trials[-1], value, is_default=True)
+        return Tried(candidate, trials[-1], value, is_default=True)
     better = np.mean([own - other for own, other in scored], axis=0)
     sign = 1 if objective.higher else -1
-    return Tried(knobs, trials[-1], value, False, improvement(sign * better, n_others=n_others))
+    return Tried(candidate, trials[-1], value, False, improvement(sign * better, n_others=n_others))
 
 
 def _told(found: SearchResult) -> str:
     """The log line of a search: the choice and its improvement."""
     if found.choice is None:
         return f"{found.search.name}: no list of the training ratings can be scored, so nothing is chosen"
-    knobs = ", ".join(f"{knob} {value}" for knob, value in found.choice.knobs.items())
+    told = ", ".join(f"{setting} {value}" for setting, value in found.choice.candidate.items())
     better = found.choice.improvement
     gain = f", better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f})" if better else ""
-    return f"{knobs}: {found.search.objective.metric} {found.choice.value:.4f}{gain}"
+    return f"{told}: {found.search.objective.metric} {found.choice.value:.4f}{gain}"

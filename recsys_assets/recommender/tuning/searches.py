@@ -20,7 +20,7 @@ from recsys_assets.recommender.registry.fitting import Parameters, entry
 from recsys_assets.recommender.registry.kinds import has_entry
 
 # Values of settings by section and name: `als.rank`.
-Knobs = Mapping[str, Any]
+Candidate = Mapping[str, Any]
 # The model that `auto` stands for until a search chooses another one.
 _BUILT_IN = {SELECTED["top_n"]: "blend"}
 # Scored for comparison only: it has no prediction for some users, so it can never be selected.
@@ -78,7 +78,7 @@ class Search:
 
     def candidates(
         self, defaults: Parameters, *, budget: int, seed: int, kind: DataKind = RATINGS_WITH_TIMES
-    ) -> list[Knobs]:
+    ) -> list[Candidate]:
         """The candidates: the defaults first, so that a choice is never worse on the slice, then others at random.
 
         A larger budget starts with the candidates of a smaller budget, so earlier trials are reused.
@@ -89,45 +89,47 @@ class Search:
             seed: random seed of the order.
             kind: kind of the data; models that it does not have are no candidates.
         """
-        usual = {knob: value_of(defaults, knob) for knob in self.grid}
-        others = [knobs for knobs in self._combinations() if knobs != usual and self.exists_for(kind, knobs)]
+        usual = {setting: value_of(defaults, setting) for setting in self.grid}
+        others = [
+            candidate for candidate in self._combinations() if candidate != usual and self.exists_for(kind, candidate)
+        ]
         random.Random(f"{seed} {self.name}").shuffle(others)
         return [usual, *others][: None if self.is_exhaustive else budget]
 
-    def exists_for(self, kind: DataKind, knobs: Knobs) -> bool:
+    def exists_for(self, kind: DataKind, candidate: Candidate) -> bool:
         """Whether a kind of data has the model whose score decides for a candidate."""
-        return has_entry(kind, entry(self.task, self.model_of(knobs)))
+        return has_entry(kind, entry(self.task, self.model_of(candidate)))
 
-    def _combinations(self) -> Iterator[Knobs]:
+    def _combinations(self) -> Iterator[Candidate]:
         for values in product(*self.grid.values()):
             yield dict(zip(self.grid, values, strict=True))
 
-    def model_of(self, knobs: Knobs) -> str:
+    def model_of(self, candidate: Candidate) -> str:
         """Name of the registry entry whose score decides for this candidate."""
-        return self.model or str(knobs[SELECTED[self.task]])
+        return self.model or str(candidate[SELECTED[self.task]])
 
 
-def value_of(parameters: Parameters, knob: str) -> Any:
+def value_of(parameters: Parameters, setting: str) -> Any:
     """The value of a setting (`section.name`); the built-in model if the setting is a model and is `auto`."""
-    section, name = knob.split(".")
+    section, name = setting.split(".")
     value = parameters[section][name]
-    return _BUILT_IN.get(knob, value) if value == AUTO else value
+    return _BUILT_IN.get(setting, value) if value == AUTO else value
 
 
-def with_knobs(parameters: Parameters, knobs: Knobs) -> Parameters:
+def with_settings(parameters: Parameters, changes: Candidate) -> Parameters:
     """Returns the parameters with these settings replaced."""
     changed = dict(parameters)
-    for knob, value in knobs.items():
-        section, name = knob.split(".")
+    for setting, value in changes.items():
+        section, name = setting.split(".")
         changed[section] = {**changed[section], name: value}
     return changed
 
 
 def _choice_of_model(task: Task, objective: Objective) -> Search:
     """The search over all models of a task, each with the settings that earlier searches chose."""
-    knob = SELECTED[task]
+    setting = SELECTED[task]
     models = [entry.name for entry in ENTRIES if entry.task == task and entry.name not in _NOT_FOR_EVERYBODY]
-    return Search(knob.split(".")[1], task, "", {knob: models}, objective, is_exhaustive=True)
+    return Search(setting.split(".")[1], task, "", {setting: models}, objective, is_exhaustive=True)
 
 
 def _of_section(
@@ -194,4 +196,4 @@ SEARCHES = (
     _choice_of_model("latest_rating", RMSE_ASIDE),
     _choice_of_model("next_item", HITS_ASIDE),
 )
-KNOBS = tuple(dict.fromkeys(knob for search in SEARCHES for knob in search.grid))
+TUNED = tuple(dict.fromkeys(setting for search in SEARCHES for setting in search.grid))

@@ -24,7 +24,7 @@ from recsys_assets.recommender.evaluation.protocols import FOLDS, LATEST_RATING_
 from recsys_assets.recommender.registry.fitting import Parameters, entry
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
-from recsys_assets.recommender.tuning.searches import value_of, with_knobs
+from recsys_assets.recommender.tuning.searches import value_of, with_settings
 from recsys_assets.recommender.tuning.segment_sweep import SWEPT, segment_sweep
 from recsys_assets.recommender.tuning.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.tuning.trials import Trials
@@ -154,7 +154,7 @@ class Study:
 
     def _chosen(self, protocol: str) -> Parameters:
         """All parameters, with the choices of the stored trials for the protocol."""
-        return with_knobs(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
+        return with_settings(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
 
     def _slice(self, protocol: str) -> Slice:
         scale = Scale.of(self.settings)
@@ -190,7 +190,7 @@ def trials_table(found: Sequence[SearchResult]) -> pl.DataFrame:
             "search": each.search.name,
             "trial": tried.trial.question.key,
             "model": tried.trial.question.model,
-            "candidate": json.dumps(tried.knobs),
+            "candidate": json.dumps(tried.candidate),
             "metric": each.search.objective.metric,
             "population": each.search.objective.population,
             "value": tried.value,
@@ -225,9 +225,9 @@ def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.Dat
     """
     rows = [
         {
-            "knob": knob,
+            "knob": setting,
             "chosen": json.dumps(value),
-            "default": json.dumps(value_of(defaults, knob)),
+            "default": json.dumps(value_of(defaults, setting)),
             "slice": each.slice,
             "search": each.search.name,
             "metric": each.search.objective.metric,
@@ -239,7 +239,7 @@ def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.Dat
         }
         for each in found
         if each.choice
-        for knob, value in each.choice.knobs.items()
+        for setting, value in each.choice.candidate.items()
     ]
     return pl.DataFrame(rows, schema=_CHOICES)
 

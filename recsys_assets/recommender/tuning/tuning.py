@@ -20,7 +20,15 @@ from recsys_assets.recommender.evaluation.score_table import BASELINE
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry, parameters_of
 from recsys_assets.recommender.registry.provenance import SOURCES
-from recsys_assets.recommender.tuning.searches import KNOBS, SEARCHES, Knobs, Objective, Search, value_of, with_knobs
+from recsys_assets.recommender.tuning.searches import (
+    SEARCHES,
+    TUNED,
+    Candidate,
+    Objective,
+    Search,
+    value_of,
+    with_settings,
+)
 from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
 from recsys_assets.recommender.tuning.validating import ValidationScores, validation_scores
@@ -55,7 +63,7 @@ class Tried:
     """A candidate of a search and its trial.
 
     Attributes:
-        knobs: values of the candidate, by setting.
+        candidate: values of the candidate, by setting.
         trial: the trial of the candidate.
         value: the deciding score; None if it is undefined.
         is_default: whether the candidate is the built-in settings.
@@ -63,7 +71,7 @@ class Tried:
             the two has no score.
     """
 
-    knobs: Knobs
+    candidate: Candidate
     trial: Trial
     value: float | None
     is_default: bool
@@ -172,22 +180,22 @@ class Tuning:
                 continue
             found = self._search(search, missing=searches is None or search.name in searches)
             if found.choice:
-                self._parameters = with_knobs(self._parameters, found.choice.knobs)
+                self._parameters = with_settings(self._parameters, found.choice.candidate)
             yield found
 
     def _search(self, search: Search, *, missing: bool) -> SearchResult:
         candidates = search.candidates(self._defaults, budget=self._budget, seed=self._seed, kind=self.kind)
         tried: list[Tried] = []
         default: Trial | None = None
-        for number, knobs in enumerate(candidates, 1):
-            parameters = with_knobs(self._parameters, knobs)
-            known = self._trials.get(self._question(search, knobs, parameters))
+        for number, candidate in enumerate(candidates, 1):
+            parameters = with_settings(self._parameters, candidate)
+            known = self._trials.get(self._question(search, candidate, parameters))
             if known is None and not missing:
                 continue
-            trial = known or self.trial(search, knobs, parameters)
+            trial = known or self.trial(search, candidate, parameters)
             if number == 1:
                 default = trial
-            tried.append(_judged(search.objective, knobs, trial, default, len(candidates) - 1))
+            tried.append(_judged(search.objective, candidate, trial, default, len(candidates) - 1))
             if known is None:
                 self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
             if tried[0].value is None and not trial.refusal:
@@ -195,15 +203,15 @@ class Tuning:
                 break
         return SearchResult(self._slice.name, search, tried)
 
-    def trial(self, search: Search, knobs: Knobs, parameters: Parameters) -> Trial:
+    def trial(self, search: Search, candidate: Candidate, parameters: Parameters) -> Trial:
         """Returns the stored trial of a candidate, or makes and stores it.
 
         Args:
             search: the search.
-            knobs: values of the candidate, by setting.
+            candidate: values of the candidate, by setting.
             parameters: settings of all stages, by section, including the candidate's values.
         """
-        question = self._question(search, knobs, parameters)
+        question = self._question(search, candidate, parameters)
         self._asked.append(question)
         trial = self._trials.get(question)
         if trial is None:
@@ -215,8 +223,8 @@ class Tuning:
         """Removes trials of the slice that were not requested: their ratings, settings or code have changed."""
         self._trials.keep(self._slice.name, self._asked)
 
-    def _question(self, search: Search, knobs: Knobs, parameters: Parameters) -> Question:
-        model = search.model_of(knobs)
+    def _question(self, search: Search, candidate: Candidate, parameters: Parameters) -> Question:
+        model = search.model_of(candidate)
         used = parameters_of(entry(search.task, model), parameters)
         fitted = {model, BASELINE} if search.task in _WITH_BASELINE else {model}
         sources = [SOURCES.code_of_model(entry(search.task, name), parameters, _SCORED_BY) for name in sorted(fitted)]
@@ -254,12 +262,12 @@ class Tuning:
 
 def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
     """The settings with built-in values for all searched settings, so that a study ignores earlier choices."""
-    return with_knobs(settings, {knob: value_of(defaults, knob) for knob in KNOBS})
+    return with_settings(settings, {setting: value_of(defaults, setting) for setting in TUNED})
 
 
 def chosen(found: Sequence[SearchResult]) -> dict[str, Any]:
     """The chosen value of every searched setting; the last search of a setting decides."""
-    return {knob: value for each in found if each.choice for knob, value in each.choice.knobs.items()}
+    return {setting: value for each in found if each.choice for setting, value in each.choice.candidate.items()}
 
 
 def improvement(better: np.ndarray, *, n_others: int) -> Improvement:
@@ -278,22 +286,22 @@ def improvement(better: np.ndarray, *, n_others: int) -> Improvement:
     return Improvement(gain, gain - reach, gain + reach, deviation)
 
 
-def _judged(objective: Objective, knobs: Knobs, trial: Trial, default: Trial | None, n_others: int) -> Tried:
+def _judged(objective: Objective, candidate: Candidate, trial: Trial, default: Trial | None, n_others: int) -> Tried:
     """The deciding score of a trial, and its improvement over the built-in settings if both have a score."""
     place = (objective.metric, objective.population)
     value = trial.score(*place)
     of_default = default.score(*place) if default else None
     if default is None or trial is default or value is None or of_default is None:
-        return Tried(knobs, trial, value, is_default=trial is default)
+        return Tried(candidate, trial, value, is_default=trial is default)
     sign = 1 if objective.higher else -1
     own, other = (
         np.array([score, *each.resampled_score(*place)]) for score, each in ((value, trial), (of_default, default))
     )
-    return Tried(knobs, trial, value, False, improvement(sign * (own - other), n_others=n_others))
+    return Tried(candidate, trial, value, False, improvement(sign * (own - other), n_others=n_others))
 
 
 def _shown(tried: Tried) -> str:
-    text = ", ".join(f"{knob} {setting}" for knob, setting in tried.knobs.items())
+    text = ", ".join(f"{setting} {value}" for setting, value in tried.candidate.items())
     if tried.value is None:
         return f"{text} → {tried.trial.refusal or 'no score'}"
     better = tried.improvement

@@ -152,7 +152,7 @@ def fit(
 ) -> SegmentModel:
     """Fit online LDA (Hoffman, Blei and Bach 2010) with ratings as counts.
 
-    docs/decisions/lda-settings.md explains why the defaults differ from those of case study B.
+    docs/decisions/lda-settings.md explains why the defaults differ from case study B.
 
     Args:
         histories: user, item, rating; the order of rows does not matter. If the lowest rating is negative, each rating
