@@ -22,7 +22,7 @@ from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.tables import RATING_PREDICTIONS, TABLES
 from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models import segments
-from recsys_assets.recommender.models.segments import model as segment_model
+from recsys_assets.recommender.models.segments import inference
 from recsys_assets.recommender.models.segments.perplexity import held_out_perplexity
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets_tests.planted_segments import (
@@ -157,7 +157,7 @@ def test_affinity_does_not_depend_on_who_is_scored_beside(
     _, matrix = user_item_matrix(lazy(TEST), n_items=N_ITEMS)
     together = model.transform(matrix)
     np.testing.assert_array_equal(model.transform(matrix[[7]]), together[[7]])
-    monkeypatch.setattr(segment_model, "_USERS_PER_BLOCK", 7)
+    monkeypatch.setattr(inference, "_USERS_PER_BLOCK", 7)
     np.testing.assert_array_equal(model.transform(matrix), together)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 from scipy import sparse
+from scipy.special import psi
 
 from recsys_assets.recommender.data.automatic import resolved
 from recsys_assets.recommender.data.index import Index
@@ -29,8 +30,6 @@ from recsys_assets.recommender.features.matrices import user_item_matrix
 if TYPE_CHECKING:
     from sklearn.decomposition import LatentDirichletAllocation
 
-# Users per block of `transform`, which copies a block to float64: 10 MB for 8,192 users with 100 items each.
-_USERS_PER_BLOCK = 8_192
 # Limits of the batch size: smaller batches take longer and learn no better, larger ones save no more time.
 _BATCH_SIZES = (256, 4_096)
 _UPDATES_PER_PASS = 20
@@ -55,7 +54,6 @@ class SegmentSettings(Section):
     learning_decay: float = Field(
         0.6, gt=0.5, le=1, description="kappa of online LDA: how fast the weight of updates falls."
     )
-    n_jobs: int = Field(1, ge=1, description="Number of processes; another number gives slightly different segments.")
     seed: int = Field(0, ge=0, description="Seed of the topics.")
 
 
@@ -119,10 +117,12 @@ class SegmentModel:
                 f"the segment model was fitted with {self.n_items} items, these ratings have {matrix.shape[1]}; "
                 "materialize segment_model and what depends on it again: dg launch --assets 'segment_model+'"
             )
-        known = _counts(matrix[:, self.items], self.zero)
-        starts = range(0, known.shape[0], _USERS_PER_BLOCK)
-        blocks = [self.lda.transform(known[start : start + _USERS_PER_BLOCK].astype(np.float64)) for start in starts]
-        return np.concatenate([np.empty((0, self.n_segments)), *blocks]).astype(np.float32)
+        from recsys_assets.recommender.models.segments.inference import infer
+
+        lda = self.lda
+        gamma = np.ones((matrix.shape[0], self.n_segments))
+        infer(_counts(matrix[:, self.items], self.zero), lda.exp_dirichlet_component_, gamma, **_rules(lda))
+        return (gamma / gamma.sum(axis=1, keepdims=True)).astype(np.float32)
 
     def save(self, folder: Path) -> None:
         """Write lda.skops, items.parquet and model.json; equal models give equal files."""
@@ -181,7 +181,6 @@ def fit(
         learning_offset=settings.learning_offset,
         learning_decay=settings.learning_decay,
         total_samples=ratings.shape[0],
-        n_jobs=settings.n_jobs,
         random_state=settings.seed,
     )
     _learn(lda, _counts(ratings[:, items], zero), settings.passes, log or (lambda _: None))
@@ -205,7 +204,7 @@ def _learn(
 ) -> None:
     """Update the estimator batch by batch.
 
-    `LatentDirichletAllocation.fit` is not used, because it ends with one more pass over all users for the perplexity.
+    scikit-learn makes the first update, which draws the starting topics. `_update` makes all others in the same way.
     The batches are float64: scikit-learn adds the type's epsilon to each word probability, and float32's 1e-7 is not
     small compared with a rare item's probability.
     """
@@ -214,8 +213,30 @@ def _learn(
         started = perf_counter()
         users = order.permutation(ratings.shape[0])
         for start in range(0, len(users), lda.batch_size):
-            lda.partial_fit(ratings[users[start : start + lda.batch_size]].astype(np.float64))
+            batch = ratings[users[start : start + lda.batch_size]].astype(np.float64)
+            if done == 1 and start == 0:
+                lda.partial_fit(batch)
+            else:
+                _update(lda, batch)
         log(f"segments: pass {done} of {passes}, {len(users):,} users in {perf_counter() - started:.1f} s")
+
+
+def _update(lda: "LatentDirichletAllocation", batch: sparse.csr_array) -> None:
+    """Make one update of the topics, as `LatentDirichletAllocation.partial_fit` does, in compiled loops."""
+    from recsys_assets.recommender.models.segments.inference import statistics
+
+    gamma = lda.random_state_.gamma(100.0, 0.01, (batch.shape[0], lda.n_components))
+    found = statistics(batch, lda.exp_dirichlet_component_, gamma, **_rules(lda))
+    weight = (lda.learning_offset + lda.n_batch_iter_) ** -lda.learning_decay
+    lda.components_ *= 1 - weight
+    lda.components_ += weight * (lda.topic_word_prior_ + lda.total_samples / batch.shape[0] * found)
+    of_total = psi(lda.components_.sum(axis=1, keepdims=True))
+    lda.exp_dirichlet_component_ = np.exp(psi(lda.components_) - of_total)
+    lda.n_batch_iter_ += 1
+
+
+def _rules(lda: "LatentDirichletAllocation") -> dict[str, Any]:
+    return {"prior": lda.doc_topic_prior_, "max_iter": lda.max_doc_update_iter, "tolerance": lda.mean_change_tol}
 
 
 def _reproducible(stored: bytes) -> bytes:
