@@ -96,6 +96,24 @@ def _of_seed(seed: int) -> tuple[int, int]:
     return 1 + first % (_PRIME - 1), second % _PRIME
 
 
+def with_integer(frame: nw.LazyFrame, column: str, name: str) -> nw.LazyFrame:
+    """Add a column as integers; times become microseconds since 1970.
+
+    Args:
+        frame: holds the column, integers or times.
+        column: name of the column.
+        name: name of the new column.
+    """
+    if not isinstance(frame.collect_schema()[column], nw.Datetime):
+        return frame.with_columns(nw.col(column).cast(nw.Int64()).alias(name))
+    if frame.implementation.is_polars():
+        return frame.with_columns(nw.col(column).dt.timestamp("us").alias(name))
+    from pyspark.sql import functions
+
+    # Narwhals has no such expression for Spark.
+    return nw.from_native(frame.to_native().withColumn(name, functions.unix_micros(column)))
+
+
 def distinct(frame: nw.LazyFrame, column: str) -> nw.LazyFrame:
     """Return the distinct values of a column.
 

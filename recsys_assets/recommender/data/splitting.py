@@ -8,12 +8,14 @@ Each function is one relational expression that runs on both engines. `evaluatio
 what is scored on each.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import narwhals as nw
+import polars as pl
 from pydantic import Field, field_validator
 
-from recsys_assets.recommender.data.frames import pseudo_random, row_count, to_polars
+from recsys_assets.recommender.data.frames import pseudo_random, row_count, to_polars, with_integer
 from recsys_assets.recommender.data.sections import Section
 
 # Case study A cuts the 1,000,209 ratings of MovieLens 1M after 800,000 rows; a share of 0.8 would be 800,167.
@@ -22,7 +24,10 @@ _MOVIELENS_1M_TRAIN = 800_000
 # The test rows of a new user begin after this many ratings, however many of these are revealed.
 MOST_REVEALED = 20
 _IN_TIME = ["timestamp", "batch", "row"]
-_DRAWN = "drawn"
+_DRAWN, _FIRST, _LATEST = "drawn", "first", "latest"
+# The order of so few rows is found by sorting them; of more rows, a histogram with so many bins comes first.
+_FEW_ROWS = 1_000_000
+_BINS = 4_096
 # The draw of the order is unrelated to the draws of `random_rows` and of the models.
 _STREAM_OF_ORDER = 17
 
@@ -130,13 +135,45 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
         [(0, 5)]
     """
     size = train_size(row_count(ratings), cut)
-    position = nw.col("position")
     ordered, order = _ordered(ratings)
-    return (
-        ordered.with_row_index("position", order_by=order)
-        .filter(position < size if side == "train" else position >= size)
-        .drop("position", _DRAWN, strict=False)
-    )
+    counted, order = with_integer(ordered, order[0], _FIRST), [_FIRST, *order[1:]]
+    is_before = _is_before(order, _row_at(counted, order, size))
+    return counted.filter(is_before if side == "train" else ~is_before).drop(_FIRST, _DRAWN, strict=False)
+
+
+def _row_at(rows: nw.LazyFrame, order: list[str], position: int) -> tuple[int, ...]:
+    """Return the values of the order columns in the row at a position, from 0, of the ordered rows.
+
+    A histogram of the first column is narrowed down until few rows are left. Sorting all rows would take several times
+    as long, and on Spark it would move them all to one task.
+
+    Args:
+        rows: the rows, in any order.
+        order: integer columns that order the rows without ties.
+        position: below the number of rows.
+    """
+    first = nw.col(order[0])
+    lowest, highest = to_polars(rows.select(low=first.min(), high=first.max())).row(0)
+    before = 0
+    while True:
+        width = (highest - lowest) // _BINS + 1
+        within = rows.filter((first >= lowest) & (first <= highest))
+        counts = to_polars(within.group_by(((first - lowest) // width).alias("bin")).agg(n=nw.len())).sort("bin")
+        earlier = counts.with_columns(before=before + pl.col("n").cum_sum() - pl.col("n"))
+        place, n_rows, before = earlier.filter(pl.col("before") <= position).row(-1)
+        lowest, highest = lowest + place * width, min(highest, lowest + (place + 1) * width - 1)
+        if n_rows <= _FEW_ROWS or width == 1:
+            break
+    few = to_polars(rows.filter((first >= lowest) & (first <= highest)), *order).sort(order)
+    return few.row(position - before)
+
+
+def _is_before(order: Sequence[str], row: Sequence[int]) -> nw.Expr:
+    """Return whether a row comes before another one in lexicographic order."""
+    column, value = nw.col(order[0]), row[0]
+    if len(order) == 1:
+        return column < value
+    return (column < value) | ((column == value) & _is_before(order[1:], row[1:]))
 
 
 def partition_users(users: nw.LazyFrame, *, train_share: float = 0.7, seed: int = 0) -> nw.LazyFrame:
@@ -159,11 +196,10 @@ def histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -
         user_partition: user, partition.
         side: `train` or `test`.
     """
-    return (
-        _latest_first(ratings, user_partition, side)
-        .filter(nw.col("place") > 1)
-        .drop("place", "n_ratings", _DRAWN, strict=False)
-    )
+    own = _of_side(ratings, user_partition, side)
+    latest = responses(ratings, user_partition, side)
+    with_history = own.join(latest.select("user"), on="user", how="semi")
+    return with_history.join(latest.select("user", "item"), on=["user", "item"], how="anti")
 
 
 def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
@@ -175,24 +211,26 @@ def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -
         user_partition: user, partition.
         side: `train` or `test`.
     """
-    return (
-        _latest_first(ratings, user_partition, side)
-        .filter(nw.col("place") == 1, nw.col("n_ratings") > 1)
-        .drop("place", "n_ratings", _DRAWN, strict=False)
-    )
+    return _latest(*_ordered(ratings), _members(user_partition, side))
 
 
-def _latest_first(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: str) -> nw.LazyFrame:
-    members = user_partition.filter(nw.col("partition") == side).select("user")
-    ordered, order = _ordered(ratings)
-    return _placed_latest_first(ordered.join(members, on="user"), order)
+def _members(user_partition: nw.LazyFrame, side: str) -> nw.LazyFrame:
+    return user_partition.filter(nw.col("partition") == side).select("user")
 
 
-def _placed_latest_first(ordered: nw.LazyFrame, order: list[str]) -> nw.LazyFrame:
-    return ordered.with_columns(
-        place=nw.col("item").cum_count(reverse=True).over("user", order_by=order),
-        n_ratings=nw.len().over("user"),
-    )
+def _of_side(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: str) -> nw.LazyFrame:
+    return ratings.join(_members(user_partition, side), on="user", how="semi")
+
+
+def _latest(ordered: nw.LazyFrame, order: list[str], members: nw.LazyFrame | None = None) -> nw.LazyFrame:
+    """Return the latest rating of each user with at least two ratings; of `members` only, if given."""
+    own = ordered if members is None else ordered.join(members, on="user", how="semi")
+    first = nw.col(order[0])
+    per_user = own.group_by("user").agg(first.max().alias(_LATEST), n_ratings=nw.len())
+    # Only ties at the latest time have to be ordered, not all ratings.
+    tied = own.join(per_user, on="user").filter(first == nw.col(_LATEST), nw.col("n_ratings") > 1)
+    placed = tied.with_columns(place=nw.col("item").cum_count(reverse=True).over("user", order_by=order))
+    return placed.filter(nw.col("place") == 1).drop("place", "n_ratings", _LATEST, _DRAWN, strict=False)
 
 
 def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyFrame:
@@ -208,10 +246,9 @@ def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyF
 
 def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.LazyFrame:
     """Return the first rating of each test user; of equal timestamps, the earlier source row."""
-    members = user_partition.filter(nw.col("partition") == "test").select("user")
     ordered, order = _ordered(ratings)
     place = nw.col("item").cum_count().over("user", order_by=order)
-    first = ordered.join(members, on="user").with_columns(place=place).filter(nw.col("place") == 1)
+    first = _of_side(ordered, user_partition, "test").with_columns(place=place).filter(nw.col("place") == 1)
     return first.drop("place", _DRAWN, strict=False)
 
 
@@ -274,9 +311,10 @@ def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
         ratings: table ratings.
         side: `train` or `test`.
     """
-    placed = _placed_latest_first(*_ordered(ratings))
-    in_test = (nw.col("place") == 1) & (nw.col("n_ratings") > 1)
-    return placed.filter(in_test if side == "test" else ~in_test).drop("place", "n_ratings", _DRAWN, strict=False)
+    latest = _latest(*_ordered(ratings))
+    if side == "test":
+        return latest
+    return ratings.join(latest.select("user", "item"), on=["user", "item"], how="anti")
 
 
 def published_fold(ratings: nw.LazyFrame, folds: nw.LazyFrame, side: Side, *, fold: str) -> nw.LazyFrame:

@@ -48,7 +48,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, settings: RecentPopularitySettin
     If all ratings have one time, all weigh the same.
 
     Args:
-        ratings: user, item, rating, timestamp, batch, row.
+        ratings: item, rating, timestamp.
         index: id map of users and items.
         settings: the half-life.
 
@@ -56,15 +56,13 @@ def fit(ratings: nw.LazyFrame, *, index: Index, settings: RecentPopularitySettin
         >>> import polars as pl
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
-        >>> ratings = ratings.with_columns(batch=0, row=pl.int_range(pl.len()))
         >>> settings = RecentPopularitySettings(half_life=0.5)
         >>> fit(lazy(ratings), index=Index(2, 2, "test"), settings=settings).counts.tolist()
         [0.25, 0.5]
     """
-    timed = ratings.with_row_index("position", order_by=["timestamp", "batch", "row"])
-    rows = to_polars(timed, "item", "rating", "position")
-    is_timed = has_times(ratings)
-    age = (len(rows) - rows["position"].to_numpy()) / max(len(rows), 1) if is_timed else np.zeros(len(rows))
+    rows = to_polars(ratings, "item", "rating", "timestamp")
+    earlier = rows["timestamp"].rank("min").to_numpy() - 1
+    age = (len(rows) - earlier) / max(len(rows), 1) if has_times(ratings) else np.zeros(len(rows))
     is_liked = rows["rating"].to_numpy() >= relevant_from(ratings)
     counts = np.bincount(
         rows["item"].to_numpy()[is_liked], weights=0.5 ** (age[is_liked] / settings.half_life), minlength=index.n_items
