@@ -15,7 +15,7 @@ from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
-from recsys_assets.recommender.ranking.rankings import Ranker
+from recsys_assets.recommender.ranking.rankings import Contributions, Ranker
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets_tests.planted_segments import (
     INDEX,
@@ -59,7 +59,7 @@ def test_nearest_neighbours_show_what_was_liked_together(tmp_path):
     assert not stored.item_known[UNRATED]
     assert np.array_equal(rated.indices, before.indices) and np.array_equal(rated.data, before.data)
     of_one = rated[[0]]
-    added = stored.contributions(of_one.indices, of_one.data, np.arange(N_ITEMS))
+    added = _contributed(stored.contributions, of_one, np.arange(N_ITEMS))
     np.testing.assert_allclose(added.sum(axis=0), stored.scores(of_one)[0], rtol=1e-5)
 
 
@@ -201,6 +201,21 @@ def _als(*, implicit: bool, neutral: float = 0.0) -> ALSModel:
     return ALSModel(np.zeros((1, 4), np.float32), factors * known[:, None], np.zeros(1, bool), known, params, "")
 
 
+def _contributed(contributions: Contributions, row: sparse.csr_array, items: np.ndarray) -> np.ndarray:
+    """What each rating of one user adds to each item, shape (ratings, items)."""
+    return contributions(row, np.zeros(len(items), int), items).reshape(len(items), row.nnz).T
+
+
+@pytest.mark.parametrize("model", [*range(5)])
+def test_what_ratings_contribute_does_not_depend_on_who_else_is_asked_for(model):
+    """A user would be told the reasons of another one whose list is made at the same time."""
+    _, rated = _rated()
+    found = [*_MODELS, item_knn.fit(lazy(TRAIN), index=INDEX)][model]
+    rows, items = np.array([0, 0, 2, 3]), np.array([1, 5, 1, 7])
+    alone = [_contributed(found.contributions, rated[[row]], items[rows == row]).T.ravel() for row in (0, 2, 3)]
+    np.testing.assert_allclose(found.contributions(rated, rows, items), np.concatenate(alone), rtol=1e-6)
+
+
 _MODELS = [_als(implicit=True), _als(implicit=True, neutral=3.0), _als(implicit=False), _ease()]
 
 
@@ -208,16 +223,16 @@ _MODELS = [_als(implicit=True), _als(implicit=True, neutral=3.0), _als(implicit=
 def test_what_ratings_contribute_sums_to_the_score(model):
     """The reasons shown for a recommendation would not be why it is shown."""
     row = _rated()[1][[0]]
-    added = model.contributions(row.indices, row.data, np.arange(N_ITEMS))
-    assert added.shape == (row.nnz, N_ITEMS)
+    added = _contributed(model.contributions, row, np.arange(N_ITEMS))
     np.testing.assert_allclose(added.sum(axis=0), model.scores(row)[0], atol=1e-4)
 
 
 def test_a_rating_of_an_unknown_item_carries_nothing():
     """An item that the model has never seen would be named as the reason, or stop all reasons."""
-    rated, items = np.array([0, UNRATED]), np.array([1, UNRATED])
+    cells = (np.array([5, 5], np.float32), (np.array([0, 0]), np.array([0, UNRATED])))
+    rated = sparse.csr_array(cells, shape=(1, N_ITEMS))
     for model in _MODELS:
-        added = model.contributions(rated, np.array([5, 5], np.float32), items)
+        added = _contributed(model.contributions, rated, np.array([1, UNRATED]))
         assert added[0, 0] != 0 and not added[1].any() and not added[:, 1].any()
 
 
@@ -230,7 +245,7 @@ def test_the_blends_contributions_order_items_as_its_personal_scores_do(ease_wei
     prior = LikingModel(np.zeros((2, N_ITEMS), np.float32), np.ones(N_ITEMS, bool), "")
     ranker = blend.ranker(weights, _ease(), prior, np.zeros((1, 1)), _als(implicit=True))
     mixed = ranker.scores(np.array([0]), row)[0, known]
-    added = ranker.contributions(row.indices, row.data, known).sum(axis=0)
+    added = _contributed(ranker.contributions, row, known).sum(axis=0)
     assert np.corrcoef(added, mixed)[0, 1] == pytest.approx(1, abs=1e-5)
 
 

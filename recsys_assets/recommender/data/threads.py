@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 
@@ -23,7 +25,8 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
         blocks: the blocks.
     """
     n_threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(n_threads) as threads:
+    # Threads of BLAS inside these threads would wait for each other.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
         pending: deque[Future[Result]] = deque()
         for block in blocks:
             pending.append(threads.submit(work, block))

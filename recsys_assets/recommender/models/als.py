@@ -119,38 +119,42 @@ class ALSModel:
         """
         from recsys_assets.recommender.models.kernels import fill_factors
 
-        own = _of_known(rated, self.item_known)
-        values, confidence, target = self._weights(own.data)
-        regularised = (values > 0) if self.params["implicitPrefs"] else np.ones(len(values), bool)
         factors = np.zeros((rated.shape[0], self.rank), np.float32)
-        cells = (own.indptr, own.indices, confidence, target, regularised)
-        fill_factors(factors, *cells, self.item_factors, self._gram, float(self.params["regParam"]))
+        fill_factors(factors, *self._cells(rated), self.item_factors, self._gram, float(self.params["regParam"]))
         return factors
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
         """Score all items from users' ratings alone, shape (U, n_items); see `fold_in`."""
         return self.fold_in(rated) @ self.item_factors.T
 
-    def contributions(self, rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the part of an item's score that each rating of one user adds; the parts sum exactly to the score.
+    def contributions(self, rated: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the part of an item's score that each rating of a user adds; the parts sum exactly to the score.
 
         The factors of `fold_in` are linear in the right sides of the user's ratings, so a score is a sum over them (Hu,
         Koren and Volinsky 2008, section 5).
 
         Args:
-            rated: items that the user has rated, shape (R,), int.
-            ratings: their ratings, shape (R,).
-            items: items to explain, shape (P,), int.
+            rated: ratings of some users, shape (B, n_items).
+            rows: row of each recommendation, shape (P,), ascending.
+            items: item of each recommendation, shape (P,).
 
         Returns:
-            Shape (R, P); 0 for a rating of an unknown item.
+            One value per pair of `rankings.pairs`; 0 for a rating of an unknown item.
         """
-        known = self.item_known[rated]
-        added = np.zeros((len(rated), len(items)))
-        system, weighed = self._equations(rated[known], ratings[known])
-        if weighed.any():
-            added[known] = weighed @ np.linalg.solve(system, self.item_factors[items].T.astype(np.float64))
+        from recsys_assets.recommender.models.kernels import fill_contributions
+
+        ends = np.cumsum(np.diff(rated.indptr)[rows])
+        added = np.empty(ends[-1] if len(ends) else 0)
+        equations = (*self._cells(rated), self.item_factors, self._gram, float(self.params["regParam"]))
+        fill_contributions(added, ends, rows, items, *equations)
         return added
+
+    def _cells(self, rated: sparse.csr_array) -> tuple[np.ndarray, ...]:
+        """Return the ratings as the compiled loops take them; a rating of an unknown item has no weight."""
+        known = self.item_known[rated.indices]
+        values, confidence, target = self._weights(rated.data)
+        regularised = known & (values > 0) if self.params["implicitPrefs"] else known
+        return rated.indptr, rated.indices, confidence * known, target * known, regularised
 
     @cached_property
     def _gram(self) -> np.ndarray:
@@ -163,16 +167,6 @@ class ALSModel:
         # Models stored before version 0.5 hold only the neutral rating.
         stored = self.params.get("preference", {"neutral": self.params.get("neutral", 0.0), "scale": 1.0})
         return Preference(**stored)
-
-    def _equations(self, items: np.ndarray, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return one user's normal equations as Spark builds them: system, and right side by rating."""
-        vectors = self.item_factors[items].astype(np.float64)
-        values, confidence, target = self._weights(ratings)
-        implicit = self.params["implicitPrefs"]
-        system = self._gram + (vectors * confidence[:, None]).T @ vectors
-        n_regularised = (values > 0).sum() if implicit else len(values)
-        system[np.diag_indices_from(system)] += self.params["regParam"] * n_regularised
-        return system, vectors * target[:, None]
 
     def _weights(self, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the distance from the neutral rating, the confidence and the target of ratings, float64 each."""
@@ -301,13 +295,6 @@ def _fit_in_spark(
     fitted.userFactors.write.parquet(str(folder / "user"))
     fitted.itemFactors.write.parquet(str(folder / "item"))
     return pl.read_parquet(folder / "user" / "*.parquet"), pl.read_parquet(folder / "item" / "*.parquet")
-
-
-def _of_known(rated: sparse.csr_array, known: np.ndarray) -> sparse.csr_array:
-    """Keep the ratings of known items, in the same shape."""
-    cells = rated.tocoo()
-    keep = known[cells.col]
-    return sparse.csr_array((cells.data[keep], (cells.row[keep], cells.col[keep])), shape=rated.shape)
 
 
 def _dense(factors: pl.DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:

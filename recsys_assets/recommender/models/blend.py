@@ -19,7 +19,7 @@ from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
 from recsys_assets.recommender.models.stored import StoredModel
-from recsys_assets.recommender.ranking.rankings import Ranker
+from recsys_assets.recommender.ranking.rankings import Ranker, pairs
 
 _ANCHOR_PRIOR = 60.0
 _LEAST_RELIABILITY = 1e-3
@@ -144,13 +144,14 @@ def ranker(
             reliability=liking_model.reliability,
         )
 
-    def contributions(rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
-        by_ease = ease_model.contributions(rated, ratings, items)
+    def contributions(rated: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        by_ease = ease_model.contributions(rated, rows, items)
         if als is None:
             return by_ease
-        row = sparse.csr_array((ratings, rated, [0, len(rated)]), shape=(1, ease_model.n_items))
-        by_als = als.contributions(rated, ratings, items)
-        of_ease, of_als = (max(float(model.scores(row).std()), 1e-9) for model in (ease_model, als))
+        _, recommendation = pairs(rated, rows)
+        own = rows[recommendation]
+        of_ease, of_als = (np.maximum(model.scores(rated).std(axis=1), 1e-9)[own] for model in (ease_model, als))
+        by_als = als.contributions(rated, rows, items)
         return weights.ease_weight * by_ease / of_ease + (1 - weights.ease_weight) * by_als / of_als
 
     return Ranker(scores, liking_model.item_known | ease_model.item_known, contributions, OTHERWISE)

@@ -21,6 +21,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference
 from recsys_assets.recommender.data.sections import AnyNumber, Positive, Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
+from recsys_assets.recommender.ranking.rankings import pairs
 
 _ANCHOR_REG = 3000.0
 _NEUTRAL_OFFSET = -0.5
@@ -103,20 +104,23 @@ class EASEModel:
         scores[:, self.items] = self.preferences(rated) @ self.weights
         return scores
 
-    def contributions(self, rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the part of an item's score that each rating of one user adds; the parts sum exactly to the score.
+    def contributions(self, rated: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the part of an item's score that each rating of a user adds; the parts sum exactly to the score.
 
         Args:
-            rated: items that the user has rated, shape (R,), int.
-            ratings: their ratings, shape (R,).
-            items: items to explain, shape (P,), int.
+            rated: ratings of some users, shape (B, n_items).
+            rows: row of each recommendation, shape (P,).
+            items: item of each recommendation, shape (P,).
 
         Returns:
-            Shape (R, P); 0 if either item is unknown.
+            One value per pair of `rankings.pairs`; 0 if either item is unknown.
         """
-        (row, own_known), (column, known) = self._places(rated), self._places(items)
-        added = self.preference(ratings)[:, None] * self.weights[np.ix_(row, column)]
-        return np.where(own_known[:, None] & known, added, 0)
+        cell, recommendation = pairs(rated, rows)
+        (row, own_known), (column, known) = self._places(rated.indices), self._places(items)
+        preference = np.where(own_known, self.preference(rated.data), 0)
+        added = preference[cell] * self.weights[row[cell], column[recommendation]]
+        added *= known[recommendation]
+        return added
 
     def _places(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return each item's row in the weights, any row if it is unknown, and whether it is known."""

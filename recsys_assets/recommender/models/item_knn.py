@@ -19,6 +19,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
+from recsys_assets.recommender.ranking.rankings import pairs
 
 # Items whose similarities are computed at a time.
 _BLOCK = 512
@@ -60,19 +61,11 @@ class ItemKNNModel:
         """Score all items from users' ratings by sums of similarities, shape (U, n_items), float32."""
         return (liked(rated, self.relevant_from) @ self.similarities).toarray()
 
-    def contributions(self, rated: np.ndarray, ratings: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Return the part of an item's score that each rating of one user adds.
-
-        Args:
-            rated: items that the user has rated, shape (R,), int.
-            ratings: their ratings, shape (R,).
-            items: items to explain, shape (P,), int.
-
-        Returns:
-            Shape (R, P).
-        """
-        similar = self.similarities[rated][:, items].toarray()
-        return np.where((ratings >= self.relevant_from)[:, None], similar, 0)
+    def contributions(self, rated: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return the part of an item's score that each rating of a user adds; see `EASEModel.contributions`."""
+        cell, recommendation = pairs(rated, rows)
+        similar = self.similarities[rated.indices[cell], items[recommendation]]
+        return similar * (rated.data >= self.relevant_from)[cell]
 
     def save(self, folder: Path) -> None:
         """Write similarities.parquet (item, neighbour, similarity) and model.json."""

@@ -198,28 +198,105 @@ def fill_factors(
     size = factors.shape[1]
     system, right = np.empty((size, size)), np.empty(size)
     for row in range(len(factors)):
-        system[:] = gram
-        right[:] = 0
-        n_regularised, has_target = 0, False
-        for cell in range(starts[row], starts[row + 1]):
-            other = others[columns[cell]]
-            has_target |= target[cell] != 0
-            n_regularised += regularised[cell]
-            for i in range(size):
-                right[i] += target[cell] * other[i]
-                weighed = confidence[cell] * other[i]
-                for j in range(size):
-                    system[i, j] += weighed * other[j]
-        if not has_target:
+        cells = (starts[row], starts[row + 1], columns, confidence, target, regularised)
+        if not _set_equations(system, right, *cells, others, gram, reg):
             continue
-        for i in range(size):
-            system[i, i] += reg * n_regularised
         _invert(system)
         for i in range(size):
             total = 0.0
             for j in range(size):
                 total += system[i, j] * right[j]
             factors[row, i] = total
+
+
+@numba.njit(nogil=True, cache=True)
+def fill_contributions(
+    added: np.ndarray,
+    ends: np.ndarray,
+    rows: np.ndarray,
+    items: np.ndarray,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    confidence: np.ndarray,
+    target: np.ndarray,
+    regularised: np.ndarray,
+    others: np.ndarray,
+    gram: np.ndarray,
+    reg: float,
+) -> None:
+    """Write the part of the score of ALS that each cell of a row adds to an item; see `fill_factors`.
+
+    Args:
+        added: output, for each recommendation one value per cell of its row.
+        ends: end of each recommendation's values in `added`, shape (P,).
+        rows: row of each recommendation, ascending, shape (P,).
+        items: item of each recommendation, shape (P,).
+        starts: start of each row's cells, shape (n + 1,).
+        columns: column of each cell.
+        confidence: weight of each cell.
+        target: right side of each cell.
+        regularised: whether each cell counts for the regularisation.
+        others: factors of the columns, shape (m, K), float32.
+        gram: what stands for the empty cells, shape (K, K).
+        reg: L2 regularisation, for each cell that counts.
+    """
+    size = others.shape[1]
+    system, right, solved = np.empty((size, size)), np.empty(size), np.empty(size)
+    row, has_target = -1, False
+    for place in range(len(rows)):
+        if rows[place] != row:
+            row = rows[place]
+            cells = (starts[row], starts[row + 1], columns, confidence, target, regularised)
+            has_target = _set_equations(system, right, *cells, others, gram, reg)
+            if has_target:
+                _invert(system)
+        begin = ends[place] - (starts[row + 1] - starts[row])
+        if not has_target:
+            added[begin : ends[place]] = 0
+            continue
+        item = others[items[place]]
+        for i in range(size):
+            solved[i] = 0
+            for j in range(size):
+                solved[i] += system[i, j] * item[j]
+        for cell in range(starts[row], starts[row + 1]):
+            other, total = others[columns[cell]], 0.0
+            for i in range(size):
+                total += other[i] * solved[i]
+            added[begin + cell - starts[row]] = target[cell] * total
+
+
+@numba.njit(nogil=True, cache=True)
+def _set_equations(
+    system: np.ndarray,
+    right: np.ndarray,
+    begin: int,
+    end: int,
+    columns: np.ndarray,
+    confidence: np.ndarray,
+    target: np.ndarray,
+    regularised: np.ndarray,
+    others: np.ndarray,
+    gram: np.ndarray,
+    reg: float,
+) -> bool:
+    """Write the normal equations of one row of ALS; return whether any target differs from 0."""
+    size = len(right)
+    system[:] = gram
+    right[:] = 0
+    n_regularised, has_target = 0, False
+    for cell in range(begin, end):
+        other = others[columns[cell]]
+        has_target |= target[cell] != 0
+        n_regularised += regularised[cell]
+        for i in range(size):
+            right[i] += target[cell] * other[i]
+            weighed = confidence[cell] * other[i]
+            for j in range(size):
+                system[i, j] += weighed * other[j]
+    for i in range(size):
+        system[i, i] += reg * n_regularised
+    return has_target
 
 
 @numba.njit(nogil=True, cache=True)

@@ -14,7 +14,7 @@ from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
 from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models.item_knn import liked
-from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n
+from recsys_assets.recommender.ranking.rankings import Limits, Ranker, pairs, top_n
 
 # Reason, in words, for a new item that no rating of the user speaks for.
 OTHERWISE = "new, and like what many like"
@@ -57,9 +57,10 @@ class NewItems:
             found[:, places] = (profiles / np.maximum(lengths, 1e-9)) @ of_new
             return found
 
-        def contributions(own: np.ndarray, values: np.ndarray, items: np.ndarray) -> np.ndarray:
-            alike = (vectors[own] @ vectors[items].T).toarray()
-            return np.where((values >= limit)[:, None], alike, 0)
+        def contributions(own: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+            cell, recommendation = pairs(own, rows)
+            alike = vectors[own.indices[cell]].multiply(vectors[items[recommendation]]).sum(axis=1)
+            return np.asarray(alike).ravel() * (own.data >= limit)[cell]
 
         return cls(Ranker(scores, is_new, contributions, OTHERWISE), is_new)
 

@@ -5,6 +5,9 @@ cosine of factors. Attributes fill the places that it leaves, above all for item
 """
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,8 +23,26 @@ from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n
 from recsys_assets.recommender.serving.recommendations import ServingModel
 
 # From items, shape (B,), to their similarity to all items that the model was fitted with, shape (B, K).
-_Similarity = Callable[[np.ndarray], np.ndarray]
+_Scores = Callable[[np.ndarray], np.ndarray]
+
+
+class _Similarity(NamedTuple):
+    """Similarities of items.
+
+    Attributes:
+        scores: returns the similarities of items to all items that the model was fitted with.
+        known: items that have similarities, ascending.
+        n_items: number of items that the model was fitted with.
+    """
+
+    scores: _Scores
+    known: np.ndarray
+    n_items: int
+
+
 BY_RATINGS, BY_ATTRIBUTES = "ratings", "attributes"
+# Up to so many distinct attribute values, products with dense vectors are faster than with sparse ones.
+_FEW_VALUES = 512
 _COLUMNS = ("item", "rank", "similar", "score", "by")
 
 
@@ -47,32 +68,70 @@ def similar_items(
         allowed: which items may be in a list, shape (len(catalogue),).
         limits: limits per value within a list.
     """
-    vectors = attribute_vectors(catalogue)
-    alike = {
-        BY_RATINGS: _by_model(model, len(catalogue)),
-        BY_ATTRIBUTES: lambda of: (vectors[of] @ vectors.T).toarray(),
-    }
-    found = []
-    for by, scores in alike.items():
-        ranker = _ranker(scores, len(catalogue))
-        own = lazy(pl.DataFrame({"user": items, "item": items, "rating": np.ones(len(items))}))
-        # Twice as many, because the first n by attributes may all be there by the model.
-        best = top_n(ranker, own, items, n=2 * n, allowed=allowed).filter(pl.col("score") > 0)
-        found.append(best.rename({"user": "item", "item": "similar"}).with_columns(by=pl.lit(by)))
-    lists = _merged(pl.concat(found).select(_COLUMNS), n, limits)
+    # Twice as many, because the first n by attributes may all be there by the model.
+    depth = 2 * n
+    source = similarity_source(model)
+    lists = [_by_attributes(attribute_vectors(catalogue), items, allowed, depth)]
+    alike = _similarity(model.models[source]) if source else None
+    if alike:
+        lists.insert(0, _by_ratings(alike, items, allowed, depth))
+    found = pl.concat(lists).filter(pl.col("score") > 0)
+    merged = _merged(found, n, limits)
     places = pl.DataFrame({"item": np.arange(len(catalogue), dtype=np.int32), "item_id": catalogue["item_id"]})
     facts = pl.DataFrame({"similar": places["item"], "similar_item_id": places["item_id"], "title": catalogue["title"]})
-    named = lists.join(places, on="item").join(facts, on="similar").sort("item", "rank")
+    named = merged.join(places, on="item").join(facts, on="similar").sort("item", "rank")
     return named.select("item_id", "rank", "similar_item_id", "title", "score", "by")
 
 
-def _ranker(alike: _Similarity, n_items: int) -> Ranker:
-    """A ranker with items in place of users; ratings do not matter."""
+def _by_ratings(alike: _Similarity, items: np.ndarray, allowed: np.ndarray, depth: int) -> pl.DataFrame:
+    """The most similar items by the model, for the items that it knows."""
+    known = items[np.isin(items, alike.known)]
 
     def scores(of: np.ndarray, _: sparse.csr_array) -> np.ndarray:
-        return alike(of)
+        found = np.zeros((len(of), len(allowed)), np.float32)
+        found[:, : alike.n_items] = alike.scores(of)
+        return found
 
-    return Ranker(scores, np.ones(n_items, bool))
+    own = pl.DataFrame({"user": known, "item": known, "rating": np.ones(len(known))})
+    return _best(scores, known, own, allowed, depth, BY_RATINGS)
+
+
+def _by_attributes(vectors: sparse.csr_array, items: np.ndarray, allowed: np.ndarray, depth: int) -> pl.DataFrame:
+    """The most similar items by attributes.
+
+    Items with the same attributes have the same list, but for themselves. One of them is therefore compared with the
+    catalogue.
+    """
+    rows = vectors[items]
+    content = [
+        rows.indices[start:end].tobytes() + rows.data[start:end].tobytes() for start, end in pairwise(rows.indptr)
+    ]
+    alike = pl.DataFrame({"item": items.astype(np.int32), "content": content}, schema_overrides={"content": pl.Binary})
+    first = alike.with_columns(first=pl.col("item").first().over("content")).drop("content")
+    others = vectors.T.tocsc() if vectors.shape[1] > _FEW_VALUES else vectors.T.toarray()
+
+    def scores(of: np.ndarray, _: sparse.csr_array) -> np.ndarray:
+        found = vectors[of] @ others
+        return found.toarray() if sparse.issparse(found) else np.asarray(found)
+
+    none = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32})
+    best = _best(scores, first["first"].unique().sort().to_numpy(), none, allowed, depth + 1, BY_ATTRIBUTES)
+    own = first.join(best.rename({"item": "first"}), on="first").filter(pl.col("item") != pl.col("similar"))
+    return own.select(_COLUMNS).sort("item", "rank")
+
+
+def _best(
+    scores: Callable[[np.ndarray, sparse.csr_array], np.ndarray],
+    of: np.ndarray,
+    left_out: pl.DataFrame,
+    allowed: np.ndarray,
+    depth: int,
+    by: str,
+) -> pl.DataFrame:
+    """The `depth` items with the highest scores for each item `of`; pairs of `left_out` are left out."""
+    ranker = Ranker(scores, np.ones(len(allowed), bool))
+    best = top_n(ranker, lazy(left_out), of.astype(np.int32), n=depth, allowed=allowed)
+    return best.rename({"user": "item", "item": "similar"}).with_columns(by=pl.lit(by)).select(_COLUMNS)
 
 
 def _merged(found: pl.DataFrame, n: int, limits: Limits | None) -> pl.DataFrame:
@@ -92,53 +151,26 @@ def similarity_source(model: ServingModel) -> str:
     return next((name for name, fitted in model.models.items() if _similarity(fitted)), "")
 
 
-def _by_model(model: ServingModel, n_items: int) -> _Similarity:
-    source = similarity_source(model)
-    alike = _similarity(model.models[source]) if source else None
-
-    def scores(of: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(of), n_items), np.float32)
-        if alike is not None:
-            known = np.flatnonzero(of < _n_items(model.models[source]))
-            within = alike(of[known])
-            found[known, : within.shape[1]] = within
-        return found
-
-    return scores
-
-
 def _similarity(fitted: object) -> _Similarity | None:
-    """The similarity that a fitted model holds; None if it holds none."""
+    """The similarities that a fitted model holds; None if it holds none."""
     match fitted:
         case ItemKNNModel():
-            return lambda of: fitted.similarities[of].toarray()
+            known = np.flatnonzero(np.diff(fitted.similarities.indptr))
+            return _Similarity(lambda of: fitted.similarities[of].toarray(), known, fitted.similarities.shape[0])
         case EASEModel():
-            return lambda of: _of_ease(fitted, of)
+            return _Similarity(partial(_of_ease, fitted), fitted.items, fitted.n_items)
         case ALSModel():
             lengths = np.linalg.norm(fitted.item_factors, axis=1, keepdims=True)
             unit = np.divide(fitted.item_factors, lengths, out=np.zeros_like(fitted.item_factors), where=lengths > 0)
-            return lambda of: unit[of] @ unit.T
+            return _Similarity(lambda of: unit[of] @ unit.T, np.flatnonzero(lengths[:, 0]), len(unit))
     return None
 
 
 def _of_ease(model: EASEModel, of: np.ndarray) -> np.ndarray:
-    """How much liking each item adds to the score of every item, shape (B, n_items)."""
-    place = np.searchsorted(model.items, of).clip(0, max(len(model.items) - 1, 0))
-    known = np.flatnonzero(model.items[place] == of) if len(model.items) else np.array([], int)
+    """How much liking each known item adds to the score of every item, shape (B, n_items)."""
     found = np.zeros((len(of), model.n_items), np.float32)
-    found[np.ix_(known, model.items)] = model.weights[place[known]]
+    found[:, model.items] = model.weights[np.searchsorted(model.items, of)]
     return found
-
-
-def _n_items(fitted: object) -> int:
-    match fitted:
-        case ItemKNNModel():
-            return int(fitted.similarities.shape[0])
-        case EASEModel():
-            return fitted.n_items
-        case ALSModel():
-            return len(fitted.item_factors)
-    return 0
 
 
 def similar_findings(similar: pl.DataFrame, items: pl.DataFrame, *, n: int, allowed: pl.Series) -> list[Finding]:
