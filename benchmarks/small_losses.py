@@ -72,9 +72,8 @@ def _configuration(step: int) -> Configuration:
 
 
 def _contests(seed: int, n_resamples: int) -> Comparisons:
-    none = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "prediction": pl.Float32})
-    rows = nw.from_native(none.lazy())
-    return Comparisons(rows, rows.drop("rating"), lowest_relevant=4.0, seed=seed, n_resamples=n_resamples)
+    none = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32})
+    return Comparisons(nw.from_native(none.lazy()), lowest_relevant=4.0, seed=seed, n_resamples=n_resamples)
 
 
 def _between(
@@ -83,7 +82,9 @@ def _between(
     own, theirs = (
         UserMetric(DECIDING, mean, (scores[each.name], np.ones(len(scores[each.name])))) for each in (candidate, other)
     )
-    return contests.between({"top_n": (MODEL, own)}, {"top_n": (MODEL, theirs)}, other.name)
+    found = contests.between(MODEL, own, f"{MODEL} {other.name}", theirs)
+    assert found is not None, "every user has a score"
+    return [found]
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def test_a_dropped_file_becomes_recommendations(materialized_home, tmp_path, cap
     assert found.join(rated, on=["user_id", "item_id"]).is_empty()
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         jobs = [run.job_name for run in instance.get_runs() if run.tags.get("dagster/sensor_name")]
-    assert jobs == ["refresh", "recommend", "ingest"]
+    assert jobs == ["refresh_served", "ingest"]
 
 
 def _tells(home: Home, cause: str) -> bool:
@@ -255,7 +255,9 @@ def test_run_beside_serve_recommends_first_and_refreshes_once(materialized_home,
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             wait_for("run at work", lambda: is_locked(home))
             # As the sensor asks, a moment before `run` has taken the lock.
-            late = [running.launch(job, **{CONTENT_TAG: "content"}) for job in ("recommend", "refresh")]
+            late = [
+                running.launch(job, **{CONTENT_TAG: "content"}) for job in ("recommend", "refresh_served", "refresh")
+            ]
             printed, _ = process.communicate()
         assert process.returncode == 0, printed
         for run in late:

@@ -153,7 +153,7 @@ def test_without_times_every_job_can_be_made(home):
     (home.landing / "a.csv").write_text(BARE)
     defs = build_defs(home=home, settings=Settings())
     names = {job.name for job in defs.get_repository_def().get_all_jobs()} - {"__ASSET_JOB"}
-    assert names == {"ingest", "recommend", "refresh", "everything", "study"}
+    assert names == {"ingest", "recommend", "refresh_served", "refresh", "everything", "study"}
 
 
 def test_a_graph_of_another_kind_starts_no_run(home):

@@ -27,7 +27,9 @@ def instance(tmp_path) -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def refreshed(instance: dg.DagsterInstance, tags: Mapping[str, str], error: Exception | None = None) -> float:
+def refreshed(
+    instance: dg.DagsterInstance, tags: Mapping[str, str], error: Exception | None = None, job_name: str = "refresh"
+) -> float:
     """Run a refresh that raises an error, or none; returns when it ended."""
 
     @dg.op
@@ -35,7 +37,7 @@ def refreshed(instance: dg.DagsterInstance, tags: Mapping[str, str], error: Exce
         if error:
             raise error
 
-    @dg.job(name="refresh", hooks={decide_on_retry})
+    @dg.job(name=job_name, hooks={decide_on_retry})
     def job() -> None:
         step()
 
@@ -86,6 +88,21 @@ def test_what_was_made_up_for_is_not_repeated(instance, later, error):
     assert repeat_of(instance, "present", ended + 2 * MINUTE) == Repeat()
 
 
+def test_new_lists_do_not_hide_that_the_scores_are_missing(instance):
+    """A weekly refresh that failed would be left out because lists were made since, or failed lists be made twice."""
+    refreshed(instance, SCHEDULE, FULL)
+    ended = refreshed(instance, SENSOR, job_name="refresh_served")
+    due = _due(instance, ended + 2 * MINUTE)
+    assert due and due.job_name == "refresh"
+    refreshed(instance, SCHEDULE)
+    ended = refreshed(instance, SENSOR, FULL, job_name="refresh_served")
+    due = _due(instance, ended + 2 * MINUTE)
+    assert due and due.job_name == "refresh_served"
+    for made_up_by in ("refresh_served", "refresh"):
+        ended = refreshed(instance, {}, job_name=made_up_by)
+        assert not _due(instance, ended + 2 * MINUTE)
+
+
 def test_failed_runs_of_a_person_are_theirs_and_hide_no_other(instance):
     """The sensor would repeat what somebody tries by hand, or forget its own failed run because of that."""
     ended = refreshed(instance, {}, FULL)
@@ -115,7 +132,7 @@ def test_the_sensor_repeats_and_a_change_of_settings_starts_anew(instance, tmp_p
         now = time.time() + minutes * MINUTE
         monkeypatch.setattr(sensors, "time", SimpleNamespace(time=lambda: now))
         context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        found = sensors.watch_ratings(context, home)
+        found = sensors.watch_ratings(context, home, "refresh")
         cursor = context.cursor or cursor
         return found
 

@@ -546,9 +546,11 @@ def test_what_may_not_be_read_is_named_until_it_may(monkeypatch, kind):
 # The refresh
 
 
-def _retrain(ticker: Ticker, cursor: str | None) -> tuple[dg.RunRequest | dg.SkipReason, str | None]:
+def _retrain(
+    ticker: Ticker, cursor: str | None, job: str = "refresh"
+) -> tuple[dg.RunRequest | dg.SkipReason, str | None]:
     context = dg.build_sensor_context(instance=ticker.instance, cursor=cursor)
-    return sensors.watch_ratings(context, ticker.home), context.cursor
+    return sensors.watch_ratings(context, ticker.home, job), context.cursor
 
 
 def test_a_refresh_is_asked_for_once_per_content(ticker):
@@ -576,7 +578,11 @@ def test_new_users_are_recommended_to_before_everything_is_scored(ticker):
         return [request.job_name for request in retrain(dg.build_sensor_context(instance=ticker.instance))]
 
     assert asked() == ["refresh"]
-    (ticker.home.assets / "promoted_configuration" / "current").mkdir(parents=True)
+    for name in ("promoted_configuration", "quick_choice"):
+        (ticker.home.assets / name / "current").mkdir(parents=True)
+    assert asked() == ["refresh_served"]
+    settings = Settings.model_validate({"automation": {"sensor_job": "refresh"}})
+    _, retrain, _ = sensors.build_sensors(ticker.home, settings.automation)
     assert asked() == ["recommend", "refresh"]
 
 
@@ -633,7 +639,9 @@ def test_what_was_done_while_a_run_waited_is_known(ticker):
 
     assert left("recommend", asked.tags) and left("refresh", asked.tags)
     _refreshed(ticker, ["recommendations"])
-    assert not left("recommend", asked.tags) and left("refresh", asked.tags)
+    assert not left("recommend", asked.tags) and left("refresh", asked.tags) and left("refresh_served", asked.tags)
+    _refreshed(ticker, ["promoted_configuration"])
+    assert left("refresh", asked.tags) and not left("refresh_served", asked.tags)
     _refreshed(ticker, ["evaluation_report"])
     assert not left("refresh", asked.tags)
     assert left("refresh", {}) and left("recommend", {}), "what a person launches is always done"
@@ -703,7 +711,7 @@ def test_a_refresh_by_the_command_line_counts(first_run):
     home, _ = first_run
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         context = dg.build_sensor_context(instance=instance)
-        assert "has seen these ratings" in str(sensors.watch_ratings(context, home))
+        assert "has seen these ratings" in str(sensors.watch_ratings(context, home, "refresh"))
 
 
 def test_recommendations_of_other_ratings_than_the_report_are_made_anew(ticker):

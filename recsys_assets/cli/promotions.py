@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from recsys_assets.home.promotions import Promotion
 
 _PANEL = "The pipeline"
-_SHOWN_SCORES = {"top5pct_rating": "Top 5 %", "ndcg_10": "NDCG at 10"}
 _VERDICT_STYLES = {"promoted": "green", "kept": "yellow", "rolled back": "magenta"}
 
 
@@ -92,24 +91,26 @@ def rollback(
 
 
 def _listing(known: "Sequence[Promotion]", served: int | None) -> Table:
-    listing = table("", "No.", "When", "Configuration", *_SHOWN_SCORES.values(), "Verdict", "Reason", numbers=("No.",))
+    listing = table("", "No.", "When", "Configuration", "NDCG at 10", "Verdict", "Reason", numbers=("No.",))
     for promotion in known:
         listing.add_row(
             Text("●" if promotion.number == served else "", "green"),
             str(promotion.number),
             promotion.when[:16].replace("T", " "),
             f"{promotion.configuration.name} ({promotion.configuration.models})",
-            *(_score(promotion, metric) for metric in _SHOWN_SCORES),
+            _score(promotion),
             Text(promotion.verdict, _VERDICT_STYLES[promotion.verdict]),
             promotion.reason,
         )
     return listing
 
 
-def _score(promotion: "Promotion", metric: str) -> str:
+def _score(promotion: "Promotion") -> str:
     """The score of the configuration's own model over all users, with the half-width of its interval if known."""
-    contest = next((each for each in promotion.contests if each.metric == metric), None)
+    from recsys_assets.recommender.evaluation.score_table import DECIDING
+
+    contest = next((each for each in promotion.contests if each.metric == DECIDING), None)
     if contest is None:
         return "–"
-    shown, half = labels.metric(metric).shown, (contest.score_high - contest.score_low) / 2
+    shown, half = labels.metric(DECIDING).shown, (contest.score_high - contest.score_low) / 2
     return shown(contest.score) if math.isnan(half) else f"{shown(contest.score)} ±{shown(half)}"

@@ -35,11 +35,20 @@ class RunSettings(Section):
     )
 
 
+Refresh = Literal["refresh_served", "refresh"]
+
+
 class AutomationSettings(Section):
     """Automation while `recsys-assets serve` runs. A changed setting takes effect at the next start."""
 
     sensors: bool = Field(True, description="Watch landing/ for new data, and refresh when the ratings have changed.")
+    sensor_job: Refresh = Field(
+        "refresh_served",
+        description="Job that new data start: `refresh_served` makes what users see; `refresh` also fits and scores "
+        "all other models and writes the report. The first run is always `refresh`.",
+    )
     schedule: bool = Field(True, description="Refresh at the times of `cron`.")
+    schedule_job: Refresh = Field("refresh", description="Job that starts at the times of `cron`.")
     tick_seconds: int = Field(5, ge=1, description="Seconds between two ticks of the sensors.")
     quiet_seconds: float = Field(5, ge=0, description="Seconds without a change after which a landed file is read.")
     cron: str = Field(

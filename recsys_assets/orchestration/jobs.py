@@ -14,6 +14,10 @@ _BACKTEST = dg.AssetSelection.groups("backtest")
 _STUDY = dg.AssetSelection.groups("study")
 _PIPELINE = dg.AssetSelection.all() - _BACKTEST - _STUDY
 
+_SERVED = dg.AssetSelection.assets(
+    "user_features", "user_clusters", "serving_model", "recommendations", "similar_items"
+)
+
 ingest = dg.define_asset_job(
     "ingest",
     selection=_INGEST,
@@ -27,11 +31,16 @@ refresh = dg.define_asset_job(
 )
 recommend = dg.define_asset_job(
     "recommend",
-    selection=dg.AssetSelection.assets(
-        "user_features", "user_clusters", "serving_model", "recommendations", "similar_items"
-    ),
+    selection=_SERVED,
     description="Recommendations from the present ratings by the configuration in use: what new users wait for. Scores "
-    "and promotes nothing; that is `refresh`.",
+    "and promotes nothing.",
+)
+refresh_served = dg.define_asset_job(
+    "refresh_served",
+    selection=_SERVED | dg.AssetSelection.assets("train_ratings", "test_ratings", "promoted_configuration"),
+    description="What users see: the gate compares the present settings with popularity and with the configuration in "
+    "use, then the promoted model is fitted and recommends. All other models, scores and the report stay as they are; "
+    "they are made by `refresh`.",
 )
 everything = dg.define_asset_job(
     "everything",
@@ -55,7 +64,11 @@ study = dg.define_asset_job(
 )
 
 
+# The jobs that a sensor or schedule may request, by name.
+REFRESHES = {job.name: job for job in (refresh_served, refresh)}
+
+
 def jobs_of(kind: DataKind) -> Sequence[Any]:
     """The jobs of a kind of data; a backtest needs ratings with times."""
-    jobs = [ingest, recommend, refresh, everything, study]
+    jobs = [ingest, recommend, refresh_served, refresh, everything, study]
     return [*jobs, backtest] if kind == RATINGS_WITH_TIMES else jobs

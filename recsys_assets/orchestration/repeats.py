@@ -10,7 +10,7 @@ import dagster as dg
 
 from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG
 from recsys_assets.orchestration.failures import causes, is_of_a_check, step_failures
-from recsys_assets.orchestration.jobs import refresh
+from recsys_assets.orchestration.jobs import REFRESHES, refresh_served
 
 # Tag of the runs that `retrain_sensor` requests: the content of the merged tables and the settings.
 CONTENT_TAG = "recsys/content"
@@ -65,7 +65,7 @@ def repeat_of(instance: dg.DagsterInstance, content: str, now: float) -> Repeat:
         return Repeat(told=f"{failed}; it is started again in {ended + pause - now:.0f} s")
     kept = {name: run.tags[name] for name in (CONTENT_TAG, SCHEDULED_TAG) if name in run.tags}
     return Repeat(
-        dg.RunRequest(run_key=f"{run.run_id}-again", job_name=refresh.name, tags={**kept, REPEAT_TAG: str(done + 1)})
+        dg.RunRequest(run_key=f"{run.run_id}-again", job_name=run.job_name, tags={**kept, REPEAT_TAG: str(done + 1)})
     )
 
 
@@ -77,11 +77,26 @@ def is_to_stay(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _newest_automatic(instance: dg.DagsterInstance, content: str) -> dg.RunRecord | None:
-    """The newest refresh that a sensor or schedule requested; None if there is none or if a later refresh succeeded."""
-    for record in instance.get_run_records(dg.RunsFilter(job_name=refresh.name), limit=_LOOKED_BACK):
-        tags = record.dagster_run.tags
-        if tags.get(CONTENT_TAG) == content or SCHEDULED_TAG in tags:
+    """The newest refresh that a sensor or schedule requested and that no later run made up for; None without one.
+
+    A successful `refresh` makes up for all runs before it, a successful `refresh_served` for runs of the same job.
+    """
+    records = [
+        record
+        for job in REFRESHES
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=_LOOKED_BACK)
+    ]
+    is_served_made_up_for = False
+    for record in sorted(records, key=lambda each: -each.storage_id):
+        run = record.dagster_run
+        is_of_served = run.job_name == refresh_served.name
+        if is_of_served and is_served_made_up_for:
+            continue
+        is_automatic = run.tags.get(CONTENT_TAG) == content or SCHEDULED_TAG in run.tags
+        if is_automatic and not (is_of_served and run.is_success):
             return record
-        if record.dagster_run.is_success or CONTENT_TAG in tags:
-            return None
+        if run.is_success or CONTENT_TAG in run.tags:
+            if not is_of_served:
+                return None
+            is_served_made_up_for = True
     return None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from recsys_assets.home.running import AutomationSettings
-from recsys_assets.orchestration.jobs import everything, refresh
+from recsys_assets.orchestration.jobs import REFRESHES, everything
 from recsys_assets.orchestration.repeats import SCHEDULED_TAG
 from recsys_assets.orchestration.sensors import UNFINISHED, unsound
 
@@ -21,18 +21,19 @@ def build_schedules(
     """
 
     @dg.schedule(
-        job=refresh,
+        job=REFRESHES[settings.schedule_job],
         name="weekly_refresh",
         cron_schedule=settings.cron,
         execution_timezone=settings.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING if settings.schedule else dg.DefaultScheduleStatus.STOPPED,
-        description="Refreshes everything after `ratings`, changed or not, so that no model grows old unseen.",
+        description=f"Requests `{settings.schedule_job}`, whether data have changed or not, so that no model grows old "
+        "unseen.",
     )
     def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if refused := outdated() or unsound(context.instance):
             return dg.SkipReason(refused)
         at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
-        if any(run.job_name in (refresh.name, everything.name) for run in at_work):
+        if any(run.job_name in (*REFRESHES, everything.name) for run in at_work):
             return dg.SkipReason("a refresh is under way")
         return dg.RunRequest(tags={SCHEDULED_TAG: context.scheduled_execution_time.isoformat()})
 

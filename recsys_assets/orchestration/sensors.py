@@ -18,7 +18,7 @@ from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.failures import one_line
-from recsys_assets.orchestration.jobs import ingest, recommend, refresh
+from recsys_assets.orchestration.jobs import REFRESHES, ingest, recommend, refresh, refresh_served
 from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unchecked_since, unread
 from recsys_assets.orchestration.repeats import CONTENT_TAG, repeat_of
 
@@ -32,10 +32,12 @@ UNFINISHED = [
 # A change of these tables triggers a refresh. New users get recommendations, and new items are recommended, before
 # they have a rating.
 _MERGED = ("ratings", "users", "items")
-# The last assets of a refresh. Both depend on all merged tables, so they tell which content the last refresh used.
-_LAST = (dg.AssetKey("recommendations"), dg.AssetKey("evaluation_report"))
-# The last assets of each run that `retrain_sensor` requests.
-_ENDS = {recommend.name: _LAST[:1], refresh.name: _LAST}
+_LISTS, _DECISION, _REPORT = map(dg.AssetKey, ("recommendations", "promoted_configuration", "evaluation_report"))
+# Assets of each run that `retrain_sensor` requests. They depend on all merged tables, so they tell which content the
+# last such run used.
+_ENDS = {recommend.name: (_LISTS,), refresh_served.name: (_LISTS, _DECISION), refresh.name: (_LISTS, _REPORT)}
+# `refresh_served` reads the settings that the last `refresh` has chosen.
+_CHOICE = dg.AssetKey("quick_choice")
 _NOTES_SHOWN = 10
 _SEEN = dg.SkipReason("the last refresh has seen these ratings")
 
@@ -65,23 +67,25 @@ def build_sensors(
         return watch_landing(context, home, settings.quiet_seconds)
 
     @dg.sensor(
-        jobs=[recommend, refresh],
+        jobs=[recommend, *REFRESHES.values()],
         minimum_interval_seconds=tick,
         default_status=status,
-        description="Requests one refresh when the content of `ratings`, `users` or `items` has changed. If a "
-        "configuration is in use, a run of `recommend` comes first, so that new users get recommendations without "
-        "waiting for the refresh. A refresh that failed for a cause that may pass is requested again, six times at "
-        "most, after growing pauses.",
+        description=f"Requests `{settings.sensor_job}` when the content of `ratings`, `users` or `items` has changed, "
+        "and `refresh` if nothing is in use yet. A run of `recommend` comes before `refresh`, so that new users get "
+        "recommendations without waiting for scores. A refresh that failed for a cause that may pass is requested "
+        "again, six times at most, after growing pauses.",
     )
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
         if refused := outdated():
             return dg.SkipReason(refused)
-        asked = watch_ratings(context, home)
+        store = AssetStore(home.assets)
+        is_used = store.has(_DECISION.path) and store.has(_CHOICE.path)
+        asked = watch_ratings(context, home, settings.sensor_job if is_used else refresh.name)
         if isinstance(asked, dg.SkipReason):
             return asked
-        in_use = CONTENT_TAG in asked.tags and AssetStore(home.assets).has(["promoted_configuration"])
+        waits = is_used and asked.job_name == refresh.name and CONTENT_TAG in asked.tags
         first = dg.RunRequest(run_key=f"{asked.run_key}-{recommend.name}", job_name=recommend.name, tags=asked.tags)
-        return [first, asked] if in_use else [asked]
+        return [first, asked] if waits else [asked]
 
     @dg.run_failure_sensor(
         name="failure_log",
@@ -116,8 +120,14 @@ def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds
     return dg.SensorResult(skip_reason=dg.SkipReason(shown), cursor=cursor.model_dump_json())
 
 
-def watch_ratings(context: dg.SensorEvaluationContext, home: Home) -> dg.RunRequest | dg.SkipReason:
-    """One tick of `retrain_sensor`."""
+def watch_ratings(context: dg.SensorEvaluationContext, home: Home, job: str) -> dg.RunRequest | dg.SkipReason:
+    """One tick of `retrain_sensor`.
+
+    Args:
+        context: of the tick; its cursor is the content and settings of the last request.
+        home: the home.
+        job: name of the job to request.
+    """
     instance = context.instance
     versions = _present(instance)
     if None in versions.values():
@@ -129,14 +139,14 @@ def watch_ratings(context: dg.SensorEvaluationContext, home: Home) -> dg.RunRequ
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
-    if are_of_present_ratings(instance, _LAST):
+    if are_of_present_ratings(instance, _ENDS[job]):
         context.update_cursor(state)
         return _SEEN
     context.update_cursor(state)
     # The same content may come back later. Without the event, its run key would be taken and no run would start.
     newest = [_newest(instance, dg.AssetKey(name)) for name in _MERGED]
     key = f"{state}-{max(record.storage_id for record in newest if record)}"
-    return dg.RunRequest(run_key=key, job_name=refresh.name, tags={CONTENT_TAG: state})
+    return dg.RunRequest(run_key=key, job_name=job, tags={CONTENT_TAG: state})
 
 
 def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunRequest | dg.SkipReason:
@@ -148,7 +158,8 @@ def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunReques
         return dg.SkipReason("the last refresh has failed; waiting for the run that is at work")
     if refused := unsound(instance):
         return dg.SkipReason(refused)
-    if CONTENT_TAG in repeat.request.tags and are_of_present_ratings(instance, _LAST):
+    ends = _ENDS[str(repeat.request.job_name)]
+    if CONTENT_TAG in repeat.request.tags and are_of_present_ratings(instance, ends):
         return _SEEN
     return repeat.request
 

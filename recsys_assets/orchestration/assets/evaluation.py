@@ -36,7 +36,7 @@ from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SC
 from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND, marked
 from recsys_assets.recommender.evaluation.scores import all_scores
-from recsys_assets.recommender.promotion.gate import GATE_BASELINES
+from recsys_assets.recommender.promotion.gate import GATE_BASELINE
 from recsys_assets.recommender.registry import Entry, Task
 from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
 from recsys_assets.recommender.registry.kinds import entries_of
@@ -208,8 +208,7 @@ def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Se
     in_use = record.current()
     if in_use is None:
         return None
-    _, popularity = GATE_BASELINES
-    contest = next((each for each in in_use.contests if each.opponent == popularity.name), None)
+    contest = next((each for each in in_use.contests if each.opponent == GATE_BASELINE.name), None)
     part = in_use.configuration.ranking
     return Served(
         model=part.model,

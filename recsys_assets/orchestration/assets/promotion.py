@@ -13,12 +13,13 @@ from pydantic import Field
 
 from recsys_assets.home.promotions import Promotion, PromotionError, Promotions
 from recsys_assets.home.settings import Settings
-from recsys_assets.home.versions import AssetStore
+from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset, plotted
-from recsys_assets.orchestration.assets.models import CHOICE, input_name, predictions_key
+from recsys_assets.orchestration.assets.models import CHOICE, predictions_key
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.kind import DataKind
-from recsys_assets.recommender.promotion.gate import GATE_BASELINES, Comparison, Configuration, Decision, gate
+from recsys_assets.recommender.promotion.gate import GATE_BASELINE, Comparison, Configuration, Decision, Predict, gate
+from recsys_assets.recommender.registry import Entry, Parameters
 from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.registry.kinds import entries_of
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
@@ -38,16 +39,17 @@ class PromotionConfig(dg.Config):
 
 
 def _asset(kind: DataKind) -> dg.AssetsDefinition:
-    compared = [entry for entry in entries_of(kind) if entry.task in ("time_cut", "top_n")]
+    # In a run that scores all models, their predictions come first, so that they need not be made twice.
+    predictions = [predictions_key(entry) for entry in entries_of(kind) if entry.task == "top_n"]
 
     @pipeline_asset(
         group="serving",
         kinds={"json"},
         ins={
             **{name: dg.AssetIn(name, dagster_type=nw.LazyFrame) for name in _TABLES},
-            **{input_name(entry): dg.AssetIn(predictions_key(entry), dagster_type=nw.LazyFrame) for entry in compared},
             CHOICE: dg.AssetIn(CHOICE, dagster_type=Choice),
         },
+        deps=["ratings", *predictions],
         dagster_type=Configuration,
         settings=("evaluation",),
         fits_models=True,
@@ -59,14 +61,17 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
         home: HomeResource,
         spark: LazyPySparkResource,
         quick_choice: Choice,
-        **inputs: nw.LazyFrame,
+        **tables: nw.LazyFrame,
     ) -> Configuration:
         """The models and settings in use: the newly trained configuration if it passes the gate, else the previous one.
 
         The gate compares lists by a paired bootstrap over users on the same test rows. The lists of the new
         configuration must be better than popularity, not worse than the configuration in use, and not below the best
         configuration ever promoted. The configuration in use and the best one are fitted again on the present training
-        rows. Rating models decide nothing, because users see lists only.
+        rows. Rating models are not compared, because users see lists only.
+
+        A run that makes the predictions of all models compares these. A run without them, such as one of the job
+        `refresh_served`, fits the models that it compares.
 
         Every decision is recorded with its reason. `recsys-assets promotions` lists the decisions, and
         `recsys-assets rollback` goes back to an earlier promotion.
@@ -84,19 +89,19 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
                 rating_model=None if kind.is_events else evaluation.selected_rating_model,
                 ranking_model=value_of(parameters, MODEL),
             )
+            fitter = ModelFitter(
+                tables,
+                {**parameters, "scale": settings.scale.model_dump()},
+                spark=lambda: spark.spark_session,
+                scratch=home.scratch,
+            )
             decision, contests = gate(
                 candidate,
                 in_use.configuration if in_use else None,
-                {entry: inputs[input_name(entry)] for entry in compared},
-                inputs["train_ratings"],
-                inputs["test_ratings"],
+                tables["train_ratings"],
+                tables["test_ratings"],
                 parameters=parameters,
-                refit=lambda current: ModelFitter(
-                    inputs,
-                    {**current.parameters, "scale": settings.scale.model_dump()},
-                    spark=lambda: spark.spark_session,
-                    scratch=home.scratch,
-                ),
+                predict=_predictor(context, candidate, fitter, parameters, AssetStore(home.folders.assets)),
                 best=record.best(),
                 withdrawn=record.withdrawn(),
                 seed=evaluation.seed,
@@ -119,6 +124,27 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
         return now.configuration
 
     return promoted_configuration
+
+
+def _predictor(
+    context: dg.AssetExecutionContext,
+    candidate: Configuration,
+    fitter: ModelFitter,
+    parameters: Parameters,
+    store: AssetStore,
+) -> Predict:
+    """Returns the function that reads the predictions that this run has made, and makes all others."""
+
+    def predict(configuration: Configuration, model: Entry) -> nw.LazyFrame:
+        key = predictions_key(model)
+        if configuration == candidate:
+            made = context.instance.get_latest_materialization_event(key)
+            if made and made.run_id == context.run.run_id:
+                return scan(store.current(key.path))
+        own = {**parameters, **configuration.ranking.settings, "scale": fitter.parameters["scale"]}
+        return fitter.with_parameters(own).predictions(model)
+
+    return predict
 
 
 def _going_back(record: Promotions, number: int, home: HomeResource, settings: Settings) -> Configuration:
@@ -145,12 +171,11 @@ def _data_versions(instance: dg.DagsterInstance) -> dict[str, str]:
 
 
 def _metadata(added: Promotion, now: Promotion) -> dict[str, Any]:
-    baselines = {entry.name for entry in GATE_BASELINES}
     # The names are the same at each materialization, because the UI plots metadata by name.
     leads = {
         f"{contest.metric} above {contest.opponent}": plotted(contest.difference)
         for contest in added.contests
-        if contest.opponent in baselines
+        if contest.opponent == GATE_BASELINE.name
     }
     contests = [dg.TableRecord(asdict(contest)) for contest in added.contests]
     return {

@@ -18,18 +18,18 @@ import numpy as np
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.metrics import RankingMetrics, RatingMetrics
+from recsys_assets.recommender.evaluation.metrics import RankingMetrics
 from recsys_assets.recommender.evaluation.result import difference
 from recsys_assets.recommender.evaluation.rows import ScoredRows
-from recsys_assets.recommender.evaluation.score_table import BASELINE, DECIDING
+from recsys_assets.recommender.evaluation.score_table import DECIDING
 from recsys_assets.recommender.registry import Entry, Parameters, Task
-from recsys_assets.recommender.registry.fitting import ModelFitter, entry, parameters_of
+from recsys_assets.recommender.registry.fitting import entry, parameters_of
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
-GATE_BASELINES = (entry("time_cut", BASELINE), entry("top_n", "popularity"))
-_LIST_LENGTH = 10
 _LISTS: Task = "top_n"
+GATE_BASELINE = entry(_LISTS, "popularity")
+_LIST_LENGTH = 10
 # Normal quantiles: half-width of a 95 % confidence interval, and the effect detected with 80 % power, in standard
 # errors.
 _Z = 1.96
@@ -115,13 +115,13 @@ class Configuration:
         return ", ".join(part.model for part in self.parts.values())
 
     @property
-    def entries(self) -> list[Entry]:
-        """The registry's entries of the models.
+    def entry(self) -> Entry:
+        """The registry's entry of the ranking model.
 
         Raises:
-            ValueError: the registry no longer has one of the models.
+            ValueError: the registry no longer has the model.
         """
-        return [entry(task, part.model) for task, part in self.parts.items()]
+        return entry(_LISTS, self.ranking.model)
 
     @property
     def parameters(self) -> dict[str, Mapping[str, Any]]:
@@ -175,8 +175,8 @@ class Comparison:
     def decides(self) -> bool:
         """Whether the comparison counts for the verdict.
 
-        A comparison of rating models does not, because no user sees predicted ratings. A comparison of lists does not
-        if the two models have the same score for every user.
+        It does not if the two models have the same score for every user. Versions before 0.9 also recorded comparisons
+        of rating models, which never counted.
         """
         return self.metric == DECIDING and (self.low, self.difference, self.high) != (0, 0, 0)
 
@@ -214,70 +214,45 @@ def _named(configuration: Configuration) -> str:
     return f"{configuration.ranking.model} {configuration.name}"
 
 
-# Name and metric of one model per task.
-Scored = Mapping[Task, tuple[str, UserMetric]]
-
-
 class Comparisons:
-    """Compares models on the test rows: rating models by `top5pct_rating`, ranking models by NDCG at 10.
+    """Compares the lists of models on the test rows by NDCG at 10.
 
     Args:
         test_ratings: table ratings.
-        item_mean: predictions of the item mean, the fallback for missing predictions of rating models; None without
-            rating models.
         lowest_relevant: lowest rating of a relevant item.
         seed: random seed of ties and bootstrap.
         n_resamples: number of bootstrap resamples.
     """
 
-    def __init__(
-        self,
-        test_ratings: nw.LazyFrame,
-        item_mean: nw.LazyFrame | None,
-        *,
-        lowest_relevant: float,
-        seed: int,
-        n_resamples: int,
-    ) -> None:
+    def __init__(self, test_ratings: nw.LazyFrame, *, lowest_relevant: float, seed: int, n_resamples: int) -> None:
         self._seed, self._n_resamples = seed, n_resamples
         rows = to_polars(test_ratings, "user", "item", "rating")
-        self._rated = ScoredRows.of(rows, seed=seed)
         self._relevant = ScoredRows.of(rows.filter(rows["rating"] >= lowest_relevant), seed=seed)
-        self._fallback = None if item_mean is None else self._rated.complete_ratings_of(BASELINE, item_mean)
 
-    def scored(self, predictions: Mapping[Entry, nw.LazyFrame]) -> Scored:
-        """Name and metric of these models, one model per task."""
-        measure = {"time_cut": self._rating, "top_n": self._ranking}
-        return {entry.task: (entry.name, measure[entry.task](entry.name, rows)) for entry, rows in predictions.items()}
-
-    def _rating(self, model: str, predictions: nw.LazyFrame) -> UserMetric:
-        own = self._rated.ratings_of(model, predictions)
-        complete = own if self._fallback is None else np.where(np.isnan(own), self._fallback, own)
-        return RatingMetrics(self._rated).top5pct_rating(complete)
-
-    def _ranking(self, model: str, ranks: nw.LazyFrame) -> UserMetric:
-        scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
-        return next(score for score in scores if score.name.startswith("ndcg"))
-
-    def between(self, challengers: Scored, opponents: Scored, configuration: str = "") -> list[Comparison]:
-        """One comparison per task; none if a score is undefined, such as NDCG without a relevant item.
+    def scored(self, model: str, ranks: nw.LazyFrame) -> UserMetric:
+        """NDCG at 10 of each user.
 
         Args:
-            challengers: models of the candidate.
-            opponents: the baselines, or the models in use.
-            configuration: name of the opponents' configuration; empty for baselines.
+            model: name of the model.
+            ranks: user, item, rank; its predictions.
         """
-        contests = (
-            self._contest(model, metric, f"{opponents[task][0]} {configuration}".strip(), opponents[task][1])
-            for task, (model, metric) in challengers.items()
-        )
-        return [contest for contest in contests if contest]
+        scores = RankingMetrics(self._relevant, _LIST_LENGTH).of_ranks(self._relevant.ranks_of(model, ranks))
+        return next(score for score in scores if score.name == DECIDING)
 
-    def _contest(self, model: str, metric: UserMetric, opponent: str, other: UserMetric) -> Comparison | None:
-        paired = difference(metric, other, "difference")
+    def between(self, model: str, metric: UserMetric, opponent: str, opponent_metric: UserMetric) -> Comparison | None:
+        """The comparison of two models; None if a score is undefined, such as NDCG without a relevant item.
+
+        Args:
+            model: name of the candidate's model.
+            metric: output of `scored` for the candidate.
+            opponent: name of the baseline, or the model and configuration of the opponent.
+            opponent_metric: output of `scored` for the opponent.
+        """
+        paired = difference(metric, opponent_metric, "difference")
         everyone = np.ones(len(metric.parts[0]), dtype=bool)
-        scores = estimates([metric, other, paired], everyone, seed=self._seed, n_resamples=self._n_resamples)
-        own, theirs, gap = scores
+        own, theirs, gap = estimates(
+            [metric, opponent_metric, paired], everyone, seed=self._seed, n_resamples=self._n_resamples
+        )
         if own is None or theirs is None or gap is None:
             return None
         return Comparison(
@@ -328,7 +303,7 @@ def decide(
     Args:
         candidate: the newly trained configuration.
         current: the configuration in use; None for the first configuration.
-        baseline: comparisons with item mean and popularity.
+        baseline: comparison with popularity; none if the test ratings do not define the metric.
         champion: comparisons with the configuration in use.
         best: comparisons with the best configuration ever promoted, if that is not the configuration in use.
         withdrawn: names of configurations that a person rolled back from.
@@ -381,31 +356,34 @@ def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Compariso
     return best
 
 
+# From the configuration of a model and its entry to the ranks of the test rows.
+Predict = Callable[[Configuration, Entry], nw.LazyFrame]
+
+
 def gate(
     candidate: Configuration,
     current: Configuration | None,
-    predictions: Mapping[Entry, nw.LazyFrame],
     train_ratings: nw.LazyFrame,
     test_ratings: nw.LazyFrame,
     *,
     parameters: Parameters,
-    refit: Callable[[Configuration], ModelFitter],
+    predict: Predict,
     best: Configuration | None = None,
     withdrawn: Collection[str],
     seed: int,
     n_resamples: int,
 ) -> tuple[Decision, list[Comparison]]:
-    """Compares the candidate with the baselines, the configuration in use and the best one ever promoted, and decides.
+    """Compares the candidate with popularity, the configuration in use and the best one ever promoted, and decides.
 
     Args:
         candidate: the newly trained configuration.
         current: the configuration in use; None for the first configuration.
-        predictions: predictions of the candidate's models and of the baselines for the test ratings.
-        train_ratings: table ratings; the training rows of the candidate.
+        train_ratings: table ratings; the training rows.
         test_ratings: table ratings.
         parameters: current settings of all stages, by section.
-        refit: returns the model fitter of a configuration on the current training ratings. Stored predictions cannot
-            be used, because new ratings change the test rows. Only called if the settings differ.
+        predict: returns the ranks that a model with the settings of a configuration gives to the test rows, fitted on
+            the present training rows. Earlier ranks of the configuration in use are useless, because new ratings
+            change the test rows. Called for another configuration only if a comparison with it can decide.
         best: the best configuration ever promoted, from `best_of`.
         withdrawn: names of configurations that a person rolled back from.
         seed: random seed of ties and bootstrap.
@@ -415,26 +393,22 @@ def gate(
         The decision, and all comparisons behind it.
     """
     contests = Comparisons(
-        test_ratings,
-        predictions.get(GATE_BASELINES[0]),
-        lowest_relevant=relevant_from(train_ratings),
-        seed=seed,
-        n_resamples=n_resamples,
+        test_ratings, lowest_relevant=relevant_from(train_ratings), seed=seed, n_resamples=n_resamples
     )
-    challengers = contests.scored({entry: predictions[entry] for entry in candidate.entries})
-    baselines = {entry: predictions[entry] for entry in GATE_BASELINES if entry.task in candidate.parts}
-    baseline = contests.between(challengers, contests.scored(baselines))
-    undefined = [] if any(contest.metric == DECIDING for contest in baseline) else [DECIDING]
+    model, popularity = candidate.ranking.model, GATE_BASELINE.name
+    own = contests.scored(model, predict(candidate, candidate.entry))
+    level = contests.scored(popularity, predict(candidate, GATE_BASELINE))
+    baseline = _existing(contests.between(model, own, popularity, level))
+    undefined = [] if baseline else [DECIDING]
     is_new = current and candidate != current and candidate.name not in withdrawn and not undefined
 
     def against(other: Configuration | None) -> list[Comparison]:
         if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS, parameters):
             return []
-        model = entry(_LISTS, other.ranking.model)
         # An identical ranking model makes identical predictions: it is not fitted twice.
         is_shared = other.ranking == candidate.ranking
-        rows = predictions[model] if is_shared else refit(other).predictions(model)
-        return contests.between({_LISTS: challengers[_LISTS]}, contests.scored({model: rows}), other.name)
+        theirs = own if is_shared else contests.scored(other.ranking.model, predict(other, other.entry))
+        return _existing(contests.between(model, own, _named(other), theirs))
 
     is_outdated = current is not None and not current.ranking.can_be_fitted(_LISTS, parameters)
     champion = against(current)
@@ -450,3 +424,7 @@ def gate(
         undefined=undefined,
     )
     return decision, [*baseline, *champion, *above]
+
+
+def _existing(comparison: Comparison | None) -> list[Comparison]:
+    return [comparison] if comparison else []

@@ -92,6 +92,7 @@ class ModelFitter:
 
     Attributes:
         index: id map of the users and items.
+        parameters: settings by section.
 
     Examples:
         >>> ratings = pl.DataFrame({"user": [0, 0, 1], "item": [0, 1, 1], "rating": [5.0, 2.0, 4.0]})
@@ -122,7 +123,7 @@ class ModelFitter:
     ) -> None:
         self._tables = tables
         self._made: dict[str, Any] = dict(tables)
-        self._parameters = parameters
+        self.parameters = parameters
         self._spark, self._scratch = spark, scratch
         self._scale = Scale.of(parameters)
         self.index = index or Index.of(tables["users"], tables["items"])
@@ -136,7 +137,7 @@ class ModelFitter:
         other._made |= {
             name: made
             for name, made in self._made.items()
-            if all(step.parameters(parameters) == step.parameters(self._parameters) for step in steps_behind(name))
+            if all(step.parameters(parameters) == step.parameters(self.parameters) for step in steps_behind(name))
         }
         return other
 
@@ -150,11 +151,11 @@ class ModelFitter:
         return model.ranker(**self._needed(model))
 
     def _needed(self, model: Entry) -> dict[str, Any]:
-        return {name: self._get(name) for name in model.needed(self._parameters)}
+        return {name: self._get(name) for name in model.needed(self.parameters)}
 
     def models(self, model: Entry) -> dict[str, Any]:
         """Return the fitted models that the entry predicts from, by the name of their asset."""
-        return {name: self._get(name) for name in model.needed(self._parameters) if isinstance(_STEPS.get(name), Fit)}
+        return {name: self._get(name) for name in model.needed(self.parameters) if isinstance(_STEPS.get(name), Fit)}
 
     def _get(self, name: str) -> Any:
         if name not in self._made:
@@ -168,4 +169,4 @@ class ModelFitter:
         outside = {"spark": self._spark(), "scratch": self._scratch} if step.needs_spark else {}
         if isinstance(step, Fit) or outside:
             outside["index"] = self.index
-        return step.make(given, self._parameters, **outside)
+        return step.make(given, self.parameters, **outside)
