@@ -89,7 +89,9 @@ def test_a_rating_per_user_is_enough_for_recommendations(home):
     ran = invoke("run", "--home", home.path)
     assert ran.exit_code == 1
     told = ran.stderr.splitlines()
-    assert told[0].startswith("Error: check sound of train_histories failed: ratings before the latest ones")
+    assert told[0].startswith(
+        "Error: check enough_to_learn_from of train_histories failed: ratings before the latest ones"
+    )
     assert told[1].startswith("The whole log:") and len(told) == 2
     shown = invoke("recommend", "u3", "--home", home.path)
     assert shown.exit_code == 0, shown.output

@@ -16,8 +16,8 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.running import HistorySettings
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
-from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import last_good_facts, was_good
+from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.landing_watch import RAW, ingested_content, range_tags
 from recsys_assets.orchestration.run_history import erase_history, prune_history, prune_where_possible
 from recsys_assets.orchestration.sensors import unsound
@@ -71,7 +71,7 @@ class Kept:
         records = [
             (key, batch, self.newest(key, batch)) for key, batch in [*one, *((k, b) for k in RAW for b in batches)]
         ]
-        checks = [dg.AssetCheckKey(dg.AssetKey(name), SOUND) for name in MERGED]
+        checks = [check_keys(dg.AssetKey(name)) for name in MERGED]
         latest = self.instance.get_latest_materialization_events([key for key, _, _ in records])
         return {
             "events": {
@@ -82,8 +82,8 @@ class Kept:
             "latest": {key: event.timestamp for key, event in latest.items() if event},
             "contents": [ingested_content(self.instance, batch) for batch in batches],
             "unsound": unsound(self.instance),
-            "good": [was_good(self.instance, key) for key in checks],
-            "facts": [last_good_facts(self.instance, key) for key in checks],
+            "good": [was_good(self.instance, keys) for keys in checks],
+            "facts": [last_good_facts(self.instance, key) for keys in checks for key in keys],
             "partitions": [self.instance.get_materialized_partitions(key) for key in RAW],
         }
 

@@ -670,7 +670,7 @@ def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
     ratings.write_text("".join(ratings.read_text().splitlines(keepends=True)[:5]))
     ticker.settle()
     asked, cursor = _retrain(ticker, None)
-    assert isinstance(asked, dg.SkipReason) and "ratings failed the check" in str(asked.skip_message)
+    assert isinstance(asked, dg.SkipReason) and "ratings failed a check" in str(asked.skip_message)
     made_up(n_users=6, n_items=8).write(ticker.home.path / "mended")
     (ticker.home.path / "mended" / "u.data").replace(ratings)
     ticker.settle()

@@ -21,6 +21,7 @@ from rich.text import Text
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import FORMAT, Home
 from recsys_assets.recommender.data.characters import visible
+from recsys_assets.recommender.data.wording import article_first
 
 # A file or a pipe has no width, unless COLUMNS sets one. Without a minimum, tables would be cut there.
 _WIDTH_OF_FILES = 160
@@ -28,7 +29,6 @@ _BAR_WIDTH = 30
 # The commands that make a home. Every other one would find nothing in a folder that is none.
 _MAKING = frozenset({"run", "serve", "add", "fetch", "init"})
 _COMMAND = re.compile(r"`([^`]*recsys-assets [^`]+)`")
-_ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|Le|La|Les|Il|El|Los|Las|Der|Die|Das|Un|Une)$")
 
 
 def _remember(context: typer.Context, path: Path | None) -> Path | None:
@@ -179,16 +179,6 @@ def seconds(duration: float) -> str:
         return f"{duration:.1f} s"
     minutes, rest = divmod(round(duration), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def article_first(title: str) -> str:
-    """The title with its article in front, as people say it: MovieLens writes "Fugitive, The".
-
-    Example:
-        >>> article_first("Fugitive, The")
-        'The Fugitive'
-    """
-    return _ARTICLE_LAST.sub(r"\2 \1", title)
 
 
 def joined(titles: Iterable[str]) -> str:

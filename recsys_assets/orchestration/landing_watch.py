@@ -18,8 +18,8 @@ from recsys_assets.home.landed import Landed, fingerprint, landed
 from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.orchestration.assets.ingest import SOURCE_FINGERPRINT, ratings
-from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import was_good
+from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.failures import causes, is_of_a_check, step_failures
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.verdicts import verdicts_of
@@ -251,7 +251,7 @@ def _is_merged(instance: dg.DagsterInstance, batch: str) -> bool:
 def unchecked_since(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
     """The run that materialized a merged table and failed before it was checked; empty if there is none."""
     records = instance.fetch_materializations(key, limit=1).records
-    if not records or was_good(instance, dg.AssetCheckKey(key, SOUND)) is not None:
+    if not records or was_good(instance, check_keys(key)) is not None:
         return ""
     return records[0].run_id if _has_failed(instance, records[0].run_id) else ""
 

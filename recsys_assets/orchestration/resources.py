@@ -3,7 +3,7 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -65,23 +65,29 @@ def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.Re
     return dg.ResourceDefinition(for_one_run, config_schema={}, description=type(resource).__doc__)
 
 
+# Read when the code location or `serve` starts: in a launch they would have no effect, and hide what has one.
+_READ_BEFORE_RUNS = ("automation", "history", "instance", "run", "spark")
+
+
 def settings_resource(settings: Settings) -> dg.ResourceDefinition:
-    """The settings of the home as a resource. The run config of a launch may override each setting."""
+    """The settings of the home as a resource. The run config of a launch may override each setting that runs read."""
 
     def overridden(context: dg.InitResourceContext) -> Settings:
-        return Settings.model_validate(context.resource_config)
+        return Settings.model_validate({**settings.model_dump(), **context.resource_config})
 
     return dg.ResourceDefinition(
         overridden,
-        config_schema=_config_class(settings).to_config_schema(),
+        config_schema=_config_class(settings, without=_READ_BEFORE_RUNS).to_config_schema(),
         description="Settings of this home: built-in defaults, settings.toml, environment, then this configuration.",
     )
 
 
-def _config_class(section: BaseModel) -> type[dg.Config]:
+def _config_class(section: BaseModel, without: Collection[str] = ()) -> type[dg.Config]:
     """A Dagster config class with the section's present values as defaults, so that one override keeps the rest."""
     fields: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
+        if name in without:
+            continue
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             nested = _config_class(value)

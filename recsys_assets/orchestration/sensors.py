@@ -15,8 +15,8 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
 from recsys_assets.home.running import AutomationSettings
 from recsys_assets.home.versions import AssetStore
-from recsys_assets.orchestration.checks.declared import NAME as SOUND
 from recsys_assets.orchestration.checks.results import was_good
+from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.jobs import REFRESHES, ingest, recommend, refresh, refresh_served
 from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unchecked_since, unread
@@ -197,10 +197,10 @@ def unsound(instance: dg.DagsterInstance) -> str:
         record = _newest(instance, dg.AssetKey(name))
         if record is None:
             return "nothing has been ingested yet"
-        good = was_good(instance, dg.AssetCheckKey(dg.AssetKey(name), SOUND))
+        good = was_good(instance, check_keys(dg.AssetKey(name)))
         if good is False:
             return (
-                f"{name} failed the check in run {record.run_id}. Mend the data, or accept the change: "
+                f"{name} failed a check in run {record.run_id}. Mend the data, or accept the change: "
                 "RECSYS_CHECKS__MAX_ROW_DROP=1 recsys-assets run"
             )
         if good is None and (run_id := unchecked_since(instance, dg.AssetKey(name))):

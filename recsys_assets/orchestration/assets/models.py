@@ -17,7 +17,7 @@ from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.scale import Scale
-from recsys_assets.recommender.registry import FITS, Entry, Fit
+from recsys_assets.recommender.registry import FITS, Entry, Fit, Task
 from recsys_assets.recommender.registry.fitting import sampled
 from recsys_assets.recommender.registry.kinds import entries_of, fits_of
 from recsys_assets.recommender.registry.learnt import learnt
@@ -25,6 +25,13 @@ from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.serving.recommendations import ServingModel
 from recsys_assets.recommender.tuning import quick
 
+# What the predictions of each task are.
+_PREDICTED: dict[Task, str] = {
+    "time_cut": "The predicted rating of every test rating after the cut in time",
+    "top_n": "The rank of every test item after the cut in time among all items that its user has not rated",
+    "latest_rating": "The predicted latest rating of every user, from the ratings before it",
+    "next_item": "The rank of the item of every user's latest rating among all items that the user had not rated",
+}
 SERVING_MODEL = "serving_model"
 CHOICE = "quick_choice"
 MODEL_TYPES = {**{fit.asset: fit.model_type for fit in FITS}, SERVING_MODEL: ServingModel}
@@ -111,7 +118,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         kinds=TABLE_KINDS,
         settings=("scale",),
         code=SOURCES.code_of_predictions(entry),
-        description=f"Predictions of `{entry.name}` for the test rows of the task `{entry.task}`.",
+        description=f"{_PREDICTED[entry.task]}, by the model `{entry.name}` (task `{entry.task}`).",
         ins={name: _input(name) for name in {"users", "items", *entry.needs}},
         dagster_type=nw.LazyFrame,
     )(predicted)

@@ -17,6 +17,7 @@ from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, 
 from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.index import Index, IndexMismatchError
+from recsys_assets.recommender.data.wording import article_first
 from recsys_assets.recommender.promotion.gate import Configuration
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
@@ -144,8 +145,8 @@ def _sample(lists: pl.DataFrame) -> dg.TableMetadataValue:
                 {
                     "user": row["user_id"],
                     "place": row["rank"],
-                    "item": row["title"] or row["item_id"],
-                    "because of": " · ".join(row["because"]) or "–",
+                    "item": article_first(row["title"] or row["item_id"]),
+                    "because of": " · ".join(map(article_first, row["because"])) or "–",
                 }
             )
             for row in rows.sort("user_id", "rank").iter_rows(named=True)

@@ -34,10 +34,8 @@ def check_result(key: dg.AssetCheckKey, findings: Sequence[Finding], facts: Mapp
         description="; ".join(map(_told, broken)) or None,
         metadata={
             "actual: broken rules": len(broken),
-            "expected": 0,
-            "threshold": 0,
             "rules": dg.MetadataValue.table([_record(finding) for finding in findings]),
-            FACTS: dg.MetadataValue.json(dict(facts)),
+            **({FACTS: dg.MetadataValue.json(dict(facts))} if facts else {}),
         },
     )
 
@@ -66,30 +64,43 @@ def _shown(value: float | str) -> str:
 
 
 def last_good_facts(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> Mapping[str, Any]:
-    """The facts of the newest result of a check that broke no severe rule; empty if there is none.
+    """The facts of the newest result of a check that has some; empty if there is none.
 
-    Results that broke a severe rule are skipped: otherwise a second bad materialization would look unchanged.
+    Only results of a state that broke no severe rule have facts: otherwise a second bad state would look unchanged.
     """
-    for evaluation in filter(_is_good, _evaluations(instance, key)):
-        facts = evaluation.metadata.get(FACTS)
-        return facts.value if isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) else {}
-    return {}
+    return next(filter(None, map(_facts, _evaluations(instance, key))), {})
 
 
-def was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> bool | None:
-    """Whether the newest materialization broke no severe rule of a check; None if it was not checked."""
-    newest = instance.fetch_materializations(key.asset_key, limit=1).records
-    for evaluation in _evaluations(instance, key) if newest else ():
+def _facts(evaluation: dg.AssetCheckEvaluation) -> Mapping[str, Any]:
+    facts = evaluation.metadata.get(FACTS)
+    is_given = isinstance(facts, dg.JsonMetadataValue) and isinstance(facts.value, dict) and _is_good(evaluation)
+    return facts.value if is_given else {}  # type: ignore[union-attr, return-value]
+
+
+def was_good(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> bool | None:
+    """Whether the newest materialization of an asset broke no severe rule of its checks; None if one is missing.
+
+    Args:
+        instance: the instance with the results.
+        keys: the checks of the asset; at least one.
+    """
+    newest = instance.fetch_materializations(keys[0].asset_key, limit=1).records
+    found = [_was_good(instance, key, newest[0].storage_id) for key in keys] if newest else [None]
+    return False if False in found else (None if None in found else True)
+
+
+def _was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, materialization: int) -> bool | None:
+    for evaluation in _evaluations(instance, key):
         target = evaluation.target_materialization_data
-        if target and target.storage_id == newest[0].storage_id:
+        if target and target.storage_id == materialization:
             return _is_good(evaluation)
     return None
 
 
 def needed_evaluations(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> set[int]:
-    """Ids of the results of a check that `was_good` and `last_good_facts` read: the newest, and the newest good one."""
+    """Ids of the results of a check that `was_good` and `last_good_facts` read: the newest one, and that with facts."""
     found = list(_evaluated(instance, key))
-    good = [record for record, evaluation in found if _is_good(evaluation)]
+    good = [record for record, evaluation in found if _facts(evaluation)]
     return {record.id for record in (*[record for record, _ in found][:1], *good[:1])}
 
 

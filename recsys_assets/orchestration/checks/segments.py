@@ -21,7 +21,7 @@ def affinities_sum_to_one(user_segments: nw.LazyFrame) -> dg.AssetCheckResult:
     error = segments.largest_affinity_error(user_segments)
     return dg.AssetCheckResult(
         passed=error <= _ROUNDING,
-        metadata={"actual: largest distance from one": error, "expected": 0.0, "threshold": _ROUNDING},
+        metadata={"actual: largest distance from one": float(f"{error:.2g}"), "threshold": f"{_ROUNDING:g}"},
     )
 
 
@@ -32,7 +32,7 @@ def counts_sum_to_ratings(segment_ratings: nw.LazyFrame, train_histories: nw.Laz
     """Every rating of the train users' histories is counted in exactly one (segment, item) pair."""
     counted, expected = segments.counted_ratings(segment_ratings, train_histories)
     return dg.AssetCheckResult(
-        passed=counted == expected, metadata={"actual": counted, "expected": expected, "threshold": 0}
+        passed=counted == expected, metadata={"actual": counted, "threshold": f"exactly {expected:,}"}
     )
 
 
@@ -51,7 +51,7 @@ def empty_cells(segment_ratings: nw.LazyFrame, segment_model: SegmentModel, item
     return dg.AssetCheckResult(
         passed=empty < cells,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"actual": empty, "share of all cells": empty / cells, "threshold": cells},
+        metadata={"actual": empty, "share of all cells": f"{empty / cells:.1%}", "threshold": f"below {cells:,}"},
     )
 
 

@@ -7,6 +7,8 @@ every home.
 import re
 from collections.abc import Iterable
 
+_ARTICLE_LAST = re.compile(r"^(.+), (The|A|An|Le|La|Les|Il|El|Los|Las|Der|Die|Das|Un|Une)$")
+
 RATINGS = "ratings"
 EVENTS = "events"
 ITEMS = "items"
@@ -59,3 +61,13 @@ def worded_page(page: str, noun: str, *, items: str = ITEMS, kept: Iterable[str]
     parts = stays.split(page)
     # Every second part is one that stays.
     return "".join(part if place % 2 else worded(part, noun, items=items) for place, part in enumerate(parts))
+
+
+def article_first(title: str) -> str:
+    """The title with its article in front, as people say it: MovieLens writes "Fugitive, The".
+
+    Example:
+        >>> article_first("Fugitive, The")
+        'The Fugitive'
+    """
+    return _ARTICLE_LAST.sub(r"\2 \1", title)

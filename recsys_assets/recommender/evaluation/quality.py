@@ -68,6 +68,7 @@ class Finding:
         passed: whether the rule holds.
         severe: whether a broken rule blocks downstream assets.
         detail: where the rule is broken, for the reader.
+        is_of_key: whether the rule is about the key of a table.
     """
 
     rule: str
@@ -77,6 +78,7 @@ class Finding:
     passed: bool
     severe: bool = True
     detail: str = ""
+    is_of_key: bool = False
 
 
 def schema_findings(frame: nw.LazyFrame, table: Table, sizes: Mapping[str, int]) -> tuple[int, list[Finding]]:
@@ -154,7 +156,8 @@ def _key_findings(frame: nw.LazyFrame, table: Table, there: Sequence[str], rows:
     if not set(table.key) <= set(there):
         return []
     distinct = int(to_polars(frame.select(*table.key).unique().select(nw.len().alias("n")))["n"][0])
-    return [Finding(f"one row per {', '.join(table.key)}", rows - distinct, 0, 0, rows == distinct)]
+    rule = f"one row per {', '.join(table.key)}"
+    return [Finding(rule, rows - distinct, 0, 0, rows == distinct, is_of_key=True)]
 
 
 def drop_finding(rows: int, before: int | None, *, max_drop: float) -> list[Finding]:
