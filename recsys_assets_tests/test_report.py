@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 
 import narwhals as nw
 import numpy as np
@@ -933,3 +934,34 @@ def test_report_from_spark_tables_is_the_report_from_polars_tables(tmp_path):
     local = _inputs(tables, _scores())
     distributed = dataclasses.replace(local, **{name: on_spark(name) for name in tables})
     assert render_page(distributed) == render_page(local)
+
+
+def _contrast(colour: str, page: str) -> float:
+    """Contrast of two colours, as WCAG 2 defines it."""
+
+    def luminance(of: str) -> float:
+        parts = [int(of[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    darker, lighter = sorted(map(luminance, (colour, page)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_colours_of_charts_stand_out_from_the_page(mode):
+    """Points and intervals of a model can hardly be seen, in one of the two modes."""
+    css = (Path(theme.__file__).parent / "report.css").read_text()
+    light, _, dark = css.partition("@media (prefers-color-scheme: dark)")
+    page = re.findall(r"--(?:paper|panel): (#\w{6})", light if mode == "light" else dark)[:2]
+    replaced = dict(re.findall(r'svg \[fill="(#\w{6})"\] { fill: (#\w{6}); }', dark)) if mode == "dark" else {}
+    for colour in theme.CATEGORIES:
+        shown = replaced.get(colour, colour)
+        assert min(_contrast(shown, of) for of in page) >= 3, (colour, shown)
+
+
+def test_no_interval_is_drawn_pale():
+    """An interval at 40 % of its colour has less contrast than anybody with weak sight needs."""
+    folder = Path(theme.__file__).parent
+    pale = re.compile(r"mark_rule\([^)]*opacity=0\.")
+    assert [path.name for path in folder.glob("*.py") if pale.search(path.read_text())] == []

@@ -127,3 +127,23 @@ def test_report_never_scrolls_sideways(browser, tmp_path, width):
     browser.open(path)
     browser.value("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert browser.value("document.documentElement.scrollWidth <= innerWidth") is True
+
+
+def test_text_of_charts_is_legible_on_a_phone(browser, tmp_path):
+    """Charts would shrink with the screen until nobody can read their labels, or could not be pushed by a keyboard."""
+    path = tmp_path / "index.html"
+    path.write_text(render_page(_inputs(_tables(), _scores())))
+    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    browser.open(path)
+    browser.value("document.querySelectorAll('details').forEach(each => each.open = true)")
+    time.sleep(0.5)
+    smallest = browser.value(
+        "Math.min(...[...document.querySelectorAll('figure svg text')].filter(text => text.textContent.trim()).map("
+        "text => { const to = text.getScreenCTM();"
+        " return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(to.a, to.b); }))"
+    )
+    assert float(str(smallest)) >= 10.99
+    unreachable = (
+        "[...document.querySelectorAll('figure')].filter(f => f.scrollWidth > f.clientWidth && f.tabIndex < 0)"
+    )
+    assert browser.value(f"{unreachable}.length") == 0

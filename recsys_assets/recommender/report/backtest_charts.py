@@ -50,7 +50,7 @@ def curve(backtest_scores: pl.DataFrame, metric: str) -> ChartType:
     y = alt.Y("value:Q", title=facts.label, scale=alt.Scale(zero=False))
     drawn = alt.Chart(named).encode(x=x, color=color)
     layers = alt.layer(
-        drawn.mark_rule(strokeWidth=3, opacity=0.3).encode(y=alt.Y("low:Q", title=facts.label), y2=alt.Y2("high:Q")),
+        drawn.mark_rule(strokeWidth=1.5, opacity=1).encode(y=alt.Y("low:Q", title=facts.label), y2=alt.Y2("high:Q")),
         drawn.mark_line(strokeWidth=2).encode(y=y),
         drawn.mark_circle(size=70, opacity=1).encode(y=y),
     )

@@ -82,7 +82,7 @@ def ratings_per_user(ratings: nw.LazyFrame) -> ChartType:
     scale = alt.Scale(type="log", domain=[int(edges[0]), int(edges[-1])], nice=False)
     bars = (
         alt.Chart(bins)
-        .mark_bar(color=BLUE, opacity=0.85, binSpacing=1)
+        .mark_bar(color=BLUE, opacity=1, binSpacing=1)
         .encode(
             x=alt.X("from:Q", title="ratings per user (logarithmic)", scale=scale, axis=axis),
             x2=alt.X2("to:Q"),
@@ -197,7 +197,7 @@ def _score_panel(
     own = alt.Chart(models).encode(y=alt.Y("label:N", title=None, sort=models["label"].to_list()), color=color)
     layers = [
         *_bound_lines(table.filter(pl.col("role") == "bound"), x, domain),
-        own.mark_rule(strokeWidth=4, opacity=0.4).encode(x=x("low:Q"), x2=alt.X2("high:Q")),
+        own.mark_rule(strokeWidth=2.5, opacity=1).encode(x=x("low:Q"), x2=alt.X2("high:Q")),
         own.mark_circle(size=75, opacity=1).encode(x=x("value:Q")),
         own.mark_text(align="left", dx=10).encode(x=x("right:Q"), text=alt.Text("text:N"), color=alt.ColorValue(INK)),
     ]

@@ -15,7 +15,7 @@ from altair.typing import ChartType
 from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.features.clusters import silhouette_choice
 from recsys_assets.recommender.report.attributes import attributes_by_group
-from recsys_assets.recommender.report.theme import BLACK, BLUE, INK, ORANGE, WIDTH, category_scale, finished, note
+from recsys_assets.recommender.report.theme import BLUE, INK, ORANGE, VERMILLION, WIDTH, category_scale, finished, note
 
 _FORMATS = {"sse": "~s", "silhouette": ".2f", "rmse": ".4f"}
 # Enough to show the shape of the point cloud; more points only make the file larger.
@@ -25,8 +25,8 @@ PAIRED_FEATURES = 4
 PROFILE_CATEGORIES = 8
 # Larger deviations get the same colour, so that one rare category does not make all others pale.
 _STRONG = 1.5
-# Light at both ends, because dark numbers stand on the colours.
-_BELOW_TO_ABOVE = ("#6aaad8", "#f4f2ee", "#f0a04b")
+# The page is seen through the colours, in both modes. Numbers in the colour of text stand out from this much of them.
+_MOST_OPACITY = 0.6
 
 
 def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
@@ -220,26 +220,24 @@ def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartT
         domain=False,
         title="cluster, and its number of users",
     )
-    extent = alt.Scale(range=list(_BELOW_TO_ABOVE), domain=[-_STRONG, 0, _STRONG], clamp=True, interpolate="rgb")
+    strength = alt.Scale(domain=[0, _STRONG], range=[0, _MOST_OPACITY], clamp=True)
+    cells = cells.with_columns(strength=pl.col("deviation").abs())
     base = alt.Chart(cells.join(headings, on="cluster")).encode(
         x=alt.X("heading:O", sort=headings["heading"].to_list(), axis=axis),
         y=alt.Y("row:N", sort=cells["row"].unique(maintain_order=True).to_list(), title=None),
     )
     cell = base.mark_rect(stroke="white", strokeWidth=2).encode(
-        color=alt.Color(
-            "deviation:Q",
-            scale=extent,
-            legend=alt.Legend(title=["standard", "deviations"], gradientLength=120, tickCount=3),
-        )
+        color=alt.condition("datum.deviation > 0", alt.value(VERMILLION), alt.value(BLUE)),
+        fillOpacity=alt.FillOpacity("strength:Q", scale=strength, legend=None),
     )
-    heatmap = (cell + base.mark_text(color=BLACK).encode(text=alt.Text("text:N"))).properties(
+    heatmap = (cell + base.mark_text(color=INK).encode(text=alt.Text("text:N"))).properties(
         width=column * len(sizes), height=alt.Step(22)
     )
     return finished(
         heatmap,
         title,
         "Numbers: the cluster's mean. Categories: the share of its users, the most common categories only.",
-        "Colour: difference from all users in standard deviations (orange above, blue below).",
+        f"Colour: difference from all users, orange above and blue below; full from {_STRONG} standard deviations on.",
     )
 
 

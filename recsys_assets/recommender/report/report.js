@@ -1,4 +1,4 @@
-// Sorts and filters the score tables, and opens folded sections for printing. The page is complete without it.
+// Sorts and filters the score tables, lets wide charts be pushed, and opens folded sections for printing. The page is complete without it.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   [...table.tHead.rows[0].cells].forEach((head, column) => {
@@ -30,4 +30,13 @@ for (const input of document.querySelectorAll("input.filter")) {
         row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
   });
 }
+// A chart that is wider than the screen can be pushed with the keyboard, too.
+const reachable = () => {
+  for (const figure of document.querySelectorAll("figure"))
+    if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0;
+    else figure.removeAttribute("tabindex");
+};
+addEventListener("resize", reachable);
+addEventListener("toggle", reachable, true);
+reachable();
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));

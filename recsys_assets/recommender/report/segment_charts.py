@@ -188,12 +188,10 @@ def _item_row(table: pl.DataFrame, domain: list[float], *, last: bool) -> ChartT
     size = alt.Size("count:Q", title="ratings", scale=alt.Scale(range=[12, 260]), legend=legend)
     layers = [
         alt.Chart(table.head(1)).mark_rule(color=ORANGE, strokeWidth=1.5).encode(y=alt.Y("overall:Q")),
-        base.mark_circle(color=BLUE, opacity=0.9).encode(y=mean, size=size),
+        base.mark_circle(color=BLUE, opacity=1).encode(y=mean, size=size),
     ]
     if labelled:
-        counts = base.mark_text(fontSize=9.5, color=MUTED).encode(
-            y=alt.YValue(92), text=alt.Text("count:Q", format=",")
-        )
+        counts = base.mark_text(fontSize=11, color=MUTED).encode(y=alt.YValue(92), text=alt.Text("count:Q", format=","))
         layers.append(counts)
     heading = f"{table['title'][0]}  ({table['overall'][0]:.2f})"
     return alt.layer(*layers).properties(

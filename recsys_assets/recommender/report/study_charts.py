@@ -90,7 +90,7 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
     lowest = float(rows["low"].to_numpy().min())
     scale = alt.Scale(zero=False, nice=False, domain=[lowest, highest])
     layers = alt.layer(
-        drawn.mark_rule(strokeWidth=3, opacity=0.2, clip=True).encode(
+        drawn.mark_rule(strokeWidth=1.5, opacity=1, clip=True).encode(
             y=alt.Y("low:Q", title="RMSE", scale=scale), y2=alt.Y2("high:Q")
         ),
         drawn.mark_line(strokeWidth=2, clip=True).encode(y=alt.Y("value:Q", title="RMSE", scale=scale)),
@@ -131,7 +131,7 @@ def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType
     drawn = alt.Chart(named).encode(y=alt.Y("label:N", title=None, sort=models), color=color)
     x = alt.X("value:Q", title=facts.label, scale=alt.Scale(zero=False))
     layers = alt.layer(
-        drawn.mark_rule(strokeWidth=2, opacity=0.4).encode(x=alt.X("low:Q", title=facts.label), x2=alt.X2("high:Q")),
+        drawn.mark_rule(strokeWidth=2, opacity=1).encode(x=alt.X("low:Q", title=facts.label), x2=alt.X2("high:Q")),
         drawn.mark_circle(size=90, opacity=1).encode(x=x),
     )
     return finished(
@@ -177,7 +177,7 @@ def _over_segments(rows: pl.DataFrame, title: str) -> ChartType:
     low = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False))
     value = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False))
     return alt.layer(
-        drawn.mark_rule(strokeWidth=3, opacity=0.2).encode(y=low, y2=alt.Y2("high:Q")),
+        drawn.mark_rule(strokeWidth=1.5, opacity=1).encode(y=low, y2=alt.Y2("high:Q")),
         drawn.mark_line(strokeWidth=2).encode(y=value),
         drawn.mark_circle(size=60, opacity=1).encode(y=value),
         alt.Chart(rows).mark_rule(strokeDash=[4, 3], color=INK).encode(x=alt.X("in_use:Q")),

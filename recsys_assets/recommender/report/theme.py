@@ -18,15 +18,16 @@ from recsys_assets.recommender.report import drawing
 INK = "#1f2430"
 MUTED = "#5c6470"
 GRID = "#e3e1db"
-# Okabe and Ito (2008), "Color Universal Design": distinguishable with any colour vision. A dark brown replaces their
-# yellow, which is too light for lines.
+# After Okabe and Ito (2008), "Color Universal Design": distinguishable with any colour vision. Orange, purple and sky
+# blue are darker than theirs, and a dark brown replaces their yellow: each has a contrast of 3 : 1 with a white page.
+# `report.css` replaces black and brown on a dark page.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, BLACK, BROWN = (
     "#0072b2",
     "#d55e00",
     "#009e73",
-    "#e69f00",
-    "#cc79a7",
-    "#56b4e9",
+    "#b87d00",
+    "#c46a9b",
+    "#2f94cf",
     "#3d3d3d",
     "#7f4f0f",
 )
