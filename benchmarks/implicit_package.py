@@ -36,7 +36,7 @@ from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
-from recsys_assets.recommender.tuning.searches import with_settings
+from recsys_assets.recommender.tuning.searches import with_values
 
 # `positives`: all ratings with their stars as counts, all ratings alike, or the liked ones alone.
 GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
@@ -91,7 +91,7 @@ class Side:
             return self._of_factors(knobs, _implicit)
         if name == "ials":
             return self._of_factors(knobs, _ials)
-        fitted = self._fitted.with_parameters(with_settings(self._settings, knobs))
+        fitted = self._fitted.with_parameters(with_values(self._settings, knobs))
         own = fitted.ranker(entry("top_n", name))
 
         def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:

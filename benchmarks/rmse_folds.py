@@ -26,7 +26,7 @@ from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ingest.archives import Source
 from recsys_assets.recommender.ingest.folds import published_folds
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
-from recsys_assets.recommender.tuning.searches import with_settings
+from recsys_assets.recommender.tuning.searches import with_values
 
 N_FOLDS = 10
 MODELS = ("item_mean", "user_item_bias", "item_neighbours", "bayesian_factors", "profile_factors", "stack")
@@ -48,7 +48,7 @@ def main() -> None:
     asked.add_argument("--set", action="append", default=[], metavar="SECTION.SETTING=VALUE")
     given = asked.parse_args()
     knobs = FOR_RANDOM_SPLITS | dict(map(_knob, given.set))
-    parameters = with_settings(Settings().model_dump(), knobs)
+    parameters = with_values(Settings().model_dump(), knobs)
     print(f"Beside the built-in settings: {knobs}")
     with tempfile.TemporaryDirectory() as folder:
         tables = indexed(given.archive, Path(folder))

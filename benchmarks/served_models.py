@@ -41,7 +41,7 @@ from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning import quick
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
-from recsys_assets.recommender.tuning.searches import value_of, with_settings
+from recsys_assets.recommender.tuning.searches import value_of, with_values
 from recsys_assets.recommender.tuning.tuning import chosen
 from recsys_assets_tests.planted_taste import SHAPES, Shape, planted, truth
 
@@ -95,7 +95,7 @@ class Served:
         fitted = self._fitted(self._split, self._parameters)
         of = {each.name: ndcg(fitted, each.name) for each in self._models}
         best, served = max(of, key=lambda name: of[name].parts[0].mean()), value_of(self._parameters, MODEL)
-        before = ndcg(fitted.with_parameters(with_settings(self._settings.model_dump(), BEFORE)), "blend")
+        before = ndcg(fitted.with_parameters(with_values(self._settings.model_dump(), BEFORE)), "blend")
         metrics = [before, of[served], of[best], difference(of[served], of[best], "")]
         users = np.ones(len(before.parts[0]), bool)
         told = estimates(metrics, users, seed=0, n_resamples=1000)

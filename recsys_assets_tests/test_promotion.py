@@ -163,7 +163,7 @@ def test_what_somebody_rolled_back_from_stays_out():
 
 
 def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
-    """A knob of the report would count as a new model, or a new seed would not."""
+    """A setting of the report would count as a new model, or a new seed would not."""
 
     def of(**changes: dict[str, float]) -> Configuration:
         parameters = Settings.model_validate(changes).model_dump()
@@ -176,7 +176,7 @@ def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
 
 
 def test_what_has_no_weight_is_no_part_of_a_configuration():
-    """A knob of a model that the blend leaves out would make every model compete again, for the same lists."""
+    """A setting of a model that the blend leaves out would make every model compete again, for the same lists."""
 
     def of(ease_weight: float, rank: int) -> str:
         changes = {"blend": {"ease_weight": ease_weight}, "ranking": {"rank": rank}}
@@ -260,7 +260,7 @@ def compete(
 
 
 def test_what_two_configurations_share_is_not_fitted_again():
-    """A changed knob of the lists would make a refresh wait for the rating models a second time."""
+    """A changed setting of the lists would make a refresh wait for the rating models a second time."""
     decision, contests, fitted_again = compete(configuration(20), configuration(10))
     assert fitted_again == ["implicit_als"]
     assert [(found.metric, found.difference > 0) for found in contests[1:]] == [("ndcg_10", True)]

@@ -24,7 +24,7 @@ from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning import quick
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
-from recsys_assets.recommender.tuning.searches import value_of, with_settings
+from recsys_assets.recommender.tuning.searches import value_of, with_values
 from recsys_assets.recommender.tuning.tuning import SearchResult, chosen
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.planted_taste import Shape, planted
@@ -98,7 +98,7 @@ def test_lists_are_of_the_users_own_taste(shape, choose):
 def test_the_choice_leaves_a_blend_that_swamps_taste(choose):
     """Where the built-in blend shows everybody the same, it would stay, because nobody asks for a study."""
     split = protocols.split("top_n", tables_of(planted(FEW_LIKES), FEW_LIKES), cut=0.8)
-    swamped = with_settings(DEFAULTS, {"blend.prior_ratings": "1000"})
+    swamped = with_values(DEFAULTS, {"blend.prior_ratings": "1000"})
     found = choose(split, swamped)
     assert chosen(found)[MODEL] != "blend" and "blend.prior_ratings" not in chosen(found)
     assert found[-1].choice.improvement.low > 0
@@ -107,7 +107,7 @@ def test_the_choice_leaves_a_blend_that_swamps_taste(choose):
 def test_few_users_are_enough_to_leave_the_built_in_model(choose):
     """With 200 users the model of the score table that is better beyond its interval would not be served."""
     split = protocols.split("top_n", tables_of(planted(FEW_USERS), FEW_USERS), cut=0.8)
-    best_blend = with_settings(DEFAULTS, {"ease.reg": "auto * 3", "blend.prior_ratings": "auto * 0.01"})
+    best_blend = with_values(DEFAULTS, {"ease.reg": "auto * 3", "blend.prior_ratings": "auto * 0.01"})
     (models,) = choose(split, best_blend, only=(MODEL.split(".")[1],))
     assert chosen([models]) == {MODEL: "item_knn"}
     assert models.choice.improvement.low < 0
@@ -116,11 +116,11 @@ def test_few_users_are_enough_to_leave_the_built_in_model(choose):
 def test_what_is_named_is_not_chosen(choose):
     """Somebody's own settings, or those of a study, would be overruled by a guess."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
-    assert choose(split, with_settings(DEFAULTS, {MODEL: "liking"})) == []
-    fixed = with_settings(DEFAULTS, {"ease.reg": "100", "liking.half_life": "0.3"})
+    assert choose(split, with_values(DEFAULTS, {MODEL: "liking"})) == []
+    fixed = with_values(DEFAULTS, {"ease.reg": "100", "liking.half_life": "0.3"})
     names = [each.search.name for each in choose(split, fixed)]
     assert "ease" not in names and "liking_age" not in names and "prior" in names
-    assert Choice().applied(with_settings(DEFAULTS, {MODEL: "liking"}))["evaluation"][MODEL.split(".")[1]] == "liking"
+    assert Choice().applied(with_values(DEFAULTS, {MODEL: "liking"}))["evaluation"][MODEL.split(".")[1]] == "liking"
     assert value_of(Choice().applied(DEFAULTS), MODEL) == "blend"
 
 
@@ -163,7 +163,7 @@ def test_trials_of_a_choice_are_taken_over_and_older_ones_removed(choose, tmp_pa
     first = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
     choose(split, only=("ease", "prior"))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} == first and first
-    choose(split, with_settings(DEFAULTS, {"ease.reg": "100"}), only=("ease", "prior"))
+    choose(split, with_values(DEFAULTS, {"ease.reg": "100"}), only=("ease", "prior"))
     left = {*tmp_path.rglob("*.json")}
     assert left - {*first} and {*first} - left
 

@@ -32,7 +32,7 @@ from recsys_assets.recommender.tuning.searches import (
     Objective,
     Search,
     value_of,
-    with_settings,
+    with_values,
 )
 from recsys_assets.recommender.tuning.segment_sweep import segment_sweep
 from recsys_assets.recommender.tuning.slices import (
@@ -181,7 +181,7 @@ def test_every_search_is_of_settings_and_models_that_exist():
     for search in SEARCHES:
         for knobs in search.candidates(DEFAULTS, budget=99, seed=0):
             assert search.model_of(knobs) in {entry.name for entry in ENTRIES if entry.task == search.task}
-            Settings.model_validate(with_settings(DEFAULTS, knobs))
+            Settings.model_validate(with_values(DEFAULTS, knobs))
             assert all(type(value) is type(value_of(DEFAULTS, knob)) for knob, value in knobs.items()), search.name
         assert any(search.applies(name, protocols.tasks(name)) for name in PROTOCOLS)
 
@@ -435,7 +435,7 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
     """What a study chose would become its next start: nothing of what it tried would be found again."""
     first = search_in("latest_rating")
     monkeypatch.setattr(tuning, "TUNED", ("segments.n_segments", SELECTED["latest_rating"]))
-    after = with_settings(DEFAULTS, {"segments.n_segments": 17, SELECTED["latest_rating"]: "segment_mean"})
+    after = with_values(DEFAULTS, {"segments.n_segments": 17, SELECTED["latest_rating"]: "segment_mean"})
     of = validation_slice("latest_rating", protocols.split("latest_rating", tables), seed=1)
     facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
     again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
@@ -455,7 +455,7 @@ def study(tables, tmp_path, monkeypatch) -> Study:
     monkeypatch.setattr(tuning, "SEARCHES", OF_RANKERS)
     rankers = tuple(entry for entry in ENTRIES if entry.task == "top_n" and entry.name in RANKERS)
     monkeypatch.setattr(scoring, "ENTRIES", rankers)
-    parameters = with_settings(DEFAULTS, {SELECTED["top_n"]: "liking"})
+    parameters = with_values(DEFAULTS, {SELECTED["top_n"]: "liking"})
     facts = {"code": "1", "spark": lambda: pytest.fail("no Spark"), "scratch": tmp_path}
     how = scoring.Scoring(n_resamples=20)
     return Study(tables, parameters, parameters, tmp_path, scoring=how, budget=2, **facts)
@@ -568,7 +568,7 @@ def test_scores_are_found_again_after_a_study_has_set_what_it_chose(study, fitte
     first = of_seeds(study, tmp_path, 1)
     first.scores("time_cut")
     n_fitted = len(fitted)
-    afterwards = with_settings(first.settings, {"als.rank": 50, SELECTED["time_cut"]: "item_mean"})
+    afterwards = with_values(first.settings, {"als.rank": 50, SELECTED["time_cut"]: "item_mean"})
     replace(first, settings=afterwards).scores("time_cut")
     assert len(fitted) == n_fitted
 

@@ -79,7 +79,7 @@ class AutomationSettings(Section):
 
 
 class InstanceSettings(Section):
-    """Dagster's instance: where the run history is, and whom the UI names as owners."""
+    """Dagster's instance: where the run history is, and the owners that the UI names."""
 
     postgres_url_env: str = Field(
         "",

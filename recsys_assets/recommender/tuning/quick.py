@@ -29,7 +29,7 @@ from recsys_assets.recommender.tuning.searches import (
     Objective,
     Search,
     value_of,
-    with_settings,
+    with_values,
 )
 from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Trial, Trials
@@ -67,14 +67,14 @@ class Choice:
     """The chosen settings; empty if the user has named a ranking model.
 
     Attributes:
-        settings: values by section and name (`ease.reg`), as in `searches.with_settings`.
+        settings: values by section and name (`ease.reg`), as in `searches.with_values`.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def applied(self, parameters: Parameters) -> Parameters:
         """The parameters with the chosen settings; with the built-in ranking model if no model was chosen."""
-        return with_settings(parameters, {MODEL: value_of(parameters, MODEL), **self.settings})
+        return with_values(parameters, {MODEL: value_of(parameters, MODEL), **self.settings})
 
     def save(self, folder: Path) -> None:
         """Write choice.json."""
@@ -129,7 +129,7 @@ def quick_choice(
         seed: random seed of the samples.
         log: called with one line per search.
     """
-    parameters = with_settings(settings, {"ease.max_items": min(settings["ease"]["max_items"], _MOST_ITEMS)})
+    parameters = with_values(settings, {"ease.max_items": min(settings["ease"]["max_items"], _MOST_ITEMS)})
     to_do = searches(settings)
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
     given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
@@ -139,7 +139,7 @@ def quick_choice(
         found.append(_search(search, cuts, parameters, seed))
         log(_told(found[-1]))
         if found[-1].choice:
-            parameters = with_settings(parameters, found[-1].choice.candidate)
+            parameters = with_values(parameters, found[-1].choice.candidate)
     for cut in cuts:
         cut.tuning.forget_others()
     return found
@@ -233,7 +233,7 @@ def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: 
     for candidate in candidates:
         trials: list[Trial] = []
         for cut in cuts:
-            trials.append(cut.tuning.trial(search, candidate, with_settings(parameters, candidate)))
+            trials.append(cut.tuning.trial(search, candidate, with_values(parameters, candidate)))
             judged = _judged(search.objective, candidate, cuts, trials, default, len(candidates) - 1)
             if judged.improvement and judged.improvement.high < 0:
                 break

@@ -116,7 +116,7 @@ def value_of(parameters: Parameters, setting: str) -> Any:
     return _BUILT_IN.get(setting, value) if value == AUTO else value
 
 
-def with_settings(parameters: Parameters, changes: Candidate) -> Parameters:
+def with_values(parameters: Parameters, changes: Candidate) -> Parameters:
     """Returns the parameters with these settings replaced."""
     changed = dict(parameters)
     for setting, value in changes.items():

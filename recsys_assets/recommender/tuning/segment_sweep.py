@@ -15,7 +15,7 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.models.segments.perplexity import held_out_perplexity
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry
-from recsys_assets.recommender.tuning.searches import SEARCHES, with_settings
+from recsys_assets.recommender.tuning.searches import SEARCHES, with_values
 from recsys_assets.recommender.tuning.slices import Slice
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def segment_sweep(
     fitted = ModelFitter(of.tables, parameters, spark=spark, scratch=scratch)
     parts = [empty(_TABLE)]
     for number in numbers:
-        fitted = fitted.with_parameters(with_settings(parameters, {"segments.n_segments": number}))
+        fitted = fitted.with_parameters(with_values(parameters, {"segments.n_segments": number}))
         try:
             rows = _scores(of, fitted, seed=seed, n_resamples=n_resamples)
         except ValueError as error:

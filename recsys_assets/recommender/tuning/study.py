@@ -24,7 +24,7 @@ from recsys_assets.recommender.evaluation.protocols import FOLDS, LATEST_RATING_
 from recsys_assets.recommender.registry.fitting import Parameters, entry
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
-from recsys_assets.recommender.tuning.searches import value_of, with_settings
+from recsys_assets.recommender.tuning.searches import value_of, with_values
 from recsys_assets.recommender.tuning.segment_sweep import SWEPT, segment_sweep
 from recsys_assets.recommender.tuning.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.tuning.trials import Trials
@@ -154,7 +154,7 @@ class Study:
 
     def _chosen(self, protocol: str) -> Parameters:
         """All parameters, with the choices of the stored trials for the protocol."""
-        return with_settings(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
+        return with_values(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
 
     def _slice(self, protocol: str) -> Slice:
         scale = Scale.of(self.settings)

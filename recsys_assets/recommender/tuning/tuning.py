@@ -27,7 +27,7 @@ from recsys_assets.recommender.tuning.searches import (
     Objective,
     Search,
     value_of,
-    with_settings,
+    with_values,
 )
 from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
@@ -180,7 +180,7 @@ class Tuning:
                 continue
             found = self._search(search, missing=searches is None or search.name in searches)
             if found.choice:
-                self._parameters = with_settings(self._parameters, found.choice.candidate)
+                self._parameters = with_values(self._parameters, found.choice.candidate)
             yield found
 
     def _search(self, search: Search, *, missing: bool) -> SearchResult:
@@ -188,7 +188,7 @@ class Tuning:
         tried: list[Tried] = []
         default: Trial | None = None
         for number, candidate in enumerate(candidates, 1):
-            parameters = with_settings(self._parameters, candidate)
+            parameters = with_values(self._parameters, candidate)
             known = self._trials.get(self._question(search, candidate, parameters))
             if known is None and not missing:
                 continue
@@ -262,7 +262,7 @@ class Tuning:
 
 def starting_point(settings: Parameters, defaults: Parameters) -> Parameters:
     """The settings with built-in values for all searched settings, so that a study ignores earlier choices."""
-    return with_settings(settings, {setting: value_of(defaults, setting) for setting in TUNED})
+    return with_values(settings, {setting: value_of(defaults, setting) for setting in TUNED})
 
 
 def chosen(found: Sequence[SearchResult]) -> dict[str, Any]:
