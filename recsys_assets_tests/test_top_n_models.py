@@ -210,7 +210,7 @@ def _contributed(contributions: Contributions, row: sparse.csr_array, items: np.
 def test_what_ratings_contribute_does_not_depend_on_who_else_is_asked_for(model):
     """A user would be told the reasons of another one whose list is made at the same time."""
     _, rated = _rated()
-    found = [*_MODELS, item_knn.fit(lazy(TRAIN), index=INDEX)][model]
+    found = [*_MODELS, item_knn.fit(lazy(TRAIN), index=INDEX, settings=item_knn.ItemKNNSettings())][model]
     rows, items = np.array([0, 0, 2, 3]), np.array([1, 5, 1, 7])
     alone = [_contributed(found.contributions, rated[[row]], items[rows == row]).T.ravel() for row in (0, 2, 3)]
     np.testing.assert_allclose(found.contributions(rated, rows, items), np.concatenate(alone), rtol=1e-6)

@@ -102,6 +102,8 @@ _LOCAL = {
     "spark.driver.host": "127.0.0.1",
     # By default Spark gives its only executor up after two minutes without a heartbeat: when a laptop has slept.
     "spark.network.timeout": "86400s",
+    # Otherwise the JVM keeps the heap of its largest fit while Python steps need the memory.
+    "spark.driver.extraJavaOptions": "-XX:G1PeriodicGCInterval=15000 -XX:MinHeapFreeRatio=10 -XX:MaxHeapFreeRatio=20",
 }
 
 

@@ -22,6 +22,32 @@ def in_threads(work: Callable[[int, int], None], n_rows: int) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
+def fill_moments(
+    moments: np.ndarray, begin: int, end: int, designs: np.ndarray, covariances: np.ndarray, weights: np.ndarray
+) -> None:
+    """Write the weighted second moments of the designs `begin` to `end` - 1, whose first entry is certain.
+
+    Args:
+        moments: output, upper triangles, shape (m, K (K + 1) / 2).
+        begin: first row.
+        end: row after the last.
+        designs: means, shape (m, K); the first entry is 1.
+        covariances: shape (m, K, K); the first row and column do not enter.
+        weights: weight of each row, shape (m,).
+    """
+    size = designs.shape[1]
+    for row in range(begin, end):
+        place = 0
+        for i in range(size):
+            for j in range(i, size):
+                product = designs[row, i] * designs[row, j]
+                if i:
+                    product += covariances[row, i, j]
+                moments[row, place] = weights[row] * product
+                place += 1
+
+
+@numba.njit(nogil=True, cache=True)
 def fill_covariances(
     covariances: np.ndarray,
     begin: int,
@@ -156,18 +182,24 @@ def _add_up(total: np.ndarray, begin: int, end: int, columns: np.ndarray, addend
 
 @numba.njit(nogil=True, cache=True)
 def _invert(matrix: np.ndarray) -> None:
-    """Invert in place by Gauss-Jordan elimination; symmetric positive definite matrices need no pivoting."""
-    for pivot in range(len(matrix)):
+    """Invert a symmetric positive definite matrix in place by sweeps of its lower triangle (Goodnight 1979)."""
+    size = len(matrix)
+    column = np.empty(size)
+    for pivot in range(size):
         inverse = 1 / matrix[pivot, pivot]
-        matrix[pivot, pivot] = 1.0
-        for j in range(len(matrix)):
-            matrix[pivot, j] *= inverse
-        for i in range(len(matrix)):
-            if i != pivot:
-                factor = matrix[i, pivot]
-                matrix[i, pivot] = 0.0
-                for j in range(len(matrix)):
-                    matrix[i, j] -= factor * matrix[pivot, j]
+        for i in range(size):
+            column[i] = matrix[max(i, pivot), min(i, pivot)]
+        column[pivot] = 0
+        for i in range(size):
+            factor, row = column[i] * inverse, matrix[i]
+            for j in range(i + 1):
+                row[j] -= factor * column[j]
+        for i in range(size):
+            matrix[max(i, pivot), min(i, pivot)] = column[i] * inverse
+        matrix[pivot, pivot] = -inverse
+    for i in range(size):
+        for j in range(i + 1):
+            matrix[i, j] = matrix[j, i] = -matrix[i, j]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -132,7 +132,7 @@ def posterior(
     own_noise = noise if per_row else np.ones(len(expected))
     design, bias = others.astype(np.float32), others[:, :1].astype(np.float32)
     design[:, 0] = 1
-    moments = weight * second_moments(design, other_covariances)
+    moments = second_moments(design, other_covariances, weight[:, 0])
     covered = other_covariances[:, 0].copy()
     covered[:, 0] = 0
     targets = np.empty(expected.shape)
@@ -151,14 +151,22 @@ def posterior(
     return np.einsum("nij,nj->ni", covariances, pull), covariances
 
 
-def second_moments(design: np.ndarray, covariances: np.ndarray) -> np.ndarray:
-    """Return the second moments of design vectors whose first entry is certain: shape (m, K (K + 1) / 2).
+def second_moments(design: np.ndarray, covariances: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return weighted second moments of design vectors whose first entry is certain: shape (m, K (K + 1) / 2), float32.
 
     The design holds 1 in place of the bias, so the variance of the bias does not enter.
+
+    Args:
+        design: shape (m, K), float32.
+        covariances: shape (m, K, K), float32.
+        weights: shape (m,), float32.
     """
-    first, second = np.triu_indices(design.shape[1])
-    products = np.take(design, first, axis=1) * np.take(design, second, axis=1)
-    return products + np.where(first == 0, 0, upper_triangles(covariances))
+    from recsys_assets.recommender.models.kernels import fill_moments, in_threads
+
+    size = design.shape[1]
+    moments = np.empty((len(design), size * (size + 1) // 2), np.float32)
+    in_threads(lambda begin, end: fill_moments(moments, begin, end, design, covariances, weights), len(design))
+    return moments
 
 
 def upper_triangles(matrices: np.ndarray) -> np.ndarray:
@@ -217,7 +225,7 @@ def _noise(
     user_spread, item_spread = (
         upper_triangles(covariances) * twice for covariances in (user_covariances, item_covariances)
     )
-    moments = second_moments(design, item_covariances)
+    moments = second_moments(design, item_covariances, np.ones(len(design), np.float32))
     cells = (rated.indptr, rated.indices, rated.data)
     known = (*cells, users, user_spread, items, moments, item_spread)
     errors = np.empty(rated.shape[0])
