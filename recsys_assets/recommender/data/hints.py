@@ -35,13 +35,13 @@ def scale_hints(ratings: nw.LazyFrame) -> list[str]:
     if unit:
         return [
             f"ratings from {lowest:,g} to {highest:,g} with a median of {median:,g} are counts or amounts, no rating "
-            "scale: lists are made from their logarithms, but models of ratings predict them as they are, mostly the "
-            "few largest. Land their logarithms, or 1 for each, to have those mean something"
+            "scale: lists are made from the logarithms, but rating models predict the numbers themselves, so the few "
+            "largest decide their scores. To change that, land the logarithms, or 1 for each"
         ]
     if lowest < low or highest > high:
         return [
             f"99.9 % of the ratings lie between {low:g} and {high:g}, the others reach from {lowest:g} to {highest:g}: "
-            f"if those are mistakes, `[data] rating_scale = [{low:g}, {high:g}]` rejects them"
+            f"if the others are mistakes, `[data] rating_scale = [{low:g}, {high:g}]` rejects them"
         ]
     return []
 
@@ -68,8 +68,8 @@ def mark_hints(ratings: nw.LazyFrame) -> list[str]:
     else:
         return []
     return [
-        f"{count:,} of {total:,} ratings are {mark:g}, apart from the others, {low:g} to {high:g}: if it means that "
-        f"nothing was rated, `not_rated = [{mark:g}]` below [data] in settings.toml leaves those rows out"
+        f"{count:,} of {total:,} ratings are {mark:g}, apart from the others, {low:g} to {high:g}: if it means "
+        f"'not rated', `not_rated = [{mark:g}]` below [data] in settings.toml leaves these rows out"
     ]
 
 

@@ -326,7 +326,7 @@ def decide(
     if candidate.name in withdrawn:
         return Decision("kept", "Somebody rolled back from these settings; to use them again, roll back to them.")
     if undefined:
-        return Decision("promoted", f"The new settings are used as they were meant: {unknown}, so nothing is compared.")
+        return Decision("promoted", f"The new settings are used without a comparison, because {unknown}.")
     if lost:
         return Decision("kept", f"The new settings do not beat the baseline: {'; '.join(lost)}.")
     if worse:
