@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -682,6 +683,11 @@ def test_segment_tells_its_share_before(materialized_home, tmp_path, before, tol
     shares = table(home, "segment_shares").with_columns(**{name: pl.Series(values) for name, values in before.items()})
     shares.write_parquet(AssetStore(home.assets).current(["segment_shares"]) / TABLE_FILE)
     assert f"of the users' affinity{told}" in invoke("segment", "0", "--home", home.path).stdout
+
+
+def test_the_version_is_told():
+    """Whoever reports a fault cannot say of which version."""
+    assert re.fullmatch(r"recsys_assets \d+\.\d+\.\d+\n", invoke("--version").stdout)
 
 
 def test_user_and_segment_are_there_for_programs(materialized_home):

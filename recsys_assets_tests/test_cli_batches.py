@@ -363,8 +363,8 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(home):
     assert (done := run(home)).exit_code == 0, done.output
     before = _stored(home)
     for command, words in {
-        ("remove", "b.csv"): "b.csv with 1 ratings is taken out",
-        ("forget", "ben"): "User ben (1 ratings) is left out",
+        ("remove", "b.csv"): "b.csv with 1 rating is taken out",
+        ("forget", "ben"): "User ben (1 rating) is left out",
         ("compact",): "Erased for good: 0 removed batches",
     }.items():
         told = invoke(*command, "--dry-run", "--home", home.path)

@@ -3,7 +3,8 @@
 The commands themselves are in the other modules of this package.
 """
 
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import click
 import typer
@@ -89,6 +90,23 @@ Examples:
 All commands work on one home, a folder: `--home`, else RECSYS_HOME, else `.recsys` in the checkout.
 """,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"recsys_assets {version('recsys_assets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Ratings in, recommendations and honest scores out."""
+
+
 _OF_DATA = (landing, batches, blocking, rules, compacting)
 for module in (run, serve, status, study, backfill, *_OF_DATA, scores, results, similar, looks, promotions):
     module.register(app)

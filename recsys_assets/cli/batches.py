@@ -196,7 +196,7 @@ def forget(
 def _taking_out(home: Home, batch: str, computed_from: set[str]) -> str:
     """What `remove` is about to do, in words."""
     found = next((each for each in listed(home) if each.name == batch), None)
-    rows = f" with {found.rows:,} ratings" if found and found.rows is not None else ""
+    rows = f" with {found.rows:,} {_noun(Reader(home), found.rows)}" if found and found.rows is not None else ""
     n_others = "1 other batch" if len(computed_from) == 1 else f"{len(computed_from):,} other batches"
     following = f", and everything is computed again from {n_others}" if computed_from else ""
     return f"{batch}{rows} is taken out: its source moves to {home.removed}{following}."
@@ -209,7 +209,11 @@ def _rated(home: Home, user_id: str) -> str:
         return ""
     users = reader.table("users").filter(pl.col("user_id") == user_id).select("user")
     rated = reader.table("ratings").join(users, on="user", how="semi").select(pl.len()).collect().item()
-    return f"({rated:,} {reader.words('ratings')}) "
+    return f"({rated:,} {_noun(reader, rated)}) "
+
+
+def _noun(reader: Reader, count: int) -> str:
+    return reader.words("rating" if count == 1 else "ratings")
 
 
 def listed(home: Home) -> list[Listed]:

@@ -73,6 +73,11 @@ def recommend(
             because = joined(row["because"]) or reader.words(OF_NEW_ITEMS if row["new"] else found.otherwise)
             listed.add_row(str(rank), row["item_id"], titled(row), genre_text(row), score, because)
         out.print(listed)
+        if out.is_terminal:
+            # Not in a pipe, whose reader takes each line for an item.
+            out.print(
+                "Score: the model's own. It orders this list; scores of two users cannot be compared.", style="dim"
+            )
     for note in found.notes:
         out.print(reader.words(note), style="dim", soft_wrap=True)
 

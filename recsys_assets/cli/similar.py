@@ -48,6 +48,8 @@ def similar(
             facts = (str(row["rank"]), row["item_id"], titled(row), genre_text(row))
             listed.add_row(*facts, f"{row['score']:.3f}", row["by"])
         out.print(listed)
+        if out.is_terminal:
+            out.print("Scores by ratings and scores by attributes cannot be compared.", style="dim")
     else:
         out.print(
             "No item that may be shown is like it: nobody who likes it likes another, and it shares no attribute."
