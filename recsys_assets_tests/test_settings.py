@@ -11,6 +11,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.settings import Settings, SettingsError, template
 from recsys_assets.orchestration.resources import settings_resource, spark_resource
+from recsys_assets.recommender.registry import DERIVED, FITS
 
 
 @pytest.fixture
@@ -172,6 +173,16 @@ def _names(section: type[BaseModel]) -> list[str]:
     own = [name for name, fields in inner.items() if fields is None]
     nested = [_names(section.model_fields[name].annotation) for name, fields in inner.items() if fields is not None]
     return [*own, *(name for names in nested for name in names)]
+
+
+def test_every_model_is_fitted_with_the_section_that_the_settings_have():
+    """A new model could not be configured, or would be fitted with the defaults and bounds of another one."""
+    sections = {step.settings: step.section for steps in (FITS, DERIVED) for step in steps if step.settings}
+    settings = Settings()
+    assert {name: type(getattr(settings, name, None)) for name in sections} == sections
+    for name, section in sections.items():
+        for setting, values in section.tried.items():
+            assert all(section(**{setting: value}) for value in values), f"{name}.{setting}"
 
 
 def test_a_launch_can_override_one_setting_and_keeps_the_others():
