@@ -200,7 +200,9 @@ def item_weights(matrix: sparse.csr_array, *, reg: float) -> np.ndarray:
     Raises:
         ValueError: the regularisation is too small for the precision of float32.
     """
-    gram = (matrix.T @ matrix).toarray().astype(np.float32)
+    from recsys_assets.recommender.models.kernels import column_products
+
+    gram = column_products(matrix, matrix)
     gram[np.diag_indices_from(gram)] += reg
     # Cholesky in float32 takes half the time and half the memory of a general inverse.
     factor, failed_at = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)

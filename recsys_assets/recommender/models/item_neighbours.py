@@ -202,11 +202,12 @@ def _biases(rated: sparse.csr_array, settings: ItemNeighboursSettings) -> tuple[
 
 def _similarity(residual: sparse.csr_array, pair_shrinkage: float) -> np.ndarray:
     """Return the shrunk positive cosines of columns over common rows: shape (K, K), float32, zero diagonal."""
+    from recsys_assets.recommender.models.kernels import column_products
+
     given = _ones_like(residual)
     squares = sparse.csr_array((residual.data**2, residual.indices, residual.indptr), shape=residual.shape)
-    length = (squares.T @ given).toarray()
-    common = (given.T @ given).toarray()
-    similarity = (residual.T @ residual).toarray()
+    length, common = column_products(squares, given), column_products(given, given)
+    similarity = column_products(residual, residual)
     similarity /= np.sqrt(length * length.T) + np.float32(1e-9)
     similarity *= common / np.maximum(common + np.float32(pair_shrinkage), 1e-9)
     np.fill_diagonal(similarity, 0)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
+from scipy import sparse
 
 from recsys_assets.recommender.data import threads
 
@@ -19,6 +20,42 @@ def in_threads(work: Callable[[int, int], None], n_rows: int) -> None:
     starts = range(0, n_rows, _ROWS_PER_BLOCK)
     for _ in threads.in_threads(lambda start: work(start, min(start + _ROWS_PER_BLOCK, n_rows)), starts):
         pass
+
+
+def column_products(left: sparse.csr_array, right: sparse.csr_array) -> np.ndarray:
+    """Return the products of all columns of two sparse matrices, left.T @ right: shape (K, L), float32.
+
+    SciPy's product would use one core and would first build the sparse result.
+
+    Args:
+        left: shape (n, K), float32.
+        right: shape (n, L), float32.
+    """
+    columns = sparse.csr_array(left.T)
+    products = np.zeros((left.shape[1], right.shape[1]), np.float32)
+    cells = (columns.indptr, columns.indices, columns.data, right.indptr, right.indices, right.data)
+    in_threads(lambda begin, end: _fill_products(products, begin, end, *cells), len(products))
+    return products
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill_products(
+    products: np.ndarray,
+    begin: int,
+    end: int,
+    column_starts: np.ndarray,
+    rows: np.ndarray,
+    values: np.ndarray,
+    starts: np.ndarray,
+    others: np.ndarray,
+    other_values: np.ndarray,
+) -> None:
+    for column in range(begin, end):
+        product = products[column]
+        for cell in range(column_starts[column], column_starts[column + 1]):
+            row, value = rows[cell], values[cell]
+            for other in range(starts[row], starts[row + 1]):
+                product[others[other]] += value * other_values[other]
 
 
 @numba.njit(nogil=True, cache=True)
