@@ -118,7 +118,8 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         kinds=TABLE_KINDS,
         settings=("scale",),
         code=SOURCES.code_of_predictions(entry),
-        description=f"{_PREDICTED[entry.task]}, by the model `{entry.name}` (task `{entry.task}`).",
+        description=f"{_PREDICTED[entry.task]}, by the model `{entry.name}` (task `{entry.task}`).\n\n"
+        "Each evaluation adds an observation to the events: the main score, beside baseline, random and best possible.",
         ins={name: _input(name) for name in {"users", "items", *entry.needs}},
         dagster_type=nw.LazyFrame,
     )(predicted)
