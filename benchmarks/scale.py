@@ -4,7 +4,9 @@ Prints a Markdown table of the heaviest steps. With several sizes it adds the ex
 ratings to this power. Each size runs in processes of its own. Seconds of the processor, of all cores together, are
 those that a busy machine hardly changes; memory is sampled, so that shorter peaks are missed.
 Usage: python benchmarks/scale.py [--ratings 1000000 …] [--select SELECTION] [--minutes 120] [--steps 25]
-[--homes FOLDER]
+[--homes FOLDER] [--refresh]
+With --refresh, 100,000 new ratings land after the run of each size; then `ingest` and `refresh_served` are measured, as
+new data start them beside `serve`. --refresh-only does just this to the homes that an earlier call has kept.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +39,7 @@ from recsys_assets.cli.terminal import console  # noqa: E402
 from recsys_assets.home.landing import land  # noqa: E402
 from recsys_assets.home.layout import Home  # noqa: E402
 from recsys_assets.orchestration.build import build_defs  # noqa: E402
+from recsys_assets.orchestration.jobs import ingest, refresh_served  # noqa: E402
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan  # noqa: E402
 
 _GIB = 2**30
@@ -43,6 +47,9 @@ _EVERY_SECONDS = 0.5
 # A command that is asked to end does so within 8 seconds, or kills itself.
 _GRACE_SECONDS = 30
 _BUSY_LOAD = 0.5
+# New ratings of a refresh; another seed than that of the first batch.
+_NEW_RATINGS, _NEW_SEED, _NEW_BATCH = 100_000, 1, "new.csv"
+_REFRESH = "ingest and refresh_served"
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,22 @@ def measure(size: Size, home: Home, select: str | None, minutes: float) -> Measu
     generate(source, size, formats=("csv",))
     home.prepare()
     land(home, source / "csv", "generated")
+    return _measured(size, home, select, minutes)
+
+
+def measure_refresh(size: Size, home: Home, minutes: float) -> Measured:
+    """Land new ratings in a home in which everything has run, ingest them and refresh what is served."""
+    new = Size.of(_NEW_RATINGS)
+    source = cache(new, _NEW_SEED)
+    generate(source, new, seed=_NEW_SEED, formats=("csv",))
+    land(home, source / "csv" / "ratings.csv", _NEW_BATCH)
+    return _measured(size, home, _REFRESH, minutes)
+
+
+def _measured(size: Size, home: Home, select: str | None, minutes: float) -> Measured:
     asked = ["--child", str(home.path), *(["--select", select] if select else [])]
     begun, samples = time.time(), list[Sample]()
-    with (home.path / "benchmark.log").open("wb") as log:
+    with (home.path / "benchmark.log").open("ab") as log:
         # A session of its own: the signals of this command's terminal do not reach the run.
         run = subprocess.Popen(
             [sys.executable, __file__, *asked], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -118,7 +138,7 @@ def measure(size: Size, home: Home, select: str | None, minutes: float) -> Measu
         processor=samples[-1].processor,
         peak=max(samples, key=lambda one: one.python + one.jvm),
         disk=_on_disk(home),
-        steps=[*_steps(home, samples, ended)],
+        steps=[*_steps(home, samples, begun, ended)],
         end=end,
     )
 
@@ -146,11 +166,11 @@ def _ended(run: subprocess.Popen[bytes]) -> None:
     run.wait()
 
 
-def _steps(home: Home, samples: Sequence[Sample], ended: float) -> Iterator[Step]:
-    """All steps of all runs of the home, from Dagster's event log; the one that was cut off ends with the run."""
+def _steps(home: Home, samples: Sequence[Sample], since: float, ended: float) -> Iterator[Step]:
+    """All steps of the runs since a time, from Dagster's event log; the one that was cut off ends with the run."""
     of_type = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS, dg.DagsterEventType.STEP_FAILURE}
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        for run in instance.get_runs():
+        for run in instance.get_runs(dg.RunsFilter(created_after=datetime.fromtimestamp(since, UTC))):
             begun: dict[str, float] = {}
             for event in instance.all_logs(run.run_id, of_type=of_type):
                 if event.dagster_event_type == dg.DagsterEventType.STEP_START:
@@ -159,8 +179,8 @@ def _steps(home: Home, samples: Sequence[Sample], ended: float) -> Iterator[Step
                     is_done = event.dagster_event_type == dg.DagsterEventType.STEP_SUCCESS
                     step = str(event.step_key)
                     yield _step(step, begun.pop(step), event.timestamp, samples, is_done=is_done)
-            for step, since in begun.items():
-                yield _step(step, since, ended, samples, is_done=False)
+            for step, start in begun.items():
+                yield _step(step, start, ended, samples, is_done=False)
 
 
 def _step(key: str, begun: float, ended: float, samples: Sequence[Sample], *, is_done: bool) -> Step:
@@ -193,6 +213,9 @@ def _chosen(home: Home, select: str) -> list[Launch]:
     with environment(home.environment), dg.DagsterInstance.get() as instance:
         defs = build_defs(home=home)
         assets = pipeline_assets(defs)
+        if select == _REFRESH:
+            reading = [one for one in plan(home, instance, assets) if one.job == ingest.name]
+            return [*reading, Launch(refresh_served.name, "Refreshing what is served")]
 
         def keys(job: str) -> set[dg.AssetKey]:
             return set(defs.resolve_job_def(job).asset_layer.selected_asset_keys)
@@ -277,6 +300,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120, help="end the run of a size after so long")
     parser.add_argument("--steps", type=int, default=25, help="how many steps to print")
     parser.add_argument("--homes", type=Path, help="keep the homes in this folder, which must not hold any yet")
+    parser.add_argument("--refresh", action="store_true", help="then measure a refresh after new ratings")
+    parser.add_argument("--refresh-only", action="store_true", help="measure that on the kept homes alone")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
@@ -285,17 +310,26 @@ def main() -> None:
     # Without a handler, `kill` would end this process alone, and the run would work on.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal"))
     load = os.getloadavg()[0]
-    results = []
+    results, refreshes = list[Measured](), list[Measured]()
     with tempfile.TemporaryDirectory() as scratch:
         for ratings in asked.ratings or [1_000_000]:
-            home = Home((asked.homes or Path(scratch)) / f"{ratings}")
-            if home.path.exists():
-                sys.exit(f"{home.path} exists; a benchmark begins with an empty home")
-            results.append(measure(Size.of(ratings), home, asked.select, asked.minutes))
-            print(f"{ratings:,} ratings: {results[-1].end}", file=sys.stderr)
-            if results[-1].end.startswith("failed"):
-                sys.exit((home.path / "benchmark.log").read_text())
-    print("\n\n".join(["\n".join(machine(load)), "\n".join(table(results, asked.steps))]))
+            size, home = Size.of(ratings), Home((asked.homes or Path(scratch)) / f"{ratings}")
+            if home.path.exists() != asked.refresh_only:
+                sys.exit(f"{home.path}: a run begins with an empty home, and a refresh with one that was kept")
+            if not asked.refresh_only:
+                results.append(measure(size, home, asked.select, asked.minutes))
+                _tell(results[-1], home)
+            if asked.refresh or asked.refresh_only:
+                refreshes.append(measure_refresh(size, home, asked.minutes))
+                _tell(refreshes[-1], home)
+    tables = ["\n".join(table(found, asked.steps)) for found in (results, refreshes) if found]
+    print("\n\n".join(["\n".join(machine(load)), *tables]))
+
+
+def _tell(found: Measured, home: Home) -> None:
+    print(f"{found.size.ratings:,} ratings: {found.end}", file=sys.stderr)
+    if found.end.startswith("failed"):
+        sys.exit((home.path / "benchmark.log").read_text())
 
 
 if __name__ == "__main__":
