@@ -124,6 +124,16 @@ def test_what_is_named_is_not_chosen(choose):
     assert value_of(Choice().applied(DEFAULTS), MODEL) == "blend"
 
 
+def test_a_setting_that_was_fixed_after_the_choice_keeps_its_value():
+    """New data would be served with the settings of an old choice, whatever the user has written since."""
+    choice = Choice({"ease.reg": "auto * 3", "liking.reg": "auto * 10", MODEL: "ease"})
+    assert value_of(choice.applied(DEFAULTS), "ease.reg") == "auto * 3"
+    fixed = choice.applied(with_values(DEFAULTS, {"ease.reg": "300"}))
+    assert value_of(fixed, "ease.reg") == "300" and value_of(fixed, "liking.reg") == "auto * 10"
+    named = choice.applied(with_values(DEFAULTS, {MODEL: "item_knn"}))
+    assert value_of(named, MODEL) == "item_knn" and value_of(named, "ease.reg") == "auto"
+
+
 def test_the_choice_knows_no_test_rating(choose):
     """What is served would be chosen by what it is scored on."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)

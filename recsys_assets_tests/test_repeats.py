@@ -101,6 +101,10 @@ def test_new_lists_do_not_hide_that_the_scores_are_missing(instance):
     for made_up_by in ("refresh_served", "refresh"):
         ended = refreshed(instance, {}, job_name=made_up_by)
         assert not _due(instance, ended + 2 * MINUTE)
+    refreshed(instance, SCHEDULE, FULL)
+    ended = refreshed(instance, SENSOR, BAD, job_name="refresh_served")
+    due = _due(instance, ended + 2 * MINUTE)
+    assert due and due.job_name == "refresh", "bad data of one job hid the full disk of the other"
 
 
 def test_failed_runs_of_a_person_are_theirs_and_hide_no_other(instance):
@@ -149,10 +153,10 @@ def test_the_sensor_repeats_and_a_change_of_settings_starts_anew(instance, tmp_p
     assert isinstance(mended, dg.RunRequest) and mended.run_key not in (first.run_key, again.run_key)
 
 
-def test_a_run_of_the_schedule_says_so(instance, monkeypatch):
+def test_a_run_of_the_schedule_says_so(instance, tmp_path, monkeypatch):
     """A weekly refresh that failed would be taken for a person's, and come back a week later."""
     monkeypatch.setattr(schedules, "unsound", lambda _: "")
-    (schedule,) = schedules.build_schedules(Settings().automation)
+    (schedule,) = schedules.build_schedules(Home(tmp_path), Settings().automation)
     sunday = datetime(2026, 1, 4, 3, tzinfo=UTC)
     request = schedule(dg.build_schedule_context(instance, scheduled_execution_time=sunday))
     assert isinstance(request, dg.RunRequest) and SCHEDULED_TAG in request.tags

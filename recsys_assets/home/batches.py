@@ -197,7 +197,7 @@ def why_refused(home: Home, batch: str) -> str:
     try:
         # The time of change of the entry itself: a file that is moved in keeps its time of modification.
         is_of_this_source = reason.stat().st_ctime >= source.lstat().st_ctime
-        return reason.read_text() if is_of_this_source else ""
+        return reason.read_text(encoding="utf-8") if is_of_this_source else ""
     except FileNotFoundError:
         return ""
 

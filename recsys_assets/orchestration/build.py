@@ -65,7 +65,7 @@ def build_defs(
         asset_checks=checks_of(kind),
         jobs=jobs_of(kind),
         sensors=build_sensors(home, settings.automation, outdated),
-        schedules=build_schedules(settings.automation, outdated),
+        schedules=build_schedules(home, settings.automation, outdated),
         resources=resources,
         executor=_executor(settings, home, spark),
     )

@@ -45,8 +45,13 @@ def repeat_of(instance: dg.DagsterInstance, content: str, now: float) -> Repeat:
         content: present value of `CONTENT_TAG`. A run that another content triggered is not repeated.
         now: seconds since 1970.
     """
-    record = _newest_automatic(instance, content)
-    if record is None or record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
+    answers = [_answer(instance, record, now) for record in _newest_automatic(instance, content)]
+    due = [answer for answer in answers if answer.request] or [answer for answer in answers if answer.told]
+    return due[0] if due else Repeat()
+
+
+def _answer(instance: dg.DagsterInstance, record: dg.RunRecord, now: float) -> Repeat:
+    if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
         return Repeat()
     run = record.dagster_run
     cause = (causes(instance, run) or ["no reason given"])[0]
@@ -76,8 +81,8 @@ def is_to_stay(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     )
 
 
-def _newest_automatic(instance: dg.DagsterInstance, content: str) -> dg.RunRecord | None:
-    """The newest refresh that a sensor or schedule requested and that no later run made up for; None without one.
+def _newest_automatic(instance: dg.DagsterInstance, content: str) -> list[dg.RunRecord]:
+    """The newest run of each refresh that a sensor or schedule requested, unless a later run made up for it.
 
     A successful `refresh` makes up for all runs before it, a successful `refresh_served` for runs of the same job.
     """
@@ -86,17 +91,17 @@ def _newest_automatic(instance: dg.DagsterInstance, content: str) -> dg.RunRecor
         for job in REFRESHES
         for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=_LOOKED_BACK)
     ]
-    is_served_made_up_for = False
+    found, is_served_known = list[dg.RunRecord](), False
     for record in sorted(records, key=lambda each: -each.storage_id):
         run = record.dagster_run
         is_of_served = run.job_name == refresh_served.name
-        if is_of_served and is_served_made_up_for:
+        if is_of_served and is_served_known:
             continue
         is_automatic = run.tags.get(CONTENT_TAG) == content or SCHEDULED_TAG in run.tags
-        if is_automatic and not (is_of_served and run.is_success):
-            return record
-        if run.is_success or CONTENT_TAG in run.tags:
+        if is_automatic:
+            found.append(record)
+        if is_automatic or run.is_success or CONTENT_TAG in run.tags:
             if not is_of_served:
-                return None
-            is_served_made_up_for = True
-    return None
+                return found
+            is_served_known = True
+    return found

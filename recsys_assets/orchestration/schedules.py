@@ -4,18 +4,20 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from recsys_assets.home.layout import Home
 from recsys_assets.home.running import AutomationSettings
-from recsys_assets.orchestration.jobs import REFRESHES, everything
+from recsys_assets.orchestration.jobs import REFRESHES, everything, refresh_served
 from recsys_assets.orchestration.repeats import SCHEDULED_TAG
-from recsys_assets.orchestration.sensors import UNFINISHED, unsound
+from recsys_assets.orchestration.sensors import UNFINISHED, is_chosen, unsound
 
 
 def build_schedules(
-    settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
+    home: Home, settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
 ) -> list[dg.ScheduleDefinition]:
     """The schedules of a home. Settings say whether they are on by default.
 
     Args:
+        home: the home.
         settings: settings of the schedules.
         outdated: returns why no run may be requested from the loaded asset graph; empty if one may.
     """
@@ -32,6 +34,8 @@ def build_schedules(
     def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if refused := outdated() or unsound(context.instance):
             return dg.SkipReason(refused)
+        if settings.schedule_job == refresh_served.name and not is_chosen(home):
+            return dg.SkipReason("nothing is in use yet, so there is nothing to refresh. Next: recsys-assets run")
         at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
         if any(run.job_name in (*REFRESHES, everything.name) for run in at_work):
             return dg.SkipReason("a refresh is under way")

@@ -78,8 +78,7 @@ def build_sensors(
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
         if refused := outdated():
             return dg.SkipReason(refused)
-        store = AssetStore(home.assets)
-        is_used = store.has(_DECISION.path) and store.has(_CHOICE.path)
+        is_used = is_chosen(home)
         asked = watch_ratings(context, home, settings.sensor_job if is_used else refresh.name)
         if isinstance(asked, dg.SkipReason):
             return asked
@@ -98,6 +97,12 @@ def build_sensors(
         record_failure(context, home)
 
     return [landing_sensor, retrain_sensor, failure_log]
+
+
+def is_chosen(home: Home) -> bool:
+    """Whether a home has what `refresh_served` needs: a configuration in use and the last choice of settings."""
+    store = AssetStore(home.assets)
+    return store.has(_DECISION.path) and store.has(_CHOICE.path)
 
 
 def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds: float) -> dg.SensorResult:

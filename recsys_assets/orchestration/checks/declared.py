@@ -14,13 +14,12 @@ import dagster as dg
 from recsys_assets.orchestration.assets import ASSETS, assets_of
 from recsys_assets.orchestration.assets.common import SettingsParam
 from recsys_assets.orchestration.assets.models import MODEL_TYPES, SERVING_MODEL, predictions_key
-from recsys_assets.orchestration.checks.results import check_result, last_good_facts
+from recsys_assets.orchestration.checks.results import BEFORE_0_9, check_result, last_good_facts
 from recsys_assets.orchestration.checks.rules import Stored, check_keys, look, meanings
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.registry import ENTRIES, Task
 
-_BEFORE_0_9 = "sound"
 _PARENTS = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
 
 
@@ -51,7 +50,7 @@ def sound(step: str, keys: Sequence[dg.AssetKey], kind: DataKind) -> dg.AssetChe
 
 def _before(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any]:
     """The facts of the last good state of an asset. Before version 0.9, one check of this name held them all."""
-    facts = dict(last_good_facts(instance, dg.AssetCheckKey(key, _BEFORE_0_9)))
+    facts = dict(last_good_facts(instance, dg.AssetCheckKey(key, BEFORE_0_9)))
     for check_key in check_keys(key):
         facts |= last_good_facts(instance, check_key)
     return facts

@@ -14,6 +14,8 @@ from recsys_assets.recommender.evaluation.quality import Finding
 FACTS = "facts"
 # Number of results that are searched for the last good one.
 _LOOKED_BACK = 50
+# Up to version 0.8, each asset had one check, of this name.
+BEFORE_0_9 = "sound"
 
 
 def check_result(key: dg.AssetCheckKey, findings: Sequence[Finding], facts: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -86,7 +88,10 @@ def was_good(instance: dg.DagsterInstance, keys: Sequence[dg.AssetCheckKey]) -> 
     """
     newest = instance.fetch_materializations(keys[0].asset_key, limit=1).records
     found = [_was_good(instance, key, newest[0].storage_id) for key in keys] if newest else [None]
-    return False if False in found else (None if None in found else True)
+    if newest and None in found:
+        before = _was_good(instance, dg.AssetCheckKey(keys[0].asset_key, BEFORE_0_9), newest[0].storage_id)
+        return before if before is not None or False not in found else False
+    return None if None in found else False not in found
 
 
 def _was_good(instance: dg.DagsterInstance, key: dg.AssetCheckKey, materialization: int) -> bool | None:

@@ -19,7 +19,7 @@ from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
 from recsys_assets.recommender.models.stored import StoredModel
-from recsys_assets.recommender.ranking.rankings import Ranker, pairs
+from recsys_assets.recommender.ranking.rankings import Ranker, blocks, pairs
 
 _ANCHOR_PRIOR = 60.0
 _LEAST_RELIABILITY = 1e-3
@@ -150,11 +150,17 @@ def ranker(
             return by_ease
         _, recommendation = pairs(rated, rows)
         own = rows[recommendation]
-        of_ease, of_als = (np.maximum(model.scores(rated).std(axis=1), 1e-9)[own] for model in (ease_model, als))
+        of_ease, of_als = (np.maximum(_deviations(model, rated), 1e-9)[own] for model in (ease_model, als))
         by_als = als.contributions(rated, rows, items)
         return weights.ease_weight * by_ease / of_ease + (1 - weights.ease_weight) * by_als / of_als
 
     return Ranker(scores, liking_model.item_known | ease_model.item_known, contributions, OTHERWISE)
+
+
+def _deviations(model: EASEModel | ALSModel, rated: sparse.csr_array) -> np.ndarray:
+    """Return the standard deviation of each user's scores, shape (B,), without the scores of all users at once."""
+    found = [model.scores(rated[block]).std(axis=1) for block in blocks(*rated.shape)]
+    return np.concatenate([np.zeros(0), *found])
 
 
 def _weighed(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

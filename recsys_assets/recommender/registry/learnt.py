@@ -29,7 +29,8 @@ Learnt = Mapping[str, float]
 
 def _spread(values: np.ndarray) -> float:
     """The standard deviation of the finite values."""
-    return float(np.std(values[np.isfinite(values)])) if values.size else 0.0
+    finite = values[np.isfinite(values)]
+    return float(np.std(finite)) if finite.size else 0.0
 
 
 @singledispatch
@@ -128,7 +129,10 @@ def _(model: SessionModel) -> Learnt:
 
 @learnt.register
 def _(model: Holdout) -> Learnt:
-    return {"hidden ratings": len(model.is_seen), "share of users with other ratings": float(np.mean(model.is_seen))}
+    return {
+        "hidden ratings": len(model.is_seen),
+        "share of users with other ratings": float(np.mean(model.is_seen)) if len(model.is_seen) else 0.0,
+    }
 
 
 @learnt.register

@@ -73,8 +73,13 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def applied(self, parameters: Parameters) -> Parameters:
-        """The parameters with the chosen settings; with the built-in ranking model if no model was chosen."""
-        return with_values(parameters, {MODEL: value_of(parameters, MODEL), **self.settings})
+        """The parameters with the chosen settings; with the built-in ranking model if no model was chosen.
+
+        A setting that the user has fixed since the choice keeps the user's value.
+        """
+        searched = {setting for search in searches(parameters) for setting in search.grid}
+        own = {setting: value for setting, value in self.settings.items() if setting in searched}
+        return with_values(parameters, {MODEL: value_of(parameters, MODEL), **own})
 
     def save(self, folder: Path) -> None:
         """Write choice.json."""
