@@ -1,5 +1,6 @@
 import os
 import shutil
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from recsys_assets.cli import app
 from recsys_assets.cli.reader import Reader
-from recsys_assets.home.batches import Batch
+from recsys_assets.home.batches import Batch, record_refusal, why_refused
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration import launch as launching
@@ -121,6 +122,21 @@ def test_a_refused_new_content_leaves_what_was_read_before(home):
     again = invoke("backfill", "a.csv", "--home", home.path)
     assert again.exit_code == 1 and "Batch a.csv: 3 of 5 rows are bad" in again.stderr
     assert raw(home, "a.csv") == before and users_of(home) == ratings
+    told = invoke("batches", "--home", home.path).stdout
+    assert "read; refused since" in told and "3 of 5 rows are bad" in told
+
+
+def test_a_reason_does_not_outlive_the_file_in_a_folder_that_was_mended(home):
+    """`batches` would call a mended batch refused, and nobody would run it."""
+    file = home.landing / "b" / "ratings.csv"
+    file.parent.mkdir()
+    file.write_text("bad")
+    record_refusal(home, "b", "the file is bad")
+    assert why_refused(home, "b") == "the file is bad"
+    # The clock of a file system can stand still for some milliseconds.
+    time.sleep(0.05)
+    file.write_text("mended")
+    assert why_refused(home, "b") == ""
 
 
 def test_the_allowed_share_is_a_setting(home):

@@ -235,7 +235,9 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
         int(reader.table(asset, name).select(pl.len()).collect().item()) for asset in ("raw_ratings", "rejected_rows")
     )
     when = datetime.fromtimestamp(reader.store.current(["raw_ratings"], name).stat().st_mtime, UTC)
-    return Listed(name, when, rows, rejected, "read" if is_landed else "read; what landed is gone")
+    reason = why_refused(home, name) if is_landed else ""
+    state = "read; refused since" if reason else ("read" if is_landed else "read; what landed is gone")
+    return Listed(name, when, rows, rejected, state, reason)
 
 
 def run_without(home: Home, out: Console) -> None:

@@ -195,8 +195,10 @@ def why_refused(home: Home, batch: str) -> str:
     """Why a landed batch was refused; empty if it was not, or if its source has changed since."""
     reason, source = _reason_file(home, batch), home.landing / batch
     try:
-        # The time of change of the entry itself: a file that is moved in keeps its time of modification.
-        is_of_this_source = reason.stat().st_ctime >= source.lstat().st_ctime
+        # Times of change: a file that is moved in keeps its time of modification. A folder does not change with a file
+        # in it.
+        changed = max(path.lstat().st_ctime for path in (source, *source.rglob("*")))
+        is_of_this_source = reason.stat().st_ctime >= changed
         return reason.read_text(encoding="utf-8") if is_of_this_source else ""
     except FileNotFoundError:
         return ""
