@@ -21,6 +21,11 @@ from recsys_assets_tests.made_up import MadeUp, made_up
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
+# GNU readline writes the size of a terminal into the environment of the workers, where there is none. Output to a pipe
+# would be as narrow as that.
+for variable in ("COLUMNS", "LINES"):
+    os.environ.pop(variable, None)
+
 # Little data: the JVM would compile far longer than it computes.
 os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 

@@ -140,7 +140,7 @@ def test_models_of_an_earlier_version_are_served(materialized_home, tmp_path):
     assert shown(home, "17") == shown(materialized_home, "17")
     renumbered(home, without="7")
     refused = invoke("recommend", "17", "--home", home.path)
-    assert refused.exit_code == 1 and "serving_model was fitted with another numbering" in refused.stderr
+    assert refused.exit_code == 1 and "serving_model was fitted with another id map" in refused.stderr
 
 
 # Empty lists, and lists for nobody

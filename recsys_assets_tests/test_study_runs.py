@@ -54,8 +54,10 @@ def test_a_study_is_no_part_of_the_pipeline(tmp_path):
 
 def test_unknown_names_are_refused_before_anything_runs(tmp_path):
     """A typing error would cost the time until a study ends without the search that was meant."""
+    home = Home(tmp_path / "home")
+    home.prepare()
     for option, value, hint in (("--searches", "alss", "als"), ("--protocols", "time_cut_06", "time_cut_0.6")):
-        refused = invoke("study", option, value, "--home", tmp_path)
+        refused = invoke("study", option, value, "--home", home.path)
         assert refused.exit_code == 1 and value in refused.output and hint in refused.output
 
 
