@@ -73,10 +73,10 @@ def rows(name: str, tables: Tables, folder: Path, spark: Any, *, with_implicit: 
         from implicit_package import Side
         from implicit_package import chosen as tuned
 
-        knobs, _ = tuned(
+        candidate, _ = tuned(
             "implicit", Side(protocols.split("top_n", {**tables, "ratings": split["train_ratings"]}), folder)
         )
-        rankers["implicit"] = Side(split, folder).ranker("implicit", knobs)
+        rankers["implicit"] = Side(split, folder).ranker("implicit", candidate)
     train, test = split["train_ratings"], split["test_ratings"]
     ranks = {each: lazy(rankings.rank_pairs(ranker, test, rated=train)) for each, ranker in rankers.items()}
     result = measure_top_n(train, test, ranks, n_items=row_count(tables["items"]), selected=served)

@@ -21,16 +21,16 @@ class IALS:
 
     Args:
         positives: users by items; stored cells are observations, whatever their value.
-        knobs: factors; reg; unobserved, the weight of every cell that is not observed beside 1; power, 1 for
+        settings: factors; reg; unobserved, the weight of every cell that is not observed beside 1; power, 1 for
             regularisation by the number of observations, 0 for the same for all.
     """
 
-    def __init__(self, positives: sparse.csr_array, knobs: Mapping[str, Any]) -> None:
+    def __init__(self, positives: sparse.csr_array, settings: Mapping[str, Any]) -> None:
         by_user, by_item = sparse.csr_array(positives), sparse.csr_array(positives.T)
-        self._factors, self._unobserved = knobs["factors"], knobs["unobserved"]
-        self._power = knobs["power"]
+        self._factors, self._unobserved = settings["factors"], settings["unobserved"]
+        self._power = settings["power"]
         amounts = [self._amounts(rows) for rows in (by_user, by_item)]
-        self._reg = knobs["reg"] * sum(n.sum() for n in amounts) / sum((n**self._power).sum() for n in amounts)
+        self._reg = settings["reg"] * sum(n.sum() for n in amounts) / sum((n**self._power).sum() for n in amounts)
         deviation = _STARTING_DEVIATION / np.sqrt(self._factors)
         self.items = np.random.default_rng(0).normal(0, deviation, (positives.shape[1], self._factors))
         self.items = self.items.astype(np.float32)

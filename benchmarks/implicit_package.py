@@ -3,7 +3,7 @@
 The ALS of the `implicit` package, iALS as Rendle et al. (2021) tune it, Spark's implicit ALS and the blend. Each is
 tuned by the last fifth of the training ratings, one setting after the other from the grid's first values on, then
 scored once on the test rows. Whether the first two learn from all ratings or from the liked ones alone is among what is
-tuned. All models give users without a training rating the same answer, the liking by attributes, so that cold starts
+tuned. All models give users without a training rating the same answer, by demographic popularity, so that cold starts
 decide nothing. The package is no dependency: `pip install implicit`.
 Usage: python benchmarks/implicit_package.py ARCHIVE [--models implicit,ials,implicit_als,blend]
 """
@@ -54,10 +54,10 @@ GRIDS: Mapping[str, Mapping[str, Sequence[Any]]] = {
         "factors": (64, 128),
     },
     "implicit_als": {
-        "ranking.neutral_offset": (-0.5, 0.0),
-        "ranking.reg_param": (0.1, 0.01, 1.0),
-        "ranking.rank": (32, 16, 64),
-        "ranking.alpha": (1.0, 4.0, 16.0),
+        "implicit_als.neutral_offset": (-0.5, 0.0),
+        "implicit_als.reg_param": (0.1, 0.01, 1.0),
+        "implicit_als.rank": (32, 16, 64),
+        "implicit_als.alpha": (1.0, 4.0, 16.0),
     },
     "blend": {
         "ease.neutral_offset": (-0.5, 0.0),
@@ -83,15 +83,15 @@ class Side:
         self._settings = Settings().model_dump()
         spark = spark_resource(Settings().spark)
         self._fitted = ModelFitter(tables, self._settings, spark=lambda: spark.spark_session, scratch=scratch)
-        self._for_new_users = self._fitted.ranker(entry("top_n", "liking"))
+        self._for_new_users = self._fitted.ranker(entry("top_n", "demographic_popularity"))
 
-    def ranker(self, name: str, knobs: Candidate) -> Ranker:
+    def ranker(self, name: str, candidate: Candidate) -> Ranker:
         """A model with these settings, fitted on the training rows; see `GRIDS` for its name."""
         if name == "implicit":
-            return self._of_factors(knobs, _implicit)
+            return self._of_factors(candidate, _implicit)
         if name == "ials":
-            return self._of_factors(knobs, _ials)
-        fitted = self._fitted.with_parameters(with_values(self._settings, knobs))
+            return self._of_factors(candidate, _ials)
+        fitted = self._fitted.with_parameters(with_values(self._settings, candidate))
         own = fitted.ranker(entry("top_n", name))
 
         def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
@@ -99,16 +99,16 @@ class Side:
 
         return Ranker(scores, own.item_known)
 
-    def _of_factors(self, knobs: Candidate, fit: "Callable[..., tuple[np.ndarray, np.ndarray]]") -> Ranker:
+    def _of_factors(self, candidate: Candidate, fit: "Callable[..., tuple[np.ndarray, np.ndarray]]") -> Ranker:
         """Users in whose positives there is nothing to learn from are new to such a model."""
         train = self.tables["train_ratings"]
         users, rated = user_item_matrix(train, n_items=row_count(self.tables["items"]))
         positives = rated.copy()
-        if knobs["positives"] != "stars":
-            least = relevant_from(train) if knobs["positives"] == "liked" else 0
+        if candidate["positives"] != "stars":
+            least = relevant_from(train) if candidate["positives"] == "liked" else 0
             positives.data = (rated.data >= least).astype(np.float32)
             positives.eliminate_zeros()
-        user_factors, item_factors = fit(positives, knobs)
+        user_factors, item_factors = fit(positives, candidate)
 
         def scores(asked: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
             row = np.searchsorted(users, asked).clip(0, len(users) - 1)
@@ -131,15 +131,15 @@ class Side:
         return measure_top_n(train, test, ranks, n_items=n_items, selected=next(iter(rankers)))
 
 
-def _implicit(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray, np.ndarray]:
+def _implicit(positives: sparse.csr_array, candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:
     names = ("regularization", "factors", "alpha")
-    model = AlternatingLeastSquares(iterations=15, random_state=0, **{name: knobs[name] for name in names})
+    model = AlternatingLeastSquares(iterations=15, random_state=0, **{name: candidate[name] for name in names})
     model.fit(sparse.csr_matrix(positives), show_progress=False)
     return np.asarray(model.user_factors), np.asarray(model.item_factors)
 
 
-def _ials(positives: sparse.csr_array, knobs: Candidate) -> tuple[np.ndarray, np.ndarray]:
-    model = IALS(positives, knobs)
+def _ials(positives: sparse.csr_array, candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:
+    model = IALS(positives, candidate)
     return model.users(positives), model.items
 
 
@@ -152,21 +152,21 @@ def ndcg(of: EvaluationResult, n_resamples: int = 1) -> pl.DataFrame:
 def chosen(name: str, side: Side) -> tuple[Candidate, int]:
     """The settings of highest NDCG on the rows to be ranked, and how many were tried; each try is printed."""
 
-    def score(knobs: Candidate) -> float:
+    def score(candidate: Candidate) -> float:
         start = time.perf_counter()
-        scores = ndcg(side.measured({name: side.ranker(name, knobs)}))
+        scores = ndcg(side.measured({name: side.ranker(name, candidate)}))
         value = float(scores.filter(model=name, population="all")["value"].item())
-        print(f"slice: {name} {_told(knobs)}: {value:.4f} ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(f"slice: {name} {_told(candidate)}: {value:.4f} ({time.perf_counter() - start:.0f} s)", flush=True)
         return value
 
     grid = GRIDS[name]
-    best: Candidate = {knob: values[0] for knob, values in grid.items()}
+    best: Candidate = {setting: values[0] for setting, values in grid.items()}
     n_tried, highest = 1, score(best)
-    for knob, (_, *others) in grid.items():
-        for knobs in [{**best, knob: value} for value in others]:
-            n_tried, value = n_tried + 1, score(knobs)
+    for setting, (_, *others) in grid.items():
+        for candidate in [{**best, setting: value} for value in others]:
+            n_tried, value = n_tried + 1, score(candidate)
             if value > highest:
-                best, highest = knobs, value
+                best, highest = candidate, value
     return best, n_tried
 
 
@@ -180,7 +180,7 @@ def main() -> None:
         test, validation = (Side(tables, Path(folder)) for tables in _tables(given.archive, Path(folder)))
         names = given.models.split(",")
         tuned = {name: chosen(name, validation) for name in names}
-        result = test.measured({name: test.ranker(name, knobs) for name, (knobs, _) in tuned.items()})
+        result = test.measured({name: test.ranker(name, candidate) for name, (candidate, _) in tuned.items()})
     scores = ndcg(result, n_resamples=1000)
     others = [name for name in names if name != "blend"]
     tests = paired_tests(result, baselines=others, n_swaps=999).filter(metric=METRIC, model="blend", population="all")
@@ -197,8 +197,8 @@ def main() -> None:
         print("| " + " | ".join([name, str(tuned[name][1]), _told(tuned[name][0]), *shown, *better]) + " |")
 
 
-def _told(knobs: Candidate) -> str:
-    return ", ".join(f"{knob.split('.')[-1]} {value}" for knob, value in knobs.items())
+def _told(candidate: Candidate) -> str:
+    return ", ".join(f"{setting.split('.')[-1]} {value}" for setting, value in candidate.items())
 
 
 def _tables(archive: Path, scratch: Path) -> tuple[dict[str, nw.LazyFrame], dict[str, nw.LazyFrame]]:

@@ -105,11 +105,11 @@ def _ingest(out: Folder, archive: Path, folder: Path) -> None:
 
 def _split(out: Folder, settings: Settings) -> None:
     ratings, users = out.made["ratings"], out.made["users"]
-    knobs = settings.splitting
+    parameters = settings.splitting
     for side in ("train", "test"):
-        out.table(f"{side}_ratings", splitting.cut_in_time(ratings, side, cut=knobs.parsed_cut))
+        out.table(f"{side}_ratings", splitting.cut_in_time(ratings, side, cut=parameters.parsed_cut))
     partition = out.table(
-        "user_partition", splitting.partition_users(users, train_share=knobs.train_share, seed=knobs.seed)
+        "user_partition", splitting.partition_users(users, train_share=parameters.train_share, seed=parameters.seed)
     )
     for side in ("train", "test"):
         out.table(f"{side}_histories", splitting.histories(ratings, partition, side))

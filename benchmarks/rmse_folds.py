@@ -47,9 +47,9 @@ def main() -> None:
     asked.add_argument("--folds", type=int, default=N_FOLDS, help="only the first so many")
     asked.add_argument("--set", action="append", default=[], metavar="SECTION.SETTING=VALUE")
     given = asked.parse_args()
-    knobs = FOR_RANDOM_SPLITS | dict(map(_knob, given.set))
-    parameters = with_values(Settings().model_dump(), knobs)
-    print(f"Beside the built-in settings: {knobs}")
+    changes = FOR_RANDOM_SPLITS | dict(map(_setting, given.set))
+    parameters = with_values(Settings().model_dump(), changes)
+    print(f"Beside the built-in settings: {changes}")
     with tempfile.TemporaryDirectory() as folder:
         tables = indexed(given.archive, Path(folder))
         tables["user_features"] = lazy(clusters.user_features(tables["users"]))
@@ -90,7 +90,7 @@ def rmse(fitted: ModelFitter, model: str, test: nw.LazyFrame) -> float:
     return float(np.sqrt(np.mean((rows["rating"] - rows["prediction"]).cast(pl.Float64).to_numpy() ** 2)))
 
 
-def _knob(text: str) -> tuple[str, object]:
+def _setting(text: str) -> tuple[str, object]:
     name, _, value = text.partition("=")
     try:
         return name, json.loads(value)

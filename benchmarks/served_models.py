@@ -45,7 +45,7 @@ from recsys_assets.recommender.tuning.searches import value_of, with_values
 from recsys_assets.recommender.tuning.tuning import chosen
 from recsys_assets_tests.planted_taste import SHAPES, Shape, planted, truth
 
-BEFORE = {"ease.reg": "3000", "liking.reg": "300", "blend.prior_ratings": "60"}
+BEFORE = {"ease.reg": "3000", "demographic_popularity.reg": "300", "blend.prior_ratings": "60"}
 LENGTH = 5
 COLUMNS = (
     "data",
@@ -157,10 +157,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, tables, n_groups, shape in _data(given, Path(folder)):
             served = Served(tables, Path(folder) / f"{abs(hash(name))}", spark)
-            knobs = ", ".join(f"{k} {v}" for k, v in served.choice.settings.items() if v != "auto" and k != MODEL)
+            chosen = ", ".join(f"{k} {v}" for k, v in served.choice.settings.items() if v != "auto" and k != MODEL)
             taste = served.taste(n_groups) if n_groups else ("–", "–")
             planted_one = "; ".join(ideal(tables, shape)) if shape else "–"
-            print("| " + " | ".join([name, knobs or "auto", *served.scores(), *taste, planted_one]) + " |", flush=True)
+            print("| " + " | ".join([name, chosen or "auto", *served.scores(), *taste, planted_one]) + " |", flush=True)
 
 
 def _without_spark(search: Any) -> Any:

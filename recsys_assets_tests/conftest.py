@@ -46,7 +46,7 @@ k_max = 4
 rank = 4
 max_iter = 3
 
-[ranking]
+[implicit_als]
 rank = 4
 max_iter = 3
 

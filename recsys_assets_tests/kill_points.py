@@ -28,7 +28,7 @@ import dagster as dg
 import polars as pl
 
 from recsys_assets.cli import app, compacting  # noqa: F401
-from recsys_assets.home import searching  # noqa: F401
+from recsys_assets.home import searching, upgrade  # noqa: F401
 from recsys_assets.home.batches import RAW_TABLES, Batch
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
@@ -38,6 +38,7 @@ from recsys_assets.home.versions import TABLE_FILE, AssetStore, scan
 from recsys_assets.orchestration import launch  # noqa: F401
 from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.promotion.gate import Configuration, Decision
+from recsys_assets_tests.old_homes import content, home_of_0_6, home_of_0_9
 from recsys_assets_tests.running import copied, materialize, table
 
 FORGOTTEN = ("Zebulon", "86420975")
@@ -48,6 +49,9 @@ OTHERS = {"a.csv": ["ana", "eve"], "b": ["ben"], "versions": ["cleo"], "gone.csv
 MEMORY = Path("/dev/shm")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate"}
+# Homes of earlier versions, which the first command upgrades.
+OLD = {"0.6": home_of_0_6, "0.9": home_of_0_9}
+_FIRST = ("blocked",)
 _READING = ("SELECT", "PRAGMA", "BEGIN", "EXPLAIN")
 
 
@@ -290,6 +294,12 @@ def check_rolled_back(home: Home) -> None:
     assert len(table(home, "recommendations")) and len(record.all()) == 4, [each.verdict for each in record.all()]
 
 
+def check_upgraded(version: str, home: Home) -> None:
+    """The home of an earlier version is what an upgrade without a kill makes of it."""
+    found, expected = content(home), content(Home(home.path.parent / f"{version}, upgraded"))
+    assert found == expected, found.keys() ^ expected.keys()
+
+
 def check_others(home: Home, others: dict[str, list[str]]) -> None:
     """What was read of everybody else is all there."""
     store = AssetStore(home.assets)
@@ -328,6 +338,7 @@ SCENARIOS = {
     "compact": Scenario(("compact",), check_erased, "to-erase"),
     "compact on another disk": Scenario(("compact",), check_erased, "to-erase", elsewhere=True),
     "rollback": Scenario(("rollback",), check_rolled_back, "promoted", in_assets_only=True),
+    **{f"upgrade from {version}": Scenario(_FIRST, partial(check_upgraded, version), version) for version in OLD},
 }
 
 
@@ -350,6 +361,10 @@ class Bench:
         self._do(partial(prepare, homes["read"]))
         copied(homes["read"], homes["to-erase"].path)
         self._do(partial(forget, homes["to-erase"]))
+        for version, make in OLD.items():
+            self._do(partial(make, self._folder / version))
+            whole = copied(Home(self._folder / version), self._folder / f"{version}, upgraded")
+            self._do(partial(command, whole, *_FIRST))
         if homes["everything"].path.exists():
             copied(homes["everything"], homes["promoted"].path)
             self._do(partial(promote, homes["promoted"]))

@@ -21,7 +21,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.sensors import UNFINISHED
 
 Found = TypeVar("Found")
-FITS = {"cluster_ratings", "als_model", "als_model_unadjusted", "ranking_model"}
+FITS = {"cluster_ratings", "als_adjusted_model", "als_unadjusted_model", "implicit_als_model"}
 STEP_BEGUN = dg.DagsterEventType.STEP_START
 SELECTOR = {"repositoryLocationName": "recsys_assets", "repositoryName": "__repository__"}
 _ROOT = Path(__file__).parent.parent

@@ -47,9 +47,9 @@ def test_another_index_is_refused_with_what_to_run(change):
         "added": pl.concat([users, pl.DataFrame({"user": [2], "user_id": ["c"]})]),
         "swapped": users.with_columns(user_id=pl.Series(["b", "a"])),
     }[change]
-    Index.of(lazy(users.reverse()), lazy(items)).require(fitted_with, "als_model")
-    with pytest.raises(IndexMismatchError, match=r"dg launch --assets 'als_model\+'"):
-        Index.of(lazy(changed), lazy(items)).require(fitted_with, "als_model")
+    Index.of(lazy(users.reverse()), lazy(items)).require(fitted_with, "als_adjusted_model")
+    with pytest.raises(IndexMismatchError, match=r"dg launch --assets 'als_adjusted_model\+'"):
+        Index.of(lazy(changed), lazy(items)).require(fitted_with, "als_adjusted_model")
 
 
 @pytest.mark.spark

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from recsys_assets.recommender.data.automatic import ANCHOR_MEDIAN, ANCHOR_RATINGS, ANCHOR_USERS, multiple, resolved
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.models import blend, ease, liking
+from recsys_assets.recommender.models import blend, demographic_popularity, ease
+from recsys_assets.recommender.models.demographic_popularity import DemographicPopularitySettings
 from recsys_assets.recommender.models.segments import model as segments
 
 _SIZES = st.integers(1, 10**8)
@@ -32,7 +33,7 @@ def test_what_is_no_setting_is_refused(setting):
 def test_the_rules_give_the_numbers_of_case_study_a_there():
     """MovieLens 1M would get other lists than those that were studied."""
     assert ease.automatic_reg(ANCHOR_USERS, ANCHOR_RATINGS) == 3000
-    assert liking.automatic_reg(ANCHOR_USERS, ANCHOR_RATINGS) == 300
+    assert demographic_popularity.automatic_reg(ANCHOR_USERS, ANCHOR_RATINGS) == 300
     assert blend.automatic_prior(ANCHOR_MEDIAN) == 60
     assert segments.automatic_batch_size(4_228) == 256
 
@@ -43,8 +44,8 @@ def test_the_rules_follow_the_data(one, other):
     small, large = sorted((one, other))
     assert 0 < ease.automatic_reg(small, small) <= ease.automatic_reg(large, small) <= ease.automatic_reg(large, large)
     assert 0 < blend.automatic_prior(small) <= blend.automatic_prior(large)
-    assert 0 < liking.automatic_reg(small, 1000) <= liking.automatic_reg(large, 1000)
-    assert liking.automatic_reg(1000, large) <= liking.automatic_reg(1000, small)
+    assert 0 < demographic_popularity.automatic_reg(small, 1000) <= demographic_popularity.automatic_reg(large, 1000)
+    assert demographic_popularity.automatic_reg(1000, large) <= demographic_popularity.automatic_reg(1000, small)
     assert 256 <= segments.automatic_batch_size(small) <= segments.automatic_batch_size(large) <= 4_096
 
 
@@ -64,7 +65,10 @@ def test_users_of_one_time_weigh_alike():
     rated = pl.DataFrame({"user": [0, 1, 2, 3], "item": [0, 1, 1, 0], "rating": 1.0, "timestamp": 5})
     alike = lazy(pl.DataFrame({"user": np.arange(4, dtype=np.int32)}))
     index = Index(n_users=4, n_items=2, fingerprint="")
-    scores = liking.fit(
-        lazy(rated), index=index, user_features=alike, settings=liking.LikingSettings(half_life=0.01)
+    scores = demographic_popularity.fit(
+        lazy(rated),
+        index=index,
+        user_features=alike,
+        settings=DemographicPopularitySettings(half_life=0.01),
     ).scores(np.zeros((1, 0)))
     assert scores[0, 0] == pytest.approx(scores[0, 1])

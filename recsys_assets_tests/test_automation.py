@@ -117,7 +117,7 @@ def test_one_asset_and_its_descendants(quiet):
     """After a change of one stage everything would have to be run again."""
     run = quiet.launch("refresh", CHEAP)
     assert quiet.ended(run) == "SUCCESS"
-    assert set(CHEAP) <= quiet.steps(run) and "als_model" not in quiet.steps(run)
+    assert set(CHEAP) <= quiet.steps(run) and "als_adjusted_model" not in quiet.steps(run)
 
 
 def test_runs_of_the_command_line_are_listed_under_their_job(quiet):

@@ -153,7 +153,7 @@ DAMAGED = {
     "promotions/000001.json": (("promotions",), "000001.json is damaged"),
     "forgotten": (("backfill", "good.csv"), "forgotten, line 1: expected the id of a user in quotes"),
     "settings.toml": (("add", "x.csv"), "settings.toml"),
-    "studied.toml": (("add", "x.csv"), "studied.toml"),
+    "tuned.toml": (("add", "x.csv"), "tuned.toml"),
     "dagster/dagster.yaml": (("init",), "dagster.yaml"),
 }
 

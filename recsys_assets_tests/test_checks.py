@@ -283,7 +283,7 @@ def test_recommendations_wait_for_nothing_of_case_study_b():
         return found
 
     awaited = closure(dg.AssetKey("recommendations"), lambda key: parents.get(key, set()) | together.get(key, set()))
-    assert dg.AssetKey("als_model") in awaited
+    assert dg.AssetKey("als_adjusted_model") in awaited
     partition = dg.AssetKey("user_partition")
     assert not [key for key in awaited if partition in closure(key, lambda of: parents.get(of, set()))]
 

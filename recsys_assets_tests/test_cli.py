@@ -615,7 +615,7 @@ def test_items_without_titles_are_found_by_their_ids(materialized_home, tmp_path
     store = AssetStore(home.assets)
     without.write_parquet(store.current(["items"]) / TABLE_FILE)
     # As if the ratings had been merged with these ids.
-    (store.current(["ratings"]) / ".numbering.json").unlink()
+    (store.current(["ratings"]) / ".id_map.json").unlink()
     shown = invoke("items", "^STORY-1$", "--home", home.path).stdout.splitlines()
     assert len(shown) == 2 and shown[1].split()[0] == "story-1"
     for command in ("items", "item"):

@@ -94,7 +94,7 @@ def _relational_tables(batches, scan) -> dict[str, pl.DataFrame]:
         for name, frame in {
             f"random_rows/{side}": splitting.random_rows(ratings, side, test_share=0.2, seed=4),
             f"new_user_rows/{side}": splitting.new_user_rows(ratings, side, n_revealed=2, share=0.5, seed=4),
-            f"last_out/{side}": splitting.last_out(ratings, side),
+            f"leave_last_out/{side}": splitting.leave_last_out(ratings, side),
         }.items()
     }
     declared = {name: TABLES[name.rpartition("/")[2]] for name in tables}

@@ -19,8 +19,8 @@ from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.merge import add_up_events, index_items, index_users
 from recsys_assets.recommender.ingest.sources import read_source
-from recsys_assets.recommender.models import blend, ease, liking
-from recsys_assets.recommender.models.liking import LikingModel
+from recsys_assets.recommender.models import blend, demographic_popularity, ease
+from recsys_assets.recommender.models.demographic_popularity import DemographicPopularity, DemographicPopularitySettings
 from recsys_assets.recommender.ranking.rankings import top_n
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
@@ -161,17 +161,24 @@ def test_a_prior_of_chance_does_not_outweigh_taste():
     ).sort("timestamp")
     ratings, index = lazy(rows.head(len(rows) // 2)), Index(n_users, n_items, "test")
     features = lazy(pl.DataFrame({"user": np.arange(n_users, dtype=np.int32)}))
-    prior = liking.fit(ratings, index=index, user_features=features, settings=liking.LikingSettings())
+    prior = demographic_popularity.fit(
+        ratings, index=index, user_features=features, settings=DemographicPopularitySettings()
+    )
     assert prior.reliability < 0.3
     popular = rows.with_columns(item=(pl.col("item") ** 2 // n_items).cast(pl.Int32)).unique(["user", "item"])
     assert (
-        liking.fit(lazy(popular), index=index, user_features=features, settings=liking.LikingSettings()).reliability
+        demographic_popularity.fit(
+            lazy(popular),
+            index=index,
+            user_features=features,
+            settings=DemographicPopularitySettings(),
+        ).reliability
         > 0.8
     )
     fitted = ease.fit(ratings, index=index, settings=ease.EASESettings())
     users = np.arange(n_users, dtype=np.int32)
 
-    def own_share(of: LikingModel) -> float:
+    def own_share(of: DemographicPopularity) -> float:
         ranker = blend.ranker(
             blend.fit(ratings, index=index, settings=blend.BlendSettings()), fitted, of, np.zeros((n_users, 0))
         )
@@ -201,7 +208,7 @@ def test_the_graph_of_events_predicts_no_rating(tmp_path):
     assert {"evaluation_report", "user_segments", "user_clusters", "recommendations", "study_scores"} <= keys
     assert {"predictions/top_n/blend", "predictions/next_item/transitions", "promoted_configuration"} <= keys
     assert not keys & {
-        "als_model",
+        "als_adjusted_model",
         "segment_ratings",
         "backtest_scores",
         "cluster_ratings",

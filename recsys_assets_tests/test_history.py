@@ -20,7 +20,7 @@ from recsys_assets.orchestration.checks.results import last_good_facts, was_good
 from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.landing_watch import RAW, ingested_content, range_tags
 from recsys_assets.orchestration.run_history import erase_history, prune_history, prune_where_possible
-from recsys_assets.orchestration.sensors import unsound
+from recsys_assets.orchestration.sensors import why_invalid
 from recsys_assets_tests.made_up import made_up
 
 MERGED = ("ratings", "users", "items")
@@ -81,7 +81,7 @@ class Kept:
             },
             "latest": {key: event.timestamp for key, event in latest.items() if event},
             "contents": [ingested_content(self.instance, batch) for batch in batches],
-            "unsound": unsound(self.instance),
+            "why_invalid": why_invalid(self.instance),
             "good": [was_good(self.instance, keys) for keys in checks],
             "facts": [last_good_facts(self.instance, key) for keys in checks for key in keys],
             "partitions": [self.instance.get_materialized_partitions(key) for key in RAW],

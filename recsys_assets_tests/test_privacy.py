@@ -192,11 +192,11 @@ def test_run_study_and_serve_reach_no_other_machine(small_data, tmp_path):
     home.settings_file.write_text(FAST_SETTINGS)
     small_data.write(home.landing / "small")
     environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_DISABLE_TELEMETRY"}
-    study = ["study", "--protocols", "last_out", "--searches", "als", "--budget", "1"]
+    study = ["study", "--protocols", "leave_last_out", "--searches", "als", "--budget", "1"]
     for command in (
         [*PROGRAM, "run", "--home", str(home.path)],
         [*PROGRAM, *study, "--home", str(home.path)],
         [sys.executable, "-c", SERVE, str(home.path)],
     ):
         assert destinations(command, tmp_path / "log", environment) == set(), command
-    assert home.report.exists() and home.studied_file.exists()
+    assert home.report.exists() and home.tuned_file.exists()

@@ -34,7 +34,7 @@ from recsys_assets_tests.running import copied, files, materialize, table
 
 # What a change of the ranking model's settings leads to.
 AFTER_A_CHANGE = (
-    'key:ranking_model or key:"predictions/top_n/implicit_als" '
+    'key:implicit_als_model or key:"predictions/top_n/implicit_als" '
     "or key:promoted_configuration or key:serving_model or key:recommendations"
 )
 # Models whose settings a test changes at little cost.
@@ -50,7 +50,7 @@ USELESS = "rank = 1\nmax_iter = 1\nreg_param = 1e6"
 
 def configuration(rank: int = 10) -> Configuration:
     """One that differs from others in its rank."""
-    parameters = Settings.model_validate({"ranking": {"rank": rank}}).model_dump()
+    parameters = Settings.model_validate({"implicit_als": {"rank": rank}}).model_dump()
     return Configuration.of(parameters, rating_model="als_adjusted", ranking_model="implicit_als")
 
 
@@ -170,16 +170,16 @@ def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
         return Configuration.of(parameters, rating_model="als_adjusted", ranking_model="implicit_als")
 
     assert of().name == of(segments={"n_segments": 7}).name == of(clusters={"k_max": 9}).name
-    for changed in ({"als": {"seed": 1}}, {"ranking": {"alpha": 2.0}}, {"cold_start": {"fill_size": "5"}}):
+    for changed in ({"als": {"seed": 1}}, {"implicit_als": {"alpha": 2.0}}, {"cold_start": {"fill_size": "5"}}):
         assert of(**changed).name != of().name, changed
-    assert of().ranking.settings["ranking"] == Settings().ranking.model_dump()
+    assert of().ranking.settings["implicit_als"] == Settings().implicit_als.model_dump()
 
 
 def test_what_has_no_weight_is_no_part_of_a_configuration():
     """A setting of a model that the blend leaves out would make every model compete again, for the same lists."""
 
     def of(ease_weight: float, rank: int) -> str:
-        changes = {"blend": {"ease_weight": ease_weight}, "ranking": {"rank": rank}}
+        changes = {"blend": {"ease_weight": ease_weight}, "implicit_als": {"rank": rank}}
         parameters = Settings.model_validate(changes).model_dump()
         return Configuration.of(parameters, rating_model="item_mean", ranking_model="blend").name
 
@@ -290,7 +290,7 @@ def test_what_an_earlier_version_promoted_does_not_stop_a_refresh(rating):
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_a_ranking_model_that_is_gone_gives_way(withdrawn):
     """Nothing could be recommended any more after an update of the package, whatever somebody changed."""
-    gone = replace(configuration(10), ranking=Part("a_model_of_long_ago", {"ranking": {"rank": 3}}))
+    gone = replace(configuration(10), ranking=Part("a_model_of_long_ago", {"implicit_als": {"rank": 3}}))
     worse = [contest(-0.2)]
     decision = decide(
         configuration(20),
@@ -313,7 +313,7 @@ def test_another_weight_of_a_blend_is_no_other_version(own, present):
 
     of = Configuration.of(blend(own), rating_model="item_mean", ranking_model="blend")
     assert of.ranking.can_be_fitted("top_n", blend(present))
-    unknown = {**of.ranking.settings, "blend": {**of.ranking.settings["blend"], "knob_of_long_ago": 1}}
+    unknown = {**of.ranking.settings, "blend": {**of.ranking.settings["blend"], "setting_of_long_ago": 1}}
     assert not replace(of.ranking, settings=unknown).can_be_fitted("top_n", blend(present))
 
 
@@ -407,7 +407,7 @@ def recommended(home: Home) -> pl.DataFrame:
 
 def change(home: Home, ranking: str) -> None:
     """Refresh what depends on the ranking model with these settings."""
-    settings = IMPLICIT_ALS.replace("[ranking]\nrank = 4\nmax_iter = 3", f"[ranking]\n{ranking}")
+    settings = IMPLICIT_ALS.replace("[implicit_als]\nrank = 4\nmax_iter = 3", f"[implicit_als]\n{ranking}")
     assert settings != IMPLICIT_ALS
     home.settings_file.write_text(settings)
     assert materialize(home, AFTER_A_CHANGE).success
@@ -433,7 +433,7 @@ def test_recommendations_change_only_with_a_promotion_or_a_rollback(materialized
     accepted = record.all()[-1]
     assert accepted.verdict == "promoted", accepted.reason
     assert record.current() == accepted
-    assert accepted.configuration.ranking.settings["ranking"]["rank"] == 2
+    assert accepted.configuration.ranking.settings["implicit_als"]["rank"] == 2
     opponents = [found.opponent for found in accepted.contests]
     assert opponents == ["popularity", f"implicit_als {first.configuration.name}"]
     accepted_lists = recommended(home)
@@ -469,8 +469,8 @@ def test_a_rollback_to_another_model_changes_what_users_are_shown(materialized_h
     record = Promotions(home.promotions)
     blend, with_blend = record.current().configuration, recommended(home)
     assert blend.ranking.model == "blend"
-    ranking = Settings.load(home).ranking.model_dump()
-    earlier = {"clusters": {"k": 2, "seed": 0, "weigh": "auto"}, "ranking": ranking}
+    ranking = Settings.load(home).implicit_als.model_dump()
+    earlier = {"clusters": {"k": 2, "seed": 0, "weigh": "auto"}, "implicit_als": ranking}
     als = Part("als_adjusted", {"als": {"rank": 4}})
     record.add(Configuration(als, Part("implicit_als", earlier)), Decision("promoted", "as it was"))
     record.add(blend, Decision("promoted", "as it is"))
@@ -478,8 +478,8 @@ def test_a_rollback_to_another_model_changes_what_users_are_shown(materialized_h
     back = invoke("rollback", "--home", home.path)
     assert back.exit_code == 0, back.output
     model = ServingModel.load(AssetStore(home.assets).current(["serving_model"]))
-    assert (model.name, set(model.models)) == ("implicit_als", {"ranking_model"})
-    assert model.models["ranking_model"].rank == ranking["rank"]
+    assert (model.name, set(model.models)) == ("implicit_als", {"implicit_als_model"})
+    assert model.models["implicit_als_model"].rank == ranking["rank"]
     with_als = recommended(home)
     both = with_blend.join(with_als, on=["user_id", "rank"], suffix="_als")
     assert len(both) == len(with_blend) and (both["item_id"] != both["item_id_als"]).any()

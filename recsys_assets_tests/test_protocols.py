@@ -24,10 +24,10 @@ NAMES = (
     "random_80_20",
     "u1",
     *protocols.NEW_USERS,
-    "last_out",
+    "leave_last_out",
     "top_n",
     "top_n_random_80_20",
-    "top_n_last_out",
+    "top_n_leave_last_out",
 )
 SELECTED = {"time_cut": "item_mean", "top_n": "listed", "latest_rating": "item_mean", "next_item": "listed"}
 
@@ -279,7 +279,7 @@ def test_models_are_audited_beside_the_honest_split_of_their_own_task():
         ("random_80_20", "als", "rmse", 0.85, 0.81, 0.86),
         ("top_n", "als", "ndcg_10", 0.30, 0.29, 0.31),
         ("top_n_random_80_20", "als", "ndcg_10", 0.42, 0.40, 0.45),
-        ("top_n_last_out", "als", "ndcg_10", 0.25, 0.24, 0.26),
+        ("top_n_leave_last_out", "als", "ndcg_10", 0.25, 0.24, 0.26),
         ("time_cut", "als", "ndcg_10", 0.9, 0.9, 0.9),
         ("new_users_5", "als", "rmse", 0.5, 0.5, 0.5),
     )
@@ -287,9 +287,9 @@ def test_models_are_audited_beside_the_honest_split_of_their_own_task():
     assert {key: row["honest"] for key, row in rows.items()} == {
         ("random_80_20", "rmse"): 0.95,
         ("top_n_random_80_20", "ndcg_10"): 0.30,
-        ("top_n_last_out", "ndcg_10"): 0.30,
+        ("top_n_leave_last_out", "ndcg_10"): 0.30,
     }
-    random, last = (rows[f"top_n_{split}", "ndcg_10"] for split in ("random_80_20", "last_out"))
+    random, last = (rows[f"top_n_{split}", "ndcg_10"] for split in ("random_80_20", "leave_last_out"))
     assert random["optimism"] == pytest.approx(0.12) and last["optimism"] == pytest.approx(-0.05)
     assert random["high"] - random["optimism"] == pytest.approx(np.hypot(0.03, 0.01))
     assert leakage_audit(scores.filter(pl.col("protocol") != "top_n"))["protocol"].to_list() == ["random_80_20"]
@@ -302,13 +302,13 @@ def test_optimism_is_positive_where_a_split_flatters():
             ("time_cut", "als", "rmse", 0.95, 0.94, 0.98),
             ("random_80_20", "als", "rmse", 0.85, 0.81, 0.86),
             ("time_cut", "als", "top5pct_rating", 4.2, 4.1, 4.3),
-            ("last_out", "als", "top5pct_rating", 4.5, 4.4, 4.7),
-            ("last_out", "als", "mae", 0.7, 0.6, 0.8),
+            ("leave_last_out", "als", "top5pct_rating", 4.5, 4.4, 4.7),
+            ("leave_last_out", "als", "mae", 0.7, 0.6, 0.8),
         )
     )
     rows = {(row["protocol"], row["metric"]): row for row in audit.to_dicts()}
-    assert rows.keys() == {("random_80_20", "rmse"), ("last_out", "top5pct_rating")}
-    error, top = rows["random_80_20", "rmse"], rows["last_out", "top5pct_rating"]
+    assert rows.keys() == {("random_80_20", "rmse"), ("leave_last_out", "top5pct_rating")}
+    error, top = rows["random_80_20", "rmse"], rows["leave_last_out", "top5pct_rating"]
     assert error["optimism"] == pytest.approx(0.1)
     assert top["optimism"] == pytest.approx(0.3)
     # The worse end: honest 0.94 against 0.86; the better one: honest 0.98 against 0.81.

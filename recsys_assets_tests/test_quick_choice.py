@@ -58,7 +58,7 @@ def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
 @pytest.fixture
 def choose(tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
     """The quick choice among a few models that need no Spark."""
-    of_models = {MODEL: ["popularity", "liking", "item_knn", "ease", "blend"]}
+    of_models = {MODEL: ["popularity", "demographic_popularity", "item_knn", "ease", "blend"]}
     without = [replace(each, grid=of_models) if MODEL in each.grid else each for each in quick.SEARCHES]
     monkeypatch.setattr(quick, "SEARCHES", without)
 
@@ -116,20 +116,21 @@ def test_few_users_are_enough_to_leave_the_built_in_model(choose):
 def test_what_is_named_is_not_chosen(choose):
     """Somebody's own settings, or those of a study, would be overruled by a guess."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
-    assert choose(split, with_values(DEFAULTS, {MODEL: "liking"})) == []
-    fixed = with_values(DEFAULTS, {"ease.reg": "100", "liking.half_life": "0.3"})
+    named = with_values(DEFAULTS, {MODEL: "demographic_popularity"})
+    assert choose(split, named) == []
+    fixed = with_values(DEFAULTS, {"ease.reg": "100", "demographic_popularity.half_life": "0.3"})
     names = [each.search.name for each in choose(split, fixed)]
-    assert "ease" not in names and "liking_age" not in names and "prior" in names
-    assert Choice().applied(with_values(DEFAULTS, {MODEL: "liking"}))["evaluation"][MODEL.split(".")[1]] == "liking"
+    assert "ease" not in names and "demographic_popularity_half_life" not in names and "prior" in names
+    assert value_of(Choice().applied(named), MODEL) == "demographic_popularity"
     assert value_of(Choice().applied(DEFAULTS), MODEL) == "blend"
 
 
 def test_a_setting_that_was_fixed_after_the_choice_keeps_its_value():
     """New data would be served with the settings of an old choice, whatever the user has written since."""
-    choice = Choice({"ease.reg": "auto * 3", "liking.reg": "auto * 10", MODEL: "ease"})
+    choice = Choice({"ease.reg": "auto * 3", "demographic_popularity.reg": "auto * 10", MODEL: "ease"})
     assert value_of(choice.applied(DEFAULTS), "ease.reg") == "auto * 3"
     fixed = choice.applied(with_values(DEFAULTS, {"ease.reg": "300"}))
-    assert value_of(fixed, "ease.reg") == "300" and value_of(fixed, "liking.reg") == "auto * 10"
+    assert value_of(fixed, "ease.reg") == "300" and value_of(fixed, "demographic_popularity.reg") == "auto * 10"
     named = choice.applied(with_values(DEFAULTS, {MODEL: "item_knn"}))
     assert value_of(named, MODEL) == "item_knn" and value_of(named, "ease.reg") == "auto"
 
@@ -215,7 +216,7 @@ def test_scores_and_what_is_served_follow_the_choice(materialized_home, tmp_path
     """`Selected` in the table would be another model than the one that makes the lists, or have other settings."""
     home = copied(materialized_home, tmp_path / "home")
     home.settings_file.write_text(FAST_SETTINGS.replace('selected_ranking_model = "blend"', ""))
-    models = "key:ease_model or key:liking_model or key:blend_weights"
+    models = "key:ease_model or key:demographic_popularity_model or key:blend_weights"
     followers = 'key:"predictions/top_n/*" or key:evaluation_scores or key:promoted_configuration or key:serving_model'
     ran = materialize(home, f"key:quick_choice or {models} or {followers}")
     store = AssetStore(home.assets)

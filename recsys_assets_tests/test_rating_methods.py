@@ -66,13 +66,13 @@ def planted(seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows).cast({"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32})
 
 
-def factors(ratings: pl.DataFrame, **knobs: int) -> BayesianFactors:
+def factors(ratings: pl.DataFrame, **settings: int) -> BayesianFactors:
     """The factorisation of these ratings with all attributes."""
     given = {"index": INDEX, "user_features": lazy(USER_FEATURES), "items": lazy(ITEMS)}
     return bayesian_factors.fit(
         lazy(ratings),
         **given,
-        settings=bayesian_factors.BayesianFactorsSettings(**{"rank": 2, "max_iter": 15, **knobs}),
+        settings=bayesian_factors.BayesianFactorsSettings(**{"rank": 2, "max_iter": 15, **settings}),
     )
 
 

@@ -127,7 +127,7 @@ def test_the_sensor_repeats_and_a_change_of_settings_starts_anew(instance, tmp_p
     """Who has freed the disk or mended a setting would wait for new data before anything is refreshed."""
     home, cursor = Home(tmp_path / "home"), ""
     home.prepare()
-    monkeypatch.setattr(sensors, "unsound", lambda _: "")
+    monkeypatch.setattr(sensors, "why_invalid", lambda _: "")
     for name in ("ratings", "users", "items"):
         instance.report_runless_asset_event(dg.AssetMaterialization(name, tags={"dagster/data_version": "1"}))
 
@@ -155,7 +155,7 @@ def test_the_sensor_repeats_and_a_change_of_settings_starts_anew(instance, tmp_p
 
 def test_a_run_of_the_schedule_says_so(instance, tmp_path, monkeypatch):
     """A weekly refresh that failed would be taken for a person's, and come back a week later."""
-    monkeypatch.setattr(schedules, "unsound", lambda _: "")
+    monkeypatch.setattr(schedules, "why_invalid", lambda _: "")
     (schedule,) = schedules.build_schedules(Home(tmp_path), Settings().automation)
     sunday = datetime(2026, 1, 4, 3, tzinfo=UTC)
     request = schedule(dg.build_schedule_context(instance, scheduled_execution_time=sunday))

@@ -41,7 +41,7 @@ SCORES_SCHEMA = ["protocol", "model", "population", "metric", "value", "n", "low
 
 STUDY_TABLES = {
     "trials": "study_trials",
-    "settings": "studied_settings",
+    "settings": "tuned_settings",
     "scores": "study_scores",
     "tests": "paired_tests",
     "audit": "leakage_audit",

@@ -15,7 +15,7 @@ from recsys_assets.cli import progress
 from recsys_assets.cli.memory import Memory, PeakMemory, used_by
 from recsys_assets.cli.progress import RunProgress
 
-STEPS = [("ratings", "ingest", 4), ("als_model", "models", 90), ("stack_model", "models", 45)]
+STEPS = [("ratings", "ingest", 4), ("als_adjusted_model", "models", 90), ("stack_model", "models", 45)]
 MANY = [(stage, stage, took) for took, stage in enumerate(("a", "b", "c", "d", "e", "f", "g"), 1)]
 
 
@@ -50,7 +50,7 @@ def test_short_stages_are_added_up(clock):
     assert "Time by stage: g 7.0 s, f 6.0 s, e 5.0 s, d 4.0 s, c 3.0 s, others 3.0 s" in _told(clock, MANY)
 
 
-@pytest.mark.parametrize("failure", ["", "als_model failed"])
+@pytest.mark.parametrize("failure", ["", "als_adjusted_model failed"])
 def test_peak_memory_is_told_whether_or_not_a_run_fails(clock, failure):
     """Somebody chooses a machine for a home, and has to watch `top` for an hour."""
     (told,) = (line for line in _told(clock, STEPS, failure=failure) if line.startswith("Peak memory: "))
@@ -86,7 +86,7 @@ def test_children_count_and_a_jvm_is_told_by_its_name(tmp_path):
 
 def test_a_run_between_two_samples_has_a_peak_too():
     """A short run says that it needed no memory."""
-    with PeakMemory(lambda: "als_model") as memory:
+    with PeakMemory(lambda: "als_adjusted_model") as memory:
         pass
     assert memory.peak.total > psutil.Process(os.getpid()).memory_info().rss / 2
-    assert memory.during == "als_model"
+    assert memory.during == "als_adjusted_model"

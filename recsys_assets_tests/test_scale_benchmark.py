@@ -37,18 +37,20 @@ def test_a_step_between_two_samples_has_figures_too():
 
 def test_growth_is_told_as_an_exponent_of_the_ratings():
     """Time that grows faster than the ratings is not seen before somebody has 27 million."""
-    small = _measured(10_000, 1, Step("als_model", 4.0, 8.0, GIB), Step("users", 0.1, 0.1, GIB))
-    large = _measured(1_000_000, 10, Step("als_model", 400.0, 800.0, 2 * GIB), Step("users", 1.0, 1.0, GIB))
+    small = _measured(10_000, 1, Step("als_adjusted_model", 4.0, 8.0, GIB), Step("users", 0.1, 0.1, GIB))
+    large = _measured(1_000_000, 10, Step("als_adjusted_model", 400.0, 800.0, 2 * GIB), Step("users", 1.0, 1.0, GIB))
     lines = list(scale.table([small, large], n_steps=25))
     assert "Growth: seconds of the processor as the ratings to the power of 0.50." in lines
-    assert "| als_model | 4.0 | 8.0 | 1.0 | 400.0 | 800.0 | 2.0 | 1.00 |" in lines
+    assert "| als_adjusted_model | 4.0 | 8.0 | 1.0 | 400.0 | 800.0 | 2.0 | 1.00 |" in lines
     assert "| users | 0.1 | 0.1 | 1.0 | 1.0 | 1.0 | 1.0 | – |" in lines
 
 
 def test_a_step_that_was_cut_off_is_not_told_as_done():
     """A run is ended after an hour, and the step that it hung in looks fast."""
-    lines = list(scale.table([_measured(10_000, 1, Step("als_model", 4.0, 8.0, GIB, is_done=False))], n_steps=25))
-    assert "| als_model (not done) | 4.0 | 8.0 | 1.0 |" in lines
+    lines = list(
+        scale.table([_measured(10_000, 1, Step("als_adjusted_model", 4.0, 8.0, GIB, is_done=False))], n_steps=25)
+    )
+    assert "| als_adjusted_model (not done) | 4.0 | 8.0 | 1.0 |" in lines
 
 
 def test_a_run_is_ended_at_its_limit_with_all_that_it_has_started():

@@ -405,7 +405,7 @@ def test_a_merge_that_fails_is_done_again_when_it_can_be(ticker):
     ticker.tick()
     assert ticker.ranges() == [("two", "two")] and ticker.run() == [True]
     ticker.settle()
-    assert ticker.instance.get_runs_count() == 2 and not sensors.unsound(ticker.instance)
+    assert ticker.instance.get_runs_count() == 2 and not sensors.why_invalid(ticker.instance)
 
 
 def test_a_merge_that_nobody_checked_is_done_again(ticker, monkeypatch):
@@ -425,10 +425,10 @@ def test_a_merge_that_nobody_checked_is_done_again(ticker, monkeypatch):
         ticker.tick()
         assert ticker.run() == [False] and ticker.ingested() == {"one"}
     assert "No space left" in str(ticker.tick().skip_reason.skip_message)
-    assert "was not checked" in sensors.unsound(ticker.instance)
+    assert "was not checked" in sensors.why_invalid(ticker.instance)
     ticker.now += 60
     ticker.tick()
-    assert ticker.run() == [True] and not sensors.unsound(ticker.instance)
+    assert ticker.run() == [True] and not sensors.why_invalid(ticker.instance)
 
 
 def test_a_source_that_is_away_when_it_is_to_be_read_keeps_nobody_out_and_is_read_later(ticker):
@@ -665,7 +665,7 @@ def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
     """What a check refused would be trained on by the next run, or nothing be trained any more once it is mended."""
     folder = ticker.land("one")
     ticker.settle()
-    assert not sensors.unsound(ticker.instance)
+    assert not sensors.why_invalid(ticker.instance)
     ratings = folder / "u.data"
     ratings.write_text("".join(ratings.read_text().splitlines(keepends=True)[:5]))
     ticker.settle()
@@ -674,7 +674,7 @@ def test_ratings_that_failed_their_check_are_not_trained_on(ticker):
     made_up(n_users=6, n_items=8).write(ticker.home.path / "mended")
     (ticker.home.path / "mended" / "u.data").replace(ratings)
     ticker.settle()
-    assert not sensors.unsound(ticker.instance)
+    assert not sensors.why_invalid(ticker.instance)
     assert isinstance(_retrain(ticker, cursor)[0], dg.RunRequest)
 
 
@@ -683,7 +683,7 @@ def test_ratings_of_other_users_are_not_trained_on(ticker):
     ticker.land("one")
     ticker.settle()
     ticker.instance.report_runless_asset_event(dg.AssetMaterialization("users", tags={"dagster/data_version": "new"}))
-    assert "not merged with the present users" in sensors.unsound(ticker.instance)
+    assert "not merged with the present users" in sensors.why_invalid(ticker.instance)
 
 
 @pytest.mark.parametrize("is_checked", [True, False])
@@ -794,7 +794,7 @@ def test_every_asset_has_a_code_version_that_follows_its_settings(tmp_path):
     before, after = versions(Settings()), versions(Settings.model_validate({"als": {"rank": 3}}))
     assert all(before.values())
     changed = {key for key in before if before[key] != after[key]}
-    assert {"als_model", "backtest_scores", "study_trials"} <= changed and not changed & {
+    assert {"als_adjusted_model", "backtest_scores", "study_trials"} <= changed and not changed & {
         "ratings",
         "segment_model",
         "train_ratings",

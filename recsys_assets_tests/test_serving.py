@@ -29,7 +29,7 @@ from recsys_assets_tests.planted_segments import (
 )
 
 # What can be served without Spark.
-WITHOUT_SPARK = ("popularity", "liking", "ease", "blend")
+WITHOUT_SPARK = ("popularity", "demographic_popularity", "ease", "blend")
 
 
 def _model(seed: int, n_users: int, n_items: int) -> ALSModel:
@@ -70,7 +70,7 @@ def test_a_cold_user_of_implicit_als_is_shown_what_its_cluster_likes():
     known = np.array([True, True, False, False, False])
     model = ALSModel(factors, np.eye(2, dtype=np.float32), known, np.array([True, True]), {}, "index")
     clusters = lazy(pl.DataFrame({"user": range(5), "cluster": [0, 1, 0, 1, 2]}))
-    ranker = entry("top_n", "implicit_als").ranker(ranking_model=model, user_clusters=clusters)
+    ranker = entry("top_n", "implicit_als").ranker(implicit_als_model=model, user_clusters=clusters)
     best = rankings.top_n(ranker, lazy(_ratings(np.zeros((5, 2), bool))), np.arange(5), n=1)
     assert best["item"].to_list() == [0, 1, 0, 1, 0]
     assert cold_start.warm_up(model, clusters)[4].tolist() == [1.5, 1.5]
@@ -111,7 +111,7 @@ def everything() -> tuple[pl.DataFrame, dict]:
 
 def _fitted(everything: tuple[pl.DataFrame, dict], name: str) -> ServingModel:
     ratings, tables = everything
-    parameters = Settings.model_validate({"ease": {"reg": 10.0}, "liking": {"reg": 1.0}}).model_dump()
+    parameters = Settings.model_validate({"ease": {"reg": 10.0}, "demographic_popularity": {"reg": 1.0}}).model_dump()
     given_tables = {**tables, "train_ratings": lazy(ratings)}
     return serving.fit(
         name, ModelFitter(given_tables, parameters, spark=lambda: pytest.fail("no Spark"), scratch=Path())
@@ -187,9 +187,9 @@ def test_what_has_no_weight_in_a_blend_is_neither_fitted_nor_scored(everything):
     """Every refresh would wait for a model that changes nothing."""
     ratings, tables = everything
     model = _fitted(everything, "blend")
-    assert set(model.models) == {"blend_weights", "ease_model", "liking_model"}
+    assert set(model.models) == {"blend_weights", "ease_model", "demographic_popularity_model"}
     idle = ALSModel(*(np.full((2, 2), np.nan, np.float32),) * 2, *(np.ones(2, bool),) * 2, {}, "index")
-    with_it = ServingModel("blend", {**model.models, "ranking_model": idle}, model.index)
+    with_it = ServingModel("blend", {**model.models, "implicit_als_model": idle}, model.index)
     assert _shown(everything, with_it)[1].equals(_shown(everything, model)[1])
     half = type(model.models["blend_weights"])(0.5, 60.0, "index")
     with pytest.raises(ValueError, match="needs implicit ALS"):

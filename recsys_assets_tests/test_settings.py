@@ -32,7 +32,7 @@ def test_the_file_beats_defaults_and_the_environment_beats_the_file(home, monkey
 
 def test_what_a_study_chose_beats_defaults_and_nothing_else(home, monkeypatch):
     """A study would change nothing, or override what the user has set on purpose."""
-    home.studied_file.write_text("[als]\nrank = 50\nmax_iter = 15\nreg_param = 0.05\n[clusters]\nk = 9\n")
+    home.tuned_file.write_text("[als]\nrank = 50\nmax_iter = 15\nreg_param = 0.05\n[clusters]\nk = 9\n")
     studied = Settings.load(home)
     assert (studied.als.rank, studied.als.max_iter, studied.als.reg_param, studied.clusters.k) == (50, 15, 0.05, 9)
     assert studied.als.n_blocks == Settings().als.n_blocks
@@ -55,10 +55,10 @@ def test_what_a_study_chose_beats_defaults_and_nothing_else(home, monkeypatch):
 def test_a_broken_file_of_a_study_is_named(home, text):
     """Somebody would look for the fault in the settings they wrote themselves."""
     home.settings_file.write_text("[als]\nrank = 20\n")
-    home.studied_file.write_text(text)
+    home.tuned_file.write_text(text)
     with pytest.raises(SettingsError) as error:
         Settings.load(home)
-    assert str(home.studied_file) in str(error.value)
+    assert str(home.tuned_file) in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_a_broken_file_of_a_study_is_named(home, text):
         ('[study]\nsearches = ["als", "alss"]\n', "no search 'alss'; there are: als, clusters, "),
         *(
             (
-                f'[evaluation]\n{knob} = "{name}"\n',
-                f"{knob}: Value error, no model '{name}' in the task {task}; there are: ",
+                f'[evaluation]\n{setting} = "{name}"\n',
+                f"{setting}: Value error, no model '{name}' in the task {task}; there are: ",
             )
-            for knob, name, task in (
+            for setting, name, task in (
                 ("selected_rating_model", "blend", "time_cut"),
                 ("selected_ranking_model", "blendd", "top_n"),
                 ("selected_response_model", "stack", "latest_rating"),
@@ -142,7 +142,7 @@ def test_variables_hold_lists_and_tables_as_json(home, monkeypatch):
     assert settings.study.searches == ["als"]
 
 
-@pytest.mark.parametrize("file", ["settings_file", "studied_file"])
+@pytest.mark.parametrize("file", ["settings_file", "tuned_file"])
 def test_a_file_in_another_encoding_is_named_with_the_line(home, file):
     """Column names with an umlaut, saved by an old editor, would end every command in a traceback."""
     path = getattr(home, file)

@@ -68,7 +68,7 @@ def _model(name: str) -> ServingModel:
         factors[sorted(NEW)] = 0
         model = object.__new__(ALSModel)
         object.__setattr__(model, "item_factors", factors)
-        return ServingModel(name, {"ranking_model": model}, "test")
+        return ServingModel(name, {"implicit_als_model": model}, "test")
     fitted = (
         ease.fit(rows, index=index, settings=ease.EASESettings(reg=5.0))
         if name == "ease"

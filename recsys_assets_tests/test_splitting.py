@@ -159,7 +159,9 @@ def test_last_out_takes_each_users_latest_rating(rows):
     """The audit of leakage would leave out another rating than the last."""
     table = _ratings(rows)
     assume(splitting.has_times(lazy(table)))
-    train, test = (to_polars(splitting.last_out(lazy(table), side)).select(table.columns) for side in ("train", "test"))
+    train, test = (
+        to_polars(splitting.leave_last_out(lazy(table), side)).select(table.columns) for side in ("train", "test")
+    )
     assert _in_time(pl.concat([train, test])).equals(_in_time(table))
     latest = _in_time(table.filter(pl.len().over("user") > 1)).group_by("user", maintain_order=True).last()
     assert sorted(test["row"]) == sorted(latest["row"])
@@ -188,7 +190,7 @@ def test_without_times_the_cut_takes_ratings_of_all_users():
 def test_without_times_the_latest_rating_is_a_random_one():
     """The held-out ratings would be the highest item ids, because files are sorted by item within a user."""
     table = _without_times(50, 20)
-    held = to_polars(splitting.last_out(lazy(table), "test"))
+    held = to_polars(splitting.leave_last_out(lazy(table), "test"))
     assert held.columns == table.columns
     assert held["user"].n_unique() == held.height == 50
     assert held["item"].n_unique() > 10

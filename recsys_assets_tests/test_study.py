@@ -179,10 +179,12 @@ def test_a_larger_budget_begins_with_what_a_smaller_one_tried():
 def test_every_search_is_of_settings_and_models_that_exist():
     """A study would end after an hour because of a typing error, or write settings that nothing can read."""
     for search in SEARCHES:
-        for knobs in search.candidates(DEFAULTS, budget=99, seed=0):
-            assert search.model_of(knobs) in {entry.name for entry in ENTRIES if entry.task == search.task}
-            Settings.model_validate(with_values(DEFAULTS, knobs))
-            assert all(type(value) is type(value_of(DEFAULTS, knob)) for knob, value in knobs.items()), search.name
+        for candidate in search.candidates(DEFAULTS, budget=99, seed=0):
+            assert search.model_of(candidate) in {entry.name for entry in ENTRIES if entry.task == search.task}
+            Settings.model_validate(with_values(DEFAULTS, candidate))
+            assert all(type(value) is type(value_of(DEFAULTS, setting)) for setting, value in candidate.items()), (
+                search.name
+            )
         assert any(search.applies(name, protocols.tasks(name)) for name in PROTOCOLS)
 
 
@@ -192,10 +194,10 @@ def test_searched_settings_are_those_their_models_depend_on():
         usual = search.candidates(DEFAULTS, budget=1, seed=0)[0]
         model = next(each for each in ENTRIES if (each.task, each.name) == (search.task, search.model_of(usual)))
         used = parameters_of(model, DEFAULTS)
-        for knob in search.grid:
-            if knob not in SELECTED.values():
-                section, name = knob.split(".")
-                assert name in used[section], knob
+        for setting in search.grid:
+            if setting not in SELECTED.values():
+                section, name = setting.split(".")
+                assert name in used[section], setting
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) == name and not name.startswith("u")])
@@ -397,10 +399,10 @@ def test_tables_of_trials_and_choices_are_as_declared(search_in):
     """A person could not read what was tried, or the study end when its results are stored."""
     of = search_in("latest_rating")
     trials = to_polars(conform(lazy(trials_table(of)), TABLES["study_trials"]))
-    choices = to_polars(conform(lazy(choices_table(of, DEFAULTS)), TABLES["studied_settings"]))
+    choices = to_polars(conform(lazy(choices_table(of, DEFAULTS)), TABLES["tuned_settings"]))
     assert len(trials) == 4 and trials["is_chosen"].sum() == 2 and trials["is_default"].sum() == 2
-    assert dict(choices.select("knob", "chosen").iter_rows()) == {
-        knob: json.dumps(value) for knob, value in chosen(of).items()
+    assert dict(choices.select("setting", "chosen").iter_rows()) == {
+        setting: json.dumps(value) for setting, value in chosen(of).items()
     }
 
 
@@ -442,7 +444,7 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
     assert [trial.question for trial in _trials(again)] == [trial.question for trial in _trials(first)]
 
 
-RANKERS = ("popularity", "liking", "ease")
+RANKERS = ("popularity", "demographic_popularity", "ease")
 OF_RANKERS = (
     Search("ease", "top_n", "ease", {"ease.reg": (1.0, 3000.0)}, NDCG),
     Search("ranker", "top_n", "", {SELECTED["top_n"]: ("popularity", "ease")}, NDCG, is_exhaustive=True),
@@ -455,7 +457,7 @@ def study(tables, tmp_path, monkeypatch) -> Study:
     monkeypatch.setattr(tuning, "SEARCHES", OF_RANKERS)
     rankers = tuple(entry for entry in ENTRIES if entry.task == "top_n" and entry.name in RANKERS)
     monkeypatch.setattr(scoring, "ENTRIES", rankers)
-    parameters = with_values(DEFAULTS, {SELECTED["top_n"]: "liking"})
+    parameters = with_values(DEFAULTS, {SELECTED["top_n"]: "demographic_popularity"})
     facts = {"code": "1", "spark": lambda: pytest.fail("no Spark"), "scratch": tmp_path}
     how = scoring.Scoring(n_resamples=20)
     return Study(tables, parameters, parameters, tmp_path, scoring=how, budget=2, **facts)
@@ -585,7 +587,7 @@ def test_other_protocols_have_one_seed_and_are_kept_when_their_number_changes(st
 
 def test_the_next_seed_of_one_model_is_no_other_models_seed():
     """Two models that are averaged because they differ would be the same model."""
-    seeds = {section: knobs["seed"] for section, knobs in DEFAULTS.items() if "seed" in knobs}
+    seeds = {section: fields["seed"] for section, fields in DEFAULTS.items() if "seed" in fields}
     factors = [seeds[section] for section in ("bayesian_factors", "profile_factors")]
     drawn = [seed + number * scoring._SEED_STEP for seed in factors for number in range(5)]
     assert len(set(factors)) == 2 and len(set(drawn)) == len(drawn)

@@ -31,7 +31,7 @@ def _empty(name: str) -> pl.DataFrame:
 
 def _section(scores: pl.DataFrame) -> StudySection:
     trials = _empty("study_trials").with_columns(pl.col("seconds").cast(pl.Float64), pl.col("is_chosen") == "yes")
-    others = [_empty(name) for name in ("studied_settings", "paired_tests", "leakage_audit", "segment_sweep")]
+    others = [_empty(name) for name in ("tuned_settings", "paired_tests", "leakage_audit", "segment_sweep")]
     return StudySection(StudyTables(trials, others[0], scores, *others[1:]))
 
 
@@ -60,19 +60,19 @@ def test_without_the_honest_split_there_is_no_picture_of_optimism(audit):
 def test_readers_are_told_which_protocols_took_a_choice_over():
     """The page would claim of the ranking audit that no choice had seen its test rows."""
     audited = _section(_of_audit(study_charts.AUDIT_OF_RANKINGS)).summary
-    assert any("top_n_random_80_20 and top_n_last_out" in sentence for sentence in audited)
+    assert any("top_n_random_80_20 and top_n_leave_last_out" in sentence for sentence in audited)
     plain = _section(_scores(("top_n", "selected", "ndcg_10", 0.3))).summary
-    assert not any("top_n_last_out" in sentence for sentence in plain)
+    assert not any("top_n_leave_last_out" in sentence for sentence in plain)
 
 
 def test_readers_see_how_much_the_seed_matters_where_there_are_several():
     """A difference that another seed turns round would be read as one between methods."""
     one = _scores(("top_n", "selected", "ndcg_10", 0.3)).with_columns(seeds=1, seed_sd=0.0)
     several = _scores(("time_cut", "selected", "rmse", 0.9)).with_columns(seeds=3, seed_sd=0.00123)
-    older = _scores(("last_out", "selected", "rmse", 0.8))
+    older = _scores(("leave_last_out", "selected", "rmse", 0.8))
     scores = pl.concat([one, several, older], how="diagonal")
     shown = {result.protocol: result.over_seeds for result in _section(scores).results}
-    assert shown == {"time_cut": "0.0012", "top_n": "", "last_out": ""}
+    assert shown == {"time_cut": "0.0012", "top_n": "", "leave_last_out": ""}
     titles = [column.header for column in _listing(scores).columns]
     assert "± over seeds" in titles
     assert "± over seeds" not in [column.header for column in _listing(older).columns]

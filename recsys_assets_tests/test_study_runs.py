@@ -37,7 +37,7 @@ def test_a_study_is_no_part_of_the_pipeline(tmp_path):
     group = {
         "published_folds",
         "study_trials",
-        "studied_settings",
+        "tuned_settings",
         "study_scores",
         "user_scores",
         "paired_tests",
@@ -121,12 +121,13 @@ def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materiali
     few.write_parquet(store.current(["ratings"]) / TABLE_FILE)
     # As in a home whose ratings case study B cannot use.
     shutil.rmtree(store.folder(["evaluation_scores"]))
-    ran = invoke("study", "--protocols", "new_users_20,last_out", "--budget", "1", "--home", home.path)
+    ran = invoke("study", "--protocols", "new_users_20,leave_last_out", "--budget", "1", "--home", home.path)
     assert ran.exit_code == 0, ran.output
     assert "Not studied: new_users_20. The data leave no rating to score by." in ran.stdout
     assert f"Scores: recsys-assets scores --study --home {home.path}" in ran.stdout and "Report:" not in ran.stdout
     scored = (
-        pl.read_parquet(store.current(["study_scores"], name) / TABLE_FILE) for name in ("new_users_20", "last_out")
+        pl.read_parquet(store.current(["study_scores"], name) / TABLE_FILE)
+        for name in ("new_users_20", "leave_last_out")
     )
     assert [rows.is_empty() for rows in scored] == [True, False]
 
@@ -139,9 +140,9 @@ def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home,
     home.settings_file.write_text(home.settings_file.read_text() + "\n[study]\nn_seeds = 2\n")
     ran = invoke("study", "--protocols", "time_cut,latest_rating", "--home", home.path)
     assert ran.exit_code == 0, ran.output
-    choices = dict(table(home, "studied_settings").select("knob", "chosen").iter_rows())
+    choices = dict(table(home, "tuned_settings").select("setting", "chosen").iter_rows())
     assert set(choices) == {"evaluation.selected_rating_model", "segments.n_segments"}
-    assert home.studied_file.exists()
+    assert home.tuned_file.exists()
     # FAST_SETTINGS of the home say 2, whatever the study chose.
     assert Settings.load(home).segments.n_segments == 2
     store = AssetStore(home.assets)

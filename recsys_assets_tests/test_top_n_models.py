@@ -8,12 +8,12 @@ from scipy import sparse
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.preferences import Preference
 from recsys_assets.recommender.features.matrices import user_item_matrix
-from recsys_assets.recommender.models import blend, ease, item_knn, liking, recent_popularity
+from recsys_assets.recommender.models import blend, demographic_popularity, ease, item_knn, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.blend import Blend
+from recsys_assets.recommender.models.demographic_popularity import DemographicPopularity, DemographicPopularitySettings
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.item_knn import ItemKNNModel
-from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
 from recsys_assets.recommender.ranking.rankings import Contributions, Ranker
 from recsys_assets.recommender.ranking.reasons import reasons
@@ -37,8 +37,8 @@ def _best(scores: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
     return np.where(rated.toarray() > 0, -np.inf, scores).argmax(axis=1)
 
 
-def _ease(**knobs: float) -> EASEModel:
-    return ease.fit(lazy(TRAIN), index=INDEX, settings=ease.EASESettings(**{"reg": 10.0, **knobs}))
+def _ease(**settings: float) -> EASEModel:
+    return ease.fit(lazy(TRAIN), index=INDEX, settings=ease.EASESettings(**{"reg": 10.0, **settings}))
 
 
 def test_ease_shows_what_similar_users_liked():
@@ -146,14 +146,14 @@ def _timed(ratings: pl.DataFrame) -> pl.DataFrame:
 
 def test_new_users_are_shown_what_people_like_them_liked():
     """Somebody without a rating would be shown the same list as everybody else, whoever it is."""
-    model = liking.fit(
+    model = demographic_popularity.fit(
         lazy(_timed(TRAIN)),
         index=INDEX,
         user_features=lazy(_features()),
-        settings=liking.LikingSettings(reg=1.0, half_life=1e6),
+        settings=DemographicPopularitySettings(reg=1.0, half_life=1e6),
     )
     new = np.array([121, 122, 123])
-    scores = model.scores(liking.feature_matrix(lazy(_features()))[new])
+    scores = model.scores(demographic_popularity.feature_matrix(lazy(_features()))[new])
     assert (scores.argmax(axis=1) // ITEMS_PER_GROUP == group_of(new)).all()
     assert not model.item_known[UNRATED]
 
@@ -165,7 +165,12 @@ def test_without_attributes_recent_likes_make_an_item_popular():
     alike = lazy(pl.DataFrame({"user": np.arange(INDEX.n_users, dtype=np.int32)}))
     ratings = lazy(_timed(pl.concat([old, new])))
     favourite = [
-        liking.fit(ratings, index=INDEX, user_features=alike, settings=liking.LikingSettings(half_life=half_life))
+        demographic_popularity.fit(
+            ratings,
+            index=INDEX,
+            user_features=alike,
+            settings=DemographicPopularitySettings(half_life=half_life),
+        )
         .scores(np.zeros((1, 0)))
         .argmax()
         for half_life in (0.1, 1e6)
@@ -242,7 +247,7 @@ def test_the_blends_contributions_order_items_as_its_personal_scores_do(ease_wei
     row = _rated()[1][[0]]
     known = np.arange(UNRATED)
     weights = Blend(ease_weight=ease_weight, prior_ratings=0, index="")
-    prior = LikingModel(np.zeros((2, N_ITEMS), np.float32), np.ones(N_ITEMS, bool), "")
+    prior = DemographicPopularity(np.zeros((2, N_ITEMS), np.float32), np.ones(N_ITEMS, bool), "")
     ranker = blend.ranker(weights, _ease(), prior, np.zeros((1, 1)), _als(implicit=True))
     mixed = ranker.scores(np.array([0]), row)[0, known]
     added = _contributed(ranker.contributions, row, known).sum(axis=0)
@@ -271,13 +276,19 @@ def test_stored_ranking_models_come_back_alike(tmp_path):
         "ease": _ease(max_items=12),
         "weights": blend.fit(lazy(TRAIN), index=INDEX, settings=blend.BlendSettings(ease_weight=0.3)),
     }
-    made["liking"] = liking.fit(
-        lazy(_timed(TRAIN)), index=INDEX, user_features=lazy(_features()), settings=liking.LikingSettings()
+    made["demographic_popularity"] = demographic_popularity.fit(
+        lazy(_timed(TRAIN)),
+        index=INDEX,
+        user_features=lazy(_features()),
+        settings=DemographicPopularitySettings(),
     )
     for name, model in made.items():
         (tmp_path / name).mkdir()
         model.save(tmp_path / name)
-    features = liking.feature_matrix(lazy(_features()))
+    features = demographic_popularity.feature_matrix(lazy(_features()))
     assert np.array_equal(EASEModel.load(tmp_path / "ease").scores(rated), made["ease"].scores(rated))
-    assert np.array_equal(LikingModel.load(tmp_path / "liking").scores(features), made["liking"].scores(features))
+    assert np.array_equal(
+        DemographicPopularity.load(tmp_path / "demographic_popularity").scores(features),
+        made["demographic_popularity"].scores(features),
+    )
     assert Blend.load(tmp_path / "weights") == made["weights"]

@@ -31,8 +31,13 @@ _COLUMNS = {
     "Selected": (labels.SELECTED,),
     "Best possible": (labels.UPPER_BOUND,),
 }
-# How some metrics began in version 0.6, which programs that read `scores --json` still know, and how they begin now.
-_EARLIER, _PRESENT = "top5_", "top5pct_"
+# How names began in earlier versions, which programs that read `scores --json` may still know, and how they begin now.
+_EARLIER = (
+    ("metric", "top5_", "top5pct_"),
+    ("model", "liking", "demographic_popularity"),
+    ("protocol", "last_out", "leave_last_out"),
+    ("protocol", "top_n_last_out", "top_n_leave_last_out"),
+)
 _OVER_SEEDS = "± over seeds"
 
 Filter = Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")]
@@ -60,13 +65,8 @@ def scores(
     reader = Reader.of(home)
     studied = _studied(reader) if study else None
     everything = studied.scores if studied else reader.table("evaluation_scores").collect()
-    wanted = {
-        "protocol": protocol,
-        "metric": metric and [name.replace(_EARLIER, _PRESENT) for name in metric],
-        "population": population,
-        "model": model,
-    }
-    asked = {column: values for column, values in wanted.items() if values}
+    wanted = {"protocol": protocol, "metric": metric, "population": population, "model": model}
+    asked = {column: [_present(column, name) for name in names] for column, names in wanted.items() if names}
     rows = _filtered(everything, asked)
     kind = kept_kind(reader.home)
     if as_json:
@@ -81,9 +81,19 @@ def scores(
 
 
 def _with_earlier_names(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows, and those of renamed metrics again under the name of the version before."""
-    again = rows.filter(pl.col("metric").str.starts_with(_PRESENT))
-    return pl.concat([rows, again.with_columns(pl.col("metric").str.replace(_PRESENT, _EARLIER, literal=True))])
+    """The rows, and those of renamed metrics, models and protocols again under the names of earlier versions."""
+    for column, earlier, present in _EARLIER:
+        again = rows.filter(pl.col(column).str.starts_with(present))
+        rows = pl.concat([rows, again.with_columns(pl.col(column).str.replace(present, earlier, literal=True))])
+    return rows
+
+
+def _present(column: str, name: str) -> str:
+    """The present name of what may be named as in an earlier version."""
+    for renamed, earlier, present in _EARLIER:
+        if column == renamed and name.startswith(earlier):
+            return present + name.removeprefix(earlier)
+    return name
 
 
 def _tell_what_is_served(reader: Reader) -> None:

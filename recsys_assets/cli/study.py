@@ -36,7 +36,7 @@ def study(
 ) -> None:
     """Choose settings and models on validation splits, and score all models under all protocols.
 
-    The chosen settings are written to `studied.toml` in the home, and the next `run` trains with them. Your own
+    The chosen settings are written to `tuned.toml` in the home, and the next `run` trains with them. Your own
     settings.toml takes precedence. Every trial is stored as soon as it is finished: you may stop the command at any
     time, and the same command continues from there. Separate several values by commas, or repeat the option.
 
@@ -76,7 +76,7 @@ def study(
             out.print(f"Not studied: {', '.join(names)}. {reason}")
     if len(without) == len(under):
         return
-    out.print(f"Chosen: {here.studied_file}", soft_wrap=True)
+    out.print(f"Chosen: {here.tuned_file}", soft_wrap=True)
     out.print(f"Scores: {follow_up('scores --study', here)}", soft_wrap=True)
     if is_reported:
         out.print(f"Report: {here.report}", soft_wrap=True)

@@ -40,7 +40,7 @@ from recsys_assets.recommender.ingest.source_tables import SourceTables
 # Tables with rows of single users that `run` does not make again: only a study does.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
 # Names of unfinished files: of `write_atomically` and other writers, and of `add` in versions before 0.5.
-_UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|studied\.toml)-\d+")
+_UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|tuned\.toml)-\d+")
 _UNFINISHED_ADD, _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}"), 0o700
 # Errors that a step may meet in files of other programs. The step records them, and the search at the end checks the
 # files.

@@ -17,10 +17,10 @@ from recsys_assets.recommender.data.index import IndexMismatchError
 from recsys_assets.recommender.data.tables import Table
 
 # The name is hidden, because hidden files do not count for the data version.
-_FILE = ".numbering.json"
+_FILE = ".id_map.json"
 
 
-def record_numbering(store: AssetStore, version: Path, asset: str, table: Table) -> None:
+def record_id_map(store: AssetStore, version: Path, asset: str, table: Table) -> None:
     """Store the id maps of a table beside it."""
     referred = {column.refers_to for column in table.columns.values() if column.refers_to} - {asset}
     facts = {name: _numbering(store.current([name])) for name in sorted(referred) if store.has([name])}
@@ -28,7 +28,7 @@ def record_numbering(store: AssetStore, version: Path, asset: str, table: Table)
         (version / _FILE).write_text(json.dumps(facts))
 
 
-def require_numbering(store: AssetStore, version: Path, asset: str) -> None:
+def require_id_map(store: AssetStore, version: Path, asset: str) -> None:
     """Check that a stored table was built with the present id maps.
 
     Raises:

@@ -22,8 +22,8 @@ class HomeError(RecsysError):
     """A file of a home cannot be used. The message names the file and the way out."""
 
 
-# Number of the present format of a home; `upgrade` brings homes of earlier formats to it. 2: `item` for `movie`.
-FORMAT = 2
+# Number of the present format of a home; `upgrade` brings homes of earlier formats to it.
+FORMAT = 3
 # Suffixes that programs give to unfinished files.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
 # File names contain the quoted name of a batch and a few more characters, and file systems allow 255 bytes.
@@ -98,7 +98,7 @@ class Home:
     @property
     def is_there(self) -> bool:
         """Whether the folder holds anything that a home has."""
-        own = (self.format_file, self.settings_file, self.studied_file, self.landing, self.assets, self.dagster)
+        own = (self.format_file, self.settings_file, self.tuned_file, self.landing, self.assets, self.dagster)
         return any(path.exists() for path in own)
 
     @property
@@ -117,9 +117,9 @@ class Home:
         return self.path / "settings.toml"
 
     @property
-    def studied_file(self) -> Path:
+    def tuned_file(self) -> Path:
         """Settings that a study chose. Settings of the user take precedence."""
-        return self.path / "studied.toml"
+        return self.path / "tuned.toml"
 
     @property
     def study(self) -> Path:

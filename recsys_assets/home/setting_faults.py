@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from recsys_assets.home.old_names import EARLIER_SECTIONS
+
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
@@ -63,8 +65,10 @@ def _fault(fault: "ErrorDetails", settings: type[BaseModel]) -> str:
 
 
 def _meant(location: tuple[int | str, ...], settings: type[BaseModel]) -> str:
-    """The nearest name of the section, else a setting of this name in another section; empty if there is neither."""
+    """The present name of a section, the nearest name of its section, or settings of this name elsewhere; or empty."""
     *path, wanted = map(str, location)
+    if not path and wanted in EARLIER_SECTIONS:
+        return f"; did you mean {EARLIER_SECTIONS[wanted]}?"
     section: Any = settings
     for part in path:
         section = section.model_fields[part].annotation

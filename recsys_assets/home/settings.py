@@ -1,7 +1,7 @@
 """All settings of a home: composes the sections, loads the sources of a home, and writes the template.
 
 Default, meaning and allowed values of a setting stand in the section beside the model or package that uses it. Later
-sources take precedence over earlier ones: built-in defaults, `studied.toml` of the home (written by the study),
+sources take precedence over earlier ones: built-in defaults, `tuned.toml` of the home (written by the study),
 `settings.toml`, environment variables (RECSYS_ALS__RANK=20), run config of a launch (`resources: settings: config: als:
 rank: 20`).
 """
@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
+from recsys_assets.home.old_names import EARLIER_SECTIONS
 from recsys_assets.home.running import AutomationSettings, HistorySettings, InstanceSettings, RunSettings, SparkSettings
 from recsys_assets.home.setting_faults import told
 from recsys_assets.recommender.data.scale import ScaleSettings
@@ -42,11 +43,11 @@ from recsys_assets.recommender.models.biases import UserItemBiasSettings
 from recsys_assets.recommender.models.blend import BlendSettings
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanSettings
 from recsys_assets.recommender.models.cold_start import ColdStartSettings
+from recsys_assets.recommender.models.demographic_popularity import DemographicPopularitySettings
 from recsys_assets.recommender.models.ease import EASESettings, NextEASESettings
 from recsys_assets.recommender.models.item_knn import ItemKNNSettings
 from recsys_assets.recommender.models.item_mean import ItemMeanSettings
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursSettings, RatingNeighboursSettings
-from recsys_assets.recommender.models.liking import LikingSettings
 from recsys_assets.recommender.models.recent_popularity import RecentPopularitySettings
 from recsys_assets.recommender.models.response_stack import ResponseStackSettings
 from recsys_assets.recommender.models.segments import SegmentResidualSettings, SegmentSettings
@@ -105,9 +106,9 @@ class Settings(BaseSettings):
     rating_neighbours: RatingNeighboursSettings = RatingNeighboursSettings()
     stack_holdout: StackHoldoutSettings = StackHoldoutSettings()
     stack: StackSettings = StackSettings()
-    ranking: ImplicitALSSettings = ImplicitALSSettings()
+    implicit_als: ImplicitALSSettings = ImplicitALSSettings()
     ease: EASESettings = EASESettings()
-    liking: LikingSettings = LikingSettings()
+    demographic_popularity: DemographicPopularitySettings = DemographicPopularitySettings()
     recent_popularity: RecentPopularitySettings = RecentPopularitySettings()
     item_knn: ItemKNNSettings = ItemKNNSettings()
     blend: BlendSettings = BlendSettings()
@@ -115,7 +116,7 @@ class Settings(BaseSettings):
     item_neighbours: ItemNeighboursSettings = ItemNeighboursSettings()
     segment_residuals: SegmentResidualSettings = SegmentResidualSettings()
     response_stack: ResponseStackSettings = ResponseStackSettings()
-    next_ranking: NextImplicitALSSettings = NextImplicitALSSettings()
+    next_implicit_als: NextImplicitALSSettings = NextImplicitALSSettings()
     next_ease: NextEASESettings = NextEASESettings()
     transitions: TransitionSettings = TransitionSettings()
     sessions: SessionSettings = SessionSettings()
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The sources in order of precedence: arguments, environment, `settings.toml`, `studied.toml`."""
+        """The sources in order of precedence: arguments, environment, `settings.toml`, `tuned.toml`."""
         del env_settings, dotenv_settings, file_secret_settings
         # Each file is a source of its own: within one source, a section of one file would replace the whole section
         # of another.
@@ -155,7 +156,7 @@ class Settings(BaseSettings):
         """
 
         class SettingsOfHome(cls):  # type: ignore[valid-type, misc]
-            files = (home.settings_file, home.studied_file)
+            files = (home.settings_file, home.tuned_file)
 
         _check_sections_of_variables()
         try:
@@ -163,8 +164,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             files = {path: read_toml(path) for path in SettingsOfHome.files}
             faults = told(error.errors(), cls, files)
-            studied = f"{home.studied_file} is written by `recsys-assets study`; you may delete it. "
-            raise SettingsError(f"{faults} {studied if str(home.studied_file) in faults else ''}{_WAY_OUT}") from None
+            studied = f"{home.tuned_file} is written by `recsys-assets study`; you may delete it. "
+            raise SettingsError(f"{faults} {studied if str(home.tuned_file) in faults else ''}{_WAY_OUT}") from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -197,8 +198,8 @@ def _check_sections_of_variables() -> None:
     for variable in os.environ:
         found = re.match("RECSYS_(.*?)__", variable, re.IGNORECASE)
         if found and (section := found[1].lower()) not in sections:
-            alike = get_close_matches(section, sections, n=1)
-            hint = f"; did you mean {alike[0]}?" if alike else "."
+            meant = EARLIER_SECTIONS.get(section) or next(iter(get_close_matches(section, sections, n=1)), "")
+            hint = f"; did you mean {meant}?" if meant else "."
             raise SettingsError(f"{variable} in the environment: there is no section {section!r}{hint} {_WAY_OUT}")
 
 

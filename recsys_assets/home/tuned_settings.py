@@ -1,6 +1,6 @@
-"""Results of a study in a home: `studied.toml` with the tuned settings, and the tables for the report.
+"""Results of a study in a home: `tuned.toml` with the tuned settings, and the tables for the report.
 
-This module writes `studied.toml`; `settings` reads it. The study itself is in `recommender.tuning`.
+This module writes `tuned.toml`; `settings` reads it. The study itself is in `recommender.tuning`.
 """
 
 from collections.abc import Mapping
@@ -27,28 +27,28 @@ def study_tables(store: AssetStore) -> StudyTables | None:
         return pl.concat(parts, how="diagonal") if parts else pl.DataFrame()
 
     scores = of_all("study_scores")
-    if scores.is_empty() or not all(store.has([asset]) for asset in ("studied_settings", "leakage_audit")):
+    if scores.is_empty() or not all(store.has([asset]) for asset in ("tuned_settings", "leakage_audit")):
         return None
-    settings, audit = (to_polars(scan(store.current([asset]))) for asset in ("studied_settings", "leakage_audit"))
+    settings, audit = (to_polars(scan(store.current([asset]))) for asset in ("tuned_settings", "leakage_audit"))
     sweep = to_polars(scan(store.current(["segment_sweep"]))) if store.has(["segment_sweep"]) else pl.DataFrame()
     return StudyTables(of_all("study_trials"), settings, scores, of_all("paired_tests"), audit, sweep)
 
 
 def tuned_settings(home: Home) -> dict[str, Any]:
-    """The settings in `studied.toml` by dotted name (`als.rank`); empty if there is no file.
+    """The settings in `tuned.toml` by dotted name (`als.rank`); empty if there is no file.
 
     Raises:
         SettingsError: a setting in the file is in no section; a study never writes that.
     """
-    sections = read_toml(home.studied_file)
+    sections = read_toml(home.tuned_file)
     for name, values in sections.items():
         if not isinstance(values, dict):
-            raise SettingsError(f"{home.studied_file}: {name!r} is in no section. Move it to {home.settings_file}.")
+            raise SettingsError(f"{home.tuned_file}: {name!r} is in no section. Move it to {home.settings_file}.")
     return {f"{section}.{name}": value for section, values in sections.items() for name, value in values.items()}
 
 
-def write_studied(home: Home, tuned: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Write settings to `studied.toml`. Other settings in the file stay.
+def write_tuned(home: Home, tuned: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Write settings to `tuned.toml`. Other settings in the file stay.
 
     Args:
         home: the home with the file.
@@ -67,7 +67,7 @@ def write_studied(home: Home, tuned: Mapping[str, Any]) -> dict[str, tuple[Any, 
         if section not in document:
             document.add(section, tomlkit.table())
         document[section][name] = value
-    write_atomically(home.studied_file, tomlkit.dumps(document).encode())
+    write_atomically(home.tuned_file, tomlkit.dumps(document).encode())
     return {setting: (before.get(setting), value) for setting, value in now.items() if before.get(setting) != value}
 
 

@@ -11,26 +11,14 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import polars as pl
 from filelock import FileLock, Timeout
 
 from recsys_assets.home.layout import FORMAT, Home, HomeError
-from recsys_assets.home.old_names import (
-    ASSETS,
-    ATTRIBUTES,
-    COLUMNS,
-    FEATURES,
-    FILES,
-    NAMING_COLUMNS,
-    PATTERN,
-    SETTINGS,
-    USER_TABLES,
-    present_name,
-    present_settings,
-)
+from recsys_assets.home.old_names import FORMATS, Format
 from recsys_assets.home.served import served_at
 from recsys_assets.home.settings import SettingsError, read_toml
 from recsys_assets.home.versions import write_atomically
@@ -65,7 +53,7 @@ def bring_up_to_date(home: Home) -> int | None:
     try:
         if home.dagster.is_dir() and served_at(home):
             raise HomeError(f"{home.path} is of an earlier version, and `serve` runs for it. {_WAIT}")
-        return None if home.format == FORMAT else _upgrade(home)
+        return sum(_upgrade(home, names) for names in FORMATS if names.number > home.format)
     finally:
         lock.release()
 
@@ -73,35 +61,39 @@ def bring_up_to_date(home: Home) -> int | None:
 _WAIT = "The home is brought to the present version by the first command after it has ended."
 
 
-def _upgrade(home: Home) -> int:
-    configurations = _configurations(home)
-    n_changed = sum(_renamed_settings(path) for path in (home.settings_file, home.studied_file))
-    for path in [*_files(home.assets), *_files(home.study)]:
-        n_changed += _renamed_content(path, home, configurations)
-        if path.name in FILES and "versions" in path.parts:
-            with _same_time(path.parent):
-                path.replace(path.with_name(FILES[path.name]))
-            n_changed += 1
-    for old, new in ASSETS.items():
-        if (home.assets / old).exists():
-            (home.assets / old).rename(home.assets / new)
-            n_changed += 1
-    for path in _files(home.promotions):
-        n_changed += _renamed_json(path, configurations)
-    write_atomically(home.format_file, f"{FORMAT}\n".encode())
-    (home.path / _CONFIGURATIONS).unlink(missing_ok=True)
+def _upgrade(home: Home, names: Format) -> int:
+    """Bring a home to a format from the format before it."""
+    n_changed = sum(_renamed_settings(home, old, names) for old in names.settings_files)
+    configurations = _configurations(home, names)
+    for path in [*_files(home.assets), *_files(home.study), *_files(home.promotions)]:
+        n_changed += _renamed_content(path, home, names, configurations)
+        if path.name in names.files and "versions" in path.parts:
+            n_changed += _rename(path.parent, path.name, names.files[path.name])
+    for pattern, renamed in names.paths.items():
+        for folder in [*home.path.glob(pattern)]:
+            n_changed += sum(_rename(folder, old, new) for old, new in renamed.items() if (folder / old).exists())
+    # Deleted before the number is written: the next upgrade would take these configurations for its own.
+    for path in (home.path / _CONFIGURATIONS, *home.path.glob(f".{_CONFIGURATIONS}-*"), *home.path.glob(".format-*")):
+        path.unlink(missing_ok=True)
+    write_atomically(home.format_file, f"{names.number}\n".encode())
     return n_changed
 
 
-def _configurations(home: Home) -> dict[str, str]:
+def _configurations(home: Home, names: Format) -> dict[str, str]:
     """New by old name of every recorded configuration, stored until the upgrade is complete."""
     kept = home.path / _CONFIGURATIONS
-    if kept.exists():
-        return dict(json.loads(kept.read_text()))
-    contents = [content["configuration"] for path in _files(home.promotions) if (content := _read_json(path))]
-    names = {_hash(content): _hash(_renamed(content, {})) for content in contents}
-    write_atomically(kept, json.dumps(names).encode())
-    return names
+    stored = _read_json(kept) if kept.exists() else {}
+    # Versions 0.7 to 0.9 stored the names alone, and sometimes left the file.
+    found = stored if names.number == 2 and "format" not in stored else stored.get("names", {})
+    if found and stored.get("format", 2) == names.number:
+        return dict(found)
+    found = {}
+    for path in _files(home.promotions):
+        if record := _read_json(path):
+            renamed = names.json(path.relative_to(home.path), record)
+            found[_hash(record["configuration"])] = _hash(renamed["configuration"])
+    write_atomically(kept, json.dumps({"format": names.number, "names": found}).encode())
+    return found
 
 
 def _hash(configuration: Any) -> str:
@@ -116,22 +108,16 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _renamed_content(path: Path, home: Home, configurations: Mapping[str, str]) -> bool:
+def _renamed_content(path: Path, home: Home, names: Format, configurations: Mapping[str, str]) -> bool:
+    place = path.relative_to(home.path)
     if path.suffix == ".json":
-        return _renamed_json(path, configurations)
-    if path.suffix == ".parquet":
-        is_of_users = path.is_relative_to(home.assets) and path.relative_to(home.assets).parts[0] in USER_TABLES
-        return _renamed_table(path, ATTRIBUTES if is_of_users else COLUMNS)
-    return False
-
-
-def _renamed_json(path: Path, configurations: Mapping[str, str]) -> bool:
-    content = _read_json(path)
-    renamed = _renamed(content, configurations)
-    if renamed == content:
-        return False
-    _rewrite(path, lambda unfinished: unfinished.write_text(json.dumps(renamed, indent=1, sort_keys=True)))
-    return True
+        content = _read_json(path)
+        renamed = _with_configurations(names.json(place, content), configurations)
+        if renamed == content:
+            return False
+        _rewrite(path, lambda unfinished: unfinished.write_text(json.dumps(renamed, indent=1, sort_keys=True)))
+        return True
+    return path.suffix == ".parquet" and _renamed_table(path, place, names)
 
 
 def _read_json(path: Path) -> Any:
@@ -142,33 +128,33 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _renamed(value: Any, configurations: Mapping[str, str], key: str = "") -> Any:
-    """The same JSON value with the present names: keys, metrics and tasks, and names of configurations in texts."""
+def _with_configurations(value: Any, configurations: Mapping[str, str]) -> Any:
+    """The same JSON value with the present names of configurations in its texts."""
     if isinstance(value, dict):
-        return {present_name(name): _renamed(part, configurations, name) for name, part in value.items()}
+        return {name: _with_configurations(part, configurations) for name, part in value.items()}
     if isinstance(value, list):
-        return [_renamed(part, configurations) for part in value]
+        return [_with_configurations(part, configurations) for part in value]
     if not isinstance(value, str):
         return value
-    if key in ("metric", "task"):
-        return present_name(value)
-    if value in FEATURES:
-        return FEATURES[value]
     return re.sub(r"\b[0-9a-f]{8}\b", lambda found: configurations.get(found[0], found[0]), value)
 
 
-def _renamed_table(path: Path, columns: Mapping[str, str]) -> bool:
+def _renamed_table(path: Path, place: PurePath, names: Format) -> bool:
     """Rewrite a Parquet file if it has a column with an old name, or an old name in a column of names."""
+    columns, of_names = names.columns(place), names.columns_of_names(place)
+    if not columns and not of_names:
+        return False
     try:
         table = pl.scan_parquet(path)
         types = table.collect_schema()
-        named = [name for name in NAMING_COLUMNS if types.get(name) == pl.String]
-        has_old = [pl.col(name).str.contains(PATTERN).any() for name in named]
         renamed = {old: new for old, new in columns.items() if old in types}
-        if not renamed and not (has_old and any(table.select(has_old).collect().row(0))):
+        values = {}
+        for name in (name for name in of_names if types.get(name) == pl.String):
+            found = table.select(pl.col(name).drop_nulls().unique()).collect().to_series()
+            values[name] = {old: new for old in found if (new := names.text(old)) != old}
+        if not renamed and not any(values.values()):
             return False
-        names = [pl.col(name).map_elements(present_name, pl.String) for name in named]
-        present = table.with_columns(names).rename(renamed)
+        present = table.with_columns(pl.col(name).replace(changed) for name, changed in values.items()).rename(renamed)
         _rewrite(path, lambda unfinished: present.sink_parquet(unfinished, compression="snappy"))
     except pl.exceptions.PolarsError:
         # The file is damaged: the command that needs it says so and what to do.
@@ -176,24 +162,32 @@ def _renamed_table(path: Path, columns: Mapping[str, str]) -> bool:
     return True
 
 
-def _renamed_settings(path: Path) -> bool:
-    """Rename the settings in a file; comments, order and values stay.
+def _renamed_settings(home: Home, old: str, names: Format) -> int:
+    """Rename a settings file and the settings in it; comments, order and values stay.
 
     Raises:
         SettingsError: the file is no TOML, or a setting is written in a way that is not understood here.
     """
+    new = names.settings_files[old]
+    n_changed = _rename(home.path, old, new) if new != old and (home.path / old).exists() else 0
+    path = home.path / new
     before = read_toml(path)
-    if not path.exists():
-        return False
-    text = path.read_bytes().decode("utf-8-sig")
-    renamed = present_settings(text)
-    if renamed == text:
-        return False
-    if tomllib.loads(renamed) != _renamed_keys(before):
-        listed = ", ".join(f"{old} is {new}" for old, new in SETTINGS.items())
-        raise SettingsError(f"{path}: settings have other names since version 0.7. Rename them by hand: {listed}.")
-    _rewrite(path, lambda unfinished: unfinished.write_bytes(renamed.encode()))
-    return True
+    text = path.read_bytes().decode("utf-8-sig") if path.exists() else ""
+    renamed = names.toml(text)
+    if tomllib.loads(renamed) != names.parsed(before):
+        listed = ", ".join(f"{old} is {new}" for old, new in names.settings.items())
+        raise SettingsError(
+            f"{path}: settings have other names since version {names.version}. Rename them by hand: {listed}."
+        )
+    if renamed != text:
+        _rewrite(path, lambda unfinished: unfinished.write_bytes(renamed.encode()))
+    return n_changed + (renamed != text)
+
+
+def _rename(folder: Path, old: str, new: str) -> int:
+    with _same_time(folder):
+        (folder / old).replace(folder / new)
+    return 1
 
 
 def _rewrite(path: Path, write: Callable[[Path], object]) -> None:
@@ -217,9 +211,3 @@ def _same_time(folder: Path) -> Iterator[None]:
     found = folder.stat()
     yield
     os.utime(folder, ns=(found.st_atime_ns, found.st_mtime_ns))
-
-
-def _renamed_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {present_name(name): _renamed_keys(part) for name, part in value.items()}
-    return value

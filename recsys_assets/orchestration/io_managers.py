@@ -17,7 +17,7 @@ import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.exclusions import last_forgotten
-from recsys_assets.home.id_map import record_numbering, require_numbering
+from recsys_assets.home.id_map import record_id_map, require_id_map
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import (
     STATE_FOLDER,
@@ -110,7 +110,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
                     f"{context.asset_key.to_user_string()} has no declaration in recommender/data/tables.py"
                 )
             write_table(value, table, version)
-            record_numbering(self.store, version, context.asset_key.to_user_string(), table)
+            record_id_map(self.store, version, context.asset_key.to_user_string(), table)
         elif isinstance(value, Model):
             value.save(version)
         else:
@@ -164,7 +164,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
     def _read(self, key: dg.AssetKey, partition: str | None, wanted: Any) -> object:
         version = self.store.current(key.path, partition)
         if wanted is nw.LazyFrame:
-            require_numbering(self.store, version, key.to_user_string())
+            require_id_map(self.store, version, key.to_user_string())
             return scan(version, self.spark.spark_session if self.engine == "spark" else None)
         if isinstance(wanted, type) and issubclass(wanted, Model):
             return load(wanted, version)

@@ -20,7 +20,7 @@ from recsys_assets.orchestration.assets.serving import recommendations, similar_
 from recsys_assets.orchestration.jobs import everything, ingest, recommend, refresh, study
 from recsys_assets.orchestration.landing_watch import contiguous, selections
 from recsys_assets.orchestration.partitions import BATCHES
-from recsys_assets.orchestration.sensors import are_of_present_ratings, unsound
+from recsys_assets.orchestration.sensors import are_of_present_ratings, why_invalid
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
 # A title lists up to this many batches; of more it gives the number, the first and the last.
@@ -29,7 +29,7 @@ _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset
 # The promoted configuration and the assets that a rollback computes again.
 _FOLLOWING = ("promoted_configuration", "serving_model", "recommendations", "similar_items")
 _STUDIED_PER_PROTOCOL = ("study_trials", "study_scores", "user_scores", "paired_tests")
-_STUDIED_TOGETHER = ("studied_settings", "leakage_audit")
+_STUDIED_TOGETHER = ("tuned_settings", "leakage_audit")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def plan(
         return []
     is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
     # Tables that failed their check are merged again, because the merge repeats the check. `refresh` would skip it.
-    if is_older or _rests_on_others(home, instance) or unsound(instance):
+    if is_older or _rests_on_others(home, instance) or why_invalid(instance):
         if in_use:
             return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
         return [merging("All batches are read; merging them, then everything else", assets)]

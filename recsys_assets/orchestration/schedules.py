@@ -8,7 +8,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.running import AutomationSettings
 from recsys_assets.orchestration.jobs import REFRESHES, everything, refresh_served
 from recsys_assets.orchestration.repeats import SCHEDULED_TAG
-from recsys_assets.orchestration.sensors import UNFINISHED, is_chosen, unsound
+from recsys_assets.orchestration.sensors import UNFINISHED, is_chosen, why_invalid
 
 
 def build_schedules(
@@ -32,7 +32,7 @@ def build_schedules(
         "unseen.",
     )
     def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        if refused := outdated() or unsound(context.instance):
+        if refused := outdated() or why_invalid(context.instance):
             return dg.SkipReason(refused)
         if settings.schedule_job == refresh_served.name and not is_chosen(home):
             return dg.SkipReason("nothing is in use yet, so there is nothing to refresh. Next: recsys-assets run")

@@ -142,7 +142,7 @@ def watch_ratings(context: dg.SensorEvaluationContext, home: Home, job: str) -> 
         return _again(instance, home, state)
     if is_busy(instance, home):
         return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
-    if refused := unsound(instance):
+    if refused := why_invalid(instance):
         return dg.SkipReason(refused)
     if are_of_present_ratings(instance, _ENDS[job]):
         context.update_cursor(state)
@@ -161,7 +161,7 @@ def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunReques
         return dg.SkipReason(repeat.told or "the ratings are those of the last refresh that was asked for")
     if is_busy(instance, home):
         return dg.SkipReason("the last refresh has failed; waiting for the run that is at work")
-    if refused := unsound(instance):
+    if refused := why_invalid(instance):
         return dg.SkipReason(refused)
     ends = _ENDS[str(repeat.request.job_name)]
     if CONTENT_TAG in repeat.request.tags and are_of_present_ratings(instance, ends):
@@ -171,7 +171,7 @@ def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunReques
 
 def _settings(home: Home) -> str:
     """Digest of the settings files, in use or not: a change may mend what made a refresh fail."""
-    files = (home.settings_file, home.studied_file)
+    files = (home.settings_file, home.tuned_file)
     return hashlib.sha256(b"\0".join(file.read_bytes() if file.exists() else b"" for file in files)).hexdigest()
 
 
@@ -192,7 +192,7 @@ def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return f"Nothing is left to do: while this run waited, another one made {made} from the present ratings."
 
 
-def unsound(instance: dg.DagsterInstance) -> str:
+def why_invalid(instance: dg.DagsterInstance) -> str:
     """Why no automatic run may train on the present ratings; empty if their checks passed.
 
     A failed check stops the downstream steps of its own run only. Without this function, the next run would train on

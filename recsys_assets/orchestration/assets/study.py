@@ -16,7 +16,7 @@ from recsys_assets.home.batches import read_batches
 from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
-from recsys_assets.home.tuned_settings import overruled, write_studied
+from recsys_assets.home.tuned_settings import overruled, write_tuned
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.orchestration.assets.evaluation import shares
@@ -128,8 +128,8 @@ def study_trials(
 
     The folder `study` of the home keeps each trial as soon as it is finished. A trial is never repeated for the same
     rows, settings and code. No validation split contains test rows of its protocol. The protocols
-    `top_n_random_80_20` and `top_n_last_out` have no trials: they use the choices of `top_n`, because the leakage audit
-    compares the same models.
+    `top_n_random_80_20` and `top_n_leave_last_out` have no trials: they use the choices of `top_n`, because the leakage
+    audit compares the same models.
     """
     study = _study(context, tables, settings, home, spark)
     made = {}
@@ -149,29 +149,29 @@ def study_trials(
     deps=[study_trials],
     **_DEPENDS_ON,
 )
-def studied_settings(
+def tuned_settings(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
     home: HomeResource,
     spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
-    """The settings that the trials of the pipeline's own splits choose, also written to `studied.toml` in the home.
+    """The settings that the trials of the pipeline's own splits choose, also written to `tuned.toml` in the home.
 
-    Every later refresh uses these settings. Your own `settings.toml` takes precedence over `studied.toml`. The served
+    Every later refresh uses these settings. Your own `settings.toml` takes precedence over `tuned.toml`. The served
     model changes only if the new configuration passes the gate of `promoted_configuration`.
     """
     study = _study(context, tables, settings, home, spark)
     found = [each for protocol in of_the_pipeline(study.kind) for each in study.found(protocol, ())]
     tuned = chosen(found)
-    changed = write_studied(home.folders, tuned)
+    changed = write_tuned(home.folders, tuned)
     for setting, value in overruled(tuned, Settings.load(home.folders)).items():
         context.log.warning(
             f"{setting}: your own settings say {value}, which goes before {tuned[setting]} of the study."
         )
     context.add_output_metadata(
         {
-            "file": dg.MetadataValue.path(home.folders.studied_file),
+            "file": dg.MetadataValue.path(home.folders.tuned_file),
             "changed": len(changed),
             "changes": dg.MetadataValue.md(_listed(changed)),
         }
@@ -201,9 +201,9 @@ def study_scores(
 ) -> _Tables:
     """The scores of every model under each protocol, with the settings chosen on the protocol's validation split.
 
-    `selected` is the model that won on the validation split. The protocols `top_n_random_80_20` and `top_n_last_out`
-    serve the leakage audit only and use the choices of `top_n`. A protocol that the data do not allow has no rows: for
-    example, the data contain no published splits, or no user has enough ratings.
+    `selected` is the model that won on the validation split. The protocols `top_n_random_80_20` and
+    `top_n_leave_last_out` serve the leakage audit only and use the choices of `top_n`. A protocol that the data do not
+    allow has no rows: for example, the data contain no published splits, or no user has enough ratings.
 
     Under the pipeline's own splits, models that depend on a seed are fitted with several seeds (`study.n_seeds`):
     `value` is the mean of their scores, `seed_sd` the standard deviation.
@@ -296,7 +296,7 @@ def segment_sweep(
 def assets_of(kind: DataKind) -> list[dg.AssetsDefinition]:
     """The assets of a study of a kind of data. Numbers of segments are compared by predicted latest ratings."""
     swept = [segment_sweep] if kind == RATINGS_WITH_TIMES else []
-    parts = [published_folds, study_trials, studied_settings, study_scores, user_scores, paired_tests, leakage_audit]
+    parts = [published_folds, study_trials, tuned_settings, study_scores, user_scores, paired_tests, leakage_audit]
     return [*parts, *swept]
 
 

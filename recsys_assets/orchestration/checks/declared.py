@@ -23,11 +23,11 @@ from recsys_assets.recommender.registry import ENTRIES, Task
 _PARENTS = {spec.key: [dep.asset_key for dep in spec.deps] for asset in ASSETS for spec in asset.specs}
 
 
-def sound(step: str, keys: Sequence[dg.AssetKey], kind: DataKind) -> dg.AssetChecksDefinition:
+def checks_in_one_step(step: str, keys: Sequence[dg.AssetKey], kind: DataKind) -> dg.AssetChecksDefinition:
     """The checks of several assets in one step. No asset may depend on another one of them."""
 
     @dg.multi_asset_check(
-        name=f"{step}_sound",
+        name=f"{step}_checks",
         specs=[
             dg.AssetCheckSpec(name, asset=key, description=meaning, blocking=True)
             for key in keys
@@ -87,7 +87,7 @@ def checks_of(kind: DataKind) -> Sequence[dg.AssetChecksDefinition]:
 
     def of(step: str, assets: Sequence[str | dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
         keys = [key for key in map(dg.AssetKey.from_coercible, assets) if key in present]
-        return [sound(step, keys, kind)] if keys else []
+        return [checks_in_one_step(step, keys, kind)] if keys else []
 
     def by_layer(step: str, keys: Collection[dg.AssetKey]) -> list[dg.AssetChecksDefinition]:
         return [check for name, layer in _layers(step, keys) for check in of(name, layer)]
@@ -116,5 +116,5 @@ def checks_of(kind: DataKind) -> Sequence[dg.AssetChecksDefinition]:
         # No recommendation depends on these tables, so nothing waits for their checks.
         *of("overviews", ["cluster_sweep", "segment_items", "segment_shares"]),
         *of("published_folds", ["published_folds"]),
-        *of("study", ["studied_settings", "leakage_audit", "segment_sweep"]),
+        *of("study", ["tuned_settings", "leakage_audit", "segment_sweep"]),
     )

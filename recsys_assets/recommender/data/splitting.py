@@ -304,7 +304,7 @@ def new_user_rows(
     return marked.filter(chosen).drop("is_new", "place", _DRAWN, strict=False)
 
 
-def last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
+def leave_last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
     """Split off each user's latest rating as test row; a user's only rating is a training row.
 
     Other users' training rows may be later than the test row, so scores look better than under a cut in time.

@@ -344,9 +344,9 @@ TABLES: Mapping[str, Table] = {
         },
         key=("slice", "search", "trial"),
     ),
-    "studied_settings": Table(
+    "tuned_settings": Table(
         {
-            "knob": Column(nw.String(), "section and name of the setting"),
+            "setting": Column(nw.String(), "section and name of the setting"),
             "chosen": Column(nw.String(), "chosen value, as JSON"),
             "default": Column(nw.String(), "built-in value, as JSON"),
             "slice": Column(
@@ -363,7 +363,7 @@ TABLES: Mapping[str, Table] = {
             **_IMPROVEMENT_INTERVAL,
             "trials": Column(COUNT, "number of candidates", low=1),
         },
-        key=("knob",),
+        key=("setting",),
     ),
     "study_scores": Table(
         {

@@ -33,15 +33,15 @@ Tables = Mapping[str, nw.LazyFrame]
 OF_THE_PIPELINE = ("time_cut", "top_n", "latest_rating")
 # Protocols that need an order of the ratings. Without times, the cuts of the pipeline are drawn at random: cuts at
 # other shares would say the same again.
-_IN_ORDER = re.compile(r"time_cut_.*|.*last_out|latest_rating.*")
+_IN_ORDER = re.compile(r"time_cut_.*|.*leave_last_out|latest_rating.*")
 REVEALED = (0, 1, 2, 5, 10, 20)
 NEW_USERS = tuple(f"new_users_{n}" for n in REVEALED)
 # All ratings of the new users are test rows; none is revealed.
 COLD_USERS = "cold_users"
 FOLDS = ("u1", "u2", "u3", "u4", "u5")
 # Leakage audits of rating, ranking and latest-rating models: the cut in time first, then the splits that leak.
-LEAKAGE_AUDIT = ("time_cut", "random_80_20", "last_out")
-TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_last_out")
+LEAKAGE_AUDIT = ("time_cut", "random_80_20", "leave_last_out")
+TOP_N_LEAKAGE_AUDIT = ("top_n", "top_n_random_80_20", "top_n_leave_last_out")
 LATEST_RATING_LEAKAGE_AUDIT = ("latest_rating_time_cut", "latest_rating")
 LEAKAGE_AUDITS = (LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT, LATEST_RATING_LEAKAGE_AUDIT)
 _SHARED = ("users", "items", "user_features")
@@ -49,7 +49,7 @@ _SHARED = ("users", "items", "user_features")
 _SCORED = ("test_ratings", "train_responses", "test_responses")
 _FORMS = (
     "time_cut, time_cut_<share>, random_<train>_<test> (in percent), u1 to u5, new_users_<revealed>, cold_users, "
-    "last_out, top_n, top_n_<any of the others>, latest_rating, latest_rating_time_cut"
+    "leave_last_out, top_n, top_n_<any of the others>, latest_rating, latest_rating_time_cut"
 )
 
 
@@ -102,7 +102,8 @@ def split(
             random_90_10, random_80_20 (random rows, percent of train and test);
             u1 to u5 (published folds of MovieLens 100K);
             new_users_0 to new_users_20 (number of revealed ratings); cold_users (all ratings of the same new users);
-            last_out (leave-last-out); top_n (rows of time_cut); top_n_last_out (rows of any other protocol);
+            leave_last_out (each user's latest rating); top_n (rows of time_cut);
+            top_n_leave_last_out (rows of any other protocol);
             latest_rating (case study B);
             latest_rating_time_cut (each user's first rating after `cut`, from all ratings before `cut`).
         tables: users, items, user_features, ratings; for u1 to u5 also published_folds.
@@ -155,8 +156,8 @@ def _side(name: str, tables: Tables, side: splitting.Side, seed: int, cut: Cut) 
         return splitting.new_user_rows(ratings, side, n_revealed=int(found[1]), seed=seed)
     if name == COLD_USERS:
         return splitting.new_user_rows(ratings, side, n_revealed=0, n_skipped=0, seed=seed)
-    if name == "last_out":
-        return splitting.last_out(ratings, side)
+    if name == "leave_last_out":
+        return splitting.leave_last_out(ratings, side)
     if name in FOLDS:
         return splitting.published_fold(ratings, tables["published_folds"], side, fold=name)
     raise ValueError(f"no protocol {name!r}; there are: {_FORMS}")

@@ -1,6 +1,7 @@
 """Blend of ranking models: scores are standardised within each user and averaged with weights.
 
-EASE, implicit ALS and `liking` are fitted in their own modules. This module holds the weights and applies them.
+EASE, implicit ALS and demographic popularity are fitted in their own modules. This module holds the weights and applies
+them.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import NotNegative, Section
 from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.demographic_popularity import OTHERWISE, DemographicPopularity
 from recsys_assets.recommender.models.ease import EASEModel
-from recsys_assets.recommender.models.liking import OTHERWISE, LikingModel
 from recsys_assets.recommender.models.stored import StoredModel
 from recsys_assets.recommender.ranking.rankings import Ranker, blocks, pairs
 
@@ -26,7 +27,7 @@ _LEAST_RELIABILITY = 1e-3
 
 
 class BlendSettings(Section):
-    """The blend of EASE, implicit ALS and demographic popularity (`liking`)."""
+    """The blend of EASE, implicit ALS and demographic popularity."""
 
     tried: ClassVar = {
         "prior_ratings": ("auto * 0.01", "auto * 0.1", "auto * 0.3", "auto", "auto * 3"),
@@ -78,7 +79,7 @@ class Blend(StoredModel):
         Args:
             ease: scores of EASE, shape (U, n_items).
             als: scores of implicit ALS, shape (U, n_items); None if it has no weight.
-            prior: scores of `liking`, shape (U, n_items).
+            prior: scores of demographic popularity, shape (U, n_items).
             n_ratings: number of ratings of each user, shape (U,).
             reliability: factor of the prior's weight, 0 to 1. Without it, scaling would blow up a prior that is mostly
                 noise.
@@ -115,33 +116,33 @@ def automatic_prior(median_ratings: float) -> float:
 def ranker(
     weights: Blend,
     ease_model: EASEModel,
-    liking_model: LikingModel,
+    demographic_popularity_model: DemographicPopularity,
     features: np.ndarray,
-    ranking_model: ALSModel | None = None,
+    implicit_als_model: ALSModel | None = None,
 ) -> Ranker:
     """Build the ranker of the blend, which knows a user by ratings and attributes only.
 
     Args:
         weights: weights of the models.
         ease_model: EASE.
-        liking_model: the prior.
-        features: features of all users by dense id; see `liking.feature_matrix`.
-        ranking_model: implicit ALS; None is allowed if it has no weight.
+        demographic_popularity_model: the prior.
+        features: features of all users by dense id; see `demographic_popularity.feature_matrix`.
+        implicit_als_model: implicit ALS; None is allowed if it has no weight.
 
     Raises:
         ValueError: implicit ALS has a weight and is missing.
     """
-    if weights.needs_als and ranking_model is None:
+    if weights.needs_als and implicit_als_model is None:
         raise ValueError(f"a blend with {weights.ease_weight} of EASE needs implicit ALS for the rest")
-    als = ranking_model if weights.needs_als else None
+    als = implicit_als_model if weights.needs_als else None
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         return weights.scores(
             ease=ease_model.scores(rows),
             als=als.scores(rows) if als else None,
-            prior=liking_model.scores(features[users]),
+            prior=demographic_popularity_model.scores(features[users]),
             n_ratings=np.diff(rows.indptr),
-            reliability=liking_model.reliability,
+            reliability=demographic_popularity_model.reliability,
         )
 
     def contributions(rated: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -154,7 +155,7 @@ def ranker(
         by_als = als.contributions(rated, rows, items)
         return weights.ease_weight * by_ease / of_ease + (1 - weights.ease_weight) * by_als / of_als
 
-    return Ranker(scores, liking_model.item_known | ease_model.item_known, contributions, OTHERWISE)
+    return Ranker(scores, demographic_popularity_model.item_known | ease_model.item_known, contributions, OTHERWISE)
 
 
 def _deviations(model: EASEModel | ALSModel, rated: sparse.csr_array) -> np.ndarray:

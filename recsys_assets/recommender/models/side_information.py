@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.features.matrices import membership
-from recsys_assets.recommender.models.liking import feature_matrix
+from recsys_assets.recommender.models.demographic_popularity import feature_matrix
 
 # A numeric attribute with at most this many values, such as the age groups of MovieLens 1M, is one-hot encoded as well.
 _FEW_VALUES = 10

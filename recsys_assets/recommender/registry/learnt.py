@@ -11,11 +11,11 @@ from recsys_assets.recommender.models.bayesian_factors import BayesianFactors
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.blend import Blend
 from recsys_assets.recommender.models.cluster_mean import ClusterMeanModel
+from recsys_assets.recommender.models.demographic_popularity import DemographicPopularity
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
 from recsys_assets.recommender.models.item_neighbours import ItemNeighboursModel
-from recsys_assets.recommender.models.liking import LikingModel
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
 from recsys_assets.recommender.models.response_stack import ResponseStack
 from recsys_assets.recommender.models.segments import SegmentModel
@@ -95,7 +95,7 @@ def _(model: ItemNeighboursModel) -> Learnt:
 
 
 @learnt.register
-def _(model: LikingModel) -> Learnt:
+def _(model: DemographicPopularity) -> Learnt:
     return {"attributes": model.coefficients.shape[0], "reliability of attributes": float(model.reliability)}
 
 

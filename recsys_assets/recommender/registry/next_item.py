@@ -19,12 +19,12 @@ from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.top_n import popularity
 from recsys_assets.recommender.registry.types import Entry, Fit
 
-HISTORY_RANKING = Fit(
-    asset="history_ranking_model",
+HISTORY_IMPLICIT_ALS = Fit(
+    asset="history_implicit_als_model",
     function=als.fit,
     model_type=ALSModel,
     table="train_histories",
-    settings="next_ranking",
+    settings="next_implicit_als",
     section=NextImplicitALSSettings,
     description="ALS with implicit preferences on the train users' histories; test users are folded in.",
     needs_spark=True,
@@ -56,7 +56,7 @@ SESSIONS = Fit(
     section=SessionSettings,
     description="Number of sessions that start with each item after a pause, in the train users' histories.",
 )
-FITS = (HISTORY_RANKING, HISTORY_EASE, TRANSITIONS, SESSIONS)
+FITS = (HISTORY_IMPLICIT_ALS, HISTORY_EASE, TRANSITIONS, SESSIONS)
 
 
 def _segment_list(users: nw.LazyFrame, segment_model: SegmentModel, user_segments: nw.LazyFrame) -> Ranker:
@@ -69,11 +69,11 @@ def _segment_mixture(users: nw.LazyFrame, segment_model: SegmentModel, user_segm
     return rankings.of_vectors(affinity, segment_model.item_probabilities.T)
 
 
-def _implicit_als(history_ranking_model: ALSModel) -> Ranker:
+def _implicit_als(history_implicit_als_model: ALSModel) -> Ranker:
     def scores(_: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
-        return history_ranking_model.scores(rows)
+        return history_implicit_als_model.scores(rows)
 
-    return Ranker(scores, history_ranking_model.item_known)
+    return Ranker(scores, history_implicit_als_model.item_known)
 
 
 def _ease(history_ease_model: EASEModel) -> Ranker:

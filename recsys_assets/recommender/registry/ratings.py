@@ -41,7 +41,7 @@ ITEM_MEAN = Fit(
     needs_all=True,
 )
 ALS_UNADJUSTED = Fit(
-    asset="als_model_unadjusted",
+    asset="als_unadjusted_model",
     function=als.fit,
     model_type=ALSModel,
     table="train_ratings",
@@ -51,7 +51,7 @@ ALS_UNADJUSTED = Fit(
     needs_spark=True,
 )
 ALS_ADJUSTED = Fit(
-    asset="als_model",
+    asset="als_adjusted_model",
     function=als.fit,
     model_type=ALSModel,
     table="adjusted_train_ratings",
@@ -190,8 +190,8 @@ def _stack(
 
 ENTRIES = (
     Entry("item_mean", "time_cut", "item_mean_model"),
-    Entry("als_unadjusted", "time_cut", "als_model_unadjusted"),
-    Entry("als_adjusted", "time_cut", "als_model"),
+    Entry("als_unadjusted", "time_cut", "als_unadjusted_model"),
+    Entry("als_adjusted", "time_cut", "als_adjusted_model"),
     Entry("user_item_bias", "time_cut", "user_item_bias_model"),
     Entry("cluster_mean", "time_cut", "cluster_mean_model"),
     Entry("bayesian_factors", "time_cut", "bayesian_factors_model"),

@@ -10,25 +10,36 @@ from scipy import sparse
 
 from recsys_assets.recommender.data.frames import row_count, to_polars
 from recsys_assets.recommender.data.preferences import is_events
-from recsys_assets.recommender.models import als, blend, cold_start, ease, item_knn, liking, recent_popularity
+from recsys_assets.recommender.models import (
+    als,
+    blend,
+    cold_start,
+    demographic_popularity,
+    ease,
+    item_knn,
+    recent_popularity,
+)
 from recsys_assets.recommender.models.als import ALSModel, ImplicitALSSettings
 from recsys_assets.recommender.models.biases import BiasModel
 from recsys_assets.recommender.models.blend import Blend, BlendSettings
+from recsys_assets.recommender.models.demographic_popularity import (
+    DemographicPopularity,
+    DemographicPopularitySettings,
+)
 from recsys_assets.recommender.models.ease import EASEModel, EASESettings
 from recsys_assets.recommender.models.item_knn import ItemKNNModel, ItemKNNSettings
 from recsys_assets.recommender.models.item_mean import ItemMeanModel
-from recsys_assets.recommender.models.liking import LikingModel, LikingSettings
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel, RecentPopularitySettings
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry.types import Entry, Fit, Parameters
 
-RANKING = Fit(
-    asset="ranking_model",
+IMPLICIT_ALS = Fit(
+    asset="implicit_als_model",
     function=als.fit,
     model_type=ALSModel,
     table="train_ratings",
-    settings="ranking",
+    settings="implicit_als",
     section=ImplicitALSSettings,
     description="Implicit ALS (Hu, Koren and Volinsky 2008), which ranks items for top N.",
     needs_spark=True,
@@ -42,13 +53,13 @@ EASE = Fit(
     section=EASESettings,
     description="EASE (Steck 2019): weights between items in closed form, learnt from likes.",
 )
-LIKING = Fit(
-    asset="liking_model",
-    function=liking.fit,
-    model_type=LikingModel,
+DEMOGRAPHIC_POPULARITY = Fit(
+    asset="demographic_popularity_model",
+    function=demographic_popularity.fit,
+    model_type=DemographicPopularity,
     table="train_ratings",
-    settings="liking",
-    section=LikingSettings,
+    settings="demographic_popularity",
+    section=DemographicPopularitySettings,
     description="Ridge regression of likes on user attributes, later ratings counting more: it serves new users.",
     others=("user_features",),
 )
@@ -81,7 +92,7 @@ BLEND = Fit(
     description="Weights of EASE, implicit ALS and the ridge regression on attributes in the blend.",
     needs_all=True,
 )
-FITS = (RANKING, EASE, LIKING, RECENT_POPULARITY, ITEM_KNN, BLEND)
+FITS = (IMPLICIT_ALS, EASE, DEMOGRAPHIC_POPULARITY, RECENT_POPULARITY, ITEM_KNN, BLEND)
 
 
 def popularity(items: nw.LazyFrame, trained: nw.LazyFrame) -> Ranker:
@@ -113,12 +124,12 @@ def _user_item_bias(user_item_bias_model: BiasModel, items: nw.LazyFrame, traine
     return rankings.for_everybody(user_item_bias_model.item_bias, known, otherwise="rated highest by all")
 
 
-def _explicit_als(als_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
-    return _als(als_model, user_clusters)
+def _explicit_als(als_adjusted_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
+    return _als(als_adjusted_model, user_clusters)
 
 
-def _implicit_als(ranking_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
-    return _als(ranking_model, user_clusters)
+def _implicit_als(implicit_als_model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
+    return _als(implicit_als_model, user_clusters)
 
 
 def _als(model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
@@ -139,49 +150,63 @@ def _als(model: ALSModel, user_clusters: nw.LazyFrame) -> Ranker:
     return Ranker(scores, known, model.contributions, "liked by people of the same cluster")
 
 
-def _liking(liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
-    features = liking.feature_matrix(user_features)
+def _demographic_popularity(demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame) -> Ranker:
+    features = demographic_popularity.feature_matrix(user_features)
 
     def scores(users: np.ndarray, _: sparse.csr_array) -> np.ndarray:
-        return liking_model.scores(features[users])
+        return demographic_popularity_model.scores(features[users])
 
-    return Ranker(scores, liking_model.item_known, otherwise=liking.OTHERWISE)
-
-
-def _item_knn(item_knn_model: ItemKNNModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
-    """Rank by nearest neighbours for users with a rating, by `liking` for new users."""
-    return _or_liking(item_knn_model, liking_model, user_features)
+    return Ranker(scores, demographic_popularity_model.item_known, otherwise=demographic_popularity.OTHERWISE)
 
 
-def _ease(ease_model: EASEModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
-    """Rank by EASE for users with a rating, by `liking` for new users."""
-    return _or_liking(ease_model, liking_model, user_features)
+def _item_knn(
+    item_knn_model: ItemKNNModel, demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame
+) -> Ranker:
+    """Rank by nearest neighbours for users with a rating, by demographic popularity for new users."""
+    return _or_demographic_popularity(item_knn_model, demographic_popularity_model, user_features)
 
 
-def _or_liking(model: EASEModel | ItemKNNModel, liking_model: LikingModel, user_features: nw.LazyFrame) -> Ranker:
-    features = liking.feature_matrix(user_features)
+def _ease(
+    ease_model: EASEModel, demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame
+) -> Ranker:
+    """Rank by EASE for users with a rating, by demographic popularity for new users."""
+    return _or_demographic_popularity(ease_model, demographic_popularity_model, user_features)
+
+
+def _or_demographic_popularity(
+    model: EASEModel | ItemKNNModel,
+    demographic_popularity_model: DemographicPopularity,
+    user_features: nw.LazyFrame,
+) -> Ranker:
+    features = demographic_popularity.feature_matrix(user_features)
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         scored = model.scores(rows)
         new = np.diff(rows.indptr) == 0
-        scored[new] = liking_model.scores(features[users[new]])
+        scored[new] = demographic_popularity_model.scores(features[users[new]])
         return scored
 
-    return Ranker(scores, model.item_known, model.contributions, liking.OTHERWISE)
+    return Ranker(scores, model.item_known, model.contributions, demographic_popularity.OTHERWISE)
 
 
 def _blend(
     blend_weights: Blend,
     ease_model: EASEModel,
-    liking_model: LikingModel,
+    demographic_popularity_model: DemographicPopularity,
     user_features: nw.LazyFrame,
-    ranking_model: ALSModel | None = None,
+    implicit_als_model: ALSModel | None = None,
 ) -> Ranker:
-    return blend.ranker(blend_weights, ease_model, liking_model, liking.feature_matrix(user_features), ranking_model)
+    return blend.ranker(
+        blend_weights,
+        ease_model,
+        demographic_popularity_model,
+        demographic_popularity.feature_matrix(user_features),
+        implicit_als_model,
+    )
 
 
 def _idle_in_blend(parameters: Parameters) -> tuple[str, ...]:
-    return () if parameters[BLEND.settings]["ease_weight"] < 1 else (RANKING.asset,)
+    return () if parameters[BLEND.settings]["ease_weight"] < 1 else (IMPLICIT_ALS.asset,)
 
 
 ENTRIES = (
@@ -191,7 +216,7 @@ ENTRIES = (
     Entry("user_item_bias", "top_n", _user_item_bias),
     Entry("als_adjusted", "top_n", _explicit_als),
     Entry("implicit_als", "top_n", _implicit_als),
-    Entry("liking", "top_n", _liking),
+    Entry("demographic_popularity", "top_n", _demographic_popularity),
     Entry("item_knn", "top_n", _item_knn),
     Entry("ease", "top_n", _ease),
     Entry("blend", "top_n", _blend, _idle_in_blend),

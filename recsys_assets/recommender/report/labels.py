@@ -80,10 +80,10 @@ PROTOCOL_LABELS: Mapping[str, Protocol] = {
     "new_users_1": Protocol("New users, one rating known"),
     **{f"new_users_{known}": Protocol(f"New users, {known} ratings known") for known in (2, 5, 10, 20)},
     "cold_users": Protocol("New users, nothing known, all their ratings"),
-    "last_out": Protocol("Leave-last-out"),
+    "leave_last_out": Protocol("Leave-last-out"),
     "latest_rating_time_cut": Protocol("Each user's first rating after a cut in time"),
     "top_n_random_80_20": Protocol("Top N, random fifth of the ratings"),
-    "top_n_last_out": Protocol("Top N, leave-last-out"),
+    "top_n_leave_last_out": Protocol("Top N, leave-last-out"),
 }
 # Protocols of the pipeline if the ratings have no times.
 _WITHOUT_TIMES: Mapping[str, Protocol] = {
@@ -112,7 +112,7 @@ MODELS: Mapping[str, str] = {
     "bayesian_factors": "Factors with attributes",
     "profile_factors": "Factors with attributes and profile",
     "stack": "Stack of rating models",
-    "liking": "Demographic popularity",
+    "demographic_popularity": "Demographic popularity",
     "implicit_als": "Implicit ALS",
     "item_knn": "Item nearest neighbours",
     "ease": "EASE",

@@ -39,7 +39,7 @@ class StudyTables:
 
     Attributes:
         trials: table `study_trials`.
-        settings: table `studied_settings`.
+        settings: table `tuned_settings`.
         scores: table `study_scores`.
         tests: table `paired_tests`.
         audit: table `leakage_audit`.
@@ -207,7 +207,7 @@ class StudySection:
     @property
     def choices(self) -> list[ChosenSetting]:
         """Every searched setting, changed settings first."""
-        made = [_choice(row) for row in self.tables.settings.sort("knob").iter_rows(named=True)]
+        made = [_choice(row) for row in self.tables.settings.sort("setting").iter_rows(named=True)]
         return sorted(made, key=lambda choice: not choice.is_changed)
 
 
@@ -238,7 +238,7 @@ def _choice(row: Mapping[str, object]) -> ChosenSetting:
     chosen, default = json.loads(str(row["chosen"])), json.loads(str(row["default"]))
     of_default = row["value_of_default"]
     return ChosenSetting(
-        str(row["knob"]),
+        str(row["setting"]),
         str(default),
         str(chosen),
         f"{facts.label}, {labels.population(str(row['population'])).lower()}",

@@ -40,7 +40,14 @@ if TYPE_CHECKING:
 
 MODEL = SELECTED["top_n"]
 # In the order of `SEARCHES`.
-QUICK = ("ease", "ease_offset", "liking_age", "liking", "prior", MODEL.split(".")[1])
+QUICK = (
+    "ease",
+    "ease_offset",
+    "demographic_popularity_half_life",
+    "demographic_popularity",
+    "prior",
+    MODEL.split(".")[1],
+)
 # Sections of the settings that the quick choice changes.
 SECTIONS = frozenset(
     setting.split(".")[0] for search in SEARCHES if search.name in QUICK for setting in search.grid if setting != MODEL

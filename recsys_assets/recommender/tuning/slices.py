@@ -32,7 +32,7 @@ PROTOCOLS = (
     *("time_cut_0.6", "time_cut_0.7", "time_cut", "time_cut_0.9"),
     *("random_90_10", "random_80_20", *FOLDS),
     *(*NEW_USERS, COLD_USERS),
-    *("last_out", *TOP_N_LEAKAGE_AUDIT, *LATEST_RATING_LEAKAGE_AUDIT),
+    *("leave_last_out", *TOP_N_LEAKAGE_AUDIT, *LATEST_RATING_LEAKAGE_AUDIT),
 )
 # Protocols that reuse another protocol's validation slice. Their test rows are not in its training rows, because it
 # cuts earlier, holds out more rows by the same hash, or has the same new users.

@@ -217,7 +217,7 @@ _TRIALS: dict[str, Any] = {
 
 
 def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.DataFrame:
-    """Every searched setting with its chosen value: table `studied_settings`.
+    """Every searched setting with its chosen value: table `tuned_settings`.
 
     Args:
         found: search results of the protocols of the pipeline.
@@ -225,7 +225,7 @@ def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.Dat
     """
     rows = [
         {
-            "knob": setting,
+            "setting": setting,
             "chosen": json.dumps(value),
             "default": json.dumps(value_of(defaults, setting)),
             "slice": each.slice,
@@ -250,7 +250,7 @@ def _improvement(tried: Tried | None) -> dict[str, float | None]:
 
 
 _CHOICES: dict[str, Any] = {
-    **dict.fromkeys(("knob", "chosen", "default", "slice", "search", "metric", "population"), pl.String),
+    **dict.fromkeys(("setting", "chosen", "default", "slice", "search", "metric", "population"), pl.String),
     **dict.fromkeys(("value", "value_of_default", "improvement", "low", "high"), pl.Float64),
     "trials": pl.Int32,
 }

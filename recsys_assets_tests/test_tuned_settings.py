@@ -4,13 +4,13 @@ import pytest
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings, SettingsError
-from recsys_assets.home.tuned_settings import overruled, tuned_settings, write_studied
+from recsys_assets.home.tuned_settings import overruled, tuned_settings, write_tuned
 
 
 def test_what_was_chosen_is_what_is_trained_with(tmp_path):
     """A study would end without any effect."""
     home = Home(tmp_path)
-    changed = write_studied(
+    changed = write_tuned(
         home, {"als.rank": 50, "als.reg_param": 0.05, "evaluation.selected_rating_model": "item_mean"}
     )
     assert changed == {
@@ -27,17 +27,17 @@ def test_what_was_chosen_is_what_is_trained_with(tmp_path):
 def test_a_study_of_a_part_keeps_what_others_chose(tmp_path):
     """Studying segments alone would put the ranks back to the built-in ones."""
     home = Home(tmp_path)
-    write_studied(home, {"als.rank": 50, "segments.n_segments": 40})
-    assert write_studied(home, {"segments.n_segments": 10}) == {"segments.n_segments": (40, 10)}
+    write_tuned(home, {"als.rank": 50, "segments.n_segments": 40})
+    assert write_tuned(home, {"segments.n_segments": 10}) == {"segments.n_segments": (40, 10)}
     assert tuned_settings(home) == {"als.rank": 50, "segments.n_segments": 10}
-    assert write_studied(home, {"segments.n_segments": 10}) == {}
+    assert write_tuned(home, {"segments.n_segments": 10}) == {}
 
 
 def test_the_file_says_where_it_comes_from(tmp_path):
     """Somebody would edit a file that the next study changes."""
     home = Home(tmp_path)
-    write_studied(home, {"als.rank": 50})
-    text = home.studied_file.read_text()
+    write_tuned(home, {"als.rank": 50})
+    text = home.tuned_file.read_text()
     assert "recsys-assets study" in text and "settings.toml" in text
     assert tomllib.loads(text) == {"als": {"rank": 50}}
 
@@ -46,7 +46,7 @@ def test_the_users_own_settings_that_go_before_are_told(tmp_path):
     """A study would choose a rank, and nobody would see why another one is trained."""
     home = Home(tmp_path)
     home.settings_file.write_text("[als]\nrank = 7\n")
-    write_studied(home, {"als.rank": 50, "als.max_iter": 15})
+    write_tuned(home, {"als.rank": 50, "als.max_iter": 15})
     assert overruled(tuned_settings(home), Settings.load(home)) == {"als.rank": 7}
 
 
@@ -57,8 +57,8 @@ def test_the_users_own_settings_that_go_before_are_told(tmp_path):
 def test_a_file_that_somebody_has_broken_is_named(tmp_path, content, told):
     """A study would end in a traceback after hours of trials."""
     home = Home(tmp_path)
-    home.studied_file.write_bytes(content)
+    home.tuned_file.write_bytes(content)
     with pytest.raises(SettingsError, match=told) as error:
-        write_studied(home, {"als.rank": 50})
-    assert str(home.studied_file) in str(error.value)
-    assert home.studied_file.read_bytes() == content
+        write_tuned(home, {"als.rank": 50})
+    assert str(home.tuned_file) in str(error.value)
+    assert home.tuned_file.read_bytes() == content

@@ -27,7 +27,7 @@ _ANCHOR_REG = 300.0
 _HALF_LIFE = 0.15
 
 
-class LikingSettings(Section):
+class DemographicPopularitySettings(Section):
     """Demographic popularity: predicts from attributes alone which items a user likes. It serves new users."""
 
     tried: ClassVar = {
@@ -47,7 +47,7 @@ class LikingSettings(Section):
 
 
 @dataclass(frozen=True)
-class LikingModel:
+class DemographicPopularity:
     """Linear model of how likely a user with given attributes is to like each item.
 
     Attributes:
@@ -77,7 +77,7 @@ class LikingModel:
         (folder / "model.json").write_text(json.dumps({"index": self.index, "reliability": self.reliability}))
 
     @classmethod
-    def load(cls, folder: Path) -> "LikingModel":
+    def load(cls, folder: Path) -> "DemographicPopularity":
         """Read the files that `save` writes."""
         table = pl.read_parquet(folder / "coefficients.parquet")
         facts = json.loads((folder / "model.json").read_text())
@@ -95,8 +95,8 @@ def fit(
     *,
     index: Index,
     user_features: nw.LazyFrame,
-    settings: LikingSettings,
-) -> LikingModel:
+    settings: DemographicPopularitySettings,
+) -> DemographicPopularity:
     """Fit one weighted ridge regression of "the user liked the item" on user attributes, for all items at once.
 
     A user weighs less the longer ago the last rating is, because tastes and catalogue change.
@@ -128,7 +128,7 @@ def fit(
     coefficients = np.linalg.lstsq(gram, (target.T @ weighted).T, rcond=None)[0]
     counts = np.bincount(liked["item"].to_numpy(), minlength=index.n_items)
     reliability = _reliability(design, weights, gram, coefficients, counts / len(users))
-    return LikingModel(coefficients.astype(np.float32), counts > 0, index.fingerprint, reliability)
+    return DemographicPopularity(coefficients.astype(np.float32), counts > 0, index.fingerprint, reliability)
 
 
 def _reliability(
