@@ -97,7 +97,7 @@ def purity(tables: Tables, n_groups: int = N_GROUPS) -> float:
     ratings, users = tables["ratings"], to_polars(tables["users"], "user", "user_id")
     index = Index.of(tables["users"], tables["items"])
     model = segments.fit(ratings, index=index, settings=segments.SegmentSettings(n_segments=n_groups))
-    assigned = segments.assign(model, ratings, ratings.head(0)).join(users, on="user")
+    assigned = to_polars(segments.assign(model, ratings, ratings.head(0))).join(users, on="user")
     group = assigned["user_id"].cast(pl.Int64) % n_groups
     counts = np.zeros((n_groups, n_groups))
     np.add.at(counts, (assigned["segment"].to_numpy(), group.to_numpy()), 1)

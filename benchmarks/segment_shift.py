@@ -37,7 +37,7 @@ def main() -> None:
     def fitted(of: nw.LazyFrame, seed: int = settings.segments.seed) -> SizedSegments:
         rows = histories.join(of.select("user"), on="user", how="semi")
         model = segments.fit(rows, index=index, settings=settings.segments.model_copy(update={"seed": seed}))
-        assigned = lazy(segments.assign(model, rows, rows.head(0)))
+        assigned = segments.assign(model, rows, rows.head(0))
         return SizedSegments.of(model, assigned, items, n_users=row_count(users))
 
     def without(percent: int) -> nw.LazyFrame:

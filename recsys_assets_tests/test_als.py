@@ -61,7 +61,7 @@ def test_planted_tastes_are_learnt(tmp_path):
     train = pl.DataFrame({"user": user, "item": item, "rating": rating}).cast(
         {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
     )
-    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
     index = Index(n_users=42, n_items=31, fingerprint="planted")
     model = als.fit(
         lazy(train),
@@ -95,7 +95,7 @@ def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, sett
     rating = generator.integers(1, 6, len(user))
     columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
     train = lazy(pl.DataFrame({"user": user, "item": item, "rating": rating}).cast(columns))
-    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
     index = Index(n_users=20, n_items=16, fingerprint="planted")
     model = als.fit(train, spark=spark, scratch=tmp_path, index=index, settings=settings)
     users, rated = user_item_matrix(train, n_items=16)
@@ -112,7 +112,7 @@ def test_many_iterations_do_not_overflow_the_stack(tmp_path):
     users, items = (pl.DataFrame({name: range(len(own)), f"{name}_id": own}) for name, own in ids.items())
     index = Index.of(lazy(users), lazy(items))
     rows = lazy(train.cast({"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}))
-    spark = spark_resource(SparkSettings()).spark_session
+    spark = spark_resource(SparkSettings(), tmp_path).spark_session
     model = als.fit(rows, spark=spark, scratch=tmp_path, index=index, settings=als.ALSSettings(rank=2, max_iter=60))
     assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
     assert not list(tmp_path.iterdir())
@@ -125,7 +125,7 @@ def test_fewer_items_than_factors_and_users_who_like_nothing(tmp_path):
     grumpy, dull = [(6, item, 1.0) for item in range(4)], [(user, 4, 1.0) for user in range(7)]
     columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
     train = lazy(pl.DataFrame([*rows, *grumpy, *dull], schema=columns, orient="row"))
-    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
     index = Index(n_users=8, n_items=6, fingerprint="planted")
     model = als.fit(
         train, spark=spark, scratch=tmp_path, index=index, settings=als.ImplicitALSSettings(rank=8, neutral_offset=-0.5)
@@ -145,7 +145,7 @@ def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, engi
     """A setting that is too high would end in a page of Java about empty input."""
     columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
     train = pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=columns, orient="row")
-    spark = spark_resource(SparkSettings(master="local[2]")).spark_session
+    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
     rows = lazy(train) if engine == "polars" else nw.from_native(spark.createDataFrame(train.to_pandas()))
     index = Index(n_users=1, n_items=2, fingerprint="planted")
     with pytest.raises(ValueError, match=r"above 13, .* lower neutral_offset"):

@@ -819,7 +819,7 @@ def test_serve_says_why_dagster_has_ended(tmp_path, monkeypatch):
         return 1
 
     monkeypatch.setattr("recsys_assets.cli.serve._supervise", supervise)
-    monkeypatch.setattr("recsys_assets.cli.serve.check_java", lambda: None)
+    monkeypatch.setattr("recsys_assets.cli.serve.require_java", lambda _: None)
     ended = invoke("serve", "--home", tmp_path / "home", "--port", free_port())
     assert ended.exit_code == 1
     assert f"Its last error: Exception: {told}" in " ".join(ended.stderr.split())

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.fixture(scope="module")
-def spark():
+def spark(tmp_path_factory):
     """The session that the pipeline itself would start."""
-    return spark_resource(SparkSettings(master="local[2]")).spark_session
+    return spark_resource(SparkSettings(master="local[2]"), tmp_path_factory.mktemp("scratch")).spark_session
 
 
 @pytest.fixture(scope="module")

@@ -570,7 +570,7 @@ def test_rankings_with_impossible_ranks_are_refused(rows, message):
 @pytest.mark.spark
 def test_spark_tables_give_the_same_scores(tmp_path):
     """Scores on a cluster would differ from those of a laptop."""
-    session = spark_resource(SparkSettings(master="local[2]")).spark_session
+    session = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
 
     def on_spark(frame: nw.LazyFrame, name: str) -> nw.LazyFrame:
         frame.collect().to_native().write_parquet(tmp_path / f"{name}.parquet")

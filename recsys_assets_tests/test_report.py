@@ -924,7 +924,9 @@ def test_page_of_many_segments_stays_small():
 @pytest.mark.spark
 def test_report_from_spark_tables_is_the_report_from_polars_tables(tmp_path):
     """With engine = "spark" the report would fail, or tell other numbers."""
-    spark = spark_resource(SparkSettings(master="local[2]", driver_memory="1g", shuffle_partitions=1)).spark_session
+    spark = spark_resource(
+        SparkSettings(master="local[2]", driver_memory="1g", shuffle_partitions=1), tmp_path
+    ).spark_session
     tables = _tables()
 
     def on_spark(name: str):

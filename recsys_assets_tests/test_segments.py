@@ -51,7 +51,7 @@ def model() -> segments.SegmentModel:
 @pytest.fixture(scope="module")
 def user_segments(model: segments.SegmentModel) -> pl.DataFrame:
     """The table user_segments of all users."""
-    return segments.assign(model, lazy(TRAIN), lazy(TEST))
+    return to_polars(segments.assign(model, lazy(TRAIN), lazy(TEST)))
 
 
 def state(model: segments.SegmentModel) -> dict[str, object]:
@@ -104,7 +104,7 @@ def test_scoring_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = segments.fit(lazy(TRAIN), index=INDEX, settings=LDA)
     before = state(model)
     items = model.items.tobytes()
-    segments.assign(model, lazy(TRAIN.filter(pl.col("user") == 5)), lazy(TEST))
+    to_polars(segments.assign(model, lazy(TRAIN.filter(pl.col("user") == 5)), lazy(TEST)))
     segments.top_items(model, lazy(catalogue()), lazy(TRAIN))
     model.save(tmp_path)
     assert state(model) == before
@@ -186,13 +186,13 @@ def test_ratings_below_zero_count_from_the_lowest(tmp_path: Path) -> None:
         shift = pl.col("rating") + lowest - TRAIN["rating"].min()
         train, test = (lazy(part.with_columns(shift.alias("rating"))) for part in (TRAIN, TEST))
         fitted = segments.fit(train, index=INDEX, settings=LDA)
-        return fitted, segments.assign(fitted, train, test)
+        return fitted, to_polars(segments.assign(fitted, train, test))
 
     (_, from_zero), (fitted, from_below) = affinities(0), affinities(-10)
     assert_frame_equal(from_below, from_zero)
     fitted.save(tmp_path)
     assert segments.SegmentModel.load(tmp_path).zero == -10
-    lower = segments.assign(fitted, lazy(TRAIN), lazy(TEST.with_columns(rating=pl.lit(-99.0, pl.Float32))))
+    lower = to_polars(segments.assign(fitted, lazy(TRAIN), lazy(TEST.with_columns(rating=pl.lit(-99.0, pl.Float32)))))
     assert np.isfinite(lower["affinity"].explode().to_numpy()).all()
 
 
@@ -357,7 +357,7 @@ def test_user_bias_adds_the_shrunk_residual_of_the_own_history() -> None:
 def results_on(scan: Callable[[pl.DataFrame], nw.LazyFrame], model: segments.SegmentModel) -> list:
     """Every table and number of the stage, from frames of the engine that `scan` gives."""
     train, test, items = (scan(table) for table in (TRAIN, TEST, catalogue()))
-    assigned = segments.assign(model, train, test)
+    assigned = to_polars(segments.assign(model, train, test)).sort("user")
     user_segments = scan(assigned)
     counts = to_polars(segments.ratings_by_segment(train, user_segments)).sort("segment", "item")
     segment_ratings = scan(counts)
@@ -379,7 +379,7 @@ def results_on(scan: Callable[[pl.DataFrame], nw.LazyFrame], model: segments.Seg
 @pytest.mark.spark
 def test_both_engines_give_the_same_segments_and_predictions(model: segments.SegmentModel, tmp_path: Path) -> None:
     """Moving to a cluster would change the results."""
-    session = spark_resource(SparkSettings(master="local[2]")).spark_session
+    session = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
 
     def scan(table: pl.DataFrame) -> nw.LazyFrame:
         file = tmp_path / f"{len(list(tmp_path.iterdir()))}.parquet"

@@ -269,9 +269,9 @@ def test_a_new_enough_java_passes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("master", "is_patient"), [("local[2]", True), ("spark://cluster:7077", False)])
-def test_a_local_spark_outlives_the_sleep_of_a_laptop(master, is_patient):
+def test_a_local_spark_outlives_the_sleep_of_a_laptop(master, is_patient, tmp_path):
     """After two minutes of sleep Spark would have given its only executor up, and the run would hang or fail."""
-    config = spark_resource(SparkSettings(master=master)).spark_config
+    config = spark_resource(SparkSettings(master=master), tmp_path).spark_config
     assert ("spark.network.timeout" in config) == is_patient
     given = SparkSettings(master=master, config={"spark.network.timeout": "1s"})
-    assert spark_resource(given).spark_config["spark.network.timeout"] == "1s"
+    assert spark_resource(given, tmp_path).spark_config["spark.network.timeout"] == "1s"

@@ -18,8 +18,8 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import environment, launch, locked, show_results
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
 from recsys_assets.home.batches import read_batches, why_refused
-from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import require_java
 
 _PANEL = "Data and settings"
 _LONGEST_REASON = 400
@@ -112,9 +112,9 @@ def remove(
     """
     from recsys_assets.orchestration.taking_out import read_once, take_out
 
-    if not no_run:
-        check_java()
     here, out = Home.resolve(home), console()
+    if not no_run:
+        require_java(here)
     names, was_read = [each.name for each in listed(here)], batch in read_once(here)
     is_moved = os.path.lexists(here.removed / batch)
     if not (batch in names or was_read or is_moved):
@@ -162,9 +162,9 @@ def forget(
     from recsys_assets.home import exclusions as forgotten
     from recsys_assets.home.erase import is_known_user
 
-    if not no_run:
-        check_java()
     here, out = Home.resolve(home), console()
+    if not no_run:
+        require_java(here)
     if user_id in forgotten.forgotten_users(here):
         out.print(
             f"{user_id} is forgotten already. Next: {follow_up('run', here)}, if the run after that was broken off",

@@ -12,7 +12,6 @@ from recsys_assets.cli.batches import DryRunOption, YesOption, go_on, run_withou
 from recsys_assets.cli.run import locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import RecsysError
-from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import AssetStore
@@ -41,7 +40,7 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
     """
     from recsys_assets.home import erase as compacting
     from recsys_assets.home.exclusions import forgotten_users
-    from recsys_assets.home.settings import Settings
+    from recsys_assets.home.settings import Settings, require_java
 
     here, out = Home.resolve(home), console()
     if not here.assets.is_dir():
@@ -69,7 +68,7 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
         _tell(done, out)
         try:
             if done.emptied or compacting.made_before_forgetting(here):
-                check_java()
+                require_java(here)
                 run_without(here, out)
         except RecsysError as error:
             done.trouble.append(str(error))

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from recsys_assets.cli.run import launch, locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, table
-from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import require_java
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.recommender.report import labels
 
@@ -76,10 +76,10 @@ def rollback(
 
     Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
     """
-    check_java()
     from recsys_assets.home.promotions import Promotions
 
     here, out = Home.resolve(home), console()
+    require_java(here)
     with locked(here):
         record = Promotions(here.promotions)
         chosen = record.earlier(number, broken_off=record.broken_off(AssetStore(here.assets)))

@@ -22,10 +22,9 @@ from recsys_assets.errors import BatchesRefusedError, RunFailedError
 from recsys_assets.home.batches import read_batches
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.data_kind import kept_kind
-from recsys_assets.home.java import check_java
 from recsys_assets.home.landing import tidy
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import Settings
+from recsys_assets.home.settings import Settings, require_java
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.ending import ending
 
@@ -57,8 +56,8 @@ def run(
 
     Examples: `recsys-assets run`, `recsys-assets run --home ~/my-ratings`
     """
-    check_java()
     here, out = Home.resolve(home), console()
+    require_java(here)
     with locked(here):
         _fetch_if_empty(here, dataset, out)
         require_rules(here)

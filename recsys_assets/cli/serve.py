@@ -19,10 +19,9 @@ from filelock import FileLock
 
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
-from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import keep_others_out, record
-from recsys_assets.home.settings import Settings
+from recsys_assets.home.settings import Settings, require_java
 from recsys_assets.orchestration.process_sessions import kill_session
 from recsys_assets.recommender.data.characters import visible
 
@@ -56,8 +55,8 @@ def serve(
 
     Examples: `recsys-assets serve`, `recsys-assets serve --port 3001 --home ~/my-ratings`
     """
-    check_java()
     here = Home.resolve(home)
+    require_java(here)
     require_history(here)
     settings = Settings.load(here)
     _warn_if_public(host)

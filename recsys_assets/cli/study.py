@@ -11,8 +11,8 @@ import typer
 from recsys_assets.cli.run import launch, locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest
 from recsys_assets.home.data_kind import kept_kind
-from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import require_java
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.recommender.data.frames import row_count
 
@@ -42,12 +42,12 @@ def study(
 
     Examples: `recsys-assets study`, `recsys-assets study --protocols time_cut,top_n --searches als --budget 20`
     """
-    check_java()
     from recsys_assets.recommender.evaluation.protocols import FOLDS, exists_for
     from recsys_assets.recommender.tuning.searches import SEARCHES
     from recsys_assets.recommender.tuning.slices import PROTOCOLS
 
     here, out = Home.resolve(home), console()
+    require_java(here)
     wanted = _known("search", searches, [search.name for search in SEARCHES])
     kind = kept_kind(here)
     possible = [name for name in PROTOCOLS if exists_for(kind, name)]

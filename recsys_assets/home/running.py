@@ -19,10 +19,22 @@ _CRON_FIELDS = 5
 class SparkSettings(Section):
     """The Spark session. It starts when a step first needs it."""
 
+    remote: str = Field(
+        "",
+        description="Address of a Spark Connect server, such as 'sc://host:15002'; empty: a session of its own at "
+        "`master`. With a server, `master` and `driver_memory` have no effect, and this machine needs no Java.",
+    )
     master: str = Field("local[*]", description="Spark master; 'spark://host:7077' for a cluster.")
     driver_memory: str = Field("4g", description="Memory of the driver; on one machine, that is all of Spark.")
     shuffle_partitions: int = Field(4, ge=1, description="Partitions of a shuffle; Spark's 200 are for large clusters.")
     config: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
+
+    @field_validator("remote")
+    @classmethod
+    def _is_an_address(cls, remote: str) -> str:
+        if remote and not remote.startswith("sc://"):
+            raise ValueError("the address of a Spark Connect server, such as sc://host:15002")
+        return remote
 
 
 class RunSettings(Section):

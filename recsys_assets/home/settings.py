@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from recsys_assets.errors import RecsysError
+from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.old_names import EARLIER_SECTIONS
 from recsys_assets.home.running import AutomationSettings, HistorySettings, InstanceSettings, RunSettings, SparkSettings
@@ -166,6 +167,17 @@ class Settings(BaseSettings):
             faults = told(error.errors(), cls, files)
             studied = f"{home.tuned_file} is written by `recsys-assets study`; you may delete it. "
             raise SettingsError(f"{faults} {studied if str(home.tuned_file) in faults else ''}{_WAY_OUT}") from None
+
+
+def require_java(home: Home) -> None:
+    """Check the Java of this machine, unless Spark runs behind a Spark Connect server.
+
+    Raises:
+        JavaError: Java is missing or too old; the message says what to install.
+        SettingsError: the home's settings cannot be used.
+    """
+    if not Settings.load(home).spark.remote:
+        check_java()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

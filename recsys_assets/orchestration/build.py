@@ -52,7 +52,7 @@ def build_defs(
     settings = settings or Settings.load(home)
     kind = data_kind(home, settings.data)
     outdated = partial(_outdated, kind, home, settings)
-    spark = spark_resource(settings.spark)
+    spark = spark_resource(settings.spark, home.scratch)
     resources = {
         "home": fixed(HomeResource(path=str(home.path))),
         "settings": settings_resource(settings),

@@ -82,7 +82,7 @@ def execute(
             return plan(home, instance, assets, refused=refused)
 
         first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
-        spark = spark_resource(Settings.load(home).spark)
+        spark = spark_resource(Settings.load(home).spark, home.scratch)
         attempt = partial(_attempt, defs=defs, spark=spark, instance=instance, events=events, watcher=watcher)
         refused, failures = carry_out(first, rest, attempt)
         if not chosen and not again:

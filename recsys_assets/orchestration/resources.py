@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,14 +40,16 @@ class HomeResource(dg.ConfigurableResource):
         """Choose the scratch folder, and delete the scratch folders of killed processes."""
         run = context.run.run_id if context.run else "no-run"
         self._scratch = self.folders.scratch / f"{run}-{os.getpid()}"
-        for left in self.folders.scratch.glob("*-*-*-*-*-*"):
-            if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+        for left in self.folders.scratch.glob("*-*"):
+            process = left.name.rpartition("-")[2]
+            if process.isdecimal() and not psutil.pid_exists(int(process)):
                 shutil.rmtree(left, ignore_errors=True)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Delete the scratch folder."""
+        """Delete the scratch folder and the checkpoints of ALS."""
         del context
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        for folder in (self._scratch, *checkpoints(self.folders.scratch).glob("*/*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.ResourceDefinition:
@@ -107,29 +110,60 @@ _LOCAL = {
 }
 
 
-def spark_resource(settings: SparkSettings) -> LazyPySparkResource:
-    """The Spark session of a process. The JVM starts when a step first needs the session."""
+def spark_resource(settings: SparkSettings, scratch: Path) -> LazyPySparkResource:
+    """The Spark session of a process: a JVM of its own, or a session of a Spark Connect server.
+
+    The session starts when a step first needs it.
+
+    Args:
+        settings: the section `spark`.
+        scratch: folder for temporary files that the driver and the executors can reach.
+    """
+    # Otherwise Python workers would be the first python3 of PATH.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     return LazyPySparkResource(
         spark_config={
-            "spark.master": settings.master,
-            "spark.app.name": "recsys_assets",
-            "spark.driver.memory": settings.driver_memory,
+            **(_of_server(settings) if settings.remote else _of_own_jvm(settings, scratch)),
             "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
             # With another time zone or Parquet type, timestamps would differ between Spark and Polars.
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
             "spark.sql.execution.arrow.pyspark.enabled": "true",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
-            **(_LOCAL if settings.master.startswith("local") else {}),
             **settings.config,
         }
     )
 
 
+def _of_server(settings: SparkSettings) -> dict[str, str]:
+    # The server fixes all static properties. `spark.master` beside `spark.remote` is an error.
+    return {"spark.remote": settings.remote}
+
+
+def _of_own_jvm(settings: SparkSettings, scratch: Path) -> dict[str, str]:
+    return {
+        "spark.master": settings.master,
+        "spark.app.name": "recsys_assets",
+        "spark.driver.memory": settings.driver_memory,
+        # ALS needs checkpoints: otherwise every task unrolls all iterations before it, which from about 15 on can
+        # overflow the stack.
+        "spark.checkpoint.dir": str(checkpoints(scratch)),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        **(_LOCAL if settings.master.startswith("local") else {}),
+    }
+
+
+def checkpoints(scratch: Path) -> Path:
+    """The folder of the checkpoints of this process's Spark session."""
+    return scratch / f"spark-{os.getpid()}"
+
+
 def start_early(spark: LazyPySparkResource, ops: Iterable[dg.OpDefinition]) -> None:
-    """Start the Spark session in a thread if a step of the run needs it, because a JVM takes seconds to start."""
-    if not any("spark" in op.required_resource_keys for op in ops):
+    """Start the Spark session in a thread if a step of the run needs it, because a JVM takes seconds to start.
+
+    A session of a Spark Connect server starts in the thread of the steps: PySpark's ML finds it in that thread only.
+    """
+    if "spark.remote" in spark.spark_config or not any("spark" in op.required_resource_keys for op in ops):
         return
 
     def start() -> None:

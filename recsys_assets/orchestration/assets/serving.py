@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import dagster as dg
 import narwhals as nw
-import numpy as np
 import polars as pl
 from dagster_pyspark import LazyPySparkResource
 
@@ -15,18 +14,18 @@ from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.versions import TableWithState
 from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.blocks import by_user
+from recsys_assets.recommender.data.frames import empty, lazy, row_count, to_polars
 from recsys_assets.recommender.data.index import Index, IndexMismatchError
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.data.wording import article_first
 from recsys_assets.recommender.promotion.gate import Configuration
-from recsys_assets.recommender.ranking import rankings
-from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving import similar
 from recsys_assets.recommender.serving.audience import Audience
 from recsys_assets.recommender.serving.new_items import NewItems
-from recsys_assets.recommender.serving.recommendations import MadeWith, ServingModel
+from recsys_assets.recommender.serving.recommendations import Lists, MadeWith, ServingModel
 
 # How much of the lists the UI shows: enough to see whether they make sense.
 _SHOWN_USERS, _SHOWN_ITEMS = 3, 5
@@ -94,51 +93,52 @@ def recommendations(
     rules = rules_for_lists(home.folders, settings.serving)
     catalogue = to_polars(items).sort("item")
     allowed = rules.allowed(catalogue).to_numpy()
-    ranker = serving_model.ranker(ratings, serving_model.audience.tables)
-    n_users = row_count(users)
-    everybody, limits = np.arange(n_users, dtype=np.int32), rules.limits(catalogue)
-    by_model = rankings.top_n(
-        ranker,
-        ratings,
-        everybody,
+    explore = settings.serving.explore
+    make = Lists(
+        serving_model.ranker(ratings, serving_model.audience.tables),
+        catalogue.select("item", "item_id", "title"),
         n=settings.serving.n,
         allowed=allowed,
-        excluded=rules.excluded(ratings),
-        limits=limits,
+        excludes_all=rules.excludes_all_rated,
+        limits=rules.limits(catalogue),
+        new=NewItems.of(catalogue, ratings) if explore else None,
+        explore=explore,
     )
-    because = reasons(by_model, ratings, ranker)
-    best = by_model
-    if settings.serving.explore:
-        new = NewItems.of(catalogue, ratings)
-        best = new.placed(
-            by_model,
-            ratings,
-            everybody,
-            n=settings.serving.n,
-            places=settings.serving.explore,
-            allowed=allowed,
-            limits=limits,
-        )
-        because = pl.concat([because, reasons(best.filter("is_new"), ratings, new.ranker)])
+    rated = ratings.select("user", "item", "rating", is_excluded=rules.is_excluded(ratings))
+    everybody = users.select("user", "user_id")
+    lists = by_user(
+        make,
+        rated,
+        everybody,
+        schema=empty(TABLES["recommendations"]).schema,
+        users_per_block=make.users_per_block,
+        scratch=home.scratch,
+    )
+    with_ratings = ratings.select("user").unique()
+    few = _few(everybody, with_ratings)
     context.add_output_metadata(
         {
             "model": serving_model.name,
-            "users without a rating": n_users - row_count(ratings.select("user").unique()),
-            "shown to them": f"what is {ranker.otherwise}",
+            "users without a rating": row_count(users) - row_count(with_ratings),
+            "shown to them": f"what is {make.ranker.otherwise}",
             "items that may be shown": f"{allowed.sum():,} of {len(allowed):,}",
             "rules": dg.MetadataValue.json(rules.told),
+            "a sample of the lists": _sample(make(few, rated.filter(nw.col("user").is_in(few["user"].to_list())))),
         }
     )
-    lists = serving.recommendations(best, because, users, items)
-    context.add_output_metadata({"a sample of the lists": _sample(lists)})
-    return TableWithState(lazy(lists), MadeWith(serving_model.configuration))
+    return TableWithState(lists, MadeWith(serving_model.configuration))
+
+
+def _few(users: nw.LazyFrame, with_ratings: nw.LazyFrame) -> pl.DataFrame:
+    """A few users with a rating, and one without."""
+    of_each = (users.join(with_ratings, on="user", how=how) for how in ("semi", "anti"))
+    first = [to_polars(of.sort("user").head(n)) for of, n in zip(of_each, (_SHOWN_USERS, 1), strict=True)]
+    return pl.concat(first).sort("user")
 
 
 def _sample(lists: pl.DataFrame) -> dg.TableMetadataValue:
-    """The first items of a few users: users with reasons first, and a user without one."""
-    explained = lists.group_by("user_id").agg(has=pl.col("because").list.len().sum() > 0).sort("has", "user_id")
-    few = pl.concat([explained.filter("has").head(_SHOWN_USERS), explained.filter(~pl.col("has")).head(1)])
-    rows = lists.filter(pl.col("user_id").is_in(few["user_id"].implode()), pl.col("rank") <= _SHOWN_ITEMS)
+    """The first items of some lists."""
+    rows = lists.filter(pl.col("rank") <= _SHOWN_ITEMS)
     return dg.MetadataValue.table(
         [
             dg.TableRecord(

@@ -280,8 +280,6 @@ def _fit_in_spark(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     from pyspark.ml.recommendation import ALS  # the import takes two seconds
 
-    # Without checkpoints every task unrolls all iterations before it, which from about 15 on can overflow the stack.
-    spark.sparkContext.setCheckpointDir(str(folder / "checkpoints"))
     als = ALS(
         userCol="user",
         itemCol="item",

@@ -320,8 +320,13 @@ def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array
 
 def blocks(n_rows: int, n_items: int) -> Iterator[slice]:
     """Yield slices of rows, so that the scores of all items for one slice take 16 MB."""
-    size = max(1, _SCORES_PER_BLOCK // n_items)
+    size = users_per_block(n_items)
     return (slice(start, start + size) for start in range(0, n_rows, size))
+
+
+def users_per_block(n_items: int) -> int:
+    """Return the number of rows whose scores of all items take 16 MB."""
+    return max(1, _SCORES_PER_BLOCK // max(n_items, 1))
 
 
 def ranks(

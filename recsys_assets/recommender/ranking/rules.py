@@ -100,13 +100,23 @@ class Rules:
         """
         if not self.exclude_rated:
             return ratings.head(0)
-        if not self.exclude_rated_days:
+        if self.excludes_all_rated:
             return ratings
-        latest = to_polars(ratings.select(nw.col("timestamp").max()))["timestamp"][0]
-        if latest is None:
-            return ratings
-        since = latest - timedelta(days=self.exclude_rated_days)
-        return ratings.filter(nw.col("timestamp").is_null() | (nw.col("timestamp") >= since))
+        return ratings.filter(self.is_excluded(ratings))
+
+    @property
+    def excludes_all_rated(self) -> bool:
+        """Whether every rated item is left out of its user's list."""
+        return self.exclude_rated and not self.exclude_rated_days
+
+    def is_excluded(self, ratings: nw.LazyFrame) -> nw.Expr:
+        """Whether the item of a rating is left out of its user's list; see `excluded`."""
+        if self.exclude_rated and self.exclude_rated_days:
+            latest = to_polars(ratings.select(nw.col("timestamp").max()))["timestamp"][0]
+            if latest is not None:
+                since = latest - timedelta(days=self.exclude_rated_days)
+                return nw.col("timestamp").is_null() | (nw.col("timestamp") >= since)
+        return nw.lit(self.exclude_rated)
 
 
 def parsed(condition: str) -> pl.Expr:

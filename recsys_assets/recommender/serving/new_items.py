@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
-from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models.item_knn import liked
 from recsys_assets.recommender.ranking.rankings import Limits, Ranker, pairs, top_n
 
@@ -42,10 +42,13 @@ class NewItems:
             ratings: table ratings, of all users.
         """
         vectors = attribute_vectors(catalogue)
-        _, rated = user_item_matrix(ratings, n_items=len(catalogue))
-        is_new = (np.bincount(rated.indices, minlength=len(catalogue)) == 0) & (np.diff(vectors.indptr) > 0)
         limit = relevant_from(ratings)
-        of_all = np.asarray(liked(rated, limit).sum(axis=0)) @ vectors
+        is_liked = nw.col("rating").cast(nw.Float64()) >= limit
+        counted = to_polars(ratings.group_by("item").agg(likes=is_liked.cast(nw.Int64()).sum()))
+        likes, is_rated = np.zeros(len(catalogue), np.float32), np.zeros(len(catalogue), bool)
+        likes[counted["item"].to_numpy()], is_rated[counted["item"].to_numpy()] = counted["likes"].to_numpy(), True
+        is_new = ~is_rated & (np.diff(vectors.indptr) > 0)
+        of_all = likes @ vectors
         places = np.flatnonzero(is_new)
         of_new = sparse.csr_array(vectors[places].T)
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.data.frames import to_polars
-from recsys_assets.recommender.ranking.rankings import Ranker
+from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n, users_per_block
+from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.registry import FITS
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 from recsys_assets.recommender.serving.audience import Audience
+from recsys_assets.recommender.serving.new_items import NewItems
 
 _AUDIENCE = "audience"
 _MADE_WITH = "made_with.json"
@@ -101,6 +104,61 @@ def fit(name: str, fitter: ModelFitter) -> ServingModel:
         ValueError: there is no such entry.
     """
     return ServingModel(name, fitter.models(entry("top_n", name)), fitter.index.fingerprint)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Makes the rows of the table `recommendations` for a block of users; see `data.blocks`.
+
+    Attributes:
+        ranker: the served model.
+        items: item, item_id, title, sorted by item.
+        n: length of a list.
+        allowed: which items may be shown, shape (n_items,).
+        excludes_all: whether all rated items are left out; otherwise those whose row has `is_excluded`.
+        limits: limits per value within a list.
+        new: new items.
+        explore: how many places of a list new items may take.
+    """
+
+    ranker: Ranker
+    items: pl.DataFrame
+    n: int
+    allowed: np.ndarray
+    excludes_all: bool
+    limits: Limits | None = None
+    new: NewItems | None = None
+    explore: int = 0
+
+    def __call__(self, users: pl.DataFrame, rows: nw.LazyFrame) -> pl.DataFrame:
+        """Return the lists of some users.
+
+        Args:
+            users: user, user_id.
+            rows: user, item, rating, is_excluded; all ratings of these users.
+        """
+        numbers = users["user"].to_numpy()
+        best = top_n(
+            self.ranker,
+            rows,
+            numbers,
+            n=self.n,
+            allowed=self.allowed,
+            excluded=None if self.excludes_all else rows.filter("is_excluded"),
+            limits=self.limits,
+        )
+        because = reasons(best, rows, self.ranker)
+        if self.new is not None:
+            best = self.new.placed(
+                best, rows, numbers, n=self.n, places=self.explore, allowed=self.allowed, limits=self.limits
+            )
+            because = pl.concat([because, reasons(best.filter("is_new"), rows, self.new.ranker)])
+        return recommendations(best, because, lazy(users), lazy(self.items))
+
+    @property
+    def users_per_block(self) -> int:
+        """Number of users whose scores of all items take 16 MB."""
+        return users_per_block(len(self.items))
 
 
 def recommendations(

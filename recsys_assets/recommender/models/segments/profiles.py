@@ -7,12 +7,15 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
-from recsys_assets.recommender.data.frames import row_count, to_polars
+from recsys_assets.recommender.data.blocks import by_user
+from recsys_assets.recommender.data.frames import empty, row_count, to_polars
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models.segments.model import SegmentModel
 
 # A lift counts half at this many expected ratings.
 _PRIOR_RATINGS = 5.0
+_USERS_PER_BLOCK = 1_000
 
 
 def top_items(
@@ -82,7 +85,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def assign(model: SegmentModel, train_histories: nw.LazyFrame, test_histories: nw.LazyFrame) -> pl.DataFrame:
+def assign(model: SegmentModel, train_histories: nw.LazyFrame, test_histories: nw.LazyFrame) -> nw.LazyFrame:
     """Infer each user's affinities and segment from the history alone: the table `user_segments`.
 
     Users without a history have no row.
@@ -93,20 +96,23 @@ def assign(model: SegmentModel, train_histories: nw.LazyFrame, test_histories: n
         test_histories: user, item, rating; of the other users.
     """
     parts = {"train": train_histories, "test": test_histories}
-    return pl.concat(_assigned(model, ratings, partition) for partition, ratings in parts.items()).sort("user")
-
-
-def _assigned(model: SegmentModel, ratings: nw.LazyFrame, partition: str) -> pl.DataFrame:
-    users, matrix = user_item_matrix(ratings, n_items=model.n_items)
-    affinity = model.transform(matrix)
-    return pl.DataFrame(
-        {
-            "user": users,
-            "affinity": pl.Series(affinity, dtype=pl.Array(pl.Float32, model.n_segments)).arr.to_list(),
-            "segment": affinity.argmax(axis=1).astype(np.int32),
-            "partition": pl.repeat(partition, len(users), eager=True, dtype=pl.String),
-        }
+    rows = nw.concat([frame.select("user", "item", "rating") for frame in parts.values()])
+    users = nw.concat(
+        [frame.select("user").unique().with_columns(partition=nw.lit(name)) for name, frame in parts.items()]
     )
+
+    def of_block(users: pl.DataFrame, rows: nw.LazyFrame) -> pl.DataFrame:
+        _, matrix = user_item_matrix(rows, n_items=model.n_items)
+        affinity = model.transform(matrix)
+        return users.select(
+            "user",
+            affinity=pl.Series(affinity, dtype=pl.Array(pl.Float32, model.n_segments)).arr.to_list(),
+            segment=pl.Series(affinity.argmax(axis=1).astype(np.int32)),
+            partition="partition",
+        )
+
+    schema = empty(TABLES["user_segments"]).schema
+    return by_user(of_block, rows, users, schema=schema, users_per_block=_USERS_PER_BLOCK)
 
 
 def ratings_by_segment(train_histories: nw.LazyFrame, user_segments: nw.LazyFrame) -> nw.LazyFrame:
