@@ -90,8 +90,10 @@ class Settings(BaseSettings):
     # Settings files; the first one takes precedence. Empty here: `load` sets the files of one home.
     files: ClassVar[tuple[Path, ...]] = ()
 
-    engine: Literal["polars", "spark"] = Field(
-        "polars", description="What computes the tables: polars on one machine, spark on a cluster."
+    engine: Literal["auto", "polars", "spark"] = Field(
+        "auto",
+        description="What computes the tables: polars in one process, spark in the session of [spark], or auto: each "
+        "step by the size of its tables (scale.spark_from_rows).",
     )
     data: DataSettings = DataSettings()
     splitting: SplittingSettings = SplittingSettings()

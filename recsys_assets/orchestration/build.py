@@ -57,7 +57,14 @@ def build_defs(
         "home": fixed(HomeResource(path=str(home.path))),
         "settings": settings_resource(settings),
         "spark": fixed(spark),
-        "io_manager": fixed(AssetIOManager(root=str(home.assets), engine=settings.engine, spark=spark)),
+        "io_manager": fixed(
+            AssetIOManager(
+                root=str(home.assets),
+                engine=settings.engine,
+                spark_from_rows=settings.scale.spark_from_rows,
+                spark=spark,
+            )
+        ),
         **(resource_overrides or {}),
     }
     return dg.Definitions(

@@ -8,8 +8,9 @@ Each write records rows, size, path and data version. The layout of versions and
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
 import narwhals as nw
@@ -21,6 +22,7 @@ from recsys_assets.home.id_map import record_id_map, require_id_map
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import (
     STATE_FOLDER,
+    TABLE_FILE,
     AssetMissingError,
     AssetStore,
     Model,
@@ -29,7 +31,11 @@ from recsys_assets.home.versions import (
     scan,
     write_table,
 )
+from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 def table_of(key: dg.AssetKey) -> Table | None:
@@ -59,15 +65,24 @@ def digest(version: Path, table: Table | None) -> str:
     return hashed.hexdigest()
 
 
+@lru_cache(maxsize=10_000)
+def _rows_of(version: Path) -> int:
+    return row_count(scan(version)) if (version / TABLE_FILE).exists() else 0
+
+
 def _polars_scan(version: Path) -> pl.LazyFrame:
     return scan(version).to_native()
 
 
 class AssetIOManager(dg.ConfigurableIOManager):
-    """Stores the results of assets in the home, and loads tables as lazy frames of the configured engine."""
+    """Stores the results of assets in the home, and loads tables as lazy frames of one engine per step.
+
+    With the engine `auto`, the step's largest table decides.
+    """
 
     root: str
     engine: str = "polars"
+    spark_from_rows: int = 0
     spark: dg.ResourceDependency[LazyPySparkResource]
 
     @property
@@ -147,7 +162,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
             IndexMismatchError: the table was built with another id map than the present one.
             TypeError: the annotated type is neither `nw.LazyFrame` nor a model.
         """
-        wanted = context.dagster_type.typing_type
+        wanted, session = context.dagster_type.typing_type, self._session(context)
         if get_origin(wanted) is dict:
             if not context.asset_partition_keys:
                 # Only the home's own Dagster instance knows its batches. A foreign DAGSTER_HOME leads here.
@@ -158,14 +173,30 @@ class AssetIOManager(dg.ConfigurableIOManager):
                     f"done, start Dagster with RECSYS_HOME={home} and DAGSTER_HOME={home / 'dagster'}."
                 )
             item = get_args(wanted)[1]
-            return {key: self._read(context.asset_key, key, item) for key in context.asset_partition_keys}
-        return self._read(context.asset_key, None, wanted)
+            return {key: self._read(context.asset_key, key, item, session) for key in context.asset_partition_keys}
+        return self._read(context.asset_key, None, wanted, session)
 
-    def _read(self, key: dg.AssetKey, partition: str | None, wanted: Any) -> object:
+    def _session(self, context: dg.InputContext) -> "SparkSession | None":
+        """The session if Spark computes the step that loads this input."""
+        if self.engine == "auto":
+            step = context.step_context
+            asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+            inputs = asset.keys_by_input_name.values() if asset else ()
+            if max((self._n_rows(key) for key in inputs), default=0) < self.spark_from_rows:
+                return None
+        return None if self.engine == "polars" else self.spark.spark_session
+
+    def _n_rows(self, key: dg.AssetKey) -> int:
+        """Rows of a stored table, or of all its batches; 0 for a model."""
+        batches = self.store.batches(key.path)
+        present = [partition for partition in (None, *batches) if self.store.has(key.path, partition)]
+        return sum(_rows_of(self.store.current(key.path, partition)) for partition in present)
+
+    def _read(self, key: dg.AssetKey, partition: str | None, wanted: Any, session: "SparkSession | None") -> object:
         version = self.store.current(key.path, partition)
         if wanted is nw.LazyFrame:
             require_id_map(self.store, version, key.to_user_string())
-            return scan(version, self.spark.spark_session if self.engine == "spark" else None)
+            return scan(version, session)
         if isinstance(wanted, type) and issubclass(wanted, Model):
             return load(wanted, version)
         raise TypeError(f"{key.to_user_string()}: annotate the input as nw.LazyFrame or a model type, not {wanted}")

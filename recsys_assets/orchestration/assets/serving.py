@@ -112,7 +112,6 @@ def recommendations(
         everybody,
         schema=empty(TABLES["recommendations"]).schema,
         users_per_block=make.users_per_block,
-        scratch=home.scratch,
     )
     with_ratings = ratings.select("user").unique()
     few = _few(everybody, with_ratings)

@@ -4,11 +4,7 @@ On Polars the function gets all users at once and uses threads itself. On Spark 
 workers call the function block by block, and neither rows nor results pass through the driver.
 """
 
-import pickle
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
-from pathlib import Path
 
 import narwhals as nw
 import polars as pl
@@ -37,21 +33,20 @@ def by_user(
     *,
     schema: Mapping[str, pl.DataType],
     users_per_block: int,
-    scratch: Path | None = None,
 ) -> nw.LazyFrame:
     """Return the results of `work` for all users, on the engine of `rows`.
 
     Args:
-        work: the function. On Spark it is pickled, and called in Python workers that have this package installed.
+        work: the function. Spark broadcasts it with all that it holds, such as a model, to Python workers, which need
+            this package.
         rows: user, and further columns.
         users: user, and further columns that `work` takes; also the users without a row.
         schema: columns and types of the results: int32, float64, text, lists of texts or of float32.
         users_per_block: least number of users per call on Spark, except for the last call of a partition.
-        scratch: folder that the driver and the executors can reach; a large `work` has to pass through it.
     """
     if rows.implementation.is_polars():
         return lazy(work(to_polars(users).sort("user"), rows))
-    return nw.from_native(_on_spark(work, rows, users, schema, users_per_block, scratch))
+    return nw.from_native(_on_spark(work, rows, users, schema, users_per_block))
 
 
 def _on_spark(
@@ -60,10 +55,7 @@ def _on_spark(
     users: nw.LazyFrame,
     schema: Mapping[str, pl.DataType],
     users_per_block: int,
-    scratch: Path | None,
 ) -> object:
-    if scratch is not None:
-        work = _Stored.of(work, scratch)
     marked = rows.with_columns(nw.lit(value=True).alias(_MARK))
     everybody = users.join(marked, on="user", how="left").to_native()
     of_user, of_row = users.collect_schema().names(), rows.collect_schema().names()
@@ -108,28 +100,3 @@ def whole_users(batches: Iterator[pl.DataFrame], users_per_block: int) -> Iterat
                 yield complete
     if held:
         yield pl.concat(held)
-
-
-class _Stored:
-    """A function that lies in a file; a Python worker reads it once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    @classmethod
-    def of(cls, work: Work, scratch: Path) -> "_Stored":
-        from pyspark import cloudpickle
-
-        path = scratch / f"{uuid.uuid4().hex}.pickle"
-        path.write_bytes(cloudpickle.dumps(work))
-        return cls(path)
-
-    def __call__(self, users: pl.DataFrame, rows: nw.LazyFrame) -> pl.DataFrame:
-        return _read(self.path)(users, rows)
-
-
-@lru_cache(maxsize=1)
-def _read(path: Path) -> Work:
-    with path.open("rb") as stream:
-        work: Work = pickle.load(stream)
-    return work

@@ -29,6 +29,12 @@ class ScaleSettings(Section):
         description="Largest number of ratings that a model is fitted on. Of more ratings, it is fitted on a sample "
         "of the users; counts and means use all ratings, and every user gets recommendations.",
     )
+    spark_from_rows: int = Field(
+        200_000_000,
+        ge=0,
+        description="With engine = 'auto', rows of the largest table of a step from which Spark computes the step. On "
+        "one machine, Polars is faster as long as the rows fit into memory: about 32 bytes each.",
+    )
     score_users: int = Field(
         20_000,
         ge=1,
