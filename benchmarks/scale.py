@@ -4,9 +4,11 @@ Prints a Markdown table of the heaviest steps. With several sizes it adds the ex
 ratings to this power. Each size runs in processes of its own. Seconds of the processor, of all cores together, are
 those that a busy machine hardly changes; memory is sampled, so that shorter peaks are missed.
 Usage: python benchmarks/scale.py [--ratings 1000000 …] [--select SELECTION] [--minutes 120] [--steps 25]
-[--homes FOLDER] [--refresh]
+[--homes FOLDER] [--refresh] [--cluster] [--settings TEXT]
 With --refresh, 100,000 new ratings land after the run of each size; then `ingest` and `refresh_served` are measured, as
 new data start them beside `serve`. --refresh-only does just this to the homes that an earlier call has kept.
+With --cluster, Spark computes everything on a standalone cluster of two workers with a core each; what is measured then
+is the driver: its Python process and its JVM, without the executors.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,6 +43,7 @@ from recsys_assets.home.layout import Home  # noqa: E402
 from recsys_assets.orchestration.build import build_defs  # noqa: E402
 from recsys_assets.orchestration.jobs import ingest, refresh_served  # noqa: E402
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan  # noqa: E402
+from recsys_assets_tests.spark_servers import LOCALHOST, standalone_cluster  # noqa: E402
 
 _GIB = 2**30
 _EVERY_SECONDS = 0.5
@@ -50,6 +53,8 @@ _BUSY_LOAD = 0.5
 # New ratings of a refresh; another seed than that of the first batch.
 _NEW_RATINGS, _NEW_SEED, _NEW_BATCH = 100_000, 1, "new.csv"
 _REFRESH = "ingest and refresh_served"
+# What the driver's JVM and each of two executors get, and the partitions of a shuffle.
+_DRIVER_MEMORY, _EXECUTOR_MEMORY, _PARTITIONS = "1g", "3g", 16
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step took and needed. Peaks are of all processes together, in bytes."""
+    """What a step took and needed. `peak` is of all processes together, `python` of those that are no JVM, in bytes."""
 
     name: str
     seconds: float
     processor: float
     peak: int
+    python: int
     is_done: bool = True
 
 
@@ -101,11 +107,13 @@ def sample(process: psutil.Process) -> Sample | None:
     return Sample(time.time(), processor, memory.python, memory.jvm) if memory.total else None
 
 
-def measure(size: Size, home: Home, select: str | None, minutes: float) -> Measured:
+def measure(size: Size, home: Home, select: str | None, minutes: float, settings: str) -> Measured:
     """Land the generated ratings in an empty home, run, and end the run after some minutes."""
     source = cache(size, 0)
     generate(source, size, formats=("csv",))
     home.prepare()
+    if settings:
+        home.settings_file.write_text(settings)
     land(home, source / "csv", "generated")
     return _measured(size, home, select, minutes)
 
@@ -194,6 +202,7 @@ def _step(key: str, begun: float, ended: float, samples: Sequence[Sample], *, is
         seconds=ended - begun,
         processor=(within[-1].processor - within[0].processor) * share,
         peak=max(one.python + one.jvm for one in inside),
+        python=max(one.python for one in inside),
         is_done=is_done,
     )
 
@@ -243,7 +252,7 @@ def table(results: Sequence[Measured], n_steps: int) -> Iterator[str]:
     if len(results) > 1:
         yield f"Growth: seconds of the processor as the ratings to the power of {_exponent(first, last):.2f}."
         yield ""
-    columns = [f"{one.size.ratings:,}: s | of the processor | peak, GiB" for one in results]
+    columns = [f"{one.size.ratings:,}: s | of the processor | peak, GiB (Python)" for one in results]
     yield "| step | " + " | ".join(columns) + (" | exponent |" if len(results) > 1 else " |")
     yield "|---|" + "---|---|---|" * len(results) + ("---|" if len(results) > 1 else "")
     by_name = [{step.name: step for step in one.steps} for one in results]
@@ -255,7 +264,11 @@ def _row(heavy: Step, by_name: Sequence[Mapping[str, Step]], first: Size, last: 
     cells = [heavy.name if heavy.is_done else f"{heavy.name} (not done)"]
     for steps in by_name:
         step = steps.get(heavy.name)
-        cells += [f"{step.seconds:,.1f}", f"{step.processor:,.1f}", f"{step.peak / _GIB:.1f}"] if step else ["–"] * 3
+        cells += (
+            [f"{step.seconds:,.1f}", f"{step.processor:,.1f}", f"{step.peak / _GIB:.1f} ({step.python / _GIB:.1f})"]
+            if step
+            else ["–"] * 3
+        )
     if len(by_name) > 1:
         before = by_name[0].get(heavy.name)
         is_known = before and before.processor > _EVERY_SECONDS and heavy.is_done
@@ -302,6 +315,8 @@ def main() -> None:
     parser.add_argument("--homes", type=Path, help="keep the homes in this folder, which must not hold any yet")
     parser.add_argument("--refresh", action="store_true", help="then measure a refresh after new ratings")
     parser.add_argument("--refresh-only", action="store_true", help="measure that on the kept homes alone")
+    parser.add_argument("--cluster", action="store_true", help="compute everything on a standalone cluster of Spark")
+    parser.add_argument("--settings", default="", help="text of settings.toml, after that of --cluster")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
@@ -311,19 +326,34 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by a signal"))
     load = os.getloadavg()[0]
     results, refreshes = list[Measured](), list[Measured]()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _spark(asked.cluster, Path(scratch)) as of_cluster:
+        settings = of_cluster + asked.settings
         for ratings in asked.ratings or [1_000_000]:
             size, home = Size.of(ratings), Home((asked.homes or Path(scratch)) / f"{ratings}")
             if home.path.exists() != asked.refresh_only:
                 sys.exit(f"{home.path}: a run begins with an empty home, and a refresh with one that was kept")
             if not asked.refresh_only:
-                results.append(measure(size, home, asked.select, asked.minutes))
+                results.append(measure(size, home, asked.select, asked.minutes, settings))
                 _tell(results[-1], home)
             if asked.refresh or asked.refresh_only:
                 refreshes.append(measure_refresh(size, home, asked.minutes))
                 _tell(refreshes[-1], home)
     tables = ["\n".join(table(found, asked.steps)) for found in (results, refreshes) if found]
     print("\n\n".join(["\n".join(machine(load)), *tables]))
+
+
+@contextmanager
+def _spark(is_wanted: bool, folder: Path) -> Iterator[str]:
+    """Start the cluster, if it is wanted; the settings that use it."""
+    if not is_wanted:
+        yield ""
+        return
+    with standalone_cluster(folder / "cluster", memory=_EXECUTOR_MEMORY) as cluster:
+        yield (
+            f'engine = "spark"\n[spark]\nmaster = "{cluster.master}"\ndriver_memory = "{_DRIVER_MEMORY}"\n'
+            f"shuffle_partitions = {_PARTITIONS}\n"
+            f'config = {{ "spark.driver.host" = "{LOCALHOST}", "spark.executor.memory" = "{_EXECUTOR_MEMORY}" }}\n'
+        )
 
 
 def _tell(found: Measured, home: Home) -> None:

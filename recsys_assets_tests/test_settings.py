@@ -69,7 +69,7 @@ def test_a_broken_file_of_a_study_is_named(home, text):
         ("[als]\nk_max = 20\n", "there is no setting als.k_max (found 20); did you mean clusters.k_max?"),
         ("[data.sample]\nshares = 0.5\n", "did you mean data.sample.share?"),
         ("[als]\nrank = 0\n", "als.rank: Input should be greater than or equal to 1"),
-        ('engine = "duckdb"\n', "engine: Input should be 'polars' or 'spark'"),
+        ('engine = "duckdb"\n', "engine: Input should be 'auto', 'polars' or 'spark'"),
         ("[als\n", "line 1"),
         *(
             (f'[splitting]\ncut = "{cut}"\n', f"'{cut}' is none of: a number of ratings")

@@ -88,7 +88,8 @@ def whole_users(batches: Iterator[pl.DataFrame], users_per_block: int) -> Iterat
     for batch in batches:
         if batch.is_empty():
             continue
-        n_held += batch["user"].n_unique()
+        continues = bool(held) and held[-1]["user"][-1] == batch["user"][0]
+        n_held += batch["user"].n_unique() - continues
         held.append(batch)
         # The last user may go on in the next batch, and so does not count.
         if n_held > users_per_block:
@@ -96,7 +97,6 @@ def whole_users(batches: Iterator[pl.DataFrame], users_per_block: int) -> Iterat
             goes_on = pl.col("user") == together["user"][-1]
             complete = together.filter(~goes_on)
             held, n_held = [together.filter(goes_on)], 1
-            if len(complete):
-                yield complete
+            yield complete
     if held:
         yield pl.concat(held)
