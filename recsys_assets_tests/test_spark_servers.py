@@ -76,7 +76,7 @@ def test_a_run_outlives_its_executors(materialized_home, small_data, tmp_path):
         home = _prepared(tmp_path / "home", small_data.write(tmp_path / "small"), _of(cluster))
         running = subprocess.Popen([*RUN, str(home.path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         killed = []
-        for step in ("ranking_model", "recommendations"):
+        for step in ("implicit_als_model", "recommendations"):
             wait_for(f"the start of {step}", lambda step=step: _has_begun(home, step) or running.poll() is not None)
             time.sleep(0.5)
             victim = wait_for("an executor", lambda: next(iter(cluster.executors()), None))
