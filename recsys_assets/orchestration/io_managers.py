@@ -34,6 +34,8 @@ from recsys_assets.home.versions import (
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
 
+_RATINGS = dg.AssetKey("ratings")
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -182,9 +184,16 @@ class AssetIOManager(dg.ConfigurableIOManager):
             step = context.step_context
             asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
             inputs = asset.keys_by_input_name.values() if asset else ()
-            if max((self._n_rows(key) for key in inputs), default=0) < self.spark_from_rows:
+            if not any(self._is_large(key) for key in inputs):
                 return None
         return None if self.engine == "polars" else self.spark.spark_session
+
+    def session_of_checks(self) -> "SparkSession | None":
+        """The session if Spark checks the tables of this home."""
+        return self.spark.spark_session if self.engine != "polars" and self._is_large(_RATINGS) else None
+
+    def _is_large(self, key: dg.AssetKey) -> bool:
+        return self._n_rows(key) >= self.spark_from_rows
 
     def _n_rows(self, key: dg.AssetKey) -> int:
         """Rows of a stored table, or of all its batches; 0 for a model."""

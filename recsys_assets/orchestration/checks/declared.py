@@ -38,7 +38,7 @@ def checks_in_one_step(step: str, keys: Sequence[dg.AssetKey], kind: DataKind) -
     def check(
         context: dg.AssetCheckExecutionContext, settings: SettingsParam, io_manager: dg.ResourceParam[AssetIOManager]
     ) -> Iterator[dg.AssetCheckResult]:
-        stored = Stored(io_manager.store, settings, kind)
+        stored = Stored(io_manager.store, settings, kind, io_manager.session_of_checks())
         for key, selected in groupby(sorted(context.selected_asset_check_keys), lambda each: each.asset_key):
             found = look(stored, key, _before(context.instance, key))
             for check_key in selected:

@@ -1,12 +1,14 @@
 """The rules of each stored table and model, by the asset check that reports them.
 
-A check has a name that tells what it looks at. `declared` decides in which step an asset is checked. Checks read stored
-tables with Polars, also if the engine is Spark, because a check should not wait for a cluster.
+A check has a name that tells what it looks at. `declared` decides in which step an asset is checked. Polars checks the
+tables of a home with fewer than `scale.spark_from_rows` ratings, also with the engine Spark, because a check of a small
+table should not wait for a cluster.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import narwhals as nw
@@ -26,6 +28,9 @@ from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.evaluation import quality
 from recsys_assets.recommender.evaluation.quality import Finding
 from recsys_assets.recommender.serving.similar import similar_findings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 COLUMNS, KEY, DROP, PARAMETERS = "columns_and_types", "one_row_per_key", "no_sudden_drop", "finite_parameters"
 _INDEXED = ("users", "items")
@@ -54,15 +59,20 @@ class Found:
 
 @dataclass(frozen=True)
 class Stored:
-    """The stored assets, the settings and the kind of data that the checks of one step read."""
+    """The stored assets, the settings and the kind of data that the checks of one step read.
+
+    Attributes:
+        spark: the session, if Spark checks the tables.
+    """
 
     store: AssetStore
     settings: Settings
     kind: DataKind
+    spark: "SparkSession | None" = None
 
     def table(self, name: str, batch: str | None = None) -> nw.LazyFrame:
         """A stored table."""
-        return scan(self.store.current(name.split("/"), batch))
+        return scan(self.store.current(name.split("/"), batch), self.spark)
 
     @cached_property
     def sizes(self) -> Mapping[str, int]:

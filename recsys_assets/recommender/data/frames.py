@@ -35,6 +35,11 @@ def lazy(frame: pl.DataFrame | pl.LazyFrame) -> nw.LazyFrame:
     return nw.from_native(frame.lazy())
 
 
+def held(frame: nw.LazyFrame) -> nw.LazyFrame:
+    """Compute a Polars frame now, because it is read several times; a Spark frame stays lazy."""
+    return lazy(to_polars(frame)) if frame.implementation.is_polars() else frame
+
+
 def conform(frame: nw.LazyFrame, table: Table) -> nw.LazyFrame:
     """Cast the declared columns to their types and put them first, in declared order.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import narwhals as nw
 
 from recsys_assets.recommender.data import splitting
-from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.frames import held, row_count, to_polars
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.preferences import is_events, relevant_from
 from recsys_assets.recommender.data.scale import EVERYTHING, Scale
@@ -184,10 +184,7 @@ def _latest_rating_in_time(ratings: nw.LazyFrame, cut: Cut) -> dict[str, nw.Lazy
 
 
 def _held(frames: Tables) -> dict[str, nw.LazyFrame]:
-    """Polars frames are computed now, because models read them many times; Spark frames stay lazy."""
-    return {
-        name: lazy(to_polars(frame)) if frame.implementation.is_polars() else frame for name, frame in frames.items()
-    }
+    return {name: held(frame) for name, frame in frames.items()}
 
 
 def lists(

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
+from recsys_assets.recommender.data.frames import held, row_count, same_engine, to_polars
 from recsys_assets.recommender.data.hints import scale_hints, time_hints
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.scale import EVERYTHING, Scale
@@ -321,24 +321,31 @@ def recommendation_findings(
         allowed: ids of the items that may be shown; by default all of them.
         most: how many items of one value a list may hold, by column of `items`. Lists may be shorter then.
     """
-    shown = to_polars(recommendations, "user_id", "rank", "item_id")
-    everyone, catalogue = to_polars(users, "user", "user_id"), to_polars(items, "item", "item_id")
-    may_be = catalogue if allowed is None else catalogue.filter(pl.col("item_id").is_in(allowed.implode()))
-    pairs = to_polars(_on_polars(excluded).join(lazy(may_be.select("item")), on="item", how="semi"))
-    n_out = pairs.group_by("user").agg(out=pl.len().cast(pl.Int64))
-    given = shown.group_by("user_id").agg(given=pl.len().cast(pl.Int64), last=pl.col("rank").max().cast(pl.Int64))
-    per_user = everyone.join(n_out, on="user", how="left").join(given, on="user_id", how="left").fill_null(0)
-    due = pl.min_horizontal(pl.lit(n), len(may_be) - pl.col("out"))
-    is_short = (pl.col("given") < due) & pl.lit(not most)
-    wrong = per_user.filter(is_short | (pl.col("given") > due) | (pl.col("last") != pl.col("given")))
-    indexed = shown.join(everyone, on="user_id", how="left").join(catalogue, on="item_id", how="left")
-    unknown = int(indexed.select((pl.col("user").is_null() | pl.col("item").is_null()).sum()).item())
-    again = len(indexed.drop_nulls(["user", "item"]).join(pairs, on=["user", "item"], how="semi"))
-    barred = len(indexed.drop_nulls("item").join(may_be, on="item", how="anti"))
-    examples = ", ".join(wrong["user_id"].head(3).to_list())
+    shown, everyone = recommendations.select("user_id", "rank", "item_id"), users.select("user", "user_id")
+    catalogue = items.select("item", "item_id")
+    may_be = (
+        catalogue
+        if allowed is None
+        else catalogue.join(same_engine(items, allowed.to_frame("item_id")), on="item_id", how="semi")
+    )
+    n_allowed = row_count(may_be)
+    pairs = held(excluded.select("user", "item").join(may_be.select("item"), on="item", how="semi"))
+    n_out = pairs.group_by("user").agg(out=nw.len().cast(nw.Int64()))
+    given = shown.group_by("user_id").agg(given=nw.len().cast(nw.Int64()), last=nw.col("rank").max().cast(nw.Int64()))
+    counts = [nw.col(name).fill_null(0) for name in ("out", "given", "last")]
+    per_user = everyone.join(n_out, on="user", how="left").join(given, on="user_id", how="left").with_columns(*counts)
+    due = nw.min_horizontal(nw.lit(n), nw.lit(n_allowed) - nw.col("out"))
+    is_wrong = (nw.col("given") > due) | (nw.col("last") != nw.col("given"))
+    wrong = held(per_user.filter(is_wrong if most else is_wrong | (nw.col("given") < due)).select("user_id"))
+    indexed = held(shown.join(everyone, on="user_id", how="left").join(catalogue, on="item_id", how="left"))
+    unknown = row_count(indexed.filter(nw.col("user").is_null() | nw.col("item").is_null()))
+    again = row_count(indexed.join(pairs, on=["user", "item"], how="semi"))
+    barred = row_count(indexed.filter(~nw.col("item").is_null()).join(may_be, on="item", how="anti"))
+    n_wrong = row_count(wrong)
+    examples = ", ".join(to_polars(wrong.sort("user_id").head(3))["user_id"]) if n_wrong else ""
     rule = f"every user has min({n}, unrated) recommendations"
     return [
-        Finding(rule, len(wrong), 0, 0, wrong.is_empty(), detail=f"users such as {examples}" if examples else ""),
+        Finding(rule, n_wrong, 0, 0, not n_wrong, detail=f"users such as {examples}" if examples else ""),
         Finding("recommends nothing already rated", again, 0, 0, again == 0),
         Finding("recommends what the rules allow", barred, 0, 0, barred == 0),
         Finding("known users and items", unknown, 0, 0, unknown == 0),
@@ -346,19 +353,16 @@ def recommendation_findings(
     ]
 
 
-def _limit_findings(shown: pl.DataFrame, items: nw.LazyFrame, most: Mapping[str, int]) -> Iterator[Finding]:
+def _limit_findings(shown: nw.LazyFrame, items: nw.LazyFrame, most: Mapping[str, int]) -> Iterator[Finding]:
     """No list holds more items of one value than a rule allows."""
     for column, limit in most.items():
         valued = to_polars(items, "item_id", column)
         listed = valued.explode(column) if isinstance(valued.schema[column], pl.List) else valued
-        held = shown.join(listed.drop_nulls(column), on="item_id").group_by("user_id", column).len()
-        over = len(held.filter(pl.col("len") > limit))
+        of_value = same_engine(shown, listed.drop_nulls(column))
+        over = row_count(
+            shown.join(of_value, on="item_id").group_by("user_id", column).agg(n=nw.len()).filter(nw.col("n") > limit)
+        )
         yield Finding(f"at most {limit} of one value of {column} in a list", over, 0, 0, over == 0)
-
-
-def _on_polars(ratings: nw.LazyFrame) -> nw.LazyFrame:
-    pairs = ratings.select("user", "item")
-    return pairs if pairs.implementation.is_polars() else lazy(to_polars(pairs))
 
 
 def score_findings(scores: pl.DataFrame) -> list[Finding]:
