@@ -35,6 +35,14 @@ def lazy(frame: pl.DataFrame | pl.LazyFrame) -> nw.LazyFrame:
     return nw.from_native(frame.lazy())
 
 
+def in_memory(frame: nw.LazyFrame) -> nw.LazyFrame:
+    """Bring a Spark frame into the memory of this process, because it is read several times; Polars frames stay lazy.
+
+    For frames whose size a setting bounds, such as the rows of a sample of the users.
+    """
+    return frame if frame.implementation.is_polars() else lazy(to_polars(frame))
+
+
 def held(frame: nw.LazyFrame) -> nw.LazyFrame:
     """Compute a Polars frame now, because it is read several times; a Spark frame stays lazy."""
     return lazy(to_polars(frame)) if frame.implementation.is_polars() else frame

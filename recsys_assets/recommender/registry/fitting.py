@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.frames import in_memory, lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.ranking.rankings import Ranker
@@ -69,6 +69,8 @@ def steps_behind(name: str) -> list[Fit | Derived]:
 def sampled(step: Fit | Derived, given: Mapping[str, Any], scale: Scale, *, n_users: int) -> dict[str, Any]:
     """Return the inputs of a fit or derived table, with a sample of the users in the table that a model is fitted on.
 
+    A fit on a sample gets its tables in memory: whatever the engine, this process fits.
+
     Args:
         step: the fit or derived table.
         given: its inputs, by name.
@@ -76,7 +78,10 @@ def sampled(step: Fit | Derived, given: Mapping[str, Any], scale: Scale, *, n_us
         n_users: number of all users.
     """
     table = step.fitted_on
-    return {name: scale.to_fit(of, n_users=n_users) if name == table else of for name, of in given.items()}
+    found = {name: scale.to_fit(of, n_users=n_users) if name == table else of for name, of in given.items()}
+    if isinstance(step, Derived) or step.needs_all:
+        return found
+    return {name: in_memory(of) if isinstance(of, nw.LazyFrame) else of for name, of in found.items()}
 
 
 class ModelFitter:

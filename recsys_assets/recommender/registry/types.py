@@ -11,7 +11,7 @@ from typing import Any, Literal
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.data.frames import same_engine
+from recsys_assets.recommender.data.frames import in_memory, same_engine
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.scale import EVERYTHING, Scale
 from recsys_assets.recommender.data.sections import Section
@@ -200,6 +200,15 @@ class Entry:
         given = self._given(assets)
         if "rated" in given:
             given["rated"] = scale.to_fit(given["rated"], n_users=n_users)
+        if "user_segments" in given:
+            given["user_segments"] = given["user_segments"].join(
+                given["pairs"].select("user").unique(), on="user", how="semi"
+            )
+        # The rows of the scored users are few and are read several times. Models count what they have learnt from.
+        given = {
+            name: in_memory(of) if isinstance(of, nw.LazyFrame) and name != "trained" else of
+            for name, of in given.items()
+        }
         found = self._call(given)
         return rank_pairs(found, given["pairs"], rated=given["rated"]) if isinstance(found, Ranker) else found
 

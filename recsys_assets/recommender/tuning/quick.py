@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from recsys_assets.recommender.data.automatic import AUTO
-from recsys_assets.recommender.data.frames import lazy, pseudo_random, row_count, to_polars
+from recsys_assets.recommender.data.frames import in_memory, lazy, pseudo_random, row_count, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import cut_in_time
 from recsys_assets.recommender.evaluation import protocols
@@ -172,6 +172,8 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
     share = _MOST_RATINGS / max(row_count(ratings), 1)
     if share < 1:
         shared, ratings = _rated(shared, _of_some(ratings, share, seed))
+    else:
+        shared, ratings = {name: in_memory(table) for name, table in shared.items()}, in_memory(ratings)
     n_ratings = row_count(ratings)
     slices = []
     for start, end in _CUTS:
