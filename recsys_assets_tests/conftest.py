@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from recsys_assets.cli import app
 from recsys_assets.home.layout import Home
+from recsys_assets_tests.browser import CHROMIUM, Browser, chromium
 from recsys_assets_tests.made_up import MadeUp, made_up
 
 # How long an example takes says something about the machine, nothing about the code.
@@ -115,3 +117,12 @@ def first_run(small_data, tmp_path_factory, worker_id) -> tuple[Home, Printed]:
 def materialized_home(first_run) -> Home:
     """A home with every asset. Read only."""
     return first_run[0]
+
+
+@pytest.fixture
+def browser(tmp_path) -> Iterator[Browser]:
+    """Headless Chromium with an empty profile."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with chromium(tmp_path / "profile") as opened:
+        yield opened

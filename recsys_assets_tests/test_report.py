@@ -34,6 +34,8 @@ from recsys_assets.recommender.report.standings import contest
 from recsys_assets.recommender.report.study_section import StudyTables
 from recsys_assets.recommender.report.summary import data_summary
 from recsys_assets.recommender.report.verdicts import Served, next_steps, verdicts
+from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.running import table
 
 TIME = pl.Datetime("us", "UTC")
 NASTY_TITLE = "<script>alert('x')</script> & \"Co\" \u202ehttp://example.org/a.js"
@@ -684,11 +686,11 @@ def test_first_verdict_is_the_paired_one(lead, tone):
     """A sure lead would be called chance, because the intervals of the two scores overlap."""
     lists, *_ = verdicts(_ranked(lead), BLEND)
     assert lists.tone == tone
-    assert lists.answer.startswith("Blend of ranking models is served")
+    assert lists.question.startswith("What is served") and lists.answer.startswith("Blend of ranking models: ")
     told = " ".join(lists.facts)
-    assert f"{lead[0]:+.4f}".replace("-", "−") in told and "paired on 300 users" in told
+    assert f"{lead[0]:+.4f} (95 % interval".replace("-", "−") in told and "on the same 300 users" in told
     assert "EASE scores higher by +0.0050 (−0.0040 to 0.0140), which may be chance." in told
-    assert "In use since 2026-01-02; at its promotion 0.2900 beside 0.2500 of popularity." in told
+    assert "In use since 2026-01-02; at its promotion it scored 0.2900, popularity 0.2500." in told
 
 
 def test_verdict_does_not_lend_the_scores_of_other_settings_to_the_served_model():
@@ -742,12 +744,22 @@ def test_winner_is_told_with_its_paired_leads():
 def test_case_studies_numbers_are_taken_apart():
     """The published rise would be taken for what the fill achieves, though an item mean makes most of it."""
     case_a, case_b = CaseStudies(_scores()).statements()
-    assert "(MovieLens 1M) reported 3.650 without and 4.293 with" in case_a
+    assert "(MovieLens 1M) reported 3.6498 without and 4.2926 with" in case_a
     # (4.28 - 3.68) / (4.33 - 3.68) of the rise; 800 of 2,000 test ratings.
     assert "92\u00a0% of the rise" in case_a
     assert "40\u00a0% of the test ratings" in case_a
-    assert "0.127" in case_b
+    assert "0.1265" in case_b
     assert "the segment mean is not better" in case_b
+
+
+def test_case_studies_numbers_are_those_of_the_command(materialized_home):
+    """A reader who checks the comparison with the case studies by `scores` would find other digits."""
+    printed = pl.DataFrame(json.loads(invoke("scores", "--json", "--home", materialized_home.path).stdout))
+    page = render_page(_inputs(_tables(), table(materialized_home, "evaluation_scores"), is_movielens=True))
+    said = _Page(page).text.partition("Published values")[0]
+    for each in PUBLISHED:
+        row = {"protocol": each.protocol, "model": each.model, "population": each.population, "metric": each.metric}
+        assert f"{printed.filter(**row)['value'].item():.4f}" in said
 
 
 scores_of_models = st.dictionaries(

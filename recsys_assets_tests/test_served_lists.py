@@ -1,9 +1,11 @@
 """What users are shown between the arrival of data and the next models."""
 
+import re
 import shutil
 from pathlib import Path
 
 import polars as pl
+import psycopg2
 import pytest
 
 from recsys_assets.home.exclusions import forget
@@ -12,6 +14,7 @@ from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.recommender.ranking.rules import RuleError
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import MadeUp, made_up
+from recsys_assets_tests.postgres import postgres
 from recsys_assets_tests.running import copied, files, materialize, table
 
 pytestmark = pytest.mark.spark
@@ -222,3 +225,22 @@ def test_what_was_rated_may_come_back(materialized_home, tmp_path, monkeypatch):
     assert len(shown(home, "1", "-n", 40)) == 40 and _rated(home, "1") & {*shown(home, "1")}
     ok("recommend", "--everybody", "--home", home.path)
     assert table(home, "recommendations").filter(user_id="1").sort("rank")["item_id"].to_list() == shown(home, "1")
+
+
+def test_lists_go_to_postgresql_as_the_page_says(materialized_home, tmp_path, monkeypatch):
+    """An application would read half of the lists or stale ones, or the lines of the page would fail when copied."""
+    page = Path(__file__).parent.parent / "docs" / "how-to" / "use-recommendations.md"
+    lines = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    ok("export", "recommendations", "lists.parquet", "--home", materialized_home.path)
+    exported = pl.read_parquet("lists.parquet")
+    with postgres() as server:
+        url = server.url("shop").replace("+psycopg2", "")
+        monkeypatch.setenv("SHOP_DATABASE", url)
+        for lists in (exported, exported.filter(pl.col("rank") <= 3)):
+            lists.write_parquet("lists.parquet")
+            exec(lines, {})
+            with psycopg2.connect(url) as database, database.cursor() as cursor:
+                cursor.execute("SELECT user_id, rank, item_id FROM recommendations")
+                there = cursor.fetchall()
+            assert sorted(there) == sorted(lists.select("user_id", "rank", "item_id").rows())

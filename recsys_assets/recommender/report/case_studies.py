@@ -36,8 +36,8 @@ class CaseStudies:
         if without is None or filled is None:
             return []
         first = (
-            f"{_published(WITHOUT_FILL)} without and {WITH_FILL.value:.3f} with its fill of cold users. "
-            f"By the same rule this data gives {without:.3f} and {filled:.3f}. "
+            f"{_published(WITHOUT_FILL)} without and {WITH_FILL.value:.4f} with its fill of cold users. "
+            f"By the same rule this data gives {without:.4f} and {filled:.4f}. "
             "The rule takes the top 5 % of a user's test items, or all of them if the model predicts none. Without "
             "the fill, it mostly averages the ratings of such users."
         )
@@ -58,11 +58,11 @@ class CaseStudies:
         if plain is None or filled <= without:
             return []
         share = (plain.value - without) / (filled - without)
-        beside = f" (random order: {chance.value:.3f})" if chance else ""
+        beside = f" (random order: {chance.value:.4f})" if chance else ""
         portion = "more than the whole rise" if share > 1 else f"{_percent(max(share, 0))} of the rise"
         return [
-            f"The item mean, which gives all users the same order, scores {plain.value:.3f}{beside}: this accounts for "
-            f"{portion} from {without:.3f} to {filled:.3f}."
+            f"The item mean, which gives all users the same order, scores {plain.value:.4f}{beside}: this accounts for "
+            f"{portion} from {without:.4f} to {filled:.4f}."
         ]
 
     def _case_study_b(self) -> list[str]:
@@ -71,9 +71,9 @@ class CaseStudies:
             return []
         test = find(self.scores, "latest_rating", "segment_mean", "test_users", "r2")
         plain = find(self.scores, "latest_rating", labels.ITEM_MEAN, "test_users", "r2")
-        here = f"Here that gives {train:.3f}" + (f", and {test.value:.3f} for test users" if test else "")
+        here = f"Here that gives {train:.4f}" + (f", and {test.value:.4f} for test users" if test else "")
         verdict = (
-            f". The item mean, without any segment, scores {plain.value:.3f} for test users: "
+            f". The item mean, without any segment, scores {plain.value:.4f} for test users: "
             f"the segment mean is {'better' if test.value > plain.value else 'not better'}"
             if test and plain
             else ""
@@ -90,7 +90,7 @@ class CaseStudies:
 
 
 def _published(published: Published, before: str = "") -> str:
-    return f"{published.study.name} ({published.study.data}) reported {before}{published.value:.3f}"
+    return f"{published.study.name} ({published.study.data}) reported {before}{published.value:.4f}"
 
 
 def _percent(share: float) -> str:

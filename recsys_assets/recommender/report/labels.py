@@ -129,6 +129,21 @@ MODELS: Mapping[str, str] = {
     SELECTED: "Selected model",
     UPPER_BOUND: "Perfect prediction (upper bound)",
 }
+# What a model does, for somebody who does not know its name; of those that can be served or selected.
+_MEANINGS: Mapping[str, str] = {
+    ITEM_MEAN: "Each item has one score for everybody: its mean rating.",
+    "popularity": "The items with the most ratings, for everybody.",
+    "recent_popularity": "The items that most users liked lately, for everybody.",
+    "user_item_bias": "Mean rating, plus what is usual for the user and for the item.",
+    "als_adjusted": "Factors of users and items; users without ratings borrow those of their cluster.",
+    "implicit_als": "Factors of users and items, learnt from what was rated; new users borrow those of their cluster.",
+    "liking": "What users with the same attributes like.",
+    "item_knn": "Items that the same users like as the items that this user likes.",
+    "ease": "Items that go with this user's own ratings.",
+    "blend": "Items that go with the user's own ratings. The fewer ratings, the more counts what users with the same "
+    "attributes like.",
+    "stack": "A weighted sum of several models that predict ratings.",
+}
 POPULATIONS: Mapping[str, str] = {
     "all": "All users",
     "seen": "Users seen in training",
@@ -262,6 +277,11 @@ def ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
 def model(name: str) -> str:
     """Label of a model."""
     return MODELS.get(name, _plain(name))
+
+
+def meaning(name: str) -> str:
+    """What a model does, in one sentence; empty for models that are neither served nor selected by default."""
+    return _MEANINGS.get(name, "")
 
 
 def population(name: str) -> str:

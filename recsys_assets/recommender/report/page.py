@@ -47,7 +47,7 @@ _TEMPLATE = "template.html.j2"
 _SCRIPT = files(_PACKAGE).joinpath("report.js").read_text()
 _SVG_IDS = re.compile(r'\bid="([^"]+)"')
 # A screen reader would read out every mark of a picture as an image without a name.
-_ROLES = re.compile(r' (?:role="graphics-[a-z]+"|aria-roledescription="[^"]*")')
+_ROLES = re.compile(r' (?:role="graphics-[a-z]+"|aria-(?:roledescription|label)="[^"]*")')
 _NAMESPACES = re.compile(r' xmlns(?::xlink)?="[^"]*"')
 
 
@@ -121,7 +121,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         labels=labels,
         kind=inputs.kind,
         data=data,
-        verdicts=verdicts(scores, inputs.served, inputs.kind),
+        verdicts=verdicts(scores, inputs.served, inputs.kind, has_attributes=data.has_demographics),
         next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
         notice=" ".join(labels.notices(scores, inputs.kind)),
         standings=_standings(scores),

@@ -4,7 +4,7 @@ Every sentence is generated from the current scores. Differences are the paired 
 Tables of scores belong in `score_tables`, the case studies in `case_studies`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -17,6 +17,12 @@ from recsys_assets.recommender.report.standings import FEWEST_USERS, ModelScore,
 
 Tone = Literal["better", "unsure", "worse", "none"]
 _RANKED, _RATED, _ERROR = ("top_n", "ndcg_10"), ("time_cut", "rmse"), ("latest_rating", "r2")
+_LIKED_BY_ALIKE = "They get what users with the same attributes like"
+# What a model makes of a user without a rating; others have one list for everybody.
+_FOR_NEW_USERS = {
+    **dict.fromkeys(("blend", "ease", "item_knn", "liking"), _LIKED_BY_ALIKE),
+    **dict.fromkeys(("als_adjusted", "implicit_als"), "They get what users of the same cluster like"),
+}
 _BASELINES = {labels.ITEM_MEAN: "the item mean", "popularity": "popularity"}
 TONES: dict[Tone, str] = {
     "better": "better, sure",
@@ -68,6 +74,8 @@ class Verdict:
         answer: the answer in one sentence.
         tone: whether the model is better than the simple baseline, by the paired 95 % interval.
         facts: further sentences.
+        score: name and direction of the score.
+        meaning: what the score means; folded on the page.
         bars: scores on one axis, from the random order to the perfect prediction.
     """
 
@@ -75,6 +83,8 @@ class Verdict:
     answer: str
     tone: Tone
     facts: tuple[str, ...] = ()
+    score: str = ""
+    meaning: str = ""
     bars: tuple[Bar, ...] = ()
 
     @property
@@ -83,16 +93,23 @@ class Verdict:
         return TONES[self.tone]
 
 
-def verdicts(scores: pl.DataFrame, served: Served | None, kind: DataKind = RATINGS_WITH_TIMES) -> list[Verdict]:
+def verdicts(
+    scores: pl.DataFrame,
+    served: Served | None,
+    kind: DataKind = RATINGS_WITH_TIMES,
+    *,
+    has_attributes: bool = True,
+) -> list[Verdict]:
     """The three verdicts of the first screen; of events, those about lists.
 
     Args:
         scores: the table `evaluation_scores`.
         served: the ranking model behind the recommendations; None before the first promotion.
         kind: kind of the data.
+        has_attributes: whether anything is known of users but their ratings.
     """
     of_ratings = [] if kind.is_events else [_ratings(scores)]
-    return [_lists(scores, served), *of_ratings, _new_users(scores, served)]
+    return [_lists(scores, served), *of_ratings, _new_users(scores, served, has_attributes)]
 
 
 def next_steps(scores: pl.DataFrame, served: Served | None, *, studied: bool) -> list[str]:
@@ -115,35 +132,42 @@ def _steps(scores: pl.DataFrame, served: Served | None, studied: bool) -> Iterat
         yield served.instead_of
     if users < FEWEST_USERS:
         yield f"Bring more ratings: {_count(users, 'scored user')} cannot tell which model is best."
+    elif tone == "unsure":
+        yield "Bring more ratings: so far, the lists may be no better than popularity."
     if not studied:
-        yield "Search all models and settings on validation data: `recsys-assets study`."
+        yield "Look for better settings of all models, on validation data: `recsys-assets study`."
     if tone == "better":
-        yield "Look at lists: `recsys-assets recommend USER`; write all of them to files: `recsys-assets export`."
+        yield "Look at the list of a user: `recsys-assets recommend USER_ID`."
+        yield "Use the lists in an application: `recsys-assets export recommendations lists.parquet`."
 
 
 def _lists(scores: pl.DataFrame, served: Served | None) -> Verdict:
-    question = "What is recommended, and is it better than popularity?"
+    question = f"What is {'served' if served else 'selected'}, and is it better than popularity?"
     name = served.model if served else labels.SELECTED
     if served and not served.is_scored:
         return Verdict(
             question,
             f"{labels.model(name)} is served, with settings that are not scored here.",
             "none",
-            tuple(_promoted(served)),
+            tuple(_promoted(served, None)),
         )
-    said = "is served" if served else "is selected"
-    facts = [*(_promoted(served) if served else ()), *_best(scores, name)]
-    return _against(scores, question, f"{labels.model(name)} {said}", name, (*_RANKED, "all"), tuple(facts))
+    means = labels.meaning(name if served else _twin(scores, *_RANKED))
+    own = find(scores, _RANKED[0], name, "all", _RANKED[1])
+    facts = [means, " ".join([*(_promoted(served, own) if served else ()), *_best(scores, name)])]
+    return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), facts)
 
 
-def _promoted(served: Served) -> Iterator[str]:
+def _promoted(served: Served, own: ModelScore | None) -> Iterator[str]:
+    """Since when the model is served; its scores at that time if they were others than now."""
+    shown = labels.metric(_RANKED[1]).shown
     if served.score is None or served.popularity is None:
         yield f"Somebody went back to it on {served.since}."
+    elif own and shown(own.value) == shown(served.score):
+        yield f"In use since {served.since}."
     else:
-        shown = labels.metric(_RANKED[1]).shown
         yield (
-            f"In use since {served.since}; at its promotion {shown(served.score)} beside {shown(served.popularity)} "
-            "of popularity."
+            f"In use since {served.since}; at its promotion it scored {shown(served.score)}, popularity "
+            f"{shown(served.popularity)}."
         )
 
 
@@ -169,57 +193,69 @@ def _best(scores: pl.DataFrame, name: str) -> Iterator[str]:
 
 
 def _ratings(scores: pl.DataFrame) -> Verdict:
-    found = find(scores, _ERROR[0], labels.SELECTED, "test_users", _ERROR[1])
-    latest = (
-        [f"Of the variance of each test user's latest rating, {found.value:.1%} is predicted (R²)."] if found else []
-    )
+    question = "How well are ratings predicted?"
+    own = find(scores, _RATED[0], labels.SELECTED, "all", _RATED[1])
+    latest = find(scores, _ERROR[0], labels.SELECTED, "test_users", _ERROR[1])
     name = _twin(scores, *_RATED)
-    return _against(
-        scores,
-        "How well are ratings predicted?",
-        f"{labels.model(name)} is selected",
-        labels.SELECTED,
-        (*_RATED, "all"),
-        tuple(latest),
-    )
+    facts = [
+        f"{labels.model(name)} is selected. {labels.meaning(name)}".strip(),
+        f"Of the variance of each test user's latest rating, {100 * latest.value:.1f} % is predicted (R²)."
+        if latest
+        else "",
+    ]
+    subject = f"With an error of {labels.metric(_RATED[1]).shown(own.value)} rating points" if own else "Not scored"
+    return _against(scores, question, subject, labels.SELECTED, (*_RATED, "all"), facts, label=labels.model(name))
 
 
-def _new_users(scores: pl.DataFrame, served: Served | None) -> Verdict:
+def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool) -> Verdict:
     question = "What do new users get?"
     scored = served is None or served.is_scored
     name = served.model if served and scored else labels.SELECTED
     if not scores.filter(protocol=_RANKED[0], metric=_RANKED[1], population="unseen", model=name).height:
         return Verdict(question, "They get a list, but no test user was new, so it is not scored.", "none", ())
-    return _against(scores, question, "They get a list at once", name, (*_RANKED, "unseen"), ())
+    model = _twin(scores, *_RANKED) if name == labels.SELECTED else name
+    got = _FOR_NEW_USERS.get(model, "They get the list for everybody")
+    if not has_attributes and got == _LIKED_BY_ALIKE:
+        got = "They get what most users like"
+    return _against(scores, question, got, name, (*_RANKED, "unseen"), [], label=labels.model(model))
 
 
 def _against(
-    scores: pl.DataFrame, question: str, subject: str, name: str, row: tuple[str, str, str], facts: tuple[str, ...]
+    scores: pl.DataFrame,
+    question: str,
+    subject: str,
+    name: str,
+    row: tuple[str, str, str],
+    facts: Sequence[str],
+    *,
+    label: str = "",
 ) -> Verdict:
-    """The verdict on a model beside the simple baseline: protocol, metric and population are `row`."""
+    """The verdict on a model beside the simple baseline: protocol, metric and population are `row`.
+
+    Empty facts are left out. `label` names the model in the chart; by default the label of `name`.
+    """
     protocol, metric, population = row
+    told = tuple(filter(None, facts))
     own = find(scores, protocol, name, population, metric)
     if own is None:
-        return Verdict(question, f"{subject}; there is no score of it yet.", "none", facts)
+        return Verdict(question, f"{subject}; there is no score of it yet.", "none", told)
     over = _improvement(scores, protocol, name, population, metric)
     if over is None:
-        return Verdict(question, f"{subject}; there is no baseline to compare it with.", "none", facts)
+        return Verdict(question, f"{subject}; there is no baseline to compare it with.", "none", told)
     baseline, lead = over
     tone: Tone = "better" if lead.low > 0 else "worse" if lead.high < 0 else "unsure"
     against = _BASELINES[baseline]
     answer = {
-        "better": f"{subject}: better than {against}.",
+        "better": f"{subject}: surely better than {against}.",
         "unsure": f"{subject}: no sure difference from {against}.",
-        "worse": f"{subject}: worse than {against}.",
+        "worse": f"{subject}: surely worse than {against}.",
     }[tone]
     facts_of = labels.metric(metric)
-    users = scored_users(scores, protocol, population)
-    numbers = (
-        f"{facts_of.label} {facts_of.shown(own.value)}, {facts_of.direction}. Improvement over {against}: "
-        f"{_interval(lead, metric)}, paired on {_count(users, 'user')}."
-    )
-    bars = _bars(scores, (protocol, metric, population), (name, subject.split(" is ")[0]), baseline)
-    return Verdict(question, answer, tone, (numbers, *facts), bars)
+    users = _count(scored_users(scores, protocol, population), "user")
+    numbers = f"Improvement over {against}: {_interval(lead, metric, '95 % interval ')}, on the same {users}."
+    bars = _bars(scores, row, (name, label or labels.model(name)), baseline)
+    score = f"{facts_of.label}, {facts_of.direction}"
+    return Verdict(question, answer, tone, (*told[:1], numbers, *told[1:]), score, facts_of.meaning, bars)
 
 
 def _improvement(
@@ -238,7 +274,7 @@ def _bars(scores: pl.DataFrame, row: tuple[str, str, str], own: tuple[str, str],
     named = {
         labels.RANDOM: labels.model(labels.RANDOM),
         baseline: labels.model(baseline),
-        name: labels.model(name) if name != labels.SELECTED else label,
+        name: label,
         labels.UPPER_BOUND: "Perfect prediction",
     }
     there = {model: find(scores, protocol, model, population, metric) for model in named}
@@ -269,10 +305,10 @@ def _twin(scores: pl.DataFrame, protocol: str, metric: str) -> str:
     return str(same["model"][0]) if len(same) else labels.SELECTED
 
 
-def _interval(score: ModelScore, metric: str) -> str:
+def _interval(score: ModelScore, metric: str, named: str = "") -> str:
     """A difference with its interval: +0.045 (0.029 to 0.060)."""
     digits = labels.metric(metric).digits
-    return f"{score.value:+.{digits}f} ({score.low:.{digits}f} to {score.high:.{digits}f})".replace("-", "−")
+    return f"{score.value:+.{digits}f} ({named}{score.low:.{digits}f} to {score.high:.{digits}f})".replace("-", "−")
 
 
 def _count(number: int, what: str) -> str:
