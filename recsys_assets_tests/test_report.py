@@ -793,7 +793,7 @@ def test_summary_counts_what_is_there_and_what_is_missing():
     assert facts["ratings"].value == f"{n:,}"
     assert facts["scale"].value == "1 to 5"
     assert facts["span"].value == "2000"
-    assert facts["density"].value == f"{n / (60 * 30):.2%}"
+    assert facts["density"].value == f"{100 * n / (60 * 30):.2f}\u00a0%"
     assert facts["users without demographics"].value == "2"
     assert summary.rejections == (("<b>bad</b>", 2), ("short", 1))
 

@@ -95,7 +95,7 @@ def _card(card: Card) -> ChartType:
     # Non-breaking spaces, so that lines break only between traits.
     who = wrap("; ".join(trait.replace(" ", "\u00a0") for trait in traits), _LINE_LENGTH)
     heading = alt.TitleParams(
-        f"Segment {card.segment}: {card.users:,} users, {card.share:.1%}",
+        f"Segment {card.segment}: {card.users:,} users, {100 * card.share:.1f}\u00a0%",
         subtitle=who or alt.Undefined,
         fontSize=13.5,
         subtitleFontSize=12,

@@ -51,7 +51,7 @@ def _rows(table: pl.DataFrame) -> pl.DataFrame:
     """The drawn rows, largest first."""
     share, previous = pl.col("share").fill_null(0), pl.col("previous_share").fill_null(0)
     is_gone = pl.col("segment").is_null()
-    percent = pl.format("{}%", (100 * share).round(1))
+    percent = pl.format("{}\u00a0%", (100 * share).round(1))
     moved = (100 * (share - previous)).round(1)
     change = pl.format("{}{}", pl.when(moved >= 0).then(pl.lit("+")).otherwise(pl.lit("−")), moved.abs())
     text = (
@@ -81,7 +81,8 @@ def _told(table: pl.DataFrame, shown: int) -> list[str]:
         return ["These are the first stored segments: there is nothing to compare them with yet.", *largest]
     which, shift = largest_shift(table)
     return [
-        f"{moved:.1%} of the users' affinity has moved since the previous refresh; a new fit alone moves some of it.",
+        f"{100 * moved:.1f}\u00a0% of the users' affinity has moved since the previous refresh; "
+        "a new fit alone moves some of it.",
         f"Most: {which} ({100 * shift:+.1f} points).",
         "Bar: present share, with its change. Orange: share of the matching segment in the previous refresh.",
         "Right: similarity of the two segments, at most 1; near 0.5 they may be different tastes.",

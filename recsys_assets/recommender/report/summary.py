@@ -73,7 +73,7 @@ def data_summary(
         ),
         *(_rating_facts(rating, all_items, kind) if rating["ratings"] else ()),
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
-        Fact("users without demographics", f"{bare:,}", f"{bare / all_users:.1%} of all" if bare else ""),
+        Fact("users without demographics", f"{bare:,}", f"{100 * bare / all_users:.1f}\u00a0% of all" if bare else ""),
     ]
     return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
 
@@ -90,7 +90,7 @@ def _rating_facts(rating: dict, all_items: int, kind: DataKind) -> list[Fact]:
             f"{rating['lowest']:g} to {rating['highest']:g}",
             f"{rating['values']} values, mean {rating['mean']:.2f}",
         ),
-        Fact("density", f"{density:.2%}", "of all pairs of user and item"),
+        Fact("density", f"{100 * density:.2f}\u00a0%", "of all pairs of user and item"),
     ]
 
 
