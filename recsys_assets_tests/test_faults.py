@@ -43,7 +43,7 @@ from recsys_assets.orchestration.dagster_internals import (
     DagsterUserCodeUnreachableError,
 )
 from recsys_assets.orchestration.landing_watch import RAW
-from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag, worker_health
+from recsys_assets.orchestration.launcher import _HOST_TAG, _PROCESS_TAG, fail_dead_runs, process_tag, worker_health
 from recsys_assets.orchestration.locking import locked_executor
 from recsys_assets.orchestration.repeats import CONTENT_TAG
 from recsys_assets.orchestration.retries import decide_on_retry, is_lost_jvm, is_permanent
@@ -154,7 +154,7 @@ def test_a_clock_that_is_set_forward_kills_no_run(tmp_path, monkeypatch):
     with dg.DagsterInstance.ephemeral() as instance:
         mine, anothers = (_started_run(Home(tmp_path), instance, os.getpid()) for _ in "ab")
         instance.add_run_tags(mine.run_id, process_tag())
-        instance.add_run_tags(anothers.run_id, {"recsys/process": f"{os.getpid()} 1"})
+        instance.add_run_tags(anothers.run_id, {_PROCESS_TAG: f"{os.getpid()} 1"})
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 86_400)
         assert [run.run_id for run in fail_dead_runs(instance)] == [anothers.run_id]
 
@@ -165,7 +165,7 @@ def test_a_run_of_another_container_is_judged_by_the_lock_of_the_home(tmp_path):
     home.prepare()
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         run = _started_run(home, instance, 2**22 + 1)
-        instance.add_run_tags(run.run_id, process_tag() | {"recsys/host": "another"})
+        instance.add_run_tags(run.run_id, process_tag() | {_HOST_TAG: "another"})
         with FileLock(home.lock):
             assert fail_dead_runs(instance) == []
         assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]

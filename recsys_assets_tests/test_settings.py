@@ -10,6 +10,7 @@ from recsys_assets.home import java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.settings import Settings, SettingsError, template
+from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.resources import settings_resource, spark_resource
 from recsys_assets.recommender.registry import DERIVED, FITS
 
@@ -201,6 +202,13 @@ def test_a_launch_can_override_one_setting_and_keeps_the_others():
     )
     assert (seen[0].als.max_iter, seen[0].als.reg_param) == (4, 0.5)
     assert seen[0].splitting == configured.splitting
+
+
+def test_the_launchpad_begins_with_what_concerns_the_whole_run(home):
+    """Whoever launches a run would scroll past the settings of two dozen models, or set what no run reads."""
+    job = build_defs(home=home, settings=Settings()).resolve_job_def("refresh")
+    shown = job.run_config_schema.config_type.fields["resources"].default_value["settings"]["config"]
+    assert sorted(shown) == ["checks", "data", "evaluation", "scale", "serving", "splitting", "study"]
 
 
 def test_a_launch_can_override_how_data_are_read():

@@ -17,8 +17,8 @@ of Dagster in pyproject.toml is narrow because of these names.
   `DagsterUserCodeUnreachableError` ask the code server of another container. Health checks of the default launcher
   would replace them.
 - `resume`, `retries`, `backfill`: run tags that tell the daemon whether to retry, and that name the run before.
-- `code_location`: the run tag by which the UI lists a run under its job. A public way to create a run of a job in this
-  process as a run of a code location would replace it.
+- `code_location`: the run tag and the origin by which the UI lists a run under its job and in the timeline. A public
+  way to create a run of a job in this process as a run of a code location would replace them.
 - `failures`, `run_events`: `DagsterAssetCheckFailedError`, `SerializableErrorInfo` and `JobFailureData` hold the error
   of a step or a run. Public events return objects of these types, so only exports are missing.
 - `checks.results`: `AssetCheckExecutionRecord` is the type of a stored check result. An export would be enough.
@@ -34,6 +34,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import ScheduleInstigatorData, SensorInstigatorData, TickStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 from dagster._core.storage.event_log.schema import (
@@ -101,6 +102,9 @@ __all__ = [
     "ModuleTarget",
     "PlanOrchestrationContext",
     "ProxyServerManager",
+    "RegisteredCodeLocationOrigin",
+    "RemoteJobOrigin",
+    "RemoteRepositoryOrigin",
     "RetryMode",
     "RunTagsTable",
     "ScheduleInstigatorData",

@@ -16,7 +16,7 @@ from recsys_assets.home.landing import no_batch_name
 from recsys_assets.home.layout import Home, is_batch_name
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
-from recsys_assets.orchestration.code_location import REPOSITORY_TAG
+from recsys_assets.orchestration.code_location import REPOSITORY_TAG, adopt
 from recsys_assets.orchestration.ending import is_ending
 from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan, reading_again, reading_the_rest
@@ -67,8 +67,8 @@ def execute(
         chosen: the runs to execute. By default `plan` ingests pending batches and refreshes everything else.
         again: batches to read again and to merge, instead of `chosen` and `plan`.
     """
-    events = RunEvents(watcher, log)
     with dg.DagsterInstance.get() as instance:
+        events = RunEvents(watcher, log, partial(adopt, instance))
         defs = dg.Definitions.merge(build_defs(home=home), dg.Definitions(loggers={LOGGER_NAME: events.logger}))
         # Without a daemon, a killed run would stay STARTED for ever.
         fail_dead_runs(instance)

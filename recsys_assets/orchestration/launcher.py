@@ -28,10 +28,10 @@ from recsys_assets.orchestration.dagster_internals import (
     WorkerStatus,
 )
 
-# Tag of a run with the identity of its process; see `_identity`.
-_PROCESS_TAG = "recsys/process"
+# Tag of a run with the identity of its process; see `_identity`. The UI does not show tags that begin like this.
+_PROCESS_TAG = ".dagster/recsys_process"
 # Tag of a run with the name of the machine or container of its process.
-_HOST_TAG = "recsys/host"
+_HOST_TAG = ".dagster/recsys_host"
 # Hosts of a code server in the same container, whose processes are seen from here.
 _HERE = ("localhost", "127.0.0.1", "::1", None)
 _ANSWER_SECONDS = 10

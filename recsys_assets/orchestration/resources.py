@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, PrivateAttr, create_model
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.registry import DERIVED, FITS
 
 
 class HomeResource(dg.ConfigurableResource):
@@ -69,7 +70,10 @@ def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.Re
 
 
 # Read when the code location or `serve` starts: in a launch they would have no effect, and hide what has one.
-_READ_BEFORE_RUNS = ("automation", "history", "instance", "run", "spark")
+_READ_BEFORE_RUNS = ("automation", "engine", "history", "instance", "run", "spark")
+# The launchpad lists sections by name: those of two dozen models would come before those that concern the whole run.
+# They are accepted, and the panel beside the launchpad shows them.
+_NOT_FILLED_IN = {step.settings for steps in (FITS, DERIVED) for step in steps}
 
 
 def settings_resource(settings: Settings) -> dg.ResourceDefinition:
@@ -78,10 +82,15 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
     def overridden(context: dg.InitResourceContext) -> Settings:
         return Settings.model_validate({**settings.model_dump(), **context.resource_config})
 
+    sections = _config_class(settings, without=_READ_BEFORE_RUNS).to_fields_dict()
+    for name in _NOT_FILLED_IN & sections.keys():
+        section = sections[name]
+        sections[name] = dg.Field(section.config_type, is_required=False, description=section.description)
     return dg.ResourceDefinition(
         overridden,
-        config_schema=_config_class(settings, without=_READ_BEFORE_RUNS).to_config_schema(),
-        description="Settings of this home: built-in defaults, settings.toml, environment, then this configuration.",
+        config_schema=sections,
+        description="Settings of this home: built-in defaults, settings.toml, environment, then this configuration. "
+        "Sections of models can be added, such as als: rank: 20.",
     )
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 import dagster as dg
 
 from recsys_assets.orchestration.build import build_defs
+from recsys_assets.orchestration.code_location import REPOSITORY_TAG, adopt
 from recsys_assets.orchestration.dagster_internals import (
     MAX_RETRIES_TAG,
     PARENT_RUN_ID_TAG,
@@ -100,11 +101,12 @@ def _main(run_id: str) -> int:
         tags = {name: value for name, value in run.tags.items() if name.startswith("dagster/asset_partition_range_")}
         # These tags let the UI show both runs as one group, and let the parent process find this run.
         tags |= {PARENT_RUN_ID_TAG: run_id, ROOT_RUN_ID_TAG: run.root_run_id or run_id}
-        tags |= {**NEVER_BY_A_DAEMON, **process_tag()}
+        tags |= {**NEVER_BY_A_DAEMON, **REPOSITORY_TAG, **process_tag()}
         options = dg.ReexecutionOptions.from_failure(run_id, instance)
         with dg.execute_job(
             job, instance=instance, run_config=config, tags=tags, reexecution_options=options
         ) as result:
+            adopt(instance, result.run_id)
             return int(not result.success)
 
 

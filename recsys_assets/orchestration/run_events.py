@@ -4,6 +4,7 @@ The watcher that prints progress is `cli.progress`.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -62,17 +63,18 @@ class RunEvents(logging.Handler):
     Args:
         watcher: receives the calls.
         log: log file for every record.
+        begun: called with the id of each run of this process when it starts.
 
     Attributes:
         names: displayed name by step; by default Dagster's own name.
         stages: stage by step; steps without one are checks.
     """
 
-    def __init__(self, watcher: Watcher, log: Path) -> None:
+    def __init__(self, watcher: Watcher, log: Path, begun: Callable[[str], None] = lambda _: None) -> None:
         super().__init__()
         self.names: dict[str, str] = {}
         self.stages: dict[str, str] = {}
-        self._watcher, self._log = watcher, log
+        self._watcher, self._log, self._begun = watcher, log, begun
         self._running: str | None = None
 
     @property
@@ -94,6 +96,8 @@ class RunEvents(logging.Handler):
         facts = record.dagster_meta  # type: ignore[attr-defined]
         event: dg.DagsterEvent | None = facts["dagster_event"]
         if event is not None:
+            if event.event_type == dg.DagsterEventType.RUN_START:
+                self._begun(facts["run_id"])
             self.take(event)
         # Dagster logs an error for each step that cannot start. Only the failure before them says something new.
         elif facts["step_key"] == self._running:
