@@ -49,11 +49,11 @@ class Browser:
         url = page.as_uri() if isinstance(page, Path) else page
         self.value("window.isOld = true")
         self.call("Page.navigate", url=url)
-        wait_for(f"loading {url}", lambda: self.value("!window.isOld && document.readyState === 'complete'"), 120)
+        wait_for(f"loading {url}", lambda: self.value("!window.isOld && document.readyState === 'complete'"))
 
     def wait(self, expression: str) -> object:
         """Wait until a JavaScript expression is true; its value."""
-        return wait_for(expression, lambda: self.value(expression), 120)
+        return wait_for(expression, lambda: self.value(expression))
 
     def resize(self, width: int, height: int = 800) -> None:
         """Show the page in a window of this size; narrow windows are phones."""

@@ -204,11 +204,11 @@ def test_a_launch_can_override_one_setting_and_keeps_the_others():
     assert seen[0].splitting == configured.splitting
 
 
-def test_the_launchpad_begins_with_what_concerns_the_whole_run(home):
+def test_the_launchpad_shows_what_concerns_every_run(home):
     """Whoever launches a run would scroll past the settings of two dozen models, or set what no run reads."""
     job = build_defs(home=home, settings=Settings()).resolve_job_def("refresh")
     shown = job.run_config_schema.config_type.fields["resources"].default_value["settings"]["config"]
-    assert sorted(shown) == ["checks", "data", "evaluation", "scale", "serving", "splitting", "study"]
+    assert sorted(shown) == ["checks", "evaluation", "scale", "serving", "splitting"]
 
 
 def test_a_launch_can_override_how_data_are_read():

@@ -71,9 +71,9 @@ def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.Re
 
 # Read when the code location or `serve` starts: in a launch they would have no effect, and hide what has one.
 _READ_BEFORE_RUNS = ("automation", "engine", "history", "instance", "run", "spark")
-# The launchpad lists sections by name: those of two dozen models would come before those that concern the whole run.
-# They are accepted, and the panel beside the launchpad shows them.
-_NOT_FILLED_IN = {step.settings for steps in (FITS, DERIVED) for step in steps}
+# The launchpad lists sections by name: those of two dozen models, of files and of a study would come before those that
+# concern every run. A launch may set them, and the panel beside the launchpad shows them.
+_NOT_FILLED_IN = {"data", "study", *(step.settings for steps in (FITS, DERIVED) for step in steps)}
 
 
 def settings_resource(settings: Settings) -> dg.ResourceDefinition:
@@ -90,7 +90,7 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
         overridden,
         config_schema=sections,
         description="Settings of this home: built-in defaults, settings.toml, environment, then this configuration. "
-        "Sections of models can be added, such as als: rank: 20.",
+        "Other sections can be added, such as als: rank: 20.",
     )
 
 
