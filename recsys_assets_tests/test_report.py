@@ -23,7 +23,9 @@ from recsys_assets.orchestration.assets.evaluation import headline
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import conform, lazy
 from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.report import charts, labels, theme
+from recsys_assets.recommender.report import verdicts as verdicts_module
 from recsys_assets.recommender.report.case_studies import CaseStudies
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
 from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
@@ -707,6 +709,13 @@ def test_bars_stand_where_their_scores_are():
     places = {bar.label: bar.at for bar in lists.bars}
     assert places["Random order"] < places["Popularity"] < places["Blend of ranking models"] < 1
     assert all(0 <= bar.low <= bar.at <= bar.high <= 1 for bar in lists.bars)
+
+
+def test_sentences_about_models_are_about_models_that_there_are():
+    """After a model was renamed, the first screen would no longer say what it does or what it gives to new users."""
+    names = {entry.name for entry in ENTRIES}
+    assert {*labels._MEANINGS, *verdicts_module._FOR_NEW_USERS} <= names
+    assert {entry.name for entry in ENTRIES if entry.task == "top_n"} <= {*labels._MEANINGS}
 
 
 def test_next_steps_begin_with_what_is_urgent():

@@ -137,7 +137,7 @@ _MEANINGS: Mapping[str, str] = {
     "user_item_bias": "Mean rating, plus what is usual for the user and for the item.",
     "als_adjusted": "Factors of users and items; users without ratings borrow those of their cluster.",
     "implicit_als": "Factors of users and items, learnt from what was rated; new users borrow those of their cluster.",
-    "liking": "What users with the same attributes like.",
+    "demographic_popularity": "What users with the same attributes like.",
     "item_knn": "Items that the same users like as the items that this user likes.",
     "ease": "Items that go with this user's own ratings.",
     "blend": "Items that go with the user's own ratings. The fewer ratings, the more counts what users with the same "

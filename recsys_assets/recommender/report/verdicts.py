@@ -20,7 +20,7 @@ _RANKED, _RATED, _ERROR = ("top_n", "ndcg_10"), ("time_cut", "rmse"), ("latest_r
 _LIKED_BY_ALIKE = "They get what users with the same attributes like"
 # What a model makes of a user without a rating; others have one list for everybody.
 _FOR_NEW_USERS = {
-    **dict.fromkeys(("blend", "ease", "item_knn", "liking"), _LIKED_BY_ALIKE),
+    **dict.fromkeys(("blend", "ease", "item_knn", "demographic_popularity"), _LIKED_BY_ALIKE),
     **dict.fromkeys(("als_adjusted", "implicit_als"), "They get what users of the same cluster like"),
 }
 _BASELINES = {labels.ITEM_MEAN: "the item mean", "popularity": "popularity"}
