@@ -71,10 +71,11 @@ def postgres(user: str = "pipeline", user_password: str = "sesame-8841") -> Iter
     folder = Path("/tmp") / f"recsys-postgres-{os.getpid()}-{time.monotonic_ns()}"
     folder.mkdir(mode=0o700)
     try:
-        if os.geteuid() == 0:
-            shutil.chown(folder, _NOBODY)
         password = folder.with_suffix(".password")
         password.write_text(user_password)
+        if os.geteuid() == 0:
+            shutil.chown(folder, _NOBODY)
+            shutil.chown(password, _NOBODY)
         initdb = [found[-1].parent / "initdb", "-D", folder, "-U", user, "-A", "scram-sha-256", "--pwfile", password]
         subprocess.run([*initdb, "-E", "UTF8", "--no-sync"], check=True, stdout=subprocess.DEVNULL, **_as_nobody())
         password.unlink()

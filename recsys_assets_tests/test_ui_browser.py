@@ -35,7 +35,7 @@ def test_graph_shows_every_stage(browser, ui):
     groups = sorted({node.group_name for node in nodes})
     assert len(groups) <= 10
     browser.open(f"{ui.address}/asset-groups")
-    browser.wait(f"{groups}.every(group => {TEXT}.includes(group)) && document.querySelector('svg foreignObject')")
+    browser.wait(f"{groups}.every(group => {TEXT}.includes(group)) && !!document.querySelector('svg foreignObject')")
 
 
 def test_picture_of_an_asset_is_complete(browser, ui):
