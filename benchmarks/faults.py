@@ -263,7 +263,7 @@ def truncated(bench: Bench) -> Outcome:
         "done": again.returncode == 0,
     }
     return Outcome(
-        conditions, home, bench.one, "`run` fails and names the file; `backfill` of a batch and `run` mend it"
+        conditions, home, bench.one, "`run` fails and names the file; `backfill` of a batch and `run` fix it"
     )
 
 
@@ -280,7 +280,7 @@ def deleted(bench: Bench) -> Outcome:
         "read again": backfilled.returncode == 0,
         "done": again.returncode == 0,
     }
-    return Outcome(conditions, home, bench.one, "`run` says what is missing; `backfill` of a batch and `run` mend it")
+    return Outcome(conditions, home, bench.one, "`run` says what is missing; `backfill` of a batch and `run` fix it")
 
 
 def two_at_once(bench: Bench) -> Outcome:
@@ -468,7 +468,7 @@ def _filled(disk: Path, leaving: int) -> Path:
 
 
 def _tells_of_room(stderr: str) -> bool:
-    return "There is no room on the disk" in stderr and "Make room" in stderr and "Traceback" not in stderr
+    return "The disk is full" in stderr and "Free some space" in stderr and "Traceback" not in stderr
 
 
 def _judged(conditions: Mapping[str, bool], home: Home, against: Home, note: str) -> Outcome:

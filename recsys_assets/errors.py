@@ -1,10 +1,10 @@
-"""The errors that a person can mend. Faults of a disk or of a library are explained by `cli.faults`."""
+"""The errors that a person can fix. Faults of a disk or of a library are explained by `cli.faults`."""
 
 from typing import ClassVar
 
 
 class RecsysError(Exception):
-    """Something a person can mend; the message names the place, the rule and the way out, and stands alone.
+    """Something a person can fix; the message names the place, the rule and the way out, and stands alone.
 
     Attributes:
         permanent: whether the same thing fails again until a person changes something. Nothing tries such a failure

@@ -55,7 +55,7 @@ def test_init_on_a_full_disk_leaves_nothing_and_can_be_repeated(tmp_path: Path) 
     home = Home(tmp_path / "home")
     home.prepare()
     ran = _limited(1_000, "init", "--home", home.path)
-    _assert_told(ran.stderr, ran.returncode, "no room on the disk", "Make room, then give the same command again")
+    _assert_told(ran.stderr, ran.returncode, "disk is full", "Free some space, then repeat the command")
     assert [path.name for path in home.path.iterdir() if "settings" in path.name] == []
     home.settings_file.touch()
     assert invoke("init", "--home", home.path).exit_code == 0
@@ -66,14 +66,14 @@ def test_a_full_disk_is_told_by_whatever_meets_it_first(home: Home, tmp_path: Pa
     """Copies of data and the run history meet a full disk in ways of their own, each a page of traceback."""
     (tmp_path / "more.csv").write_text(RATINGS + "ana,up,3,978300761\n" * 10_000)
     added = _limited(50_000, "add", tmp_path / "more.csv", "--home", home.path)
-    _assert_told(added.stderr, added.returncode, "no room on the disk")
+    _assert_told(added.stderr, added.returncode, "disk is full")
     assert [path.name for path in home.landing.iterdir()] == ["good.csv"]
 
 
 def test_a_full_disk_damages_no_database(home: Home) -> None:
     """Somebody would move a good run history away, because SQLite cannot open it while there is no room."""
     ran = _limited(20_000, "backfill", "good.csv", "--home", home.path)
-    _assert_told(ran.stderr, ran.returncode, "room on the disk")
+    _assert_told(ran.stderr, ran.returncode, "disk is full")
     assert "damaged" not in ran.stderr
 
 

@@ -77,7 +77,7 @@ def test_failing_batch_is_named_with_its_reason_and_the_log(home):
     assert "Traceback" not in ran.output
     log = Path(ran.stderr.strip().rpartition("The whole log: ")[2])
     assert "Batch bad: ratings.dat, line 1" in log.read_text()
-    assert "not begun because of it" in ran.stdout
+    assert "not started because of it" in ran.stdout
 
 
 @pytest.mark.spark
@@ -101,7 +101,7 @@ def test_a_rating_per_user_is_enough_for_recommendations(home):
     assert "no mean by segment" in invoke("item", "m3", "--home", home.path).stdout
     for words in (("scores",), ("segment", "0"), ("export", "user_segments", home.path / "out.csv")):
         empty = invoke(*words, "--home", home.path)
-        assert empty.exit_code == 1 and "no user of this home has rated twice" in empty.stderr
+        assert empty.exit_code == 1 and "no user of this home has two ratings" in empty.stderr
 
 
 def test_second_run_of_one_home_is_refused(home):
@@ -502,7 +502,10 @@ def test_numbers_are_never_shown_with_the_ids_of_others(materialized_home, tmp_p
     renumbered = users.filter(pl.col("user_id") != "1").with_columns(user=pl.col("user") - 1)
     renumbered.write_parquet(AssetStore(home.assets).current(["users"]) / TABLE_FILE)
     refused = invoke(*arguments)
-    assert refused.exit_code == 1 and "was made before the users were numbered anew" in refused.stderr
+    assert (
+        refused.exit_code == 1
+        and "was built with an earlier id map: its dense ids now stand for other users" in refused.stderr
+    )
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -513,7 +516,9 @@ def test_no_step_reads_the_numbers_of_others(materialized_home, tmp_path):
     users.with_columns(user_id=pl.col("user_id").reverse()).write_parquet(
         AssetStore(home.assets).current(["users"]) / TABLE_FILE
     )
-    with pytest.raises(IndexMismatchError, match="ratings was made before the users were numbered anew"):
+    with pytest.raises(
+        IndexMismatchError, match="ratings was built with an earlier id map: its dense ids now stand for other users"
+    ):
         materialize(home, "key:train_ratings")
 
 

@@ -81,8 +81,8 @@ def test_run_goes_on_without_the_batches_that_are_refused(home):
     ran = run(home)
     assert ran.exit_code == 1
     assert users_of(home) == ["ana", "cleo"]
-    assert "'f...csv' is no name for a batch" in ran.stderr
-    assert "e.csv is a link to /nowhere, and nothing lies there" in ran.stderr
+    assert "'f...csv' is not allowed as the name of a batch" in ran.stderr
+    assert "e.csv is a link to /nowhere, which does not exist" in ran.stderr
     assert "Batch b.csv: 3 of 4 rows are bad (75.0%)" in ran.stderr
     assert "Batch d.csv: " in ran.stderr and "what, is, this" in ran.stderr
     assert "Batch a.csv" not in ran.stderr and "Traceback" not in ran.output
@@ -379,7 +379,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(home):
     assert (done := run(home)).exit_code == 0, done.output
     before = _stored(home)
     for command, words in {
-        ("remove", "b.csv"): "b.csv with 1 rating is taken out",
+        ("remove", "b.csv"): "b.csv with 1 rating is removed",
         ("forget", "ben"): "User ben (1 rating) is left out",
         ("compact",): "Erased for good: 0 removed batches",
     }.items():

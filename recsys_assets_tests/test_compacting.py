@@ -79,7 +79,7 @@ def test_a_link_in_landing_does_not_end_compact_and_where_it_leads_is_told(home,
     (home.landing / "nothing.csv").symlink_to("/nowhere")
     compacted = compact(home)
     assert compacted.exit_code == 0, compacted.output
-    assert f"Not in this home, so not looked at: {outside}" in compacted.stdout
+    assert f"Not searched, because it is outside of the home: {outside}" in compacted.stdout
     assert stored_users(home, "a.csv") == ["ana"] and NAME in outside.read_text()
 
 
@@ -165,7 +165,7 @@ def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):
     home.failures.write_text("42 is no rating\n")
     compacted = compact(home)
     assert compacted.exit_code == 0, compacted.output
-    assert "looked for in columns of user ids only: 42" in compacted.stdout
+    assert "searched in columns of user ids only: 42" in compacted.stdout
     assert stored_users(home, "c.csv") == [43]
     assert pl.read_parquet(home.landing / "c.csv" / "ratings.parquet")["user_id"].to_list() == [43]
     assert "42" not in table(home, "users")["user_id"].to_list() and not home.failures.exists()

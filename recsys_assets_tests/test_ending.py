@@ -45,7 +45,7 @@ class AtWork:
         """It has ended by the signal, with all its processes; what it did is failed, and nobody tries it again."""
         printed = (self.home.path / "printed").read_text
         assert self.process.wait(240) == -sign, printed()
-        assert "Interrupted. What was finished is kept." in printed()
+        assert "Interrupted. Finished results are kept." in printed()
         assert not psutil.wait_procs(family, timeout=30)[1]
         with dg.DagsterInstance.from_config(str(self.home.dagster)) as instance:
             runs = instance.get_runs()

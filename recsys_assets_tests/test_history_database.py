@@ -105,7 +105,7 @@ def test_settings_and_dagster_yaml_never_name_two_stores(home):
     write_instance(home, content | {"storage": own})
     assert configure(home) == "" and read_instance(home)["storage"] == own
     home.settings_file.write_text(INSTANCE_SETTINGS)
-    with pytest.raises(HomeError, match="has a `storage` of its own"):
+    with pytest.raises(HomeError, match="has its own `storage`"):
         configure(home)
 
 

@@ -87,7 +87,7 @@ def test_a_link_to_nothing_is_one_unreadable_batch_that_can_be_removed(home):
     (home.landing / "b.csv").symlink_to("/nowhere/b.csv")
     listed = invoke("batches", "--home", home.path)
     assert listed.exit_code == 0, listed.output
-    assert "a link to /nowhere/b.csv, and nothing lies there" in listed.stdout
+    assert "a link to /nowhere/b.csv, which does not exist" in listed.stdout
     again = invoke("add", home.landing / "a.csv", "--batch", "b.csv", "--home", home.path)
     assert again.exit_code == 1 and "a link to /nowhere/b.csv" in again.stderr
     for name in ("a.csv", "b.csv"):

@@ -154,7 +154,7 @@ def test_a_name_leads_nowhere_else(name: str, home: Home) -> None:
     """A partition `..`, added in the UI's dialog, would read, and `remove` delete, what lies beside the batches."""
     (home.path / "secret").write_text(RATINGS)
     assert not is_batch_name(name)
-    with pytest.raises(SourceError, match="no name for a batch"):
+    with pytest.raises(SourceError, match="not allowed as the name of a batch"):
         Batch.open(home, name, DataSettings(), home.scratch)
     store = AssetStore(home.assets)
     assert store.folder(["raw_ratings"], name).resolve().parent == store.folder(["raw_ratings"]) / "batches" or not name
@@ -183,7 +183,7 @@ def test_a_partition_that_is_no_name_fails_its_run_and_goes(home: Home) -> None:
         )
         assert not ran.success
         error = ran.get_step_failure_events()[0].step_failure_data.error
-        assert "'..' is no name for a batch" in str(error)
+        assert "'..' is not allowed as the name of a batch" in str(error)
         plan(home, instance, [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)])
         assert instance.get_dynamic_partitions(str(BATCHES.name)) == ["good.csv"]
     assert not any(home.assets.rglob("table.parquet"))

@@ -243,7 +243,11 @@ def _fake_java(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("printed", "found"),
-    [('openjdk version "1.8.0_392"', "Java 8"), ('openjdk version "11.0.2"', "Java 11"), ("what?", "tells no version")],
+    [
+        ('openjdk version "1.8.0_392"', "Java 8"),
+        ('openjdk version "11.0.2"', "Java 11"),
+        ("what?", "prints no version"),
+    ],
 )
 def test_an_old_java_is_found_before_anything_starts(tmp_path, monkeypatch, printed, found):
     """Spark would fail minutes later, with a message about class file versions."""

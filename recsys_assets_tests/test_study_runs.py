@@ -108,7 +108,7 @@ def test_a_study_waits_for_the_features_of_new_users(materialized_home, tmp_path
     features = AssetStore(home.assets).current(["user_features"]) / TABLE_FILE
     pl.read_parquet(features).head(3).write_parquet(features)
     refused = invoke("study", "--home", home.path)
-    assert refused.exit_code == 1 and "Users have come since the last refresh" in refused.stderr
+    assert refused.exit_code == 1 and "New users were ingested after the last refresh" in refused.stderr
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materiali
     shutil.rmtree(store.folder(["evaluation_scores"]))
     ran = invoke("study", "--protocols", "new_users_20,leave_last_out", "--budget", "1", "--home", home.path)
     assert ran.exit_code == 0, ran.output
-    assert "Not studied: new_users_20. The data leave no rating to score by." in ran.stdout
+    assert "Not studied: new_users_20. The data have no test rows for this." in ran.stdout
     assert f"Scores: recsys-assets scores --study --home {home.path}" in ran.stdout and "Report:" not in ran.stdout
     scored = (
         pl.read_parquet(store.current(["study_scores"], name) / TABLE_FILE)

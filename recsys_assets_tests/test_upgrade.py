@@ -1,4 +1,4 @@
-"""Homes of earlier versions: brought to the present names, whatever interrupts that, and never read half."""
+"""Homes of earlier versions: upgraded whatever interrupts the upgrade, and never read half."""
 
 import json
 import os
@@ -236,7 +236,7 @@ def test_the_first_command_upgrades_and_says_so(tmp_path: Path, home_of: Callabl
     """Somebody with a home of an earlier version would be told that nothing was computed yet."""
     home = home_of(tmp_path / "home")
     shown = invoke("items", "n", "--home", home.path)
-    assert "of an earlier version" in shown.output
+    assert "the format of an earlier version" in shown.output
     assert home.format == FORMAT
 
 

@@ -33,7 +33,7 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import keep_private
 from recsys_assets.recommender.data.characters import visible
 
-# Typer has a copy of click of its own, whose errors are not click's.
+# Typer bundles its own copy of click, with other error classes.
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -44,7 +44,7 @@ class _Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            click.ClickException, typer.BadParameter and their like: the arguments are wrong.
+            click.ClickException, typer.BadParameter or similar: the arguments are wrong.
             typer.Exit: with status 1, after an error that a user can cause.
         """
         keep_private()
@@ -55,7 +55,7 @@ class _Commands(TyperGroup):
             error.message = visible(error.message) + _way_out(error.message)  # type: ignore[misc]
             raise
         except Exception as error:
-            # Click itself ends quietly if the reader of a pipe is gone.
+            # Click itself handles a pipe whose reader has ended.
             if isinstance(error, BrokenPipeError):
                 raise
             told = str(error) if isinstance(error, RecsysError) else explained(error, ctx.find_root().obj)

@@ -29,9 +29,9 @@ def backfill(
     """Read batches again and merge them, by one run of the job `ingest` per contiguous range of batches.
 
     If `recsys-assets serve` runs for this home, the runs are launched there, and this command waits for them. Ctrl-C
-    then ends the waiting only, and a refresh follows by itself if the ratings have changed. Otherwise the runs execute
+    then ends the waiting only, and a refresh starts by itself if the ratings have changed. Otherwise the runs execute
     in this process, and `recsys-assets run` refreshes everything else. If a batch is refused, the other batches are
-    read and merged all the same, and the exit status is 1.
+    read and merged, and the exit status is 1.
 
     Examples: `recsys-assets backfill 2024-05.csv`, `recsys-assets backfill may june july`
     """
@@ -66,4 +66,4 @@ def _require_landed(home: Home, batches: Sequence[str]) -> None:
         if name not in landed:
             alike = nearest(name, landed, whole=True)
             hint = f" Nearest: {', '.join(alike)}." if alike else ""
-            raise CommandError(f"No batch {name!r} lies in {home.landing}.{hint}")
+            raise CommandError(f"There is no batch {name!r} in {home.landing}.{hint}")

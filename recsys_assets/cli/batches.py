@@ -27,14 +27,16 @@ _LONGEST_REASON = 400
 _NAMED = 10
 _LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
 NoRunOption = Annotated[
-    bool, typer.Option("--no-run", help="Compute nothing now, as when several are to follow; the next `run` does it.")
+    bool, typer.Option("--no-run", help="Compute nothing now; the next `run` does. Useful before further changes.")
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. A program is never asked.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask for confirmation. Without a terminal, the command never asks.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
 
 
 def go_on(told: str, out: Console, *, yes: bool, dry_run: bool) -> bool:
-    """Say what a command is about to do, and whether to do it. A person at a terminal is asked.
+    """Print what a command is about to do, and ask a person at a terminal for confirmation.
 
     Raises:
         typer.Exit: the person says no.
@@ -91,7 +93,7 @@ def batches(home: HomeOption = None) -> None:
         out.print(f"\n{shorten(reason, _LONGEST_REASON)}", soft_wrap=True)
     if refused:
         out.print(
-            f"Mend the file in {here.landing}, or change {here.settings_file}. Next: {follow_up('run', here)}",
+            f"Fix the file in {here.landing}, or change {here.settings_file}. Next: {follow_up('run', here)}",
             soft_wrap=True,
         )
 
@@ -135,8 +137,8 @@ def remove(
         return
     with locked(here):
         moved_to = take_out(here, batch)
-        where = f"what landed lies in {moved_to}" if moved_to else f"what landed is not in {here.landing} any more"
-        out.print(f"{batch} is taken out; {where}", soft_wrap=True)
+        where = f"its source is in {moved_to}" if moved_to else f"its source is no longer in {here.landing}"
+        out.print(f"{batch} is removed; {where}", soft_wrap=True)
         if is_to_run and no_run:
             out.print(f"Next: {follow_up('run', here)}", soft_wrap=True)
         elif is_to_run:
@@ -167,7 +169,7 @@ def forget(
         require_java(here)
     if user_id in forgotten.forgotten_users(here):
         out.print(
-            f"{user_id} is forgotten already. Next: {follow_up('run', here)}, if the run after that was broken off",
+            f"{user_id} is already forgotten. If the run after it was interrupted: {follow_up('run', here)}",
             soft_wrap=True,
         )
         return
@@ -175,7 +177,7 @@ def forget(
         ids = Reader(here).table("users").select("user_id").collect()["user_id"].to_list()
         alike = nearest(user_id, ids, whole=True)
         hint = f" Nearest: {', '.join(alike)}." if alike else ""
-        raise CommandError(f"No batch that was read names a user {user_id!r}.{hint}")
+        raise CommandError(f"No ingested batch has a user {user_id!r}.{hint}")
     rest = "" if no_run else ", and everything is computed again"
     told = f"User {user_id} {_rated(here, user_id)}is left out of everything from now on{rest}. It cannot be undone."
     if not go_on(told, out, yes=yes, dry_run=dry_run):
@@ -187,8 +189,8 @@ def forget(
             return
         run_without(here, out)
     out.print(
-        f"{user_id} is left out of everything that is computed. Landed files, raw tables and old versions still hold "
-        f"the user: {follow_up('compact', here)}",
+        f"{user_id} is left out of everything that is computed. Landed files, raw tables and old versions still "
+        f"contain the user: {follow_up('compact', here)}",
         soft_wrap=True,
     )
 
@@ -199,7 +201,7 @@ def _taking_out(home: Home, batch: str, computed_from: set[str]) -> str:
     rows = f" with {found.rows:,} {_noun(Reader(home), found.rows)}" if found and found.rows is not None else ""
     n_others = "1 other batch" if len(computed_from) == 1 else f"{len(computed_from):,} other batches"
     following = f", and everything is computed again from {n_others}" if computed_from else ""
-    return f"{batch}{rows} is taken out: its source moves to {home.removed}{following}."
+    return f"{batch}{rows} is removed: its source moves to {home.removed}{following}."
 
 
 def _rated(home: Home, user_id: str) -> str:
@@ -228,7 +230,7 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
         path, reason = home.landing / name, why_refused(home, name)
         state = "refused" if reason else "not read yet"
         if not path.exists():
-            state = f"cannot be read: a link to {path.readlink()}, and nothing lies there"
+            state = f"cannot be read: a link to {path.readlink()}, which does not exist"
         return Listed(name, datetime.fromtimestamp(path.lstat().st_mtime, UTC), None, None, state, reason)
     reader = Reader(home)
     rows, rejected = (
@@ -236,11 +238,11 @@ def _listed(home: Home, name: str, is_read: bool, is_landed: bool) -> Listed:
     )
     when = datetime.fromtimestamp(reader.store.current(["raw_ratings"], name).stat().st_mtime, UTC)
     reason = why_refused(home, name) if is_landed else ""
-    state = "read; refused since" if reason else ("read" if is_landed else "read; what landed is gone")
+    state = "read; refused since" if reason else ("read" if is_landed else "read; its source is gone")
     return Listed(name, when, rows, rejected, state, reason)
 
 
 def run_without(home: Home, out: Console) -> None:
-    """Execute the runs that the home needs. Fewer rows than before are meant here, so no check may stop the runs."""
+    """Execute the runs that the home needs. A drop in rows is intended here, so no check stops the runs."""
     with environment({_LIMIT: "1"}):
         launch(home, out)

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def block(item_ids: _ItemIds, home: HomeOption = None) -> None:
-    """Show items in no list any more, from the next `recommend` on. No model is fitted.
+    """Leave items out of all lists, from the next `recommend` on. No model is fitted.
 
     The ids stay in the file `blocked` of the home until `unblock`.
 
@@ -39,7 +39,7 @@ def block(item_ids: _ItemIds, home: HomeOption = None) -> None:
 
 
 def unblock(item_ids: _ItemIds, home: HomeOption = None) -> None:
-    """Let blocked items into lists again, from the next `recommend` on.
+    """Allow blocked items in lists again, from the next `recommend` on.
 
     Example: `recsys-assets unblock 50 181`
     """
@@ -80,7 +80,7 @@ def _change(reader: Reader, out: Console, change: Callable[[frozenset[str]], fro
 
     n = len(changed_blocked(reader.home, checked))
     out.print(
-        f"{n:,} items are blocked. `recommend USER` knows it now; the table of all lists: "
+        f"{n:,} items are blocked. `recommend USER` applies this at once; for the table of all lists: "
         f"{follow_up('recommend --everybody', reader.home)}",
         soft_wrap=True,
     )

@@ -49,7 +49,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
     except SourceError as error:
         raise SourceError(f"It would be refused: {error}") from None
     named = "" if name == source.name else f" --batch {shlex.quote(name)}"
-    out.print(f"\nIt would be taken: {follow_up(f'add {shlex.quote(str(source))}{named}', home)}", soft_wrap=True)
+    out.print(f"\nIt would be accepted: {follow_up(f'add {shlex.quote(str(source))}{named}', home)}", soft_wrap=True)
 
 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:
@@ -69,7 +69,7 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
         ("items described", f"{found.items:,}"),
         ("rejected rows", f"{found.rejected:,}"),
         *([("not rated, left out", f"{found.not_rated:,}")] if data.not_rated else []),
-        *([("texts with control characters, taken out", f"{found.cleaned:,}")] if found.cleaned else []),
+        *([("texts with control characters, which are removed", f"{found.cleaned:,}")] if found.cleaned else []),
         *([_values(found.kind, low, high, told), ("span", span)] if found.kind is not None else []),
     ]
 

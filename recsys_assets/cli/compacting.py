@@ -48,8 +48,7 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
     gone, data = forgotten_users(here), Settings.load(here).data
     if gone and (address := served_at(here)):
         raise CommandError(
-            f"This home is served ({address}), and beside that the run history cannot be erased. End `serve`, then run "
-            "this again."
+            f"`serve` runs for this home ({address}) and uses the run history. End `serve`, then repeat the command."
         )
     if not go_on(_about_to(here, len(gone)), out, yes=yes, dry_run=dry_run):
         return
@@ -95,9 +94,11 @@ def _tell(done: "Erased", out: Console) -> None:
     if done.rewritten:
         out.print(f"Rewritten without forgotten users: {', '.join(done.rewritten)}", soft_wrap=True)
     if done.emptied:
-        out.print(f"Taken out, because nothing else was in them: {', '.join(done.emptied)}", soft_wrap=True)
+        out.print(f"Removed, because they contained nobody else: {', '.join(done.emptied)}", soft_wrap=True)
     for path in done.outside:
-        out.print(f"Not in this home, so not looked at: {path}, where a link in landing/ leads", soft_wrap=True)
+        out.print(
+            f"Not searched, because it is outside of the home: {path}, the target of a link in landing/", soft_wrap=True
+        )
 
 
 def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None:
@@ -105,7 +106,7 @@ def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None
     of = "the forgotten user" if n_users == 1 else f"the {n_users:,} forgotten users"
     if found.common:
         out.print(
-            f"Too short, or words of the catalogue, so looked for in columns of user ids only: "
+            f"Too short, or words of the catalogue, so searched in columns of user ids only: "
             f"{', '.join(found.common[:_NAMED])}{' …' if len(found.common) > _NAMED else ''}",
             soft_wrap=True,
         )
@@ -114,5 +115,5 @@ def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None
         return
     named = [f"{each.path} {each.what}" for each in found.found[:_NAMED]]
     more = [f"and {len(found.found) - _NAMED:,} more"] if len(found.found) > _NAMED else []
-    head = f"Not everything of {of} is erased. Mend or delete what is named here, and run `compact` again:"
+    head = f"Not everything of {of} is erased. Fix or delete these files, and run `compact` again:"
     done.trouble.append("\n".join([head, *named, *more]))

@@ -22,7 +22,7 @@ from recsys_assets.home.versions import AssetDamagedError, AssetStore
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_ROOM_IN_WORDS = re.compile(rf"disk is full|os error ({'|'.join(map(str, _NO_ROOM))})\b")
-_MORE_ROOM = "Make room, then give the same command again; what was there before is unchanged."
+_MORE_ROOM = "Free some space, then repeat the command. Stored data are unchanged."
 _HEADER = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 # SQLite reports these where pages of a database are missing.
@@ -48,7 +48,7 @@ def explained(error: BaseException, home: Home | None) -> str | None:
         if isinstance(cause, sqlite3.Error):
             return _of_history(cause, home)
         if _NO_ROOM_IN_WORDS.search(str(cause)):
-            return f"There is no room on the disk{_of(home)}: {_first_line(cause)}. {_MORE_ROOM}"
+            return f"The disk is full{_of(home)}: {_first_line(cause)}. {_MORE_ROOM}"
         if isinstance(cause, pl.exceptions.PolarsError) and home:
             return next((str(AssetDamagedError(path)) for path in AssetStore(home.assets).damaged_tables()), None)
     return None
@@ -72,7 +72,7 @@ def require_history(home: Home) -> None:
 
     Raises:
         CommandError: a database file of the run history is damaged.
-        HomeError: the run history is in PostgreSQL, and that cannot be used.
+        HomeError: the run history is in PostgreSQL, and PostgreSQL cannot be used.
     """
     if variable := configure(home):
         require_database(home, variable)
@@ -84,8 +84,8 @@ def damage(paths: list[Path]) -> str:
     """The message about damaged databases, with the way out."""
     named = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     return (
-        f"The run history is damaged: {named}. Put a copy back, or move the file away: Dagster begins a new one, and "
-        "data, models and settings stay."
+        f"The run history is damaged: {named}. Put a copy back, or move the file away: Dagster starts a new history. "
+        "Data, models and settings stay."
     )
 
 
@@ -98,25 +98,28 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _of_system(error: OSError, home: Home | None) -> str:
     where = f" ({error.filename})" if error.filename else _of(home)
     if error.errno in _NO_ROOM:
-        return f"There is no room on the disk{where}: {error.strerror}. {_MORE_ROOM}"
+        return f"The disk is full{where}: {error.strerror}. {_MORE_ROOM}"
     if isinstance(error, PermissionError):
         return f"{error}. Change its rights (chmod, chown), or work as its owner."
     if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
-        return f"{error}. A file stands where a folder belongs, or a folder where a file does: move it away."
+        return f"{error}. There is a file in place of a folder, or a folder in place of a file: move it away."
     return str(error)
 
 
 def _of_history(error: sqlite3.Error, home: Home | None) -> str:
     told = _first_line(error)
     if _NO_ROOM_IN_WORDS.search(told) or (home and shutil.disk_usage(home.path).free < _LEAST_ROOM_BYTES):
-        return f"There is no room on the disk{_of(home)}: {told}. {_MORE_ROOM}"
+        return f"The disk is full{_of(home)}: {told}. {_MORE_ROOM}"
     if "locked" in told:
-        return f"The run history{_of(home)} is in use ({told}). Give the same command again when the other has ended."
+        return f"The run history{_of(home)} is in use ({told}). Repeat the command when the other process has ended."
     damaged = damaged_databases(home, thorough=True) if home else []
     if damaged:
         return damage(damaged)
     folder = home.dagster if home else "DAGSTER_HOME"
-    return f"The run history in {folder} cannot be used: {told}. Is there room on the disk, and may you write there?"
+    return (
+        f"The run history in {folder} cannot be used: {told}. Check the free space on the disk and the permissions of "
+        "this folder."
+    )
 
 
 def _looks_damaged(path: Path) -> bool:
@@ -141,7 +144,7 @@ def _reads_through(path: Path) -> bool:
         with closing(sqlite3.connect(path.as_uri() + "?mode=ro", uri=True)) as database:
             return [row[0] for row in database.execute("PRAGMA quick_check(1)")] == ["ok"]
     except sqlite3.OperationalError as error:
-        # A good database cannot be read either while it is in use, or while the disk has no room for its -shm file.
+        # An intact database cannot be read either while it is in use, or while the disk has no room for its -shm file.
         return path.is_file() and error.sqlite_errorcode not in _CUT_OFF
     except sqlite3.DatabaseError:
         return False

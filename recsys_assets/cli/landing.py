@@ -74,7 +74,7 @@ def add(
     path: Annotated[Path, typer.Argument(help="A folder, zip or file with ratings.", exists=True)],
     batch: Annotated[str | None, typer.Option(help="Name of the batch.", show_default="the name of PATH")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only read it through and say what would happen; nothing lands.")
+        bool, typer.Option("--check", help="Only read the source and print what would happen; nothing lands.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
@@ -110,7 +110,7 @@ def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console
     target = home.landing / name
     if target.is_symlink() and not target.exists():
         raise CommandError(
-            f"Batch {name} exists: {target} is a link to {target.readlink()}, and nothing lies there. Remove it first "
+            f"Batch {name} exists: {target} is a link to {target.readlink()}, which does not exist. Remove it first "
             f"({follow_up(f'remove {name}', home)}), or choose another name with --batch."
         )
     if target.exists():
@@ -136,9 +136,9 @@ def init(home: HomeOption = None) -> None:
 
     here = Home.resolve(home)
     require_history(here)
-    # An empty file is the rest of an earlier `init` on a full disk, so it is written again.
+    # An empty file is left from an `init` on a full disk, so it is written again.
     if here.settings_file.exists() and here.settings_file.stat().st_size:
-        console().print(f"Settings are there already, and stay as they are: {here.settings_file}", soft_wrap=True)
+        console().print(f"The settings file exists and is not changed: {here.settings_file}", soft_wrap=True)
         return
     write_atomically(here.settings_file, template().encode())
     console().print(f"Settings written: {here.settings_file}", soft_wrap=True)
@@ -148,7 +148,7 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
     """The format of a source, after a check of its first rows and its MovieLens release.
 
     Raises:
-        SourceError: the first rows cannot be read, or the release does not go with the landed ones.
+        SourceError: the first rows cannot be read, or the release differs from the landed ones.
     """
     from recsys_assets.recommender.ingest.releases import check_release, release
     from recsys_assets.recommender.ingest.sources import read_source

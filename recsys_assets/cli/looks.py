@@ -37,8 +37,8 @@ def register(app: typer.Typer) -> None:
 
 
 def items(
-    regex: Annotated[str, typer.Argument(help="A regular expression; upper and lower case are the same.")],
-    limit: Annotated[int, typer.Option("-n", min=1, help="How many items at most.")] = 20,
+    regex: Annotated[str, typer.Argument(help="A regular expression; case does not matter.")],
+    limit: Annotated[int, typer.Option("-n", min=1, help="Largest number of items.")] = 20,
     home: HomeOption = None,
 ) -> None:
     """List the items whose title matches a regular expression, the most rated first. Items without title match by id.
@@ -56,7 +56,7 @@ def items(
         raise CommandError(f"{regex!r} is no regular expression: {(told or [str(error)])[0]}") from None
     if found.is_empty():
         alike = nearest(regex, catalogue.select(ITEM_NAME).to_series().unique().to_list())
-        hint = f" Titles like it: {', '.join(alike)}." if alike else ""
+        hint = f" Similar titles: {', '.join(alike)}." if alike else ""
         raise CommandError(f"No title matches {regex!r}.{hint}")
     stats = _rating_stats(reader.table("ratings"), "item")
     rated = found.join(stats, on="item", how="left").with_columns(pl.col("n").fill_null(0))
@@ -160,7 +160,7 @@ def _echo(content: object) -> None:
 def _print_affinity(found: pl.DataFrame, names: dict[int, str]) -> None:
     out = console()
     if found.is_empty():
-        out.print("\nNo segment: that takes at least two ratings, and a refresh since.")
+        out.print("\nNo segment: it needs at least two ratings before the last refresh.")
         return
     out.print(f"\nSegment affinity ({found['partition'][0]} user)", style="bold")
     shares = sorted(enumerate(found["affinity"][0].to_list()), key=lambda item: -item[1])
@@ -244,7 +244,7 @@ def _print_attributes(users: pl.LazyFrame, segments: pl.DataFrame, number: int) 
     if compared.is_empty():
         return
     out = console()
-    out.print("\nWho they are, compared with all users", style="bold")
+    out.print("\nAttributes, compared with all users", style="bold")
     shown = table("", "Here", "All", numbers=("Here", "All"))
     for row in compared.sort(pl.col("deviation").abs(), descending=True).head(_ATTRIBUTE_ROWS).iter_rows(named=True):
         style = "green" if row["deviation"] >= 0 else "yellow"

@@ -35,7 +35,7 @@ class Memory:
 
 
 def used_by(process: psutil.Process) -> Memory:
-    """The memory that a process and its descendants use now; nothing for those that have ended meanwhile."""
+    """The memory that a process and its descendants use now; nothing for those that have just ended."""
     python = jvm = 0
     processes = [process]
     with suppress(psutil.NoSuchProcess):

@@ -12,7 +12,7 @@ from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import Rules
 from recsys_assets.recommender.serving.new_items import NewItems
 
-# Stands for a user without a row in `users`, who has no rating either.
+# The dense id of a user without a row in `users`, and so without a rating.
 _NOBODY = np.iinfo(np.int32).max
 
 
@@ -25,15 +25,15 @@ def with_new_items(
     n: int,
     places: int,
 ) -> list[dict[str, Any]]:
-    """A user's list whose last places hold items that nobody has rated, also items that came after the model.
+    """A user's list whose last places hold items that nobody has rated, including items newer than the model.
 
     Args:
         reader: reader of the home.
         rows: the list; see `Recommended.rows`.
-        user: row of table users; None for somebody of whom nothing is known.
+        user: row of table users; None for a user without a row.
         rules: the rules for lists.
         n: length of the list.
-        places: how many places new items may take.
+        places: largest number of places for new items.
     """
     catalogue, ratings = reader.table("items").collect().sort("item"), reader.table("ratings")
     number = _NOBODY if user is None else user["user"]

@@ -57,7 +57,7 @@ class RunProgress:
         if self.failures:
             waiting = self._planned - self._begun
             told = f"{self._done} of {self._planned} done in {took}, {self._begun - self._done} failed"
-            self._out.print(told + (f", {waiting} not begun because of it" if waiting else ""), style="red")
+            self._out.print(told + (f", {waiting} not started because of it" if waiting else ""), style="red")
             self._tell_needs()
             self.failures.append(f"The whole log: {self._log}")
         elif error is None:
@@ -86,7 +86,7 @@ class RunProgress:
         self._begun += 1
         self._live.update(self._task, description=f"{self._running:<{_NAME_WIDTH}}")
         if not self._out.is_terminal:
-            # The line stays open until the step ends, so that a log that is read meanwhile shows the running step.
+            # The line stays open until the step ends, so that the log shows the running step at any time.
             self._out.print(f"{self._position} {self._running:<{_NAME_WIDTH}}", end="")
             self._out.file.flush()
 

@@ -42,7 +42,7 @@ def promotions(home: HomeOption = None) -> None:
     record = Promotions(here.promotions)
     known = record.all()
     if not known:
-        raise CommandError(f"Nothing has been promoted in {here.path} yet; `{follow_up('run', here)}` does it.")
+        raise CommandError(f"Nothing has been promoted in {here.path} yet. Next: {follow_up('run', here)}")
     store = AssetStore(here.assets)
     served, unfinished = record.served(store), record.broken_off(store)
     out = console()
@@ -50,13 +50,13 @@ def promotions(home: HomeOption = None) -> None:
     if unfinished:
         again = follow_up("rollback" if unfinished.verdict == "rolled back" else "run", here)
         out.print(
-            f"No. {unfinished.number} is decided, and not everything is made from it yet. If no run is at work, it was "
-            f"broken off; go on with: {again}",
+            f"No. {unfinished.number} is decided, and not everything is made from it yet. If no run is in progress, it "
+            f"was interrupted; continue with: {again}",
             style="yellow",
             soft_wrap=True,
         )
     out.print(
-        "kept: the configuration before it stayed in use. `recsys-assets rollback NUMBER` goes back to an earlier one.",
+        "kept: the previous configuration stayed in use. `recsys-assets rollback NUMBER` goes back to an earlier one.",
         style="dim",
         soft_wrap=True,
     )

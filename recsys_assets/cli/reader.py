@@ -24,11 +24,11 @@ from recsys_assets.recommender.ingest.leaving_out import withhold, without_users
 
 _SUGGESTIONS = 5
 _NOBODY_RATED_TWICE = (
-    "There is no {asset}: no user of this home has rated twice, and scores, report and segments rest on what came "
-    "before a user's latest rating. Recommendations are made all the same: `recsys-assets recommend USER`."
+    "There is no {asset}: no user of this home has two ratings. Scores, the report and segments need the ratings "
+    "before a user's latest one. Recommendations do not: `recsys-assets recommend USER`."
 )
 _WAY_OUT = {
-    "user": "`recsys-assets recommend --newcomer` shows what somebody new would be shown.",
+    "user": "`recsys-assets recommend --newcomer` shows the list of a new user.",
     "item": "`recsys-assets items REGEX` searches the titles.",
 }
 # A catalogue without titles shows ids instead.
@@ -64,7 +64,7 @@ class Reader:
 
         Raises:
             AssetMissingError: the table has not been materialized.
-            IndexMismatchError: the version of `users` or `items` that the table was built with is not kept any more.
+            IndexMismatchError: the version of `users` or `items` that the table was built with was deleted.
             CommandError: the table cannot exist, because no user of this home has two ratings.
         """
         version = self._present(asset, batch)

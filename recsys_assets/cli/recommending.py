@@ -100,7 +100,7 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
 
 
 def recommend_to_everybody(reader: Reader, out: Console) -> None:
-    """Make the table `recommendations` anew, by the present rules.
+    """Make the table `recommendations` again, with the present rules.
 
     Raises:
         RuleError: a rule for lists cannot be applied, or leaves no item; the table stays as it was.
@@ -161,10 +161,10 @@ def from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str
     if model.index == index.fingerprint:
         return []
     fitted = f"{reader.written('serving_model'):%Y-%m-%d %H:%M} UTC"
-    anew = f"The next refresh fits them anew: {follow_up('run', reader.home)}"
+    anew = f"The next refresh fits new ones: {follow_up('run', reader.home)}"
     if newcomer is None:
-        return [f"By the models of {fitted}, from before the present users and items. {anew}"]
+        return [f"The models of {fitted} are older than the present users and items. {anew}"]
     return [
-        f"User {newcomer} is new to the models of {fitted}: the list follows from the user's attributes and from its "
-        f"ratings of items that they know. {anew}"
+        f"The models of {fitted} do not know user {newcomer}. The list follows from the user's attributes and ratings "
+        f"of items that the models know. {anew}"
     ]

@@ -31,11 +31,11 @@ def recommend(
     user_id: Annotated[str | None, typer.Argument(help="The user's id in your data.", show_default=False)] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many items.")] = 10,
     newcomer: Annotated[
-        bool, typer.Option("--newcomer", help="For somebody of whom nothing is known, in the place of a user.")
+        bool, typer.Option("--newcomer", help="For a new user, without ratings and attributes.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The list as JSON, for programs.")] = False,
     everybody: Annotated[
-        bool, typer.Option("--everybody", help="Make the table of all users' lists anew, by the present rules.")
+        bool, typer.Option("--everybody", help="Make the table of all users' lists again, with the present rules.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
@@ -44,7 +44,7 @@ def recommend(
     The reason is up to three of the user's own ratings: those that contributed most to the score. After new data are
     ingested, the list comes from the previous models until a refresh has fitted new ones; the last line then says so.
 
-    Rules of the section `[serving]` of settings.toml say which items may be shown, and `block` takes single ones out.
+    Rules of the section `[serving]` of settings.toml say which items may be shown, and `block` leaves single items out.
     `--everybody` applies them to the table `recommendations`; no model is fitted unless users or items have changed.
 
     Examples: `recsys-assets recommend 42 -n 5`, `recsys-assets recommend --newcomer`,
@@ -74,10 +74,8 @@ def recommend(
             listed.add_row(str(rank), row["item_id"], titled(row), genre_text(row), score, because)
         out.print(listed)
         if out.is_terminal:
-            # Not in a pipe, whose reader takes each line for an item.
-            out.print(
-                "Score: the model's own. It orders this list; scores of two users cannot be compared.", style="dim"
-            )
+            # Not in a pipe: its reader takes each line for an item.
+            out.print("Scores order this list only: scores of two users cannot be compared.", style="dim")
     for note in found.notes:
         out.print(reader.words(note), style="dim", soft_wrap=True)
 
@@ -95,7 +93,7 @@ def report(
         raise CommandError("There is no report yet. Make one: `recsys-assets run`")
     typer.echo(path)
     if open_it and not webbrowser.open(path.as_uri()):
-        raise CommandError("No browser was found. Open the file in one yourself.")
+        raise CommandError("No browser was found. Open the file yourself.")
 
 
 def export(
@@ -114,7 +112,7 @@ def export(
     if out.suffix not in (".parquet", ".csv"):
         raise CommandError(f"{out}: the name of the file has to end in .parquet or .csv.")
     if not out.parent.is_dir():
-        raise CommandError(f"{out.parent}: no such folder. Make it first.")
+        raise CommandError(f"{out.parent}: no such folder. Create it first.")
     reader = Reader.of(home)
     _check_exportable(asset, reader)
     frame = _with_original_ids(_whole(reader, asset), reader)

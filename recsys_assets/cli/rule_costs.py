@@ -16,7 +16,7 @@ def cost_of(reader: Reader, limits: Limits) -> RuleCost | None:
     """The cost of limits for the served model's entry of the task `top_n`; None without a liked test rating.
 
     Raises:
-        IndexMismatchError: users or items have changed since the models were fitted; a refresh mends that.
+        IndexMismatchError: users or items have changed since the models were fitted; a refresh fixes that.
         AssetMissingError: nothing has been fitted yet.
     """
     served = reader.model("serving_model", ServingModel)

@@ -20,7 +20,7 @@ def rules(home: HomeOption = None) -> None:
 
     The cost is the NDCG at 10 of the served model's lists with and without the rule, for the same users and test
     ratings, by the models that were fitted on the training ratings. A rule can be tried before it is written down:
-    an environment variable goes before settings.toml.
+    an environment variable takes precedence over settings.toml.
 
     Examples: `recsys-assets rules`, `RECSYS_SERVING__MAX_PER_VALUE='{"genres": 3}' recsys-assets rules`
     """
@@ -40,7 +40,7 @@ def rules(home: HomeOption = None) -> None:
 
     cost = cost_of(reader, limits)
     if cost is None:
-        out.print("What max_per_value costs cannot be told: no test rating is liked.", soft_wrap=True)
+        out.print("The cost of max_per_value is unknown: there is no liked test rating.", soft_wrap=True)
         return
     out.print(
         f"max_per_value changes NDCG at 10 from {cost.without:.4f} to {cost.within:.4f}: by "

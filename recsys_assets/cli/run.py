@@ -52,7 +52,7 @@ def run(
 
     If nothing has landed, a MovieLens release is downloaded first. The command runs the same jobs as the UI, in one
     process with one JVM. Exit status 0 means that everything was done. If a batch is refused, the other batches are
-    ingested and refreshed all the same, and the exit status is 1.
+    ingested and refreshed, and the exit status is 1.
 
     Examples: `recsys-assets run`, `recsys-assets run --home ~/my-ratings`
     """
@@ -70,7 +70,7 @@ def run(
 
 
 def require_rules(home: Home) -> None:
-    """Check the rules for lists before the minutes of a run, unless a batch is to come in, which may bring a column.
+    """Check the rules for lists before a run, unless a batch is pending: it may bring a column that a rule needs.
 
     Raises:
         RuleError: a rule cannot be applied to the present items, or leaves none of them.
@@ -87,7 +87,7 @@ def _fetch_if_empty(home: Home, dataset: str | None, out: Console) -> None:
         fetch_into(home, dataset or DATASET, out)
     elif dataset and not any(batch.startswith(dataset) for batch in there):
         out.print(
-            f"{dataset} is not fetched: this home holds {', '.join(there)}. Take another --home for other data.",
+            f"{dataset} is not fetched: this home contains {', '.join(there)}. Take another --home for other data.",
             style="yellow",
             soft_wrap=True,
         )
@@ -158,7 +158,7 @@ def launch(home: Home, out: Console, chosen: "Sequence[Launch]" = (), again: Col
             with RunProgress(terminal, log) as progress:
                 outcome = execute(home, progress, log, chosen, again)
         except KeyboardInterrupt:
-            terminal.print("Interrupted. What was finished is kept.", style="yellow")
+            terminal.print("Interrupted. Finished results are kept.", style="yellow")
             raise
     if outcome.failures:
         raise (BatchesRefusedError if outcome.went_on else RunFailedError)("\n".join(outcome.failures))

@@ -40,7 +40,7 @@ _EARLIER = (
 )
 _OVER_SEEDS = "± over seeds"
 
-Filter = Annotated[list[str] | None, typer.Option(help="Only these; may be given several times.")]
+Filter = Annotated[list[str] | None, typer.Option(help="Only these values; repeat the option for several.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def scores(
     metric: Filter = None,
     population: Filter = None,
     model: Filter = None,
-    study: Annotated[bool, typer.Option("--study", help="Those of the last study, under all its protocols.")] = False,
+    study: Annotated[bool, typer.Option("--study", help="Scores of the last study, under all its protocols.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Show the scores of the selected models beside random, baseline and best possible, or any rows that you select.
@@ -89,7 +89,7 @@ def _with_earlier_names(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _present(column: str, name: str) -> str:
-    """The present name of what may be named as in an earlier version."""
+    """The present name of a metric, model or protocol that may have its name of an earlier version."""
     for renamed, earlier, present in _EARLIER:
         if column == renamed and name.startswith(earlier):
             return present + name.removeprefix(earlier)
@@ -110,7 +110,7 @@ def _studied(reader: Reader) -> "StudyTables":
 
     tables = study_tables(reader.store)
     if tables is None:
-        raise CommandError("There has been no study here. Make one: `recsys-assets study`")
+        raise CommandError("There is no study of this home. Next: `recsys-assets study`")
     return tables
 
 
@@ -145,7 +145,7 @@ def _filtered(scores: pl.DataFrame, asked: dict[str, list[str]]) -> pl.DataFrame
             raise CommandError(f"No scores with the {column} {', '.join(unknown)}; there are: {', '.join(there)}.")
     rows = scores.filter(pl.lit(True), *(pl.col(column).is_in(values) for column, values in asked.items()))
     if rows.is_empty():
-        raise CommandError("No scores with all of these together; leave one filter out.")
+        raise CommandError("No scores with all of these together; omit one filter.")
     return rows
 
 

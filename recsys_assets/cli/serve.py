@@ -45,7 +45,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port of the UI.", min=1, max=65535)] = 3000,
     host: Annotated[str, typer.Option(help="Address of the UI; it has no passwords.")] = LOCALHOST,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Another name that browsers know the UI by; may be repeated.")
+        list[str] | None, typer.Option(help="A further host name of the UI; repeat the option for several.")
     ] = None,
     home: HomeOption = None,
 ) -> None:
@@ -77,7 +77,7 @@ def serve(
     names = [argument for name in allowed_host or () for argument in ("--allowed-host", name)]
     services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.services"]
     if status := _supervise([*services, "--host", host, "--port", str(port), *names], here, log, held):
-        raise CommandError(f"Dagster has ended by itself with status {status}; {log} says why.{_last_error(log)}")
+        raise CommandError(f"Dagster has ended unexpectedly with status {status}; {log} says why.{_last_error(log)}")
 
 
 def _last_error(log: Path) -> str:
@@ -94,7 +94,7 @@ def _warn_if_public(host: str) -> None:
 
     if not is_loopback(host):
         console(stderr=True).print(
-            f"Warning: the UI has no passwords. Whoever reaches {host} can read what is in this home and change it. "
+            f"Warning: the UI has no passwords. Anybody who reaches {host} can read and change this home. "
             f"Without --host it listens on this machine only; `ssh -L` reaches it from another.",
             style="yellow",
             soft_wrap=True,

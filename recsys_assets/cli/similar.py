@@ -29,9 +29,9 @@ def similar(
 ) -> None:
     """Show the items that are most like one item, by the present rules for lists.
 
-    "By ratings" is the served model: what people like who like this item. "By attributes" is what the items have in
-    common; such items fill the places that the model leaves. Scores of the two cannot be compared with each other. The
-    table `similar_items` holds such a list for every item: `recsys-assets export similar_items FILE`.
+    "By ratings" are the items that the served model connects with this item. "By attributes" are items that share
+    attributes with it; they fill the remaining places. Scores of the two kinds cannot be compared. The table
+    `similar_items` has such a list for every item: `recsys-assets export similar_items FILE`.
 
     Examples: `recsys-assets similar 50`, `recsys-assets similar 'Star Wars' --top 5`, `recsys-assets similar 50 --json`
     """
@@ -51,9 +51,7 @@ def similar(
         if out.is_terminal:
             out.print("Scores by ratings and scores by attributes cannot be compared.", style="dim")
     else:
-        out.print(
-            "No item that may be shown is like it: nobody who likes it likes another, and it shares no attribute."
-        )
+        out.print("No similar item may be shown: no model and no attribute connects it with another item.")
     for note in notes:
         out.print(note, style="dim", soft_wrap=True)
 
@@ -72,7 +70,7 @@ def _similar(reader: Reader, item_id: str, n: int) -> tuple[list[dict[str, Any]]
     model = reader.model("serving_model", ServingModel)
     users, items = reader.table("users"), reader.table("items").collect()
     index = Index.of(lazy(users), lazy(items))
-    # The model's items keep its numbers; items that came later, or have gone since, are known by id.
+    # Items of the model keep their dense ids; items that came later, or were removed, are found by id.
     fitted = audience_of(reader, model, index).items.select("item_id")
     later = items.select("item_id").join(fitted, on="item_id", how="anti")
     catalogue = pl.concat([fitted, later]).join(items, on="item_id", how="left", maintain_order="left")

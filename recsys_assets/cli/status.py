@@ -1,4 +1,4 @@
-"""The command `status`: what a home holds, what is served, how fresh it is, what is at work, and what to do next.
+"""The command `status`: what a home holds, what is served, how fresh it is, what is running, and what to do next.
 
 It reads stored tables and the record of promotions; it starts neither Dagster nor a JVM.
 """
@@ -32,7 +32,7 @@ def status(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show what the home holds, what is served, how fresh it is, what is at work, and what to do next.
+    """Show what the home holds, what is served, how fresh it is, what is running, and what to do next.
 
     Examples: `recsys-assets status`, `recsys-assets status --check || recsys-assets run`
     """

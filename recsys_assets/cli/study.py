@@ -57,7 +57,7 @@ def study(
     for asset in _NEEDED:
         store.current([asset])
     if len(n_users) > 1:
-        raise CommandError(f"Users have come since the last refresh. Next: {follow_up('run', here)}")
+        raise CommandError(f"New users were ingested after the last refresh. Next: {follow_up('run', here)}")
     # If the data do not allow case study B, the pipeline has no scores and no report that could show the study.
     is_reported = store.has(["evaluation_scores"])
     with locked(here):
@@ -68,8 +68,8 @@ def study(
         out.print(kind.notice, style="yellow", soft_wrap=True)
     without = [name for name in under if not _has_rows(store, name)]
     reasons = {
-        "The data came without these splits, which ml-100k.zip has.": [name for name in without if name in FOLDS],
-        "The data leave no rating to score by.": [name for name in without if name not in FOLDS],
+        "The data have no published splits; those of ml-100k.zip have.": [name for name in without if name in FOLDS],
+        "The data have no test rows for this.": [name for name in without if name not in FOLDS],
     }
     for reason, names in reasons.items():
         if names:

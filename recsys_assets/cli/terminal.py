@@ -26,7 +26,7 @@ from recsys_assets.recommender.data.wording import article_first
 # A file or a pipe has no width, unless COLUMNS sets one. Without a minimum, tables would be cut there.
 _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
-# The commands that make a home. Every other one would find nothing in a folder that is none.
+# The commands that make a home. Every other command would find nothing in a folder that is no home.
 _MAKING = frozenset({"run", "serve", "add", "fetch", "init"})
 _COMMAND = re.compile(r"`([^`]*recsys-assets [^`]+)`")
 
@@ -36,13 +36,13 @@ def _remember(context: typer.Context, path: Path | None) -> Path | None:
     home = context.find_root().obj = Home.resolve(path)
     if not home.is_there and context.info_name not in _MAKING:
         raise CommandError(_no_home(home))
-    # The module reads Parquet, and most commands that are only mistyped need none of it.
+    # Imported here, because a mistyped command needs no Parquet reader.
     if home.is_there and home.format != FORMAT:
         from recsys_assets.home.upgrade import bring_up_to_date
 
         if n_changed := bring_up_to_date(home):
             console(stderr=True).print(
-                f"{home.path} is of an earlier version: {n_changed:,} files were brought to the present names.",
+                f"{home.path} had the format of an earlier version: {n_changed:,} files and folders got present names.",
                 soft_wrap=True,
             )
     return path
@@ -111,7 +111,7 @@ class _VisibleConsole(Console):
 def console(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
     """A console that prints text literally, because titles may contain Rich markup or control characters.
 
-    A notebook sets FORCE_COLOR. Its cells are no terminal all the same: a progress bar would fill them with frames.
+    A notebook sets FORCE_COLOR, but its cells are no terminal: a progress bar would fill them with frames.
     """
     stream = file or (sys.stderr if stderr else sys.stdout)
     plain = _VisibleConsole(

@@ -56,7 +56,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Batch:
-    """A landed batch with a known source format, not judged yet.
+    """A landed batch with a known source format, before it is accepted or refused.
 
     Attributes:
         home: the home with the landing folder.
@@ -98,7 +98,7 @@ class Batch:
         Args:
             content: content fingerprint of its source.
             others: name and MovieLens release of the other batches.
-            kind: kind of the home; None if no batch has told it yet.
+            kind: kind of the home's data; None before the first batch.
             max_rejected_share: largest accepted share of rejected rows. The rejected rows of a refused batch are listed
                 in the home's folder `rejected`.
 

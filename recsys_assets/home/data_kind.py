@@ -1,4 +1,4 @@
-"""The kind of a home's data: told from the first batch, and kept as long as a batch is read.
+"""The kind of a home's data: detected from the first batch, and stored until no batch is left.
 
 The kinds are in `recommender.data.kind`.
 """
@@ -21,22 +21,22 @@ _OTHER_FEEDBACK: Mapping[Feedback, str] = {
     "events": "it holds events without ratings, and this home holds ratings. Name its column of ratings under "
     "[data.columns] in {settings}, or add it to another home (--home).",
 }
-# The table of a batch that is stored first, and therefore says that the batch was accepted.
+# The raw table that is stored first. It exists only for accepted batches.
 _FIRST_TABLE = ["rejected_rows"]
 
 
 def data_kind(home: Home, data: DataSettings) -> DataKind:
-    """Return the kind of a home; ratings with times if no batch tells it yet."""
+    """Return the kind of a home; ratings with times before the first batch."""
     return known_kind(home, data) or RATINGS_WITH_TIMES
 
 
 def known_kind(home: Home, data: DataSettings) -> DataKind | None:
-    """Return the kept kind of a home that has read a batch, else the kind of the first readable landed batch.
+    """Return the stored kind of a home that has read a batch, else the kind of the first readable landed batch.
 
-    None if nothing has landed that can be read.
+    None without a readable landed batch.
 
     Raises:
-        HomeError: the kept kind cannot be read.
+        HomeError: the stored kind cannot be read.
     """
     if AssetStore(home.assets).batches(_FIRST_TABLE):
         return kept_kind(home)
@@ -87,10 +87,10 @@ def check_kind(kind: DataKind | None, home: Home, known: DataKind | None) -> Non
 
 
 def kept_kind(home: Home) -> DataKind:
-    """Return the kept kind of a home; ratings with times if none is kept, as before version 0.7.
+    """Return the stored kind of a home; ratings with times if none is stored, as before version 0.7.
 
     Raises:
-        HomeError: the kept kind cannot be read.
+        HomeError: the stored kind cannot be read.
     """
     if not home.kind.exists():
         return RATINGS_WITH_TIMES

@@ -37,7 +37,7 @@ from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
 from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 
-# Tables with rows of single users that `run` does not make again: only a study does.
+# Tables with rows of single users that only a study makes again.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
 # Names of unfinished files: of `write_atomically` and other writers, and of `add` in versions before 0.5.
 _UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|tuned\.toml)-\d+")
@@ -67,7 +67,7 @@ class Erased:
     versions: int = 0
 
     def attempt(self, what: object, step: Callable[..., object], *arguments: object) -> None:
-        """Execute one step and record its failure, so that the other steps are executed all the same."""
+        """Execute one step and record its failure, so that the other steps are executed too."""
         try:
             step(*arguments)
         except _TROUBLE as error:
@@ -201,7 +201,7 @@ def _left_behind(home: Home) -> Iterator[Path]:
 
 
 def _is_our_own(path: Path) -> bool:
-    """Whether a hidden file is ours: our temporary folders are closed to others, unlike folders of other programs."""
+    """Whether this package made a hidden folder: only the owner can read its temporary folders."""
     return not path.is_dir() or path.stat().st_mode & 0o777 == _TEMPORARY
 
 
@@ -275,9 +275,7 @@ def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: D
             search = ByteSearch(forgotten, forgotten)
             files = _files_below(landed) if landed.is_dir() else [landed] if landed.exists() else []
             told = [(file, search.file(file, named=Path(file.name))) for file in files]
-            return [
-                Hit(file, f"{what}; it cannot be read as ratings: mend or remove it") for file, what in told if what
-            ]
+            return [Hit(file, f"{what}; it cannot be read as ratings: fix or remove it") for file, what in told if what]
 
 
 def _leads_out(home: Home, name: str) -> bool:

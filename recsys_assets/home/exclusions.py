@@ -23,7 +23,7 @@ def forgotten_users(home: Home) -> frozenset[str]:
     Raises:
         HomeError: the list is damaged. No computation may go on then, because excluded users could come back.
     """
-    way_out = "put the file back from a copy: who is not in it comes back with the next run."
+    way_out = "put the file back from a copy: a user who is missing from it comes back with the next run."
     return read_ids(home.forgotten, of="a user", way_out=way_out)
 
 

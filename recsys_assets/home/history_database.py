@@ -19,18 +19,18 @@ from recsys_assets.home.versions import write_atomically
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-# SQLAlchemy 2.1 takes any other form for another driver.
+# SQLAlchemy 2.1 selects another driver for any other form.
 _SCHEME = "postgresql+psycopg2://"
 _FORM = f"{_SCHEME}USER:PASSWORD@HOST:5432/DATABASE"
-# After an unquoted @ or / in a password, its rest would be read as the host, which messages of the driver quote.
+# The driver reads the rest of a password after an unquoted @ or / as the host, and its messages quote the host.
 _UNQUOTED = re.compile(r"^[^?#]*@[^?#]*@|^[^@?#]*/[^?#]*@")
 _CONNECT_SECONDS = 10
-# Any number that no other program takes for an advisory lock in the same database.
+# Key of the advisory lock: any number that no other program uses in the same database.
 _LOCK = 7_305_113_119
 
 
 def configure(home: Home) -> str:
-    """Prepare the home, and bring its dagster.yaml to what the settings say of the run history.
+    """Prepare the home, and make its dagster.yaml agree with the settings of the run history.
 
     Returns:
         Name of the environment variable with the URL; empty if the run history is in files of the home.
@@ -49,12 +49,12 @@ def configure(home: Home) -> str:
             raise HomeError(
                 f"{home.instance_file} keeps the run history in PostgreSQL, and the settings do not. Set "
                 f'`postgres_url_env = "{named}"` in [instance] of {home.settings_file}, or, to begin a new run history '
-                f"in files, take `storage` out of {home.instance_file}."
+                f"in files, remove `storage` from {home.instance_file}."
             )
         return ""
     if storage is not None and not named:
         raise HomeError(
-            f"{home.instance_file} has a `storage` of its own. Take it out, or take [instance] postgres_url_env out of "
+            f"{home.instance_file} has its own `storage`. Remove it, or remove [instance] postgres_url_env from "
             f"{home.settings_file}."
         )
     if named != variable:
@@ -93,8 +93,8 @@ def unusable(variable: str, error: BaseException) -> str:
     """The message about a database that cannot be used. The driver's own words name host and user, no password."""
     told = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
     return (
-        f"The run history is in PostgreSQL ({variable}), and that cannot be used: {told}. Is the server running, and "
-        "are host, user, password and database in the variable right? Data, models and lists are unchanged in the home."
+        f"The run history is in PostgreSQL ({variable}), and PostgreSQL cannot be used: {told}. Is the server running? "
+        "Are host, user, password and database in the variable right? Data, models and lists in the home are unchanged."
     )
 
 
@@ -144,7 +144,7 @@ def _claim(home: Home, connection: "Connection") -> None:
     if owner["id"] != mine["id"]:
         raise HomeError(
             f"The database holds the run history of another home ({known.path}). Create a database for this home, or, "
-            "if the other home is gone for good, drop the database and create it anew."
+            "if the other home is gone for good, drop the database and create it again."
         )
     if known.path == home.path:
         return

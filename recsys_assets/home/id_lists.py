@@ -1,4 +1,4 @@
-"""Files of ids: one id per line, as a JSON string. Blocked items and the exclusion list are kept so."""
+"""Files of ids: one id per line, as a JSON string. Blocked items and the exclusion list are such files."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ def read_ids(path: Path, *, of: str, way_out: str) -> frozenset[str]:
     Args:
         path: the file.
         of: whose ids they are, for the message.
-        way_out: how to mend the file, for the message.
+        way_out: how to fix the file, for the message.
 
     Raises:
         HomeError: a line is no id.
@@ -29,7 +29,7 @@ def read_ids(path: Path, *, of: str, way_out: str) -> frozenset[str]:
             found = None
         if not isinstance(found, str):
             raise HomeError(
-                f"{path}, line {number}: expected the id of {of} in quotes, found {line[:40]!r}. Mend the line, or "
+                f"{path}, line {number}: expected the id of {of} in quotes, found {line[:40]!r}. Fix the line, or "
                 f"{way_out}"
             )
         ids.append(found)

@@ -42,7 +42,7 @@ def renumbered(store: AssetStore, version: Path, asset: str) -> dict[str, Path]:
     """The versions of `users` and `items` that a stored table was built with, where the id map has changed since.
 
     Raises:
-        IndexMismatchError: such a version is not kept any more; the message says what to run.
+        IndexMismatchError: the version was deleted; the message says what to run.
     """
     found = {}
     for name, numbering in _of_others(store, version).items():
@@ -74,8 +74,8 @@ def _held(version: Path, numbering: tuple[int, str]) -> bool:
 
 def _told(asset: str, name: str) -> str:
     return (
-        f"{asset} was made before the {name} were numbered anew, and its numbers are those of others now. Make it "
-        "again: `recsys-assets run`, or `recsys-assets study` for tables of a study."
+        f"{asset} was built with an earlier id map: its dense ids now stand for other {name}. Make it again: "
+        "`recsys-assets run`, or `recsys-assets study` for tables of a study."
     )
 
 

@@ -35,7 +35,7 @@ def check_java() -> int:
     printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(?:1\.)?(\d+)', printed)
     if version is None:
-        raise JavaError(f"`{java} -version` tells no version: {printed.strip()[:200]!r}. {_ADVICE}")
+        raise JavaError(f"`{java} -version` prints no version: {printed.strip()[:200]!r}. {_ADVICE}")
     major = int(version[1])
     if major < MINIMUM:
         raise JavaError(f"{java} is Java {major}. {_ADVICE}")

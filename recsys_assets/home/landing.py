@@ -58,7 +58,7 @@ def put_right(home: Home) -> None:
         if not os.path.lexists(target):
             new.rename(target)
         elif is_taken_out:
-            # Another file has landed under the same name meanwhile: it must not be overwritten.
+            # A new file has landed under the same name and must not be overwritten.
             new.rename(free(target))
     if work.exists():
         shutil.rmtree(work)
@@ -161,4 +161,7 @@ def checked_batch_name(name: str) -> str:
 
 def no_batch_name(name: str) -> str:
     """What to do about a name that is not allowed for a batch."""
-    return f"{name!r} is no name for a batch. {NAMES} Choose another with --batch, or rename the file in landing/."
+    return (
+        f"{name!r} is not allowed as the name of a batch. {NAMES} Choose another name with --batch, or rename the file "
+        "in landing/."
+    )

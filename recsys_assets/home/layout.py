@@ -29,8 +29,8 @@ UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepa
 # File names contain the quoted name of a batch and a few more characters, and file systems allow 255 bytes.
 _LONGEST_NAME = 230
 NAMES = (
-    "A name may not begin with . or _, nor hold /, ... or invisible characters, nor end as unfinished files do "
-    f"({', '.join(UNFINISHED_SUFFIXES)}), nor be longer than {_LONGEST_NAME} characters (25 in Japanese, say)."
+    "A name must not begin with . or _, contain /, ... or invisible characters, end like an unfinished file "
+    f"({', '.join(UNFINISHED_SUFFIXES)}), or be longer than {_LONGEST_NAME} characters (25 in Japanese)."
 )
 
 # The dagster.yaml of a home. It names no folder, so that Dagster stores everything beside it even if the home is moved
@@ -83,17 +83,17 @@ class Home:
 
     @property
     def format(self) -> int:
-        """Number of the home's format; 1 for homes of versions before 0.7, which have no number.
+        """Number of the home's format; 1 for homes from before version 0.7, which have no number.
 
         Raises:
-            HomeError: the file holds no number.
+            HomeError: the file contains no number.
         """
         try:
             return int(self.format_file.read_text())
         except FileNotFoundError:
             return 1
         except ValueError:
-            raise HomeError(f"{self.format_file} holds no number. Put it back from a copy of the home.") from None
+            raise HomeError(f"{self.format_file} contains no number. Restore it from a copy of the home.") from None
 
     @property
     def is_there(self) -> bool:
@@ -186,7 +186,7 @@ class Home:
 
     @property
     def kind(self) -> Path:
-        """Kind of the data, told from the first batch."""
+        """Kind of the data, detected from the first batch."""
         return self.path / "kind.json"
 
     @property
@@ -227,7 +227,7 @@ class Home:
                 of the landing folder.
         """
         if not is_batch_name(name):
-            raise FileNotFoundError(f"{name!r} is no name for a batch, so nothing can have landed under it. {NAMES}")
+            raise FileNotFoundError(f"{name!r} is not allowed as the name of a batch. {NAMES}")
         exact = self.landing / name
         if exact.exists():
             place = Path(os.path.realpath(exact))
@@ -235,14 +235,14 @@ class Home:
                 return exact
             raise FileNotFoundError(
                 f"batch {name!r}: {exact} is a link that leads out of the landing folder, to {place}. Put the file "
-                "itself in its place (`recsys-assets add` copies it), or take the link away."
+                "itself in its place (`recsys-assets add` copies it), or remove the link."
             )
         if exact.is_symlink():
             raise FileNotFoundError(
-                f"batch {name!r}: {exact} is a link to {exact.readlink()}, and nothing lies there. Put it back, or "
+                f"batch {name!r}: {exact} is a link to {exact.readlink()}, which does not exist. Put the file back, or "
                 "remove the batch."
             )
-        raise FileNotFoundError(f"batch {name!r}: nothing lies at {exact}. Put it back, or remove the batch.")
+        raise FileNotFoundError(f"batch {name!r}: {exact} does not exist. Put the file back, or remove the batch.")
 
     def landed_batches(self) -> list[str]:
         """Names of the landed batches in order. Hidden and unfinished files are no batches."""
@@ -345,7 +345,7 @@ def read_instance(home: Home) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         told = " ".join(str(error).split())
         raise HomeError(
-            f"{home.instance_file}: {told}. Mend it, or delete it: the next command writes it anew."
+            f"{home.instance_file}: {told}. Fix it, or delete it: the next command writes a new one."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The lock of a home, as others see it. Runs hold it by `orchestration.locking`, commands by `cli.run.locked`."""
+"""Whether a home is locked. `orchestration.locking` takes the lock for runs, `cli.run.locked` for commands."""
 
 from filelock import FileLock, Timeout
 

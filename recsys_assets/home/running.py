@@ -1,6 +1,6 @@
 """Sections of the settings that say how a home is run: Spark, executor, automation and run history.
 
-They stand in this room, because Dagster's processes and the command line read them before any model is loaded.
+They are in `home`, because Dagster's processes and the command line read them before any model is loaded.
 """
 
 import re

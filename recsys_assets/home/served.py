@@ -11,7 +11,7 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import write_atomically
 
-# The services of a killed `serve` need a second or two to end.
+# The services of a killed `serve` need up to two seconds to end.
 _LAST_SECONDS = 5
 
 

@@ -1,4 +1,4 @@
-"""Says which setting is wrong, in which file or variable it stands, and which name was probably meant."""
+"""Names a wrong setting, its file or variable, and the setting that was probably meant."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 # How pydantic calls a name that no field has.
 _UNKNOWN = "extra_forbidden"
-# Somebody may have written a URL with a password where the name of its variable belongs.
+# The value may be a URL with a password instead of the name of a variable.
 _SECRET = ("instance", "postgres_url_env")
 
 
 def told(faults: Sequence["ErrorDetails"], settings: type[BaseModel], files: Mapping[Path, Mapping[str, Any]]) -> str:
-    """The faults, each with the place where the wrong setting stands.
+    """The faults, each with the file or variable of the wrong setting.
 
     Args:
         faults: the errors of a validation.

@@ -197,7 +197,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path}, line {line}: not UTF-8. Save the file as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: {error}. Mend it, or delete it to go back to the built-in settings.") from None
+        raise SettingsError(f"{path}: {error}. Fix it, or delete it to go back to the built-in settings.") from None
 
 
 def _check_sections_of_variables() -> None:
@@ -220,8 +220,8 @@ def _check_sections_of_variables() -> None:
 def template() -> str:
     """A settings.toml with every setting: its meaning and, commented out, its default."""
     document = tomlkit.document()
-    document.add(tomlkit.comment("Settings of this home. Take a # away to change a default."))
-    document.add(tomlkit.comment("The environment goes before this file: RECSYS_ALS__RANK=20."))
+    document.add(tomlkit.comment("Settings of this home. Remove a # to change a default."))
+    document.add(tomlkit.comment("Environment variables take precedence: RECSYS_ALS__RANK=20."))
     own = [
         "\n" + _commented(name, field.default, field.description)
         for name, field in Settings.model_fields.items()

@@ -15,8 +15,8 @@ from recsys_assets.home.versions import AssetStore, scan, write_atomically
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.study_section import StudyTables
 
-_HEADER = """Chosen by `recsys-assets study` on validation slices of the training ratings; the next study may change it.
-Your own settings.toml goes before this file. Delete it to go back to the built-in settings."""
+_HEADER = """Chosen by `recsys-assets study` on validation splits of the training ratings; the next study may change it.
+Your own settings.toml takes precedence. Delete it to go back to the built-in settings."""
 
 
 def study_tables(store: AssetStore) -> StudyTables | None:

@@ -1,7 +1,7 @@
-"""Brings the home of an earlier version to the present format, in place, and refuses the home of a later one.
+"""Upgrades the home of an earlier version in place, format by format, and refuses the home of a later version.
 
-The names themselves are in `old_names`. Each step may be repeated, and the format number is written last: an
-interrupted upgrade is completed by the next one. Landed files stay as they are.
+The names are in `old_names`. Each step may be repeated, and the number of a format is written last, so that the next
+upgrade completes an interrupted one. Landed files are not changed.
 """
 
 import hashlib
@@ -49,16 +49,16 @@ def bring_up_to_date(home: Home) -> int | None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise HomeError(f"{home.path} is of an earlier version, and a run works on it. {_WAIT}") from None
+        raise HomeError(f"{home.path} has the format of an earlier version, and a run works on it. {_WAIT}") from None
     try:
         if home.dagster.is_dir() and served_at(home):
-            raise HomeError(f"{home.path} is of an earlier version, and `serve` runs for it. {_WAIT}")
+            raise HomeError(f"{home.path} has the format of an earlier version, and `serve` runs for it. {_WAIT}")
         return sum(_upgrade(home, names) for names in FORMATS if names.number > home.format)
     finally:
         lock.release()
 
 
-_WAIT = "The home is brought to the present version by the first command after it has ended."
+_WAIT = "Wait for its end: the next command upgrades the home."
 
 
 def _upgrade(home: Home, names: Format) -> int:
@@ -206,7 +206,7 @@ def _rewrite(path: Path, write: Callable[[Path], object]) -> None:
 def _same_time(folder: Path) -> Iterator[None]:
     """Give a folder its times back.
 
-    What is older than the last `forget` may hold a forgotten user, and `compact` must go on to see that.
+    Files older than the last `forget` may contain a forgotten user, and `compact` finds them by their times.
     """
     found = folder.stat()
     yield

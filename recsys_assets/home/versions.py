@@ -31,7 +31,7 @@ STATE_FOLDER = "state"
 _COMPRESSION = "snappy"
 _VERSIONS_KEPT = 3
 _STAMP = "%Y%m%dT%H%M%S%f"
-# What a model's reader raises at files that something outside has cut off, changed or deleted.
+# Errors of a model's `load` if something outside the pipeline has truncated, changed or deleted its files.
 _UNREADABLE = (
     FileNotFoundError,
     IsADirectoryError,
@@ -80,8 +80,8 @@ class AssetDamagedError(RecsysError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path} cannot be read: it is damaged. Materialize it again: `recsys-assets run` makes what follows from "
-            "the ratings; ratings, users and items come from the sources by `recsys-assets backfill BATCH` before."
+            f"{path} cannot be read: it is damaged. Materialize it again: `recsys-assets run` makes what depends on "
+            "the ratings; before it, `recsys-assets backfill BATCH` makes ratings, users and items from the sources."
         )
 
 
@@ -169,7 +169,7 @@ class AssetStore:
                     pending.append(child)
 
     def damaged_tables(self) -> Iterator[Path]:
-        """The present tables that cannot be read through: the beginning and end of a file do not show all damage."""
+        """The present tables that cannot be read completely: the beginning and end of a file do not show all damage."""
         present = ((folder / "current").resolve() / TABLE_FILE for folder in self.folders())
         return (path for path in present if path.exists() and not _reads_through(path))
 

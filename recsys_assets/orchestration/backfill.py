@@ -106,12 +106,10 @@ def _ended(home: Home, instance: dg.DagsterInstance, run_id: str) -> dg.DagsterR
     while True:
         run = instance.get_run_by_id(run_id)
         if run is None:
-            raise RunFailedError(f"Run {run_id} is gone.")
+            raise RunFailedError(f"Run {run_id} was deleted.")
         if run.is_finished and run.tags.get(WILL_RETRY_TAG) != "true":
             return run
         run_id = run.tags.get(AUTO_RETRY_RUN_ID_TAG, run_id)
         if served_at(home) is None:
-            raise RunFailedError(
-                f"The home is served no more; run {run_id} is taken up by the next `recsys-assets serve`."
-            )
+            raise RunFailedError(f"`serve` has ended; the next `recsys-assets serve` continues run {run_id}.")
         time.sleep(_POLL_SECONDS)

@@ -44,8 +44,8 @@ def build_defs(
 
     Raises:
         SettingsError: the home's settings cannot be used.
-        HomeError: the home is of a later version, or of an earlier one and in use; or the kept kind of its data cannot
-            be read.
+        HomeError: the home is of a later version, or of an earlier one and in use; or the stored kind of its data
+            cannot be read.
     """
     home = home or Home.resolve()
     bring_up_to_date(home)
@@ -83,8 +83,8 @@ def _outdated(kind: DataKind, home: Home, settings: Settings) -> str:
     if data_kind(home, settings.data) == kind:
         return ""
     return (
-        "the data that landed are of another kind than the loaded asset graph. Reload the code location, or start "
-        "`recsys-assets serve` again"
+        "the landed data are of another kind than the loaded asset graph. Reload the code location, or restart "
+        "`recsys-assets serve`"
     )
 
 
@@ -92,5 +92,5 @@ def _executor(settings: Settings, home: Home, spark: LazyPySparkResource) -> dg.
     chosen = _EXECUTORS[settings.run.executor]
     if settings.run.executor == "in_process":
         return locked_executor(chosen, home, partial(start_early, spark), done_meanwhile)
-    # Each step of the multiprocess executor has its own process and Spark session, so an early start would be in vain.
+    # Each step of the multiprocess executor has its own process and Spark session, so an early start would be useless.
     return locked_executor(chosen, home, needless=done_meanwhile)

@@ -40,7 +40,7 @@ class Clock:
 def forget_the_future(instance: dg.DagsterInstance) -> None:
     """Delete future ticks, and set future times to now, in the records of sensors and schedules.
 
-    No daemon may use the instance meanwhile. Cursors stay, so no run is requested twice.
+    No daemon may use the instance during this call. Cursors stay, so no run is requested twice.
     """
     now = time.time()
     for state in instance.all_instigator_state():

@@ -69,6 +69,6 @@ def one_line(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     tags = run.tags
     first, last = (tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end"))
     batches = f" of {first}" + (f" to {last}" if last != first else "") if first else ""
-    following = "tried again by itself" if tags.get("dagster/will_retry") == "true" else "not tried again by itself"
+    following = "retried automatically" if tags.get("dagster/will_retry") == "true" else "not retried automatically"
     told = f"{run.job_name}{batches} failed, {following}: {why[0]}{more}; run {run.run_id}"
     return " ".join(visible(told).split())

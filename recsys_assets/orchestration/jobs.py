@@ -58,9 +58,9 @@ backtest = dg.define_asset_job(
 study = dg.define_asset_job(
     "study",
     selection=_STUDY,
-    description="Chooses settings and models by validation, and scores every model under the chosen protocols. All of "
-    "them in one run: launch it with the range of all partitions, or run `recsys-assets study`. Trials are kept, so a "
-    "study that was stopped continues where it was.",
+    description="Chooses settings and models by validation, and scores every model under the chosen protocols. To run "
+    "all protocols, launch it with the range of all partitions, or run `recsys-assets study`. Trials are stored, so a "
+    "stopped study continues from there.",
 )
 
 

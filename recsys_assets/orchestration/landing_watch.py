@@ -125,18 +125,18 @@ def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Loo
     """
     result = Look(cursor.model_copy(deep=True))
     if not home.landing.is_dir():
-        result.waiting.append(f"{home.landing} is not there")
+        result.waiting.append(f"{home.landing} does not exist")
         return result
     batches, names = result.cursor.batches, home.landed_batches()
     found = {entry.name: entry for entry in landed(home)}
     result.waiting += [
-        f"{name} cannot be read: a folder is closed to this user, or it is just being changed"
+        f"{name} cannot be read: this user may not open a folder, or the batch is changing"
         for name in names
         if name not in found
     ]
     for name in sorted(set(batches) - {*names, *found}):
         del batches[name]
-        result.news.append(f"{name} is gone from landing/; what was read from it stays until it is removed")
+        result.news.append(f"{name} is no longer in landing/; its rows stay until the batch is removed")
     deadline = time.monotonic() + _HASHING_SECONDS
     for name, entry in found.items():
         if entry.fault:
@@ -175,7 +175,7 @@ def _waiting(entry: Landed, age: float, quiet_seconds: float) -> str:
     if not entry.files:
         return f"{entry.name} is empty"
     if age < quiet_seconds * _PATIENCE and not entry.is_complete:
-        return f"{entry.name} lacks its end; waiting for the rest"
+        return f"{entry.name} is truncated; waiting for the rest"
     return ""
 
 
@@ -204,7 +204,7 @@ def settle(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str
     runs = instance.get_runs(dg.RunsFilter(tags={REQUEST_TAG: cursor.request}))
     verdicts = {batch: found for run in runs for batch, found in verdicts_of(instance, run.run_id).items()}
     is_canceled = any(run.status == dg.DagsterRunStatus.CANCELED for run in runs)
-    # A failed check refuses the merged tables. Only a person can say whether the change is meant.
+    # A failed check refuses the merged tables. Only a person can say whether the change is intended.
     is_refused = any(is_of_a_check(error) for run in runs for _, error in step_failures(instance, run.run_id))
     fault = next((cause for run in runs for cause in causes(instance, run)), "no run was started for it")
     failed = _unread(instance, cursor)
@@ -226,7 +226,7 @@ def settle(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str
 def _unread(instance: dg.DagsterInstance, cursor: Cursor) -> list[str]:
     """The batches of the last request that it did not ingest.
 
-    A batch that has changed meanwhile is left out, because it is requested anyway. If the request read all batches but
+    A batch that has changed since is left out, because it is requested anyway. If the request read all batches but
     did not merge them, the result is the last batch: reading it again leads to the merge.
     """
     requested = [name for name in cursor.requested if name in cursor.batches]

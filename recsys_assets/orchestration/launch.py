@@ -159,11 +159,11 @@ def _attempt(
         return Ended(True)
     if is_lost:
         told = "; ".join(watcher.failures)
-        watcher.begin_again(f"{told}\nThat may pass: once more, in a new process, what is not done")
+        watcher.begin_again(f"{told}\nThe cause may be temporary: retrying the remaining steps in a new process")
         return Ended(resume(instance, result.run_id, events.take), failures=watcher.failures)
     ended = Ended(False, refused_by(instance, result.run_id), watcher.failures.copy())
     if launch.is_extra:
-        watcher.announce(f"{'; '.join(ended.failures)}\nWhat comes next does not need it.")
+        watcher.announce(f"{'; '.join(ended.failures)}\nThe next run does not need this one.")
     watcher.failures.clear()
     return ended
 

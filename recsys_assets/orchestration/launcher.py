@@ -72,7 +72,7 @@ def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunH
     pid, when = recorded
     if _lives(pid, when, run.tags.get(_PROCESS_TAG, "")):
         return CheckRunHealthResult(WorkerStatus.RUNNING)
-    return _unless_done(instance, run, CheckRunHealthResult(WorkerStatus.FAILED, f"its process {pid} is gone"))
+    return _unless_done(instance, run, CheckRunHealthResult(WorkerStatus.FAILED, f"its process {pid} has ended"))
 
 
 def _unless_done(
@@ -104,7 +104,7 @@ def _as_its_server_says(server: dict[str, Any], run: dg.DagsterRun) -> CheckRunH
     try:
         answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=_ANSWER_SECONDS)
     except DagsterUserCodeUnreachableError:
-        # It is being started anew, or the network is at fault. When it answers again, it knows.
+        # The code server is restarting, or the network is down. The next answer of the code server tells.
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     if dg.deserialize_value(answer, CanCancelExecutionResult).can_cancel:
         return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -122,7 +122,7 @@ def fail_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     dead = [run for run in started if worker_health(instance, run).status == WorkerStatus.FAILED]
     for run in dead:
-        instance.report_run_failed(run, "The process of the run is gone.")
+        instance.report_run_failed(run, "The process of the run has ended.")
     return dead
 
 

@@ -60,8 +60,8 @@ class Launch:
 
 # Lists by the configuration in use come first, so that users do not wait for scores. This run may fail: if the
 # configuration cannot be fitted on the present ratings, the refresh finds another one.
-_RECOMMEND = Launch(recommend.name, "Recommending by the configuration in use", is_extra=True)
-_REFRESH = Launch(refresh.name, "All batches are ingested; refreshing what follows from the ratings")
+_RECOMMEND = Launch(recommend.name, "Recommending with the configuration in use", is_extra=True)
+_REFRESH = Launch(refresh.name, "All batches are ingested; refreshing everything that depends on the ratings")
 
 
 def pipeline_assets(defs: dg.Definitions) -> list[dg.AssetsDefinition]:
@@ -199,13 +199,13 @@ def lists_anew(*, fits: bool) -> Launch:
     """The launch that makes the lists of all users by the present rules.
 
     Args:
-        fits: whether the served model has to be fitted first, because users or items have come or gone since its fit.
+        fits: whether the served model has to be fitted first, because users or items were added or removed since.
     """
     if fits:
         return Launch(recommend.name, "Users or items have changed: fitting the model in use and making lists")
     return Launch(
         recommend.name,
-        "Making lists by the model in use and the present rules",
+        "Making lists with the model in use and the present rules",
         assets=[recommendations.key, similar_items.key],
     )
 

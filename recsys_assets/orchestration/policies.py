@@ -10,7 +10,7 @@ import dagster as dg
 # One missed weekly refresh is a warning, two are a failure.
 _WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=15))
 # Only the assets that people act on. Upstream assets have the same age and would repeat the warning thirty times. A
-# backtest runs on request, so no age is too old for it.
+# backtest runs on request, so it has no policy.
 _FRESH = dg.AssetSelection.assets("evaluation_scores", "recommendations")
 
 

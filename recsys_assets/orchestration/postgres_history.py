@@ -34,7 +34,7 @@ def size(connection: Connection) -> int:
 
 
 def erase_deleted_rows(connection: Connection) -> None:
-    """Write the tables and their statistics anew, without the bytes of deleted rows.
+    """Rewrite the tables and their statistics without the bytes of deleted rows.
 
     PostgreSQL otherwise keeps deleted rows in its files until it needs their place. Its write-ahead log and backups
     keep them longer; only the server's administrator can delete those.

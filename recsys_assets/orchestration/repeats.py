@@ -18,7 +18,7 @@ CONTENT_TAG = "recsys/content"
 SCHEDULED_TAG = "recsys/scheduled"
 # Tag of repeated runs: 1 for the first repeat.
 REPEAT_TAG = "recsys/repeat"
-# A full disk is often mended the next morning. The pauses add up to 23 hours, and no fault costs more than 7 runs.
+# A full disk is often fixed the next morning. The pauses add up to 23 hours, and no fault costs more than 7 runs.
 _PAUSES_MINUTES = (1, 4, 16, 64, 256, 1_024)
 # Newer runs of a person do not hide a failed automatic run, unless they are many.
 _LOOKED_BACK = 20
@@ -38,7 +38,7 @@ class Repeat:
 
 
 def repeat_of(instance: dg.DagsterInstance, content: str, now: float) -> Repeat:
-    """What is due for the newest automatic refresh that failed and that no later refresh made up for.
+    """The next repeat of the newest failed automatic refresh, unless a later refresh made up for it.
 
     Args:
         instance: the instance with the runs.

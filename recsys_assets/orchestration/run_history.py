@@ -77,7 +77,7 @@ _IDS_PER_STATEMENT = 10_000
 _WORTH_SHRINKING = 0.25
 # Folders of DAGSTER_HOME with the databases of SQLite.
 _SQLITE_FOLDERS = ("history", "schedules")
-# Runs that have said nothing yet.
+# Runs that have not started yet.
 _NOT_BEGUN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 _EVENTS, _CHECKS = SqlEventLogStorageTable, AssetCheckExecutionsTable
 
@@ -119,7 +119,7 @@ def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
     except (OSError, sqlite3.Error, db.exc.SQLAlchemyError, SettingsError) as error:
         return f"The run history was not pruned: {type(error).__name__}: {error}"
     except Exception as error:
-        # dagster-postgres wraps the errors of a server that is gone in an error of its own.
+        # dagster-postgres wraps the errors of a server that is gone in its own error class.
         if not isinstance(error.__cause__, db.exc.SQLAlchemyError):
             raise
         return f"The run history was not pruned: {error}: {error.__cause__}"
@@ -133,7 +133,7 @@ def erase_history(instance: dg.DagsterInstance) -> Pruned:
 
     The newest materialization of each asset and batch and the newest results of each check remain, with numbers,
     versions and the metadata that the pipeline reads back. No deleted byte stays in a file of SQLite or in a table of
-    PostgreSQL. No other process may use the instance meanwhile.
+    PostgreSQL. No other process may use the instance during this call.
 
     Raises:
         sqlite3.OperationalError, sqlalchemy.exc.OperationalError: another process uses the instance.
@@ -151,7 +151,7 @@ def erase_history_of(home: Home) -> None:
         try:
             erase_history(instance)
         except (sqlite3.OperationalError, db.exc.OperationalError) as error:
-            raise OSError(f"{error}. End what uses it, such as `dg dev`, and run this again") from error
+            raise OSError(f"{error}. End the process that uses it, such as `dg dev`, and repeat the command") from error
 
 
 class _Pruning:
@@ -334,7 +334,7 @@ class _Pruning:
                     connection.execute(_EVENTS.delete().where(_EVENTS.c.timestamp < self._before))
                 _shrink(of_no_run, at_any_rate=self._facts_only)
         elif self._facts_only:
-            # What the home recorded in SQLite before it had a database.
+            # Records in SQLite, from before the home used PostgreSQL.
             for name in _SQLITE_FOLDERS:
                 shutil.rmtree(Path(self._instance.root_directory) / name, ignore_errors=True)
         if isinstance(logs, LocalComputeLogManager) and (folder := Path(logs._base_dir)).is_dir():

@@ -87,12 +87,12 @@ class SameOriginOnly:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or _name(hosts[0]) not in self._names:
             asked = ", ".join(hosts) or "none"
-            return f"This UI is not known as {asked}. Start `recsys-assets serve` with --allowed-host, if it should be."
+            return f"{asked} is no host name of this UI. `recsys-assets serve --allowed-host` allows another one."
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
         if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
-            return f"Only pages of this UI may ask it, not those of {origin}."
+            return f"Only pages of this UI may send requests to it, not pages of {origin}."
         if site not in (None, "same-origin", "none") and not _follows_a_link(headers, scope):
-            return "Only pages of this UI may ask it."
+            return "Only pages of this UI may send requests to it."
         return None
 
 

@@ -28,17 +28,18 @@ def build_schedules(
         cron_schedule=settings.cron,
         execution_timezone=settings.time_zone,
         default_status=dg.DefaultScheduleStatus.RUNNING if settings.schedule else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Requests `{settings.schedule_job}`, whether data have changed or not, so that no model grows old "
-        "unseen.",
+        description=f"Requests `{settings.schedule_job}`, with or without new data.",
     )
     def weekly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         if refused := outdated() or why_invalid(context.instance):
             return dg.SkipReason(refused)
         if settings.schedule_job == refresh_served.name and not is_chosen(home):
-            return dg.SkipReason("nothing is in use yet, so there is nothing to refresh. Next: recsys-assets run")
+            return dg.SkipReason(
+                "no configuration is in use yet, so there is nothing to refresh. Next: recsys-assets run"
+            )
         at_work = context.instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
         if any(run.job_name in (*REFRESHES, everything.name) for run in at_work):
-            return dg.SkipReason("a refresh is under way")
+            return dg.SkipReason("a refresh is in progress")
         return dg.RunRequest(tags={SCHEDULED_TAG: context.scheduled_execution_time.isoformat()})
 
     return [weekly_refresh]

@@ -71,9 +71,9 @@ def build_sensors(
         minimum_interval_seconds=tick,
         default_status=status,
         description=f"Requests `{settings.sensor_job}` when the content of `ratings`, `users` or `items` has changed, "
-        "and `refresh` if nothing is in use yet. A run of `recommend` comes before `refresh`, so that new users get "
-        "recommendations without waiting for scores. A refresh that failed for a cause that may pass is requested "
-        "again, six times at most, after growing pauses.",
+        "and `refresh` if no configuration is in use yet. A run of `recommend` comes before `refresh`, so that new "
+        "users get recommendations without waiting for scores. A refresh that failed for a temporary reason is "
+        "requested again up to six times, after growing pauses.",
     )
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
         if refused := outdated():
@@ -111,8 +111,8 @@ def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds
     found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=now)
     cursor, wanted = found.cursor, list[str]()
     if is_busy(context.instance, home):
-        # The run may be ingesting these very batches. All that land meanwhile are requested together after it.
-        found.waiting.append("a run is at work")
+        # The run may be ingesting these very batches. Batches that land during the run are requested together after it.
+        found.waiting.append("a run is in progress")
     else:
         found.news += settle(context.instance, cursor, now)
         wanted = choose(context.instance, cursor, now)
@@ -141,7 +141,7 @@ def watch_ratings(context: dg.SensorEvaluationContext, home: Home, job: str) -> 
     if context.cursor == state:
         return _again(instance, home, state)
     if is_busy(instance, home):
-        return dg.SkipReason("the ratings have changed; waiting for the run that is at work")
+        return dg.SkipReason("the ratings have changed; waiting for the run in progress")
     if refused := why_invalid(instance):
         return dg.SkipReason(refused)
     if are_of_present_ratings(instance, _ENDS[job]):
@@ -158,9 +158,9 @@ def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunReques
     """A repeat of the last refresh if it is due, else why there is none."""
     repeat = repeat_of(instance, state, time.time())
     if repeat.request is None:
-        return dg.SkipReason(repeat.told or "the ratings are those of the last refresh that was asked for")
+        return dg.SkipReason(repeat.told or "the last requested refresh has seen these ratings")
     if is_busy(instance, home):
-        return dg.SkipReason("the last refresh has failed; waiting for the run that is at work")
+        return dg.SkipReason("the last refresh has failed; waiting for the run in progress")
     if refused := why_invalid(instance):
         return dg.SkipReason(refused)
     ends = _ENDS[str(repeat.request.job_name)]
@@ -170,7 +170,7 @@ def _again(instance: dg.DagsterInstance, home: Home, state: str) -> dg.RunReques
 
 
 def _settings(home: Home) -> str:
-    """Digest of the settings files, in use or not: a change may mend what made a refresh fail."""
+    """Digest of the settings files, in use or not: a change may fix what made a refresh fail."""
     files = (home.settings_file, home.tuned_file)
     return hashlib.sha256(b"\0".join(file.read_bytes() if file.exists() else b"" for file in files)).hexdigest()
 
@@ -189,7 +189,7 @@ def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     if not keys or not are_of_present_ratings(instance, keys):
         return ""
     made = " and ".join(key.to_user_string() for key in keys)
-    return f"Nothing is left to do: while this run waited, another one made {made} from the present ratings."
+    return f"Nothing is left to do: another run made {made} from the present ratings while this run waited."
 
 
 def why_invalid(instance: dg.DagsterInstance) -> str:
@@ -205,7 +205,7 @@ def why_invalid(instance: dg.DagsterInstance) -> str:
         good = was_good(instance, check_keys(dg.AssetKey(name)))
         if good is False:
             return (
-                f"{name} failed a check in run {record.run_id}. Mend the data, or accept the change: "
+                f"{name} failed a check in run {record.run_id}. Fix the data, or accept the change: "
                 "RECSYS_CHECKS__MAX_ROW_DROP=1 recsys-assets run"
             )
         if good is None and (run_id := unchecked_since(instance, dg.AssetKey(name))):

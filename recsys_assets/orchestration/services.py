@@ -83,7 +83,7 @@ def _run(instance: DagsterInstance, webserver: Sequence[str], daemon: Sequence[s
                     print(f"{service.args!r} has ended with status {service.returncode}", file=sys.stderr)
                     return service.returncode or 1
             if clock.was_set_back():
-                print("The clock was set back; the daemon would sleep as long, so it begins anew", file=sys.stderr)
+                print("The clock was set back; restarting the daemon, which would sleep for that time", file=sys.stderr)
                 _end([running.pop()])
                 forget_the_future(instance)
                 running.append(_started(daemon))

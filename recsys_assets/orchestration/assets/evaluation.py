@@ -192,7 +192,7 @@ def _report_asset(kind: DataKind) -> dg.AssetsDefinition:
         path = home.folders.report
         write_atomically(path, page.encode())
         make_later_than_forgetting(home.folders, path)
-        context.log.info(f"The report lies at {path}")
+        context.log.info(f"Report: {path}")
         # Browsers open no file from a page. `serve` shows the report of the home that it serves, also of a copied one.
         facts: dict[str, Any] = {
             "open while `serve` runs": dg.MetadataValue.url(REPORT_PATH),

@@ -61,9 +61,9 @@ def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Setti
         known.append((batch.name, accepted.release))
         context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
         if accepted.cleaned:
-            context.log.warning(f"Batch {batch.name}: control characters taken out of {accepted.cleaned:,} texts")
+            context.log.warning(f"Batch {batch.name}: control characters removed from {accepted.cleaned:,} texts")
         if accepted.not_rated:
-            context.log.info(f"Batch {batch.name}: {accepted.not_rated:,} rows that are not rated are left out")
+            context.log.info(f"Batch {batch.name}: {accepted.not_rated:,} rows without a rating are left out")
         return _facts(accepted)
 
     def read(name: str) -> nw.LazyFrame:

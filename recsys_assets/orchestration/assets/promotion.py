@@ -80,7 +80,7 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
         in_use = record.current()
         if config.rollback_to is not None:
             candidate = _going_back(record, config.rollback_to, home, settings)
-            decision = Decision("rolled back", f"Somebody went back to promotion {config.rollback_to}.")
+            decision = Decision("rolled back", f"A person went back to promotion {config.rollback_to}.")
             contests: list[Comparison] = []
         else:
             evaluation, parameters = settings.evaluation, quick_choice.applied(settings.model_dump())

@@ -1,7 +1,7 @@
 """The study: settings and models chosen by validation, and scores of every model under every protocol.
 
-A study runs on request; it is not part of `refresh`. Every trial is kept in the folder `study` of the home, so that a
-study that was stopped continues where it was. The method is in `recommender.tuning`.
+A study runs on request; it is not part of `refresh`. Every trial is stored in the folder `study` of the home, so that a
+stopped study continues from there. The method is in `recommender.tuning`.
 """
 
 from collections.abc import Mapping
@@ -166,9 +166,7 @@ def tuned_settings(
     tuned = chosen(found)
     changed = write_tuned(home.folders, tuned)
     for setting, value in overruled(tuned, Settings.load(home.folders)).items():
-        context.log.warning(
-            f"{setting}: your own settings say {value}, which goes before {tuned[setting]} of the study."
-        )
+        context.log.warning(f"{setting}: your own setting {value} takes precedence over {tuned[setting]} of the study.")
     context.add_output_metadata(
         {
             "file": dg.MetadataValue.path(home.folders.tuned_file),

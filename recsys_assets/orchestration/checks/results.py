@@ -1,6 +1,6 @@
 """Turns findings into results of asset checks, and reads the last good state from earlier results.
 
-The rules themselves are in `declared` and `segments`.
+The rules themselves are in `rules` and `segments`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

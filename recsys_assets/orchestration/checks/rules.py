@@ -1,7 +1,7 @@
 """The rules of each stored table and model, by the asset check that reports them.
 
-A check has a name that tells what it looks at. `declared` decides in which step an asset is checked. Polars checks the
-tables of a home with fewer than `scale.spark_from_rows` ratings, also with the engine Spark, because a check of a small
+A check is named after what it looks at. `declared` decides in which step an asset is checked. Polars checks the tables
+of a home with fewer than `scale.spark_from_rows` ratings, also with the engine Spark, because a check of a small
 table should not wait for a cluster.
 """
 
@@ -249,7 +249,7 @@ def _nothing(check: str) -> Finding:
 
 
 def _unseen(check: str) -> Finding:
-    return Finding(check, "not looked at, because columns are missing", "", "", passed=False)
+    return Finding(check, "not checked, because columns are missing", "", "", passed=False)
 
 
 def parameters(part: object, name: str = "") -> dict[str, np.ndarray]:

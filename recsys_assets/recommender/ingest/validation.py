@@ -176,7 +176,7 @@ def check_rejected(
     ways = "".join(f" {way}" for way in _ways_out(rejected))
     raise SourceError(
         f"{count:,} of {rows:,} rows are bad ({count / max(rows, 1):.1%}), "
-        f"{max_share:.1%} are allowed; mend them or raise the limit.{ways}{rest} The first:\n{shown}"
+        f"{max_share:.1%} are allowed; fix them or raise the limit.{ways}{rest} The first:\n{shown}"
     )
 
 

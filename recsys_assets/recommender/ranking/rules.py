@@ -73,7 +73,7 @@ class Rules:
             by_block = f" {len(self.blocked):,} are blocked (`recsys-assets blocked`)." if self.blocked else ""
             raise RuleError(
                 f"{_WHERE} = {self.where!r} leaves none of the {len(items):,} items to be shown: "
-                f"{meets.sum():,} meet it.{by_block} No list was changed. Mend the condition in settings.toml."
+                f"{meets.sum():,} meet it.{by_block} No list was changed. Fix the condition in settings.toml."
             )
         return shown
 

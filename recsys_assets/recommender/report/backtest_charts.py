@@ -43,7 +43,7 @@ def curve(backtest_scores: pl.DataFrame, metric: str) -> ChartType:
     cut_offs = named["cut_off"].unique().sort().to_list()
     x = alt.X(
         "cut_off:Q",
-        title="share of the ratings, in time, that trains",
+        title="share of the ratings, in time, for training",
         scale=alt.Scale(domain=[cut_offs[0] - 0.05, cut_offs[-1] + 0.05], nice=False),
         axis=alt.Axis(values=cut_offs, grid=False, format=".1f"),
     )

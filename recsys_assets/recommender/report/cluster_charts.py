@@ -39,7 +39,7 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
     table = to_polars(sweep, "k", "sse", "silhouette").sort("k")
     best = silhouette_choice(table)
     if not len(table):
-        return note("Number of clusters", "There is no sweep: the users have no attributes to be clustered by.")
+        return note("Number of clusters", "There is no sweep: the users have no attributes to form clusters by.")
     verdict = "no K has a silhouette here" if best is None else f"the silhouette would choose K = {best}"
     panels = alt.hconcat(
         _over_k(table, "sse", "sum of squared distances (SSE)", chosen_k, best),
@@ -54,7 +54,7 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
 
 
 def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -> ChartType | None:
-    """RMSE of users without a rating by K, from the trials of a study on the validation slice of the cut in time.
+    """RMSE of users without a rating by K, from the trials of a study on the validation split of the cut in time.
 
     None if no study has tried at least two values of K.
 
@@ -77,7 +77,7 @@ def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -
         _over_k(table, "rmse", "RMSE, lower is better", chosen_k, best).properties(width=WIDTH - 60),
         "How many clusters for new users? RMSE of users without a rating, by K",
         ", ".join(choices),
-        "ALS with cold users filled in from their cluster, on the validation slice of the training ratings.",
+        "ALS with cold users filled in from their cluster, on the validation split of the training ratings.",
     )
 
 
@@ -133,7 +133,7 @@ def cluster_pairs(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> C
         base.encode(x=_feature_axis(alt.X, names, x), y=_feature_axis(alt.Y, names, y))
         for x, y in combinations(range(len(names)), 2)
     ]
-    shown = f"{len(points):,} users, equal values spread a little to be told apart; "
+    shown = f"{len(points):,} users, equal values jittered; "
     return finished(
         alt.concat(*panels, columns=min(3, len(panels)), spacing=24),
         title,
@@ -207,7 +207,7 @@ def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartT
     if not len(cells):
         return note(
             title,
-            f"The users come without attributes: one cluster holds all {sizes['users'].sum():,} of them.",
+            f"The users have no attributes: one cluster holds all {sizes['users'].sum():,} of them.",
         )
     headings = sizes.select("cluster", heading=pl.format("{}|{}", "cluster", _with_commas("users")))
     column = max(44, min(110, WIDTH // len(sizes)))

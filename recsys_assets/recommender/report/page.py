@@ -37,7 +37,7 @@ from recsys_assets.recommender.report.verdicts import Served, next_steps, verdic
 
 # More cards make the page long and large; the page shows the largest segments.
 MAX_CARDS = 60
-# Smaller segments say nothing about anybody.
+# Smaller segments depend on single users.
 _SMALLEST_SHARE = 0.01
 
 _LOGGER = logging.getLogger(__name__)

@@ -102,7 +102,7 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
         layers.properties(width=WIDTH, height=340),
         "From cold to warm: RMSE for new users, lower is better",
         "A tenth of the users is new; the same later ratings are predicted each time. Bar: 95 % interval.",
-        *([f"Beyond the picture, at their worst: {', '.join(astray)}."] if astray else []),
+        *([f"Outside of the chart, with their largest value: {', '.join(astray)}."] if astray else []),
     )
 
 

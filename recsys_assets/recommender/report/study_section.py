@@ -87,7 +87,7 @@ class Result:
 
 @dataclass(frozen=True)
 class ChosenSetting:
-    """A setting that was chosen on a validation slice, formatted."""
+    """A setting that was chosen on a validation split, formatted."""
 
     setting: str
     default: str
@@ -115,8 +115,8 @@ class StudySection:
         models = [name for name in scored["model"].unique() if name not in (*labels.BOUNDS, labels.SELECTED)]
         minutes = trials["seconds"].sum() / 60
         compared = (
-            f"{len(trials)} candidates in {trials['search'].n_unique()} searches were compared on validation slices, "
-            f"cut out of training ratings ({minutes:,.0f} minutes of fitting). The winner is the selected model of a "
+            f"{len(trials)} candidates in {trials['search'].n_unique()} searches were compared on validation splits "
+            f"of training ratings ({minutes:,.0f} minutes of fitting). The winner is the selected model of a "
             f"protocol. All {len(models)} models were then scored on the test rows of "
             f"{scored['protocol'].n_unique()} protocols. No choice used a test row of its own protocol."
         )
@@ -188,7 +188,7 @@ class StudySection:
         )
 
     def selected(self, protocol: str, task: Task) -> str:
-        """The model chosen on the validation slice of the protocol; empty without its trials."""
+        """The model chosen on the validation split of the protocol; empty without its trials."""
         setting = SELECTED[task]
         rows = self.tables.trials.filter(
             pl.col("slice") == chosen_with(protocol), pl.col("search") == setting.split(".")[1], pl.col("is_chosen")

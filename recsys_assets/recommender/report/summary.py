@@ -1,7 +1,7 @@
 """Summary of the data: users, items, ratings, time span, rating scale, rejected rows, missing values.
 
 Each number is one aggregate on the engine of its table; only the results are collected. Texts about scores belong in
-`headline`.
+`verdicts`.
 """
 
 from dataclasses import dataclass
