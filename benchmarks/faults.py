@@ -395,7 +395,7 @@ def clock_jumps_beside_serve(bench: Bench) -> Outcome:
 
 
 def killed_at_every_change(bench: Bench) -> Outcome:
-    """add, remove, forget, compact and rollback killed before each change that they make in a home, then given again"""
+    """add, remove, forget, compact, rollback and upgrades killed before each change in a home, then given again"""
     folder = bench.folder / "killed"
     copied(bench.one, folder / "everything")
     command = [sys.executable, "-m", "recsys_assets_tests.kill_points", str(folder), "1"]

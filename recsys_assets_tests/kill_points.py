@@ -66,6 +66,7 @@ class Scenario:
         elsewhere: whether landing/ lies on another file system.
         in_assets_only: whether only what it changes in assets and promotions counts: a run writes its history all the
             time, and what becomes of that is tested with the runs.
+        stride: at least every n-th moment is tried.
     """
 
     arguments: tuple[str, ...]
@@ -73,6 +74,7 @@ class Scenario:
     template: str = "read"
     elsewhere: bool = False
     in_assets_only: bool = False
+    stride: int = sys.maxsize
 
     def roots(self, home: Home) -> list[Path]:
         """Below these, changes count."""
@@ -338,7 +340,10 @@ SCENARIOS = {
     "compact": Scenario(("compact",), check_erased, "to-erase"),
     "compact on another disk": Scenario(("compact",), check_erased, "to-erase", elsewhere=True),
     "rollback": Scenario(("rollback",), check_rolled_back, "promoted", in_assets_only=True),
-    **{f"upgrade from {version}": Scenario(_FIRST, partial(check_upgraded, version), version) for version in OLD},
+    **{
+        f"upgrade from {version}": Scenario(_FIRST, partial(check_upgraded, version), version, stride=20)
+        for version in OLD
+    },
 }
 
 
@@ -395,7 +400,7 @@ class Bench:
                 assert status == -signal.SIGKILL, f"{name}, moment {at}: status {status}: {self.told()}"
                 again = _forked(partial(_again, home, scenario), self._log)
                 assert again == 0, f"{name}, killed at moment {at}, then again: {self.told()}"
-            at += every
+            at += min(every, scenario.stride)
 
     def told(self) -> str:
         """The end of what the last process printed."""
