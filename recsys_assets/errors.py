@@ -7,16 +7,16 @@ class RecsysError(Exception):
     """Something a person can fix; the message names the place, the rule and the way out, and stands alone.
 
     Attributes:
-        permanent: whether the same thing fails again until a person changes something. Nothing tries such a failure
-            again by itself.
+        permanent: whether the same thing fails again until a person changes something. Such a
+            failure is never retried automatically.
     """
 
     permanent: ClassVar[bool] = True
 
 
 class RunFailedError(RecsysError):
-    """A run did not do all that it was to do."""
+    """A run failed, or did only a part of its work."""
 
 
 class BatchesRefusedError(RecsysError):
-    """Everything was done but for batches that cannot come in."""
+    """Everything was done except for refused batches."""

@@ -289,7 +289,9 @@ def test_a_run_of_the_command_line_gets_over_a_dead_jvm(materialized_home, tmp_p
     (again,) = _runs(home, parent=run)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         first, second = steps_of(instance, run), steps_of(instance, again)
-    assert "once more, in a new process" in printed and f"All {len(first) + len(second)} done" in printed
+    assert (
+        "retrying the remaining steps in a new process" in printed and f"All {len(first) + len(second)} done" in printed
+    )
     assert not {*first} & {*second}
     assert table(home, "recommendations").equals(table(materialized_home, "recommendations"))
 

@@ -110,7 +110,15 @@ def test_check_says_what_would_happen_and_lands_nothing(home, tmp_path):
     before = contents(home)
     shown = invoke("add", "--check", path, "--home", home.path)
     assert shown.exit_code == 0, shown.output
-    for told in ("csv", "300", "1 to 5", "2000-12-31 22:12", "rating is not a number", "u,m,many,1", "would be taken"):
+    for told in (
+        "csv",
+        "300",
+        "1 to 5",
+        "2000-12-31 22:12",
+        "rating is not a number",
+        "u,m,many,1",
+        "would be accepted",
+    ):
         assert told in shown.stdout
     path.write_bytes(GOOD + b"u,m,many,1\n")
     refused = invoke("add", "--check", path, "--home", home.path)

@@ -921,7 +921,7 @@ def test_page_of_next_to_nothing_says_so():
     tables["cluster_sweep"] = tables["cluster_sweep"].head(1)
     tables["rejected_rows"] = tables["rejected_rows"].clear()
     text = _Page(render_page(_inputs(tables, _scores().clear()))).text
-    assert "there are no demographics, so one cluster holds everybody" in text
+    assert "The users have no attributes, so one cluster holds all of them." in text
     assert "No row was rejected." in text
     assert "There are no scores yet." in text
 

@@ -80,11 +80,11 @@ def test_a_killed_rollback_hides_nothing_and_is_gone_on_with(materialized_home, 
         model_is_new = deadly == "recommendations"
         assert served == ("4" if model_is_new else "3")
         assert (recommended(home, "17") != by_blend) == model_is_new
-        assert "go on with: recsys-assets rollback --home" in told
+        assert "continue with: recsys-assets rollback --home" in told
     back = invoke("rollback", "--home", home.path)
     assert back.exit_code == 0, back.output
     served, told = listed(home)
-    assert served == "4" and "go on with" not in told
+    assert served == "4" and "continue with" not in told
     assert [each.verdict for each in record.all()] == [*["promoted"] * 3, "rolled back"]
     lists = table(home, "recommendations")
     assert not lists.equals(with_blend)

@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources in order of precedence: arguments, environment, `settings.toml`, `tuned.toml`."""
         del env_settings, dotenv_settings, file_secret_settings
-        # Each file is a source of its own: within one source, a section of one file would replace the whole section
+        # Each file is a separate source: within one source, a section of one file would replace the whole section
         # of another.
         files = (InitSettingsSource(settings_cls, read_toml(path)) for path in cls.files)
         return init_settings, _Environment(settings_cls), *files
