@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_by_whatever_meets_it_first(home: Home, tmp_path: Pa
 def test_a_full_disk_damages_no_database(home: Home) -> None:
     """Somebody would move a good run history away, because SQLite cannot open it while there is no room."""
     ran = _limited(20_000, "backfill", "good.csv", "--home", home.path)
-    _assert_told(ran.stderr, ran.returncode, "disk is full")
+    _assert_told(ran.stderr, ran.returncode, "free space on the disk")
     assert "damaged" not in ran.stderr
 
 
