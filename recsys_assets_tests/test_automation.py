@@ -124,9 +124,11 @@ def test_runs_of_the_command_line_are_listed_under_their_job(quiet):
     """The pages Jobs and Timeline would show that nothing ever ran, though `recsys-assets run` made everything."""
     asked = """query($name: String!) { pipelineOrError(params: {pipelineName: $name,
         repositoryLocationName: "recsys_assets", repositoryName: "__repository__"}) { ... on Pipeline {
-        runs(limit: 5) { status } } } }"""
+        runs(limit: 5) { status repositoryOrigin { repositoryLocationName } } } } }"""
     runs = quiet.query(asked, name="everything")["pipelineOrError"]["runs"]
     assert "SUCCESS" in {run["status"] for run in runs}
+    # The timeline shows no run without an origin.
+    assert all(run["repositoryOrigin"] == {"repositoryLocationName": "recsys_assets"} for run in runs)
 
 
 def test_three_batches_are_backfilled_by_one_run(quiet):
