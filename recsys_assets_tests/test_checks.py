@@ -7,15 +7,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.layout import Home
+from recsys_assets.home.running import SparkSettings
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.orchestration.assets import ASSETS, study
 from recsys_assets.orchestration.assets.models import MODEL_TYPES
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.checks import CHECKS
 from recsys_assets.orchestration.checks.results import check_result, last_good_facts
-from recsys_assets.orchestration.checks.rules import check_keys, parameters
+from recsys_assets.orchestration.checks.rules import Stored, check_keys, look, parameters
 from recsys_assets.orchestration.io_managers import table_of
+from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.tables import RATINGS, TABLES
 from recsys_assets.recommender.evaluation import quality
@@ -372,3 +376,36 @@ def test_a_drop_and_a_shift_are_seen_from_one_run_to_the_next(materialized_home,
             assert set(broken) == ({"no_sudden_drop"} if rows is half else {"plausible_ratings"} if broken else set())
     # The second drop is measured against the good state, not against the first one.
     assert found == ["passed", "ERROR", "ERROR", "WARN", "WARN"]
+
+
+@pytest.mark.spark
+def test_checks_find_the_same_on_spark(materialized_home, tmp_path):
+    """Checks of tables that need a cluster would fail there, or let pass what they stop on one machine."""
+    session = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
+    store, settings, kind = (
+        AssetStore(materialized_home.assets),
+        Settings.load(materialized_home),
+        kept_kind(materialized_home),
+    )
+    on_polars, on_spark = Stored(store, settings, kind), Stored(store, settings, kind, session)
+    looked_at = [name for name in TABLES if store.has([name])]
+    assert {"ratings", "recommendations"} <= {*looked_at}
+    for name in looked_at:
+        assert look(on_spark, dg.AssetKey(name), {}) == look(on_polars, dg.AssetKey(name), {}), name
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("rule", ["recommends nothing already rated", "recommends what the rules allow"])
+def test_a_list_that_breaks_a_rule_is_found_on_spark(rule, tmp_path):
+    """On a cluster, lists with rated or blocked items would be served."""
+    session = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
+    tables = {
+        "shown": pl.DataFrame({"user_id": ["ann", "bob"], "rank": [1, 1], "item_id": ["x", "y"]}),
+        "users": pl.DataFrame({"user": [0, 1], "user_id": ["ann", "bob"]}),
+        "items": pl.DataFrame({"item": [0, 1, 2], "item_id": ["x", "y", "z"]}),
+        "rated": pl.DataFrame({"user": [0], "item": [0 if "rated" in rule else 2]}),
+    }
+    frames = [nw.from_native(session.createDataFrame(frame.to_arrow())) for frame in tables.values()]
+    allowed = None if "rated" in rule else pl.Series(["y", "z"])
+    found = quality.recommendation_findings(*frames, n=1, allowed=allowed)
+    assert [finding.rule for finding in found if not finding.passed] == [rule]

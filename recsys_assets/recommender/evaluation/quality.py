@@ -104,7 +104,7 @@ def schema_findings(frame: nw.LazyFrame, table: Table, sizes: Mapping[str, int])
         frame.select(
             nw.len().alias("rows"),
             *(
-                expression.sum().alias(f"{rule}/{name}")
+                expression.cast(nw.Int64()).sum().alias(f"{rule}/{name}")
                 for rule in counted
                 for name, expression in counted[rule].items()
             ),
