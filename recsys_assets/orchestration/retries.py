@@ -14,8 +14,8 @@ from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY
 # Errors of Dagster and Python that a retry cannot fix. Errors of this project have an attribute `permanent`.
 _PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileNotFoundError)
 # Errors that Py4J raises if the JVM dies during a call, and at each later call. Classes are compared by name, which
-# saves an import of Py4J. No other part of a run uses network connections, so the general names are safe. The last one is
-# of a Spark Connect server that is gone, or that has started again and does not know the session.
+# saves an import of Py4J. No other part of a run uses network connections, so the general names are safe. The last name
+# is the error of a Spark Connect server that is gone, or that has started again and does not know the session.
 _LOST_JVM = {
     "Py4JNetworkError",
     "ConnectionRefusedError",
