@@ -58,6 +58,16 @@ def test_run_names_every_asset_and_ends_with_scores_and_report(first_run, assets
     assert home.report.exists()
 
 
+def test_a_run_of_the_command_line_can_be_run_again_from_the_ui(first_run):
+    """The button of the UI would be refused, because the run's configuration names what only the command line has."""
+    home, _ = first_run
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        (run, *_) = instance.get_runs()
+    job = build_defs(home=home).resolve_job_def(run.job_name)
+    assert run.run_config
+    dg.validate_run_config(job, run.run_config)
+
+
 def test_run_keeps_debug_logs_off_the_terminal_and_in_the_file(first_run):
     """The terminal is flooded by Dagster's and Spark's logs, or they are lost."""
     home, ran = first_run

@@ -358,15 +358,12 @@ def test_what_a_person_must_mend_is_never_tried_again(error):
     assert run.tags["dagster/will_retry"] == "false"
 
 
-class SparkConnectGrpcException(Exception):  # noqa: N818
-    """As PySpark names it."""
-
-
 @pytest.mark.parametrize(
     "error",
     [
         Py4JNetworkError("gone"),
-        SparkConnectGrpcException("[INVALID_HANDLE.SESSION_NOT_FOUND]"),
+        RuntimeError("[INVALID_HANDLE.SESSION_NOT_FOUND] The handle is invalid."),
+        RuntimeError("<_MultiThreadedRendezvous of RPC that terminated with: status = StatusCode.UNAVAILABLE"),
         ConnectionRefusedError(111, "refused"),
         RuntimeError("org.apache.spark.SparkException: Job 5 cancelled because SparkContext was shut down"),
         RuntimeError("java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext."),

@@ -44,6 +44,13 @@ def test_a_table_is_stored_as_declared_and_read_back(home):
     assert metadata["dagster/row_count"].value == 3
 
 
+def test_a_stored_table_can_be_loaded_outside_a_run(home):
+    """A notebook could not read a table by Dagster's own function."""
+    _run(home, _clusters_asset(lazy(CLUSTERS)))
+    loaded = build_defs(home=home).load_asset_value("user_clusters", python_type=nw.LazyFrame)
+    assert len(loaded.collect()) == 3
+
+
 def test_a_failed_write_leaves_the_version_before(home):
     """A crash in the middle of a write would leave half a table, or none."""
     _run(home, _clusters_asset(lazy(CLUSTERS)))

@@ -701,6 +701,10 @@ def test_verdict_does_not_lend_the_scores_of_other_settings_to_the_served_model(
     lists, *_ = verdicts(_ranked((0.04, 0.02, 0.06)), other)
     assert (lists.tone, lists.bars) == ("none", ())
     assert "with settings that are not scored here" in lists.answer
+    implicit = dataclasses.replace(other, model="implicit_als")
+    new_users = verdicts(_ranked((0.04, 0.02, 0.06)), implicit)[-1]
+    assert (new_users.tone, new_users.bars) == ("none", ())
+    assert new_users.answer.startswith("They get what users of the same cluster like")
 
 
 def test_bars_stand_where_their_scores_are():

@@ -182,7 +182,9 @@ class _OneNamePerModel(Format):
     _key = re.compile(rf"^([ \t]*#?[ \t]*[\"']?)({_any_of(sections)})(?=[\"']?[ \t]*[.=])", re.MULTILINE)
     _any_header = re.compile(r"^[ \t]*\[", re.MULTILINE)
     # Settings whose values are names.
-    _valued = re.compile(r"\bsearches[\"']?\s*=\s*\[[^\]]*\]|\bselected_ranking_model[\"']?\s*=\s*[\"']\w*[\"']")
+    _valued = re.compile(
+        r"\bsearches[\"']?\s*=\s*\[(?:#[^\n]*|[^\]#])*\]|\bselected_ranking_model[\"']?\s*=\s*[\"']\w*[\"']"
+    )
     _quoted = re.compile(rf"(?<=[\"'])({_any_of(_searches)})(?=[\"'])")
 
     def toml(self, text: str) -> str:

@@ -249,8 +249,12 @@ def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:
         ValueError: a declared column is missing.
     """
     rows = conform(frame, table)
-    ordered = in_order(rows, table.order) if table.order else rows
     path = version / TABLE_FILE
+    if not frame.implementation.is_polars() and table.order and not table.volatile:
+        # A sort of all rows would compute them twice, because Spark looks for the bounds of its partitions first.
+        rows.to_native().sortWithinPartitions(*table.order).write.parquet(str(path))
+        return
+    ordered = in_order(rows, table.order) if table.order else rows
     if not frame.implementation.is_polars():
         ordered.sink_parquet(str(path))
     # Sorting needs all rows in memory, and Polars' streaming engine takes twice as long to sort as the in-memory one.

@@ -7,7 +7,7 @@ Each write records rows, size, path and data version. The layout of versions and
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -65,6 +65,16 @@ def digest(version: Path, table: Table | None) -> str:
         with file.open("rb") as stream:
             hashed.update(hashlib.file_digest(stream, "sha256").digest())
     return hashed.hexdigest()
+
+
+def _inputs_of_step(context: dg.InputContext) -> Collection[dg.AssetKey]:
+    """The assets that the step of this input loads; outside a run, the asset of this input alone."""
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:
+        return [context.asset_key]
+    asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+    return list(asset.keys_by_input_name.values()) if asset else [context.asset_key]
 
 
 @lru_cache(maxsize=10_000)
@@ -180,12 +190,8 @@ class AssetIOManager(dg.ConfigurableIOManager):
 
     def _session(self, context: dg.InputContext) -> "SparkSession | None":
         """The session if Spark computes the step that loads this input."""
-        if self.engine == "auto":
-            step = context.step_context
-            asset = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
-            inputs = asset.keys_by_input_name.values() if asset else ()
-            if not any(self._is_large(key) for key in inputs):
-                return None
+        if self.engine == "auto" and not any(self._is_large(key) for key in _inputs_of_step(context)):
+            return None
         return None if self.engine == "polars" else self.spark.spark_session
 
     def session_of_checks(self) -> "SparkSession | None":

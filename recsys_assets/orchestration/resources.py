@@ -80,9 +80,14 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
     """The settings of the home as a resource. The run config of a launch may override each setting that runs read."""
 
     def overridden(context: dg.InitResourceContext) -> Settings:
-        return Settings.model_validate({**settings.model_dump(), **context.resource_config})
+        given = {
+            name: {**part, **context.resource_config.get(name, {})} if isinstance(part, dict) else part
+            for name, part in settings.model_dump().items()
+        }
+        return Settings.model_validate(given)
 
-    sections = _config_class(settings, without=_READ_BEFORE_RUNS).to_fields_dict()
+    without = (*_READ_BEFORE_RUNS, "spark_from_rows")
+    sections = _config_class(settings, without=without).to_fields_dict()
     for name in _NOT_FILLED_IN & sections.keys():
         section = sections[name]
         sections[name] = dg.Field(section.config_type, is_required=False, description=section.description)
@@ -102,7 +107,7 @@ def _config_class(section: BaseModel, without: Collection[str] = ()) -> type[dg.
             continue
         value = getattr(section, name)
         if isinstance(value, BaseModel):
-            nested = _config_class(value)
+            nested = _config_class(value, without)
             fields[name] = (nested, Field(default_factory=nested, description=type(value).__doc__))
         else:
             fields[name] = (field.annotation, Field(default=value, description=field.description))

@@ -14,17 +14,12 @@ from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY
 # Errors of Dagster and Python that a retry cannot fix. Errors of this project have an attribute `permanent`.
 _PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileNotFoundError)
 # Errors that Py4J raises if the JVM dies during a call, and at each later call. Classes are compared by name, which
-# saves an import of Py4J. No other part of a run uses network connections, so the general names are safe. The last name
-# is the error of a Spark Connect server that is gone, or that has started again and does not know the session.
-_LOST_JVM = {
-    "Py4JNetworkError",
-    "ConnectionRefusedError",
-    "ConnectionResetError",
-    "BrokenPipeError",
-    "SparkConnectGrpcException",
-}
+# saves an import of Py4J. No other part of a run uses network connections, so the general names are safe.
+_LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"}
 # A JVM that ends by SIGTERM first stops its Spark context. Calls that it still answers fail with one of these texts.
 _STOPPED_CONTEXT = ("SparkContext was shut down", "stopped SparkContext")
+# A Spark Connect server that is gone; one that has started again, and does not know the session.
+_LOST_SERVER = ("StatusCode.UNAVAILABLE", "INVALID_HANDLE.SESSION")
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -37,7 +32,7 @@ def is_permanent(error: BaseException) -> bool:
 def is_lost_jvm(error: BaseException) -> bool:
     """Whether the JVM of a step died. Every later step of the same process would fail on the same dead gateway."""
     return any(
-        type(cause).__name__ in _LOST_JVM or any(text in str(cause) for text in _STOPPED_CONTEXT)
+        type(cause).__name__ in _LOST_JVM or any(text in str(cause) for text in (*_STOPPED_CONTEXT, *_LOST_SERVER))
         for cause in _chain(error)
     )
 

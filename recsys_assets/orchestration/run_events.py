@@ -15,7 +15,8 @@ from recsys_assets.orchestration.ending import remind
 from recsys_assets.orchestration.failures import is_of_a_check, reason
 from recsys_assets.recommender.data.characters import visible
 
-LOGGER_NAME = "terminal"
+# The logger that every job has: a run of the command line can be run again from the UI, whose jobs have no other one.
+LOGGER_NAME = "console"
 
 
 class Watcher(Protocol):

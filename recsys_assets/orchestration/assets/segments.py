@@ -12,7 +12,7 @@ import polars as pl
 from recsys_assets.home.versions import STATE_FOLDER, AssetDamagedError, AssetStore, TableWithState, load
 from recsys_assets.orchestration.assets.common import LAST, TABLE_KINDS, pictures, pipeline_asset, plotted
 from recsys_assets.orchestration.io_managers import AssetIOManager
-from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.frames import in_memory, lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.models import segments
@@ -56,9 +56,11 @@ def user_segments(
     Index.of(users, items).require(segment_model.index, "segment_model")
     given = {"segment_model": segment_model, "train_histories": train_histories, "test_histories": test_histories}
     assigned = USER_SEGMENTS.make(given, {})
+    # Each use of a Spark frame infers all affinities again.
+    drawn = in_memory(assigned)
     context.add_output_metadata(
-        pictures("users per segment", segment_charts.users_per_segment, assigned)
-        | pictures("three example users", segment_charts.example_affinities, assigned, users)
+        pictures("users per segment", segment_charts.users_per_segment, drawn)
+        | pictures("three example users", segment_charts.example_affinities, drawn, in_memory(users))
     )
     return assigned
 

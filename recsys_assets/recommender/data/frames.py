@@ -38,7 +38,7 @@ def lazy(frame: pl.DataFrame | pl.LazyFrame) -> nw.LazyFrame:
 def in_memory(frame: nw.LazyFrame) -> nw.LazyFrame:
     """Bring a Spark frame into the memory of this process, because it is read several times; Polars frames stay lazy.
 
-    For frames whose size a setting bounds, such as the rows of a sample of the users.
+    For frames whose size a setting bounds, such as the rows of a sample of the users, and for charts.
     """
     return frame if frame.implementation.is_polars() else lazy(to_polars(frame))
 

@@ -76,7 +76,10 @@ class Table:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Columns that a stored table is sorted by, so that equal content gives equal files; empty for source order."""
+        """Columns that a stored table is sorted by, so that equal content gives equal files; empty for source order.
+
+        Spark sorts within each of its files.
+        """
         return () if self.in_source_order else self.key
 
 

@@ -209,15 +209,22 @@ def _ratings(scores: pl.DataFrame) -> Verdict:
 
 def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool) -> Verdict:
     question = "What do new users get?"
-    scored = served is None or served.is_scored
-    name = served.model if served and scored else labels.SELECTED
+    name = served.model if served else labels.SELECTED
+    if served and not served.is_scored:
+        # The scores of this model are those of other settings, and the selected model is another one.
+        return Verdict(
+            question, f"{_for_new_users(name, has_attributes)}. It is not scored with these settings.", "none", ()
+        )
     if not scores.filter(protocol=_RANKED[0], metric=_RANKED[1], population="unseen", model=name).height:
         return Verdict(question, "They get a list, but no test user was new, so it is not scored.", "none", ())
     model = _twin(scores, *_RANKED) if name == labels.SELECTED else name
-    got = _FOR_NEW_USERS.get(model, "They get the list for everybody")
-    if not has_attributes and got == _LIKED_BY_ALIKE:
-        got = "They get what most users like"
+    got = _for_new_users(model, has_attributes)
     return _against(scores, question, got, name, (*_RANKED, "unseen"), [], label=labels.model(model))
+
+
+def _for_new_users(model: str, has_attributes: bool) -> str:
+    got = _FOR_NEW_USERS.get(model, "They get the list for everybody")
+    return "They get what most users like" if got == _LIKED_BY_ALIKE and not has_attributes else got
 
 
 def _against(
