@@ -529,8 +529,8 @@ def test_the_report_says_what_was_promoted(materialized_home):
     (first,) = Promotions(materialized_home.promotions).all()
     ndcg = next(each.score for each in first.contests if each.opponent == "popularity")
     report = materialized_home.report.read_text()
-    assert "Blend of ranking models is served" in report and f"In use since {first.when[:10]}" in report
-    assert f"at its promotion {ndcg:.4f} beside" in report
+    assert "Blend of ranking models: " in report and f"In use since {first.when[:10]}" in report
+    assert f"{ndcg:.4f}" in report
 
 
 def test_rollback_with_nothing_to_go_back_to_says_so(materialized_home, tmp_path):

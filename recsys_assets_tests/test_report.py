@@ -406,11 +406,11 @@ def test_shares_show_every_segment_beside_its_partner_and_what_has_moved():
     table = _segment_shares([0.3, 0.2, 0.5, None], [0.45, 0.3, None, 0.25])
     chart = charts.segment_shares(lazy(table))
     texts = {row["label"]: row["text"] for row in _rows(chart)}
-    assert texts["2  Item 2 · B"] == "50.0%, new"
+    assert texts["2  Item 2 · B"] == "50.0\N{NO-BREAK SPACE}%, new"
     assert texts["(was 3) Item 3 · A"] == "gone"
-    assert texts["1  Item 1 · B"] == "20.0% (−10.0)"
+    assert texts["1  Item 1 · B"] == "20.0\N{NO-BREAK SPACE}% (−10.0)"
     moved, most, *_ = chart.to_dict()["title"]["subtitle"]
-    assert moved.startswith("50.0% of the users' affinity")
+    assert moved.startswith("50.0\N{NO-BREAK SPACE}% of the users' affinity")
     assert "segment 2, Item 2 · B (+50.0 points)" in most
 
 
@@ -418,7 +418,7 @@ def test_shares_of_a_first_refresh_say_that_there_is_nothing_before():
     """The first segments would look as if all of them were new."""
     chart = charts.segment_shares(lazy(_tables()["segment_shares"]))
     assert "nothing to compare" in chart.to_dict()["title"]["subtitle"][0]
-    assert set(_column(chart, "text")) == {"25.0%"}
+    assert set(_column(chart, "text")) == {"25.0\N{NO-BREAK SPACE}%"}
 
 
 def test_shares_of_hundreds_of_segments_are_a_picture_of_the_largest():
