@@ -8,6 +8,8 @@ of Dagster in pyproject.toml is narrow because of these names.
 - `run_history`: the storage classes, their tables, `TickStatus`, `InstigatorType`, `StepMaterializationData`,
   `LocalComputeLogManager`, `replace_record`, the names of runless events and SQLite's timeout delete the events and
   files of old runs. A retention of runs and events in dagster.yaml would replace them.
+- `event_log`: `SqliteEventLogStorage` and its `_connect`, `INDEX_SHARD_NAME` and SQLite's timeout keep connections open
+  during a run. An event log that pools its connections to SQLite would replace them.
 - `clock`: `SensorInstigatorData`, `ScheduleInstigatorData` and the table of ticks hold future times after the clock was
   set back. A daemon that measures intervals by a monotonic clock would replace them.
 - `locking`: `PlanOrchestrationContext`, `ExecutionPlan`, `RetryMode`, `StepDependencyConfig` and `raise_interrupts_as`
@@ -44,7 +46,7 @@ from dagster._core.storage.event_log.schema import (
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.runs.schema import RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
@@ -73,6 +75,7 @@ from dagster_shared.record import replace as replace_record
 __all__ = [
     "AUTO_RETRY_RUN_ID_TAG",
     "GRPC_INFO_TAG",
+    "INDEX_SHARD_NAME",
     "MAX_RETRIES_TAG",
     "PARENT_RUN_ID_TAG",
     "REPOSITORY_LABEL_TAG",

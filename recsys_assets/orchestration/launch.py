@@ -18,6 +18,7 @@ from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.code_location import REPOSITORY_TAG, adopt
 from recsys_assets.orchestration.ending import is_ending
+from recsys_assets.orchestration.event_log import kept_connections
 from recsys_assets.orchestration.launcher import fail_dead_runs, process_tag
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan, reading_again, reading_the_rest
 from recsys_assets.orchestration.resources import spark_resource, start_early
@@ -84,7 +85,8 @@ def execute(
         first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
         spark = spark_resource(Settings.load(home).spark, home.scratch)
         attempt = partial(_attempt, defs=defs, spark=spark, instance=instance, events=events, watcher=watcher)
-        refused, failures = carry_out(first, rest, attempt)
+        with kept_connections(instance):
+            refused, failures = carry_out(first, rest, attempt)
         if not chosen and not again:
             misnamed = [name for name in home.landed_batches() if not is_batch_name(name)]
             refused = {**{name: no_batch_name(name) for name in misnamed}, **refused}

@@ -20,6 +20,7 @@ from recsys_assets.orchestration.dagster_internals import (
     StepDependencyConfig,
     raise_interrupts_as,
 )
+from recsys_assets.orchestration.event_log import kept_connections
 from recsys_assets.orchestration.launcher import process_tag
 
 # A waiting run reacts to termination from the UI within this time.
@@ -69,7 +70,8 @@ class LockedExecutor(dg.Executor):
                 yield dg.DagsterEvent.engine_event(plan_context, done, EngineEventData())
                 return
             self._begin(_ops(plan_context, execution_plan))
-            yield from self._inner.execute(plan_context, execution_plan)
+            with kept_connections(plan_context.instance):
+                yield from self._inner.execute(plan_context, execution_plan)
         finally:
             lock.release()
 
