@@ -529,7 +529,7 @@ def test_the_report_says_what_was_promoted(materialized_home):
     (first,) = Promotions(materialized_home.promotions).all()
     ndcg = next(each.score for each in first.contests if each.opponent == "popularity")
     report = materialized_home.report.read_text()
-    assert "Blend of ranking models: " in report and f"In use since {first.when[:10]}" in report
+    assert "Blend of ranking models: " in report and f"Served since {first.when[:10]}" in report
     assert f"{ndcg:.4f}" in report
 
 

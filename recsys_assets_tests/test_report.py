@@ -691,8 +691,10 @@ def test_first_verdict_is_the_paired_one(lead, tone):
     assert lists.question.startswith("What is served") and lists.answer.startswith("Blend of ranking models: ")
     told = " ".join(lists.facts)
     assert f"{lead[0]:+.4f} (95 % interval".replace("-", "−") in told and "on the same 300 users" in told
-    assert "EASE scores higher by +0.0050 (−0.0040 to 0.0140), which may be chance." in told
-    assert "In use since 2026-01-02; at its promotion it scored 0.2900, popularity 0.2500." in told
+    assert "EASE scores 0.3050, which is better by 0.0050 (95 % interval −0.0040 to 0.0140), perhaps by chance." in told
+    assert "EASE" in [bar.label for bar in lists.bars]
+    assert ("by 15 %" in lists.answer) == (tone == "better")
+    assert "Served since 2026-01-02; at its promotion it scored 0.2900, popularity 0.2500." in told
 
 
 def test_verdict_does_not_lend_the_scores_of_other_settings_to_the_served_model():

@@ -7,9 +7,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
+# Loads its BLAS, which `_loaded_libraries` has to find.
+import scipy.linalg  # noqa: F401
+from threadpoolctl import ThreadpoolController
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -26,7 +29,7 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
     """
     n_threads = os.cpu_count() or 1
     # Threads of BLAS inside these threads would wait for each other.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_threads) as threads:
+    with _loaded_libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as threads:
         pending: deque[Future[Result]] = deque()
         for block in blocks:
             pending.append(threads.submit(work, block))
@@ -34,3 +37,9 @@ def in_threads(work: Callable[[Block], Result], blocks: Iterable[Block]) -> Iter
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+@cache
+def _loaded_libraries() -> ThreadpoolController:
+    """The libraries with threads of their own. Finding them takes as long as many a small block."""
+    return ThreadpoolController()

@@ -4,7 +4,7 @@ Every sentence is generated from the current scores. Differences are the paired 
 Tables of scores belong in `score_tables`, the case studies in `case_studies`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -153,7 +153,7 @@ def _lists(scores: pl.DataFrame, served: Served | None) -> Verdict:
         )
     means = labels.meaning(name if served else _twin(scores, *_RANKED))
     own = find(scores, _RANKED[0], name, "all", _RANKED[1])
-    facts = [means, " ".join([*(_promoted(served, own) if served else ()), *_best(scores, name)])]
+    facts = [means, " ".join(_promoted(served, own)) if served else ""]
     return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), facts)
 
 
@@ -161,46 +161,28 @@ def _promoted(served: Served, own: ModelScore | None) -> Iterator[str]:
     """Since when the model is served; its scores at that time if they were others than now."""
     shown = labels.metric(_RANKED[1]).shown
     if served.score is None or served.popularity is None:
-        yield f"Somebody went back to it on {served.since}."
+        yield f"A rollback brought it back on {served.since}."
     elif own and shown(own.value) == shown(served.score):
-        yield f"In use since {served.since}."
+        yield f"Served since {served.since}."
     else:
         yield (
-            f"In use since {served.since}; at its promotion it scored {shown(served.score)}, popularity "
+            f"Served since {served.since}; at its promotion it scored {shown(served.score)}, popularity "
             f"{shown(served.popularity)}."
         )
-
-
-def _best(scores: pl.DataFrame, name: str) -> Iterator[str]:
-    """The model with the highest score, where another than `name` has it, with its paired lead over `selected`."""
-    protocol, metric = _RANKED
-    rows = scores.filter(protocol=protocol, metric=metric, population="all")
-    models = rows.filter(~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED]))
-    own = find(scores, protocol, name, "all", metric)
-    if own is None or models.is_empty():
-        return
-    best = models.sort("value", descending=True).row(0, named=True)
-    if best["value"] <= own.value:
-        yield "No other model scores higher."
-        return
-    lead = find(scores, protocol, best["model"], "all", labels.improvement(metric, labels.SELECTED))
-    selected = find(scores, protocol, labels.SELECTED, "all", metric)
-    if lead and selected and selected.value == own.value:
-        sure = "a sure lead" if lead.low > 0 else "which may be chance"
-        yield f"{labels.model(best['model'])} scores higher by {_interval(lead, metric)}, {sure}."
-    else:
-        yield f"{labels.model(best['model'])} scores higher: {labels.metric(metric).shown(best['value'])}."
 
 
 def _ratings(scores: pl.DataFrame) -> Verdict:
     question = "How well are ratings predicted?"
     own = find(scores, _RATED[0], labels.SELECTED, "all", _RATED[1])
-    latest = find(scores, _ERROR[0], labels.SELECTED, "test_users", _ERROR[1])
+    latest, of_mean = (
+        find(scores, _ERROR[0], model, "test_users", _ERROR[1]) for model in (labels.SELECTED, labels.ITEM_MEAN)
+    )
     name = _twin(scores, *_RATED)
     facts = [
-        f"{labels.model(name)} is selected. {labels.meaning(name)}".strip(),
-        f"Of the variance of each test user's latest rating, {100 * latest.value:.1f} % is predicted (R²)."
-        if latest
+        f"{labels.model(name)} is selected for this; it does not make the lists. {labels.meaning(name)}".strip(),
+        f"Of the variance of the latest ratings of test users, {100 * latest.value:.1f} % is predicted (R²); the item "
+        f"mean predicts {100 * of_mean.value:.1f} %."
+        if latest and of_mean
         else "",
     ]
     subject = f"With an error of {labels.metric(_RATED[1]).shown(own.value)} rating points" if own else "Not scored"
@@ -219,7 +201,8 @@ def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool
         return Verdict(question, "They get a list, but no test user was new, so it is not scored.", "none", ())
     model = _twin(scores, *_RANKED) if name == labels.SELECTED else name
     got = _for_new_users(model, has_attributes)
-    return _against(scores, question, got, name, (*_RANKED, "unseen"), [], label=labels.model(model))
+    facts = ["New users have no rating in the training data."]
+    return _against(scores, question, got, name, (*_RANKED, "unseen"), facts, label=labels.model(model))
 
 
 def _for_new_users(model: str, has_attributes: bool) -> str:
@@ -253,16 +236,56 @@ def _against(
     tone: Tone = "better" if lead.low > 0 else "worse" if lead.high < 0 else "unsure"
     against = _BASELINES[baseline]
     answer = {
-        "better": f"{subject}: surely better than {against}.",
+        "better": f"{subject}: surely better than {against}{_relative(scores, row, baseline, lead)}.",
         "unsure": f"{subject}: no sure difference from {against}.",
         "worse": f"{subject}: surely worse than {against}.",
     }[tone]
     facts_of = labels.metric(metric)
     users = _count(scored_users(scores, protocol, population), "user")
-    numbers = f"Improvement over {against}: {_interval(lead, metric, '95 % interval ')}, on the same {users}."
-    bars = _bars(scores, row, (name, label or labels.model(name)), baseline)
+    gained = "Improvement over" if facts_of.better == "higher" else "Error below that of"
+    numbers = f"{gained} {against}: {_interval(lead, metric)}, on the same {users}."
+    rival = _rival(scores, row, name)
+    bars = _bars(scores, row, {baseline: "", name: label or labels.model(name), rival: ""})
     score = f"{facts_of.label}, {facts_of.direction}"
-    return Verdict(question, answer, tone, (*told[:1], numbers, *told[1:]), score, facts_of.meaning, bars)
+    told = (*told[:1], numbers, _ahead(scores, row, name, rival), *told[1:])
+    return Verdict(question, answer, tone, told, score, facts_of.meaning, bars)
+
+
+def _relative(scores: pl.DataFrame, row: tuple[str, str, str], baseline: str, lead: ModelScore) -> str:
+    """The improvement in percent of the baseline's score."""
+    protocol, metric, population = row
+    score = find(scores, protocol, baseline, population, metric)
+    share = lead.value / score.value if score and score.value else 0.0
+    return f", by {100 * share:.{0 if share >= 0.1 else 1}f} %" if share else ""
+
+
+def _rival(scores: pl.DataFrame, row: tuple[str, str, str], name: str) -> str:
+    """The model with the best score, if it is another one than `name`; else an empty string."""
+    protocol, metric, population = row
+    rows = scores.filter(protocol=protocol, metric=metric, population=population)
+    models = rows.filter(~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED]))
+    own = rows.filter(model=name)
+    if models.is_empty() or own.is_empty():
+        return ""
+    best = models.sort("value", descending=labels.metric(metric).better == "higher").row(0, named=True)
+    return "" if best["value"] == own["value"][0] else str(best["model"])
+
+
+def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], name: str, rival: str) -> str:
+    """How far the best model is ahead of `name`, if it is another one."""
+    protocol, metric, population = row
+    if not rival:
+        return "No other model scores better."
+    own, best, selected = (
+        find(scores, protocol, model, population, metric) for model in (name, rival, labels.SELECTED)
+    )
+    lead = find(scores, protocol, rival, population, labels.improvement(metric, labels.SELECTED))
+    assert best is not None
+    told = f"{labels.model(rival)} scores {labels.metric(metric).shown(best.value)}, which is better"
+    if lead and own and selected and selected.value == own.value:
+        sure = "surely" if lead.low > 0 else "perhaps by chance"
+        told = f"{told} by {_interval(lead, metric, sign='')}, {sure}"
+    return f"{told}. Models are chosen on validation data, not by these scores."
 
 
 def _improvement(
@@ -275,15 +298,15 @@ def _improvement(
     return None
 
 
-def _bars(scores: pl.DataFrame, row: tuple[str, str, str], own: tuple[str, str], baseline: str) -> tuple[Bar, ...]:
+def _bars(scores: pl.DataFrame, row: tuple[str, str, str], models: Mapping[str, str]) -> tuple[Bar, ...]:
+    """Scores of models between random and perfect. `models` has the label of one model, and empty labels."""
     protocol, metric, population = row
-    name, label = own
     named = {
-        labels.RANDOM: labels.model(labels.RANDOM),
-        baseline: labels.model(baseline),
-        name: label,
+        labels.RANDOM: labels.model(labels.RANDOM) if labels.metric(metric).better == "higher" else "Random ratings",
+        **{model: label or labels.model(model) for model, label in models.items() if model},
         labels.UPPER_BOUND: "Perfect prediction",
     }
+    own = next(model for model, label in models.items() if label)
     there = {model: find(scores, protocol, model, population, metric) for model in named}
     given = {model: score for model, score in there.items() if score is not None}
     ends = [0.0, *(score.high for score in given.values()), *(score.low for score in given.values())]
@@ -296,7 +319,7 @@ def _bars(scores: pl.DataFrame, row: tuple[str, str, str], own: tuple[str, str],
             at=(score.value - start) / width,
             low=(score.low - start) / width,
             high=(score.high - start) / width,
-            role="own" if model == name else labels.role(model),
+            role="own" if model == own else labels.role(model),
         )
         for model, score in given.items()
     )
@@ -312,10 +335,12 @@ def _twin(scores: pl.DataFrame, protocol: str, metric: str) -> str:
     return str(same["model"][0]) if len(same) else labels.SELECTED
 
 
-def _interval(score: ModelScore, metric: str, named: str = "") -> str:
-    """A difference with its interval: +0.045 (0.029 to 0.060)."""
-    digits = labels.metric(metric).digits
-    return f"{score.value:+.{digits}f} ({named}{score.low:.{digits}f} to {score.high:.{digits}f})".replace("-", "−")
+def _interval(score: ModelScore, metric: str, sign: str = "+") -> str:
+    """A difference with its interval: +0.045 (95 % interval 0.029 to 0.060); of errors, without a sign."""
+    facts = labels.metric(metric)
+    digits, sign = facts.digits, sign if facts.better == "higher" else ""
+    shown = f"{score.value:{sign}.{digits}f} (95 % interval {score.low:.{digits}f} to {score.high:.{digits}f})"
+    return shown.replace("-", "−")
 
 
 def _count(number: int, what: str) -> str:
