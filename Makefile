@@ -18,7 +18,8 @@ help:
 	@echo "make lint  linter, type checker and layers of imports only"
 	@echo "make clean remove the virtual environment (homes stay)"
 
-# Java is looked at before minutes are spent on installing.
+# Java is looked at before minutes are spent on installing. Compiling all modules, of which most are never used, takes a
+# minute (--no-compile).
 setup: check-java $(STAMP)
 
 .PHONY: check-java
@@ -29,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[connect,dev,docs,postgres]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[connect,dev,docs,postgres]'
 	@touch $@
 
 run: setup
@@ -41,11 +42,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# Two workers, a file at a time to each: starting JVMs and runs leaves a core idle.
+# A file at a time to each worker. Three workers, because starting JVMs and runs leaves cores idle.
 test: lint
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate -w workspace.yaml
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 ui: setup
 	@$(BIN)/recsys-assets serve
