@@ -30,6 +30,7 @@ from recsys_assets.cli import (
 from recsys_assets.cli.faults import explained
 from recsys_assets.cli.terminal import complain, with_home
 from recsys_assets.errors import RecsysError
+from recsys_assets.home import remote
 from recsys_assets.home.layout import keep_private
 from recsys_assets.recommender.data.characters import visible
 
@@ -49,7 +50,10 @@ class _Commands(TyperGroup):
         """
         keep_private()
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if home := ctx.find_root().obj:
+                remote.push(home.path)
+            return result
         except (click.ClickException, _UsageError) as error:
             # The message quotes arguments. A shell may have replaced a pattern by file names with control characters.
             error.message = visible(error.message) + _way_out(error.message)  # type: ignore[misc]

@@ -12,6 +12,7 @@ from recsys_assets.cli.batches import DryRunOption, YesOption, go_on, run_withou
 from recsys_assets.cli.run import locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import RecsysError
+from recsys_assets.home import remote
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import AssetStore
@@ -58,6 +59,7 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
     from recsys_assets.orchestration.taking_out import take_out
 
     with locked(here):
+        stored = remote.begin_erasing(here.path)
         done = compacting.erase_sources(here, gone, data)
         for name in done.emptied:
             done.attempt(f"Batch {name}", take_out, here, name)
@@ -75,6 +77,7 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
             # Old versions must go even if a batch is refused or a model cannot be fitted: they hold personal data.
             compacting.erase_old_versions(here, done)
         out.print(f"{done.versions:,} old versions deleted; removed batches and lists of rejected rows are gone")
+        remote.end_erasing(here.path, stored)
         if gone:
             _report(compacting.survey(here, gone, data, stored_values(here)), len(gone), done, out)
     if done.trouble:

@@ -19,6 +19,7 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.scores import summary
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import BatchesRefusedError, RunFailedError
+from recsys_assets.home import remote
 from recsys_assets.home.batches import read_batches
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.data_kind import kept_kind
@@ -110,7 +111,7 @@ def locked(home: Home) -> Iterator[None]:
         lock.acquire(timeout=_LOOKING_SECONDS)
     except Timeout:
         raise CommandError(
-            f"Another run works on this home ({home.path}). Wait until it has ended, or end it, and run this again; "
+            f"Another run works on this home ({home.address}). Wait until it has ended, or end it, and run this again; "
             "a run in another home (--home) does not have to wait."
         ) from None
     descriptor = lock._context.lock_file_fd
@@ -119,8 +120,9 @@ def locked(home: Home) -> Iterator[None]:
     os.set_inheritable(descriptor, True)
     with ending():
         try:
-            tidy(home)
-            yield
+            with remote.holding(home.path):
+                tidy(home)
+                yield
         finally:
             lock.release()
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys_assets.errors import RecsysError
+from recsys_assets.home import remote
 from recsys_assets.home.layout import FORMAT, Home
 from recsys_assets.recommender.data.characters import visible
 from recsys_assets.recommender.data.wording import article_first
@@ -28,12 +29,15 @@ _WIDTH_OF_FILES = 160
 _BAR_WIDTH = 30
 # The commands that make a home. Every other command would find nothing in a folder that is no home.
 _MAKING = frozenset({"run", "serve", "add", "fetch", "init"})
+# The commands that look at landed data: in a home on an object store, they fetch it first.
+_OF_LANDED = frozenset({"add", "fetch", "batches", "status"})
 _COMMAND = re.compile(r"`([^`]*recsys-assets [^`]+)`")
 
 
 def _remember(context: typer.Context, path: Path | None) -> Path | None:
     """Store the home of a command in the context, where `app` finds it for error messages, and bring it up to date."""
     home = context.find_root().obj = Home.resolve(path)
+    remote.pull(home.path, landing=context.info_name in _OF_LANDED)
     if not home.is_there and context.info_name not in _MAKING:
         raise CommandError(_no_home(home))
     # Imported here, because a mistyped command needs no Parquet reader.
@@ -62,7 +66,7 @@ HomeOption = Annotated[
 
 def follow_up(arguments: str, home: Home) -> str:
     """A command line to run next for this home. It has `--home` only if the home is not the default one."""
-    where = "" if home == Home.resolve() else f" --home {shlex.quote(str(home.path))}"
+    where = "" if home == Home.resolve() else f" --home {shlex.quote(home.address)}"
     return f"recsys-assets {arguments}{where}"
 
 
@@ -73,7 +77,7 @@ def _no_home(home: Home) -> str:
     alike = [str(folder / name) for name in nearest(home.path.name, beside, limit=3)]
     hint = f" Did you mean {' or '.join(alike)}?" if alike else ""
     return (
-        f"There is no home at {home.path}.{hint} `{follow_up('add PATH', home)}` makes one from your own ratings, "
+        f"There is no home at {home.address}.{hint} `{follow_up('add PATH', home)}` makes one from your own ratings, "
         f"`{follow_up('run', home)}` one from MovieLens 100K."
     )
 
@@ -87,7 +91,7 @@ def with_home(message: str, home: Home | None) -> str:
     """
     if home is None or home == Home.resolve():
         return message
-    where = f" --home {shlex.quote(str(home.path))}"
+    where = f" --home {shlex.quote(home.address)}"
     return _COMMAND.sub(lambda found: found[0] if "--home" in found[1] else f"`{found[1]}{where}`", message)
 
 

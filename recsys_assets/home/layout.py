@@ -14,6 +14,7 @@ from urllib.parse import quote
 import yaml
 
 from recsys_assets.errors import RecsysError
+from recsys_assets.home import remote
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 
@@ -70,11 +71,21 @@ class Home:
 
     @classmethod
     def resolve(cls, path: Path | str | None = None) -> "Home":
-        """The given home, else the home of RECSYS_HOME, else `.recsys` in the checkout or the current folder."""
+        """The given home, else the home of RECSYS_HOME, else `.recsys` in the checkout or the current folder.
+
+        For the URL of a home on an object store, it is the working copy.
+        """
         if chosen := path or os.environ.get(ENVIRONMENT_VARIABLE):
+            if url := remote.url_of(chosen):
+                return cls(remote.working_copy(url))
             return cls(Path(chosen).expanduser().resolve())
         in_checkout = (_REPO_ROOT / "workspace.yaml").exists()
         return cls((_REPO_ROOT if in_checkout else Path.cwd()) / ".recsys")
+
+    @property
+    def address(self) -> str:
+        """What `--home` takes for this home: the URL of a home on an object store, else the folder."""
+        return remote.address(self.path)
 
     @property
     def format_file(self) -> Path:

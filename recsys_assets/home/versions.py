@@ -19,6 +19,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.errors import RecsysError
+from recsys_assets.home import remote
 from recsys_assets.recommender.data.frames import conform, in_order
 from recsys_assets.recommender.data.tables import Table
 
@@ -110,7 +111,9 @@ class AssetStore:
                 f"{name} has not been materialized (nothing at {pointer}). `recsys-assets run` makes everything; in "
                 f"Dagster, `dg launch --assets '{key}'` makes this alone."
             )
-        return pointer.resolve()
+        version = pointer.resolve()
+        remote.fetch(version)
+        return version
 
     def has(self, asset: Sequence[str], partition: str | None = None) -> bool:
         """Whether the asset, or the partition, has a present version."""
@@ -140,14 +143,19 @@ class AssetStore:
         version.mkdir(parents=True)
         return version
 
-    def switch(self, version: Path) -> None:
-        """Make a written version the present one by an atomic rename, and delete all but the newest 3 versions."""
-        folder = version.parent.parent
-        pointer = folder / f".current-{version.name}"
-        pointer.symlink_to(version.relative_to(folder))
-        pointer.replace(folder / "current")
-        for old in sorted(version.parent.iterdir())[:-_VERSIONS_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+    def switch(self, *versions: Path) -> None:
+        """Make each written version the present one by an atomic rename, and delete all but its newest 3 versions.
+
+        In a home on an object store, they are present there first, all at once.
+        """
+        remote.push(self.root.parent, versions)
+        for version in versions:
+            folder = version.parent.parent
+            pointer = folder / f".current-{version.name}"
+            pointer.symlink_to(version.relative_to(folder))
+            pointer.replace(folder / "current")
+            for old in sorted(version.parent.iterdir())[:-_VERSIONS_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def remove(self, asset: Sequence[str], partition: str) -> None:
         """Delete all versions of one partition of an asset. The link goes first, so no reader sees half a version."""
@@ -210,6 +218,7 @@ def scan(version: Path, spark: "SparkSession | None" = None) -> nw.LazyFrame:
     Raises:
         AssetDamagedError: the file is not valid Parquet any more.
     """
+    remote.fetch(version)
     path = version / TABLE_FILE
     if spark is not None:
         return nw.from_native(spark.read.parquet(str(path)))

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 
+from recsys_assets.home import remote
 from recsys_assets.home.data_kind import data_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
@@ -48,6 +49,7 @@ def build_defs(
             cannot be read.
     """
     home = home or Home.resolve()
+    remote.pull(home.path)
     bring_up_to_date(home)
     settings = settings or Settings.load(home)
     kind = data_kind(home, settings.data)

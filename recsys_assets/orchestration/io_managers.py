@@ -119,8 +119,7 @@ class AssetIOManager(dg.ConfigurableIOManager):
         else:
             parts = {None: obj}
         versions = {partition: self._write(context, value, partition) for partition, value in parts.items()}
-        for version in versions.values():
-            self.store.switch(version)
+        self.store.switch(*versions.values())
         self._record(context, versions)
 
     def _write(self, context: dg.OutputContext, value: object, partition: str | None) -> Path:

@@ -5,12 +5,15 @@ in its own process do not use these executors. The operating system releases the
 run never blocks a home.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
 from filelock import FileLock, Timeout
 
+from recsys_assets.home import remote
 from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.dagster_internals import (
     EngineEventData,
@@ -25,6 +28,8 @@ from recsys_assets.orchestration.launcher import process_tag
 
 # A waiting run reacts to termination from the UI within this time.
 _POLL_SECONDS = 1.0
+# Each look at a lock in an object store is paid for.
+_POLL_STORE_SECONDS = 15.0
 
 
 # Called with the ops of a run once it has the lock.
@@ -65,7 +70,12 @@ class LockedExecutor(dg.Executor):
             with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
                 while not _acquired(lock, _POLL_SECONDS):
                     pass
+        in_store = ExitStack()
         try:
+            with raise_interrupts_as(dg.DagsterExecutionInterruptedError):
+                while told := _why_not_held(in_store, self._lock.parent):
+                    yield dg.DagsterEvent.engine_event(plan_context, told, EngineEventData())
+                    time.sleep(_POLL_STORE_SECONDS)
             if done := self._needless(plan_context.instance, plan_context.dagster_run):
                 yield dg.DagsterEvent.engine_event(plan_context, done, EngineEventData())
                 return
@@ -73,13 +83,25 @@ class LockedExecutor(dg.Executor):
             with kept_connections(plan_context.instance):
                 yield from self._inner.execute(plan_context, execution_plan)
         finally:
-            lock.release()
+            try:
+                in_store.close()
+            finally:
+                lock.release()
 
 
 def _ops(plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[dg.OpDefinition]:
     job = plan_context.reconstructable_job.get_definition()
     for step in execution_plan.get_steps_to_execute_in_topo_order():
         yield job.get_op(step.node_handle).definition
+
+
+def _why_not_held(stack: ExitStack, home: Path) -> str:
+    """Take the lock of a home on an object store, until the stack is closed; returns who else holds it, if anybody."""
+    try:
+        stack.enter_context(remote.holding(home))
+    except remote.StoreConflictError as error:
+        return str(error)
+    return ""
 
 
 def _acquired(lock: FileLock, timeout: float = 0) -> bool:

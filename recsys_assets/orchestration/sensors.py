@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from recsys_assets.home import remote
 from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
 from recsys_assets.home.running import AutomationSettings
@@ -107,6 +108,7 @@ def is_chosen(home: Home) -> bool:
 
 def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds: float) -> dg.SensorResult:
     """One tick of `landing_sensor`."""
+    remote.pull(home.path, landing=True)
     now = time.time()
     found = look(home, Cursor.parse(context.cursor), quiet_seconds=quiet_seconds, now=now)
     cursor, wanted = found.cursor, list[str]()
@@ -232,6 +234,7 @@ def record_failure(context: dg.RunFailureSensorContext, home: Home) -> None:
     stamped = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}\n"
     with home.failures.open("a", encoding="utf-8") as log:
         log.write(stamped)
+    remote.push(home.path)
     context.log.error(line)
 
 

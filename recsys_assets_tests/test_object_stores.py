@@ -1,0 +1,227 @@
+"""Homes on object stores: two machines (two cache directories) and one store in memory, which needs no server."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+from filelock import FileLock
+
+from recsys_assets.home import remote
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
+from recsys_assets_tests.conftest import invoke
+
+
+class Machine:
+    """A machine with its own cache directory, and so its own working copy of the home."""
+
+    def __init__(self, cache: Path, url: str) -> None:
+        self.cache, self.url = cache, url
+
+    def command(self, *arguments: object):
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("RECSYS_CACHE", str(self.cache))
+            return invoke(*arguments, "--home", self.url)
+
+    @property
+    def home(self) -> Home:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("RECSYS_CACHE", str(self.cache))
+            return Home.resolve(self.url)
+
+    @property
+    def store(self) -> AssetStore:
+        return AssetStore(self.home.assets)
+
+    def pull(self) -> None:
+        remote.pull(self.home.path, landing=True)
+
+    def write(self, asset: str, text: str) -> None:
+        version = self.store.new_version([asset], None, "run")
+        (version / "model.txt").write_text(text)
+        self.store.switch(version)
+
+    def read(self, asset: str) -> str:
+        return (self.store.current([asset]) / "model.txt").read_text()
+
+
+@pytest.fixture
+def url() -> str:
+    bucket = f"memory://{uuid.uuid4().hex}"
+    fsspec.filesystem("memory").mkdir(bucket)
+    return f"{bucket}/films"
+
+
+@pytest.fixture
+def machines(tmp_path, url) -> tuple[Machine, Machine]:
+    return Machine(tmp_path / "a", url), Machine(tmp_path / "b", url)
+
+
+def ratings(path: Path, user: str = "ana") -> Path:
+    path.write_text("user,item,rating\n" + "".join(f"{user},{item},4\n" for item in range(1, 6)))
+    return path
+
+
+def keys(url: str) -> list[str]:
+    return [*remote.Store(url).objects("")]
+
+
+def test_add(machines, url, tmp_path):
+    """Data that one machine lands would be unknown to the others."""
+    here, there = machines
+    added = here.command("add", ratings(tmp_path / "may.csv"))
+    assert added.exit_code == 0, added.output
+    assert f"run --home {url}" in added.output
+    listed = there.command("batches")
+    assert "may.csv" in listed.output, listed.output
+    again = there.command("add", ratings(tmp_path / "may.csv", user="bo"))
+    assert again.exit_code == 1
+    assert "exists with other content" in again.output
+    assert "landing/may.csv" in keys(url)
+
+
+def test_switch(machines, url):
+    """The second machine would read the old version, or half of the new one."""
+    here, there = machines
+    here.write("ease", "first")
+    there.pull()
+    assert there.read("ease") == "first"
+    for text in ("second", "third", "fourth", "fifth"):
+        here.write("ease", text)
+    assert there.read("ease") == "first"
+    there.pull()
+    assert there.read("ease") == "fifth"
+    assert here.read("ease") == "fifth"
+
+
+def test_fetched_when_read(machines):
+    """A machine that only shows lists would download all models."""
+    here, there = machines
+    here.write("ease", "first")
+    here.write("als", "other")
+    there.pull()
+    there.read("als")
+    assert not (there.home.assets / "ease" / "current" / "model.txt").exists()
+    assert there.store.has(["ease"])
+
+
+@pytest.mark.parametrize("nth", range(1, 4))
+def test_failed_write(machines, url, monkeypatch, nth):
+    """A store that answers 503 would leave a home with half of an asset."""
+    here, there = machines
+    here.write("ease", "first")
+    system = type(fsspec.filesystem("memory"))
+    count = iter(range(1, 100))
+
+    def failing(method):
+        def put(self, path, *arguments, **options):
+            if next(count) == nth:
+                raise OSError(503, "Slow Down")
+            return method(self, path, *arguments, **options)
+
+        return put
+
+    version = here.store.new_version(["ease"], None, "run")
+    for name in ("a.parquet", "model.txt"):
+        (version / name).write_text("second")
+    with monkeypatch.context() as patched:
+        patched.setattr(system, "put_file", failing(system.put_file))
+        patched.setattr(system, "pipe_file", failing(system.pipe_file))
+        with pytest.raises(remote.StoreError, match="last complete state is in place"):
+            here.store.switch(version)
+    there.pull()
+    assert (here.read("ease"), there.read("ease")) == ("first", "first")
+    here.store.switch(version)
+    there.pull()
+    assert (here.read("ease"), there.read("ease")) == ("second", "second")
+
+
+def test_small_files(machines):
+    """A blocked item would stay in the lists that another machine makes."""
+    here, there = machines
+    here.pull()
+    here.home.prepare()
+    here.home.blocked.write_text('"7"\n')
+    remote.push(here.home.path)
+    there.pull()
+    assert there.home.blocked.read_text() == '"7"\n'
+    there.home.blocked.write_text('"7"\n"8"\n')
+    remote.push(there.home.path)
+    here.home.blocked.write_text('"9"\n')
+    with pytest.raises(remote.StoreConflictError, match="blocked was changed in memory://"):
+        remote.push(here.home.path)
+
+
+def test_settings(machines, url):
+    """A settings file that a person puts into the bucket, or edits in the working copy, would have no effect."""
+    here, there = machines
+    here.pull()
+    system = fsspec.filesystem("memory")
+    system.pipe_file(f"{url}/settings.toml", b"[als]\nrank = 3\n")
+    here.pull()
+    assert here.home.settings_file.read_text() == "[als]\nrank = 3\n"
+    here.home.settings_file.write_text("[als]\nrank = 44\n")
+    remote.push(here.home.path)
+    there.pull()
+    assert there.home.settings_file.read_text() == "[als]\nrank = 44\n"
+
+
+def test_one_run_at_a_time(machines, url):
+    """Two machines would compute at once, and the models of both would be mixed."""
+    here, there = machines
+    with remote.holding(here.home.path):
+        here.write("ease", "first")
+        with pytest.MonkeyPatch.context() as environment:
+            environment.delenv("RECSYS_STORE_LOCK")
+            with pytest.raises(remote.StoreConflictError, match=rf"Another run works on this home \({url}\): process"):
+                with remote.holding(there.home.path):
+                    pass
+    with remote.holding(there.home.path):
+        assert there.read("ease") == "first"
+
+
+def test_lost_lock(machines, monkeypatch):
+    """A run that slept while another machine took over would mix its models with those of the other."""
+    here, there = machines
+    monkeypatch.setattr(remote, "_EXPIRES_AFTER", -remote._EXPIRES_AFTER)
+    with pytest.raises(remote.StoreConflictError, match="another machine has taken over this home"):
+        with remote.holding(here.home.path):
+            owner = os.environ.pop("RECSYS_STORE_LOCK")
+            with remote.holding(there.home.path):
+                there.write("ease", "theirs")
+                os.environ["RECSYS_STORE_LOCK"], theirs = owner, os.environ["RECSYS_STORE_LOCK"]
+                with pytest.raises(remote.StoreConflictError):
+                    here.write("ease", "mine")
+                os.environ["RECSYS_STORE_LOCK"] = theirs
+            os.environ["RECSYS_STORE_LOCK"] = owner
+    there.pull()
+    assert there.read("ease") == "theirs"
+
+
+def test_deleted_with_the_lock_alone(machines, url):
+    """A cleaned cache directory would delete the home in the store."""
+    here, there = machines
+    here.write("ease", "first")
+    version = here.store.current(["ease"])
+    with FileLock(here.home.lock):
+        remote.push(here.home.path)
+    shutil.rmtree(here.home.assets)
+    remote.push(here.home.path)
+    here.pull()
+    assert here.read("ease") == "first"
+    with remote.holding(here.home.path):
+        shutil.rmtree(here.home.assets / "ease")
+    assert not [key for key in keys(url) if version.name in key]
+
+
+def test_hostile_key(machines, url):
+    """Whoever may land data could write files outside of the home."""
+    here, _ = machines
+    system = fsspec.filesystem("memory")
+    for name in ("../../../out.csv", "ok.csv", "long" * 100):
+        system.pipe_file(f"{url}/landing/{name}", b"user,item,rating")
+    here.pull()
+    assert here.home.landed_batches() == ["ok.csv"]
