@@ -74,7 +74,7 @@ def _no_home(home: Home) -> str:
     """What to say of a folder that is no home: homes beside it with a similar name, and how to make one."""
     folder = home.path.parent
     beside = [each.name for each in folder.iterdir() if Home(each).is_there] if folder.is_dir() else []
-    alike = [str(folder / name) for name in nearest(home.path.name, beside, limit=3)]
+    alike = [Home(folder / name).address for name in nearest(home.path.name, beside, limit=3)]
     hint = f" Did you mean {' or '.join(alike)}?" if alike else ""
     return (
         f"There is no home at {home.address}.{hint} `{follow_up('add PATH', home)}` makes one from your own ratings, "
