@@ -50,6 +50,7 @@ class Machine:
 
 @pytest.fixture
 def url() -> str:
+    """The URL of a home that does not exist yet, in an empty bucket."""
     bucket = f"memory://{uuid.uuid4().hex}"
     fsspec.filesystem("memory").mkdir(bucket)
     return f"{bucket}/films"
@@ -57,15 +58,18 @@ def url() -> str:
 
 @pytest.fixture
 def machines(tmp_path, url) -> tuple[Machine, Machine]:
+    """Two machines that use the same home."""
     return Machine(tmp_path / "a", url), Machine(tmp_path / "b", url)
 
 
 def ratings(path: Path, user: str = "ana") -> Path:
+    """A file with five ratings of one user."""
     path.write_text("user,item,rating\n" + "".join(f"{user},{item},4\n" for item in range(1, 6)))
     return path
 
 
 def keys(url: str) -> list[str]:
+    """The keys of all objects of a home."""
     return [*remote.Store(url).objects("")]
 
 
@@ -83,7 +87,7 @@ def test_add(machines, url, tmp_path):
     assert "landing/may.csv" in keys(url)
 
 
-def test_switch(machines, url):
+def test_switch(machines):
     """The second machine would read the old version, or half of the new one."""
     here, there = machines
     here.write("ease", "first")
@@ -109,7 +113,7 @@ def test_fetched_when_read(machines):
 
 
 @pytest.mark.parametrize("nth", range(1, 4))
-def test_failed_write(machines, url, monkeypatch, nth):
+def test_failed_write(machines, monkeypatch, nth):
     """A store that answers 503 would leave a home with half of an asset."""
     here, there = machines
     here.write("ease", "first")
@@ -176,9 +180,9 @@ def test_one_run_at_a_time(machines, url):
         here.write("ease", "first")
         with pytest.MonkeyPatch.context() as environment:
             environment.delenv("RECSYS_STORE_LOCK")
-            with pytest.raises(remote.StoreConflictError, match=rf"Another run works on this home \({url}\): process"):
-                with remote.holding(there.home.path):
-                    pass
+            told = rf"Another run works on this home \({url}\): process"
+            with pytest.raises(remote.StoreConflictError, match=told), remote.holding(there.home.path):
+                pass
     with remote.holding(there.home.path):
         assert there.read("ease") == "first"
 
@@ -187,23 +191,24 @@ def test_lost_lock(machines, monkeypatch):
     """A run that slept while another machine took over would mix its models with those of the other."""
     here, there = machines
     monkeypatch.setattr(remote, "_EXPIRES_AFTER", -remote._EXPIRES_AFTER)
-    with pytest.raises(remote.StoreConflictError, match="another machine has taken over this home"):
-        with remote.holding(here.home.path):
-            owner = os.environ.pop("RECSYS_STORE_LOCK")
-            with remote.holding(there.home.path):
-                there.write("ease", "theirs")
-                os.environ["RECSYS_STORE_LOCK"], theirs = owner, os.environ["RECSYS_STORE_LOCK"]
-                with pytest.raises(remote.StoreConflictError):
-                    here.write("ease", "mine")
-                os.environ["RECSYS_STORE_LOCK"] = theirs
-            os.environ["RECSYS_STORE_LOCK"] = owner
+    told = "another machine has taken over this home"
+    with pytest.raises(remote.StoreConflictError, match=told), remote.holding(here.home.path):
+        mine = os.environ.pop("RECSYS_STORE_LOCK")
+        with remote.holding(there.home.path):
+            there.write("ease", "theirs")
+            theirs = os.environ["RECSYS_STORE_LOCK"]
+            os.environ["RECSYS_STORE_LOCK"] = mine
+            with pytest.raises(remote.StoreConflictError, match=told):
+                here.write("ease", "mine")
+            os.environ["RECSYS_STORE_LOCK"] = theirs
+        os.environ["RECSYS_STORE_LOCK"] = mine
     there.pull()
     assert there.read("ease") == "theirs"
 
 
 def test_deleted_with_the_lock_alone(machines, url):
     """A cleaned cache directory would delete the home in the store."""
-    here, there = machines
+    here, _ = machines
     here.write("ease", "first")
     version = here.store.current(["ease"])
     with FileLock(here.home.lock):

@@ -135,7 +135,7 @@ def _claim(home: Home, connection: "Connection") -> None:
 
     connection.execute(db.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     connection.execute(db.text("CREATE TABLE IF NOT EXISTS recsys_home (id text PRIMARY KEY, path text NOT NULL)"))
-    mine = {"id": _identity(home), "path": str(home.path)}
+    mine = {"id": _identity(home), "path": home.address}
     owner = connection.execute(db.text("SELECT id, path FROM recsys_home")).mappings().first()
     if owner is None:
         connection.execute(db.text("INSERT INTO recsys_home VALUES (:id, :path)"), mine)
@@ -146,7 +146,7 @@ def _claim(home: Home, connection: "Connection") -> None:
             f"The database holds the run history of another home ({known.path}). Create a database for this home, or, "
             "if the other home is gone for good, drop the database and create it again."
         )
-    if known.path == home.path:
+    if owner["path"] == mine["path"]:
         return
     if known.identity_file.exists() and _identity(known) == mine["id"] and not known.path.samefile(home.path):
         raise HomeError(

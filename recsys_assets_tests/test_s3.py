@@ -1,0 +1,265 @@
+"""The whole pipeline in a home on S3: a local server that answers as S3 does, and command lines as on two machines."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from recsys_assets.home import remote
+from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.made_up import made_up
+
+pytest.importorskip("s3fs", reason="no s3fs is installed: pip install 'recsys_assets[s3]' 'moto[server]'")
+pytest.importorskip("moto.server", reason="no moto is installed: pip install 'moto[server]'")
+
+BUCKET = "films"
+PERSON = "person-4711"
+
+
+def free_port() -> int:
+    """A port that nothing uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait(condition: Callable[[], object], told: str, seconds: float = 900) -> None:
+    """Wait until something is so; fail with what is told after some seconds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, told
+        time.sleep(1)
+
+
+def listens(port: int) -> bool:
+    """Whether a server listens on a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def s3(monkeypatch) -> Iterator[int]:
+    """The port of a server that answers as S3 does; the environment leads to it."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait(lambda: listens(port), "moto does not listen", 120)
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "made-up",
+            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        bucket().mkdir(BUCKET)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def bucket():
+    """The store itself, as other programs see it."""
+    import s3fs
+
+    return s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+
+
+class Machine:
+    """Command lines with their own cache directory, as on a machine of their own."""
+
+    def __init__(self, cache: Path, url: str) -> None:
+        self.url = url
+        self.environment = {**os.environ, "RECSYS_CACHE": str(cache), "COLUMNS": "200"}
+
+    def start(self, *arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-W", "ignore", "-c", "from recsys_assets.cli import app; app()"]
+        return subprocess.Popen(
+            [*command, str(arguments[0]), "--home", self.url, *map(str, arguments[1:])],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def command(self, *arguments: object, status: int = 0) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate()
+        assert process.returncode == status, output
+        return output
+
+
+@pytest.fixture
+def machines(s3, tmp_path) -> tuple[Machine, Machine]:
+    """Two machines that use the same home."""
+    assert listens(s3)
+    url = f"s3://{BUCKET}/home"
+    return Machine(tmp_path / "a", url), Machine(tmp_path / "b", url)
+
+
+def ratings(path: Path, user: str) -> Path:
+    """A file with the ratings of one user."""
+    items = range(1, 16)
+    pl.DataFrame(
+        {
+            "user_id": [user] * len(items),
+            "item_id": list(items),
+            "rating": [5 if item % 2 else 1 for item in items],
+            "timestamp": [890_000_000 + 1_000 * item for item in items],
+        }
+    ).write_csv(path)
+    return path
+
+
+def naming(person: str) -> list[str]:
+    """Keys of the objects that contain an id, or are named after it; Parquet is read, because it is compressed."""
+    found, system = [], bucket()
+    for key in system.find(BUCKET):
+        content = system.cat_file(key)
+        if key.endswith(".parquet"):
+            content += str(pl.read_parquet(content).to_dicts()).encode()
+        if person.encode() in content or person in key:
+            found.append(key)
+    return found
+
+
+@pytest.mark.slow
+def test_everything(machines, tmp_path):
+    """A home on S3 would lack a command, show other lists on another machine, or keep what was erased."""
+    here, there = machines
+    bucket().pipe_file(f"{BUCKET}/home/settings.toml", FAST_SETTINGS.encode())
+    here.command("add", made_up().write(tmp_path / "small"))
+    running = here.start("run")
+    wait(lambda: any("/assets/raw_ratings/" in key for key in bucket().find(BUCKET)), "nothing is stored")
+    assert "Another run works on this home (s3://films/home): process" in there.command("run", status=1)
+    output, _ = running.communicate()
+    assert running.returncode == 0, output
+    assert here.command("recommend", 5) == there.command("recommend", 5)
+
+    port = free_port()
+    serving = here.start("serve", "--port", port)
+    try:
+        wait(lambda: listens(port), "serve does not listen")
+        bucket().put_file(str(ratings(tmp_path / "later.csv", PERSON)), f"{BUCKET}/home/landing/later.csv")
+
+        def has_list() -> bool:
+            asked = there.start("recommend", "--", PERSON)
+            asked.communicate()
+            return asked.returncode == 0
+
+        wait(has_list, "a file that was dropped into landing/ leads to no recommendations", 1_800)
+    finally:
+        serving.terminate()
+        serving.communicate()
+    there.command("export", "--out", tmp_path / "lists.csv")
+    assert PERSON in (tmp_path / "lists.csv").read_text()
+
+    assert naming(PERSON)
+    here.command("forget", PERSON, "--yes")
+    here.command("compact", "--yes")
+    assert [key.partition("@")[0] for key in naming(PERSON)] == [f"{BUCKET}/home/forgotten"]
+    there.command("recommend", "--", PERSON, status=1)
+
+
+class Faulty:
+    """A proxy before S3 that answers one PUT with 503, or cuts it off in the middle, and all its repetitions."""
+
+    def __init__(self, port: int, kind: str) -> None:
+        self.nth: int | None = None
+        faulty, count = self, iter(range(1, 1_000_000))
+        refused: set[str] = set()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline()
+                if not self.raw_requestline or not self.parse_request():
+                    self.close_connection = True
+                    return
+                if self.headers.get("Expect"):
+                    self.send_response_only(100)
+                    self.end_headers()
+                size = int(self.headers.get("Content-Length", 0))
+                if self.command == "PUT" and faulty.nth and self.path not in refused and next(count) == faulty.nth:
+                    refused.add(self.path)
+                if faulty.nth and self.path in refused and self.command == "PUT":
+                    self.rfile.read(size if kind == "503" else size // 2)
+                    if kind == "503":
+                        self.send_response(503)
+                        self.send_header("Content-Length", "0")
+                        self.end_headers()
+                    self.close_connection = True
+                    return
+                body = self.rfile.read(size)
+                upstream = HTTPConnection("127.0.0.1", port)
+                upstream.request(self.command, self.path, body, dict(self.headers))
+                answer = upstream.getresponse()
+                content = answer.read()
+                self.send_response_only(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["503", "cut off"])
+def test_failed_write(s3, tmp_path, monkeypatch, kind, nth):
+    """A store that fails for a while, or a connection that breaks, would leave a home with half of an asset."""
+    from recsys_assets.home.layout import Home
+    from recsys_assets.home.versions import AssetStore
+
+    proxy = Faulty(s3, kind)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server.server_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    import s3fs
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    s3fs.S3FileSystem.clear_instance_cache()
+
+    def store(cache: str) -> AssetStore:
+        monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / cache))
+        home = Home.resolve(f"s3://{BUCKET}/home")
+        remote.pull(home.path)
+        return AssetStore(home.assets)
+
+    def version(text: str) -> Path:
+        made = store("a").new_version(["ease"], None, "run")
+        for name in ("a.txt", "b.txt"):
+            (made / name).write_text(text * 1_000)
+        return made
+
+    def read(cache: str) -> set[str]:
+        return {path.read_text()[:5] for path in store(cache).current(["ease"]).iterdir()}
+
+    store("a").switch(version("first"))
+    second = version("secon")
+    proxy.nth = nth
+    with pytest.raises(remote.StoreError, match="last complete state is in place"):
+        AssetStore(second.parents[2]).switch(second)
+    proxy.nth = None
+    assert (read("a"), read("b")) == ({"first"}, {"first"})
+    store("a").switch(version("third"))
+    assert (read("a"), read("b")) == ({"third"}, {"third"})
+    proxy.server.shutdown()
+    s3fs.S3FileSystem.clear_instance_cache()
