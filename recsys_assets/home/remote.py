@@ -607,7 +607,7 @@ class WorkingCopy:
                 continue
             if state != base.seen.get(name) or name not in base.commit.files:
                 key = _key(name, path)
-                files[name], seen[name] = [key, *state], list[Any](state)
+                files[name], seen[name] = [key, *state], state
                 if key not in base.commit.keys:
                     sources[key] = path
             else:
@@ -778,7 +778,7 @@ class WorkingCopy:
             return
 
 
-def _state(path: Path) -> list[int] | None:
+def _state(path: Path) -> list[Any] | None:
     """Size and modification time (ns) of a file; None if there is none."""
     try:
         found = path.lstat()
