@@ -48,7 +48,8 @@ from recsys_assets_tests.served import (  # noqa: E402
 COMPARED = ("ratings", "users", "items", "evaluation_scores", "recommendations")
 PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
-AWAKE = "\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\n"
+# The tables that are compared include scores, which `refresh_served` does not make.
+AWAKE = '\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\nsensor_job = "refresh"\n'
 N_MORE = 4
 # The smallest study that fits with Spark.
 STUDIED = ("--protocols", "time_cut", "--searches", "als", "--budget", "3")
