@@ -9,8 +9,10 @@ import fsspec
 import pytest
 from filelock import FileLock
 
-from recsys_assets.home import remote
+from recsys_assets.home import remote, working_copy
+from recsys_assets.home.landing import exchange, move_out
 from recsys_assets.home.layout import Home
+from recsys_assets.home.object_store import Store
 from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import invoke
 
@@ -70,7 +72,7 @@ def ratings(path: Path, user: str = "ana") -> Path:
 
 def keys(url: str) -> list[str]:
     """The keys of all objects of a home."""
-    return [*remote.Store(url).objects("")]
+    return [*Store(url).objects("")]
 
 
 def test_add(machines, url, tmp_path):
@@ -190,7 +192,7 @@ def test_one_run_at_a_time(machines, url):
 def test_lost_lock(machines, monkeypatch):
     """A run that slept while another machine took over would mix its models with those of the other."""
     here, there = machines
-    monkeypatch.setattr(remote, "_EXPIRES_AFTER", -remote._EXPIRES_AFTER)
+    monkeypatch.setattr(working_copy, "_EXPIRES_AFTER", -working_copy._EXPIRES_AFTER)
     told = "another machine has taken over this home"
     with pytest.raises(remote.StoreConflictError, match=told), remote.holding(here.home.path):
         mine = os.environ.pop("RECSYS_STORE_LOCK")
@@ -220,6 +222,50 @@ def test_deleted_with_the_lock_alone(machines, url):
     with remote.holding(here.home.path):
         shutil.rmtree(here.home.assets / "ease")
     assert not [key for key in keys(url) if version.name in key]
+
+
+def test_removed_batch(machines, url, tmp_path):
+    """A removed batch would come back from the store, or its source would be lost with this machine."""
+    here, there = machines
+    for name in ("may.csv", "june.csv"):
+        assert here.command("add", ratings(tmp_path / name)).exit_code == 0
+    with remote.holding(there.home.path):
+        move_out(there.home, "may.csv")
+    here.pull()
+    assert here.home.landed_batches() == ["june.csv"]
+    assert [path.name for path in here.home.removed.iterdir()] == ["may.csv"]
+    assert "landing/may.csv" not in keys(url)
+
+
+def test_replaced_batch(machines, url, tmp_path):
+    """After `compact` the landed file with the forgotten user would still be in the store."""
+    here, there = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+    there.pull()
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "ratings.parquet").write_text("everybody else")
+
+    with remote.holding(here.home.path):
+        exchange(here.home, "may.csv", write)
+    there.pull()
+    assert (there.home.landing / "may.csv" / "ratings.parquet").read_text() == "everybody else"
+    assert [key for key in keys(url) if key.startswith("landing/")] == ["landing/may.csv/ratings.parquet"]
+
+
+def test_erased(machines, url):
+    """What a killed run has uploaded would name a forgotten user for ever."""
+    here, _ = machines
+    here.write("ease", "first")
+    fsspec.filesystem("memory").pipe_file(f"{url}/assets/ease/versions/killed/model.txt", b"ana")
+    with remote.holding(here.home.path):
+        stored = remote.begin_erasing(here.home.path)
+        here.write("ease", "second")
+        here.store.keep_only_current()
+        remote.end_erasing(here.home.path, stored)
+    versions = [key for key in keys(url) if key.startswith("assets/")]
+    assert versions == [f"assets/ease/versions/{here.store.current(['ease']).name}/model.txt"]
 
 
 def test_hostile_key(machines, url):

@@ -15,8 +15,11 @@ import polars as pl
 import pytest
 
 from recsys_assets.home import remote
+from recsys_assets.home.layout import Home
+from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS
 from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.test_rollback import decided
 
 pytest.importorskip("s3fs", reason="no s3fs is installed: pip install 'recsys_assets[s3]' 'moto[server]'")
 pytest.importorskip("moto.server", reason="no moto is installed: pip install 'moto[server]'")
@@ -137,7 +140,7 @@ def naming(person: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_everything(machines, tmp_path):
+def test_everything(machines, tmp_path, monkeypatch):
     """A home on S3 would lack a command, show other lists on another machine, or keep what was erased."""
     here, there = machines
     bucket().pipe_file(f"{BUCKET}/home/settings.toml", FAST_SETTINGS.encode())
@@ -148,6 +151,14 @@ def test_everything(machines, tmp_path):
     output, _ = running.communicate()
     assert running.returncode == 0, output
     assert here.command("recommend", 5) == there.command("recommend", 5)
+
+    with monkeypatch.context() as environment:
+        environment.setenv("RECSYS_CACHE", here.environment["RECSYS_CACHE"])
+        home = Home.resolve(here.url)
+        decided(home, "ease")
+        remote.push(home.path)
+    here.command("rollback", 1)
+    assert "rolled back" in there.command("promotions")
 
     port = free_port()
     serving = here.start("serve", "--port", port)
@@ -226,9 +237,6 @@ class Faulty:
 @pytest.mark.parametrize("kind", ["503", "cut off"])
 def test_failed_write(s3, tmp_path, monkeypatch, kind, nth):
     """A store that fails for a while, or a connection that breaks, would leave a home with half of an asset."""
-    from recsys_assets.home.layout import Home
-    from recsys_assets.home.versions import AssetStore
-
     proxy = Faulty(s3, kind)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server.server_port}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

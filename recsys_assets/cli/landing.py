@@ -119,11 +119,11 @@ def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console
                 f"Batch {name} exists with other content ({target}). A batch is never overwritten: choose another "
                 f"name, `recsys-assets add {source} --batch NAME`."
             )
-        out.print(f"{name} has landed already, with the same content: {target}", soft_wrap=True)
+        out.print(f"{name} has landed already, with the same content: {home.address}/landing/{name}", soft_wrap=True)
         return
     form = _recognised(source, home, data)
     land(home, source, name)
-    out.print(f"{name} landed ({form}): {target}\nNext: {follow_up('run', home)}", soft_wrap=True)
+    out.print(f"{name} landed ({form}): {home.address}/landing/{name}\nNext: {follow_up('run', home)}", soft_wrap=True)
 
 
 def init(home: HomeOption = None) -> None:

@@ -65,14 +65,16 @@ def serve(
     address = f"http://{_in_url(host)}:{port}"
     record(here, address)
     out = console()
-    out.print(f"Home: {here.path}\nUI: {address} (Ctrl-C ends it)\nReport: {address}/report", soft_wrap=True)
+    out.print(f"Home: {here.address}\nUI: {address} (Ctrl-C ends it)\nReport: {address}/report", soft_wrap=True)
     automation = settings.automation
     watching = (
         f"watched every {automation.tick_seconds} s" if automation.sensors else "not watched ([automation] sensors)"
     )
     refreshed = f"'{automation.cron}' {automation.time_zone}" if automation.schedule else "off ([automation] schedule)"
     log = here.logs / "serve.log"
-    out.print(f"Landing: {here.landing}, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True)
+    out.print(
+        f"Landing: {here.address}/landing, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True
+    )
     os.environ |= here.environment
     names = [argument for name in allowed_host or () for argument in ("--allowed-host", name)]
     services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.services"]

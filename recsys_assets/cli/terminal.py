@@ -56,7 +56,8 @@ HomeOption = Annotated[
     Path | None,
     typer.Option(
         "--home",
-        help="The home to work on: the folder of one catalogue, with its data, settings, models and report.",
+        help="The home to work on: the folder of one catalogue, with its data, settings, models and report; or its "
+        "URL on an object store, such as s3://bucket/films.",
         show_default="RECSYS_HOME, else .recsys in the checkout",
         file_okay=False,
         callback=_remember,

@@ -1,0 +1,501 @@
+"""The working copy of a home on an object store, and how it is brought to the state of the store and back.
+
+`object_store` knows the store. What the rest of the package calls is in `remote`.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import stat
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from recsys_assets.home.object_store import (
+    COMMITS,
+    Commit,
+    Listing,
+    Lock,
+    Store,
+    StoreConflictError,
+    StoreError,
+    commit_key,
+)
+
+# Folder of a working copy with what is known of the store.
+OWN = ".store"
+# File in the folder of a version whose files are still in the store alone.
+ABSENT = ".not-here-yet"
+# Set while this process, or the process that started it, holds the lock of the home in the store.
+OWNER = "RECSYS_STORE_LOCK"
+# Landed files and settings are stored as they are, because people read and write these objects; everything else that is
+# not of this machine alone is in commits.
+_LANDING, _ASSETS, _SETTINGS = "landing", "assets", "settings.toml"
+_LOCAL = (_ASSETS, _LANDING, "dagster", "logs", "scratch", _SETTINGS)
+_IDENTITY = "dagster/identity"
+_COMMITS_KEPT = 20
+_LONGEST_NAME_BYTES = 255
+_BEATS_EVERY_SECONDS, _EXPIRES_AFTER = 60.0, timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The state of the store that a working copy was last brought to.
+
+    Attributes:
+        number: number of the commit.
+        commit: the commit.
+        seen: size and modification time (ns) of each file of the commit, as it is here.
+        plain: what each plain object was in the store, and its file here.
+    """
+
+    number: int = 0
+    commit: Commit = field(default_factory=Commit)
+    seen: Listing = field(default_factory=dict)
+    plain: dict[str, list[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkingCopy:
+    """The working copy of a home on a store."""
+
+    folder: Path
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of the home."""
+        return Store((self._own / "url").read_text())
+
+    @property
+    def name(self) -> str:
+        """A random name, which tells this copy from those of other machines."""
+        return (self._own / "copy").read_text()
+
+    @property
+    def _own(self) -> Path:
+        return self.folder / OWN
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads and processes of this machine from changing the base."""
+        with FileLock(self._own / "lock"):
+            yield
+
+    @property
+    def base(self) -> Base:
+        """The state that this copy was last brought to."""
+        path = self._own / "base.json"
+        if not path.exists():
+            return Base()
+        content = json.loads(path.read_text())
+        return Base(**{**content, "commit": Commit.read(json.dumps(content["commit"]))})
+
+    def _keep(self, base: Base) -> None:
+        write(self._own / "base.json", json.dumps(asdict(base)))
+
+    @property
+    def _is_at_work(self) -> bool:
+        """Whether a process of this machine holds the lock of the folder."""
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def _holds(self, commit: Commit) -> bool:
+        """Whether this process, or the one that started it, holds the lock."""
+        return commit.lock is not None and commit.lock.owner == os.environ.get(OWNER)
+
+    def pull(self, *, landing: bool) -> None:
+        """Bring this copy to the state of the store, unless a process of this machine works on it."""
+        if os.environ.get(OWNER) or self._is_at_work:
+            return
+        with self._alone():
+            # Landed files first: the reason of a refusal counts if it is later than its batch.
+            self._keep(self._exchanged(self.base, landing=landing, heal=True))
+            while True:
+                number, commit = self.store.newest()
+                try:
+                    self._keep(self._checked_out(self.base, number, commit, heal=True))
+                except StoreError:
+                    # A writer deletes what its commit replaces, possibly while this process downloads it.
+                    if self.store.newest()[0] == number:
+                        raise
+                else:
+                    return
+
+    def _checked_out(self, base: Base, number: int, commit: Commit, *, heal: bool) -> Base:
+        """Apply a commit to this copy, and return the new base. The files of versions are not fetched.
+
+        Args:
+            base: the base so far.
+            number: number of the commit.
+            commit: the commit.
+            heal: whether to restore what is missing here, too. Otherwise it counts as deleted on purpose.
+
+        Raises:
+            StoreConflictError: a file was changed both here and in the store.
+        """
+        seen, wanted = {}, {}
+        for name, entry in commit.files.items():
+            path, is_same = self.folder / name, base.commit.files.get(name) == entry
+            here = _state(path)
+            is_changed = here is not None and here != base.seen.get(name)
+            if is_same and (here is not None or not heal):
+                seen[name] = base.seen.get(name, [])
+            elif is_changed and _key(name, path) != entry[0]:
+                raise StoreConflictError(self._both_changed(name))
+            else:
+                wanted[name] = entry
+        for name in base.commit.files.keys() - commit.files.keys():
+            if _state(self.folder / name) == base.seen.get(name):
+                (self.folder / name).unlink(missing_ok=True)
+        self._receive({name: key for name, (key, *_) in wanted.items()})
+        for name, (_, _, modified) in wanted.items():
+            os.utime(self.folder / name, ns=(modified, modified))
+            seen[name] = _state(self.folder / name) or []
+        for folder in base.commit.assets.keys() - commit.assets.keys():
+            shutil.rmtree(self.folder / folder, ignore_errors=True)
+        for folder, asset in commit.assets.items():
+            if heal or base.commit.assets.get(folder) != asset:
+                self._place(self.folder / folder, asset)
+        return replace(base, number=number, commit=commit, seen=seen)
+
+    def _place(self, folder: Path, asset: Mapping[str, Any]) -> None:
+        """Give an asset's folder the versions and the link of a commit."""
+        versions = folder / "versions"
+        versions.mkdir(parents=True, exist_ok=True)
+        for gone in [each for each in versions.iterdir() if each.name not in asset["versions"]]:
+            shutil.rmtree(gone, ignore_errors=True)
+        for version in [versions / name for name in asset["versions"]]:
+            if not version.exists():
+                # Moved as a whole: a version without this mark counts as complete.
+                unfinished = self._own / f"new-{uuid.uuid4().hex}"
+                unfinished.mkdir()
+                (unfinished / ABSENT).touch()
+                unfinished.rename(version)
+        link, target = folder / "current", Path("versions", asset["current"])
+        if not link.is_symlink() or link.readlink() != target:
+            unfinished = folder / f".current-{asset['current']}"
+            unfinished.unlink(missing_ok=True)
+            unfinished.symlink_to(target)
+            unfinished.replace(link)
+
+    def fetch(self, version: Path) -> None:
+        """Fetch the files of a version."""
+        with self._alone():
+            if not (version / ABSENT).exists():
+                return
+            folder = version.parent.parent.relative_to(self.folder).as_posix()
+            asset = self.base.commit.assets.get(folder, {"versions": {}})
+            files = asset["versions"].get(version.name)
+            if files is None:
+                raise StoreError(f"{version} was replaced in the store meanwhile. Repeat the command.")
+            names = {version.relative_to(self.folder).joinpath(name).as_posix(): size for name, size in files.items()}
+            self._receive({name: name for name in names}, sizes=names)
+            (version / ABSENT).unlink()
+
+    def fetch_all(self) -> None:
+        """Fetch every present version that is in the store alone."""
+        for link in [*(self.folder / _ASSETS).rglob("current")]:
+            self.fetch(link.resolve())
+
+    def _receive(self, keys: Mapping[str, str], sizes: Mapping[str, int] | None = None) -> None:
+        """Download objects, given by the paths that they get here, and move each into place when all are complete."""
+        incoming = self._own / "incoming"
+        shutil.rmtree(incoming, ignore_errors=True)
+        files = {name: incoming / str(number) for number, name in enumerate(keys)}
+        self.store.get({keys[name]: path for name, path in files.items()})
+        for name, size in (sizes or {}).items():
+            if files[name].stat().st_size != size:
+                raise StoreError(f"{self.store.url}/{keys[name]} is damaged: it should have {size:,} bytes.")
+        for name, path in files.items():
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+            path.replace(target)
+        shutil.rmtree(incoming, ignore_errors=True)
+
+    def push(self, switched: Sequence[Path] = (), *, unlock: bool = False) -> None:
+        """Bring what has changed here to the store: first the objects, then one commit that names them.
+
+        Without the lock, nothing counts as deleted.
+
+        Args:
+            switched: written versions that become the present ones.
+            unlock: whether to release the lock.
+
+        Raises:
+            StoreConflictError: another machine has changed the same file, or has taken the lock.
+        """
+        sent: set[str] = set()
+        while True:
+            with self._alone():
+                base = self.base
+                if os.environ.get(OWNER) and not self._holds(base.commit):
+                    raise StoreConflictError(self._lock_lost())
+                wanted, sources, seen = self._present(base, switched, unlock=unlock)
+                pending = {key: path for key, path in sources.items() if key not in sent}
+                if not pending:
+                    self._keep(self._exchanged(base, landing=True, heal=False))
+                    base = self.base
+                    if replace(wanted, lock=None) == replace(base.commit, lock=None) and not unlock:
+                        return
+                    if self._added(base, wanted, seen):
+                        break
+                    continue
+            self.store.put(pending)
+            sent |= pending.keys()
+        old = [commit_key(number) for number in self.store.commits()[:-_COMMITS_KEPT]] if unlock else []
+        self._delete_if_possible([*(base.commit.keys - wanted.keys), *old])
+
+    def _added(self, base: Base, wanted: Commit, seen: Listing) -> bool:
+        """Write a commit after the base and make it the base. If another machine was faster, apply its commit."""
+        new = replace(wanted, id=uuid.uuid4().hex)
+        if self.store.add(base.number + 1, new):
+            self._keep(replace(base, number=base.number + 1, commit=new, seen=seen))
+            return True
+        number, theirs = self.store.newest()
+        if self._holds(base.commit) and not self._holds(theirs):
+            raise StoreConflictError(self._lock_lost())
+        self._keep(self._checked_out(base, number, theirs, heal=False))
+        return False
+
+    def _present(
+        self, base: Base, switched: Sequence[Path], *, unlock: bool
+    ) -> tuple[Commit, dict[str, Path], Listing]:
+        """What is here as a commit; the files of objects that it needs, by key; and the state of its files."""
+        is_held = self._holds(base.commit)
+        files: Listing = {} if is_held else dict(base.commit.files)
+        seen: Listing = {} if is_held else dict(base.seen)
+        sources: dict[str, Path] = {}
+        for path in self._small_files():
+            name, state = path.relative_to(self.folder).as_posix(), _state(path)
+            if state is None:
+                continue
+            if state != base.seen.get(name) or name not in base.commit.files:
+                key = _key(name, path)
+                files[name], seen[name] = [key, *state], state
+                if key not in base.commit.keys:
+                    sources[key] = path
+            else:
+                files[name], seen[name] = base.commit.files[name], state
+        assets = {}
+        for folder, asset in base.commit.assets.items():
+            kept = self._kept(folder, asset) if is_held else asset
+            if kept:
+                assets[folder] = kept
+        for version in switched:
+            folder = version.parent.parent.relative_to(self.folder).as_posix()
+            stored = {file.relative_to(version).as_posix(): file for file in version.rglob("*") if file.is_file()}
+            sizes = {name: file.stat().st_size for name, file in stored.items()}
+            before = assets.get(folder, {"versions": {}})
+            assets[folder] = {"current": version.name, "versions": {**before["versions"], version.name: sizes}}
+            sources |= {f"{folder}/versions/{version.name}/{name}": file for name, file in stored.items()}
+        lock = self._new_lock(base.commit.lock) if is_held and not unlock else None if is_held else base.commit.lock
+        return Commit(base.commit.id, files, assets, lock), sources, seen
+
+    def _kept(self, folder: str, asset: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What is left here of an asset in the store; None if it was deleted."""
+        link = self.folder / folder / "current"
+        if not link.is_symlink():
+            return None
+        versions = link.parent / "versions"
+        left = {name: files for name, files in asset["versions"].items() if (versions / name).is_dir()}
+        return {"current": link.readlink().name, "versions": left}
+
+    def _small_files(self) -> Iterator[Path]:
+        """The files of a home that are neither assets nor plain objects, and are not of this machine alone."""
+        for each in sorted(self.folder.iterdir()):
+            if each.name.startswith(".") or each.name in _LOCAL:
+                continue
+            for path in [each] if each.is_file() else sorted(each.rglob("*")):
+                if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
+                    yield path
+        if (identity := self.folder / _IDENTITY).exists():
+            yield identity
+
+    def _exchanged(self, base: Base, *, landing: bool, heal: bool) -> Base:
+        """Bring landed files and the settings to the same state here and in the store.
+
+        People and programs write both, here and there, so each side is compared with the last common state.
+
+        Args:
+            base: the last common state.
+            landing: whether to look at landed files, too.
+            heal: whether to restore what is missing here. Otherwise it is deleted in the store, if the lock is held.
+
+        Raises:
+            StoreConflictError: an object was changed both here and in the store.
+        """
+        known = {name: both for name, both in base.plain.items() if landing or name == _SETTINGS}
+        mine = self._plain_files(landing=landing)
+        if not heal and mine == {name: here for name, (_, here) in known.items()}:
+            return base
+        theirs = self.store.objects(_LANDING) if landing else {}
+        # An object store may have both a file and a folder of one name: the folder counts.
+        folders = {str(parent) for name in theirs for parent in Path(name).parents}
+        theirs = {name: found for name, found in theirs.items() if name not in folders and _is_plain(name)}
+        if settings := self.store.look(_SETTINGS):
+            theirs[_SETTINGS] = settings
+        down, up, gone_there = {}, {}, []
+        for name in {*known, *mine, *theirs}:
+            there, here = known.get(name, [None, None])
+            is_mine_new, is_theirs_new = mine.get(name) != here, theirs.get(name) != there
+            if is_mine_new and mine.get(name) and is_theirs_new and theirs.get(name):
+                if there is None and mine[name][0] == theirs[name][0] and self._is_same(name):
+                    continue
+                raise StoreConflictError(self._both_changed(name))
+            if name in theirs and (is_theirs_new or (name not in mine and (heal or not self._holds(base.commit)))):
+                down[name] = name
+            elif name in mine and is_mine_new:
+                up[name] = self.folder / name
+            elif name in mine and name not in theirs:
+                (self.folder / name).unlink()
+            elif name in theirs and name not in mine:
+                gone_there.append(name)
+        for name in down:
+            _out_of_the_way(self.folder, name)
+        self._receive(down)
+        # A batch that was a file and is a folder now: some stores allow only one of them at a time.
+        in_the_way = [name for name in gone_there if any(other.startswith(f"{name}/") for other in up)]
+        self.store.delete(in_the_way)
+        self.store.put(up)
+        self.store.delete([name for name in gone_there if name not in in_the_way])
+        mine = self._plain_files(landing=landing)
+        if up:
+            theirs |= {name: mark for name in up if (mark := self.store.look(name))}
+        both = {name: [theirs[name], mine[name]] for name in theirs.keys() & mine.keys()}
+        rest = {name: pair for name, pair in base.plain.items() if name not in known}
+        return replace(base, plain={**rest, **both})
+
+    def _is_same(self, name: str) -> bool:
+        return self.store.read(name) == (self.folder / name).read_bytes()
+
+    def _plain_files(self, *, landing: bool) -> Listing:
+        paths = [self.folder / _SETTINGS, *((self.folder / _LANDING).rglob("*") if landing else ())]
+        names = {path.relative_to(self.folder).as_posix(): path for path in paths if path.is_file()}
+        return {name: state for name, path in names.items() if _is_plain(name) and (state := _state(path))}
+
+    def take_lock(self) -> None:
+        """Bring this copy to the state of the store, and take the lock there.
+
+        Raises:
+            StoreConflictError: a process of another machine holds it.
+        """
+        own = self.name
+        with self._alone():
+            while True:
+                number, commit = self.store.newest()
+                # The caller holds the lock of the folder, so a lock of this copy is that of a killed process.
+                if commit.lock and commit.lock.is_live and commit.lock.copy != own:
+                    raise StoreConflictError(
+                        f"Another run works on this home ({self.store.url}): {commit.lock.told}. Wait until it has "
+                        f"ended, and run this again. If it was killed, its lock expires at "
+                        f"{commit.lock.until[:19]} UTC."
+                    )
+                base = self._exchanged(self.base, landing=True, heal=True)
+                base = self._checked_out(base, number, commit, heal=True)
+                self._keep(base)
+                owner = uuid.uuid4().hex
+                told = f"process {os.getpid()} on {socket.gethostname()}"
+                new = replace(commit, id=uuid.uuid4().hex, lock=self._new_lock(Lock(owner, own, told, "")))
+                if self.store.add(number + 1, new):
+                    break
+            self._keep(replace(base, number=number + 1, commit=new))
+        # Child processes that work for this one inherit it.
+        os.environ[OWNER] = owner
+
+    def keep_lock(self, ended: threading.Event) -> None:
+        """Renew the lock until the event is set."""
+        while not ended.wait(_BEATS_EVERY_SECONDS):
+            with self._alone():
+                base = self.base
+                if not self._holds(base.commit):
+                    # The next `push` says so.
+                    return
+                try:
+                    self._added(base, replace(base.commit, lock=self._new_lock(base.commit.lock)), base.seen)
+                except (StoreError, StoreConflictError):
+                    # The next beat tries again. If the lock expires and another machine takes it, `push` says so.
+                    continue
+
+    def _new_lock(self, lock: Lock | None) -> Lock:
+        assert lock is not None
+        return replace(lock, until=(datetime.now(UTC) + _EXPIRES_AFTER).isoformat())
+
+    def _lock_lost(self) -> str:
+        return (
+            f"{self.store.url}: another machine has taken over this home, because the lock of this run was not renewed "
+            "in time. What this run made since is not stored. Run it again."
+        )
+
+    def _both_changed(self, name: str) -> str:
+        return (
+            f"{name} was changed in {self.store.url} and in its working copy, {self.folder / name}. Move the latter "
+            "away to take the former, or make both equal."
+        )
+
+    def delete_unnamed(self, keys: Sequence[str]) -> None:
+        """Delete earlier commits, and those of the objects that the newest commit does not name."""
+        base, plain = self.base, (f"{_LANDING}/", f"{COMMITS}/", _SETTINGS)
+        earlier = [commit_key(number) for number in self.store.commits() if number < base.number]
+        unnamed = [key for key in keys if key not in base.commit.keys and not key.startswith(plain)]
+        self.store.delete([*earlier, *unnamed])
+
+    def _delete_if_possible(self, keys: Sequence[str]) -> None:
+        try:
+            self.store.delete(keys)
+        except StoreError:
+            # The commit is written. Nothing names these objects any more, and `compact` deletes them.
+            return
+
+
+def _state(path: Path) -> list[Any] | None:
+    """Size and modification time (ns) of a file; None if there is none."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _key(name: str, path: Path) -> str:
+    """The key of a file's content: an object is never overwritten, so an earlier commit stays what it was."""
+    with path.open("rb") as stream:
+        return f"{name}@{hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a key or path is the settings file or of a landed batch, and can be a file here.
+
+    Everybody who may land data chooses keys: .. in one must not lead out of the home.
+    """
+    parts = name.split("/")
+    return all(part and not part.startswith(".") and len(part.encode()) <= _LONGEST_NAME_BYTES for part in parts)
+
+
+def _out_of_the_way(root: Path, name: str) -> None:
+    """Delete a file where a folder is to come, and a folder where a file is to come."""
+    for parent in [*Path(name).parents][:-1]:
+        if (root / parent).is_file():
+            (root / parent).unlink()
+    if (root / name).is_dir():
+        shutil.rmtree(root / name)
+
+
+def write(path: Path, content: str) -> None:
+    """Replace a file of the copy's own, atomically."""
+    unfinished = path.with_name(f"{path.name}-{os.getpid()}-{threading.get_ident()}")
+    unfinished.write_text(content)
+    unfinished.replace(path)
