@@ -117,6 +117,19 @@ def test_the_weights_are_the_minimum_without_an_item_speaking_for_itself():
         np.testing.assert_allclose(weights[others, item], expected, atol=1e-4)
 
 
+def test_weights_of_more_items_than_a_block_are_those_of_the_closed_form():
+    """In a catalogue of thousands, half of the weights between items far apart are those of other items."""
+    random = np.random.default_rng(0)
+    n_items = 2 * ease._ROWS_PER_BLOCK + 3
+    dense = np.where(random.random((200, n_items)) < 0.1, random.normal(size=(200, n_items)), 0).astype(np.float32)
+    inverse = np.linalg.inv(dense.T.astype(np.float64) @ dense + 10 * np.eye(n_items))
+    expected = inverse / -np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    weights = ease.item_weights(sparse.csr_array(dense), reg=10.0)
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
+    assert weights.flags.c_contiguous
+
+
 def test_a_catalogue_above_the_limit_keeps_its_most_rated_items():
     """A large catalogue would exhaust the memory, or items that many have rated would be unknown."""
     model = _ease(max_items=10)

@@ -25,6 +25,8 @@ from recsys_assets.recommender.ranking.rankings import pairs
 
 _ANCHOR_REG = 3000.0
 _NEUTRAL_OFFSET = -0.5
+# Rows and columns that are mirrored at a time: 1 MB of float32.
+_ROWS_PER_BLOCK = 512
 
 
 class EASESettings(Section):
@@ -204,12 +206,23 @@ def item_weights(matrix: sparse.csr_array, *, reg: float) -> np.ndarray:
 
     gram = column_products(matrix, matrix)
     gram[np.diag_indices_from(gram)] += reg
-    # Cholesky in float32 takes half the time and half the memory of a general inverse.
-    factor, failed_at = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1)
+    # Cholesky in float32 takes half the time and half the memory of a general inverse. LAPACK works in place on columns
+    # of a symmetric matrix, which the transpose has.
+    factor, failed_at = linalg.lapack.spotrf(gram.T, lower=1, overwrite_a=1)
     if failed_at:
         raise ValueError(f"EASE cannot be solved with a regularisation (reg) of {reg:g}; set a larger one")
     half, _ = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
-    inverse = np.tril(half) + np.tril(half, -1).T
-    weights = inverse / -np.diag(inverse)
+    weights = half.T
+    _mirror_upper(weights)
+    weights /= -np.diag(weights).copy()
     np.fill_diagonal(weights, 0)
     return weights
+
+
+def _mirror_upper(matrix: np.ndarray) -> None:
+    """Write the upper triangle into the lower one, in blocks that stay in the cache while they are transposed."""
+    for start in range(0, len(matrix), _ROWS_PER_BLOCK):
+        rows = slice(start, start + _ROWS_PER_BLOCK)
+        matrix[rows, :start] = matrix[:start, rows].T
+        square = matrix[rows, rows]
+        square[:] = np.triu(square) + np.triu(square, 1).T
