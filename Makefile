@@ -12,7 +12,7 @@ help:
 	@echo "make test  set up, then linter, type checker, definition check and all tests"
 	@echo "make test-slow  the tests with daemons and killed workers, and the whole pipeline on Spark"
 	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
-	@echo "make bench time, memory and disk of the whole graph on generated data; QUICK=1 for small data"
+	@echo "make bench time, memory and disk on generated data, ratios against other packages; QUICK=1 for small data"
 	@echo "make docs  the docs as a site that needs no network, in build/docs"
 	@echo "make faults break things on purpose and print what survived"
 	@echo "make lint  linter, type checker and layers of imports only"
@@ -59,10 +59,11 @@ test-slow: setup
 faults: setup
 	@$(BIN)/python benchmarks/faults.py
 
-# The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes minutes instead of hours.
+# The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes minutes instead of an hour.
 BENCH_SIZES := $(if $(QUICK),20000 200000,1000000 27753444)
 bench: setup
-	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES))
+	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES)) --refresh
+	@$(BIN)/python benchmarks/compare.py $(if $(QUICK),--quick)
 
 # NO_MKDOCS_2_WARNING silences an advertisement of the theme.
 docs: setup

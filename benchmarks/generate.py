@@ -366,10 +366,15 @@ def _pack(plain: Path, archive: Path) -> None:
                 shutil.copyfileobj(source, target, 1 << 20)
 
 
+def cached(name: str) -> Path:
+    """The folder of this name in the user's cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "recsys_assets" / name
+
+
 def cache(size: Size, seed: int) -> Path:
     """The folder for data of this size and seed in the user's cache."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "recsys_assets" / "generated" / f"{size.ratings}-seed-{seed}"
+    return cached("generated") / f"{size.ratings}-seed-{seed}"
 
 
 def main() -> None:

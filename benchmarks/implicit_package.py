@@ -81,7 +81,7 @@ class Side:
     def __init__(self, tables: dict[str, nw.LazyFrame], scratch: Path) -> None:
         self.tables = tables
         self._settings = Settings().model_dump()
-        spark = spark_resource(Settings().spark)
+        spark = spark_resource(Settings().spark, scratch)
         self._fitted = ModelFitter(tables, self._settings, spark=lambda: spark.spark_session, scratch=scratch)
         self._for_new_users = self._fitted.ranker(entry("top_n", "demographic_popularity"))
 

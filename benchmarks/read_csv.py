@@ -19,7 +19,7 @@ import polars as pl
 
 _BLOCK = 1_000_000
 _USERS, _ITEMS = 280_000, 58_000
-_LIMIT_GIB = 4.0
+LIMIT_GIB = 4.0
 
 
 def write_csv(path: Path, rows: int, seed: int = 0) -> None:
@@ -70,7 +70,7 @@ def read_with_pandas(path: Path, folder: Path) -> None:
     pd.read_csv(path)
 
 
-_READERS: dict[str, Callable[[Path, Path], None]] = {"recsys_assets": read_here, "pandas.read_csv": read_with_pandas}
+READERS: dict[str, Callable[[Path, Path], None]] = {"recsys_assets": read_here, "pandas.read_csv": read_with_pandas}
 
 
 def measured(reader: str, path: Path) -> tuple[float, float, float]:
@@ -89,7 +89,7 @@ def _measure_here(reader: str, path: Path, folder: Path) -> None:
     import recsys_assets.recommender.ingest.sources  # noqa: F401
 
     begun, begun_working = time.perf_counter(), time.process_time()
-    _READERS[reader](path, folder)
+    READERS[reader](path, folder)
     took, worked = time.perf_counter() - begun, time.process_time() - begun_working
     # Linux counts in KiB.
     print(took, worked, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
@@ -114,13 +114,13 @@ def main() -> None:
     print(f"{asked.rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB")
     ratios, peaks = [], []
     for _ in range(asked.pairs):
-        results = {reader: measured(reader, path) for reader in _READERS}
+        results = {reader: measured(reader, path) for reader in READERS}
         for reader, (took, worked, peak) in results.items():
             print(f"{reader:<16} {took:7.1f} s   {worked:7.1f} s of the processor   {peak:5.2f} GiB")
         ratios.append(results["recsys_assets"][0] / results["pandas.read_csv"][0])
         peaks.append(results["recsys_assets"][2])
     print(f"ratio {statistics.median(ratios):.2f}, the median of {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-    print(f"peak {max(peaks):.2f} GiB; the aims: a ratio of at most 1, below {_LIMIT_GIB:g} GiB")
+    print(f"peak {max(peaks):.2f} GiB; the aims: a ratio of at most 1, below {LIMIT_GIB:g} GiB")
     if not asked.keep:
         path.unlink()
 

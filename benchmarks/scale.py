@@ -34,7 +34,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.generate import Size, cache, generate  # noqa: E402
+from benchmarks.generate import FULL_RATINGS, Size, cache, generate  # noqa: E402
 from recsys_assets.cli.memory import used_by  # noqa: E402
 from recsys_assets.cli.run import environment, launch, locked  # noqa: E402
 from recsys_assets.cli.terminal import console  # noqa: E402
@@ -50,6 +50,8 @@ _EVERY_SECONDS = 0.5
 # A command that is asked to end does so within 8 seconds, or kills itself.
 _GRACE_SECONDS = 30
 _BUSY_LOAD = 0.5
+# The whole graph at the size of MovieLens latest, and growth in proportion to the ratings.
+_MOST_SECONDS, _MOST_EXPONENT = 900, 1.0
 # New ratings of a refresh; another seed than that of the first batch.
 _NEW_RATINGS, _NEW_SEED, _NEW_BATCH = 100_000, 1, "new.csv"
 _REFRESH = "ingest and refresh_served"
@@ -260,6 +262,23 @@ def table(results: Sequence[Measured], n_steps: int) -> Iterator[str]:
         yield _row(heavy, by_name, first.size, last.size)
 
 
+def aims(results: Sequence[Measured]) -> Iterator[str]:
+    """Lines of Markdown about runs from an empty home to the report: each figure that has an aim."""
+    first, last = results[0], results[-1]
+    figures = []
+    if last.size.ratings == FULL_RATINGS:
+        figures.append((f"seconds at {FULL_RATINGS:,} ratings", f"{last.seconds:,.0f}", last.seconds, _MOST_SECONDS))
+    if len(results) > 1:
+        power = _exponent(first, last)
+        figures.append((f"exponent from {first.size.ratings:,} ratings on", f"{power:.2f}", power, _MOST_EXPONENT))
+    if figures:
+        yield "| the whole graph | seen | aim | met |"
+        yield "|---|---|---|---|"
+    for name, told, value, most in figures:
+        met = "yes" if value <= most and last.end == "done" else "**no**"
+        yield f"| {name} | {told} | ≤ {most:g} | {met} |"
+
+
 def _row(heavy: Step, by_name: Sequence[Mapping[str, Step]], first: Size, last: Size) -> str:
     cells = [heavy.name if heavy.is_done else f"{heavy.name} (not done)"]
     for steps in by_name:
@@ -338,8 +357,10 @@ def main() -> None:
             if asked.refresh or asked.refresh_only:
                 refreshes.append(measure_refresh(size, home, asked.minutes))
                 _tell(refreshes[-1], home)
-    tables = ["\n".join(table(found, asked.steps)) for found in (results, refreshes) if found]
-    print("\n\n".join(["\n".join(machine(load)), *tables]))
+    parts = [machine(load), *(table(found, asked.steps) for found in (results, refreshes) if found)]
+    if results and not asked.select:
+        parts.append(aims(results))
+    print("\n\n".join("\n".join(part) for part in parts))
 
 
 @contextmanager
