@@ -268,6 +268,24 @@ def test_erased(machines, url):
     assert versions == [f"assets/ease/versions/{here.store.current(['ease']).name}/model.txt"]
 
 
+def test_two_machines_land_one_name(machines, monkeypatch):
+    """One of two batches of the same name would be lost without a word."""
+    here, there = machines
+    for machine in machines:
+        machine.pull()
+        machine.home.prepare()
+    ratings(here.home.landing / "may.csv")
+    ratings(there.home.landing / "may.csv", user="bo")
+    with monkeypatch.context() as patched:
+        # The listing comes before the upload of the other machine.
+        patched.setattr(Store, "objects", lambda *_: {})
+        remote.push(here.home.path)
+        with pytest.raises(remote.StoreConflictError, match=r"another machine has just stored landing/may\.csv"):
+            remote.push(there.home.path)
+    with pytest.raises(remote.StoreConflictError, match=r"landing/may\.csv was changed in memory://"):
+        remote.push(there.home.path)
+
+
 def test_hostile_key(machines, url):
     """Whoever may land data could write files outside of the home."""
     here, _ = machines

@@ -179,7 +179,7 @@ def test_everything(machines, tmp_path, monkeypatch):
     assert PERSON in (tmp_path / "lists.csv").read_text()
 
     assert naming(PERSON)
-    here.command("forget", PERSON, "--yes")
+    here.command("forget", PERSON, "--yes", "--no-run")
     here.command("compact", "--yes")
     assert [key.partition("@")[0] for key in naming(PERSON)] == [f"{BUCKET}/home/forgotten"]
     there.command("recommend", "--", PERSON, status=1)

@@ -141,11 +141,27 @@ class Store:
                 return None
         return [info["size"], _mark(info)] if info["type"] == "file" else None
 
-    def put(self, files: Mapping[str, Path]) -> None:
-        """Upload files, each under its key."""
-        if files:
-            with self._explained():
-                self._system.put([str(path) for path in files.values()], [self._place(key) for key in files])
+    def put(self, files: Mapping[str, Path], *, new: bool = False) -> None:
+        """Upload files, each under its key.
+
+        Args:
+            files: the files by key.
+            new: whether none of the objects may exist yet.
+
+        Raises:
+            StoreConflictError: one exists that may not.
+        """
+        if not files:
+            return
+        mode = "create" if new else "overwrite"
+        with self._explained():
+            try:
+                self._system.put([str(path) for path in files.values()], [self._place(key) for key in files], mode=mode)
+            except FileExistsError as error:
+                raise StoreConflictError(
+                    f"{self.url}: another machine has just stored {', '.join(files)}, or a part of it. Repeat the "
+                    "command."
+                ) from error
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object that must not exist yet; False if it does. The store decides, so one of two writers wins."""

@@ -370,7 +370,8 @@ class WorkingCopy:
         # A batch that was a file and is a folder now: some stores allow only one of them at a time.
         in_the_way = [name for name in gone_there if any(other.startswith(f"{name}/") for other in up)]
         self.store.delete(in_the_way)
-        self.store.put(up)
+        self.store.put({name: path for name, path in up.items() if name in theirs})
+        self.store.put({name: path for name, path in up.items() if name not in theirs}, new=True)
         self.store.delete([name for name in gone_there if name not in in_the_way])
         mine = self._plain_files(landing=landing)
         if up:
