@@ -9,7 +9,7 @@ SHELL := /bin/bash
 
 help:
 	@echo "make run   set up and run the whole pipeline on MovieLens 100K"
-	@echo "make test  set up, then linter, type checker, definition check and all tests"
+	@echo "make test  set up, then linter, type checker, definition check and all tests but the slow ones"
 	@echo "make test-slow  the tests with daemons and killed workers, and the whole pipeline on Spark"
 	@echo "make ui    set up and open the Dagster UI on http://localhost:3000"
 	@echo "make bench time, memory and disk on generated data, ratios against other packages; QUICK=1 for small data"

@@ -48,10 +48,23 @@ def test_status_sees_landed_files_and_a_run_at_work(materialized_home, tmp_path)
 def test_status_asks_for_a_run_after_ratings_that_nothing_was_made_from(materialized_home, tmp_path):
     """Lists of the ratings before would pass for lists of the present ones."""
     home = copied(materialized_home, tmp_path / "home")
-    table = home.assets / "ratings"
-    version = (table / "current").resolve()
-    later = version.rename(version.with_name(f"2099{version.name[4:]}"))
-    (table / "current").unlink()
-    (table / "current").symlink_to(later.relative_to(table.resolve()))
+    _as_if_made_in(2098, home, "ratings")
     code, _, last = _status(home, "--check")
     assert code == 1 and last.startswith("Next: recsys-assets run")
+
+
+def test_fresh_lists_are_fresh_whatever_the_age_of_the_scores(materialized_home, tmp_path):
+    """Beside `serve`, an export that waits for fresh lists would wait for the scores of the weekly schedule."""
+    home = copied(materialized_home, tmp_path / "home")
+    _as_if_made_in(2098, home, "ratings")
+    _as_if_made_in(2099, home, "recommendations")
+    code, _, last = _status(home, "--check")
+    assert code == 0 and last.startswith("Nothing to do: lists are up to date. Scores are older")
+
+
+def _as_if_made_in(year: int, home: Home, asset: str) -> None:
+    folder = home.assets / asset
+    version = (folder / "current").resolve()
+    later = version.rename(version.with_name(f"{year}{version.name[4:]}"))
+    (folder / "current").unlink()
+    (folder / "current").symlink_to(later.relative_to(folder.resolve()))

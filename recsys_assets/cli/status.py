@@ -41,7 +41,7 @@ def status(
     rows = [("home", str(here.path)), *_data(here, batches), *_served(here), *_at_work(here)]
     out.print(facts(rows), soft_wrap=True)
     step = _next(here, batches)
-    rest = "Wait until the run has ended." if is_locked(here) else "Nothing to do: lists and scores are up to date."
+    rest = "Wait until the run has ended." if is_locked(here) else _nothing_to_do(Reader(here))
     out.print(f"Next: {step}" if step else rest, soft_wrap=True)
     if check and step:
         raise typer.Exit(1)
@@ -105,15 +105,20 @@ def _next(home: Home, batches: list[Listed]) -> str:
         return ""
     reader = Reader(home)
     is_pending = any(batch.state == "not read yet" for batch in batches)
-    return follow_up("run", home) if is_pending or _is_older(reader) else ""
+    is_missing = not all(reader.store.has([name]) for name in ("ratings", "recommendations", "evaluation_scores"))
+    return follow_up("run", home) if is_pending or is_missing or _is_older(reader, "recommendations") else ""
 
 
-def _is_older(reader: Reader) -> bool:
-    """Whether lists or scores are missing, or older than the present ratings."""
-    made = ("recommendations", "evaluation_scores")
-    if not all(reader.store.has([name]) for name in ("ratings", *made)):
-        return True
-    return min(reader.written(name) for name in made) < reader.written("ratings")
+def _nothing_to_do(reader: Reader) -> str:
+    if _is_older(reader, "evaluation_scores"):
+        # New data beside `serve` start a job that makes lists and no scores.
+        return "Nothing to do: lists are up to date. Scores are older: the schedule makes them, or `recsys-assets run`."
+    return "Nothing to do: lists and scores are up to date."
+
+
+def _is_older(reader: Reader, asset: str) -> bool:
+    """Whether an asset is older than the present ratings."""
+    return reader.written(asset) < reader.written("ratings")
 
 
 def _when(reader: Reader, asset: str) -> str:
