@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recsys_assets.home.erase import made_before_forgetting
+from recsys_assets.home.erase import Erased, erase_traces, made_before_forgetting
 from recsys_assets.home.exclusions import forget
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
@@ -169,6 +169,24 @@ def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):
     assert stored_users(home, "c.csv") == [43]
     assert pl.read_parquet(home.landing / "c.csv" / "ratings.parquet")["user_id"].to_list() == [43]
     assert "42" not in table(home, "users")["user_id"].to_list() and not home.failures.exists()
+
+
+def test_a_damaged_record_of_a_promotion_is_named_and_the_rest_is_erased(tmp_path):
+    """`compact` ends with a traceback before the run history is erased, as often as it is given."""
+    home = Home(tmp_path)
+    home.prepare()
+    home.promotions.mkdir()
+    home.failures.write_text(f"{NAME} is no rating\n")
+    for number, content in enumerate((b"{", b"\xff", json.dumps({"reason": f"as {NAME}"}).encode())):
+        (home.promotions / f"{number:06}.json").write_bytes(content)
+    done = Erased()
+    assert forget(home, NAME)
+    erase_traces(home, {NAME}, done)
+    assert [f"{home.promotions / f'{number:06}.json'}: " in told for number, told in enumerate(done.trouble)] == [
+        True
+    ] * 2
+    assert all("put it back from a copy, or move it out of the home" in told for told in done.trouble)
+    assert NAME not in (home.promotions / "000002.json").read_text() and not home.failures.exists()
 
 
 # Kills

@@ -18,15 +18,15 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
+from recsys_assets.errors import RecsysError
 from recsys_assets.home.batches import RAW_TABLES, Batch
 from recsys_assets.home.exclusions import last_forgotten, modified
 from recsys_assets.home.landing import changing, exchange
-from recsys_assets.home.layout import Home
+from recsys_assets.home.layout import Home, HomeError
 from recsys_assets.home.searching import ByteSearch, Hit, catalogue_words, files_of, is_distinctive
 from recsys_assets.home.versions import (
     TABLE_FILE,
     AssetDamagedError,
-    AssetMissingError,
     AssetStore,
     scan,
     write_atomically,
@@ -44,7 +44,7 @@ _UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgott
 _UNFINISHED_ADD, _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}"), 0o700
 # Errors that a step may meet in files of other programs. The step records them, and the search at the end checks the
 # files.
-_TROUBLE = (SourceError, OSError, AssetDamagedError, AssetMissingError, pl.exceptions.PolarsError)
+_TROUBLE = (RecsysError, OSError, ValueError, pl.exceptions.PolarsError)
 
 
 @dataclass
@@ -322,7 +322,13 @@ def _withhold_in_record(record: Path, search: ByteSearch) -> None:
             return [without(part) for part in value]
         return WITHHELD if isinstance(value, str) and search.names_one(value.encode()) else value
 
-    content = json.loads(record.read_text())
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise HomeError(
+            f"{error}. The record is damaged: put it back from a copy, or move it out of the home. Then the decision "
+            "that it recorded counts no more."
+        ) from error
     if (kept := without(content)) != content:
         write_atomically(record, json.dumps(kept, indent=1, sort_keys=True).encode())
 
