@@ -146,16 +146,22 @@ class AssetStore:
     def switch(self, *versions: Path) -> None:
         """Make each written version the present one by an atomic rename, and delete all but its newest 3 versions.
 
+        One run at a time writes to a home, and names of versions ascend. A version between the previous one and this
+        one was therefore left unfinished by a failed run. It does not count and is deleted.
+
         In a home on an object store, they are present there first, all at once.
         """
         remote.push(self.root.parent, versions)
         for version in versions:
             folder = version.parent.parent
+            previous = (folder / "current").readlink().name if (folder / "current").is_symlink() else ""
             pointer = folder / f".current-{version.name}"
             pointer.symlink_to(version.relative_to(folder))
             pointer.replace(folder / "current")
-            for old in sorted(version.parent.iterdir())[:-_VERSIONS_KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+            written_before = sorted(each for each in version.parent.iterdir() if each.name < version.name)
+            finished = [each for each in written_before if each.name <= previous]
+            for gone in {*written_before} - {*finished[-(_VERSIONS_KEPT - 1) :]}:
+                shutil.rmtree(gone, ignore_errors=True)
 
     def remove(self, asset: Sequence[str], partition: str) -> None:
         """Delete all versions of one partition of an asset. The link goes first, so no reader sees half a version."""
