@@ -82,9 +82,9 @@ def _launched(address: str, wanted: Launch) -> str:
     Raises:
         RunFailedError: the webserver does not answer, or refuses the launch.
     """
-    where = urlsplit(address)
     try:
-        client = DagsterGraphQLClient(str(where.hostname), port_number=where.port, timeout=_TIMEOUT_SECONDS)
+        # The client puts the host into a URL as it is, and `hostname` would lose the brackets of an IPv6 address.
+        client = DagsterGraphQLClient(urlsplit(address).netloc, timeout=_TIMEOUT_SECONDS)
         return client.submit_job_execution(
             wanted.job,
             repository_location_name=LOCATION,
