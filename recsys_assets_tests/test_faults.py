@@ -3,11 +3,13 @@ import os
 import pickle
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,14 +27,16 @@ from dagster._core.scheduler.instigation import (
     TickData,
     TickStatus,
 )
+from dagster._grpc.utils import default_sensor_grpc_timeout
 from filelock import FileLock
 
 import recsys_assets
+from recsys_assets.errors import RunFailedError
 from recsys_assets.home import versions as storage
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import SettingsError
 from recsys_assets.home.versions import AssetMissingError, AssetStore
-from recsys_assets.orchestration import clock, launcher
+from recsys_assets.orchestration import backfill, clock, launcher
 from recsys_assets.orchestration.assets.models import MODEL_TYPES
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.clock import forget_the_future
@@ -45,6 +49,7 @@ from recsys_assets.orchestration.dagster_internals import (
 from recsys_assets.orchestration.landing_watch import RAW
 from recsys_assets.orchestration.launcher import _HOST_TAG, _PROCESS_TAG, fail_dead_runs, process_tag, worker_health
 from recsys_assets.orchestration.locking import locked_executor
+from recsys_assets.orchestration.planning import Launch
 from recsys_assets.orchestration.repeats import CONTENT_TAG
 from recsys_assets.orchestration.retries import decide_on_retry, is_lost_jvm, is_permanent
 from recsys_assets.recommender.data.index import IndexMismatchError
@@ -194,6 +199,16 @@ def test_a_run_of_another_code_server_is_judged_by_what_that_server_says(tmp_pat
         assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]
 
 
+def test_a_tick_has_time_to_hash_a_large_file(tmp_path, monkeypatch):
+    """A landed file of 20 GB is never read, because Dagster gives up every tick that hashes it."""
+    monkeypatch.delenv("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", raising=False)
+    for name, value in Home(tmp_path).environment.items():
+        monkeypatch.setenv(name, value)
+    assert default_sensor_grpc_timeout() == 900
+    monkeypatch.setenv("DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS", "7200")
+    assert Home(tmp_path).environment["DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"] == "7200"
+
+
 def test_every_home_checks_its_workers(tmp_path):
     """Run monitoring would look at runs and have nobody to ask whether they live."""
     home = Home(tmp_path)
@@ -202,6 +217,34 @@ def test_every_home_checks_its_workers(tmp_path):
         assert instance.run_launcher.supports_check_run_worker_health
         assert instance.run_monitoring_enabled and instance.run_retries_max_retries == 1
         assert not instance.run_retries_retry_on_asset_or_op_failure
+
+
+class _IPv6Server(HTTPServer):
+    address_family = socket.AF_INET6
+
+
+def test_a_run_is_launched_at_an_ipv6_address():
+    """`backfill` beside `serve --host ::1` fails, because the address that it calls has no brackets."""
+    asked: list[str | None] = []
+
+    class Webserver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.headers["Host"])
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None: ...
+
+    try:
+        server = _IPv6Server(("::1", 0), Webserver)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://[::1]:{server.server_port}"
+        with pytest.raises(RunFailedError, match="did not launch the run"):
+            backfill._launched(address, Launch("ingest", "Reading a.csv", ["a.csv"]))
+        server.shutdown()
+    assert set(asked) == {f"[::1]:{server.server_port}"}
 
 
 def test_a_clock_that_is_set_back_keeps_the_newest_version(tmp_path, monkeypatch):
@@ -215,6 +258,24 @@ def test_a_clock_that_is_set_back_keeps_the_newest_version(tmp_path, monkeypatch
         (version / "number").write_text(str(number))
         store.switch(version)
         assert (store.current(["table"]) / "number").read_text() == str(number)
+
+
+def test_versions_of_failed_runs_do_not_displace_good_ones(tmp_path):
+    """A reader loses the table that it reads, because runs that failed count as versions."""
+    store = AssetStore(tmp_path)
+
+    def write(name: str) -> Path:
+        version = store.new_version(["table"], None, name)
+        (version / "name").write_text(name)
+        return version
+
+    for number in range(3):
+        store.switch(write(f"good{number}"))
+    for number in range(4):
+        write(f"failed{number}")
+    store.switch(write("good3"))
+    kept = sorted((tmp_path / "table" / "versions").iterdir())
+    assert [(each / "name").read_text() for each in kept] == ["good1", "good2", "good3"]
 
 
 def test_a_clock_that_is_set_back_lets_sensors_and_schedule_tick(tmp_path):

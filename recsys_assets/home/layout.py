@@ -17,6 +17,7 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home import remote
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
+_TICK_SECONDS = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
 
 
 class HomeError(RecsysError):
@@ -163,8 +164,12 @@ class Home:
 
         Webserver and daemon upload Dagster's spool whatever dagster.yaml says about telemetry. Only the variable
         DAGSTER_DISABLE_TELEMETRY stops them.
+
+        Dagster gives up a sensor's tick after 60 s and does not keep its cursor. A landed file is hashed in one tick,
+        and 60 s are enough for some 12 GB only.
         """
         return {
+            _TICK_SECONDS: os.environ.get(_TICK_SECONDS, "900"),
             "DAGSTER_HOME": str(self.dagster),
             ENVIRONMENT_VARIABLE: str(self.path),
             "DAGSTER_DISABLE_TELEMETRY": "1",

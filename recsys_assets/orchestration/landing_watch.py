@@ -31,7 +31,7 @@ REQUEST_TAG = "recsys/request"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 # A file that looks truncated is read after this many quiet periods without a change, so that its fault is reported.
 _PATIENCE = 10
-# Dagster gives up a tick after a minute. The next tick hashes the remaining files.
+# While a tick hashes, no other sensor ticks. The next tick hashes the remaining files.
 _HASHING_SECONDS = 20.0
 # After a temporary fault a batch is requested again: after a minute at first, then at doubled intervals up to an hour.
 _AGAIN_SECONDS, _AGAIN_AT_MOST_SECONDS = 60.0, 3_600.0
