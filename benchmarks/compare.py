@@ -48,6 +48,8 @@ PACKAGES = {
 }
 _RATINGS, _QUICK_RATINGS = 1_000_000, 100_000
 _CSV_ROWS, _QUICK_CSV_ROWS = 27_000_000, 2_000_000
+# Where engines.py looks, too.
+_ARCHIVE = ROOT.parent / "shared" / "data" / "ml-1m.zip"
 _N_MODELS = 14
 # Users whose lists by both EASE models are compared.
 _COMPARED_USERS = 1_000
@@ -403,27 +405,42 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK_RATINGS:,} ratings and one pair each")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--ratings", type=int, help=f"generated ratings (default: {_RATINGS:,})")
-    size.add_argument("--archive", type=Path, help="a MovieLens archive instead; the CSV is left out")
+    size.add_argument("--archive", type=Path, help="an archive such as ml-1m.zip instead; no CSV")
     parser.add_argument("--only", action="append", choices=NAMES, help="may be repeated")
     parser.add_argument("--pairs", type=int, help="how often both sides run (default: 3)")
     asked = parser.parse_args()
+    names = asked.only or NAMES
     for line in machine(os.getloadavg()[0]):
         print(line)
     print(f"{os.cpu_count()} threads on each side; {', '.join(first for first, *_ in PACKAGES.values())}", end="\n\n")
-    with tempfile.TemporaryDirectory() as scratch:
-        ratings = asked.ratings or (_QUICK_RATINGS if asked.quick else _RATINGS)
-        told = prepare(Path(scratch), asked.archive or _generated(ratings))
-        print(f"{asked.archive.name if asked.archive else 'Generated'}: {told}", end="\n\n")
-        for line in table(_rows(asked, Path(scratch))):
-            print(line, flush=True)
+    pairs = asked.pairs or (1 if asked.quick else 3)
+    if asked.archive:
+        _print(asked.archive.name, asked.archive, names, pairs)
+        return
+    if _CSV in names:
+        rows = _QUICK_CSV_ROWS if asked.quick else _CSV_ROWS
+        print("\n".join(table([compared_csv(rows, pairs)])), end="\n\n", flush=True)
+    _print("Generated", _generated(asked.ratings or (_QUICK_RATINGS if asked.quick else _RATINGS)), names, pairs)
+    if asked.ratings or asked.quick:
+        return
+    if _ARCHIVE.exists():
+        _print("MovieLens 1M", _ARCHIVE, names, 1)
+    else:
+        print(f"MovieLens 1M is left out: there is no {_ARCHIVE}")
 
 
-def _rows(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    names, pairs = asked.only or NAMES, asked.pairs or (1 if asked.quick else 3)
-    if _CSV in names and not asked.archive:
-        _tell(_CSV)
-        yield compared_csv(_QUICK_CSV_ROWS if asked.quick else _CSV_ROWS, pairs)
+def _print(title: str, source: Path, names: Sequence[str], pairs: int) -> None:
     wanted = [one for one in COMPARISONS if one.name in names]
+    if not wanted:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        print(f"{title}: {prepare(Path(scratch), source)}; pairs: {pairs}", end="\n\n")
+        for line in table(_rows(wanted, Path(scratch), pairs)):
+            print(line, flush=True)
+    print()
+
+
+def _rows(wanted: Sequence[Comparison], folder: Path, pairs: int) -> Iterator[Row]:
     if any(one.needs_lists for one in wanted):
         prepare_lists(folder)
     for comparison in wanted:
