@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 import fsspec
+import polars as pl
 import pytest
 from filelock import FileLock
 
@@ -15,6 +16,16 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.object_store import Store
 from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import invoke
+from recsys_assets_tests.kill_points import read, write_ratings
+
+
+def naming(url: str, person: str) -> list[str]:
+    """Keys of the objects that contain an id. Parquet is read, because it is compressed."""
+    store = Store(url)
+    contents = {key: store.read(key) for key in store.objects("")}
+    tables = {key: pl.read_parquet(content) for key, content in contents.items() if key.endswith(".parquet")}
+    contents |= {key: str(rows.to_dicts()).encode() for key, rows in tables.items()}
+    return [key for key, content in contents.items() if person.encode() in content]
 
 
 class Machine:
@@ -189,6 +200,24 @@ def test_one_run_at_a_time(machines, url):
         assert there.read("ease") == "first"
 
 
+def test_killed_run(machines, monkeypatch):
+    """A machine would wait for its own killed run; or another one would take a home from a run that works."""
+    here, there = machines
+    here.write("ease", "first")
+    copy = remote.copy_of(here.home.path)
+    assert copy is not None
+    copy.take_lock()
+    unfinished = here.store.new_version(["ease"], None, "killed")
+    monkeypatch.delenv("RECSYS_STORE_LOCK")
+    with pytest.raises(remote.StoreConflictError, match="Another run works"), remote.holding(there.home.path):
+        pass
+    with remote.holding(here.home.path):
+        assert not unfinished.exists()
+        here.write("ease", "second")
+    there.pull()
+    assert there.read("ease") == "second"
+
+
 def test_lost_lock(machines, monkeypatch):
     """A run that slept while another machine took over would mix its models with those of the other."""
     here, there = machines
@@ -284,6 +313,28 @@ def test_two_machines_land_one_name(machines, monkeypatch):
             remote.push(there.home.path)
     with pytest.raises(remote.StoreConflictError, match=r"landing/may\.csv was changed in memory://"):
         remote.push(there.home.path)
+
+
+def test_erased_user(machines, url, tmp_path):
+    """Somebody who asked to be forgotten stays in the store."""
+    here, there = machines
+    person = "ana-4711"
+    for name, users in {"may.csv": (person, "ben"), "june.csv": ("cleo",)}.items():
+        write_ratings(tmp_path / name, *users)
+        assert here.command("add", tmp_path / name).exit_code == 0
+        with remote.holding(here.home.path):
+            read(here.home, name)
+    there.pull()
+    assert len(naming(url, person)) == 2
+    for command in (("forget", person, "--no-run", "--yes"), ("compact", "--yes")):
+        ran = here.command(*command)
+        assert ran.exit_code == 0, ran.output
+    assert "none names the forgotten user" in ran.output
+    assert [key.partition("@")[0] for key in naming(url, person)] == ["forgotten"]
+    there.pull()
+    files = [path for path in there.home.path.rglob("*") if path.is_file()]
+    assert [path for path in files if person.encode() in path.read_bytes()] == [there.home.forgotten]
+    assert there.home.landed_batches() == ["june.csv", "may.csv"]
 
 
 def test_hostile_key(machines, url):

@@ -113,17 +113,12 @@ def machines(s3, tmp_path) -> tuple[Machine, Machine]:
     return Machine(tmp_path / "a", url), Machine(tmp_path / "b", url)
 
 
-def ratings(path: Path, user: str) -> Path:
-    """A file with the ratings of one user."""
-    items = range(1, 16)
-    pl.DataFrame(
-        {
-            "user_id": [user] * len(items),
-            "item_id": list(items),
-            "rating": [5 if item % 2 else 1 for item in items],
-            "timestamp": [890_000_000 + 1_000 * item for item in items],
-        }
-    ).write_csv(path)
+def ratings(path: Path, *users: str) -> Path:
+    """A file with 15 ratings of each user."""
+    rows = [
+        f"{user},{item},{5 if item % 2 else 1},{890_000_000 + 1_000 * item}" for user in users for item in range(1, 16)
+    ]
+    path.write_text("\n".join(["user_id,item_id,rating,timestamp", *rows, ""]))
     return path
 
 
@@ -164,7 +159,9 @@ def test_everything(machines, tmp_path, monkeypatch):
     serving = here.start("serve", "--port", port)
     try:
         wait(lambda: listens(port), "serve does not listen")
-        bucket().put_file(str(ratings(tmp_path / "later.csv", PERSON)), f"{BUCKET}/home/landing/later.csv")
+        bucket().put_file(
+            str(ratings(tmp_path / "later.csv", PERSON, "person-4712")), f"{BUCKET}/home/landing/later.csv"
+        )
 
         def has_list() -> bool:
             asked = there.start("recommend", "--", PERSON)
