@@ -1,6 +1,8 @@
 import bz2
 import gzip
+import html
 import io
+import json
 import lzma
 import sqlite3
 import zipfile
@@ -13,6 +15,7 @@ import polars as pl
 import pytest
 
 from recsys_assets.home.searching import ByteSearch, catalogue_words, is_distinctive
+from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
 
 NAME = "Zebulon"
 LINE = f"3,{NAME},m,5\n".encode()
@@ -106,6 +109,41 @@ def test_ids_are_found_as_files_write_them(tmp_path):
         assert ByteSearch([name], [name]).file(path, named=Path("file")), written
     path.write_bytes(b"1")
     assert ByteSearch([name], [name]).file(path, named=Path("batches") / "Zo%C3%AB%20%26%20co.csv" / "file")
+
+
+@pytest.mark.parametrize(
+    "name", ["12345678", "-12345678", "anna", "anna@example.org", "Zoë", "Zoe & co", "<anna>", "a.b"]
+)
+def test_whatever_is_found_in_rejected_rows_is_withheld_from_them(name):
+    """A user can never be erased, because rows keep an id that the search finds; or an id stays that is not found."""
+    around = ("", ",", " ", "-", ".", "(", "=", "<id>", "é", "_", "7", ".-", "-.", ".0", ".00,", ".05", "a-", ".a", "'")
+    written = (name, json.dumps(name)[1:-1], html.escape(name))
+    texts = list(dict.fromkeys(f"{a}{as_}{b}" for a in around for as_ in written for b in around))
+    rows = pl.DataFrame({"text": texts}).lazy()
+    withheld = withhold(rows, [name]).select(pl.col("text") == WITHHELD).collect()["text"].to_list()
+    found = [ByteSearch([name], [name]).names_one(text.encode()) for text in texts]
+    assert [text for text, one, other in zip(texts, withheld, found, strict=True) if one != other] == []
+    assert withheld[texts.index(name)]
+
+
+@pytest.mark.parametrize(
+    "text", ["12345678.0,5,bad", "(12345678)|5", "user=12345678", "<id>12345678</id>", "x 12345678.00"]
+)
+def test_rejected_rows_name_nobody_who_is_forgotten(text, tmp_path):
+    """The id of a forgotten user stays in `rejected_rows`, or `compact` names a table of its own for ever."""
+    rows, path = pl.DataFrame({"text": [text]}), tmp_path / "rows.parquet"
+    search = ByteSearch(["12345678"], ["12345678"])
+    rows.write_parquet(path)
+    assert search.file(path, named=Path("rows")) == "names a forgotten user"
+    withhold(rows.lazy(), ["12345678"]).collect().write_parquet(path)
+    assert search.file(path, named=Path("rows")) is None
+
+
+def test_ids_that_a_table_holds_as_floats_are_found(tmp_path):
+    """A forgotten user stays in an export of pandas, which writes 42 as 42.0."""
+    path = tmp_path / "file"
+    pl.DataFrame({"user_id": [1.0, 42.0]}).write_parquet(path)
+    assert ByteSearch(["42"], []).file(path, named=Path("file")) == "names a forgotten user"
 
 
 def test_an_id_that_is_cut_by_the_end_of_a_block_is_found(tmp_path, monkeypatch):

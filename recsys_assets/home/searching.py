@@ -7,8 +7,6 @@ it must then be newer than the exclusion list. docs/how-to/erase-a-user.md gives
 
 import bz2
 import gzip
-import html
-import json
 import lzma
 import os
 import re
@@ -22,21 +20,21 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import quote
 
 import numpy as np
 import polars as pl
 
 from recsys_assets.home.layout import Home
+from recsys_assets.recommender.ingest.user_words import NEIGHBOURS, in_bytes, names_one, spellings
+from recsys_assets.recommender.ingest.validation import identifier
 
 # Shorter numbers are parts of dates, counts and sizes; shorter words are common words. Every log and page has them.
 _SHORTEST_NUMBER, _SHORTEST_WORD = 8, 4
 _USER_ID = "user_id"
 _CHUNK = 1 << 24
+# Bytes of the zeros of 7.0, as pandas writes them.
+_LONGEST_DECIMALS = 16
 _ROWS = 1000
-# A joiner (- . @ +) is part of a word only between letters: `anna-maria` does not name anna, but "anna." does.
-_BEFORE, _AFTER = rb"(?<![\w])(?<![\w][-.@+])", rb"(?![\w]|[-.@+][\w])"
-_NEIGHBOURS = 2
 _PARQUET, _ZIP, _GZIP, _BZIP, _XZ = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
 _NUMPY, _SQLITE = b"\x93NUMPY", b"SQLite format 3\x00"
 # Formats that this module cannot unpack, by their first bytes.
@@ -80,20 +78,20 @@ class ByteSearch:
         self._ids, self._words = sorted(ids), sorted(words)
 
     @cached_property
-    def _spellings(self) -> list[bytes]:
-        """The words as bytes: in common encodings, and as written in JSON, in HTML and in folder names."""
-        texts = {
-            text
-            for word in self._words
-            for text in (word, json.dumps(word)[1:-1], html.escape(word), quote(word, safe=""))
-        }
-        encoded = {text.encode(encoding) for text in texts for encoding in ("utf-8", "utf-16-le", "utf-16-be")}
-        latin = {word.encode("latin-1") for word in self._words if all(ord(letter) < 256 for letter in word)}
-        return sorted(encoded | latin, key=len, reverse=True)
+    def _texts(self) -> list[str]:
+        return sorted({text for word in self._words for text in spellings(word)})
+
+    @cached_property
+    def _spellings(self) -> dict[bytes, str]:
+        """The words as bytes with their encoding, the longest first: as in text, JSON, HTML and folder names."""
+        latin = {word for word in self._words if all(ord(letter) < 256 for letter in word)}
+        encoded = {word.encode("latin-1"): "latin-1" for word in latin}
+        encoded |= {text.encode(form): form for text in self._texts for form in ("utf-16-le", "utf-16-be", "utf-8")}
+        return {word: encoded[word] for word in sorted(encoded, key=len, reverse=True)}
 
     @cached_property
     def _pattern(self) -> re.Pattern[bytes]:
-        return re.compile(_BEFORE + b"(?:" + b"|".join(map(re.escape, self._spellings)) + b")" + _AFTER)
+        return in_bytes(self._spellings.items())
 
     def file(self, path: Path, named: Path) -> str | None:
         """Why a file is a hit, by its name or its content; None if it names no forgotten user."""
@@ -152,12 +150,12 @@ class ByteSearch:
         """Whether a stream contains one of the words. The stream is read in overlapping blocks."""
         if not self._words:
             return False
-        overlap = 2 * _NEIGHBOURS + max(map(len, self._spellings))
+        overlap = 2 * NEIGHBOURS + _LONGEST_DECIMALS + max(map(len, self._spellings))
         block, is_first = stream.read(_CHUNK), True
         while block:
             following = stream.read(_CHUNK)
             # A word at the edge of a block lacks its neighbours. The next block contains it with its neighbours.
-            low, high = 0 if is_first else _NEIGHBOURS, len(block) - (_NEIGHBOURS if following else 0)
+            low, high = 0 if is_first else NEIGHBOURS, len(block) - (NEIGHBOURS if following else 0)
             if any(low <= match.start() and match.end() <= high for match in self._matches(block)):
                 return True
             block, is_first = block[-overlap:] + following if following else b"", False
@@ -178,7 +176,7 @@ class ByteSearch:
         """Whether a table names a forgotten user: as a value of its id column, or as a word of another text column."""
         schema = rows.collect_schema()
         if _USER_ID in schema:
-            is_one = pl.col(_USER_ID).cast(pl.String).is_in(self._ids)
+            is_one = identifier(_USER_ID, schema[_USER_ID]).is_in(self._ids)
             if rows.select(is_one.any()).collect().item():
                 return True
         if not self._words:
@@ -189,8 +187,8 @@ class ByteSearch:
             if name != _USER_ID and (dtype.inner if isinstance(dtype, pl.List) else dtype) in _TEXTS
         ]
         for text in texts:
-            alike = rows.select(text.alias("text")).filter(pl.col("text").str.contains_any(self._words))
-            if any(self.names_one(str(found).encode()) for found in alike.unique().collect()["text"]):
+            alike = rows.select(text.alias("text")).filter(pl.col("text").str.contains_any(self._texts))
+            if alike.select(names_one(pl.col("text"), self._words).any()).collect(engine="streaming").item():
                 return True
         return False
 

@@ -9,6 +9,7 @@ import narwhals as nw
 import polars as pl
 
 from recsys_assets.recommender.data.frames import pseudo_random
+from recsys_assets.recommender.ingest.user_words import names_one
 
 _RANGE = 2**31 - 1
 _KEPT = "__kept"
@@ -26,19 +27,11 @@ def without_users(rows: nw.LazyFrame, forgotten: Collection[str]) -> nw.LazyFram
 
 
 def withhold(rejected: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame:
-    """`rejected_rows`, with the text withheld in rows that contain the id of a forgotten user as a whole word.
-
-    An id that contains separators is withheld wherever it occurs.
-    """
+    """`rejected_rows`, with the text withheld in rows that contain the id of a forgotten user as a whole word."""
     if not forgotten:
         return rejected
-    words = pl.col("text").str.extract_all(r"[^\s,;:|\t\"'{}\[\]]+")
-    phrases = [user_id for user_id in forgotten if not _is_a_word(user_id)]
-    names_one = pl.any_horizontal(
-        words.list.eval(pl.element().is_in(sorted(forgotten))).list.any(),
-        *(pl.col("text").str.contains(phrase, literal=True) for phrase in phrases),
-    )
-    return rejected.with_columns(pl.when(names_one).then(pl.lit(WITHHELD)).otherwise("text").alias("text"))
+    is_one = names_one(pl.col("text"), forgotten)
+    return rejected.with_columns(pl.when(is_one).then(pl.lit(WITHHELD)).otherwise("text").alias("text"))
 
 
 def sample_users(users: nw.LazyFrame, *, share: float, seed: int) -> nw.LazyFrame:
@@ -60,7 +53,3 @@ def sample_users(users: nw.LazyFrame, *, share: float, seed: int) -> nw.LazyFram
         .with_columns(user=nw.col(_KEPT).cast(nw.Int32()))
         .select(*columns)
     )
-
-
-def _is_a_word(user_id: str) -> bool:
-    return not set(user_id) & set(" ,;:|\t\"'{}[]")
