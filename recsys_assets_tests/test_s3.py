@@ -172,7 +172,7 @@ def test_everything(machines, tmp_path, monkeypatch):
     finally:
         serving.terminate()
         serving.communicate()
-    there.command("export", "--out", tmp_path / "lists.csv")
+    there.command("export", "recommendations", tmp_path / "lists.csv")
     assert PERSON in (tmp_path / "lists.csv").read_text()
 
     assert naming(PERSON)
