@@ -11,10 +11,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recsys_assets.home.erase import Erased, erase_traces, made_before_forgetting
-from recsys_assets.home.exclusions import forget
+from recsys_assets.home.batches import Batch
+from recsys_assets.home.erase import Erased, erase_sources, erase_traces, made_before_forgetting
+from recsys_assets.home.exclusions import forget, forgotten_users
 from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.kill_points import FORGOTTEN, read, write_ratings
 from recsys_assets_tests.running import copied, materialize, table
@@ -169,6 +172,112 @@ def test_a_short_id_is_erased_from_all_columns_of_ids(read_home, tmp_path):
     assert stored_users(home, "c.csv") == [43]
     assert pl.read_parquet(home.landing / "c.csv" / "ratings.parquet")["user_id"].to_list() == [43]
     assert "42" not in table(home, "users")["user_id"].to_list() and not home.failures.exists()
+
+
+def landed_home(folder: Path, files: dict[str, str], settings: str = "", forgotten: str = "42") -> Home:
+    """A home with landed files, from which nothing was read, after somebody was forgotten."""
+    home = Home(folder / "home")
+    home.prepare()
+    home.settings_file.write_text(settings)
+    for name, text in files.items():
+        (home.landing / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.landing / name).write_text(text)
+    assert forget(home, forgotten)
+    return home
+
+
+def tables_of(home: Home, batch: str, folder: Path) -> SourceTables:
+    """The tables of a landed batch."""
+    return Batch.open(home, batch, Settings.load(home).data, folder).tables
+
+
+def erased(home: Home) -> Erased:
+    """The first step of `compact`."""
+    return erase_sources(home, forgotten_users(home), Settings.load(home).data)
+
+
+def test_a_catalogue_outlives_its_bad_row(tmp_path):
+    """`compact` deletes 300 items for good, because the text of one bad row has the word 42."""
+    items = "".join(f"{number},Film {number},1990\n" for number in range(100, 400))
+    files = {
+        "catalogue.csv": f"item_id,title,year\n{items},Room 42,1990\n",
+        "alone/ratings.csv": "user_id,item_id,rating\n42,100,4\n",
+        "alone/items.csv": f"item_id,title,year\n{items}",
+        "only.csv": "user_id,item_id,rating\n42,100,4\n",
+    }
+    home = landed_home(tmp_path, files)
+    done = erased(home)
+    assert done.emptied == ["only.csv"] and done.trouble == []
+    for batch in ("catalogue.csv", "alone"):
+        tables = tables_of(home, batch, tmp_path / "scratch")
+        assert tables.items.collect().height == 300 and tables.rejected.collect().is_empty()
+
+
+def test_attributes_of_others_are_kept_without_ratings(tmp_path):
+    """`compact` deletes the attributes of other users for good, because all ratings of the batch were of user 42."""
+    files = {"a/ratings.csv": "user_id,item_id,rating\n42,1,4\n", "a/users.csv": "user_id,age\n42,30\n43,31\n"}
+    home = landed_home(tmp_path, files)
+    done = erased(home)
+    assert done.emptied == [] and "cannot be read without ratings" in done.trouble[0]
+    assert pl.read_parquet(home.landing / "a" / "users.parquet")["user_id"].to_list() == ["43"]
+
+
+_EVENTS = (
+    "user_id,item_id,event,timestamp\n42,1,view,1445714994\n43,1,buy,1445714995\n43,1,view,1445714996\n44,2,view,5\n"
+)
+_WEIGHTS = "[data.event_weights]\nview = 1\nbuy = 5\n"
+KINDS = {
+    "ratings": ("", {"a.csv": "user_id,item_id,rating,timestamp\n42,1,4,1445714994\n43,1,3.5,1445714995\n"}),
+    "ratings without times": ("", {"a.csv": "user_id,item_id,rating\n42,1,4\n43,1,3.5\n"}),
+    "times of a declared form": (
+        "[data]\ntime_format = '%d/%m/%Y %H:%M'\ndecimal = ','\nnot_rated = [0.0]\n",
+        {"a.csv": "user_id;item_id;rating;timestamp\n42;1;4,5;03/04/2020 10:00\n43;1;5,0;03/04/2020 11:00\n"},
+    ),
+    "events without times": ("", {"a.csv": "user_id,item_id\n42,1\n43,1\n43,1\n"}),
+    "types of events": (_WEIGHTS, {"a.csv": _EVENTS}),
+    "types of events, by setting": (f"[data]\nfeedback = 'events'\n{_WEIGHTS}", {"a.csv": _EVENTS}),
+    "weights": ("", {"a.csv": "user_id,item_id,weight\n42,1,2\n43,1,0.7\n43,1,-3\n"}),
+    "weights of another name": (
+        "[data]\nfeedback = 'events'\n[data.columns]\nweight = 'plays'\n",
+        {"a.csv": "user_id,item_id,plays\n42,1,2\n43,1,7\n"},
+    ),
+    "types and weights in different files": (
+        _WEIGHTS,
+        {
+            "a/typed.csv": "user_id,item_id,event\n42,1,view\n43,1,buy\n",
+            "a/weighed.csv": "user_id,item_id,weight\n43,2,0.25\n",
+        },
+    ),
+    "ratings as events": (
+        "[data]\nignore = ['rating']\n",
+        {"a.csv": "user_id,item_id,rating,timestamp\n42,1,4,1445714994\n43,1,3,1445714995\n"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_a_rewritten_batch_is_read_as_before(case, tmp_path):
+    """After `compact` a batch is refused as one of another kind, or every purchase counts as a click."""
+    settings, files = KINDS[case]
+    home = landed_home(tmp_path, files, settings)
+    (batch,) = home.landed_batches()
+    before = tables_of(home, batch, tmp_path / "before")
+    kind, rows = before.kind, before.ratings.drop("row").collect().cast({"user_id": str, "item_id": str})
+    assert "42" in rows["user_id"]
+    done = erased(home)
+    assert done.rewritten == [batch] and done.trouble == []
+    after = tables_of(home, batch, tmp_path / "after")
+    assert after.kind == kind
+    found = after.ratings.drop("row").collect().cast({"user_id": str, "item_id": str})
+    assert found.equals(rows.filter(pl.col("user_id") != "42"))
+
+
+def test_a_rewritten_batch_keeps_the_types_of_its_events(tmp_path):
+    """After `compact` a new weight of purchases is not applied to the purchases of a rewritten batch."""
+    home = landed_home(tmp_path, {"a.csv": _EVENTS}, _WEIGHTS)
+    assert erased(home).rewritten == ["a.csv"]
+    home.settings_file.write_text(_WEIGHTS.replace("5", "9"))
+    assert tables_of(home, "a.csv", tmp_path / "after").ratings.collect()["rating"].to_list() == [9, 1, 1]
 
 
 def test_a_damaged_record_of_a_promotion_is_named_and_the_rest_is_erased(tmp_path):

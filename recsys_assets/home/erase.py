@@ -36,6 +36,7 @@ from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
 from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.source_tables import SourceTables
+from recsys_assets.recommender.ingest.sources import read_source
 
 # Tables with rows of single users that only a study makes again.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
@@ -53,7 +54,7 @@ class Erased:
 
     Attributes:
         rewritten: batches whose landed source was replaced.
-        emptied: batches that held only ratings of forgotten users; the caller has to remove them.
+        emptied: batches without good rows of anybody else and without items; the caller has to remove them.
         outside: targets of links that lead out of `landing/`. These files do not belong to the home, so they are
             neither read nor erased.
         trouble: failed steps, in words.
@@ -212,22 +213,67 @@ def _rewrite_landed(home: Home, name: str, forgotten: Collection[str], settings:
             batch = Batch.open(home, name, settings, Path(scratch))
             if not _names(batch.tables, forgotten):
                 return
-            tables = {table: batch.table(table).collect(engine="streaming") for table in RAW_TABLES[1:]}
+            left = _left(batch.tables, forgotten)
         except SourceError:
             # The source cannot be read as ratings. The search at the end looks for ids in its bytes.
             return
-        if tables["raw_ratings"].is_empty():
+        if not left:
             done.emptied.append(name)
             return
-        exchange(home, name, lambda folder: _write(tables, folder))
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            for table, rows in left.items():
+                rows.write_parquet(folder / f"{table}.parquet")
+            if "ratings" in left:
+                again = read_source(folder, scratch=Path(scratch) / "again", **settings.reading)
+                _check_same(batch.tables, again, left, forgotten)
+
+        exchange(home, name, write)
         done.rewritten.append(name)
+        if "users" in left and "ratings" not in left:
+            done.trouble.append(
+                f"Batch {name}: only users{' and items' if 'items' in left else ''} are left in {home.landing / name}, "
+                "which cannot be read without ratings. Move the files to a batch with ratings, or remove the batch."
+            )
 
 
-def _write(tables: Mapping[str, pl.DataFrame], folder: Path) -> None:
-    folder.mkdir()
-    for name, rows in tables.items():
-        if not rows.is_empty():
-            rows.drop("row", strict=False).write_parquet(folder / f"{name.removeprefix('raw_')}.parquet")
+def _left(tables: SourceTables, forgotten: Collection[str]) -> dict[str, pl.DataFrame]:
+    """The good rows without forgotten users, by table; tables without rows are left out."""
+    frames = {
+        "ratings": _of_others(tables.sent, forgotten),
+        "users": _of_others(tables.users, forgotten),
+        "items": tables.items,
+    }
+    left = {name: rows.collect(engine="streaming") for name, rows in frames.items()}
+    return {name: rows for name, rows in left.items() if not rows.is_empty()}
+
+
+def _of_others(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame:
+    return rows.filter(~pl.col("user_id").cast(pl.String).is_in(sorted(forgotten)))
+
+
+def _check_same(
+    before: SourceTables, again: SourceTables, left: Mapping[str, pl.DataFrame], forgotten: Collection[str]
+) -> None:
+    """Check that what was written is read as before, but for the forgotten users.
+
+    Raises:
+        SourceError: it is not, so that the landed source must stay.
+    """
+    parts = [(tables.kind, _content(_of_others(tables.ratings, forgotten))) for tables in (before, again)]
+    counts = {name: getattr(again, name).select(pl.len()).collect().item() for name in left}
+    if parts[0] != parts[1] or counts != {name: rows.height for name, rows in left.items()}:
+        raise SourceError(
+            "without the forgotten users it would be read otherwise than before, with the present settings under "
+            "[data]. It stays as it is: take the users out of it by hand, or remove the batch."
+        )
+
+
+def _content(ratings: pl.LazyFrame) -> tuple[object, ...]:
+    """Number and hash of ratings."""
+    values = pl.struct(pl.col("user_id", "item_id").cast(pl.String), "rating", "timestamp")
+    return ratings.select(pl.len(), values.hash().sum().alias("hash")).collect(engine="streaming").row(0)
 
 
 def _rewrite_stored(store: AssetStore, asset: str, name: str, forgotten: Collection[str]) -> None:

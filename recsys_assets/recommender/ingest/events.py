@@ -3,7 +3,7 @@
 Reading rows belongs in `sheets`, the rules that events share with ratings in `validation`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import polars as pl
@@ -19,6 +19,8 @@ UNNAMED_EVENT = "event is not in [data.event_weights]"
 def judge_events(rows: pl.LazyFrame, file: str, *, times: str, rules: Rules) -> pl.LazyFrame:
     """Typed events with the reason for their rejection, null for good rows; `rating` is the weight of the event.
 
+    The columns `event` and `weight` stay, so that events can be written as they were sent.
+
     Args:
         rows: `user_id`, `item_id`, `timestamp`, any of `event` and `weight`, and the columns of the readers.
         file: name of the file inside the source.
@@ -32,9 +34,17 @@ def judge_events(rows: pl.LazyFrame, file: str, *, times: str, rules: Rules) -> 
     weighed = rows.with_columns(
         pl.coalesce(pl.col(PROBLEM), unnamed).alias(PROBLEM),
         rating=pl.when(of_type.is_null()).then(0.0).otherwise(of_type * of_row),
-    ).drop("event", "weight", strict=False)
+    )
     scale = (-LARGEST_WEIGHT, LARGEST_WEIGHT)
     return judge_ratings(weighed, file, scale=scale, times=times, now=rules.now, noun="weight")
+
+
+def concatenated(files: Sequence[pl.LazyFrame]) -> pl.LazyFrame:
+    """Judged events of several files. If not all have the same columns, `weight` is the weight of the event."""
+    names = [{"event", "weight"} & {*rows.collect_schema()} for rows in files]
+    if any(each != names[0] for each in names):
+        files = [rows.drop("event", strict=False).with_columns(weight=pl.col("rating")) for rows in files]
+    return pl.concat(files, how="diagonal_relaxed")
 
 
 def as_events(ratings: pl.LazyFrame) -> pl.LazyFrame:

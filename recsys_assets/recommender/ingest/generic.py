@@ -18,7 +18,7 @@ from recsys_assets.recommender.ingest.attributes import agreed, attribute_types,
 from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users, numeric_attributes
 from recsys_assets.recommender.ingest.detect import FORMATS
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
-from recsys_assets.recommender.ingest.events import judge_events
+from recsys_assets.recommender.ingest.events import concatenated, judge_events
 from recsys_assets.recommender.ingest.many import joined
 from recsys_assets.recommender.ingest.names import EVENT_COLUMNS, ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
@@ -159,8 +159,11 @@ def _all_ratings(
     if many and (plain := plain_ratings(*many, scale, rules)) is not None:
         return plain
     decided_files = _with_decided_times(source, files, rules)
+    judged = [_ratings(source, file, scale, rules) for file in decided_files]
+    if files[0].is_events:
+        return concatenated(judged)
     # Relaxed: ids are integers if they are integers in every file, otherwise text.
-    return pl.concat([_ratings(source, file, scale, rules) for file in decided_files], how="vertical_relaxed")
+    return pl.concat(judged, how="vertical_relaxed")
 
 
 def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rules: Rules) -> pl.LazyFrame:

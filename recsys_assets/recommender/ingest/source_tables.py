@@ -46,6 +46,17 @@ class SourceTables:
         return good_rows(numbered).select("user_id", "item_id", "rating", "timestamp", "row")
 
     @cached_property
+    def sent(self) -> pl.LazyFrame:
+        """The good ratings with the columns of a source of the same kind, lazy Polars.
+
+        Events have their types and weights, as far as the source has them, and no rating.
+        """
+        kind = self.kind or RATINGS_WITH_TIMES
+        rows = good_rows(self._ratings)
+        own = [name for name in ("event", "weight") if name in rows.collect_schema()] if kind.is_events else ["rating"]
+        return rows.select("user_id", "item_id", *own, *(["timestamp"] if kind.times else []))
+
+    @cached_property
     def users(self) -> pl.LazyFrame:
         """Table `raw_users`, lazy Polars; empty if the source has no users. The last row of a user counts."""
         if self._users is None:
