@@ -51,7 +51,7 @@ _EVERY_SECONDS = 0.5
 _GRACE_SECONDS = 30
 _BUSY_LOAD = 0.5
 # The whole graph at the size of MovieLens latest, and growth in proportion to the ratings.
-_MOST_SECONDS, _MOST_EXPONENT = 900, 1.0
+_MOST_SECONDS, _MOST_EXPONENT = 900, 0.6
 # New ratings of a refresh; another seed than that of the first batch.
 _NEW_RATINGS, _NEW_SEED, _NEW_BATCH = 100_000, 1, "new.csv"
 _REFRESH = "ingest and refresh_served"
