@@ -297,6 +297,72 @@ def test_erased(machines, url):
     assert versions == [f"assets/ease/versions/{here.store.current(['ease']).name}/model.txt"]
 
 
+def test_what_belongs_to_others_stays(machines, url, tmp_path):
+    """`compact` would delete another home below the same URL, or somebody's invoices."""
+    here, _ = machines
+    here.write("ease", "first")
+    below = Machine(tmp_path / "c", f"{url}/more")
+    below.write("ease", "another")
+    fsspec.filesystem("memory").pipe_file(f"{url}/invoices/2024.pdf", b"ana")
+    others = [key for key in keys(url) if key.startswith(("more/", "invoices/"))]
+    with remote.holding(here.home.path):
+        remote.end_erasing(here.home.path, remote.begin_erasing(here.home.path))
+    assert len(others) == 3 and [key for key in keys(url) if key in others] == others
+
+
+def test_a_reader_beside_a_removal(machines, url, tmp_path):
+    """`status` would bring back the file that `remove` or `compact` on the same machine has just taken away."""
+    here, _ = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+    with FileLock(here.home.lock):
+        move_out(here.home, "may.csv")
+        remote.push(here.home.path)
+        assert here.home.landed_batches() == []
+    assert "landing/may.csv" in keys(url), "only the holder of the lock deletes in the store"
+
+
+def test_a_pull_that_waited_while_a_run_began(machines, monkeypatch):
+    """The version that the run is writing would be deleted, and an empty one become the present one."""
+    here, _ = machines
+    here.write("ease", "first")
+    unfinished = here.store.new_version(["ease"], None, "run")
+    found = iter([False, True])
+    monkeypatch.setattr(working_copy.WorkingCopy, "_is_at_work", property(lambda _: next(found)))
+    here.pull()
+    assert unfinished.is_dir() and next(found, None) is None
+
+
+def test_lost_commits(machines, url):
+    """A wrong lifecycle rule in the bucket would empty the working copies, too, which hold the only copies then."""
+    here, _ = machines
+    here.write("ease", "first")
+    store = fsspec.filesystem("memory")
+    store.pipe_file(f"{url}/commits/README.txt", b"not a commit")
+    here.pull()
+    for key in keys(url):
+        if key.startswith("commits/0"):
+            store.rm_file(f"{url}/{key}")
+    with pytest.raises(remote.StoreConflictError, match="has lost commits: the newest is 0"):
+        here.pull()
+    assert here.read("ease") == "first"
+
+
+def test_a_batch_that_another_machine_landed_can_be_removed(machines, tmp_path):
+    """`remove` would know no such batch until another command has fetched it."""
+    here, there = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+    removed = there.command("remove", "may.csv", "--no-run", "--yes")
+    assert removed.exit_code == 0, removed.output
+
+
+def test_urls():
+    """A home would lie in a folder named S3: or file: below the current one."""
+    assert remote.url_of("S3://films/home/") == "s3://films/home"
+    assert remote.url_of("/data/home") is None
+    with pytest.raises(remote.StoreError, match="without file://"):
+        remote.url_of("file:///data/home")
+
+
 def test_two_machines_land_one_name(machines, monkeypatch):
     """One of two batches of the same name would be lost without a word."""
     here, there = machines

@@ -30,7 +30,7 @@ _BAR_WIDTH = 30
 # The commands that make a home. Every other command would find nothing in a folder that is no home.
 _MAKING = frozenset({"run", "serve", "add", "fetch", "init"})
 # The commands that look at landed data: in a home on an object store, they fetch it first.
-_OF_LANDED = frozenset({"add", "fetch", "batches", "status"})
+_OF_LANDED = frozenset({"add", "fetch", "batches", "status", "backfill", "remove"})
 _COMMAND = re.compile(r"`([^`]*recsys-assets [^`]+)`")
 
 

@@ -4,6 +4,7 @@ No other module knows fsspec. Why two writers never both win is in docs/decision
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from recsys_assets.errors import RecsysError
 
 _EXTRAS = {"s3": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 COMMITS = "commits"
+_COMMIT_KEY = re.compile(rf"{COMMITS}/(\d{{12}})\.json")
 # Deletions at once.
 _AT_ONCE = 8
 
@@ -208,7 +210,7 @@ class Store:
 
     def commits(self) -> list[int]:
         """Numbers of the commits that are kept, in order."""
-        return sorted(int(Path(key).stem) for key in self.objects(COMMITS))
+        return sorted(int(found[1]) for key in self.objects(COMMITS) if (found := _COMMIT_KEY.fullmatch(key)))
 
     def add(self, number: int, commit: Commit) -> bool:
         """Write the commit of a number; False if another writer has written one."""

@@ -20,13 +20,19 @@ from recsys_assets.home.working_copy import ABSENT, OWN, OWNER, WorkingCopy, wri
 __all__ = ["StoreConflictError", "StoreError"]
 
 # Typer hands over a path, and a path keeps one slash of s3://bucket/home.
-_URL = re.compile(r"([a-z][a-z0-9+]+):/+([^/].*?)/*")
+_URL = re.compile(r"([a-z][a-z0-9+]+):/+([^/].*?)/*", re.IGNORECASE)
 
 
 def url_of(given: str | Path) -> str | None:
-    """The URL of a home on a store; None for a path."""
+    """The URL of a home on a store; None for a path.
+
+    Raises:
+        StoreError: the URL is that of a folder.
+    """
     found = _URL.fullmatch(str(given))
-    return f"{found[1]}://{found[2]}" if found else None
+    if found and found[1].lower() == "file":
+        raise StoreError(f"{given}: a home on this machine is given by its folder, without file://.")
+    return f"{found[1].lower()}://{found[2]}" if found else None
 
 
 def working_copy(url: str) -> Path:

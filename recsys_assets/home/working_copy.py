@@ -6,12 +6,13 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from recsys_assets.home.object_store import (
-    COMMITS,
     Commit,
     Listing,
     Lock,
@@ -43,6 +43,10 @@ OWNER = "RECSYS_STORE_LOCK"
 _LANDING, _ASSETS, _SETTINGS = "landing", "assets", "settings.toml"
 _LOCAL = (_ASSETS, _LANDING, "dagster", "logs", "scratch", _SETTINGS)
 _IDENTITY = "dagster/identity"
+# First parts of the keys that homes have. Other objects below the URL are of somebody else, such as a home below it.
+_RECORDS = frozenset({"failures.log", "promotions", "rejected", "removed", "report", "study"})
+_FACTS = frozenset({"blocked", "dagster", "forgotten", "format", "kind.json", "tuned.toml"})
+_VERSION_KEY, _FILE_KEY = re.compile(r"assets/.+/versions/[^/]+/.+"), re.compile(r"(.+)@[0-9a-f]{16}")
 _COMMITS_KEPT = 20
 _LONGEST_NAME_BYTES = 255
 _BEATS_EVERY_SECONDS, _EXPIRES_AFTER = 60.0, timedelta(minutes=5)
@@ -121,10 +125,13 @@ class WorkingCopy:
         if os.environ.get(OWNER) or self._is_at_work:
             return
         with self._alone():
+            # A run may have begun while this process waited: what the run writes is in no commit yet.
+            if self._is_at_work:
+                return
             # Landed files first: the reason of a refusal counts if it is later than its batch.
             self._keep(self._exchanged(self.base, landing=landing, heal=True))
             while True:
-                number, commit = self.store.newest()
+                number, commit = self._newest()
                 try:
                     self._keep(self._checked_out(self.base, number, commit, heal=True))
                 except StoreError:
@@ -133,6 +140,20 @@ class WorkingCopy:
                         raise
                 else:
                     return
+
+    def _newest(self) -> tuple[int, Commit]:
+        """Number and content of the newest commit.
+
+        Raises:
+            StoreConflictError: commits are missing. Taken for an empty home, the store would empty this copy.
+        """
+        number, commit = self.store.newest()
+        if number < (last := self.base.number):
+            raise StoreConflictError(
+                f"{self.store.url} has lost commits: the newest is {number}, and this machine has seen {last}. Restore "
+                f"the objects. Or delete {self.folder}, the working copy, to take the home as it is in the store."
+            )
+        return number, commit
 
     def _checked_out(self, base: Base, number: int, commit: Commit, *, heal: bool) -> Base:
         """Apply a commit to this copy, and return the new base. The files of versions are not fetched.
@@ -241,6 +262,9 @@ class WorkingCopy:
         sent: set[str] = set()
         while True:
             with self._alone():
+                if not switched and not os.environ.get(OWNER) and self._is_at_work:
+                    # The command at work has moved files away on purpose. Its own last push sends everything.
+                    return
                 base = self.base
                 if os.environ.get(OWNER) and not self._holds(base.commit):
                     raise StoreConflictError(self._lock_lost())
@@ -279,6 +303,7 @@ class WorkingCopy:
         files: Listing = {} if is_held else dict(base.commit.files)
         seen: Listing = {} if is_held else dict(base.seen)
         sources: dict[str, Path] = {}
+        stored = base.commit.keys
         for path in self._small_files():
             name, state = path.relative_to(self.folder).as_posix(), _state(path)
             if state is None:
@@ -286,7 +311,7 @@ class WorkingCopy:
             if state != base.seen.get(name) or name not in base.commit.files:
                 key = _key(name, path)
                 files[name], seen[name] = [key, *state], state
-                if key not in base.commit.keys:
+                if key not in stored:
                     sources[key] = path
             else:
                 files[name], seen[name] = base.commit.files[name], state
@@ -297,11 +322,11 @@ class WorkingCopy:
                 assets[folder] = kept
         for version in switched:
             folder = version.parent.parent.relative_to(self.folder).as_posix()
-            stored = {file.relative_to(version).as_posix(): file for file in version.rglob("*") if file.is_file()}
-            sizes = {name: file.stat().st_size for name, file in stored.items()}
+            written = {file.relative_to(version).as_posix(): file for file in version.rglob("*") if file.is_file()}
+            sizes = {name: file.stat().st_size for name, file in written.items()}
             before = assets.get(folder, {"versions": {}})
             assets[folder] = {"current": version.name, "versions": {**before["versions"], version.name: sizes}}
-            sources |= {f"{folder}/versions/{version.name}/{name}": file for name, file in stored.items()}
+            sources |= {f"{folder}/versions/{version.name}/{name}": file for name, file in written.items()}
         lock = self._new_lock(base.commit.lock) if is_held and not unlock else None if is_held else base.commit.lock
         return Commit(base.commit.id, files, assets, lock), sources, seen
 
@@ -397,7 +422,7 @@ class WorkingCopy:
         own = self.name
         with self._alone():
             while True:
-                number, commit = self.store.newest()
+                number, commit = self._newest()
                 # The caller holds the lock of the folder, so a lock of this copy is that of a killed process.
                 if commit.lock and commit.lock.is_live and commit.lock.copy != own:
                     raise StoreConflictError(
@@ -448,10 +473,12 @@ class WorkingCopy:
         )
 
     def delete_unnamed(self, keys: Sequence[str]) -> None:
-        """Delete earlier commits, and those of the objects that the newest commit does not name."""
-        base, plain = self.base, (f"{_LANDING}/", f"{COMMITS}/", _SETTINGS)
+        """Delete earlier commits, and those of the home's objects that the newest commit does not name."""
+        base = self.base
+        tops = _RECORDS | _FACTS | {name.partition("/")[0] for name in base.commit.files}
+        named = base.commit.keys
         earlier = [commit_key(number) for number in self.store.commits() if number < base.number]
-        unnamed = [key for key in keys if key not in base.commit.keys and not key.startswith(plain)]
+        unnamed = [key for key in keys if key not in named and _is_of_a_home(key, tops)]
         self.store.delete([*earlier, *unnamed])
 
     def _delete_if_possible(self, keys: Sequence[str]) -> None:
@@ -460,6 +487,12 @@ class WorkingCopy:
         except StoreError:
             # The commit is written. Nothing names these objects any more, and `compact` deletes them.
             return
+
+
+def _is_of_a_home(key: str, tops: Collection[str]) -> bool:
+    """Whether a key is one that a home gives to a file, with one of some first parts, or to a file of a version."""
+    file = _FILE_KEY.fullmatch(key)
+    return _VERSION_KEY.fullmatch(key) is not None or (file is not None and file[1].partition("/")[0] in tops)
 
 
 def _state(path: Path) -> list[Any] | None:
