@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from recsys_assets.home.batches import Batch
-from recsys_assets.home.erase import Erased, erase_sources, erase_traces, made_before_forgetting
+from recsys_assets.home.erase import Erased, erase_sources, erase_traces, made_before_forgetting, survey
 from recsys_assets.home.exclusions import forget, forgotten_users
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
@@ -211,6 +211,50 @@ def test_a_catalogue_outlives_its_bad_row(tmp_path):
     for batch in ("catalogue.csv", "alone"):
         tables = tables_of(home, batch, tmp_path / "scratch")
         assert tables.items.collect().height == 300 and tables.rejected.collect().is_empty()
+
+
+MOVIELENS = {
+    "ratings.csv": "userId,movieId,rating,timestamp\n1,10,4.0,1445714994\n2,11,5.0,1445714994\n",
+    "movies.csv": "movieId,title,genres\n10,A (1990),Drama\n11,B (1991),Drama\n",
+    "links.csv": "movieId,imdbId,tmdbId\n3,3,3\n",
+    "README.txt": "3 files",
+}
+_TAGS = "userId,movieId,tag,timestamp\n1,10,3,1445714994\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("tags.csv", f"{_TAGS}3,10,funny,1445714994\n"),
+        ("tags.csv", f"{_TAGS}3.0,10,funny,1445714994\n"),
+        ("tags.csv", f"{_TAGS}3,10,funny, sad,1445714994\n"),
+        ("_old.csv", "3,10,5\n"),
+    ],
+    ids=["tags", "tags of pandas", "bad line of tags", "hidden file"],
+)
+def test_a_user_in_a_file_that_no_table_comes_from_is_erased(name, text, tmp_path):
+    """User 3 of MovieLens stays in the tags, and `compact` says that no file names the user."""
+    files = {f"june/{each}": content for each, content in {**MOVIELENS, name: text}.items()}
+    files |= {f"may/{each}": content for each, content in {**MOVIELENS, "tags.csv": _TAGS}.items()}
+    home = landed_home(tmp_path, files, forgotten="3")
+    assert erased(home).rewritten == ["june"]
+    assert sorted(each.name for each in (home.landing / "june").iterdir()) == ["items.parquet", "ratings.parquet"]
+    assert not survey(home, {"3"}, Settings.load(home).data).found
+
+
+def test_a_user_whose_rows_are_no_ratings_is_erased(tmp_path):
+    """A user stays in a landed file, because the settings declare the user's ratings as not rated."""
+    settings = "[data]\nnot_rated = [0.0]\n"
+    home = landed_home(tmp_path, {"a.csv": "user_id,item_id,rating\n3,1,0\n4,1,5\n"}, settings, forgotten="3")
+    assert erased(home).rewritten == ["a.csv"]
+
+
+def test_a_short_id_in_a_file_that_is_no_batch_is_named(tmp_path):
+    """User 3 stays in a file of landing/ that nothing reads, and `compact` says that no file names the user."""
+    files = {"_april.csv": "user_id,item_id,rating\n3,10,5\n", "_may.csv": "user_id,item_id,rating\n4,10,5\n"}
+    home = landed_home(tmp_path, files, forgotten="3")
+    found = survey(home, {"3"}, Settings.load(home).data).found
+    assert [each.path.name for each in found] == ["_april.csv"]
 
 
 def test_attributes_of_others_are_kept_without_ratings(tmp_path):

@@ -22,8 +22,8 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home.batches import RAW_TABLES, Batch
 from recsys_assets.home.exclusions import last_forgotten, modified
 from recsys_assets.home.landing import changing, exchange
-from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.searching import ByteSearch, Hit, catalogue_words, files_of, is_distinctive
+from recsys_assets.home.layout import Home, HomeError, is_hidden
+from recsys_assets.home.searching import NAMED, ByteSearch, Hit, catalogue_words, files_of, is_distinctive
 from recsys_assets.home.versions import (
     TABLE_FILE,
     AssetDamagedError,
@@ -37,6 +37,7 @@ from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
 from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.sources import read_source
+from recsys_assets.recommender.ingest.user_words import names_one
 
 # Tables with rows of single users that only a study makes again.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
@@ -172,14 +173,17 @@ def survey(
         other_words = set()
     common = [each for each in sorted(forgotten) if not is_distinctive(each) or each in other_words]
     search = ByteSearch(forgotten, set(forgotten) - set(common))
+    # A hidden or unfinished file in landing/ is no batch, so its columns of users are not known.
+    beside_batches = ByteSearch(forgotten, forgotten)
     found, files = made_before_forgetting(home), 0
     for path in files_of(home):
         files += 1
-        if what := search.file(path, named=path.relative_to(home.path) if path.is_relative_to(home.path) else path):
+        which = beside_batches if _is_beside_batches(home, path) else search
+        if what := which.file(path, named=path.relative_to(home.path) if path.is_relative_to(home.path) else path):
             found.append(Hit(path, what))
     for name in home.landed_batches():
         found += _landed_names(home, name, forgotten, settings)
-    found += [Hit(Path(place), "names a forgotten user") for place, values in elsewhere if search.values(values)]
+    found += [Hit(Path(place), NAMED) for place, values in elsewhere if search.values(values)]
     return Survey(sorted(set(found), key=lambda each: each.path), files, common)
 
 
@@ -288,10 +292,23 @@ def _rewrite_stored(store: AssetStore, asset: str, name: str, forgotten: Collect
 
 
 def _names(tables: SourceTables, forgotten: Collection[str]) -> bool:
-    is_one = pl.col("user_id").cast(pl.String).is_in(sorted(forgotten))
-    parts = [frame.select(is_one.any().alias("any")) for frame in (tables.ratings, tables.users)]
-    withheld = withhold(tables.rejected, forgotten).select((pl.col("text") == WITHHELD).any().alias("any"))
-    return any(part["any"][0] for part in pl.collect_all([*parts, withheld], engine="streaming"))
+    """Whether any file of a source names a forgotten user: in a column of user ids, or in the text of a bad row.
+
+    Without known columns, every id is looked for as a word.
+    """
+    unread = list(tables.unread())
+    ids = [tables.user_ids, *(each for each in unread if isinstance(each, pl.LazyFrame))]
+    is_one = pl.col("user_id").is_in(sorted(forgotten)).any()
+    texts = [tables.rejected, *(each for each in unread if isinstance(each, pl.LazyFrame))]
+    parts = [
+        *(rows.select(is_one.alias("any")) for rows in ids),
+        *(rows.select(names_one(pl.col("text"), forgotten).any().alias("any")) for rows in texts),
+    ]
+    if any(part["any"][0] for part in pl.collect_all(parts, engine="streaming")):
+        return True
+    search = ByteSearch(forgotten, forgotten)
+    # What cannot be searched is not replaced, but named by the search at the end.
+    return any(search.file(each, named=Path()) == NAMED for each in unread if isinstance(each, Path))
 
 
 def _without(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame | None:
@@ -316,12 +333,17 @@ def _landed_names(home: Home, name: str, forgotten: Collection[str], settings: D
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         try:
             batch = Batch.open(home, name, settings, Path(scratch))
-            return [Hit(landed, "names a forgotten user")] if _names(batch.tables, forgotten) else []
+            return [Hit(landed, NAMED)] if _names(batch.tables, forgotten) else []
         except _TROUBLE:
             search = ByteSearch(forgotten, forgotten)
             files = _files_below(landed) if landed.is_dir() else [landed] if landed.exists() else []
             told = [(file, search.file(file, named=Path(file.name))) for file in files]
             return [Hit(file, f"{what}; it cannot be read as ratings: fix or remove it") for file, what in told if what]
+
+
+def _is_beside_batches(home: Home, path: Path) -> bool:
+    landing = next((root for root in (home.landing, home.landing.resolve()) if path.is_relative_to(root)), None)
+    return landing is not None and is_hidden(path.relative_to(landing).parts[0])
 
 
 def _leads_out(home: Home, name: str) -> bool:

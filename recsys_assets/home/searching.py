@@ -31,6 +31,7 @@ from recsys_assets.recommender.ingest.validation import identifier
 # Shorter numbers are parts of dates, counts and sizes; shorter words are common words. Every log and page has them.
 _SHORTEST_NUMBER, _SHORTEST_WORD = 8, 4
 _USER_ID = "user_id"
+NAMED = "names a forgotten user"
 _CHUNK = 1 << 24
 # Bytes of the zeros of 7.0, as pandas writes them.
 _LONGEST_DECIMALS = 16
@@ -104,7 +105,7 @@ class ByteSearch:
             return None
         except _DAMAGED as error:
             return f"cannot be searched ({error})"
-        return "names a forgotten user" if is_named else None
+        return NAMED if is_named else None
 
     def names_one(self, content: bytes) -> bool:
         """Whether bytes contain one of the words."""

@@ -73,16 +73,23 @@ class Source:
         """
         if not self.path.exists():
             raise SourceError(f"{self.path}: no such file or folder; check the path.")
-        files = files_in(self.path)
         if self.path.is_file() and not self._is_zip:
-            return (self.path.name,)
-        found = self._zip_names() if self._is_zip else [file.relative_to(self.path).as_posix() for file in files]
-        names = tuple(sorted(name for name in found if not _hidden(name)))
+            return self.all_names
+        names = tuple(name for name in self.all_names if not _hidden(name))
         if not names:
             raise SourceError(f"{self.path}: there are no files in it; expected a file of ratings.")
         if len(names) > _MAX_FILES:
             raise SourceError(f"{self.path}: {len(names)} files in it, {_MAX_FILES} are allowed; merge or split it.")
         return names
+
+    @cached_property
+    def all_names(self) -> tuple[str, ...]:
+        """Like `names`, with hidden files."""
+        files = files_in(self.path)
+        if self._is_zip:
+            return tuple(sorted(self._zip_names()))
+        is_file = self.path.is_file()
+        return (self.path.name,) if is_file else tuple(sorted(file.relative_to(self.path).as_posix() for file in files))
 
     def head(self, name: str, size: int = 1 << 16) -> bytes:
         """The first `size` bytes of a file, unpacked."""

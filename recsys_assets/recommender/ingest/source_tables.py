@@ -3,9 +3,10 @@
 Reading belongs in `movielens` and `generic`, rules in `validation`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import polars as pl
 
@@ -28,6 +29,7 @@ class SourceTables:
         columns: original column name by standard name, of the first file of ratings; empty for a release.
         kind: ratings or events, whose `rating` is a weight; without times, all have the time 0. None without either.
         is_items_alone: whether the source describes items and has no file of ratings.
+        unread: returns the files that no table comes from; see `unread.unread_files`.
     """
 
     format: str
@@ -38,12 +40,19 @@ class SourceTables:
     columns: Mapping[str, str] = field(default_factory=dict)
     kind: DataKind | None = RATINGS_WITH_TIMES
     is_items_alone: bool = False
+    unread: Callable[[], Iterable[pl.LazyFrame | Path]] = tuple
 
     @cached_property
     def ratings(self) -> pl.LazyFrame:
         """Table `raw_ratings`, lazy Polars."""
         numbered = self._ratings.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
         return good_rows(numbered).select("user_id", "item_id", "rating", "timestamp", "row")
+
+    @cached_property
+    def user_ids(self) -> pl.LazyFrame:
+        """Column `user_id` of all rows of ratings and users, lazy Polars: good, rejected and not rated ones."""
+        parts = [part for part in (self._ratings, self._users) if part is not None]
+        return pl.concat([part.select(pl.col("user_id").cast(pl.String)) for part in parts])
 
     @cached_property
     def sent(self) -> pl.LazyFrame:

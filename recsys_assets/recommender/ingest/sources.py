@@ -21,6 +21,7 @@ from recsys_assets.recommender.ingest.movielens import is_look_alike, read_relea
 from recsys_assets.recommender.ingest.names import STANDARD_COLUMNS
 from recsys_assets.recommender.ingest.sheets import sheet
 from recsys_assets.recommender.ingest.source_tables import SourceTables
+from recsys_assets.recommender.ingest.unread import unread_files
 from recsys_assets.recommender.ingest.validation import Rules
 
 __all__ = ["SourceTables", "read_source"]
@@ -118,11 +119,15 @@ def _tables(source: Source, rules: Rules) -> SourceTables:
     # Lines of four numbers alone do not say that the user comes first.
     if is_lone or not any(file.role == "ratings" for file in found):
         _refuse_unreadable(contents)
-        return read_generic(source, sheets, rules)
+        return replace(read_generic(source, sheets, rules), unread=lambda: unread_files(source, sheets, meant, rules))
     if meant:
         formats = ["MovieLens", *{FORMATS[file.content.kind] for file in sheets if file.role}]
         raise two_formats(source, formats, [*(file.name for file in found), *sorted(meant)])
-    return _without_ignored(read_release(source, found, rules, is_look_alike=is_alike), rules)
+    read = {file.name for file in found if file.is_original_name}
+    return replace(
+        _without_ignored(read_release(source, found, rules, is_look_alike=is_alike), rules),
+        unread=lambda: unread_files(source, sheets, read, rules),
+    )
 
 
 def _without_ignored(release: SourceTables, rules: Rules) -> SourceTables:
