@@ -355,6 +355,27 @@ def test_a_batch_that_another_machine_landed_can_be_removed(machines, tmp_path):
     assert removed.exit_code == 0, removed.output
 
 
+def test_an_erased_batch_goes_from_other_machines(machines, tmp_path):
+    """The file with an erased user would stay on each machine that only shows lists."""
+    here, there = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+    there.pull()
+    assert there.home.landed_batches() == ["may.csv"]
+    with remote.holding(here.home.path):
+        move_out(here.home, "may.csv")
+    remote.pull(there.home.path)
+    assert there.home.landed_batches() == []
+
+
+def test_objects_that_no_command_reads_are_named(machines, url, tmp_path):
+    """`compact` would say that a person is erased whom an object beside the batches still names."""
+    here, _ = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+    store = fsspec.filesystem("memory")
+    store.pipe_file(f"{url}/landing/.old/june.csv", b"ana")
+    assert remote.never_read(here.home.path) == ["landing/.old/june.csv"]
+
+
 def test_urls():
     """A home would lie in a folder named S3: or file: below the current one."""
     assert remote.url_of("S3://films/home/") == "s3://films/home"

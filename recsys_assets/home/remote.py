@@ -124,6 +124,12 @@ def end_erasing(folder: Path, keys: Sequence[str]) -> None:
         copy.delete_unnamed(keys)
 
 
+def never_read(folder: Path) -> list[str]:
+    """Landed objects of a home's store that no command reads, so that nothing has searched them either."""
+    copy = copy_of(folder)
+    return copy.never_read() if copy else []
+
+
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """Hold the lock of a home in its store, over all machines. The caller holds the lock of the folder.

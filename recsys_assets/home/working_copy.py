@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 import threading
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -129,7 +130,8 @@ class WorkingCopy:
             if self._is_at_work:
                 return
             # Landed files first: the reason of a refusal counts if it is later than its batch.
-            self._keep(self._exchanged(self.base, landing=landing, heal=True))
+            base = self._exchanged(self.base, landing=landing, heal=True)
+            self._keep(base if landing else self._without_gone(base))
             while True:
                 number, commit = self._newest()
                 try:
@@ -140,6 +142,15 @@ class WorkingCopy:
                         raise
                 else:
                     return
+
+    def _without_gone(self, base: Base) -> Base:
+        """Delete landed files that are gone in the store: they may name a user whom another machine has erased."""
+        theirs = self.store.objects(_LANDING) if base.plain.keys() - {_SETTINGS} else {}
+        gone = [name for name in base.plain if name != _SETTINGS and name not in theirs]
+        for name in gone:
+            if _state(self.folder / name) == base.plain[name][1]:
+                (self.folder / name).unlink()
+        return replace(base, plain={name: both for name, both in base.plain.items() if name not in gone})
 
     def _newest(self) -> tuple[int, Commit]:
         """Number and content of the newest commit.
@@ -223,29 +234,40 @@ class WorkingCopy:
             if files is None:
                 raise StoreError(f"{version} was replaced in the store meanwhile. Repeat the command.")
             names = {version.relative_to(self.folder).joinpath(name).as_posix(): size for name, size in files.items()}
-            self._receive({name: name for name in names}, sizes=names)
-            (version / ABSENT).unlink()
+        # Outside of the lock of this machine, which the renewal of the lock in the store needs.
+        with self._received({name: name for name in names}, sizes=names) as received, self._alone():
+            if (version / ABSENT).exists():
+                self._move_in(received)
+                (version / ABSENT).unlink()
 
     def fetch_all(self) -> None:
         """Fetch every present version that is in the store alone."""
         for link in [*(self.folder / _ASSETS).rglob("current")]:
             self.fetch(link.resolve())
 
-    def _receive(self, keys: Mapping[str, str], sizes: Mapping[str, int] | None = None) -> None:
+    def _receive(self, keys: Mapping[str, str]) -> None:
         """Download objects, given by the paths that they get here, and move each into place when all are complete."""
-        incoming = self._own / "incoming"
-        shutil.rmtree(incoming, ignore_errors=True)
-        files = {name: incoming / str(number) for number, name in enumerate(keys)}
-        self.store.get({keys[name]: path for name, path in files.items()})
-        for name, size in (sizes or {}).items():
-            if files[name].stat().st_size != size:
-                raise StoreError(f"{self.store.url}/{keys[name]} is damaged: it should have {size:,} bytes.")
+        with self._received(keys) as files:
+            self._move_in(files)
+
+    @contextmanager
+    def _received(self, keys: Mapping[str, str], sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Path]]:
+        """Download objects, given by the paths that they get here, to a folder that goes when the context ends."""
+        with tempfile.TemporaryDirectory(prefix="incoming-", dir=self._own) as incoming:
+            files = {name: Path(incoming, str(number)) for number, name in enumerate(keys)}
+            self.store.get({keys[name]: path for name, path in files.items()})
+            for name, size in (sizes or {}).items():
+                if files[name].stat().st_size != size:
+                    raise StoreError(f"{self.store.url}/{keys[name]} is damaged: it should have {size:,} bytes.")
+            yield files
+
+    def _move_in(self, files: Mapping[str, Path]) -> None:
+        """Move downloaded files to their paths."""
         for name, path in files.items():
             target = self.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             path.chmod(stat.S_IRUSR | stat.S_IWUSR)
             path.replace(target)
-        shutil.rmtree(incoming, ignore_errors=True)
 
     def push(self, switched: Sequence[Path] = (), *, unlock: bool = False) -> None:
         """Bring what has changed here to the store: first the objects, then one commit that names them.
@@ -452,8 +474,9 @@ class WorkingCopy:
                     return
                 try:
                     self._added(base, replace(base.commit, lock=self._new_lock(base.commit.lock)), base.seen)
-                except (StoreError, StoreConflictError):
-                    # The next beat tries again. If the lock expires and another machine takes it, `push` says so.
+                except Exception:
+                    # A full disk, or a store that is away for a moment: the next beat tries again. If the lock expires
+                    # and another machine takes it, `push` says so.
                     continue
 
     def _new_lock(self, lock: Lock | None) -> Lock:
@@ -480,6 +503,12 @@ class WorkingCopy:
         earlier = [commit_key(number) for number in self.store.commits() if number < base.number]
         unnamed = [key for key in keys if key not in named and _is_of_a_home(key, tops)]
         self.store.delete([*earlier, *unnamed])
+
+    def never_read(self) -> list[str]:
+        """Landed objects that no command reads: hidden names, and names that a folder has too."""
+        theirs = self.store.objects(_LANDING)
+        folders = {str(parent) for name in theirs for parent in Path(name).parents}
+        return [name for name in theirs if name in folders or not _is_plain(name)]
 
     def _delete_if_possible(self, keys: Sequence[str]) -> None:
         try:
