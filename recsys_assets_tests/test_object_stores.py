@@ -237,6 +237,33 @@ def test_lost_lock(machines, monkeypatch):
     assert there.read("ease") == "theirs"
 
 
+def test_lost_lock_after_a_whole_run(machines, monkeypatch):
+    """A run that slept for long would write a commit whose number is free again, and report what nobody ever sees."""
+    here, there = machines
+    monkeypatch.setattr(working_copy, "_EXPIRES_AFTER", -working_copy._EXPIRES_AFTER)
+    monkeypatch.setattr(working_copy, "_COMMITS_KEPT", 3)
+    told = "another machine has taken over this home"
+    with pytest.raises(remote.StoreConflictError, match=told), remote.holding(here.home.path):
+        mine = os.environ.pop("RECSYS_STORE_LOCK")
+        with remote.holding(there.home.path):
+            for _ in range(5):
+                there.write("ease", "theirs")
+        os.environ["RECSYS_STORE_LOCK"] = mine
+        with pytest.raises(remote.StoreConflictError, match=told):
+            here.write("ease", "mine")
+    there.pull()
+    assert there.read("ease") == "theirs"
+
+
+def test_downloads_of_killed_processes_go(machines):
+    """A user who was erased on another machine would stay in a half-downloaded file of this one."""
+    here, _ = machines
+    left = here.home.path / ".store" / "incoming-999999999-abc"
+    left.mkdir(parents=True)
+    here.pull()
+    assert not left.exists()
+
+
 def test_deleted_with_the_lock_alone(machines, url):
     """A cleaned cache directory would delete the home in the store."""
     here, _ = machines
@@ -432,3 +459,16 @@ def test_hostile_key(machines, url):
         system.pipe_file(f"{url}/landing/{name}", b"user,item,rating")
     here.pull()
     assert here.home.landed_batches() == ["ok.csv"]
+    assert not [*here.cache.rglob("out.csv")] and not [*here.cache.parent.glob("out.csv")]
+
+
+def test_object_named_like_the_landing_folder(machines, url):
+    """Such an object would replace the folder, with files that were not uploaded yet."""
+    here, _ = machines
+    fsspec.filesystem("memory").pipe_file(f"{url}/landing", b"user,item,rating")
+    here.home.landing.mkdir(parents=True)
+    ratings(here.home.landing / "may.csv")
+    # The store in memory cannot have both, others can.
+    with pytest.raises(remote.StoreConflictError):
+        here.pull()
+    assert here.home.landed_batches() == ["may.csv"]

@@ -16,6 +16,7 @@ import pytest
 
 from recsys_assets.home.searching import ByteSearch, catalogue_words, is_distinctive
 from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
+from recsys_assets.recommender.ingest.user_words import names_one
 
 NAME = "Zebulon"
 LINE = f"3,{NAME},m,5\n".encode()
@@ -137,6 +138,13 @@ def test_rejected_rows_name_nobody_who_is_forgotten(text, tmp_path):
     assert search.file(path, named=Path("rows")) == "names a forgotten user"
     withhold(rows.lazy(), ["12345678"]).collect().write_parquet(path)
     assert search.file(path, named=Path("rows")) is None
+
+
+def test_a_long_list_of_forgotten_users_is_withheld():
+    """`withhold` would fail for 12,000 ids that are no plain words, and with it every reading of a batch."""
+    ids = [f"user:{number:08}" for number in range(12_000)]
+    rows = pl.DataFrame({"text": ["user:00011999,7,bad", "user:00012000,7,bad"]})
+    assert rows.select(names_one(pl.col("text"), ids)).to_series().to_list() == [True, False]
 
 
 def test_ids_that_a_table_holds_as_floats_are_found(tmp_path):

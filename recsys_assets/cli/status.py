@@ -40,8 +40,9 @@ def status(
     batches = listed(here)
     rows = [("home", str(here.path)), *_data(here, batches), *_served(here), *_at_work(here)]
     out.print(facts(rows), soft_wrap=True)
-    step = _next(here, batches)
-    rest = "Wait until the run has ended." if is_locked(here) else _nothing_to_do(Reader(here))
+    is_at_work = is_locked(here)
+    step = _next(here, batches, is_at_work=is_at_work)
+    rest = "Wait until the run has ended." if is_at_work or step else _nothing_to_do(Reader(here))
     out.print(f"Next: {step}" if step else rest, soft_wrap=True)
     if check and step:
         raise typer.Exit(1)
@@ -97,11 +98,11 @@ def _at_work(home: Home) -> Iterator[tuple[str, str]]:
         yield "UI", address
 
 
-def _next(home: Home, batches: list[Listed]) -> str:
+def _next(home: Home, batches: list[Listed], *, is_at_work: bool) -> str:
     """The next command; empty if everything is up to date."""
     if not batches:
         return f"{follow_up('add PATH', home)}, or {follow_up('run', home)} for MovieLens 100K"
-    if is_locked(home):
+    if is_at_work:
         return ""
     reader = Reader(home)
     is_pending = any(batch.state == "not read yet" for batch in batches)

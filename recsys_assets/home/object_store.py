@@ -35,6 +35,10 @@ class StoreConflictError(RecsysError):
     """Another machine has changed the same thing, or works on the home."""
 
 
+class StoreLockedError(StoreConflictError):
+    """Another machine works on the home. It is worth waiting."""
+
+
 @dataclass(frozen=True)
 class Lock:
     """The lock of a home in the store.
@@ -211,6 +215,10 @@ class Store:
     def commits(self) -> list[int]:
         """Numbers of the commits that are kept, in order."""
         return sorted(int(found[1]) for key in self.objects(COMMITS) if (found := _COMMIT_KEY.fullmatch(key)))
+
+    def last(self) -> int:
+        """Number of the newest commit; 0 if there is none."""
+        return max(self.commits(), default=0)
 
     def add(self, number: int, commit: Commit) -> bool:
         """Write the commit of a number; False if another writer has written one."""

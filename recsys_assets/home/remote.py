@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from recsys_assets.home.object_store import StoreConflictError, StoreError
+from recsys_assets.home.object_store import StoreConflictError, StoreError, StoreLockedError
 from recsys_assets.home.working_copy import ABSENT, OWN, OWNER, WorkingCopy, write
 
-__all__ = ["StoreConflictError", "StoreError"]
+__all__ = ["StoreConflictError", "StoreError", "StoreLockedError"]
 
 # Typer hands over a path, and a path keeps one slash of s3://bucket/home.
 _URL = re.compile(r"([a-z][a-z0-9+]+):/+([^/].*?)/*", re.IGNORECASE)
@@ -135,7 +135,7 @@ def holding(folder: Path) -> Iterator[None]:
     """Hold the lock of a home in its store, over all machines. The caller holds the lock of the folder.
 
     Raises:
-        StoreConflictError: a process of another machine holds it.
+        StoreLockedError: a process of another machine holds it.
     """
     copy = copy_of(folder)
     if copy is None:

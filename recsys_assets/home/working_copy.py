@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from recsys_assets.home.object_store import (
@@ -30,6 +31,7 @@ from recsys_assets.home.object_store import (
     Store,
     StoreConflictError,
     StoreError,
+    StoreLockedError,
     commit_key,
 )
 
@@ -129,6 +131,7 @@ class WorkingCopy:
             # A run may have begun while this process waited: what the run writes is in no commit yet.
             if self._is_at_work:
                 return
+            self._sweep()
             # Landed files first: the reason of a refusal counts if it is later than its batch.
             base = self._exchanged(self.base, landing=landing, heal=True)
             self._keep(base if landing else self._without_gone(base))
@@ -143,9 +146,16 @@ class WorkingCopy:
                 else:
                     return
 
+    def _sweep(self) -> None:
+        """Delete what killed processes have left half downloaded: it may name a user who was erased since."""
+        for left in self._own.iterdir():
+            kind, _, rest = left.name.partition("-")
+            if kind in ("incoming", "new") and not psutil.pid_exists(int(rest.partition("-")[0])):
+                shutil.rmtree(left)
+
     def _without_gone(self, base: Base) -> Base:
         """Delete landed files that are gone in the store: they may name a user whom another machine has erased."""
-        theirs = self.store.objects(_LANDING) if base.plain.keys() - {_SETTINGS} else {}
+        theirs = self._landed_objects() if base.plain.keys() - {_SETTINGS} else {}
         gone = [name for name in base.plain if name != _SETTINGS and name not in theirs]
         for name in gone:
             if _state(self.folder / name) == base.plain[name][1]:
@@ -212,7 +222,7 @@ class WorkingCopy:
         for version in [versions / name for name in asset["versions"]]:
             if not version.exists():
                 # Moved as a whole: a version without this mark counts as complete.
-                unfinished = self._own / f"new-{uuid.uuid4().hex}"
+                unfinished = self._own / f"new-{os.getpid()}-{uuid.uuid4().hex}"
                 unfinished.mkdir()
                 (unfinished / ABSENT).touch()
                 unfinished.rename(version)
@@ -253,7 +263,7 @@ class WorkingCopy:
     @contextmanager
     def _received(self, keys: Mapping[str, str], sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Path]]:
         """Download objects, given by the paths that they get here, to a folder that goes when the context ends."""
-        with tempfile.TemporaryDirectory(prefix="incoming-", dir=self._own) as incoming:
+        with tempfile.TemporaryDirectory(prefix=f"incoming-{os.getpid()}-", dir=self._own) as incoming:
             files = {name: Path(incoming, str(number)) for number, name in enumerate(keys)}
             self.store.get({keys[name]: path for name, path in files.items()})
             for name, size in (sizes or {}).items():
@@ -308,10 +318,11 @@ class WorkingCopy:
     def _added(self, base: Base, wanted: Commit, seen: Listing) -> bool:
         """Write a commit after the base and make it the base. If another machine was faster, apply its commit."""
         new = replace(wanted, id=uuid.uuid4().hex)
-        if self.store.add(base.number + 1, new):
+        # The number may be free because a commit of it was written and deleted since.
+        if self.store.last() == base.number and self.store.add(base.number + 1, new):
             self._keep(replace(base, number=base.number + 1, commit=new, seen=seen))
             return True
-        number, theirs = self.store.newest()
+        number, theirs = self._newest()
         if self._holds(base.commit) and not self._holds(theirs):
             raise StoreConflictError(self._lock_lost())
         self._keep(self._checked_out(base, number, theirs, heal=False))
@@ -389,7 +400,7 @@ class WorkingCopy:
         mine = self._plain_files(landing=landing)
         if not heal and mine == {name: here for name, (_, here) in known.items()}:
             return base
-        theirs = self.store.objects(_LANDING) if landing else {}
+        theirs = self._landed_objects() if landing else {}
         # An object store may have both a file and a folder of one name: the folder counts.
         folders = {str(parent) for name in theirs for parent in Path(name).parents}
         theirs = {name: found for name, found in theirs.items() if name not in folders and _is_plain(name)}
@@ -420,12 +431,17 @@ class WorkingCopy:
         self.store.put({name: path for name, path in up.items() if name in theirs})
         self.store.put({name: path for name, path in up.items() if name not in theirs}, new=True)
         self.store.delete([name for name in gone_there if name not in in_the_way])
-        mine = self._plain_files(landing=landing)
+        # What was changed here meanwhile stays a change.
+        mine |= {name: state for name, state in self._plain_files(landing=landing).items() if name in down}
         if up:
             theirs |= {name: mark for name in up if (mark := self.store.look(name))}
         both = {name: [theirs[name], mine[name]] for name in theirs.keys() & mine.keys()}
         rest = {name: pair for name, pair in base.plain.items() if name not in known}
         return replace(base, plain={**rest, **both})
+
+    def _landed_objects(self) -> Listing:
+        """The objects in landing/. An object may also have the name of the folder itself."""
+        return {name: mark for name, mark in self.store.objects(_LANDING).items() if name.startswith(f"{_LANDING}/")}
 
     def _is_same(self, name: str) -> bool:
         return self.store.read(name) == (self.folder / name).read_bytes()
@@ -439,15 +455,16 @@ class WorkingCopy:
         """Bring this copy to the state of the store, and take the lock there.
 
         Raises:
-            StoreConflictError: a process of another machine holds it.
+            StoreLockedError: a process of another machine holds it.
         """
         own = self.name
         with self._alone():
+            self._sweep()
             while True:
                 number, commit = self._newest()
                 # The caller holds the lock of the folder, so a lock of this copy is that of a killed process.
                 if commit.lock and commit.lock.is_live and commit.lock.copy != own:
-                    raise StoreConflictError(
+                    raise StoreLockedError(
                         f"Another run works on this home ({self.store.url}): {commit.lock.told}. Wait until it has "
                         f"ended, and run this again. If it was killed, its lock expires at "
                         f"{commit.lock.until[:19]} UTC."

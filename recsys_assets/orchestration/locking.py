@@ -99,7 +99,7 @@ def _why_not_held(stack: ExitStack, home: Path) -> str:
     """Take the lock of a home on an object store, until the stack is closed; returns who else holds it, if anybody."""
     try:
         stack.enter_context(remote.holding(home))
-    except remote.StoreConflictError as error:
+    except remote.StoreLockedError as error:
         return str(error)
     return ""
 

@@ -23,6 +23,8 @@ _WORD = f"{_LETTER}+(?:{_JOINER}{_LETTER}+)*"
 _NUMBER = re.compile(r"-?\d+")
 # Between two neighbours of a word, whole or cut.
 NEIGHBOURS = 2
+# Regular expressions of Polars have a largest size, which some 10,000 ids exceed.
+_IDS_PER_PATTERN = 500
 # pandas writes 7 as 7.0 if an id of the column is missing; the reader takes both as 7.
 _DECIMALS = r"\.0+"
 
@@ -46,9 +48,8 @@ def names_one(text: pl.Expr, user_ids: Collection[str]) -> pl.Expr:
         pl.element().str.replace(rf"^(\d+){_DECIMALS}$", "$1").is_in(sorted(words)) | pl.element().is_in(sorted(words))
     )
     others = [pl.escape_regex(each) + _decimals(each, "utf-8").decode() for each in sorted(texts - words)]
-    return pl.any_horizontal(
-        tokens.list.any(), *([text.str.contains(f"{_FROM}(?:{'|'.join(others)}){_TO}")] if others else [])
-    )
+    parts = ("|".join(others[at : at + _IDS_PER_PATTERN]) for at in range(0, len(others), _IDS_PER_PATTERN))
+    return pl.any_horizontal(tokens.list.any(), *(text.str.contains(f"{_FROM}(?:{part}){_TO}") for part in parts))
 
 
 def in_bytes(words: Iterable[tuple[bytes, str]]) -> re.Pattern[bytes]:

@@ -256,7 +256,7 @@ def _relative(scores: pl.DataFrame, row: tuple[str, str, str], baseline: str, le
     protocol, metric, population = row
     score = find(scores, protocol, baseline, population, metric)
     share = lead.value / score.value if score and score.value else 0.0
-    return f", by {100 * share:.{0 if share >= 0.1 else 1}f} %" if share else ""
+    return f", by {100 * share:.{0 if share >= 0.1 else 1}f} %" if share >= 0.0005 else ""
 
 
 def _rival(scores: pl.DataFrame, row: tuple[str, str, str], name: str) -> str:
@@ -285,7 +285,7 @@ def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], name: str, rival: st
     if lead and own and selected and selected.value == own.value:
         sure = "surely" if lead.low > 0 else "perhaps by chance"
         told = f"{told} by {_interval(lead, metric, sign='')}, {sure}"
-    return f"{told}. Models are chosen on validation data, not by these scores."
+    return f"{told}. Models are chosen on validation data; these scores decide whether the chosen one is served."
 
 
 def _improvement(
