@@ -378,6 +378,7 @@ def test_a_drop_and_a_shift_are_seen_from_one_run_to_the_next(materialized_home,
     assert found == ["passed", "ERROR", "ERROR", "WARN", "WARN"]
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_checks_find_the_same_on_spark(materialized_home, tmp_path):
     """Checks of tables that need a cluster would fail there, or let pass what they stop on one machine."""

@@ -380,6 +380,7 @@ def ingest_job() -> dg.JobDefinition:
     return build_defs().resolve_job_def("ingest")
 
 
+@pytest.mark.slow
 def test_a_source_is_judged_once_per_run_whatever_process_a_step_has(small_data, tmp_path, monkeypatch):
     """With a process per step every source would be read through four times, and perhaps judged otherwise each time."""
     home = _home(tmp_path / "home", small_data)

@@ -376,6 +376,7 @@ def results_on(scan: Callable[[pl.DataFrame], nw.LazyFrame], model: segments.Seg
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_both_engines_give_the_same_segments_and_predictions(model: segments.SegmentModel, tmp_path: Path) -> None:
     """Moving to a cluster would change the results."""

@@ -324,7 +324,7 @@ def decide(
     if candidate == current:
         return Decision("kept", f"The settings are those in use{but}")
     if candidate.name in withdrawn:
-        return Decision("kept", "A rollback left these settings; to use them again, roll back to them.")
+        return Decision("kept", "These settings were rolled back from; to use them again, roll back to them.")
     if undefined:
         return Decision("promoted", f"The new settings are used without a comparison, because {unknown}.")
     if lost:
