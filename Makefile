@@ -42,11 +42,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# A file at a time to each worker. Three workers, because starting JVMs and runs leaves cores idle.
+# A file at a time to each worker. A third worker on 2 cores makes the whole slower.
 test: lint
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate -w workspace.yaml
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 ui: setup
 	@$(BIN)/recsys-assets serve

@@ -70,6 +70,7 @@ def test_a_full_disk_is_told_by_whatever_meets_it_first(home: Home, tmp_path: Pa
     assert [path.name for path in home.landing.iterdir()] == ["good.csv"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_damages_no_database(home: Home) -> None:
     """Somebody would move a good run history away, because SQLite cannot open it while there is no room."""
     ran = _limited(20_000, "backfill", "good.csv", "--home", home.path)

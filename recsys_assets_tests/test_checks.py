@@ -394,6 +394,7 @@ def test_checks_find_the_same_on_spark(materialized_home, tmp_path):
         assert look(on_spark, dg.AssetKey(name), {}) == look(on_polars, dg.AssetKey(name), {}), name
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 @pytest.mark.parametrize("rule", ["recommends nothing already rated", "recommends what the rules allow"])
 def test_a_list_that_breaks_a_rule_is_found_on_spark(rule, tmp_path):

@@ -98,6 +98,7 @@ def _rows(folder, *names):
     return [compare_sides.arrays(folder, name) for name in names]
 
 
+@pytest.mark.slow
 def test_an_unknown_comparison_is_refused():
     """A misspelt name makes an empty table."""
     asked = [sys.executable, compare.__file__, "--only", "nothing"]

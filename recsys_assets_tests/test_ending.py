@@ -102,7 +102,10 @@ def _home(folder: Path, small_data, settings: str = "") -> Home:
 @pytest.mark.spark
 @pytest.mark.parametrize(
     ("command", "sign", "sigint"),
-    [("run", signal.SIGINT, signal.SIG_DFL), ("backfill small", signal.SIGTERM, signal.SIG_IGN)],
+    [
+        ("run", signal.SIGINT, signal.SIG_DFL),
+        pytest.param("backfill small", signal.SIGTERM, signal.SIG_IGN, marks=pytest.mark.slow),
+    ],
 )
 def test_a_command_ends_by_the_signal_that_it_gets(small_data, tmp_path, command, sign, sigint):
     """A script would go on after Ctrl-C, systemd call a stop a failure, or `kill` do nothing to what Bash started."""

@@ -25,6 +25,7 @@ def _on_spark(home: Home, selection: str, settings: str) -> None:
         assert table(home, name).sort(key).equals(on_polars.sort(key)), name
 
 
+@pytest.mark.slow
 def test_tables_of_the_pipeline_are_the_same_on_spark(materialized_home, tmp_path):
     """Growing beyond one machine would change the training sets, or somebody's list."""
     home = copied(materialized_home, tmp_path / "home")

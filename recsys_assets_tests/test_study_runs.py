@@ -132,6 +132,7 @@ def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materiali
     assert [rows.is_empty() for rows in scored] == [True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home, tmp_path, monkeypatch):
     """The command would choose nothing, show nothing, or fit everything again when it is called again."""
