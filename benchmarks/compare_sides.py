@@ -310,7 +310,8 @@ def lists_spark(folder: Path) -> Side:
     n_users = frames[0].count()
     frames[1].count()
     of_jvm = spark._jvm.org.apache.spark.ml.recommendation.ALSModel
-    model = ALSModel(of_jvm("compare", IMPLICIT_RANK, *(frame._jdf for frame in frames)))
+    java_model = of_jvm("compare", IMPLICIT_RANK, *(frame._jdf for frame in frames))
+    model = ALSModel(java_model.setUserCol("user").setItemCol("item"))
 
     def work() -> None:
         model.recommendForAllUsers(TOP).write.format("noop").mode("overwrite").save()
