@@ -218,6 +218,7 @@ COMPARISONS = (
         "implicit's `recommend`, without reasons",
         ("lists_ours", "lists_implicit"),
         package="implicit",
+        most=1.0,
         needs_lists=True,
     ),
     Comparison(

@@ -689,7 +689,7 @@ def test_first_verdict_is_the_paired_one(lead, tone):
     lists, *_ = verdicts(_ranked(lead), BLEND)
     assert lists.tone == tone
     assert lists.question.startswith("What is served") and lists.answer.startswith("Blend of ranking models: ")
-    told = " ".join(lists.facts)
+    told = " ".join((*lists.facts, *lists.details))
     assert f"{lead[0]:+.4f} (95 % interval".replace("-", "−") in told and "on the same 300 users" in told
     assert "EASE scores 0.3050, which is better by 0.0050 (95 % interval −0.0040 to 0.0140), perhaps by chance." in told
     assert "EASE" in [bar.label for bar in lists.bars]

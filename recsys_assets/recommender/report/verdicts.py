@@ -17,6 +17,7 @@ from recsys_assets.recommender.report.standings import FEWEST_USERS, ModelScore,
 
 Tone = Literal["better", "unsure", "worse", "none"]
 _RANKED, _RATED, _ERROR = ("top_n", "ndcg_10"), ("time_cut", "rmse"), ("latest_rating", "r2")
+_DECIDES = "Models are chosen on validation data. The scores here decide whether the chosen one is served."
 _LIKED_BY_ALIKE = "They get what users with the same attributes like"
 # What a model makes of a user without a rating; others have one list for everybody.
 _FOR_NEW_USERS = {
@@ -73,9 +74,9 @@ class Verdict:
         question: the question of the reader.
         answer: the answer in one sentence.
         tone: whether the model is better than the simple baseline, by the paired 95 % interval.
-        facts: further sentences.
+        facts: sentences with the numbers.
+        details: further sentences; folded on the page.
         score: name and direction of the score.
-        meaning: what the score means; folded on the page.
         bars: scores on one axis, from the random order to the perfect prediction.
     """
 
@@ -83,8 +84,8 @@ class Verdict:
     answer: str
     tone: Tone
     facts: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
     score: str = ""
-    meaning: str = ""
     bars: tuple[Bar, ...] = ()
 
     @property
@@ -153,8 +154,8 @@ def _lists(scores: pl.DataFrame, served: Served | None) -> Verdict:
         )
     means = labels.meaning(name if served else _twin(scores, *_RANKED))
     own = find(scores, _RANKED[0], name, "all", _RANKED[1])
-    facts = [means, " ".join(_promoted(served, own)) if served else ""]
-    return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), facts)
+    details = [means, " ".join(_promoted(served, own)) if served else ""]
+    return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), details)
 
 
 def _promoted(served: Served, own: ModelScore | None) -> Iterator[str]:
@@ -178,7 +179,7 @@ def _ratings(scores: pl.DataFrame) -> Verdict:
         find(scores, _ERROR[0], model, "test_users", _ERROR[1]) for model in (labels.SELECTED, labels.ITEM_MEAN)
     )
     name = _twin(scores, *_RATED)
-    facts = [
+    details = [
         f"{labels.model(name)} is selected for this; it does not make the lists. {labels.meaning(name)}".strip(),
         f"Of the variance of the latest ratings of test users, {100 * latest.value:.1f} % is predicted (R²); the item "
         f"mean predicts {100 * of_mean.value:.1f} %."
@@ -186,7 +187,7 @@ def _ratings(scores: pl.DataFrame) -> Verdict:
         else "",
     ]
     subject = f"With an error of {labels.metric(_RATED[1]).shown(own.value)} rating points" if own else "Not scored"
-    return _against(scores, question, subject, labels.SELECTED, (*_RATED, "all"), facts, label=labels.model(name))
+    return _against(scores, question, subject, labels.SELECTED, (*_RATED, "all"), details, label=labels.model(name))
 
 
 def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool) -> Verdict:
@@ -201,8 +202,8 @@ def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool
         return Verdict(question, "They get a list, but no test user was new, so it is not scored.", "none", ())
     model = _twin(scores, *_RANKED) if name == labels.SELECTED else name
     got = _for_new_users(model, has_attributes)
-    facts = ["New users have no rating in the training data."]
-    return _against(scores, question, got, name, (*_RANKED, "unseen"), facts, label=labels.model(model))
+    details = ["New users have no rating in the training data."]
+    return _against(scores, question, got, name, (*_RANKED, "unseen"), details, label=labels.model(model))
 
 
 def _for_new_users(model: str, has_attributes: bool) -> str:
@@ -216,22 +217,22 @@ def _against(
     subject: str,
     name: str,
     row: tuple[str, str, str],
-    facts: Sequence[str],
+    details: Sequence[str],
     *,
     label: str = "",
 ) -> Verdict:
     """The verdict on a model beside the simple baseline: protocol, metric and population are `row`.
 
-    Empty facts are left out. `label` names the model in the chart; by default the label of `name`.
+    Empty details are left out. `label` names the model in the chart; by default the label of `name`.
     """
     protocol, metric, population = row
-    told = tuple(filter(None, facts))
+    told = tuple(filter(None, details))
     own = find(scores, protocol, name, population, metric)
     if own is None:
-        return Verdict(question, f"{subject}; there is no score of it yet.", "none", told)
+        return Verdict(question, f"{subject}; there is no score of it yet.", "none", details=told)
     over = _improvement(scores, protocol, name, population, metric)
     if over is None:
-        return Verdict(question, f"{subject}; there is no baseline to compare it with.", "none", told)
+        return Verdict(question, f"{subject}; there is no baseline to compare it with.", "none", details=told)
     baseline, lead = over
     tone: Tone = "better" if lead.low > 0 else "worse" if lead.high < 0 else "unsure"
     against = _BASELINES[baseline]
@@ -247,8 +248,8 @@ def _against(
     rival = _rival(scores, row, name)
     bars = _bars(scores, row, {baseline: "", name: label or labels.model(name), rival: ""})
     score = f"{facts_of.label}, {facts_of.direction}"
-    told = (*told[:1], numbers, _ahead(scores, row, name, rival), *told[1:])
-    return Verdict(question, answer, tone, told, score, facts_of.meaning, bars)
+    told = (*told, *([_DECIDES] if rival else []), facts_of.meaning)
+    return Verdict(question, answer, tone, (numbers, _ahead(scores, row, name, rival)), told, score, bars)
 
 
 def _relative(scores: pl.DataFrame, row: tuple[str, str, str], baseline: str, lead: ModelScore) -> str:
@@ -285,7 +286,7 @@ def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], name: str, rival: st
     if lead and own and selected and selected.value == own.value:
         sure = "surely" if lead.low > 0 else "perhaps by chance"
         told = f"{told} by {_interval(lead, metric, sign='')}, {sure}"
-    return f"{told}. Models are chosen on validation data; these scores decide whether the chosen one is served."
+    return f"{told}."
 
 
 def _improvement(
