@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import dagster as dg
@@ -23,6 +24,7 @@ from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
 from recsys_assets_tests.served import free_port
+from recsys_assets_tests.test_sensors import _as_anybody
 
 RAW = ("raw_ratings", "raw_users", "raw_items", "rejected_rows")
 MERGED = ("users", "items", "ratings")
@@ -322,6 +324,15 @@ def test_add_never_overwrites_a_batch(home, tmp_path):
     assert (home.landing / "mine" / "u.data").read_bytes() == (first / "u.data").read_bytes()
     assert invoke("add", second, "--batch", "second", "--home", home.path).exit_code == 0
     assert home.landed_batches() == ["mine", "second"]
+
+
+def test_add_refuses_the_folder_that_the_home_is_in(tmp_path):
+    """The copy would hold a copy of itself, level below level, until the disk is full."""
+    source = made_up(n_users=6, n_items=6).write(tmp_path / "films")
+    for check in ([], ["--check"]):
+        refused = invoke("add", source, *check, "--home", source / ".recsys")
+        assert refused.exit_code == 1 and "choose a home elsewhere" in refused.stderr
+    assert not (source / ".recsys").exists()
 
 
 def test_add_refuses_what_is_no_ratings(home, tmp_path):
@@ -731,6 +742,19 @@ def test_a_folder_that_is_no_home_is_named_with_a_way_out(materialized_home, tmp
     prepared = Home(tmp_path / "home")
     prepared.prepare()
     assert f"`recsys-assets run --home {prepared.path}`" in invoke("report", "--home", prepared.path).stderr
+
+
+def test_a_mistyped_home_beside_a_closed_folder_is_named():
+    """Somebody would change the rights of a folder that has nothing to do with the mistake, such as lost+found."""
+    with tempfile.TemporaryDirectory() as folder:
+        there, closed = Home(Path(folder, "films")), Path(folder, "lost+found")
+        there.prepare()
+        closed.mkdir(mode=0)
+        Path(folder).chmod(0o755)
+        with _as_anybody(there.path):
+            refused = invoke("status", "--home", Path(folder, "flims"))
+        closed.chmod(0o700)
+    assert refused.exit_code == 1 and f"Did you mean {there.path}?" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ def add(
     here = Home.resolve(home)
     data = Settings.load(here).data
     source, name = path.resolve(), checked_batch_name(batch or path.resolve().name)
+    if any(place.resolve().is_relative_to(source) for place in (here.path, here.landing)):
+        raise CommandError(
+            f"The home ({here.path}) is in the folder that is to be added ({source}): the copy would contain itself. "
+            "Add the file or folder with the ratings, or choose a home elsewhere with --home."
+        )
     if check:
         from recsys_assets.cli.check import show
 

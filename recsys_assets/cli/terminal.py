@@ -7,7 +7,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -74,13 +75,21 @@ def follow_up(arguments: str, home: Home) -> str:
 def _no_home(home: Home) -> str:
     """What to say of a folder that is no home: homes beside it with a similar name, and how to make one."""
     folder = home.path.parent
-    beside = [each.name for each in folder.iterdir() if Home(each).is_there] if folder.is_dir() else []
-    alike = [Home(folder / name).address for name in nearest(home.path.name, beside, limit=3)]
+    alike = [Home(folder / name).address for name in nearest(home.path.name, [*_homes_in(folder)], limit=3)]
     hint = f" Did you mean {' or '.join(alike)}?" if alike else ""
     return (
         f"There is no home at {home.address}.{hint} `{follow_up('add PATH', home)}` makes one from your own ratings, "
         f"`{follow_up('run', home)}` one from MovieLens 100K."
     )
+
+
+def _homes_in(folder: Path) -> Iterator[str]:
+    """Names of the homes in a folder. What this user may not look into is passed over: it only costs a hint."""
+    with suppress(OSError):
+        for each in folder.iterdir():
+            with suppress(OSError):
+                if Home(each).is_there:
+                    yield each.name
 
 
 def with_home(message: str, home: Home | None) -> str:
