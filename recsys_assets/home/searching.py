@@ -17,12 +17,13 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
+from io import BytesIO, RawIOBase
 from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from recsys_assets.home.layout import Home
 from recsys_assets.recommender.ingest.user_words import NEIGHBOURS, in_bytes, names_one, spellings
@@ -36,10 +37,11 @@ _CHUNK = 1 << 24
 # Bytes of the zeros of 7.0, as pandas writes them.
 _LONGEST_DECIMALS = 16
 _ROWS = 1000
-_PARQUET, _ZIP, _GZIP, _BZIP, _XZ = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
+_PARQUET, _ZIP, _GZIP, _BZIP = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"BZh"
+_XZ, _ZSTANDARD = b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _NUMPY, _SQLITE = b"\x93NUMPY", b"SQLite format 3\x00"
 # Formats that this module cannot unpack, by their first bytes.
-_SEALED = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard", b"\x04\x22\x4d\x18": "LZ4"}
+_SEALED = {b"7z\xbc\xaf\x27\x1c": "7-Zip", b"Rar!": "RAR", b"\x04\x22\x4d\x18": "LZ4"}
 _NUMBERS = "biufc"
 _DAMAGED = (
     OSError,
@@ -65,6 +67,27 @@ class Hit:
 
     path: Path
     what: str
+
+
+class _Zstandard(RawIOBase):
+    """The unpacked bytes of a file that is packed with Zstandard. A seek goes to their beginning and nowhere else."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        # An unpacker that is thrown away closes the packed file.
+        self._packed, self._unpackers = packed, list[pa.CompressedInputStream]()
+        self.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, all if the size is negative."""
+        return bytes(self._unpackers[-1].read(None if size < 0 else size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go back to the beginning."""
+        if offset or whence:
+            raise SealedError("it is an archive inside of Zstandard; unpack it")
+        self._packed.seek(0)
+        self._unpackers.append(pa.CompressedInputStream(pa.PythonFile(self._packed, mode="r"), "zstd"))
+        return 0
 
 
 class ByteSearch:
@@ -139,6 +162,8 @@ class ByteSearch:
             return self._stream(bz2.BZ2File(stream))
         if head.startswith(_XZ):
             return self._stream(lzma.LZMAFile(stream))
+        if head.startswith(_ZSTANDARD):
+            return self._stream(cast("IO[bytes]", _Zstandard(stream)))
         if head.startswith(_NUMPY) and _dtype(stream).kind in _NUMBERS:
             # Arrays of numbers are indexed by dense ids and never contain user ids of the source.
             return False
