@@ -13,7 +13,7 @@ from filelock import FileLock
 from recsys_assets.home import remote, working_copy
 from recsys_assets.home.landing import exchange, move_out
 from recsys_assets.home.layout import Home
-from recsys_assets.home.object_store import Store
+from recsys_assets.home.object_store import Commit, Store, commit_key
 from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.kill_points import read, write_ratings
@@ -472,3 +472,42 @@ def test_object_named_like_the_landing_folder(machines, url):
     with pytest.raises(remote.StoreConflictError):
         here.pull()
     assert here.home.landed_batches() == ["may.csv"]
+
+
+def test_a_lock_whose_number_is_free_again(machines, monkeypatch):
+    """A run would work for hours without the lock, and lose what it made when it stores its first asset."""
+    here, there = machines
+    here.write("ease", "first")
+    monkeypatch.setattr(working_copy, "_COMMITS_KEPT", 1)
+    copies = {machine: remote.copy_of(machine.home.path) for machine in machines}
+    exchanged, meanwhile = working_copy.WorkingCopy._exchanged, iter([there])
+
+    def slow(copy, *arguments, **options):
+        if copy is copies[here] and next(meanwhile, None):
+            with remote.holding(there.home.path):
+                there.write("ease", "second")
+            copies[there].take_lock()
+            del os.environ["RECSYS_STORE_LOCK"]
+        return exchanged(copy, *arguments, **options)
+
+    monkeypatch.setattr(working_copy.WorkingCopy, "_exchanged", slow)
+    with pytest.raises(remote.StoreLockedError, match="Another run works on this home"):
+        copies[here].take_lock()
+
+
+def test_a_store_that_fails_after_the_last_commit(machines, monkeypatch):
+    """A run that has stored everything would count as failed, and be done again."""
+    here, there = machines
+    commits = Store.commits
+
+    def failing(store):
+        numbers = commits(store)
+        if Commit.read(store.read(commit_key(numbers[-1]))).lock is None:
+            raise remote.StoreError("503: Slow Down")
+        return numbers
+
+    with monkeypatch.context() as patched, remote.holding(here.home.path):
+        here.write("ease", "first")
+        patched.setattr(Store, "commits", failing)
+    there.pull()
+    assert there.read("ease") == "first"

@@ -312,8 +312,7 @@ class WorkingCopy:
                     continue
             self.store.put(pending)
             sent |= pending.keys()
-        old = [commit_key(number) for number in self.store.commits()[:-_COMMITS_KEPT]] if unlock else []
-        self._delete_if_possible([*(base.commit.keys - wanted.keys), *old])
+        self._delete_if_possible(base.commit.keys - wanted.keys, earlier=unlock)
 
     def _added(self, base: Base, wanted: Commit, seen: Listing) -> bool:
         """Write a commit after the base and make it the base. If another machine was faster, apply its commit."""
@@ -475,7 +474,8 @@ class WorkingCopy:
                 owner = uuid.uuid4().hex
                 told = f"process {os.getpid()} on {socket.gethostname()}"
                 new = replace(commit, id=uuid.uuid4().hex, lock=self._new_lock(Lock(owner, own, told, "")))
-                if self.store.add(number + 1, new):
+                # As in `_added`: a lock that another machine took and released meanwhile may be deleted by now.
+                if self.store.last() == number and self.store.add(number + 1, new):
                     break
             self._keep(replace(base, number=number + 1, commit=new))
         # Child processes that work for this one inherit it.
@@ -527,9 +527,11 @@ class WorkingCopy:
         folders = {str(parent) for name in theirs for parent in Path(name).parents}
         return [name for name in theirs if name in folders or not _is_plain(name)]
 
-    def _delete_if_possible(self, keys: Sequence[str]) -> None:
+    def _delete_if_possible(self, keys: Collection[str], *, earlier: bool) -> None:
+        """Delete objects that no commit names any more, and earlier commits; what cannot be deleted stays."""
         try:
-            self.store.delete(keys)
+            old = [commit_key(number) for number in self.store.commits()[:-_COMMITS_KEPT]] if earlier else []
+            self.store.delete([*keys, *old])
         except StoreError:
             # The commit is written. Nothing names these objects any more, and `compact` deletes them.
             return
