@@ -1,19 +1,24 @@
 """The run history in PostgreSQL: what is refused with which words, and everything that works on a real server."""
 
+import os
 import socket
 import sys
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import dagster as dg
+import fsspec
 import psutil
 import pytest
+import sqlalchemy as db
 import yaml
 from dagster._core.scheduler.instigation import TickStatus
 from filelock import FileLock
 
 from recsys_assets.cli.faults import explained
-from recsys_assets.home import history_database
+from recsys_assets.home import history_database, remote
 from recsys_assets.home.history_database import configure, require_database
 from recsys_assets.home.layout import INSTANCE, Home, HomeError, read_instance, write_instance
 from recsys_assets.home.running import HistorySettings
@@ -107,6 +112,42 @@ def test_settings_and_dagster_yaml_never_name_two_stores(home):
     home.settings_file.write_text(INSTANCE_SETTINGS)
     with pytest.raises(HomeError, match="has its own `storage`"):
         configure(home)
+
+
+def test_two_commands_may_begin_a_home_at_once(home, monkeypatch):
+    """A script that starts `serve` and `add` on a new home sees one of them end with "No such file or directory"."""
+    replace = Path.replace
+
+    def after_another(path: Path, target: Path) -> Path:
+        with monkeypatch.context() as other:
+            other.setattr(Path, "replace", replace)
+            other.setattr(os, "getpid", lambda: 1)
+            write_instance(home, INSTANCE)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", after_another)
+    write_instance(home, INSTANCE)
+    assert read_instance(home) == INSTANCE and [*home.dagster.iterdir()] == [home.instance_file]
+
+
+def test_a_copy_in_an_object_store_needs_a_database_of_its_own(tmp_path, monkeypatch):
+    """A home in a bucket and its copy would merge or skip each other's batches."""
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
+    system, bucket = fsspec.filesystem("memory"), f"memory://{uuid.uuid4().hex}"
+    home = Home.resolve(f"{bucket}/films")
+    home.prepare()
+    with db.create_engine("sqlite://").connect() as connection:
+        connection.connection.driver_connection.create_function("pg_advisory_xact_lock", 1, lambda _: None)
+        history_database._claim(home, connection)
+        remote.push(home.path)
+        system.copy(f"{bucket}/films", f"{bucket}/test", recursive=True)
+        copy = Home.resolve(f"{bucket}/test")
+        remote.pull(copy.path)
+        with pytest.raises(HomeError, match=f"{bucket}/test is a copy of {bucket}/films, "):
+            history_database._claim(copy, connection)
+        history_database._claim(home, connection)
+        system.rm(f"{bucket}/films", recursive=True)
+        history_database._claim(copy, connection)
 
 
 @pytest.fixture(scope="module")

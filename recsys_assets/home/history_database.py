@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys_assets.home import remote
 from recsys_assets.home.layout import Home, HomeError, read_instance, write_instance
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import write_atomically
@@ -140,20 +141,35 @@ def _claim(home: Home, connection: "Connection") -> None:
     if owner is None:
         connection.execute(db.text("INSERT INTO recsys_home VALUES (:id, :path)"), mine)
         return
-    known = Home(Path(owner["path"]))
     if owner["id"] != mine["id"]:
         raise HomeError(
-            f"The database holds the run history of another home ({known.path}). Create a database for this home, or, "
-            "if the other home is gone for good, drop the database and create it again."
+            f"The database holds the run history of another home ({owner['path']}). Create a database for this home, "
+            "or, if the other home is gone for good, drop the database and create it again."
         )
     if owner["path"] == mine["path"]:
         return
-    if known.identity_file.exists() and _identity(known) == mine["id"] and not known.path.samefile(home.path):
+    if _is_still_at(owner["path"], home):
         raise HomeError(
-            f"{home.path} is a copy of {known.path}, and the database holds the run history of that one. Create a "
-            f"database for the copy, and delete {home.identity_file}."
+            f"{home.address} is a copy of {owner['path']}, and the database holds the run history of that one. Create "
+            f"a database for the copy, and write any other text into {home.identity_file}."
         )
     connection.execute(db.text("UPDATE recsys_home SET path = :path WHERE id = :id"), mine)
+
+
+def _is_still_at(address: str, home: Home) -> bool:
+    """Whether there is a home at an address of which a home elsewhere is a copy. Otherwise it has been moved."""
+    if url := remote.url_of(address):
+        try:
+            found = remote.stored(url, home.identity_file.relative_to(home.path).as_posix())
+        except remote.StoreError as error:
+            raise HomeError(
+                f"The database holds the run history of {url}. Whether that home is still there is not known: {error} "
+                "If it is gone for good, drop the database and create it again."
+            ) from error
+        return found is not None and found.decode().strip() == _identity(home)
+    there = Home(Path(address))
+    is_twin = there.identity_file.exists() and _identity(there) == _identity(home)
+    return is_twin and not there.path.samefile(home.path)
 
 
 def _identity(home: Home) -> str:

@@ -288,7 +288,7 @@ class Home:
         self.close()
         # A home with results and without a number is one of format 1.
         if not (self.format_file.exists() or self.assets.exists() or self.promotions.exists()):
-            self.format_file.write_text(f"{FORMAT}\n")
+            _replace(self.format_file, f"{FORMAT}\n")
         for folder in (self.landing, self.assets, self.dagster, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         for spool in _SPOOLS:
@@ -367,10 +367,16 @@ def read_instance(home: Home) -> Any:
 
 def write_instance(home: Home, content: Mapping[str, Any]) -> None:
     """Replace the home's dagster.yaml."""
-    unfinished = home.instance_file.with_suffix(".unfinished")
+    _replace(home.instance_file, yaml.safe_dump(dict(content), sort_keys=False))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file as `versions.write_atomically` does. That module needs a Parquet reader, which takes a while."""
+    # Two commands that begin a home at the same moment both write its files.
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        unfinished.write_text(yaml.safe_dump(dict(content), sort_keys=False))
-        unfinished.replace(home.instance_file)
+        unfinished.write_text(text)
+        unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from recsys_assets.home.object_store import StoreConflictError, StoreError, StoreLockedError
+from recsys_assets.home.object_store import Store, StoreConflictError, StoreError, StoreLockedError
 from recsys_assets.home.working_copy import ABSENT, OWN, OWNER, WorkingCopy, write
 
 __all__ = ["StoreConflictError", "StoreError", "StoreLockedError"]
@@ -87,6 +87,14 @@ def fetch(version: Path) -> None:
     """Fetch the files of a stored version if they are in the store alone."""
     if (version / ABSENT).exists():
         next(copy for folder in version.parents if (copy := copy_of(folder))).fetch(version)
+
+
+def stored(url: str, name: str) -> bytes | None:
+    """A small file of the home at a URL; None if there is no such home, or no such file in it."""
+    store = Store(url)
+    # Of a bucket that is gone, `newest` would raise an error.
+    entry = store.newest()[1].files.get(name) if store.last() else None
+    return store.read(entry[0]) if entry else None
 
 
 def is_held(folder: Path) -> bool:
