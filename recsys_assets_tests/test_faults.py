@@ -113,6 +113,21 @@ def _started_run(home: Home, instance: dg.DagsterInstance, pid: int) -> dg.Dagst
     return run
 
 
+def _say(instance: dg.DagsterInstance, run: dg.DagsterRun, kind: dg.DagsterEventType, when: float) -> None:
+    """Record an event of a run, and nothing else that follows from it."""
+    instance.event_log_storage.store_event(
+        dg.EventLogEntry(
+            user_message="",
+            level="debug",
+            run_id=run.run_id,
+            timestamp=when,
+            error_info=None,
+            job_name=run.job_name,
+            dagster_event=dg.DagsterEvent(kind.value, run.job_name),
+        )
+    )
+
+
 def test_a_run_whose_process_is_gone_is_failed(tmp_path):
     """A run that died with everything else would stay STARTED and block the queue for ever."""
     home = Home(tmp_path)
@@ -130,18 +145,7 @@ def test_a_run_that_died_after_its_last_word_is_done(tmp_path):
     gone.wait()
     with dg.DagsterInstance.ephemeral() as instance:
         run = _started_run(Home(tmp_path), instance, gone.pid)
-        said = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, run.job_name)
-        instance.event_log_storage.store_event(
-            dg.EventLogEntry(
-                user_message="",
-                level="debug",
-                run_id=run.run_id,
-                timestamp=time.time(),
-                error_info=None,
-                job_name=run.job_name,
-                dagster_event=said,
-            )
-        )
+        _say(instance, run, dg.DagsterEventType.RUN_SUCCESS, time.time())
         assert fail_dead_runs(instance) == []
         assert instance.get_run_by_id(run.run_id).is_success
 
@@ -174,6 +178,19 @@ def test_a_run_of_another_container_is_judged_by_the_lock_of_the_home(tmp_path):
         with FileLock(home.lock):
             assert fail_dead_runs(instance) == []
         assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]
+
+
+def test_a_killed_run_of_another_machine_is_failed_by_the_next_command(tmp_path):
+    """Such a run would stay STARTED for ever without a daemon, because the command takes its own lock for the run's."""
+    home = Home(tmp_path)
+    home.prepare()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance, FileLock(home.lock):
+        killed, at_its_end, waiting = (_started_run(home, instance, 2**22 + 1) for _ in "abc")
+        for run in (killed, at_its_end, waiting):
+            instance.add_run_tags(run.run_id, process_tag() | {_HOST_TAG: "another"})
+        for run, ago in ((killed, 3_600), (at_its_end, 0)):
+            _say(instance, run, dg.DagsterEventType.STEP_START, time.time() - ago)
+        assert [found.run_id for found in fail_dead_runs(instance)] == [killed.run_id]
 
 
 def test_a_run_of_another_code_server_is_judged_by_what_that_server_says(tmp_path, monkeypatch):

@@ -4,7 +4,8 @@ Without the health check, a run whose process died together with the daemon and 
 block the queue for ever. `retries` decides whether a failed run is retried.
 
 A process of another machine or container cannot be seen from here. If a code server of another host has started it,
-that server is asked; else the home's lock tells, which every run holds while it works.
+that server is asked; else the home's lock tells, which every run holds while it works. A command that holds the lock
+itself knows that no run of another host is at work.
 """
 
 import json
@@ -54,12 +55,19 @@ class ProcessCheckingRunLauncher(dg.DefaultRunLauncher):
         return worker_health(self._instance, run)
 
 
-def worker_health(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunHealthResult:
+def worker_health(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_lock_ours: bool = False
+) -> CheckRunHealthResult:
     """Whether the process of a started run lives, by the PID that the run recorded.
 
     A run that recorded its success and was killed before its status was set is marked as successful.
+
+    Args:
+        instance: the instance with the run.
+        run: the run.
+        is_lock_ours: whether this process holds the home's lock.
     """
-    elsewhere = _elsewhere(instance, run)
+    elsewhere = _elsewhere(instance, run, is_lock_ours=is_lock_ours)
     if elsewhere is not None:
         return elsewhere if elsewhere.status == WorkerStatus.RUNNING else _unless_done(instance, run, elsewhere)
     recorded = _recorded_process(instance, run.run_id)
@@ -86,7 +94,7 @@ def _unless_done(
     return failed
 
 
-def _elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunHealthResult | None:
+def _elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_lock_ours: bool) -> CheckRunHealthResult | None:
     """The health of a run whose process is on another host; None for a run on this one."""
     server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
     if server.get("host") not in _HERE:
@@ -94,9 +102,20 @@ def _elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun) -> CheckRunHeal
     host = run.tags.get(_HOST_TAG, socket.gethostname())
     if host == socket.gethostname():
         return None
-    if is_locked(Home(Path(instance.root_directory).parent)):
+    is_done_for = is_lock_ours and _had_the_lock(instance, run)
+    if is_locked(Home(Path(instance.root_directory).parent)) and not is_done_for:
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     return CheckRunHealthResult(WorkerStatus.FAILED, f"no process works on the home, and its own was on {host}")
+
+
+def _had_the_lock(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether a run has begun a step, for which it took the lock, and has been silent since.
+
+    A run records its end a moment after it releases the lock.
+    """
+    entries = instance.all_logs(run.run_id)
+    has_begun = any(entry.dagster_event_type == dg.DagsterEventType.STEP_START for entry in entries)
+    return has_begun and time.time() - entries[-1].timestamp > _RECORDED_WITHIN_SECONDS
 
 
 def _as_its_server_says(server: dict[str, Any], run: dg.DagsterRun) -> CheckRunHealthResult:
@@ -116,11 +135,13 @@ def _as_its_server_says(server: dict[str, Any], run: dg.DagsterRun) -> CheckRunH
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Mark started runs without a living process as failed, as run monitoring does if a daemon runs.
 
+    The caller holds the home's lock.
+
     Returns:
         The runs that were marked as failed.
     """
     started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    dead = [run for run in started if worker_health(instance, run).status == WorkerStatus.FAILED]
+    dead = [run for run in started if worker_health(instance, run, is_lock_ours=True).status == WorkerStatus.FAILED]
     for run in dead:
         instance.report_run_failed(run, "The process of the run has ended.")
     return dead
