@@ -275,6 +275,15 @@ def test_a_removed_batch_is_told_once_and_stays(ticker):
     assert ticker.batches() == ["one"]
 
 
+def test_what_somebody_removed_is_not_said_to_stay(tmp_path):
+    """Whoever removes a batch beside `serve` reads that its ratings are still used."""
+    home = Home(tmp_path)
+    home.prepare()
+    cursor = landing_watch.Cursor(batches={"may.csv": landing_watch.Seen(signature="as it was", since=0)})
+    looked = landing_watch.look(home, cursor, quiet_seconds=5, now=10)
+    assert not looked.news and not looked.cursor.batches
+
+
 def test_batches_that_are_no_neighbours_are_ranges_of_their_own(ticker):
     """A range over changed batches would read those between them again, or fail."""
     folders = [ticker.land(f"batch-{number}", first_user=10 * number) for number in range(4)]

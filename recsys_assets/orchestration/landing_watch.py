@@ -14,6 +14,7 @@ from itertools import groupby
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
+from recsys_assets.home.batches import read_batches
 from recsys_assets.home.landed import Landed, fingerprint, landed
 from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
@@ -134,9 +135,13 @@ def look(home: Home, cursor: Cursor, *, quiet_seconds: float, now: float) -> Loo
         for name in names
         if name not in found
     ]
-    for name in sorted(set(batches) - {*names, *found}):
+    gone = sorted(set(batches) - {*names, *found})
+    # A batch that somebody removed, or that was never read, has no rows.
+    read = read_batches(home) if gone else set()
+    for name in gone:
         del batches[name]
-        result.news.append(f"{name} is no longer in landing/; its rows stay until the batch is removed")
+        if name in read:
+            result.news.append(f"{name} is no longer in landing/; its rows stay until the batch is removed")
     deadline = time.monotonic() + _HASHING_SECONDS
     for name, entry in found.items():
         if entry.fault:
