@@ -21,7 +21,7 @@ from filelock import FileLock
 from recsys_assets.home.layout import Home
 from recsys_assets.orchestration.landing_watch import range_tags
 from recsys_assets.orchestration.process_sessions import kill_session
-from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.postgres import Server, postgres
 from recsys_assets_tests.served import SELECTOR, Served, free_port, wait_for
@@ -89,6 +89,22 @@ def test_no_file_holds_a_password():
         assert "${POSTGRES_PASSWORD:?}@" in environment.get("RECSYS_PG_URL", "${POSTGRES_PASSWORD:?}@")
     texts = list(_texts(yaml.safe_load((DEPLOY / "values.yaml").read_text())))
     assert "recsys-postgresql" in texts and not [text for text in texts if "://" in text and "@" in text]
+
+
+def test_the_chart_makes_the_home(tmp_path, monkeypatch):
+    """On Kubernetes there would be no landing/, so nothing could land, and the sensor would say so for ever."""
+    values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
+    [job] = [found for found in values["extraManifests"] if found["kind"] == "Job"]
+    assert job["metadata"]["annotations"] == {"helm.sh/hook": "pre-install"}
+    pod, [code] = job["spec"]["template"]["spec"], values["dagster-user-deployments"]["deployments"]
+    [container] = pod["containers"]
+    assert (pod["volumes"], container["volumeMounts"]) == (code["volumes"], code["volumeMounts"])
+    assert container["env"] == code["env"]
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    program, *arguments = container["command"]
+    assert program == "recsys-assets" and invoke(*arguments, "--home", tmp_path).exit_code == 0
+    assert Home(tmp_path).landing.is_dir()
 
 
 def test_the_unit_starts_a_command_that_exists():
