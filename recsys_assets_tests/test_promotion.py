@@ -158,8 +158,8 @@ def test_what_somebody_rolled_back_from_stays_out():
     """The next scheduled refresh would undo a rollback."""
     new, old = configuration(20), configuration(10)
     won = {"baseline": [contest(0.2)], "champion": [contest(0.2)]}
-    assert decide(new, old, **won, withdrawn={new.name}).verdict == "kept"
-    assert decide(new, old, **won, withdrawn={configuration(30).name}).verdict == "promoted"
+    assert decide(new, old, **won, withdrawn=[new.ranking]).verdict == "kept"
+    assert decide(new, old, **won, withdrawn=[configuration(30).ranking]).verdict == "promoted"
 
 
 def test_a_configuration_is_the_settings_that_its_predictions_depend_on():
@@ -250,7 +250,6 @@ def compete(
         current,
         lazy(test.with_columns(pl.col("rating") + higher_in_training)),
         lazy(test),
-        parameters=Settings().model_dump(),
         predict=predict,
         withdrawn=(),
         seed=0,
@@ -297,24 +296,38 @@ def test_a_ranking_model_that_is_gone_gives_way(withdrawn):
         gone,
         baseline=worse,
         champion=[],
-        withdrawn={configuration(20).name} if withdrawn else (),
+        withdrawn=[configuration(20).ranking] if withdrawn else (),
         outdated=["a_model_of_long_ago"],
     )
     assert decision.verdict == "promoted"
     assert "a_model_of_long_ago" in decision.reason and "not beat" in decision.reason
 
 
-@pytest.mark.parametrize(("own", "present"), [(1.0, 0.5), (0.5, 1.0), (1.0, 1.0)])
-def test_another_weight_of_a_blend_is_no_other_version(own, present):
+@pytest.mark.parametrize("ease_weight", [1.0, 0.5])
+def test_another_weight_of_a_blend_is_no_other_version(ease_weight):
     """A blend would be replaced without being compared, because it needs one model more or less than the new one."""
-
-    def blend(ease_weight: float) -> dict[str, object]:
-        return Settings.model_validate({"blend": {"ease_weight": ease_weight}}).model_dump()
-
-    of = Configuration.of(blend(own), rating_model="item_mean", ranking_model="blend")
-    assert of.ranking.can_be_fitted("top_n", blend(present))
+    parameters = Settings.model_validate({"blend": {"ease_weight": ease_weight}}).model_dump()
+    of = Configuration.of(parameters, rating_model="item_mean", ranking_model="blend")
+    assert of.ranking.can_be_fitted("top_n")
     unknown = {**of.ranking.settings, "blend": {**of.ranking.settings["blend"], "setting_of_long_ago": 1}}
-    assert not replace(of.ranking, settings=unknown).can_be_fitted("top_n", blend(present))
+    assert not replace(of.ranking, settings=unknown).can_be_fitted("top_n")
+
+
+def test_a_setting_that_an_update_adds_has_its_default_in_what_is_in_use():
+    """An update would promote lists worse than popularity without a comparison, and refuse every rollback."""
+
+    def older(of: Configuration) -> Configuration:
+        settings = {name: value for name, value in of.ranking.settings["implicit_als"].items() if name != "alpha"}
+        return replace(of, ranking=Part("implicit_als", {**of.ranking.settings, "implicit_als": settings}))
+
+    stored = older(configuration(10))
+    assert stored.ranking.can_be_fitted("top_n")
+    assert stored.ranking.all_settings["implicit_als"] == Settings().implicit_als.model_dump() | {"rank": 10}
+    decision, contests, fitted_again = compete(configuration(20), stored)
+    assert fitted_again == ["implicit_als"] and contests[-1].opponent == f"implicit_als {stored.name}"
+    assert "are not worse than those in use" in decision.reason
+    decision, *_ = compete(configuration(20), older(configuration(20)))
+    assert decision.reason.startswith("The settings are those in use")
 
 
 @pytest.mark.slow
@@ -380,7 +393,7 @@ def test_going_back_twice_goes_further_back(tmp_path):
     promoted(record, 20, "rolled back")
     assert record.earlier().number == 1
     promoted(record, 10, "rolled back")
-    with pytest.raises(PromotionError, match=r"rolled back from all others.*there are: 2, 3, 4"):
+    with pytest.raises(PromotionError, match=r"were rolled back from.*there are: 2, 3, 4"):
         record.earlier()
     assert record.earlier(3).number == 3
 
@@ -390,11 +403,40 @@ def test_the_record_knows_what_was_withdrawn_until_it_is_wanted_again(tmp_path):
     record = Promotions(tmp_path)
     promoted(record, 10)
     promoted(record, 20)
-    assert record.withdrawn() == set()
+    assert record.withdrawn() == []
     promoted(record, 10, "rolled back")
-    assert record.withdrawn() == {configuration(20).name}
+    assert record.withdrawn() == [configuration(20).ranking]
     promoted(record, 20, "rolled back")
-    assert record.withdrawn() == {configuration(10).name}
+    assert record.withdrawn() == [configuration(10).ranking]
+
+
+def with_other_ratings(rank: int) -> Configuration:
+    """The configuration of this rank beside another rating model."""
+    return replace(configuration(rank), rating=Part("item_mean", {}))
+
+
+def test_another_rating_model_does_not_bring_back_what_was_rolled_back_from(tmp_path):
+    """A rollback would be undone by the next refresh after a setting of the predicted ratings has changed."""
+    record = Promotions(tmp_path)
+    promoted(record, 10)
+    promoted(record, 20)
+    record.add(with_other_ratings(20), Decision("promoted", "because"))
+    assert record.earlier().number == 1
+    promoted(record, 10, "rolled back")
+    won = {"baseline": [contest(0.2)], "champion": [contest(0.2)], "withdrawn": record.withdrawn()}
+    for candidate in (configuration(20), with_other_ratings(20)):
+        assert decide(candidate, configuration(10), **won).verdict == "kept"
+    assert decide(with_other_ratings(10), configuration(10), **won).verdict == "promoted"
+
+
+def test_another_rating_model_does_not_grant_the_margin_again(tmp_path):
+    """A row of small losses would pass, each measured by lists that were beaten long ago."""
+    record = Promotions(tmp_path)
+    promoted(record, 10)
+    record.add(with_other_ratings(10), Decision("promoted", "because"))
+    won = replace(contest(0.2), opponent=f"implicit_als {with_other_ratings(10).name}")
+    record.add(with_other_ratings(20), Decision("promoted", "because"), contests=[won])
+    assert record.best() == with_other_ratings(20)
 
 
 # Real runs

@@ -71,8 +71,8 @@ def rollback(
 ) -> None:
     """Put an earlier configuration into use again, and make recommendations with it.
 
-    The configuration that you leave is not promoted again until you roll back to it or change the settings. The same
-    command continues a rollback that was interrupted.
+    The lists that you leave are not promoted again until you roll back to them or change the settings of the ranking
+    model. The same command continues a rollback that was interrupted.
 
     Examples: `recsys-assets rollback`, `recsys-assets rollback 3`
     """

@@ -14,7 +14,7 @@ from typing import Any
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import HomeError
 from recsys_assets.home.versions import STATE_FOLDER, AssetStore, load, write_atomically
-from recsys_assets.recommender.promotion.gate import Comparison, Configuration, Decision, Verdict, best_of
+from recsys_assets.recommender.promotion.gate import Comparison, Configuration, Decision, Part, Verdict, best_of
 from recsys_assets.recommender.serving.recommendations import UNKNOWN, MadeWith
 
 
@@ -103,21 +103,24 @@ class Promotions:
             "`recsys-assets promotions` lists the decisions."
         )
 
-    def withdrawn(self) -> set[str]:
-        """Names of the configurations that a person rolled back from and did not go back to."""
-        names: set[str] = set()
+    def withdrawn(self) -> list[Part]:
+        """The ranking models, with their settings, that a person rolled back from and did not go back to.
+
+        Users see lists only. With another rating model, a configuration makes the same lists and is the same here.
+        """
+        found: list[Part] = []
         in_use = None
         for promotion in self.all():
             if not promotion.in_use_from_here:
                 continue
             if promotion.verdict == "rolled back" and in_use:
-                names.add(in_use)
-            in_use = promotion.configuration.name
-            names.discard(in_use)
-        return names
+                found.append(in_use)
+            in_use = promotion.configuration.ranking
+            found = [part for part in found if part != in_use]
+        return found
 
     def earlier(self, number: int | None = None, *, broken_off: Promotion | None = None) -> Promotion:
-        """The promotion to go back to: the given one, or the last one that was not rolled back from.
+        """The promotion to go back to: the given one, or the last one of other lists that was not rolled back from.
 
         Args:
             number: number of the promotion.
@@ -138,15 +141,15 @@ class Promotions:
         others = {each.number: each for each in used if goes_on or each.configuration != in_use}
         if number in others:
             return others[number]
-        withdrawn = self.withdrawn()
-        kept = [other for other, promotion in others.items() if promotion.configuration.name not in withdrawn]
+        unwanted = [in_use.ranking, *self.withdrawn()]
+        kept = [other for other, promotion in others.items() if promotion.configuration.ranking not in unwanted]
         if number is None and kept:
             return others[max(kept)]
         there = f"there are: {', '.join(map(str, others))}" if others else "there is no other one"
         asked = (
             f"{number} is not an earlier promotion of another configuration; "
             if number is not None
-            else "somebody rolled back from all others, name one to use it again; "
+            else "all others make the lists in use or were rolled back from, name one to use it; "
             if others
             else ""
         )

@@ -36,7 +36,7 @@ from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SC
 from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND, marked
 from recsys_assets.recommender.evaluation.scores import all_scores
-from recsys_assets.recommender.promotion.gate import GATE_BASELINE
+from recsys_assets.recommender.promotion.gate import GATE_BASELINE, Part
 from recsys_assets.recommender.registry import Entry, Task
 from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
 from recsys_assets.recommender.registry.kinds import entries_of
@@ -213,8 +213,8 @@ def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Se
     return Served(
         model=part.model,
         since=datetime.fromisoformat(in_use.when).date(),
-        is_scored=part.can_be_fitted("top_n", parameters)
-        and parameters_of(entry("top_n", part.model), parameters) == part.settings,
+        is_scored=part.can_be_fitted("top_n")
+        and Part(part.model, parameters_of(entry("top_n", part.model), parameters)) == part,
         score=contest.score if contest else None,
         popularity=contest.opponent_score if contest else None,
         instead_of=record.not_served(store),

@@ -12,7 +12,6 @@ from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 
 from recsys_assets.home.promotions import Promotion, PromotionError, Promotions
-from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset, plotted
 from recsys_assets.orchestration.assets.models import CHOICE, predictions_key
@@ -79,7 +78,7 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
         record = Promotions(home.folders.promotions)
         in_use = record.current()
         if config.rollback_to is not None:
-            candidate = _going_back(record, config.rollback_to, home, settings)
+            candidate = _going_back(record, config.rollback_to, home)
             decision = Decision("rolled back", f"A person went back to promotion {config.rollback_to}.")
             contests: list[Comparison] = []
         else:
@@ -100,7 +99,6 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
                 in_use.configuration if in_use else None,
                 tables["train_ratings"],
                 tables["test_ratings"],
-                parameters=parameters,
                 predict=_predictor(context, candidate, fitter, parameters, AssetStore(home.folders.assets)),
                 best=record.best(),
                 withdrawn=record.withdrawn(),
@@ -141,13 +139,13 @@ def _predictor(
             made = context.instance.get_latest_materialization_event(key)
             if made and made.run_id == context.run.run_id:
                 return scan(store.current(key.path))
-        own = {**parameters, **configuration.ranking.settings, "scale": fitter.parameters["scale"]}
+        own = {**parameters, **configuration.ranking.all_settings, "scale": fitter.parameters["scale"]}
         return fitter.with_parameters(own).predictions(model)
 
     return predict
 
 
-def _going_back(record: Promotions, number: int, home: HomeResource, settings: Settings) -> Configuration:
+def _going_back(record: Promotions, number: int, home: HomeResource) -> Configuration:
     """The configuration of an earlier promotion.
 
     Raises:
@@ -155,7 +153,7 @@ def _going_back(record: Promotions, number: int, home: HomeResource, settings: S
     """
     broken_off = record.broken_off(AssetStore(home.folders.assets))
     chosen = record.earlier(number, broken_off=broken_off).configuration
-    if not chosen.ranking.can_be_fitted("top_n", settings.model_dump()):
+    if not chosen.ranking.can_be_fitted("top_n"):
         raise PromotionError(
             f"Promotion {number} is of another version of this package, whose {chosen.ranking.model} cannot be fitted "
             "any more. `recsys-assets promotions` lists the others."

@@ -53,7 +53,7 @@ def serving_model(
     """
     ranking = promoted_configuration.ranking
     tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": ratings}
-    parameters = {**ranking.settings, "scale": settings.scale.model_dump()}
+    parameters = {**ranking.all_settings, "scale": settings.scale.model_dump()}
     fitter = ModelFitter(tables, parameters, spark=lambda: spark.spark_session, scratch=home.scratch)
     audience = Audience.of({**tables, "user_clusters": user_clusters})
     fitted = serving.fit(ranking.model, fitter)

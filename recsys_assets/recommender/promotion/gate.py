@@ -23,7 +23,7 @@ from recsys_assets.recommender.evaluation.result import difference
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.evaluation.score_table import DECIDING
 from recsys_assets.recommender.registry import Entry, Parameters, Task
-from recsys_assets.recommender.registry.fitting import entry, parameters_of
+from recsys_assets.recommender.registry.fitting import DEFAULTS, entry, parameters_of
 
 Verdict = Literal["promoted", "kept", "rolled back"]
 _FILE = "configuration.json"
@@ -45,29 +45,39 @@ class Part:
 
     Attributes:
         model: name in the score tables.
-        settings: parameters by section, including seeds.
+        settings: parameters by section, including seeds; as they were stored.
     """
 
     model: str
     settings: Mapping[str, Mapping[str, Any]]
 
-    def can_be_fitted(self, task: Task, parameters: Parameters) -> bool:
-        """Whether this version of the package still has the model, with settings of the same names.
+    @property
+    def all_settings(self) -> dict[str, dict[str, Any]]:
+        """The settings, and the defaults of all that the part does not name, such as those of a later version."""
+        sections = {**DEFAULTS, **self.settings}
+        return {section: {**DEFAULTS.get(section, {}), **self.settings.get(section, {})} for section in sections}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Part):
+            return NotImplemented
+        return (self.model, self.all_settings) == (other.model, other.all_settings)
+
+    def can_be_fitted(self, task: Task) -> bool:
+        """Whether this version of the package still has the model and all its stored settings.
 
         Args:
             task: task of the model.
-            parameters: settings of all stages, by section; only their names matter.
         """
-        own = {
-            section: {name: self.settings.get(section, {}).get(name, value) for name, value in values.items()}
-            for section, values in parameters.items()
-            if isinstance(values, Mapping)
-        }
         try:
             # The values are needed too: the set of settings that a model depends on can follow from their values.
-            return parameters_of(entry(task, self.model), own) == self.settings
+            used = parameters_of(entry(task, self.model), self.all_settings)
         except ValueError:
             return False
+        return all(
+            name in used.get(section, {}) and name in DEFAULTS[section]
+            for section, values in self.settings.items()
+            for name in values
+        )
 
 
 @dataclass(frozen=True)
@@ -180,10 +190,6 @@ class Comparison:
         """
         return self.metric == DECIDING and (self.low, self.difference, self.high) != (0, 0, 0)
 
-    def is_against(self, configuration: Configuration) -> bool:
-        """Whether the opponent is the ranking model of this configuration."""
-        return self.opponent == _named(configuration)
-
     @property
     def is_lost(self) -> bool:
         """Whether the whole confidence interval of the difference lies below zero."""
@@ -290,7 +296,7 @@ def decide(
     baseline: Sequence[Comparison],
     champion: Sequence[Comparison],
     best: Sequence[Comparison] = (),
-    withdrawn: Collection[str] = (),
+    withdrawn: Collection[Part] = (),
     outdated: Collection[str] = (),
     undefined: Collection[str] = (),
 ) -> Decision:
@@ -306,7 +312,7 @@ def decide(
         baseline: comparison with popularity; none if the test ratings do not define the metric.
         champion: comparisons with the configuration in use.
         best: comparisons with the best configuration ever promoted, if that is not the configuration in use.
-        withdrawn: names of configurations that a person rolled back from.
+        withdrawn: ranking models, with their settings, that a person rolled back from.
         outdated: ranking models in use that this version of the package cannot fit, so that nothing was compared.
         undefined: metrics of lists that the test ratings do not define.
     """
@@ -323,7 +329,7 @@ def decide(
         return Decision("promoted", f"{why}; the new settings are used{but}")
     if candidate == current:
         return Decision("kept", f"The settings are those in use{but}")
-    if candidate.name in withdrawn:
+    if candidate.ranking in withdrawn:
         return Decision("kept", "These settings were rolled back from; to use them again, roll back to them.")
     if undefined:
         return Decision("promoted", f"The new settings are used without a comparison, because {unknown}.")
@@ -344,13 +350,18 @@ def best_of(decisions: Iterable[tuple[Verdict, Configuration, Sequence[Compariso
 
     It is the first promoted configuration, or the last one that a person rolled back to. A later configuration
     replaces it only if the whole confidence interval of their difference lies above zero. A higher score alone is not
-    enough: then a series of small losses, each within the interval, could pass the gate.
+    enough: then a series of small losses, each within the interval, could pass the gate. Users see lists only, so a
+    comparison with the ranking model of the best configuration counts, whatever rating model was beside it.
     """
     best = None
+    rankings: dict[str, Part] = {}
     for verdict, configuration, contests in decisions:
+        rankings[_named(configuration)] = configuration.ranking
         if verdict == "kept":
             continue
-        better = best and any(each.decides and each.low > 0 and each.is_against(best) for each in contests)
+        better = best and any(
+            each.decides and each.low > 0 and rankings.get(each.opponent) == best.ranking for each in contests
+        )
         if best is None or verdict == "rolled back" or better:
             best = configuration
     return best
@@ -366,10 +377,9 @@ def gate(
     train_ratings: nw.LazyFrame,
     test_ratings: nw.LazyFrame,
     *,
-    parameters: Parameters,
     predict: Predict,
     best: Configuration | None = None,
-    withdrawn: Collection[str],
+    withdrawn: Collection[Part],
     seed: int,
     n_resamples: int,
 ) -> tuple[Decision, list[Comparison]]:
@@ -380,12 +390,11 @@ def gate(
         current: the configuration in use; None for the first configuration.
         train_ratings: table ratings; the training rows.
         test_ratings: table ratings.
-        parameters: current settings of all stages, by section.
         predict: returns the ranks that a model with the settings of a configuration gives to the test rows, fitted on
             the present training rows. Earlier ranks of the configuration in use are useless, because new ratings
             change the test rows. Called for another configuration only if a comparison with it can decide.
         best: the best configuration ever promoted, from `best_of`.
-        withdrawn: names of configurations that a person rolled back from.
+        withdrawn: ranking models, with their settings, that a person rolled back from.
         seed: random seed of ties and bootstrap.
         n_resamples: number of bootstrap resamples.
 
@@ -400,17 +409,17 @@ def gate(
     level = contests.scored(popularity, predict(candidate, GATE_BASELINE))
     baseline = _existing(contests.between(model, own, popularity, level))
     undefined = [] if baseline else [DECIDING]
-    is_new = current and candidate != current and candidate.name not in withdrawn and not undefined
+    is_new = current and candidate != current and candidate.ranking not in withdrawn and not undefined
 
     def against(other: Configuration | None) -> list[Comparison]:
-        if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS, parameters):
+        if other is None or not is_new or not other.ranking.can_be_fitted(_LISTS):
             return []
         # An identical ranking model makes identical predictions: it is not fitted twice.
         is_shared = other.ranking == candidate.ranking
         theirs = own if is_shared else contests.scored(other.ranking.model, predict(other, other.entry))
         return _existing(contests.between(model, own, _named(other), theirs))
 
-    is_outdated = current is not None and not current.ranking.can_be_fitted(_LISTS, parameters)
+    is_outdated = current is not None and not current.ranking.can_be_fitted(_LISTS)
     champion = against(current)
     above = against(best) if best and current and best.ranking != current.ranking else []
     decision = decide(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _STEPS: dict[str, Fit | Derived] = {fit.asset: fit for fit in FITS} | {table.asset: table for table in DERIVED}
+# The default of every setting that a model or a derived table depends on, by section.
+DEFAULTS: Parameters = {step.settings: step.section().model_dump() for step in _STEPS.values() if step.settings}
 
 
 def entry(task: Task, name: str) -> Entry:
