@@ -17,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.running import SparkSettings
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore, scan
-from recsys_assets.orchestration.assets.evaluation import headline
+from recsys_assets.orchestration.assets.evaluation import _served, headline
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import conform, lazy
 from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.report import charts, labels, theme
 from recsys_assets.recommender.report import verdicts as verdicts_module
@@ -30,6 +33,7 @@ from recsys_assets.recommender.report.case_studies import CaseStudies
 from recsys_assets.recommender.report.cluster_charts import PAIRED_USERS, separating_features
 from recsys_assets.recommender.report.page import MAX_CARDS, ReportInputs, render_page
 from recsys_assets.recommender.report.published import PUBLISHED
+from recsys_assets.recommender.report.score_tables import score_tables
 from recsys_assets.recommender.report.segment_cards import segment_cards
 from recsys_assets.recommender.report.segment_share_charts import SHOWN
 from recsys_assets.recommender.report.standings import contest
@@ -707,6 +711,38 @@ def test_verdict_does_not_lend_the_scores_of_other_settings_to_the_served_model(
     new_users = verdicts(_ranked((0.04, 0.02, 0.06)), implicit)[-1]
     assert (new_users.tone, new_users.bars) == ("none", ())
     assert new_users.answer.startswith("They get what users of the same cluster like")
+
+
+def test_a_first_promotion_without_a_score_is_no_rollback(tmp_path):
+    """The first screen would speak of a rollback that nobody made."""
+    record, store = Promotions(tmp_path / "promotions"), AssetStore(tmp_path / "assets")
+    parameters = Settings().model_dump()
+    blend = Configuration.of(parameters, rating_model="item_mean", ranking_model="blend")
+    told = {}
+    for verdict in ("promoted", "rolled back"):
+        record.add(blend, Decision(verdict, "because"))
+        served = _served(record, store, parameters)
+        lists, *_ = verdicts(_ranked((0.04, 0.02, 0.06)), served)
+        told[verdict] = " ".join((*lists.facts, *lists.details))
+    assert "not scored at its promotion" in told["promoted"] and "rollback" not in told["promoted"]
+    assert "A rollback brought it back" in told["rolled back"]
+
+
+def test_the_selected_model_is_marked_although_another_scores_alike():
+    """On a dozen test users, the page would call a model selected that nobody chose, and describe it."""
+    rows = [
+        ("top_n", model, population, "ndcg_10", 0.0, 12, 0.0, 0.0)
+        for model in ("als_adjusted", "blend", "ease", "selected", "upper_bound")
+        for population in ("all", "seen")
+    ]
+    scores = pl.DataFrame(rows, schema=SCORES_SCHEMA, orient="row")
+    for chosen in ("blend", "ease"):
+        (made,) = score_tables(scores, "top_n", selected={"top_n": chosen})
+        assert [row.model for row in made.rows if row.is_selected] == [chosen]
+        lists, *_ = verdicts(scores, None, selected={"top_n": chosen})
+        assert labels.meaning(chosen) in (*lists.facts, *lists.details)
+    page = _Page(render_page(_inputs(_tables(), scores, selected={"top_n": "ease"}))).text
+    assert re.search(r"EASE\s+selected\s*ease", page)
 
 
 def test_bars_stand_where_their_scores_are():

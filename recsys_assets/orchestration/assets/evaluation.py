@@ -36,6 +36,7 @@ from recsys_assets.recommender.data.tables import FITTED_SHARE, SAMPLE_SHARE, SC
 from recsys_assets.recommender.evaluation.protocols import of_the_pipeline
 from recsys_assets.recommender.evaluation.score_table import RANDOM, UPPER_BOUND, marked
 from recsys_assets.recommender.evaluation.scores import all_scores
+from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.promotion.gate import GATE_BASELINE, Part
 from recsys_assets.recommender.registry import Entry, Task
 from recsys_assets.recommender.registry.fitting import Parameters, entry, parameters_of
@@ -44,6 +45,7 @@ from recsys_assets.recommender.report import charts
 from recsys_assets.recommender.report.page import ReportInputs, render_page
 from recsys_assets.recommender.report.verdicts import Served
 from recsys_assets.recommender.tuning.quick import Choice
+from recsys_assets.recommender.tuning.searches import value_of
 
 _REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
 _CUT = ("train_ratings", "test_ratings")
@@ -183,6 +185,7 @@ def _report_asset(kind: DataKind) -> dg.AssetsDefinition:
                 # The tables of the study are no input of this asset, because a refresh must not wait for a study.
                 study=study_tables(io_manager.store),
                 served=_served(Promotions(home.folders.promotions), io_manager.store, chosen),
+                selected={task: value_of(chosen, setting) for task, setting in SELECTED.items()},
                 is_movielens=is_movielens,
                 item_noun=settings.data.noun(is_movielens=is_movielens),
                 feedback_noun=settings.data.feedback_noun(kind),
@@ -215,6 +218,7 @@ def _served(record: Promotions, store: AssetStore, parameters: Parameters) -> Se
         since=datetime.fromisoformat(in_use.when).date(),
         is_scored=part.can_be_fitted("top_n")
         and Part(part.model, parameters_of(entry("top_n", part.model), parameters)) == part,
+        is_rolled_back=in_use.verdict == "rolled back",
         score=contest.score if contest else None,
         popularity=contest.opponent_score if contest else None,
         instead_of=record.not_served(store),

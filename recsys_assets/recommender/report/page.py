@@ -7,7 +7,7 @@ import logging
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -30,7 +30,7 @@ from recsys_assets.recommender.report.case_studies import CaseStudies
 from recsys_assets.recommender.report.published import PUBLISHED, Published
 from recsys_assets.recommender.report.score_tables import ScoreTable, score_tables
 from recsys_assets.recommender.report.segment_cards import Card, largest, segment_cards
-from recsys_assets.recommender.report.standings import Standings, contests
+from recsys_assets.recommender.report.standings import NOTHING_SELECTED, Selected, Standings, contests
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import DataSummary, data_summary
 from recsys_assets.recommender.report.verdicts import Served, next_steps, verdicts
@@ -63,6 +63,7 @@ class ReportInputs:
         title: heading of the page.
         study: the tables of a study; None without a study.
         served: the ranking model behind the recommendations; None before the first promotion.
+        selected: the selected model of each task.
         is_movielens: whether the data are MovieLens, so that the case studies' results stand beside the scores.
         item_noun: name of the items for people, in the plural, such as movies.
         feedback_noun: name of the feedback for people, in the plural: ratings, or plays.
@@ -87,6 +88,7 @@ class ReportInputs:
     title: str = "Recommender report"
     study: StudyTables | None = None
     served: Served | None = None
+    selected: Selected = field(default_factory=lambda: NOTHING_SELECTED)
     is_movielens: bool = False
     item_noun: str = "items"
     feedback_noun: str = RATINGS
@@ -121,11 +123,13 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
         labels=labels,
         kind=inputs.kind,
         data=data,
-        verdicts=verdicts(scores, inputs.served, inputs.kind, has_attributes=data.has_demographics),
+        verdicts=verdicts(
+            scores, inputs.served, inputs.kind, selected=inputs.selected, has_attributes=data.has_demographics
+        ),
         next_steps=next_steps(scores, inputs.served, studied=inputs.study is not None),
         notice=" ".join(labels.notices(scores, inputs.kind)),
         standings=_standings(scores),
-        protocols=_protocols(scores, PUBLISHED if inputs.is_movielens else (), inputs.kind, warn),
+        protocols=_protocols(scores, PUBLISHED if inputs.is_movielens else (), inputs.selected, inputs.kind, warn),
         published=_published(data) if inputs.is_movielens else [],
         case_studies=CaseStudies(scores).statements() if inputs.is_movielens else [],
         script=Markup(_SCRIPT),
@@ -194,7 +198,7 @@ def _standings(scores: pl.DataFrame) -> dict[str, list[list[Standings]]]:
 
 
 def _protocols(
-    scores: pl.DataFrame, published: Sequence[Published], kind: DataKind, warn: Warn
+    scores: pl.DataFrame, published: Sequence[Published], selected: Selected, kind: DataKind, warn: Warn
 ) -> list[dict[str, object]]:
     """Each protocol with its tables and charts."""
     return [
@@ -202,7 +206,8 @@ def _protocols(
             "name": name,
             "facts": labels.protocol(name, kind),
             "tables": [
-                (table, _score_figure(scores, table, kind, warn)) for table in score_tables(scores, name, published)
+                (table, _score_figure(scores, table, kind, warn))
+                for table in score_tables(scores, name, published, selected)
             ],
         }
         for name in labels.ordered(scores["protocol"], labels.PROTOCOL_LABELS)

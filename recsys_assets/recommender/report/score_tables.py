@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.published import Published
-from recsys_assets.recommender.report.standings import FEWEST_USERS, scored_users
+from recsys_assets.recommender.report.standings import FEWEST_USERS, NOTHING_SELECTED, Selected, repeated, scored_users
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,16 @@ class ScoreTable:
         return any(row.published for row in self.rows)
 
 
-def score_tables(scores: pl.DataFrame, protocol: str, published: Sequence[Published] = ()) -> list[ScoreTable]:
+def score_tables(
+    scores: pl.DataFrame, protocol: str, published: Sequence[Published] = (), selected: Selected = NOTHING_SELECTED
+) -> list[ScoreTable]:
     """The tables of one protocol, its leading metrics first.
 
     Args:
         scores: the table `evaluation_scores`.
         protocol: one of its protocols.
         published: published values to show beside the scores.
+        selected: the selected model of each task.
     """
     rows = scores.filter(pl.col("protocol") == protocol)
     leads = labels.protocol(protocol).leads
@@ -91,10 +94,12 @@ def score_tables(scores: pl.DataFrame, protocol: str, published: Sequence[Publis
     beside = {
         name: [each for each in published if (each.protocol, each.metric) == (protocol, name)] for name in in_order
     }
-    return [_score_table(rows.filter(pl.col("metric") == name), scores, beside[name]) for name in in_order]
+    return [_score_table(rows.filter(pl.col("metric") == name), scores, beside[name], selected) for name in in_order]
 
 
-def _score_table(scores: pl.DataFrame, everything: pl.DataFrame, published: Sequence[Published]) -> ScoreTable:
+def _score_table(
+    scores: pl.DataFrame, everything: pl.DataFrame, published: Sequence[Published], selected: Selected
+) -> ScoreTable:
     """The table of one metric; `everything` counts the users of its populations."""
     protocol, metric = scores.row(0, named=True)["protocol"], scores.row(0, named=True)["metric"]
     populations = labels.ordered(scores["population"], labels.POPULATIONS)
@@ -102,7 +107,7 @@ def _score_table(scores: pl.DataFrame, everything: pl.DataFrame, published: Sequ
     best = {
         name: None if few[name] else _best(scores.filter(pl.col("population") == name), metric) for name in populations
     }
-    twin = _twin(scores)
+    twin = repeated(scores, protocol, metric, selected)
     rows = [
         Row(
             name,
@@ -124,17 +129,6 @@ def _score_table(scores: pl.DataFrame, everything: pl.DataFrame, published: Sequ
         if twin is None or name != labels.SELECTED
     ]
     return ScoreTable(protocol, metric, labels.metric(metric), tuple(populations), tuple(rows), scores)
-
-
-def _twin(scores: pl.DataFrame) -> str | None:
-    """The model with the same scores as `selected` in every population; None without one."""
-    values = ["population", "value", "n", "low", "high"]
-    of = {
-        str(name): rows.select(values).sort(values)
-        for (name,), rows in scores.partition_by("model", as_dict=True).items()
-    }
-    selected = of.pop(labels.SELECTED, None)
-    return next((name for name, rows in sorted(of.items()) if selected is not None and rows.equals(selected)), None)
 
 
 def _best(scores: pl.DataFrame, metric: str) -> float | None:

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from recsys_assets.recommender.evaluation import protocols
+from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
 
+# The selected model of each task.
+Selected = Mapping[Task, str]
+NOTHING_SELECTED: Selected = {}
 # With fewer users, chance decides which model is best.
 FEWEST_USERS = 50
 
@@ -138,6 +143,23 @@ def scored_users(scores: pl.DataFrame, protocol: str, population: str) -> int:
     same = ("time_cut", "top_n") if protocol in ("time_cut", "top_n") else (protocol,)
     rows = scores.filter(pl.col("protocol").is_in(same), pl.col("population") == population)
     return int(rows["n"].to_numpy().min()) if len(rows) else 0
+
+
+def repeated(scores: pl.DataFrame, protocol: str, metric: str, selected: Selected) -> str | None:
+    """The model that the row `selected` repeats in every population; None without one.
+
+    Of several models with the same scores, as on a handful of users, it is the one that `selected` names.
+    """
+    values = ["population", "value", "n", "low", "high"]
+    of = {
+        str(name): rows.select(values).sort(values)
+        for (name,), rows in scores.filter(protocol=protocol, metric=metric).partition_by("model", as_dict=True).items()
+    }
+    own = of.pop(labels.SELECTED, None)
+    models = {name: rows for name, rows in sorted(of.items()) if name not in labels.BOUNDS}
+    same = [name for name, rows in models.items() if own is not None and rows.equals(own)]
+    meant = [selected.get(task) for task in protocols.tasks(protocol)]
+    return min(same, key=lambda name: name not in meant, default=None)
 
 
 def _populations(scores: pl.DataFrame, protocol: str, metric: str) -> list[str]:

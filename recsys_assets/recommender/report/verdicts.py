@@ -13,7 +13,15 @@ import polars as pl
 
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.standings import FEWEST_USERS, ModelScore, find, scored_users
+from recsys_assets.recommender.report.standings import (
+    FEWEST_USERS,
+    NOTHING_SELECTED,
+    ModelScore,
+    Selected,
+    find,
+    repeated,
+    scored_users,
+)
 
 Tone = Literal["better", "unsure", "worse", "none"]
 _RANKED, _RATED, _ERROR = ("top_n", "ndcg_10"), ("time_cut", "rmse"), ("latest_rating", "r2")
@@ -41,14 +49,16 @@ class Served:
         model: name in the scores.
         since: day of its promotion or rollback.
         is_scored: whether the scores are those of its present settings; False if other settings were scored since.
-        score: NDCG at 10 at its promotion; None after a rollback.
-        popularity: NDCG at 10 of popularity on the same rows; None after a rollback.
+        is_rolled_back: whether a person went back to it.
+        score: NDCG at 10 at its promotion; None after a rollback, or if the test ratings did not define it.
+        popularity: NDCG at 10 of popularity on the same rows; None without a score.
         instead_of: why another model than the selected one is served; empty if the selected one is served.
     """
 
     model: str
     since: date
     is_scored: bool = True
+    is_rolled_back: bool = False
     score: float | None = None
     popularity: float | None = None
     instead_of: str = ""
@@ -99,6 +109,7 @@ def verdicts(
     served: Served | None,
     kind: DataKind = RATINGS_WITH_TIMES,
     *,
+    selected: Selected = NOTHING_SELECTED,
     has_attributes: bool = True,
 ) -> list[Verdict]:
     """The three verdicts of the first screen; of events, those about lists.
@@ -107,10 +118,11 @@ def verdicts(
         scores: the table `evaluation_scores`.
         served: the ranking model behind the recommendations; None before the first promotion.
         kind: kind of the data.
+        selected: the selected model of each task.
         has_attributes: whether anything is known of users but their ratings.
     """
-    of_ratings = [] if kind.is_events else [_ratings(scores)]
-    return [_lists(scores, served), *of_ratings, _new_users(scores, served, has_attributes)]
+    of_ratings = [] if kind.is_events else [_ratings(scores, selected)]
+    return [_lists(scores, served, selected), *of_ratings, _new_users(scores, served, selected, has_attributes)]
 
 
 def next_steps(scores: pl.DataFrame, served: Served | None, *, studied: bool) -> list[str]:
@@ -142,7 +154,7 @@ def _steps(scores: pl.DataFrame, served: Served | None, studied: bool) -> Iterat
         yield "Use the lists in an application: `recsys-assets export recommendations lists.parquet`."
 
 
-def _lists(scores: pl.DataFrame, served: Served | None) -> Verdict:
+def _lists(scores: pl.DataFrame, served: Served | None, selected: Selected = NOTHING_SELECTED) -> Verdict:
     question = f"What is {'served' if served else 'selected'}, and is it better than popularity?"
     name = served.model if served else labels.SELECTED
     if served and not served.is_scored:
@@ -152,7 +164,7 @@ def _lists(scores: pl.DataFrame, served: Served | None) -> Verdict:
             "none",
             tuple(_promoted(served, None)),
         )
-    means = labels.meaning(name if served else _twin(scores, *_RANKED))
+    means = labels.meaning(name if served else _twin(scores, _RANKED, selected))
     own = find(scores, _RANKED[0], name, "all", _RANKED[1])
     details = [means, " ".join(_promoted(served, own)) if served else ""]
     return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), details)
@@ -161,8 +173,10 @@ def _lists(scores: pl.DataFrame, served: Served | None) -> Verdict:
 def _promoted(served: Served, own: ModelScore | None) -> Iterator[str]:
     """Since when the model is served; its scores at that time if they were others than now."""
     shown = labels.metric(_RANKED[1]).shown
-    if served.score is None or served.popularity is None:
+    if served.is_rolled_back:
         yield f"A rollback brought it back on {served.since}."
+    elif served.score is None or served.popularity is None:
+        yield f"Served since {served.since}; it was not scored at its promotion."
     elif own and shown(own.value) == shown(served.score):
         yield f"Served since {served.since}."
     else:
@@ -172,13 +186,13 @@ def _promoted(served: Served, own: ModelScore | None) -> Iterator[str]:
         )
 
 
-def _ratings(scores: pl.DataFrame) -> Verdict:
+def _ratings(scores: pl.DataFrame, selected: Selected) -> Verdict:
     question = "How well are ratings predicted?"
     own = find(scores, _RATED[0], labels.SELECTED, "all", _RATED[1])
     latest, of_mean = (
         find(scores, _ERROR[0], model, "test_users", _ERROR[1]) for model in (labels.SELECTED, labels.ITEM_MEAN)
     )
-    name = _twin(scores, *_RATED)
+    name = _twin(scores, _RATED, selected)
     details = [
         f"{labels.model(name)} is selected for this; it does not make the lists. {labels.meaning(name)}".strip(),
         f"Of the variance of the latest ratings of test users, {100 * latest.value:.1f} % is predicted (R²); the item "
@@ -190,7 +204,7 @@ def _ratings(scores: pl.DataFrame) -> Verdict:
     return _against(scores, question, subject, labels.SELECTED, (*_RATED, "all"), details, label=labels.model(name))
 
 
-def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool) -> Verdict:
+def _new_users(scores: pl.DataFrame, served: Served | None, selected: Selected, has_attributes: bool) -> Verdict:
     question = "What do new users get?"
     name = served.model if served else labels.SELECTED
     if served and not served.is_scored:
@@ -200,7 +214,7 @@ def _new_users(scores: pl.DataFrame, served: Served | None, has_attributes: bool
         )
     if not scores.filter(protocol=_RANKED[0], metric=_RANKED[1], population="unseen", model=name).height:
         return Verdict(question, "They get a list, but no test user was new, so it is not scored.", "none", ())
-    model = _twin(scores, *_RANKED) if name == labels.SELECTED else name
+    model = _twin(scores, _RANKED, selected) if name == labels.SELECTED else name
     got = _for_new_users(model, has_attributes)
     details = ["New users have no rating in the training data."]
     return _against(scores, question, got, name, (*_RANKED, "unseen"), details, label=labels.model(model))
@@ -326,14 +340,9 @@ def _bars(scores: pl.DataFrame, row: tuple[str, str, str], models: Mapping[str, 
     )
 
 
-def _twin(scores: pl.DataFrame, protocol: str, metric: str) -> str:
+def _twin(scores: pl.DataFrame, row: tuple[str, str], selected: Selected) -> str:
     """The model that `selected` repeats; `selected` where none is found."""
-    rows = scores.filter(protocol=protocol, metric=metric, population="all")
-    selected = rows.filter(model=labels.SELECTED)
-    same = rows.filter(pl.col("model") != labels.SELECTED).join(
-        selected.select("value", "low", "high", "n"), on=["value", "low", "high", "n"], how="semi"
-    )
-    return str(same["model"][0]) if len(same) else labels.SELECTED
+    return repeated(scores, *row, selected) or labels.SELECTED
 
 
 def _interval(score: ModelScore, metric: str, sign: str = "+") -> str:
