@@ -61,8 +61,10 @@ def test_readers_are_told_which_protocols_took_a_choice_over():
     """The page would claim of the ranking audit that no choice had seen its test rows."""
     audited = _section(_of_audit(study_charts.AUDIT_OF_RANKINGS)).summary
     assert any("top_n_random_80_20 and top_n_leave_last_out" in sentence for sentence in audited)
+    assert "No other choice used a test row of its own protocol." in audited
     plain = _section(_scores(("top_n", "selected", "ndcg_10", 0.3))).summary
     assert not any("top_n_leave_last_out" in sentence for sentence in plain)
+    assert "No choice used a test row of its own protocol." in plain
 
 
 def test_readers_see_how_much_the_seed_matters_where_there_are_several():

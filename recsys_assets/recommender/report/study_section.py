@@ -118,9 +118,11 @@ class StudySection:
             f"{len(trials)} candidates in {trials['search'].n_unique()} searches were compared on validation splits "
             f"of training ratings ({minutes:,.0f} minutes of fitting). The winner is the selected model of a "
             f"protocol. All {len(models)} models were then scored on the test rows of "
-            f"{scored['protocol'].n_unique()} protocols. No choice used a test row of its own protocol."
+            f"{scored['protocol'].n_unique()} protocols."
         )
-        return [compared, *self._exceptions(), *self._verdicts()]
+        exceptions = self._exceptions()
+        honest = f"No {'other ' if exceptions else ''}choice used a test row of its own protocol."
+        return [compared, *exceptions, honest, *self._verdicts()]
 
     def _exceptions(self) -> list[str]:
         """Sentences about protocols that take over the choices of another protocol."""
@@ -129,8 +131,9 @@ class StudySection:
         if not names:
             return []
         return [
-            f"For {' and '.join(names)} nothing was chosen: they show the models of {chosen_with(names[0])} under "
-            "splits that leak the future. Their scores do not say what users will get."
+            f"For {' and '.join(names)} nothing was chosen: they show the models of {chosen_with(names[0])}, "
+            "whose choice may have used their test rows, under splits that leak the future. Their scores do not say "
+            "what users will get."
         ]
 
     def _verdicts(self) -> list[str]:
