@@ -202,6 +202,19 @@ def test_ratings_without_anything_to_score_leave_what_is_built_in(choose):
     assert value_of(Choice(chosen(found)).applied(DEFAULTS), MODEL) == "blend"
 
 
+def test_a_refused_built_in_model_leaves_the_others_to_choose_from(choose, monkeypatch):
+    """With a regularisation that EASE refuses, users would be told that their ratings hold nothing to score."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise ValueError("set a larger one")
+
+    monkeypatch.setattr("recsys_assets.recommender.models.ease.item_weights", refused)
+    split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
+    ease, models = choose(split, only=("ease", MODEL.split(".")[1]))
+    assert ease.choice is None and "set a larger one" in quick._told(ease)
+    assert chosen([models]) == {MODEL: "item_knn"}
+
+
 def test_a_choice_is_stored_as_it_is(tmp_path):
     """The models would be fitted with other settings than those that were chosen."""
     choice = Choice({"ease.reg": "auto * 3", MODEL: "ease"})

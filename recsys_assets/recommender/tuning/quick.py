@@ -67,6 +67,7 @@ _MOST_USERS = 2_000
 # The time to fit EASE grows with the cube of the number of items: 2,000 items take half a second.
 _MOST_ITEMS = 2_000
 _PRECISION = 10_000
+_NOT_SCORED = "no list of the training ratings can be scored"
 
 
 @dataclass(frozen=True)
@@ -253,8 +254,8 @@ def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: 
                 break
         default = default or trials
         tried.append(judged)
-        if tried[0].value is None:
-            # Without a score of the automatic settings there is no user to score: no candidate will have one.
+        if tried[0].value is None and not any(trial.refusal for trial in default):
+            # There is no user to score: no candidate will have a score.
             break
     return SearchResult("quick", search, tried, _LEAST_ERRORS if MODEL in search.grid else None)
 
@@ -269,7 +270,7 @@ def _judged(
 ) -> Tried:
     """The mean score of a candidate over the slices, and its improvement over the automatic settings.
 
-    Slices on which the automatic settings have no score are ignored.
+    Slices on which the automatic settings have no score are ignored, unless they were refused on all slices.
 
     Args:
         objective: the score that decides.
@@ -284,6 +285,9 @@ def _judged(
         for cut, own, other in zip(cuts, trials, default or trials, strict=False)
     ]
     pairs = [(own, other) for own, other in drawn if other is not None]
+    if not pairs and default and not any(trial.refusal for trial in trials):
+        alone = [own[0] for own, _ in drawn if own is not None]
+        return Tried(candidate, trials[-1], float(np.mean(alone)) if alone else None, is_default=False)
     scored = [(own, other) for own, other in pairs if own is not None]
     if not pairs or len(scored) < len(pairs):
         return Tried(candidate, trials[-1], None, is_default=not default)
@@ -298,7 +302,8 @@ def _judged(
 def _told(found: SearchResult) -> str:
     """The log line of a search: the choice and its improvement."""
     if found.choice is None:
-        return f"{found.search.name}: no list of the training ratings can be scored, so nothing is chosen"
+        refusal = next((tried.trial.refusal for tried in found.tried if tried.trial.refusal), "")
+        return f"{found.search.name}: {refusal or _NOT_SCORED}, so nothing is chosen"
     told = ", ".join(f"{setting} {value}" for setting, value in found.choice.candidate.items())
     better = found.choice.improvement
     gain = f", better by {better.value:+.4f} ({better.low:+.4f} to {better.high:+.4f})" if better else ""
