@@ -156,6 +156,19 @@ def test_a_shift_of_the_distribution_warns():
     assert quality.shift_finding(doubled, None, max_shift=0.1) == []
 
 
+def test_a_shift_among_large_counts_warns():
+    """Plays of which some are counted in millions would change unnoticed, because their numbers look alike."""
+
+    def shares(*weights: float) -> dict[str, float]:
+        return quality.rating_shares(lazy(pl.DataFrame({"rating": weights})))
+
+    before = shares(1.0, 4.5, 1_234_567.0, 1_234_568.0)
+    assert before == {"1": 0.25, "4.5": 0.25, "1234567": 0.25, "1234568": 0.25}
+    after = shares(1.0, 4.5, 1_234_567.0, 1_234_567.0)
+    (finding,) = quality.shift_finding(after, before, max_shift=0.2)
+    assert (finding.actual, finding.passed) == (0.25, False)
+
+
 @pytest.mark.parametrize(("moved", "passed"), [(0.0, True), (0.24, True), (0.26, False)])
 def test_segments_that_change_their_sizes_warn(moved, passed):
     """A refresh could turn the segments over, and nobody would be told."""

@@ -180,7 +180,8 @@ def rating_shares(ratings: nw.LazyFrame) -> dict[str, float]:
     value = (nw.col("rating") * _BINS_PER_POINT).round() / _BINS_PER_POINT
     counted = to_polars(ratings.select(value=value).group_by("value").agg(n=nw.len())).sort("value")
     total = counted["n"].sum()
-    return {f"{value:g}": n / total for value, n in counted.iter_rows() if value is not None}
+    # 17 digits tell all numbers apart, and a half point is as short as with fewer.
+    return {f"{value:.17g}": n / total for value, n in counted.iter_rows() if value is not None}
 
 
 def shift_finding(
