@@ -222,34 +222,6 @@ def _predicted(fitted: dict[str, object], name: str, rows) -> pl.DataFrame:
     return fitted[name].predict(rows)
 
 
-def test_first_ratings_warm_a_new_user_up(fitted):
-    """A new user would have to wait for the next training until a first rating counts."""
-    model = fitted["attributes"]
-    user = COLD[-1]
-    side = np.repeat(model.user_side[user : user + 1], 4, axis=0)
-    revealed = [0, 2, 10, 40]
-    cells = [(row, item) for row, n in enumerate(revealed) for item in range(n)]
-    row, item = np.array(cells).T
-    rated = sparse.csr_array((TRUTH[user, item], (row, item)), shape=(4, N_ITEMS))
-    before = model.users.copy()
-    folded = model.fold_in(rated, side)
-    np.testing.assert_allclose(folded[0], model.users[user], atol=1e-4)
-    rest = np.arange(40, UNRATED[0])
-    errors = [
-        np.abs(
-            bayesian_factors.products(folded, model.items, np.full(len(rest), i), rest)
-            + model.offset
-            - TRUTH[user, rest]
-        )
-        for i in range(4)
-    ]
-    assert [round(float(error.mean()), 3) for error in errors] == sorted(
-        (round(float(error.mean()), 3) for error in errors), reverse=True
-    )
-    assert errors[3].mean() < 0.5 * errors[0].mean()
-    np.testing.assert_array_equal(model.users, before)
-
-
 def test_without_attributes_and_years_there_is_still_a_model():
     """A catalogue without demographics, genres or years could not be fitted at all."""
     items = ITEMS.select("item", year=pl.lit(None, pl.Int32), genres=pl.lit(None, pl.List(pl.String)))
@@ -487,7 +459,7 @@ def test_stored_models_predict_as_before(fitted, tmp_path, name):
 
 
 def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
-    """A stored stack would weigh its models differently, or a stored prior fold new users in differently."""
+    """A stored stack would weigh its models differently, or a stored prior predict new users differently."""
     for name in ("stack", "attributes", "effects", "holdout"):
         (tmp_path / name).mkdir()
         fitted[name].save(tmp_path / name)
@@ -495,9 +467,7 @@ def test_stored_stacks_and_priors_are_as_before(fitted, tmp_path):
     loaded = fitted | {"stack": StackModel.load(tmp_path / "stack")}
     assert _predicted(loaded, "stack", rows).equals(_predicted(fitted, "stack", rows))
     model = BayesianFactors.load(tmp_path / "attributes")
-    rated = sparse.csr_array(([4.0], ([0], [1])), shape=(1, N_ITEMS))
-    folded = [each.fold_in(rated, each.user_side[:1]) for each in (model, fitted["attributes"])]
-    np.testing.assert_array_equal(*folded)
+    np.testing.assert_array_equal(*(each.of_new(COLD, COLD % 50) for each in (model, fitted["attributes"])))
     effects = AttributeEffects.load(tmp_path / "effects")
     np.testing.assert_array_equal(effects.of(COLD, COLD % 50), fitted["effects"].of(COLD, COLD % 50))
     holdout = Holdout.load(tmp_path / "holdout")

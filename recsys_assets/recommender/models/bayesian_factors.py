@@ -23,7 +23,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import mean_rating, user_item_matrix
 from recsys_assets.recommender.models import side_information
-from recsys_assets.recommender.models.variational import Prior, factorise, posterior
+from recsys_assets.recommender.models.variational import Prior, factorise
 
 _PAIRS_PER_BLOCK = 1_000_000
 
@@ -72,7 +72,6 @@ class BayesianFactors:
     Attributes:
         users: shape (n_users, 1 + rank), float64.
         items: shape (n_items, 1 + rank), float64.
-        item_covariances: posterior covariances, shape (n_items, 1 + rank, 1 + rank), float32.
         user_prior: prior of the users, which stands for a user without ratings.
         user_side: attributes that the prior takes, shape (n_users, F).
         noise: precision of one rating given the factors.
@@ -83,7 +82,6 @@ class BayesianFactors:
 
     users: np.ndarray
     items: np.ndarray
-    item_covariances: np.ndarray
     user_prior: Prior
     user_side: np.ndarray
     noise: float
@@ -108,28 +106,10 @@ class BayesianFactors:
         predicted = self.of(rows["user"].to_numpy(), rows["item"].to_numpy())
         return rows.with_columns(prediction=pl.Series(predicted, dtype=pl.Float32))
 
-    def fold_in(self, rated: sparse.csr_array, side: np.ndarray) -> np.ndarray:
-        """Compute the posterior means of users from their first ratings in closed form, with fixed items.
-
-        Args:
-            rated: users by items, shape (U, n_items); stored cells are ratings.
-            side: attributes of the users, shape (U, F), as in `user_side`.
-
-        Returns:
-            Shape (U, 1 + rank); the prior mean for a user without a rating.
-        """
-        cells = rated.astype(np.float32)
-        cells.data = cells.data - np.float32(self.offset)
-        noise = np.full(rated.shape[0], self.noise)
-        return posterior(cells, self.items, self.item_covariances, self.user_prior.means(side), self.user_prior, noise)[
-            0
-        ]
-
     def save(self, folder: Path) -> None:
         """Write users.parquet, items.parquet, links.parquet (the prior) and model.json."""
         _write(folder / "users.parquet", factors=self.users, side=self.user_side)
-        covariances = self.item_covariances.reshape(len(self.items), -1)
-        _write(folder / "items.parquet", factors=self.items, covariance=covariances)
+        _write(folder / "items.parquet", factors=self.items)
         _write(folder / "links.parquet", links=self.user_prior.links)
         facts = {
             "precision": self.user_prior.precision.tolist(),
@@ -144,13 +124,13 @@ class BayesianFactors:
     def load(cls, folder: Path) -> "BayesianFactors":
         """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
-        users, items = pl.read_parquet(folder / "users.parquet"), pl.read_parquet(folder / "items.parquet")
+        users = pl.read_parquet(folder / "users.parquet")
+        # Versions up to 0.11 also stored the covariances of the items.
+        items = pl.read_parquet(folder / "items.parquet", columns=["factors"])
         links = pl.read_parquet(folder / "links.parquet")["links"].to_numpy()
-        factors = items["factors"].to_numpy()
         return cls(
             users=users["factors"].to_numpy(),
-            items=factors,
-            item_covariances=items["covariance"].to_numpy().reshape(len(factors), factors.shape[1], -1),
+            items=items["factors"].to_numpy(),
             user_prior=Prior(links, np.array(facts.pop("precision"))),
             user_side=users["side"].to_numpy(),
             **facts,
@@ -215,7 +195,6 @@ def fit(
     return BayesianFactors(
         users=users,
         items=found.items,
-        item_covariances=found.item_covariances,
         user_prior=found.user_prior,
         user_side=side,
         noise=found.noise,

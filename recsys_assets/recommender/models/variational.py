@@ -42,14 +42,12 @@ class Factorisation:
     Attributes:
         users: posterior means, shape (U, K).
         items: posterior means, shape (M, K).
-        item_covariances: posterior covariances, shape (M, K, K), float32.
         user_prior: prior of the users.
         noise: mean precision of a rating.
     """
 
     users: np.ndarray
     items: np.ndarray
-    item_covariances: np.ndarray
     user_prior: Prior
     noise: float
 
@@ -102,7 +100,7 @@ def factorise(
         )
         if iteration >= _BURN_IN:
             item_prior = _learnt(items, item_covariances, item_side, regressions[1], reg_links, units)
-    return Factorisation(users, items, item_covariances, user_prior, float(noise.mean()))
+    return Factorisation(users, items, user_prior, float(noise.mean()))
 
 
 def posterior(
