@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,9 @@ def test_stored_models_of_responses_come_back_alike(tmp_path):
     stored = TransitionModel.load(tmp_path / "chain")
     recent = chain.recent(rated)[1]
     assert np.array_equal(stored.scores(recent), chain.scores(recent))
+    weights = pl.read_parquet(tmp_path / "chain" / "weights.parquet")
+    assert weights.columns == ["item", "next", "weight"], "models stored by earlier versions have these"
+    assert json.loads((tmp_path / "chain" / "model.json").read_text()).keys() == {"n_items", "half_life", "index"}
     started = sessions.fit(lazy(_visits()), index=INDEX, settings=sessions.SessionSettings())
     started.save(_new_folder(tmp_path / "sessions"))
     loaded = SessionModel.load(tmp_path / "sessions")

@@ -53,6 +53,8 @@ def test_nearest_neighbours_show_what_was_liked_together(tmp_path):
     model = item_knn.fit(lazy(TRAIN), index=INDEX, settings=item_knn.ItemKNNSettings(neighbours=ITEMS_PER_GROUP))
     model.save(tmp_path)
     stored = ItemKNNModel.load(tmp_path)
+    columns = pl.read_parquet(tmp_path / "similarities.parquet").columns
+    assert columns == ["item", "neighbour", "similarity"], "models stored by earlier versions have these"
     before = rated.copy()
     assert (_best(stored.scores(rated), rated) // ITEMS_PER_GROUP == group_of(users)).all()
     assert np.diff(sparse.csc_array(stored.similarities).indptr).max() <= ITEMS_PER_GROUP

@@ -4,14 +4,12 @@ This is the classical baseline of top-N recommendation, which a model must beat 
 residual ratings, which predict ratings, are in `item_neighbours`.
 """
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
-import polars as pl
 from pydantic import Field
 from scipy import sparse
 
@@ -19,6 +17,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.features.matrices import user_item_matrix
+from recsys_assets.recommender.models.stored import StoredModel
 from recsys_assets.recommender.ranking.rankings import pairs
 
 # Items whose similarities are computed at a time.
@@ -38,7 +37,7 @@ class ItemKNNSettings(Section):
 
 
 @dataclass(frozen=True)
-class ItemKNNModel:
+class ItemKNNModel(StoredModel):
     """Similarities of each item to its nearest neighbours.
 
     Attributes:
@@ -51,6 +50,7 @@ class ItemKNNModel:
     similarities: sparse.csr_array
     relevant_from: float
     index: str
+    matrices: ClassVar = {"similarities": ("item", "neighbour", "similarity")}
 
     @property
     def item_known(self) -> np.ndarray:
@@ -66,23 +66,6 @@ class ItemKNNModel:
         cell, recommendation = pairs(rated, rows)
         similar = self.similarities[rated.indices[cell], items[recommendation]]
         return similar * (rated.data >= self.relevant_from)[cell]
-
-    def save(self, folder: Path) -> None:
-        """Write similarities.parquet (item, neighbour, similarity) and model.json."""
-        cells = self.similarities.tocoo()
-        table = pl.DataFrame({"item": cells.row, "neighbour": cells.col, "similarity": cells.data})
-        table.write_parquet(folder / "similarities.parquet")
-        facts = {"n_items": cells.shape[0], "relevant_from": self.relevant_from, "index": self.index}
-        (folder / "model.json").write_text(json.dumps(facts))
-
-    @classmethod
-    def load(cls, folder: Path) -> "ItemKNNModel":
-        """Read the files that `save` writes."""
-        facts = json.loads((folder / "model.json").read_text())
-        n_items = facts.pop("n_items")
-        table = pl.read_parquet(folder / "similarities.parquet")
-        cells = (table["similarity"].to_numpy(), (table["item"].to_numpy(), table["neighbour"].to_numpy()))
-        return cls(sparse.csr_array(cells, shape=(n_items, n_items)), **facts)
 
 
 def liked(rated: sparse.csr_array, relevant_from: float) -> sparse.csr_array:
@@ -103,6 +86,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, settings: ItemKNNSettings) -> It
             item with few users is no close neighbour by chance.
 
     Examples:
+        >>> import polars as pl
         >>> from recsys_assets.recommender.data.frames import lazy
         >>> columns = {"user": [0, 0, 1, 1, 2], "item": [0, 1, 0, 1, 2], "rating": [5.0, 5.0, 5.0, 5.0, 1.0]}
         >>> settings = ItemKNNSettings(shrinkage=2.0)

@@ -1,16 +1,17 @@
 """Stored models: arrays as Parquet, facts as JSON, never pickle, so that a stored model cannot run code.
 
-A model whose arrays need another form, such as a sparse matrix, has `save` and `load` of its own.
+A model whose arrays need another form has `save` and `load` of its own.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 _FACTS_FILE = "model.json"
 
@@ -20,7 +21,9 @@ class StoredModel:
     """Base class of a frozen dataclass of arrays and facts.
 
     Attributes:
-        arrays: attribute by column, by file name without ending. All other attributes are facts, which JSON can hold.
+        arrays: attribute by column, by file name without ending.
+        matrices: names of the columns row, column and value, by attribute, which is also the file name. A matrix is
+            sparse and of items by items. All other attributes are facts, which JSON can hold.
 
     Examples:
         >>> from tempfile import TemporaryDirectory
@@ -36,14 +39,25 @@ class StoredModel:
     """
 
     arrays: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    matrices: ClassVar[Mapping[str, tuple[str, str, str]]] = {}
 
     def save(self, folder: Path) -> None:
-        """Write a Parquet file per entry of `arrays`, with a row per element of the first axis, and model.json."""
+        """Write model.json and a Parquet file per entry of `arrays` and `matrices`.
+
+        The file has a row per element of the first axis of an array, or per stored cell of a matrix.
+        """
         for file, columns in self.arrays.items():
-            table = {column: _series(getattr(self, attribute)) for column, attribute in columns.items()}
-            pl.DataFrame(table).write_parquet(folder / f"{file}.parquet")
-        stored = {attribute for columns in self.arrays.values() for attribute in columns.values()}
-        facts = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in stored}
+            series = {column: _series(getattr(self, attribute)) for column, attribute in columns.items()}
+            pl.DataFrame(series).write_parquet(folder / f"{file}.parquet")
+        stored = {*self.matrices, *(attribute for columns in self.arrays.values() for attribute in columns.values())}
+        facts: dict[str, Any] = {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name not in stored
+        }
+        for attribute, names in self.matrices.items():
+            cells = getattr(self, attribute).tocoo()
+            table = dict(zip(names, (cells.row, cells.col, cells.data), strict=True))
+            pl.DataFrame(table).write_parquet(folder / f"{attribute}.parquet")
+            facts["n_items"] = cells.shape[0]
         (folder / _FACTS_FILE).write_text(json.dumps(facts))
 
     @classmethod
@@ -53,6 +67,11 @@ class StoredModel:
         for file, columns in cls.arrays.items():
             table = pl.read_parquet(folder / f"{file}.parquet", columns=list(columns))
             found |= {attribute: table[column].to_numpy() for column, attribute in columns.items()}
+        n_items = found.pop("n_items") if cls.matrices else 0
+        for attribute, names in cls.matrices.items():
+            table = pl.read_parquet(folder / f"{attribute}.parquet")
+            row, column, value = (table[name].to_numpy() for name in names)
+            found[attribute] = sparse.csr_array((value, (row, column)), shape=(n_items, n_items))
         return cls(**found)
 
 

@@ -3,9 +3,7 @@
 The order of a user's ratings says more about the next one than their values do.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import narwhals as nw
@@ -17,6 +15,7 @@ from scipy import sparse
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
+from recsys_assets.recommender.models.stored import StoredModel
 
 # A rating counts for nothing after this many half-lives.
 _HALF_LIVES = 10
@@ -43,7 +42,7 @@ class TransitionSettings(Section):
 
 
 @dataclass(frozen=True)
-class TransitionModel:
+class TransitionModel(StoredModel):
     """Transition weights between items.
 
     Attributes:
@@ -55,6 +54,7 @@ class TransitionModel:
     weights: sparse.csr_array
     half_life: float
     index: str
+    matrices: ClassVar = {"weights": ("item", "next", "weight")}
 
     def recent(self, ratings: nw.LazyFrame) -> tuple[np.ndarray, sparse.csr_array]:
         """Return the users with a rating, ascending, and the recency of their items, shape (users, n_items).
@@ -80,23 +80,6 @@ class TransitionModel:
     def item_known(self) -> np.ndarray:
         """Whether each item has followed another one, shape (n_items,)."""
         return np.bincount(self.weights.indices, minlength=self.weights.shape[1]) > 0
-
-    def save(self, folder: Path) -> None:
-        """Write weights.parquet (item, next, weight) and model.json."""
-        cells = self.weights.tocoo()
-        table = pl.DataFrame({"item": cells.row, "next": cells.col, "weight": cells.data})
-        table.write_parquet(folder / "weights.parquet")
-        facts = {"n_items": self.weights.shape[0], "half_life": self.half_life, "index": self.index}
-        (folder / "model.json").write_text(json.dumps(facts))
-
-    @classmethod
-    def load(cls, folder: Path) -> "TransitionModel":
-        """Read the files that `save` writes."""
-        facts = json.loads((folder / "model.json").read_text())
-        n_items = facts.pop("n_items")
-        table = pl.read_parquet(folder / "weights.parquet")
-        cells = (table["weight"].to_numpy(), (table["item"].to_numpy(), table["next"].to_numpy()))
-        return cls(sparse.csr_array(cells, shape=(n_items, n_items)), **facts)
 
 
 def fit(
