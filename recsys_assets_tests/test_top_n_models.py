@@ -17,6 +17,7 @@ from recsys_assets.recommender.models.item_knn import ItemKNNModel
 from recsys_assets.recommender.models.recent_popularity import RecentPopularityModel
 from recsys_assets.recommender.ranking.rankings import Contributions, Ranker
 from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.registry.fitting import entry
 from recsys_assets_tests.planted_segments import (
     INDEX,
     ITEMS_PER_GROUP,
@@ -211,6 +212,28 @@ def test_the_blend_does_not_depend_on_the_models_scales(factor, shift):
     np.testing.assert_allclose(
         weights.scores(one * factor + shift, two, prior, counts), weights.scores(one, two, prior, counts), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("name", ["item_knn", "ease"])
+def test_of_whom_ratings_say_nothing_gets_the_list_of_a_new_user(name):
+    """Who rated only what nobody else knows would be shown the first items of the catalogue, whatever they are."""
+    alike = np.zeros((4, 4), np.float32)
+    alike[[0, 1], [1, 0]] = 0.5
+    model = {
+        "item_knn": ItemKNNModel(sparse.csr_array(alike), 4.0, ""),
+        "ease": EASEModel(alike[:3, :3], np.arange(3, dtype=np.int32), 4, Preference(3.0, 1.0), ""),
+    }[name]
+    prior = np.array([[1, 2, 3, 4]], np.float32)
+    ranker = entry("top_n", name).ranker(
+        **{f"{name}_model": model},
+        demographic_popularity_model=DemographicPopularity(prior, np.ones(4, bool), ""),
+        user_features=lazy(pl.DataFrame({"user": range(4)})),
+    )
+    # No rating; of an item without neighbours; of two that have each other only; of one of these.
+    rated = sparse.csr_array(np.array([[0, 0, 0, 0], [0, 0, 0, 5], [5, 5, 0, 0], [5, 0, 0, 0]], np.float32))
+    scores = ranker.scores(np.arange(4), rated)
+    assert (scores[:3] == prior).all()
+    assert np.array_equal(scores[3], model.scores(rated[[3]])[0]) and scores[3, 1] > 0
 
 
 def _als(*, implicit: bool, neutral: float = 0.0) -> ALSModel:

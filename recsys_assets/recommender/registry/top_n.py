@@ -162,14 +162,14 @@ def _demographic_popularity(demographic_popularity_model: DemographicPopularity,
 def _item_knn(
     item_knn_model: ItemKNNModel, demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame
 ) -> Ranker:
-    """Rank by nearest neighbours for users with a rating, by demographic popularity for new users."""
+    """Rank by nearest neighbours, or by demographic popularity for users of whom these say nothing."""
     return _or_demographic_popularity(item_knn_model, demographic_popularity_model, user_features)
 
 
 def _ease(
     ease_model: EASEModel, demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame
 ) -> Ranker:
-    """Rank by EASE for users with a rating, by demographic popularity for new users."""
+    """Rank by EASE, or by demographic popularity for users of whom it says nothing."""
     return _or_demographic_popularity(ease_model, demographic_popularity_model, user_features)
 
 
@@ -182,8 +182,11 @@ def _or_demographic_popularity(
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         scored = model.scores(rows)
-        new = np.diff(rows.indptr) == 0
-        scored[new] = demographic_popularity_model.scores(features[users[new]])
+        # Two items that only this user likes are alike and score each other, which orders no other item.
+        speaks, rated = scored != 0, rows.tocoo()
+        speaks[rated.row, rated.col] = False
+        others = ~speaks.any(axis=1)
+        scored[others] = demographic_popularity_model.scores(features[users[others]])
         return scored
 
     return Ranker(scores, model.item_known, model.contributions, demographic_popularity.OTHERWISE)
