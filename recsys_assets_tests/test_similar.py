@@ -16,8 +16,10 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
 from recsys_assets.recommender.models import ease, item_knn
 from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets.recommender.ranking.rankings import Limits, of_popularity, top_n
 from recsys_assets.recommender.ranking.reasons import reasons
+from recsys_assets.recommender.ranking.rules import Rules
 from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.audience import Audience
@@ -167,6 +169,52 @@ def test_new_items_obey_the_rules():
     found = _lists(1, limits=Limits(values, np.array([2, 2])))
     held = found.group_by("user", pl.col("item") % 2).len()
     assert held["len"].max() <= 2 and found["is_new"].any()
+
+
+def _with_new(best: list[tuple[int, float | None]], genres: list[list[str]], most: int, **sizes: int) -> list:
+    """Item and is_new of one list with a limit per genre. The user likes item 0; items without a score are new."""
+    known = [item for item, score in best if score is not None]
+    items = pl.Series(range(len(genres)), dtype=pl.Int32)
+    catalogue = pl.DataFrame({"item": items, "item_id": items.cast(pl.String), "genres": genres})
+    rated = pl.DataFrame({"user": [0, *[1] * len(known)], "item": [0, *known]}).with_columns(rating=pl.lit(5.0))
+    rows = [(0, rank, item, score) for rank, (item, score) in enumerate(best, 1)]
+    schema = {"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64}
+    found = NewItems.of(catalogue, lazy(rated)).placed(
+        pl.DataFrame(rows, schema=schema, orient="row"),
+        lazy(rated.filter(user=0)),
+        np.array([0], np.int32),
+        allowed=items.to_numpy() > 0,
+        limits=Rules(max_per_value={"genres": most} if most else {}).limits(catalogue),
+        **sizes,
+    )
+    assert found["rank"].to_list() == list(range(1, len(found) + 1))
+    return found.select("item", "is_new").rows()
+
+
+DRAMAS = [*[["drama"]] * 7, ["war"]]
+
+
+def test_limits_and_new_items_shorten_no_list():
+    """With both rules at once, users would get short lists, or none, although enough items may be shown."""
+    unscored = [(item, None) for item in range(2, 7)]
+    found = _with_new([(1, 2.0), *unscored], DRAMAS, 9, n=6, places=2)
+    assert found == [(1, False), (4, False), (5, False), (6, False), (2, True), (3, True)]
+    assert len(_with_new(unscored, DRAMAS, 9, n=5, places=2)) == 5
+    assert _with_new([], DRAMAS, 9, n=5, places=2) == [(1, True), (2, True)], "all came after the model"
+    # The new item, 3, would push two old ones out.
+    genres = [["drama", "war"], ["drama"], ["war"], ["drama", "war"], ["crime"]]
+    assert _with_new([(1, 3.0), (2, 2.0)], genres, 1, n=2, places=2) == [(1, False), (2, False)]
+
+
+def test_a_new_item_that_fits_is_found_behind_many_that_do_not():
+    """A list full of one genre would never get a new item, because the nearest ones are of the same genre."""
+    genres = [["drama", "long"], *[["drama"]] * 12, *[["long"]] * 48]
+    assert _with_new([(1, 3.0), (2, 2.0)], genres, 2, n=3, places=1) == [(1, False), (2, False), (13, True)]
+
+
+def test_no_list_is_longer_than_asked_for():
+    """Who asks for one item would get as many as new items have places."""
+    assert _with_new([(1, 2.0)], DRAMAS, 0, n=1, places=5) == [(2, True)]
 
 
 # In a home

@@ -80,7 +80,7 @@ class NewItems:
     ) -> pl.DataFrame:
         """Lists whose last places hold new items: user, rank, item, score, is_new. The score of a new item is null.
 
-        A list keeps its length. New items that are nothing like what a user likes take no place.
+        No list gets shorter. New items that are nothing like what a user likes take no place.
 
         Args:
             best: lists of at most n items, as `rankings.top_n` returns them.
@@ -91,24 +91,24 @@ class NewItems:
             allowed: which items may be shown, shape (n_items,).
             limits: limits per value within a list.
         """
-        open_to = self.is_new & allowed
+        open_to, places = self.is_new & allowed, min(places, n)
         if not places or not open_to.any():
             return best.with_columns(is_new=pl.lit(value=False))
-        # With limits, the nearest new items may not fit the list.
-        depth = places if limits is None else n + places
+        # With limits, none of the nearest new items may fit the list.
+        depth = places if limits is None else int(open_to.sum())
         found = top_n(self.ranker, ratings, users, n=depth, allowed=open_to).filter(pl.col("score") > 0)
         new = found.with_columns(is_new=pl.lit(value=True), score=pl.lit(None, pl.Float64))
-        old = best.join(new.select("user", "item"), on=["user", "item"], how="anti", maintain_order="left")
-        old = old.with_columns(is_new=pl.lit(value=False)).select(new.columns)
+        old = best.with_columns(is_new=pl.lit(value=False)).select(new.columns)
         if limits is None:
             n_new = new.group_by("user").len("n_new")
-            kept = old.join(n_new, on="user", how="left", maintain_order="left").with_columns(
+            others = old.join(new, on=["user", "item"], how="anti", maintain_order="left")
+            kept = others.join(n_new, on="user", how="left", maintain_order="left").with_columns(
                 place=pl.int_range(1, pl.len() + 1).over("user")
             )
             fits = pl.col("place") <= n - pl.col("n_new").fill_null(0)
             merged = pl.concat([kept.filter(fits).select(new.columns), new])
         else:
-            merged = pl.concat(_within(old, new, n, places, limits))
+            merged = _within(old, new, users, n, places, limits)
         return (
             merged.sort("user", "is_new", "rank", maintain_order=True)
             .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user"))
@@ -116,15 +116,28 @@ class NewItems:
         )
 
 
-def _within(old: pl.DataFrame, new: pl.DataFrame, n: int, places: int, limits: Limits) -> list[pl.DataFrame]:
-    """The lists of all users within the limits: the best old items, then new ones, then further old ones."""
-    new_of = {user: rows for (user,), rows in new.group_by("user", maintain_order=True)}
-    lists = []
-    for (user,), rows in old.group_by("user", maintain_order=True):
-        first, others = rows.head(n - places), rows.slice(n - places)
-        candidates = new_of.get(user, new.clear())
-        together = pl.concat([first, candidates])
-        fitting = [place for place in limits.kept(together["item"].to_numpy(), n + places) if place >= len(first)]
-        in_turn = pl.concat([first, together[fitting[:places]], others])
-        lists.append(in_turn[limits.kept(in_turn["item"].to_numpy(), n)])
-    return lists or [old]
+def _within(
+    old: pl.DataFrame, new: pl.DataFrame, users: np.ndarray, n: int, places: int, limits: Limits
+) -> pl.DataFrame:
+    """The rows of all lists within the limits: the best old items, then new ones, then further old ones."""
+    of_old, of_new = (
+        {user: rows["item"].to_list() for (user,), rows in table.group_by("user", maintain_order=True)}
+        for table in (old, new)
+    )
+    listed: list[tuple[int, int, bool]] = []
+    for user in users.tolist():
+        best, candidates = of_old.get(user, []), of_new.get(user, [])
+        are_new = set(candidates)
+        first = [item for item in best if item not in are_new][: n - places]
+        kept = limits.kept(np.array([*first, *candidates]), len(first) + places)
+        chosen = [candidates[place - len(first)] for place in kept if place >= len(first)]
+        while True:
+            in_turn = [*dict.fromkeys([*first, *chosen, *best])]
+            kept = limits.kept(np.array(in_turn), n)
+            if not chosen or len(kept) >= len(best):
+                break
+            # A new item of many values would take the places of several old ones.
+            chosen.pop()
+        listed += [(user, in_turn[place], in_turn[place] in chosen) for place in kept]
+    rows = pl.DataFrame(listed, schema={"user": pl.Int32, "item": pl.Int32, "is_new": pl.Boolean}, orient="row")
+    return pl.concat([old, new]).join(rows, on=["user", "item", "is_new"], how="semi")
