@@ -116,6 +116,25 @@ def test_rules_hold_for_similar_items():
     assert limited.group_by("item_id").len()["len"].max() <= 4
 
 
+def test_a_limit_shortens_no_list_while_other_similar_items_are_left():
+    """Beside an item of a large genre three items would stand, where ten may be shown."""
+    genres = [*["drama"] * 30, *["war"] * 5, *["crime"] * 5]
+    catalogue = pl.DataFrame(
+        {
+            "item": pl.Series(range(40), dtype=pl.Int32),
+            "item_id": [f"i{item}" for item in range(40)],
+            "title": "",
+            "genres": [[genre] for genre in genres],
+            "publisher": ["p"] * 35 + ["q"] * 5,
+        }
+    )
+    limits, asked = Rules(max_per_value={"genres": 3}).limits(catalogue), np.arange(40, dtype=np.int32)
+    found = similar_items(_model("popularity"), catalogue, asked, n=6, allowed=np.ones(40, bool), limits=limits)
+    own = found.filter(item_id="i0").sort("rank")
+    assert [genres[int(item[1:])] for item in own["similar_item_id"]] == ["drama"] * 3 + ["war"] * 3
+    assert found.select("item_id", "rank").is_unique().all() and found["item_id"].n_unique() == 40
+
+
 def test_items_that_came_after_the_model_are_found_by_attributes():
     """Between an ingest and a refresh `similar` would fail at each new item."""
     later = _catalogue().with_columns(item=pl.col("item") + N_ITEMS, item_id="later" + pl.col("item_id"))

@@ -19,7 +19,7 @@ from recsys_assets.recommender.features.attribute_vectors import attribute_vecto
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.item_knn import ItemKNNModel
-from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n
+from recsys_assets.recommender.ranking.rankings import Limits, Ranker, blocks, top_n
 from recsys_assets.recommender.serving.recommendations import ServingModel
 
 # From items, shape (B,), to their similarity to all items that the model was fitted with, shape (B, K).
@@ -68,15 +68,22 @@ def similar_items(
         allowed: which items may be in a list, shape (len(catalogue),).
         limits: limits per value within a list.
     """
-    # Twice as many, because the first n by attributes may all be there by the model.
-    depth = 2 * n
-    source = similarity_source(model)
-    lists = [_by_attributes(attribute_vectors(catalogue), items, allowed, depth)]
+    source, vectors = similarity_source(model), attribute_vectors(catalogue)
     alike = _similarity(model.models[source]) if source else None
-    if alike:
-        lists.insert(0, _by_ratings(alike, items, allowed, depth))
-    found = pl.concat(lists).filter(pl.col("score") > 0)
-    merged = _merged(found, n, limits)
+
+    def merged_of(of: np.ndarray, depth: int) -> pl.DataFrame:
+        by_model = [_by_ratings(alike, of, allowed, depth)] if alike else []
+        found = pl.concat([*by_model, _by_attributes(vectors, of, allowed, depth)])
+        return _merged(found.filter(pl.col("score") > 0), n, limits)
+
+    # Twice as many, because the first n by attributes may all be there by the model.
+    merged = merged_of(items, 2 * n)
+    if limits is not None:
+        # The nearest items may all have one value. Where they fill no list, all items are candidates.
+        whole = merged.filter(pl.col("rank") == n)["item"]
+        short = np.setdiff1d(items, whole.to_numpy())
+        of_short = [merged_of(short[block], len(catalogue)) for block in blocks(len(short), len(catalogue))]
+        merged = pl.concat([merged.filter(pl.col("item").is_in(whole.implode())), *of_short])
     places = pl.DataFrame({"item": np.arange(len(catalogue), dtype=np.int32), "item_id": catalogue["item_id"]})
     facts = pl.DataFrame({"similar": places["item"], "similar_item_id": places["item_id"], "title": catalogue["title"]})
     named = merged.join(places, on="item").join(facts, on="similar").sort("item", "rank")
