@@ -299,8 +299,8 @@ def test_a_new_item_gets_its_place_as_soon_as_it_has_landed(served, tmp_path, mo
     (home.landing / "new.csv").write_text(f"item_id,title,genres\n9001,Brand New,{made_up().items['genre'][0]}\n")
     _ok("backfill", "new.csv", "--home", home.path)
 
-    def shown() -> list[dict]:
-        return json.loads(_ok("recommend", "1", "--json", "--home", home.path))["items"]
+    def shown(*options: object) -> list[dict]:
+        return json.loads(_ok("recommend", "1", "--json", "--home", home.path, *options))["items"]
 
     before = [each["item_id"] for each in shown()]
     assert "9001" not in before
@@ -308,5 +308,23 @@ def test_a_new_item_gets_its_place_as_soon_as_it_has_landed(served, tmp_path, mo
     listed = shown()
     assert [each["item_id"] for each in listed] == [*before[:-1], "9001"]
     assert listed[-1]["new"] and listed[-1]["score"] is None and listed[-1]["because"]
+    assert [each["item_id"] for each in shown("-n", 3)] == before[:3], "the model's own best places stay its own"
     alike = json.loads(_ok("similar", "9001", "--json", "--home", home.path))["items"]
     assert alike and {each["by"] for each in alike} == {"attributes"}
+    monkeypatch.setenv("RECSYS_SERVING__EXPLORE", "0")
+    monkeypatch.setenv("RECSYS_SERVING__WHERE", "item_id = '9001'")
+    for who, named in (("--newcomer", "a new user"), ("1", "user 1")):
+        told = _ok("recommend", who, "--home", home.path)
+        assert f"may still be shown to {named} (1) came after the model was fitted" in told and "has rated" not in told
+
+
+def test_days_are_counted_back_from_the_latest_rating_of_the_home(served, tmp_path, monkeypatch):
+    """While the models are older than the data, `recommend` would leave out what all other lists show again."""
+    home = copied(served, tmp_path / "home")
+    monkeypatch.setenv("RECSYS_SERVING__EXCLUDE_RATED_DAYS", "200")
+    asked = ("recommend", "1", "-n", 40, "--json", "--home", home.path)
+    assert len(json.loads(_ok(*asked))["items"]) < 40
+    # All ratings are of the first 190 days; this one, by a user whom the model does not know, is of day 400.
+    (home.landing / "later.csv").write_text(f"user_id,item_id,rating,timestamp\n901,1,4,{880_000_000 + 400 * 86_400}\n")
+    _ok("backfill", "later.csv", "--home", home.path)
+    assert len(json.loads(_ok(*asked))["items"]) == 40

@@ -67,14 +67,17 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     if number is None:
         number = len(audience.users)
         audience = audience.with_newcomer(user_id or _NOBODY, _features(users, here))
-    ratings = audience.ratings(reader.table("ratings"), users, items)
+    settings = Settings.load(reader.home).serving
+    rules = rules_for_lists(reader.home, settings)
+    # Days are counted back from the latest rating of the home, which the audience may not have.
+    of_home = lazy(reader.table("ratings"))
+    marked: pl.LazyFrame = of_home.with_columns(is_excluded=rules.is_excluded(of_home)).to_native()
+    ratings = audience.ratings(marked, users, items)
     rated = ratings.filter(pl.col("user") == number).collect()
     ranker = model.ranker(lazy(ratings), audience.tables)
-    rules = rules_for_lists(reader.home, Settings.load(reader.home).serving)
     catalogue = items.collect()
     allowed = catalogue.filter(rules.allowed(catalogue))
     facts = catalogue.select("item_id", "title", "year", "genres")
-    excluded: pl.LazyFrame = rules.excluded(lazy(ratings)).to_native()
     best = rankings.top_n(
         ranker,
         lazy(rated),
@@ -82,20 +85,24 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
         n=n,
         # Items that were removed after the fit are not allowed either.
         allowed=mask_of(allowed["item_id"], audience.items["item_id"]),
-        excluded=lazy(excluded.filter(pl.col("user") == number)),
-        limits=rules.limits(audience.items.select("item_id").join(catalogue, on="item_id", how="left")),
+        excluded=lazy(rated.filter("is_excluded")),
+        limits=rules.limits(
+            audience.items.select("item_id").join(catalogue, on="item_id", how="left", maintain_order="left")
+        ),
     )
     because = reasons(best, lazy(rated), ranker)
     named = lazy(audience.items.join(facts.select("item_id", "title"), on="item_id", how="left"))
     shown = serving.recommendations(best, because, audience.tables["users"], named).drop("title")
     rows = [{**row, "new": False} for row in shown.join(facts, on="item_id").sort("rank").to_dicts()]
-    if explore := Settings.load(reader.home).serving.explore:
-        rows = with_new_items(reader, rows, here, rules, n=n, places=explore)
-    without = ranker.otherwise if ranker.contributions is None or rated.is_empty() else "–"
-    notes = [
-        *_why_empty(user_id, rows, len(allowed), len(facts)),
-        *from_before(reader, model, index, user_id if is_new else None),
-    ]
+    # Of a shorter list, new items have the same share.
+    if places := settings.explore * min(n, settings.n) // settings.n:
+        rows = with_new_items(reader, rows, here, rules, n=n, places=places)
+    without = ranker.otherwise if because.is_empty() else "–"
+    notes = from_before(reader, model, index, user_id if is_new else None)
+    if not rows:
+        own = marked.filter(pl.col("user").is_in([here["user"]] if here else []), "is_excluded").collect()
+        left = allowed.join(own, on="item", how="anti")
+        notes = [_why_empty(user_id, len(left), len(allowed), len(facts)), *notes]
     return Recommended(rows, without, notes)
 
 
@@ -140,13 +147,14 @@ def _features(users: pl.LazyFrame, user: Mapping[str, object] | None) -> pl.Data
     return features.filter(user=user["user"]) if user else features.clear()
 
 
-def _why_empty(user_id: str | None, rows: Sequence[object], n_allowed: int, n_items: int) -> list[str]:
-    if rows:
-        return []
+def _why_empty(user_id: str | None, n_left: int, n_allowed: int, n_items: int) -> str:
+    if n_left:
+        who = "a new user" if user_id is None else f"user {user_id}"
+        return f"All items that may still be shown to {who} ({n_left:,}) came after the model was fitted."
     which = f"all {n_items:,} items of the catalogue"
     if n_allowed < n_items:
         which = f"all {n_allowed:,} items that may be shown, of {n_items:,} in the catalogue"
-    return [f"User {user_id} has rated {which}: nothing is left to recommend."]
+    return f"User {user_id} has rated {which}: nothing is left to recommend."
 
 
 def from_before(reader: Reader, model: ServingModel, index: Index, newcomer: str | None) -> list[str]:
