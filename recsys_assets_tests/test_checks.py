@@ -273,6 +273,21 @@ def test_recommendations_that_are_missing_or_rated_already_are_seen(rule, plant)
     assert found(plant(recommendations())) == {rule: True}
 
 
+def test_lists_within_a_limit_per_value_are_whole():
+    """A run would fail on right lists if an item had a genre twice, or pass if users had no list at all."""
+    users = lazy(pl.DataFrame({"user": pl.Series([0, 1], dtype=pl.Int32), "user_id": ["ann", "bob"]}))
+    items = {"item": pl.Series([0, 1], dtype=pl.Int32), "item_id": ["x", "y"], "genres": [["Drama", "Drama"], ["War"]]}
+    shown = pl.DataFrame({"user_id": ["ann", "bob"], "rank": [1, 1], "item_id": ["x", "y"]})
+    nothing = lazy(pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32}))
+
+    def found(lists: pl.DataFrame) -> dict[str, bool]:
+        given = (lazy(lists), users, lazy(pl.DataFrame(items)), nothing)
+        return broken(quality.recommendation_findings(*given, n=2, most={"genres": 1}))
+
+    assert found(shown) == {}
+    assert found(shown.head(1)) == {"every user has 1 to min(2, unrated) recommendations": True}
+
+
 def test_scores_outside_their_bounds_are_seen():
     """An error in the scoring would be reported as the best model ever, and a useless model as a fair one."""
     assert broken(quality.score_findings(scores())) == {}

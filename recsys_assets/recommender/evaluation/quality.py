@@ -313,6 +313,8 @@ def recommendation_findings(
 ) -> list[Finding]:
     """Every user has min(n, allowed items) recommendations, ranked from 1, and no item that is not allowed.
 
+    With limits per value, every user who may be shown any item has a list.
+
     Args:
         recommendations: table recommendations.
         users: table users.
@@ -336,15 +338,16 @@ def recommendation_findings(
     counts = [nw.col(name).fill_null(0) for name in ("out", "given", "last")]
     per_user = everyone.join(n_out, on="user", how="left").join(given, on="user_id", how="left").with_columns(*counts)
     due = nw.min_horizontal(nw.lit(n), nw.lit(n_allowed) - nw.col("out"))
-    is_wrong = (nw.col("given") > due) | (nw.col("last") != nw.col("given"))
-    wrong = held(per_user.filter(is_wrong if most else is_wrong | (nw.col("given") < due)).select("user_id"))
+    least = nw.min_horizontal(nw.lit(1), due) if most else due
+    is_wrong = (nw.col("given") > due) | (nw.col("last") != nw.col("given")) | (nw.col("given") < least)
+    wrong = held(per_user.filter(is_wrong).select("user_id"))
     indexed = held(shown.join(everyone, on="user_id", how="left").join(catalogue, on="item_id", how="left"))
     unknown = row_count(indexed.filter(nw.col("user").is_null() | nw.col("item").is_null()))
     again = row_count(indexed.join(pairs, on=["user", "item"], how="semi"))
     barred = row_count(indexed.filter(~nw.col("item").is_null()).join(may_be, on="item", how="anti"))
     n_wrong = row_count(wrong)
     examples = ", ".join(to_polars(wrong.sort("user_id").head(3))["user_id"]) if n_wrong else ""
-    rule = f"every user has min({n}, unrated) recommendations"
+    rule = f"every user has {'1 to ' if most else ''}min({n}, unrated) recommendations"
     return [
         Finding(rule, n_wrong, 0, 0, not n_wrong, detail=f"users such as {examples}" if examples else ""),
         Finding("recommends nothing already rated", again, 0, 0, again == 0),
@@ -358,7 +361,8 @@ def _limit_findings(shown: nw.LazyFrame, items: nw.LazyFrame, most: Mapping[str,
     """No list holds more items of one value than a rule allows."""
     for column, limit in most.items():
         valued = to_polars(items, "item_id", column)
-        listed = valued.explode(column) if isinstance(valued.schema[column], pl.List) else valued
+        # A genre may stand twice beside an item, and counts once.
+        listed = valued.explode(column).unique() if isinstance(valued.schema[column], pl.List) else valued
         of_value = same_engine(shown, listed.drop_nulls(column))
         over = row_count(
             shown.join(of_value, on="item_id").group_by("user_id", column).agg(n=nw.len()).filter(nw.col("n") > limit)
