@@ -19,6 +19,7 @@ from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.merge import add_up_events, index_items, index_users
 from recsys_assets.recommender.ingest.sources import read_source
+from recsys_assets.recommender.ingest.validation import check_rejected
 from recsys_assets.recommender.models import blend, demographic_popularity, ease
 from recsys_assets.recommender.models.demographic_popularity import DemographicPopularity, DemographicPopularitySettings
 from recsys_assets.recommender.ranking.rankings import top_n
@@ -114,6 +115,21 @@ def test_a_weight_that_is_no_number_is_rejected(tmp_path):
     """A play count of `many` would count as one play."""
     tables = _read("user_id,item_id,weight,timestamp\na,m,many,978300760\nb,m,2,978300760\n", tmp_path)
     assert tables.rejected.collect()["reason"].to_list() == ["weight is not a number"]
+
+
+def test_weights_with_decimal_commas_are_read(tmp_path):
+    """Every row of a German export of amounts would be refused, whatever the setting, without a way out."""
+    told = _read("user_id;item_id;weight\na;m;1,5\nb;m;2\n", tmp_path)
+    assert told.ratings.collect()["rating"].to_list() == [1.5, 2]
+    sent = told.sent.collect()
+    quoted = 'user_id,item_id,weight\na,m,"1,555"\n'
+    assert _read(quoted, tmp_path, decimal=",").ratings.collect()["rating"].to_list() == [pytest.approx(1.555)]
+    with pytest.raises(SourceError, match=r"decimal = \",\" below \[data\]"):
+        check_rejected(_read(quoted, tmp_path).rejected.collect(), 1)
+    # As `compact` writes them, into a format in which the first rows tell no comma.
+    sent.write_parquet(tmp_path / "events.parquet")
+    again = read_source(tmp_path / "events.parquet", scratch=tmp_path / "again")
+    assert again.ratings.collect()["rating"].to_list() == [1.5, 2]
 
 
 def test_weights_add_up_per_user_and_item():

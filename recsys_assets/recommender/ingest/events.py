@@ -9,27 +9,34 @@ from datetime import datetime
 import polars as pl
 
 from recsys_assets.recommender.ingest.text import PROBLEM
-from recsys_assets.recommender.ingest.validation import Rules, judge_ratings
+from recsys_assets.recommender.ingest.validation import Rules, judge_ratings, with_point
 
 # Weights are added up in millionths. Sums of larger weights could overflow.
 LARGEST_WEIGHT = 1e9
 UNNAMED_EVENT = "event is not in [data.event_weights]"
 
 
-def judge_events(rows: pl.LazyFrame, file: str, *, times: str, rules: Rules) -> pl.LazyFrame:
+def judge_events(
+    rows: pl.LazyFrame, file: str, *, times: str, rules: Rules, decimal_comma: bool = False
+) -> pl.LazyFrame:
     """Typed events with the reason for their rejection, null for good rows; `rating` is the weight of the event.
 
-    The columns `event` and `weight` stay, so that events can be written as they were sent.
+    The columns `event` and `weight` stay, so that events can be written as they were sent; a decimal comma becomes a
+    point.
 
     Args:
         rows: `user_id`, `item_id`, `timestamp`, any of `event` and `weight`, and the columns of the readers.
         file: name of the file inside the source.
         times: form of times that are text or numbers, as `times.form_of` returns it.
         rules: format options of the source.
+        decimal_comma: whether weights are written like 4,5.
     """
-    names = rows.collect_schema().names()
-    of_type = _of_type(rules.event_weights, rules.other_events == "count") if "event" in names else pl.lit(1.0)
-    of_row = pl.col("weight").cast(pl.Float64, strict=False) if "weight" in names else pl.lit(1.0)
+    types = rows.collect_schema()
+    of_type = _of_type(rules.event_weights, rules.other_events == "count") if "event" in types else pl.lit(1.0)
+    of_row = pl.lit(1.0)
+    if "weight" in types:
+        rows = rows.with_columns(with_point("weight", types["weight"], decimal_comma=decimal_comma))
+        of_row = pl.col("weight").cast(pl.Float64, strict=False)
     unnamed = pl.when(of_type.is_null()).then(pl.lit(UNNAMED_EVENT))
     weighed = rows.with_columns(
         pl.coalesce(pl.col(PROBLEM), unnamed).alias(PROBLEM),

@@ -175,7 +175,7 @@ def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rul
     if not file.has_times:
         rows, times = rows.with_columns(timestamp=pl.lit(0)), SECONDS
     if file.is_events:
-        return judge_events(rows, file.name, times=times, rules=rules)
+        return judge_events(rows, file.name, times=times, rules=rules, decimal_comma=file.decimal_comma)
     return judge_ratings(
         rows,
         file.name,

@@ -77,7 +77,7 @@ class Sheet:
         delimiter: delimiter of the fields in delimited text.
         times: form of times that are text or numbers, as `times.form_of` returns it.
         header_lines: number of lines before the first record in delimited text.
-        decimal_comma: whether ratings are written like 4,5.
+        decimal_comma: whether ratings, or weights of events, are written like 4,5.
         folders: columns in the names of its folders, as Hive writes them (`user_id=7/part-0.csv`), with their values.
         is_events: whether the rows are events, which have the role of ratings.
     """
@@ -195,8 +195,8 @@ def _delimited_sheet(_source: Source, content: Content, rules: Rules) -> Sheet:
     rows = [_split(line, delimiter) for line in content.lines[header_lines:]]
     if not found.has_times:
         _check_unnamed_times(found, rows[0], rules)
-    ratings = _sample(rows, columns, mapping.get("rating", ""))
-    has_commas = rules.decimal is None and any(map(_DECIMAL_COMMA.fullmatch, ratings))
+    numbers = _sample(rows, columns, mapping.get("weight" if is_events else "rating", ""))
+    has_commas = rules.decimal is None and any(map(_DECIMAL_COMMA.fullmatch, numbers))
     return replace(
         found,
         times=rules.time_format or form_of(_sample(rows, columns, mapping.get("timestamp", ""))),

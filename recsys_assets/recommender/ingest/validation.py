@@ -93,7 +93,7 @@ def judge_ratings(
     typed = rows.with_columns(
         identifier("user_id", types["user_id"]),
         identifier("item_id", types["item_id"]),
-        _number(types["rating"], decimal_comma).alias("rating"),
+        with_point("rating", types["rating"], decimal_comma=decimal_comma).cast(pl.Float32, strict=False),
         microseconds(types["timestamp"], times).alias("timestamp"),
     )
     rules = {
@@ -186,17 +186,16 @@ def _ways_out(rejected: pl.DataFrame) -> list[str]:
     ways = []
     if any(reason.startswith("time is missing or not") for reason in reasons):
         ways.append('Times of another form are read with a line below [data], such as time_format = "%d/%m/%Y".')
-    no_numbers = rejected.filter(pl.col("reason") == "rating is not a number")
+    no_numbers = rejected.filter(pl.col("reason").is_in(["rating is not a number", "weight is not a number"]))
     if no_numbers["text"].str.contains(r"\d,\d").any():
         ways.append('Decimal commas, as in 4,5, are read with decimal = "," below [data].')
     return ways
 
 
-def _number(dtype: pl.DataType, decimal_comma: bool) -> pl.Expr:
-    rating = pl.col("rating")
-    if decimal_comma and dtype == pl.String:
-        rating = rating.str.replace(_DECIMAL_COMMA, "$1.$2")
-    return rating.cast(pl.Float32, strict=False)
+def with_point(column: str, dtype: pl.DataType, *, decimal_comma: bool) -> pl.Expr:
+    """A column of numbers, whose texts get a decimal point for a decimal comma."""
+    numbers = pl.col(column)
+    return numbers.str.replace(_DECIMAL_COMMA, "$1.$2") if decimal_comma and dtype == pl.String else numbers
 
 
 def _rating_rules(scale: tuple[float, float] | None, noun: str) -> dict[str, pl.Expr]:
