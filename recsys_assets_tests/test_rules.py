@@ -127,6 +127,17 @@ def test_what_was_rated_long_ago_may_come_back():
         ServingSettings(exclude_rated=False, exclude_rated_days=30)
 
 
+def test_days_without_times_are_told_to_do_nothing():
+    """A shop whose data have no times would wait in vain for what was bought to come back."""
+    never = datetime(1970, 1, 1, tzinfo=UTC)
+    ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": 1.0, "timestamp": [never, never]})
+    rules = Rules(exclude_rated_days=30)
+    assert len(to_polars(rules.excluded(lazy(ratings)))) == 2
+    assert "without effect: the ratings have no times" in str(rules.told(lazy(ratings))["exclude_rated_days"])
+    timed = ratings.with_columns(timestamp=pl.Series(_days_ago(0, 1)))
+    assert rules.told(lazy(timed))["exclude_rated_days"] == 30
+
+
 @given(
     st.integers(0, 1000), st.integers(1, 6), st.integers(1, 12), st.integers(1, 14), st.floats(0, 1), st.floats(0, 1)
 )

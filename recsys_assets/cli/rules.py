@@ -6,6 +6,7 @@ from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import HomeOption, console, facts, follow_up
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.settings import Settings
+from recsys_assets.recommender.data.frames import lazy
 
 _PANEL = "Data and settings"
 
@@ -28,7 +29,8 @@ def rules(home: HomeOption = None) -> None:
     present = rules_for_lists(reader.home, Settings.load(reader.home).serving)
     items = reader.table("items").collect().sort("item")
     allowed = present.allowed(items)
-    told = {name: value for name, value in present.told.items() if value not in ("", {})}
+    rules_told = present.told(lazy(reader.table("ratings")))
+    told = {name: value for name, value in rules_told.items() if value not in ("", {})}
     shown = [*told.items(), ("items that may be shown", f"{allowed.sum():,} of {len(allowed):,}")]
     out.print(facts([(name, str(value)) for name, value in shown]))
     limits = present.limits(items)

@@ -121,7 +121,7 @@ def recommendations(
             "users without a rating": row_count(users) - row_count(with_ratings),
             "shown to them": f"what is {make.ranker.otherwise}",
             "items that may be shown": f"{allowed.sum():,} of {len(allowed):,}",
-            "rules": dg.MetadataValue.json(rules.told),
+            "rules": dg.MetadataValue.json(rules.told(ratings)),
             "a sample of the lists": _sample(make(few, rated.filter(nw.col("user").is_in(few["user"].to_list())))),
         }
     )

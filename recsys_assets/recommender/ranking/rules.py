@@ -15,6 +15,7 @@ from scipy import sparse
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.splitting import has_times
 from recsys_assets.recommender.features.matrices import membership
 from recsys_assets.recommender.ranking.rankings import Limits
 
@@ -47,13 +48,19 @@ class Rules:
     blocked: frozenset[str] = field(default_factory=frozenset)
     max_per_value: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def told(self) -> dict[str, object]:
-        """The rules for metadata; the number of blocked items in place of their ids."""
+    def told(self, ratings: nw.LazyFrame) -> dict[str, object]:
+        """The rules for metadata; the number of blocked items in place of their ids.
+
+        Args:
+            ratings: table ratings, of all users.
+        """
+        days: int | str = self.exclude_rated_days
+        if days and not has_times(ratings):
+            days = f"{days}, without effect: the ratings have no times, so all rated items are left out"
         return {
             "where": self.where,
             "exclude_rated": self.exclude_rated,
-            "exclude_rated_days": self.exclude_rated_days,
+            "exclude_rated_days": days,
             "blocked items": len(self.blocked),
             "max_per_value": dict(self.max_per_value),
         }
