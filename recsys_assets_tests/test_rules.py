@@ -13,6 +13,7 @@ from recsys_assets.home.blocking import blocked_items, changed_blocked, rules_fo
 from recsys_assets.home.layout import Home, HomeError
 from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.recommender.data.frames import lazy, to_polars
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
 from recsys_assets.recommender.evaluation.rule_cost import rule_cost
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
@@ -225,3 +226,9 @@ def test_the_cost_of_a_limit_is_that_of_the_same_users_and_rows():
     assert cost.low <= cost.within - cost.without <= cost.high
     assert (cost.n_users, cost.n_short) == (3, 3)
     assert rule_cost(ranker, train, test.filter(nw.col("rating") > 4), _limited(genres, 1)) is None
+    # Of few users, the interval is widened as everywhere else.
+    many = lazy(pl.DataFrame({"user": range(10, 22), "item": [1, 2, 0] * 4, "rating": 4.0}))
+    cost = rule_cost(ranker, train, many, _limited(genres, 1), k=3)
+    change = UserMetric("change", np.divide, (np.array([-second, second - third, 0] * 4), np.ones(12)))
+    (expected,) = estimates([change], np.ones(12, bool), seed=0, n_resamples=1_000)
+    assert (cost.low, cost.high) == (pytest.approx(expected.low), pytest.approx(expected.high))

@@ -9,6 +9,7 @@ import pytest
 from scipy import sparse
 
 from recsys_assets.home.layout import Home
+from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.recommender.data.frames import lazy
@@ -328,3 +329,31 @@ def test_days_are_counted_back_from_the_latest_rating_of_the_home(served, tmp_pa
     (home.landing / "later.csv").write_text(f"user_id,item_id,rating,timestamp\n901,1,4,{880_000_000 + 400 * 86_400}\n")
     _ok("backfill", "later.csv", "--home", home.path)
     assert len(json.loads(_ok(*asked))["items"]) == 40
+
+
+def test_the_cost_of_a_limit_is_told_with_the_settings_that_it_is_of(served, tmp_path, monkeypatch):
+    """The cost would be that of other lists than the served ones, unseen, or end in an error of Python."""
+    home = copied(served, tmp_path / "home")
+    for asset in ("train_ratings", "test_ratings"):
+        assert materialize(home, asset).success
+    store, parameters = AssetStore(home.assets), Settings.load(home).model_dump()
+    tables = {name: scan(store.current([name])) for name in ("users", "items", "user_features", "train_ratings")}
+    fitter = ModelFitter(tables, parameters, spark=lambda: pytest.fail("no Spark"), scratch=home.scratch)
+    models = dict(serving.fit("blend", fitter).models)
+    # The stored weights are those of settings that have been taken away since.
+    models["blend_weights"] = replace(models["blend_weights"], ease_weight=0.5)
+    index, params = fitter.index, {"implicitPrefs": True, "alpha": 2.0, "regParam": 0.1, "neutral": 0.0}
+    factors = [np.ones((n, 2), np.float32) for n in (index.n_users, index.n_items)]
+    known = [np.ones(n, bool) for n in (index.n_users, index.n_items)]
+    models["implicit_als_model"] = ALSModel(*factors, *known, params, index.fingerprint)
+    for name, model in models.items():
+        version = store.new_version([name], None, "by-hand")
+        model.save(version)
+        store.switch(version)
+    promoted = Configuration.of(parameters, rating_model=None, ranking_model="blend")
+    Promotions(home.promotions).add(promoted, Decision("promoted", "the first one"))
+    monkeypatch.setenv("RECSYS_SERVING__MAX_PER_VALUE", '{"genres": 3}')
+    told = _ok("rules", "--home", home.path)
+    assert "max_per_value changes NDCG at 10" in told and "other settings" not in told
+    monkeypatch.setenv("RECSYS_BLEND__PRIOR_RATINGS", "3")
+    assert "The served model has other settings." in _ok("rules", "--home", home.path)

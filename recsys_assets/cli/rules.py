@@ -40,7 +40,7 @@ def rules(home: HomeOption = None) -> None:
     # Imported here, because the models take a second that rules without a limit do not need.
     from recsys_assets.cli.rule_costs import cost_of
 
-    cost = cost_of(reader, limits)
+    cost, is_served = cost_of(reader, limits)
     if cost is None:
         out.print("The cost of max_per_value is unknown: there is no liked test rating.", soft_wrap=True)
         return
@@ -50,3 +50,5 @@ def rules(home: HomeOption = None) -> None:
         f"{cost.n_users:,} users with liked test items. {cost.n_short:,} of their lists are shorter.",
         soft_wrap=True,
     )
+    if not is_served:
+        out.print("These are lists of the newly trained settings. The served model has other settings.", soft_wrap=True)

@@ -8,8 +8,9 @@ import polars as pl
 
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
-from recsys_assets.recommender.evaluation.bootstrap import LEVELS, resampled_totals
+from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
 from recsys_assets.recommender.evaluation.metrics import RankingMetrics
+from recsys_assets.recommender.evaluation.result import difference
 from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n
 
@@ -60,19 +61,18 @@ def rule_cost(
         return None
     rows = ScoredRows.of(relevant, seed=seed)
     without, within = (top_n(ranker, train_ratings, rows.users, n=k, limits=rule) for rule in (None, limits))
-    scores = np.stack([_ndcg(rows, lists, k) for lists in (without, within)])
-    change = scores[1] - scores[0]
-    totals = resampled_totals(change[:, None], seed=seed, n_resamples=n_resamples)[:, 0] / len(change)
-    low, high = np.quantile(totals, LEVELS)
+    ndcg = [_ndcg(rows, lists, k) for lists in (without, within)]
+    metrics, everyone = [*ndcg, difference(ndcg[1], ndcg[0], "change")], np.ones(len(rows.users), bool)
+    before, after, change = estimates(metrics, everyone, seed=seed, n_resamples=n_resamples)
+    assert before and after and change
     lengths = [lists.group_by("user").len() for lists in (without, within)]
     both = lengths[0].join(lengths[1], on="user", how="left", suffix="_within").fill_null(0)
     n_short = int((both["len_within"] < both["len"]).sum())
-    return RuleCost(float(scores[0].mean()), float(scores[1].mean()), float(low), float(high), len(change), n_short)
+    return RuleCost(before.value, after.value, change.low, change.high, change.n, n_short)
 
 
-def _ndcg(rows: ScoredRows, lists: pl.DataFrame, k: int) -> np.ndarray:
-    """NDCG at k of each user: shape (users,)."""
+def _ndcg(rows: ScoredRows, lists: pl.DataFrame, k: int) -> UserMetric:
     ranks = rows.ranks_of("lists", lazy(lists.drop_nulls("score").select("user", "item", "rank")))
     ndcg = RankingMetrics(rows, k).of_ranks(ranks)[0]
     assert ndcg.name == f"ndcg_{k}"
-    return ndcg.parts[0]
+    return ndcg
