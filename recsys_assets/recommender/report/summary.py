@@ -28,6 +28,8 @@ class DataSummary:
     Attributes:
         users: number of users with a rating.
         ratings: number of ratings.
+        items: number of items, rated or not.
+        scale: lowest and highest rating in words; empty for events and without ratings.
         facts: the numbers to show, users first.
         rejections: reason and number of rejected rows, most frequent reason first.
         has_demographics: whether any user has any attribute.
@@ -35,6 +37,8 @@ class DataSummary:
 
     users: int
     ratings: int
+    items: int
+    scale: str
     facts: tuple[Fact, ...]
     rejections: tuple[tuple[str, int], ...]
     has_demographics: bool
@@ -75,7 +79,16 @@ def data_summary(
         Fact("rejected rows", f"{sum(rows for _, rows in rejections):,}", _beyond(len(rejections), noun)),
         Fact("users without demographics", f"{bare:,}", f"{100 * bare / all_users:.1f}\u00a0% of all" if bare else ""),
     ]
-    return DataSummary(rating["users"], rating["ratings"], tuple(facts), rejections, bare < all_users)
+    has_scale = rating["ratings"] and not kind.is_events
+    return DataSummary(
+        users=rating["users"],
+        ratings=rating["ratings"],
+        items=all_items,
+        scale=f" from {rating['lowest']:g} to {rating['highest']:g}" if has_scale else "",
+        facts=tuple(facts),
+        rejections=rejections,
+        has_demographics=bare < all_users,
+    )
 
 
 def _rating_facts(rating: dict, all_items: int, kind: DataKind) -> list[Fact]:

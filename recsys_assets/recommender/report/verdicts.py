@@ -25,7 +25,8 @@ from recsys_assets.recommender.report.standings import (
 
 Tone = Literal["better", "unsure", "worse", "none"]
 _RANKED, _RATED, _ERROR = ("top_n", "ndcg_10"), ("time_cut", "rmse"), ("latest_rating", "r2")
-_DECIDES = "Models are chosen on validation data. The scores here decide whether the chosen one is served."
+_CHOSEN = "Models are chosen on validation data, not on these ratings."
+_DECIDES = "The scores here decide whether the chosen model is served."
 _LIKED_BY_ALIKE = "They get what users with the same attributes like"
 # What a model makes of a user without a rating; others have one list for everybody.
 _FOR_NEW_USERS = {
@@ -147,8 +148,12 @@ def _steps(scores: pl.DataFrame, served: Served | None, studied: bool) -> Iterat
         yield f"Bring more ratings: {_count(users, 'scored user')} cannot tell which model is best."
     elif tone == "unsure":
         yield "Bring more ratings: so far, the lists may be no better than popularity."
+    rival = _rival(scores, (*_RANKED, "all"), served.model if served else labels.SELECTED)
     if not studied:
-        yield "Look for better settings of all models, on validation data: `recsys-assets study`."
+        compared = (
+            f"Compare all models, also {labels.model(rival)}," if rival else "Look for better settings of all models"
+        )
+        yield f"{compared} on validation data: `recsys-assets study`."
     if tone == "better":
         yield "Look at the list of a user: `recsys-assets recommend USER_ID`."
         yield "Use the lists in an application: `recsys-assets export recommendations lists.parquet`."
@@ -217,7 +222,7 @@ def _new_users(scores: pl.DataFrame, served: Served | None, selected: Selected, 
     model = _twin(scores, _RANKED, selected) if name == labels.SELECTED else name
     got = _for_new_users(model, has_attributes)
     details = ["New users have no rating in the training data."]
-    return _against(scores, question, got, name, (*_RANKED, "unseen"), details, label=labels.model(model))
+    return _against(scores, question, got, name, (*_RANKED, "unseen"), details, label="What they get")
 
 
 def _for_new_users(model: str, has_attributes: bool) -> str:
@@ -262,7 +267,8 @@ def _against(
     rival = _rival(scores, row, name)
     bars = _bars(scores, row, {baseline: "", name: label or labels.model(name), rival: ""})
     score = f"{facts_of.label}, {facts_of.direction}"
-    told = (*told, *([_DECIDES] if rival else []), facts_of.meaning)
+    answer += _beside(scores, row, rival) if tone == "better" else ""
+    told = (*told, _DECIDES, facts_of.meaning) if rival else (*told, facts_of.meaning)
     return Verdict(question, answer, tone, (numbers, _ahead(scores, row, name, rival)), told, score, bars)
 
 
@@ -300,7 +306,16 @@ def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], name: str, rival: st
     if lead and own and selected and selected.value == own.value:
         sure = "surely" if lead.low > 0 else "perhaps by chance"
         told = f"{told} by {_interval(lead, metric, sign='')}, {sure}"
-    return f"{told}."
+    return f"{told}. {_CHOSEN}"
+
+
+def _beside(scores: pl.DataFrame, row: tuple[str, str, str], rival: str) -> str:
+    """What the headline says of a model that scores better; empty without one."""
+    protocol, metric, population = row
+    lead = find(scores, protocol, rival, population, labels.improvement(metric, labels.SELECTED)) if rival else None
+    if lead is None:
+        return ""
+    return f" {labels.model(rival)} is surely better." if lead.low > 0 else f" {labels.model(rival)} may be as good."
 
 
 def _improvement(
