@@ -97,6 +97,15 @@ def _relational_tables(batches, scan) -> dict[str, pl.DataFrame]:
             f"leave_last_out/{side}": splitting.leave_last_out(ratings, side),
         }.items()
     }
+    # The same rows as events, whose sums have lists of what was known.
+    summed = merge.add_up_events(raw["ratings"], users, items, damping="log1p")
+    events = scan(to_polars(conform(summed, TABLES["ratings"])), "events")
+    tables |= {
+        "events/ratings": events,
+        **{f"events_{side}/ratings": splitting.cut_in_time(events, side, cut=0.5) for side in ("train", "test")},
+        **{f"events_last_{side}/ratings": splitting.leave_last_out(events, side) for side in ("train", "test")},
+        "events_revealed/ratings": splitting.new_user_rows(events, "train", n_revealed=2, share=0.5, seed=4),
+    }
     declared = {name: TABLES[name.rpartition("/")[2]] for name in tables}
     return {name: to_polars(conform(frame, declared[name])).sort(*declared[name].key) for name, frame in tables.items()}
 

@@ -147,6 +147,9 @@ def test_weights_add_up_per_user_and_item():
     found = _summed(raw)
     assert found["rating"].to_list() == [6, 2, -3]
     assert found["n_events"].to_list() == [2, 1, 1]
+    assert found["known_ratings"].to_list() == [[5, 6], None, None]
+    assert found["known_n_events"].to_list() == [[1, 2], None, None]
+    assert found["known_timestamps"][0].to_list() == [found["first_timestamp"][0], found["timestamp"][0]]
     assert found["first_timestamp"][0] == times[1]
     assert found["timestamp"][0] == times[0]
     assert found.drop("batch", "row").equals(_summed(raw.reverse()).drop("batch", "row"))

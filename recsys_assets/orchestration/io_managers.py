@@ -52,13 +52,15 @@ def digest(version: Path, table: Table | None) -> str:
 
     Equal content has the same hash on both engines and for any order of the source's rows. Columns that only record
     where a row came from (`volatile`) do not count. Tables with such columns are hashed column by column, because they
-    are stored in the order of their key; everything else is hashed file by file.
+    are stored in the order of their key; everything else is hashed file by file. The columns of events, which only some
+    homes have, count too: splits in time depend on them.
     """
     hashed = hashlib.blake2b(digest_size=16)
-    columns = [name for name in table.columns if name not in table.volatile] if table else []
     if table and table.volatile:
-        for name in columns:
+        stored = _polars_scan(version).collect_schema().names()
+        for name in (name for name in stored if name not in table.volatile):
             column = _polars_scan(version).select(name).collect().to_series()
+            column = column.explode() if isinstance(column.dtype, pl.List) else column
             hashed.update(column.to_physical().to_numpy().tobytes())
         return hashed.hexdigest()
     for file in sorted(path for path in version.rglob("*") if path.is_file() and not path.name.startswith(".")):

@@ -210,7 +210,9 @@ def ratings(
     """The latest rating per (user, item) of all batches; of events, the damped sum of their weights.
 
     If timestamps tie, the later batch counts, then the later row. The data version covers ids, ratings and timestamps
-    but not the order of rows. The same batch sent again with its rows in another order therefore changes nothing.
+    but not the order of rows. The same batch sent again with its rows in another order therefore changes nothing. Of
+    events, `n_events` counts them, and `timestamp` is the time of the last one. Where there are several times,
+    `known_ratings` and `known_n_events` say what was known from each time in `known_timestamps` on.
     """
     rests_on = merged_from(raw_ratings, home.folders, settings)
     context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})

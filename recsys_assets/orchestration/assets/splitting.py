@@ -20,7 +20,8 @@ from recsys_assets.recommender.report import charts
 def train_ratings(context: dg.AssetExecutionContext, ratings: nw.LazyFrame, settings: SettingsParam) -> nw.LazyFrame:
     """Training rows of case study A: the ratings before the cut in time (`splitting.cut`).
 
-    Ratings with equal timestamps are ordered by batch, then by row.
+    Ratings with equal timestamps are ordered by batch, then by row. Of events, every item that the user had before the
+    cut, with the weight of the events before the cut.
     """
     train = splitting.cut_in_time(ratings, "train", cut=settings.splitting.parsed_cut)
     users, mean, median = cold_start.ratings_per_user(train)
@@ -41,8 +42,8 @@ def test_ratings(
 ) -> nw.LazyFrame:
     """Test rows of case study A: the ratings after the cut in time (`splitting.cut`) of the users that are scored.
 
-    No model that is scored on these rows is fitted on them. Up to `scale.score_users` users are scored; of more users,
-    a sample by hash.
+    Of events, the items whose first event is after the cut. No model that is scored on these rows is fitted on them. Up
+    to `scale.score_users` users are scored; of more users, a sample by hash.
     """
     return _scored(context, splitting.cut_in_time(ratings, "test", cut=settings.splitting.parsed_cut), users, settings)
 

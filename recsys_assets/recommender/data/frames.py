@@ -4,7 +4,7 @@ Only helpers that give the same result on Polars and PySpark belong here. `table
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import narwhals as nw
 import numpy as np
@@ -19,7 +19,7 @@ _MULTIPLIERS = (1_540_483_477, 668_265_263)
 # Default seeds of the settings. Their draws must not change, because the published scores in docs/ were computed with
 # them. The draws of the two seeds differ by an offset only.
 _PUBLISHED_SEEDS = (0, 1234)
-_PLACE, _KEY = "__place", "__key"
+_PLACE, _KEY, _GATHERED = "__place", "__key", "__gathered"
 # Largest key for which `numbered` makes a lookup array: 200 MB of int32.
 _LARGEST_TABLE = 50_000_000
 
@@ -190,6 +190,26 @@ def _in_order(rows: pl.LazyFrame, key: Sequence[str]) -> tuple[pl.LazyFrame, lis
 
 def _differs_from_next(by: Sequence[str]) -> pl.Expr:
     return pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift(-1)) for name in by)
+
+
+def gathered(frame: nw.LazyFrame, key: Sequence[str], names: Mapping[str, str]) -> nw.LazyFrame:
+    """Gather columns into lists per key, each in the order of the first of them.
+
+    Args:
+        frame: rows with the columns.
+        key: columns that identify a row of the result.
+        names: name of the list by column. The values of the first column differ within a key.
+    """
+    first = next(iter(names))
+    if frame.implementation.is_polars():
+        lists = [pl.col(column).sort_by(first).alias(name) for column, name in names.items()]
+        return nw.from_native(frame.to_native().group_by(*key).agg(*lists))
+    from pyspark.sql import functions
+
+    # Structs are sorted by their first field.
+    rows = functions.array_sort(functions.collect_list(functions.struct(*names))).alias(_GATHERED)
+    lists = [functions.col(_GATHERED)[column].alias(name) for column, name in names.items()]
+    return nw.from_native(frame.to_native().groupBy(*key).agg(rows).select(*key, *lists))
 
 
 def numbered(frame: nw.LazyFrame, index: nw.LazyFrame) -> nw.LazyFrame:

@@ -4,6 +4,8 @@ If all ratings have one time, their order is drawn at random. A cut in time is t
 rating is a random one. The row order of the source would split such data by user, because most files are sorted by
 user.
 
+Of events, a row belongs to the time of its first event, and training rows hold the sums up to the cut (`known`).
+
 Each function is one relational expression that runs on both engines. `evaluation/protocols` names the splits and says
 what is scored on each.
 """
@@ -16,6 +18,7 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from recsys_assets.recommender.data.frames import pseudo_random, row_count, to_polars, with_integer
+from recsys_assets.recommender.data.known import as_known, as_known_before, at_first_time, time_column
 from recsys_assets.recommender.data.sections import Section
 
 # Case study A cuts the 1,000,209 ratings of MovieLens 1M after 800,000 rows; a share of 0.8 would be 800,167.
@@ -23,7 +26,6 @@ _MOVIELENS_1M = 1_000_209
 _MOVIELENS_1M_TRAIN = 800_000
 # The test rows of a new user begin after this many ratings, however many of these are revealed.
 MOST_REVEALED = 20
-_IN_TIME = ["timestamp", "batch", "row"]
 _DRAWN, _FIRST, _LATEST = "drawn", "first", "latest"
 # The order of so few rows is found by sorting them; of more rows, a histogram with so many bins comes first.
 _FEW_ROWS = 1_000_000
@@ -96,13 +98,14 @@ def train_size(n_ratings: int, cut: Cut = "auto") -> int:
     return size
 
 
-def has_times(ratings: nw.LazyFrame) -> bool:
+def has_times(ratings: nw.LazyFrame, column: str = "timestamp") -> bool:
     """Return whether the ratings have at least two different times; ratings without a row have none.
 
     Args:
-        ratings: column timestamp.
+        ratings: holds the column.
+        column: name of the column of times.
     """
-    time = nw.col("timestamp")
+    time = nw.col(column)
     first, last = to_polars(ratings.select(first=time.min(), last=time.max())).row(0)
     return bool(first != last)
 
@@ -112,8 +115,9 @@ def _ordered(ratings: nw.LazyFrame) -> tuple[nw.LazyFrame, list[str]]:
 
     Both sides of a split must come from one frame: a part of ratings with times may have a single time.
     """
-    if has_times(ratings):
-        return ratings, _IN_TIME
+    time = time_column(ratings)
+    if has_times(ratings, time):
+        return ratings, [time, "batch", "row"]
     drawn = pseudo_random(0, ["user", "item"], stream=_STREAM_OF_ORDER)
     return ratings.with_columns(drawn.alias(_DRAWN)), [_DRAWN, "user", "item"]
 
@@ -122,7 +126,8 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
     """Return the earlier or the later part of all ratings.
 
     Args:
-        ratings: table ratings. Equal timestamps are ordered by batch, then row; if all are equal, by a draw.
+        ratings: table ratings. Equal timestamps are ordered by batch, then row; if all are equal, by a draw. Of events,
+            the first time of a row counts, and a training row holds its events before the cut only.
         side: `train` for the earlier part, `test` for the later one.
         cut: see `train_size`.
 
@@ -136,9 +141,17 @@ def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.L
     """
     size = train_size(row_count(ratings), cut)
     ordered, order = _ordered(ratings)
+    is_drawn = order[0] == _DRAWN
     counted, order = with_integer(ordered, order[0], _FIRST), [_FIRST, *order[1:]]
-    is_before = _is_before(order, _row_at(counted, order, size))
-    return counted.filter(is_before if side == "train" else ~is_before).drop(_FIRST, _DRAWN, strict=False)
+    first_after = _row_at(counted, order, size)
+    is_before = _is_before(order, first_after)
+    if side == "test":
+        chosen = at_first_time(counted.filter(~is_before))
+    else:
+        # Drawn rows have one first time, and no test row is later than that.
+        moment = 0 if is_drawn else first_after[0]
+        chosen = as_known(counted.filter(is_before), moment)
+    return chosen.drop(_FIRST, _DRAWN, strict=False)
 
 
 def _row_at(rows: nw.LazyFrame, order: list[str], position: int) -> tuple[int, ...]:
@@ -201,7 +214,7 @@ def histories(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -
     own = _of_side(ratings, user_partition, side)
     latest = responses(ratings, user_partition, side)
     with_history = own.join(latest.select("user"), on="user", how="semi")
-    return with_history.join(latest.select("user", "item"), on=["user", "item"], how="anti")
+    return _without_latest(with_history, latest)
 
 
 def responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: Side) -> nw.LazyFrame:
@@ -225,14 +238,24 @@ def _of_side(ratings: nw.LazyFrame, user_partition: nw.LazyFrame, side: str) -> 
 
 
 def _latest(ordered: nw.LazyFrame, order: list[str], members: nw.LazyFrame | None = None) -> nw.LazyFrame:
-    """Return the latest rating of each user with at least two ratings; of `members` only, if given."""
+    """Return the latest rating of each user with at least two ratings; of `members` only, if given.
+
+    Of events, that is the row with the newest first event.
+    """
     own = ordered if members is None else ordered.join(members, on="user", how="semi")
     first = nw.col(order[0])
     per_user = own.group_by("user").agg(first.max().alias(_LATEST), n_ratings=nw.len())
     # Only ties at the latest time have to be ordered, not all ratings.
     tied = own.join(per_user, on="user").filter(first == nw.col(_LATEST), nw.col("n_ratings") > 1)
     placed = tied.with_columns(place=nw.col("item").cum_count(reverse=True).over("user", order_by=order))
-    return placed.filter(nw.col("place") == 1).drop("place", "n_ratings", _LATEST, _DRAWN, strict=False)
+    latest = placed.filter(nw.col("place") == 1).drop("place", "n_ratings", _LATEST, _DRAWN, strict=False)
+    return at_first_time(latest)
+
+
+def _without_latest(ratings: nw.LazyFrame, latest: nw.LazyFrame) -> nw.LazyFrame:
+    """Return the rows that are not the latest ones, as they were known before the latest one of their user."""
+    others = ratings.join(latest.select("user", "item"), on=["user", "item"], how="anti")
+    return as_known_before(others, latest)
 
 
 def partition_by_return(ratings: nw.LazyFrame, *, cut: Cut = "auto") -> nw.LazyFrame:
@@ -251,7 +274,7 @@ def first_responses(ratings: nw.LazyFrame, user_partition: nw.LazyFrame) -> nw.L
     ordered, order = _ordered(ratings)
     place = nw.col("item").cum_count().over("user", order_by=order)
     first = _of_side(ordered, user_partition, "test").with_columns(place=place).filter(nw.col("place") == 1)
-    return first.drop("place", _DRAWN, strict=False)
+    return at_first_time(first).drop("place", _DRAWN, strict=False)
 
 
 def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: int = 0) -> nw.LazyFrame:
@@ -301,7 +324,12 @@ def new_user_rows(
         place=nw.col("item").cum_count().over("user", order_by=order),
     )
     chosen = ~is_new | (place <= n_revealed) if side == "train" else is_new & (place > n_skipped)
-    return marked.filter(chosen).drop("is_new", "place", _DRAWN, strict=False)
+    rows = marked.filter(chosen)
+    if side == "test":
+        rows = at_first_time(rows)
+    else:
+        rows = as_known_before(rows, marked.filter(is_new, place == n_revealed + 1))
+    return rows.drop("is_new", "place", _DRAWN, strict=False)
 
 
 def leave_last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
@@ -316,7 +344,7 @@ def leave_last_out(ratings: nw.LazyFrame, side: Side) -> nw.LazyFrame:
     latest = _latest(*_ordered(ratings))
     if side == "test":
         return latest
-    return ratings.join(latest.select("user", "item"), on=["user", "item"], how="anti")
+    return _without_latest(ratings, latest)
 
 
 def published_fold(ratings: nw.LazyFrame, folds: nw.LazyFrame, side: Side, *, fold: str) -> nw.LazyFrame:

@@ -25,6 +25,10 @@ SAMPLE_SHARE = "sample_share"
 FITTED_SHARE, SCORED_SHARE = "fitted_share", "scored_share"
 # Extra columns of `ratings` and its splits if they are sums of events: number of events, and time of the first one.
 N_EVENTS, FIRST_TIME = "n_events", "first_timestamp"
+# And lists, null for events of a single time: the times, ascending, and what `rating` and `n_events` were from each of
+# them on. Splits in time look up in them what was known at a cut.
+KNOWN_FROM = "known_timestamps"
+KNOWN = (("timestamp", KNOWN_FROM), ("rating", "known_ratings"), (N_EVENTS, "known_n_events"))
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,19 @@ from typing import Literal
 
 import narwhals as nw
 
-from recsys_assets.recommender.data.frames import distinct, last_rows, numbered
-from recsys_assets.recommender.data.tables import COUNT, FIRST_TIME, ID, N_EVENTS, RATING, RATINGS
+from recsys_assets.recommender.data.frames import distinct, gathered, last_rows, numbered
+from recsys_assets.recommender.data.tables import COUNT, FIRST_TIME, ID, KNOWN, N_EVENTS, RATING, RATINGS
 
 # Text form of an integer id: "07" is a different id than 7.
 _WHOLE = r"^(0|[1-9]\d{0,17})$"
 # Larger floats do not represent every integer exactly, and the largest ones overflow an integer.
 _LARGEST_EXACT = 2**53
 _MILLION = 1_000_000
+# Batch and row of an event in one integer order the events of a time. No batch has so many rows.
+_MOST_ROWS = 2**40
 
 Batches = Sequence[nw.LazyFrame]
+Damping = Literal["log1p", "none"]
 
 
 def index_users(raw_users: Batches, raw_ratings: Batches) -> nw.LazyFrame:
@@ -65,13 +68,11 @@ def _indexed(raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame) -> 
     return numbered(of_known_users, _as_rated(items.select("item", "item_id"), rated))
 
 
-def add_up_events(
-    raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame, *, damping: Literal["log1p", "none"]
-) -> nw.LazyFrame:
+def add_up_events(raw_ratings: Batches, users: nw.LazyFrame, items: nw.LazyFrame, *, damping: Damping) -> nw.LazyFrame:
     """The sum of the weights of events per (user, item): the table `ratings` of a home of events.
 
-    The sums are exact, so they do not depend on the order of the rows. Columns n_events and first_timestamp follow;
-    `timestamp` is the time of the last event.
+    The sums are exact, so they do not depend on the order of the rows. `timestamp` is the time of the last event, batch
+    and row are those of the first one. Columns n_events and first_timestamp follow, then the running sums `KNOWN`.
 
     Args:
         raw_ratings: one frame (user_id, item_id, rating, timestamp, row) per batch, in order of arrival; `rating` is
@@ -80,25 +81,54 @@ def add_up_events(
         items: columns item, item_id.
         damping: `log1p` replaces a sum s by sign(s) log(1 + |s|), so that 350,000 plays weigh 18 times as much as one.
     """
-    events = _indexed(raw_ratings, users, items)
-    millionths = (nw.col("rating").cast(nw.Float64()) * _MILLION).round().cast(nw.Int64())
-    weights = (
-        events.with_columns(millionths=millionths)
-        .group_by(*RATINGS.key)
-        .agg(
-            nw.col("millionths").sum(),
-            nw.col("timestamp").max(),
-            nw.col("batch").max(),
-            nw.col("row").max(),
-            nw.len().cast(COUNT).alias(N_EVENTS),
-            nw.col("timestamp").min().alias(FIRST_TIME),
+    key, time = RATINGS.key, nw.col("timestamp")
+    at_once = (
+        _indexed(raw_ratings, users, items)
+        .with_columns(
+            millionths=(nw.col("rating").cast(nw.Float64()) * _MILLION).round().cast(nw.Int64()),
+            place=nw.col("batch").cast(nw.Int64()) * _MOST_ROWS + nw.col("row"),
         )
-        .with_columns(rating=nw.col("millionths").cast(nw.Float64()) / _MILLION)
+        .group_by(*key, "timestamp")
+        .agg(nw.col("millionths").sum(), nw.col("place").min(), n=nw.len().cast(nw.Int64()))
+        .with_columns(first=time.min().over(*key), last=time.max().over(*key))
     )
-    weight = nw.col("rating")
+    summed = (
+        at_once.with_columns(place=nw.when(time == nw.col("first")).then(nw.col("place")))
+        .group_by(*key)
+        .agg(nw.col("millionths").sum(), nw.col("place").min(), nw.col("n").sum(), nw.col("first", "last").min())
+        .with_columns(row=nw.col("place") % _MOST_ROWS)
+    )
+    rows = summed.select(
+        *key,
+        _damped("millionths", damping).alias("rating"),
+        nw.col("last").alias("timestamp"),
+        # Narwhals divides integers as floats on Spark, which is exact for a multiple of a power of two.
+        ((nw.col("place") - nw.col("row")) / _MOST_ROWS).cast(nw.Int32()).alias("batch"),
+        "row",
+        nw.col("n").cast(COUNT).alias(N_EVENTS),
+        nw.col("first").alias(FIRST_TIME),
+    )
+    return rows.join(_running_sums(at_once, damping), on=list(key), how="left")
+
+
+def _running_sums(at_once: nw.LazyFrame, damping: Damping) -> nw.LazyFrame:
+    """Columns `KNOWN` per (user, item) with events at several times.
+
+    Args:
+        at_once: user, item, timestamp, millionths, n; first, last: the first and the last time of the user and item.
+        damping: as for `add_up_events`.
+    """
+    up_to_now = nw.col("millionths", "n").cum_sum().over(*RATINGS.key, order_by="timestamp")
+    repeated = at_once.filter(nw.col("first") < nw.col("last")).with_columns(up_to_now)
+    sums = {"rating": _damped("millionths", damping), N_EVENTS: nw.col("n").cast(COUNT)}
+    return gathered(repeated.with_columns(**sums), RATINGS.key, dict(KNOWN))
+
+
+def _damped(millionths: str, damping: Damping) -> nw.Expr:
+    """The damped weight of a sum in millionths."""
+    weight = nw.col(millionths).cast(nw.Float64()) / _MILLION
     damped = nw.when(weight < 0).then(-(1.0 - weight).log()).otherwise((1.0 + weight.abs()).log())
-    rating = damped if damping == "log1p" else weight
-    return weights.with_columns(rating=rating.cast(RATING)).select(*RATINGS.columns, N_EVENTS, FIRST_TIME)
+    return (damped if damping == "log1p" else weight).cast(RATING)
 
 
 def _stacked(frames: Batches) -> nw.LazyFrame:

@@ -48,7 +48,7 @@ class DataSettings(Section):
         description="Ratings that mean 'not rated', such as [0] or [-1, 99]; rows with them are left out and counted.",
     )
     decimal: Literal["", ".", ","] = Field(
-        "", description="Decimal mark of ratings; empty: detected where it is clear."
+        "", description="Decimal mark of ratings and weights; empty: detected where it is clear."
     )
     time_format: str = Field(
         "",

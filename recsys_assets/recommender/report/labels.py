@@ -337,8 +337,8 @@ def metrics_in_order(names: Iterable[str]) -> list[str]:
 _OF_EVENTS: Mapping[str, Protocol] = {
     "latest_rating": Protocol(
         "Each user's next item",
-        "Users are split into train and test users. The item of each user's latest event is ranked among the items "
-        "that the user has no earlier event with; models learn from the train users' earlier events only.",
+        "Users are split into train and test users. Each user's newest item, by its first event, is ranked among the "
+        "items that the user has no earlier event with; models learn from the train users' earlier events only.",
         ("next_item_hit_10",),
     )
 }
