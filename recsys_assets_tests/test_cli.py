@@ -208,6 +208,16 @@ def test_only_new_batches_are_ingested(launches):
     assert launched("c") == [("everything", ["c"], [])]
 
 
+def test_a_new_run_history_knows_the_batches_whose_source_is_gone(launches, home):
+    """Whoever moves a damaged run history away loses all ratings of which the source was deleted."""
+    _, launched = launches
+    for asset in RAW:
+        (AssetStore(home.assets).folder([asset], "a") / "current").mkdir(parents=True)
+    launched("b")
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_dynamic_partitions("batches") == ["a", "b"]
+
+
 def test_nothing_new_is_a_refresh(launches):
     """A run without new data does nothing, or fails for want of a batch."""
     materialize, launched = launches

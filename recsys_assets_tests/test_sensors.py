@@ -1,4 +1,5 @@
 import os
+import shutil
 import socket
 import tempfile
 import zipfile
@@ -251,6 +252,21 @@ def test_a_batch_that_run_ingested_is_known(ticker):
     for _ in range(3):
         ticker.tick()
         assert not ticker.asked
+
+
+def test_a_new_run_history_keeps_what_was_read_of_a_source_that_is_gone(ticker, monkeypatch):
+    """After a damaged or a moved run history all ratings of a batch vanish, because its source was deleted before."""
+    ticker.land("one")
+    ticker.land("two", first_user=50)
+    ticker.settle()
+    shutil.rmtree(ticker.home.landing / "one")
+    with dg.DagsterInstance.ephemeral() as instance:
+        anew = Ticker(ticker.home, instance, monkeypatch)
+        anew.settle()
+        assert (anew.batches(), anew.users()) == (["one", "two"], 12)
+        anew.land("three", first_user=100)
+        anew.settle()
+        assert (anew.batches(), anew.users()) == (["one", "two", "three"], 18)
 
 
 @pytest.mark.parametrize("garbage", ["", "no json", "[]", '{"batches": 3}', '{"batches": {"one": {}}}', "null"])
@@ -829,6 +845,10 @@ def test_backfill_reads_the_named_batches_in_one_run(tmp_path):
     assert (run.job_name, run.tags[RANGE[0]], run.tags[RANGE[1]]) == ("ingest", "batch-0", "batch-2")
     ran = invoke("backfill", "batch-7", "--home", home.path)
     assert ran.exit_code == 1 and "There is no batch 'batch-7' in" in ran.stderr and "batch-3" in ran.stderr
+    shutil.rmtree(home.landing / "batch-0")
+    shutil.rmtree(home.dagster)
+    assert invoke("backfill", "batch-3", "--home", home.path).exit_code == 0
+    assert len(table(home, "users")) == 24, "a new run history leaves out what was read before"
 
 
 @pytest.mark.parametrize("names", [("batch-0", "batch-1", "batch-2"), ("batch-1",), ("batch-1", "batch-2")])

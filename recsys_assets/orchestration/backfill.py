@@ -27,19 +27,18 @@ _POLL_SECONDS = 0.5
 
 
 def make_known(home: Home, batches: Sequence[str]) -> None:
-    """Add partitions for new batches, in the order of their names, and delete partitions of batches never read.
+    """Add partitions for new and ingested batches, in the order of their names, and delete those of batches never read.
 
-    A merge would fail on a batch that was never read. The batch stays in `landing/`: the next `run`, or the sensor once
-    the batch changes, adds its partition again.
+    A merge would leave out an ingested batch that a new run history does not know, and fail on a batch that was never
+    read. Such a batch stays in `landing/`: the next `run`, or the sensor once it changes, adds its partition again.
     """
     name = str(BATCHES.name)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        known = set(instance.get_dynamic_partitions(name))
+        wanted, known = {*read_batches(home), *batches}, set(instance.get_dynamic_partitions(name))
         # A run in progress may be about to read such a batch.
-        unread = set() if unfinished(instance) else known - read_batches(home) - set(batches)
-        for batch in unread:
+        for batch in () if unfinished(instance) else known - wanted:
             instance.delete_dynamic_partition(name, batch)
-        instance.add_dynamic_partitions(name, sorted(set(batches) - known))
+        instance.add_dynamic_partitions(name, sorted(wanted - known))
 
 
 def read_where_served(home: Home, address: str, batches: Sequence[str], say: Callable[[str], None]) -> None:

@@ -285,16 +285,22 @@ def choose(instance: dg.DagsterInstance, cursor: Cursor, now: float) -> list[str
     return sorted(wanted)
 
 
-def request(instance: dg.DagsterInstance, cursor: Cursor, wanted: Sequence[str]) -> dg.SensorResult:
+def request(home: Home, instance: dg.DagsterInstance, cursor: Cursor, wanted: Sequence[str]) -> dg.SensorResult:
     """Request one ingest run per contiguous range of the batches, and mark the batches as requested.
 
-    Partitions of batches that were never ingested and are not requested now are deleted until the batch changes: a
-    merge over all batches would fail on them.
+    The merge reads the batches that have a partition. Batches that were never ingested and are not requested now lose
+    their partition until they change, because the merge would fail on them; so do removed batches. Ingested batches
+    that a new run history does not know get a partition, because their sources may be gone.
     """
-    known = instance.get_dynamic_partitions(str(BATCHES.name))
-    aside = [name for name in known if name not in wanted and ingested_content(instance, name) is None]
+    known, ingested = instance.get_dynamic_partitions(str(BATCHES.name)), read_batches(home)
+    aside = [
+        name
+        for name in known
+        if name not in {*wanted, *ingested}
+        and (name not in cursor.batches or ingested_content(instance, name) is None)
+    ]
     order = [name for name in known if name not in aside]
-    new = [name for name in wanted if name not in order]
+    new = sorted({*wanted, *ingested} - {*order})
     pieces = contiguous([*order, *new], wanted)
     cursor.sequence += 1
     for name in wanted:

@@ -78,7 +78,8 @@ def plan(
 ) -> list[Launch]:
     """The runs that bring a home up to date: ingest of pending batches, then everything downstream of `ratings`.
 
-    Landed batches get a partition in the instance. A batch counts as ingested if all its raw tables are stored.
+    Landed and ingested batches get a partition in the instance. A batch counts as ingested if all its raw tables are
+    stored.
 
     Args:
         home: the home with the batches.
@@ -134,15 +135,17 @@ def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
 def _register(
     home: Home, instance: dg.DagsterInstance, ingested: Collection[str], refused: Collection[str]
 ) -> list[str]:
-    """Add partitions for new landed batches, in the order of their names, and return all known batches in order.
+    """Add missing partitions, in the order of their names, and return all known batches in order.
 
-    The partition of a batch that was never read is deleted if the batch was refused or has left the landing folder.
+    A new run history does not know the ingested batches, and their sources may be gone. The merge reads the batches
+    that have a partition, so they need one. The partition of a batch that was never read is deleted if the batch was
+    refused or has left the landing folder.
     """
     name = str(BATCHES.name)
     landed = [batch for batch in home.landed_batches() if batch not in refused and is_batch_name(batch)]
-    known = instance.get_dynamic_partitions(name)
-    instance.add_dynamic_partitions(name, [batch for batch in landed if batch not in known])
-    for batch in set(known) - {*landed, *ingested}:
+    wanted, known = {*landed, *ingested}, set(instance.get_dynamic_partitions(name))
+    instance.add_dynamic_partitions(name, sorted(wanted - known))
+    for batch in known - wanted:
         instance.delete_dynamic_partition(name, batch)
     return list(instance.get_dynamic_partitions(name))
 

@@ -121,7 +121,7 @@ def watch_landing(context: dg.SensorEvaluationContext, home: Home, quiet_seconds
     for line in found.news:
         context.log.warning(line)
     if wanted:
-        return request(context.instance, cursor, wanted)
+        return request(home, context.instance, cursor, wanted)
     notes = [*found.news, *found.waiting, *unread(cursor, now)] or ["nothing new in landing/"]
     shown = "; ".join(notes[:_NOTES_SHOWN]) + (f"; and {len(notes) - _NOTES_SHOWN} more" * (len(notes) > _NOTES_SHOWN))
     return dg.SensorResult(skip_reason=dg.SkipReason(shown), cursor=cursor.model_dump_json())

@@ -29,9 +29,10 @@ def read_once(home: Home) -> set[str]:
 
 
 def take_out(home: Home, batch: str) -> Path | None:
-    """Move the landed file aside, delete the batch's partition, then delete its raw tables.
+    """Move the landed file aside, delete the batch's raw tables, then delete its partition.
 
-    This order allows an interrupted removal to be repeated.
+    This order allows an interrupted removal to be repeated. A batch with all raw tables counts as ingested, so their
+    deletion comes before that of the partition: the next `run` would add the partition again.
 
     Returns:
         New path of the landed file; None if `landing/` has no file of that name.
@@ -40,9 +41,9 @@ def take_out(home: Home, batch: str) -> Path | None:
         moved_to = move_out(home, batch) if batch in home.landed_batches() else None
     (home.rejected / f"{batch}.csv").unlink(missing_ok=True)
     forget_refusal(home, batch)
+    for asset in RAW_TABLES:
+        AssetStore(home.assets).remove([asset], batch)
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         if batch in instance.get_dynamic_partitions(str(BATCHES.name)):
             instance.delete_dynamic_partition(str(BATCHES.name), batch)
-    for asset in RAW_TABLES:
-        AssetStore(home.assets).remove([asset], batch)
     return moved_to
