@@ -658,20 +658,28 @@ def test_what_was_done_while_a_run_waited_is_known(ticker):
     ticker.settle()
     asked, _ = _retrain(ticker, None)
 
-    def left(job: str, tags: Mapping[str, str]) -> bool:
-        run = ticker.instance.create_run_for_job(ticker.job(job), tags=dict(tags))
+    def left(job: str, tags: Mapping[str, str], parent: str | None = None) -> bool:
+        run = ticker.instance.create_run_for_job(
+            ticker.job(job), tags=dict(tags), parent_run_id=parent, root_run_id=parent
+        )
         return not sensors.done_meanwhile(ticker.instance, run)
 
     assert left("recommend", asked.tags) and left("refresh", asked.tags)
-    _refreshed(ticker, ["recommendations"])
+    _refreshed(ticker, ["serving_model", "recommendations"])
+    assert left("recommend", asked.tags), "similar items are missing"
+    _refreshed(ticker, ["similar_items"])
     assert not left("recommend", asked.tags) and left("refresh", asked.tags) and left("refresh_served", asked.tags)
     _refreshed(ticker, ["promoted_configuration"])
     assert left("refresh", asked.tags) and not left("refresh_served", asked.tags)
     _refreshed(ticker, ["evaluation_report"])
     assert not left("refresh", asked.tags)
     assert left("refresh", {}) and left("recommend", {}), "what a person launches is always done"
+    parent = ticker.instance.create_run_for_job(ticker.job("refresh"), tags=dict(asked.tags)).run_id
+    assert left("refresh", asked.tags, parent), "a retry skips what its parent has not checked"
     _refreshed(ticker, ["evaluation_report"], users="others")
     assert left("refresh", asked.tags)
+    _refreshed(ticker, ["serving_model"], ratings="others")
+    assert left("recommend", asked.tags), "similar items are of the model before"
 
 
 def _refreshed(ticker: Ticker, assets: Sequence[str], **versions: str) -> None:
@@ -681,8 +689,12 @@ def _refreshed(ticker: Ticker, assets: Sequence[str], **versions: str) -> None:
         name: versions.get(name) or latest(dg.AssetKey(name)).asset_materialization.tags["dagster/data_version"]
         for name in ("ratings", "users", "items")
     }
-    tags = {f"dagster/input_data_version/{name}": version for name, version in seen.items()}
     for asset in assets:
+        inputs = {**seen, "serving_model": f"serving_model of {seen['ratings']}"}
+        if asset == "similar_items":
+            del inputs["ratings"]
+        tags = {f"dagster/input_data_version/{name}": version for name, version in inputs.items()}
+        tags["dagster/data_version"] = f"{asset} of {seen['ratings']}"
         ticker.instance.report_runless_asset_event(dg.AssetMaterialization(asset, tags=tags))
 
 
@@ -743,7 +755,7 @@ def test_recommendations_of_other_ratings_than_the_report_are_made_anew(ticker):
     """After a refresh that failed before its report, recommendations would rest on ratings that are gone."""
     ticker.land("one")
     ticker.settle()
-    _refreshed(ticker, ["evaluation_report"])
+    _refreshed(ticker, ["serving_model", "similar_items", "evaluation_report"])
     _refreshed(ticker, ["recommendations"], ratings="others")
     assert isinstance(_retrain(ticker, None)[0], dg.RunRequest)
     _refreshed(ticker, ["recommendations"])

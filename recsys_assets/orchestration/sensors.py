@@ -16,6 +16,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
 from recsys_assets.home.running import AutomationSettings
 from recsys_assets.home.versions import AssetStore
+from recsys_assets.orchestration.assets.serving import recommendations, similar_items
 from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.failures import one_line
@@ -33,10 +34,12 @@ UNFINISHED = [
 # A change of these tables triggers a refresh. New users get recommendations, and new items are recommended, before
 # they have a rating.
 _MERGED = ("ratings", "users", "items")
-_LISTS, _DECISION, _REPORT = map(dg.AssetKey, ("recommendations", "promoted_configuration", "evaluation_report"))
-# Assets of each run that `retrain_sensor` requests. They depend on all merged tables, so they tell which content the
-# last such run used.
-_ENDS = {recommend.name: (_LISTS,), refresh_served.name: (_LISTS, _DECISION), refresh.name: (_LISTS, _REPORT)}
+_DECISION, _REPORT = map(dg.AssetKey, ("promoted_configuration", "evaluation_report"))
+_MODEL, _SERVED = "serving_model", (recommendations.key, similar_items.key)
+_INPUT = "dagster/input_data_version/"
+# The last assets of each run that `retrain_sensor` requests. They tell which content of the merged tables the last such
+# run used.
+_ENDS = {recommend.name: _SERVED, refresh_served.name: (*_SERVED, _DECISION), refresh.name: (*_SERVED, _REPORT)}
 # `refresh_served` reads the settings that the last `refresh` has chosen.
 _CHOICE = dg.AssetKey("quick_choice")
 _NOTES_SHOWN = 10
@@ -185,9 +188,11 @@ def are_of_present_ratings(instance: dg.DagsterInstance, keys: Collection[dg.Ass
 def done_meanwhile(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """Why a run that `retrain_sensor` requested has nothing left to do; empty if it has.
 
-    `recsys-assets run` may have done the same work while the run waited in the queue.
+    `recsys-assets run` may have done the same work while the run waited in the queue. A retry has something to do: the
+    run that it retries may have made these very assets and died before it checked them.
     """
-    keys = _ENDS.get(run.job_name, ()) if CONTENT_TAG in run.tags else ()
+    is_requested = CONTENT_TAG in run.tags and run.parent_run_id is None
+    keys = _ENDS.get(run.job_name, ()) if is_requested else ()
     if not keys or not are_of_present_ratings(instance, keys):
         return ""
     made = " and ".join(key.to_user_string() for key in keys)
@@ -259,6 +264,14 @@ def _present(instance: dg.DagsterInstance) -> dict[str, str | None]:
 
 
 def _made_from(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str | None]:
-    """The data versions of the merged tables that an asset was materialized from."""
-    seen = _tags(instance, key)
-    return {name: seen.get(f"dagster/input_data_version/{name}") for name in _MERGED}
+    """The data versions of the merged tables that an asset was materialized from, directly or by the present model."""
+    seen = _inputs(instance, key)
+    if _MODEL in seen and seen[_MODEL] == _data_version(instance, _MODEL):
+        seen = {**_inputs(instance, dg.AssetKey(_MODEL)), **seen}
+    return {name: seen.get(name) for name in _MERGED}
+
+
+def _inputs(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, str]:
+    """The data versions of an asset's inputs, by name."""
+    tags = _tags(instance, key).items()
+    return {tag.removeprefix(_INPUT): version for tag, version in tags if tag.startswith(_INPUT)}
