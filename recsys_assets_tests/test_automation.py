@@ -225,7 +225,7 @@ def test_batches_are_taken_out_and_users_forgotten_beside_serve(materialized_hom
             ran = command(words)
             assert ran.returncode == 0, ran.stdout + ran.stderr
         refused = command(["compact"])
-        assert refused.returncode == 1 and "This home is served" in refused.stderr
+        assert refused.returncode == 1 and "`serve` runs for this home" in refused.stderr
         # Several ticks of the sensors, so that what they could ask for is asked for.
         ticks = time.monotonic() + 10
         wait_for("rest after the commands", lambda: time.monotonic() > ticks and rest())

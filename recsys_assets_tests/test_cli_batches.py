@@ -16,6 +16,7 @@ from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration import launch as launching
 from recsys_assets.orchestration import planning
 from recsys_assets.orchestration.jobs import ingest
+from recsys_assets.orchestration.taking_out import take_out
 from recsys_assets_tests.conftest import invoke
 
 HEADER = "user_id,item_id,rating,timestamp\n"
@@ -242,6 +243,17 @@ def test_remove_refuses_what_is_not_there_and_what_is_all_there_is(home):
     only = invoke("remove", "a.csv", "--home", home.path)
     assert only.exit_code == 1 and "only batch" in only.stderr
     assert home.landed_batches() == ["a.csv"]
+
+
+def test_two_who_remove_at_once_leave_a_batch(home, monkeypatch):
+    """Of two people who remove one of two batches each, the second empties the home under models that stay."""
+    land(home, "a.csv", "ana")
+    land(home, "b.csv", "ben")
+    assert (done := run(home)).exit_code == 0, done.output
+    monkeypatch.setattr("recsys_assets.cli.batches._is_asked", lambda: bool(take_out(home, "b.csv")) and False)
+    only = invoke("remove", "a.csv", "--home", home.path)
+    assert only.exit_code == 1 and "only batch" in only.stderr
+    assert home.landed_batches() == ["a.csv"] and raw(home, "a.csv")
 
 
 def test_a_removal_that_was_broken_off_is_made_up_for(home, monkeypatch):

@@ -257,6 +257,16 @@ def test_a_short_id_in_a_file_that_is_no_batch_is_named(tmp_path):
     assert [each.path.name for each in found] == ["_april.csv"]
 
 
+def test_who_is_forgotten_during_the_question_is_not_passed_over(tmp_path, monkeypatch):
+    """`compact` says that no file names a forgotten user, and one who was forgotten while it asked is in all files."""
+    home = landed_home(tmp_path, {"a.csv": "user_id,item_id,rating\n42,1,3\n43,1,4\n44,1,5\n"})
+    # `forget` returns True, so that nothing is asked.
+    monkeypatch.setattr("recsys_assets.cli.batches._is_asked", lambda: not forget(home, "43"))
+    compacted = compact(home)
+    assert compacted.exit_code == 1 and "has changed meanwhile" in compacted.stderr
+    assert "42,1,3" in (home.landing / "a.csv").read_text()
+
+
 def test_attributes_of_others_are_kept_without_ratings(tmp_path):
     """`compact` deletes the attributes of other users for good, because all ratings of the batch were of user 42."""
     files = {"a/ratings.csv": "user_id,item_id,rating\n42,1,4\n", "a/users.csv": "user_id,age\n42,30\n43,31\n"}

@@ -125,17 +125,13 @@ def remove(
             f" Nearest: {', '.join(alike)}." if alike else f" There are: {', '.join(names[:_NAMED])}." if names else ""
         )
         raise CommandError(f"There is no batch {batch!r}.{hint} `recsys-assets batches` lists them.")
-    others = read_batches(here) - {batch}
-    if batch in read_batches(here) and not others:
-        raise CommandError(
-            f"{batch} is the only batch that was read; without it there is nothing to compute. Add another one first, "
-            f"or delete the home ({here.path})."
-        )
-    is_to_run = was_read and bool(others)
-    told = _taking_out(here, batch, others if is_to_run and not no_run else set())
+    others = _others(here, batch)
+    told = _taking_out(here, batch, others if was_read and not no_run else set())
     if not go_on(told, out, yes=yes, dry_run=dry_run):
         return
     with locked(here):
+        # During the question, somebody may have removed the others.
+        is_to_run = was_read and bool(_others(here, batch))
         moved_to = take_out(here, batch)
         where = f"its source is in {moved_to}" if moved_to else f"its source is no longer in {here.landing}"
         out.print(f"{batch} is removed; {where}", soft_wrap=True)
@@ -193,6 +189,21 @@ def forget(
         f"contain the user: {follow_up('compact', here)}",
         soft_wrap=True,
     )
+
+
+def _others(home: Home, batch: str) -> set[str]:
+    """The batches that were read, without one of them.
+
+    Raises:
+        CommandError: no other batch was read.
+    """
+    read = read_batches(home)
+    if read == {batch}:
+        raise CommandError(
+            f"{batch} is the only batch that was read; without it there is nothing to compute. Add another one first, "
+            f"or delete the home ({home.path})."
+        )
+    return read - {batch}
 
 
 def _taking_out(home: Home, batch: str, computed_from: set[str]) -> str:

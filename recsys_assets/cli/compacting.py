@@ -13,6 +13,7 @@ from recsys_assets.cli.run import locked
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
 from recsys_assets.errors import RecsysError
 from recsys_assets.home import remote
+from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import AssetStore
@@ -40,17 +41,12 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
     Examples: `recsys-assets compact --dry-run`, `recsys-assets compact`
     """
     from recsys_assets.home import erase as compacting
-    from recsys_assets.home.exclusions import forgotten_users
     from recsys_assets.home.settings import Settings, require_java
 
     here, out = Home.resolve(home), console()
     if not here.assets.is_dir():
         raise CommandError(f"There is nothing in {here.path}.")
-    gone, data = forgotten_users(here), Settings.load(here).data
-    if gone and (address := served_at(here)):
-        raise CommandError(
-            f"`serve` runs for this home ({address}) and uses the run history. End `serve`, then repeat the command."
-        )
+    gone, data = _forgotten(here), Settings.load(here).data
     if not go_on(_about_to(here, len(gone)), out, yes=yes, dry_run=dry_run):
         return
     # Importing Dagster takes seconds, so all refusals come before it.
@@ -59,6 +55,9 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
     from recsys_assets.orchestration.taking_out import take_out
 
     with locked(here):
+        # Both may have changed since they were read: during the question, or by another machine.
+        if _forgotten(here) != gone:
+            raise CommandError("The exclusion list has changed meanwhile, and nothing was erased. Repeat the command.")
         stored = remote.begin_erasing(here.path)
         done = compacting.erase_sources(here, gone, data)
         for name in done.emptied:
@@ -87,6 +86,20 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
             _report(compacting.survey(here, gone, data, stored_values(here)), len(gone), done, out)
     if done.trouble:
         raise CommandError("\n".join(done.trouble))
+
+
+def _forgotten(home: Home) -> frozenset[str]:
+    """The users on the exclusion list.
+
+    Raises:
+        CommandError: there are some, and `serve` runs for the home.
+    """
+    gone = forgotten_users(home)
+    if gone and (address := served_at(home)):
+        raise CommandError(
+            f"`serve` runs for this home ({address}) and uses the run history. End `serve`, then repeat the command."
+        )
+    return gone
 
 
 def _about_to(home: Home, n_forgotten: int) -> str:
