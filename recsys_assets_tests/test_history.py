@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,19 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import TickData, TickStatus
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._daemon.types import DaemonHeartbeat
 from dagster._utils.error import SerializableErrorInfo
 
 from recsys_assets.home.layout import Home
@@ -18,7 +31,8 @@ from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.checks.results import last_good_facts, was_good
 from recsys_assets.orchestration.checks.rules import check_keys
-from recsys_assets.orchestration.landing_watch import RAW, ingested_content, range_tags
+from recsys_assets.orchestration.code_location import LOCATION
+from recsys_assets.orchestration.landing_watch import RAW, Cursor, Seen, ingested_content, range_tags
 from recsys_assets.orchestration.run_history import erase_history, prune_history, prune_where_possible
 from recsys_assets.orchestration.sensors import why_invalid
 from recsys_assets_tests.made_up import made_up
@@ -124,6 +138,20 @@ def _tick(instance: dg.DagsterInstance, sensor: str, status: TickStatus, age: ti
     )
 
 
+def _remember_refusal(instance: dg.DagsterInstance) -> None:
+    """As the landing sensor does in its cursor."""
+    cursor = Cursor(batches={"refused.csv": Seen(signature="", since=0, fault=QUOTED)})
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), "__repository__")
+    instance.add_instigator_state(
+        InstigatorState(
+            RemoteInstigatorOrigin(repository, "landing_sensor"),
+            InstigatorType.SENSOR,
+            InstigatorStatus.RUNNING,
+            SensorInstigatorData(cursor=cursor.model_dump_json()),
+        )
+    )
+
+
 @pytest.mark.parametrize("erased", [False, True])
 def test_what_sensors_and_checks_ask_for_stays_when_the_runs_are_deleted(kept, erased):
     """After pruning every batch would be read again, and everything be trained again, for nothing."""
@@ -168,6 +196,9 @@ def test_what_a_failed_run_quoted_is_in_no_file_after_erasing(kept):
     told = dg.AssetMaterialization("ratings", metadata={"told": QUOTED})
     kept.instance.report_runless_asset_event(told)
     _tick(kept.instance, "landing_sensor", TickStatus.FAILURE, timedelta(0))
+    _remember_refusal(kept.instance)
+    errors = [SerializableErrorInfo(QUOTED, [], None)]
+    kept.instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", None, errors))
     log = kept.home.dagster / "storage" / "__repository__" / "landing_sensor" / "1.err"
     log.parent.mkdir(parents=True)
     log.write_text(QUOTED)

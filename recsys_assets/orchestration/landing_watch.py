@@ -26,6 +26,7 @@ from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.verdicts import verdicts_of
 from recsys_assets.recommender.ingest.errors import SourceError
 
+SENSOR = "landing_sensor"
 RAW = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is not None]
 MERGED = tuple(dg.AssetKey(name) for name in ("ratings", "users", "items"))
 REQUEST_TAG = "recsys/request"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as db
@@ -48,6 +49,7 @@ from recsys_assets.orchestration.dagster_internals import (
     TickStatus,
     replace_record,
 )
+from recsys_assets.orchestration.landing_watch import SENSOR
 from recsys_assets.orchestration.postgres_history import erase_deleted_rows, is_postgres, size
 
 # A tick that requested nothing repeats the tick before, and the sensors of a home make 50,000 ticks a day.
@@ -129,7 +131,7 @@ def prune_where_possible(instance: dg.DagsterInstance, home: Home) -> str:
 
 
 def erase_history(instance: dg.DagsterInstance) -> Pruned:
-    """Delete all runs that have begun, all ticks, and every text and chart in the remaining events.
+    """Delete all runs that have begun, all ticks, and every text and chart in the remaining events and cursors.
 
     The newest materialization of each asset and batch and the newest results of each check remain, with numbers,
     versions and the metadata that the pipeline reads back. No deleted byte stays in a file of SQLite or in a table of
@@ -195,6 +197,8 @@ class _Pruning:
             self._instance.compute_log_manager.delete_logs(prefix=[run_id])
         ticks = self._delete_ticks()
         self._delete_leftovers()
+        if self._facts_only:
+            self._erase_quotes()
         for connect in (self._events.index_connection, self._runs.connect, self._ticks.connect):
             with connect() as connection:
                 database = connection.engine.url.database if connection.dialect.name == "sqlite" else None
@@ -316,6 +320,19 @@ class _Pruning:
         deletion = JobTickTable.delete().where(is_old & is_done & JobTickTable.c.id.not_in(newest))
         with self._ticks.connect() as connection:
             return int(connection.execute(deletion).rowcount)
+
+    def _erase_quotes(self) -> None:
+        """Erase what quotes rows outside of runs and ticks.
+
+        The cursor of `landing_sensor` says why batches were refused; without it, the next tick hashes all batches.
+        Heartbeats hold the last errors of the daemons, which write new ones when they start.
+        """
+        for state in self._instance.all_instigator_state():
+            data: Any = state.instigator_data
+            if state.instigator_name == SENSOR and data and data.cursor:
+                self._instance.update_instigator_state(state.with_data(data._replace(cursor=None)))
+        if self._runs.get_daemon_heartbeats():
+            self._runs.wipe_daemon_heartbeats()
 
     def _delete_leftovers(self) -> None:
         """Delete databases and logs of deleted runs, also of runs that were deleted in the UI, and old sensor logs."""

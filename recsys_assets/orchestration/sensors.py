@@ -21,7 +21,16 @@ from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.failures import one_line
 from recsys_assets.orchestration.jobs import REFRESHES, ingest, recommend, refresh, refresh_served
-from recsys_assets.orchestration.landing_watch import Cursor, choose, look, request, settle, unchecked_since, unread
+from recsys_assets.orchestration.landing_watch import (
+    SENSOR,
+    Cursor,
+    choose,
+    look,
+    request,
+    settle,
+    unchecked_since,
+    unread,
+)
 from recsys_assets.orchestration.repeats import CONTENT_TAG, repeat_of
 
 UNFINISHED = [
@@ -60,6 +69,7 @@ def build_sensors(
     tick = settings.tick_seconds
 
     @dg.sensor(
+        name=SENSOR,
         job=ingest,
         minimum_interval_seconds=tick,
         default_status=status,
