@@ -13,6 +13,8 @@ import dagster as dg
 import pytest
 from filelock import FileLock
 
+from recsys_assets.cli.batches import listed
+from recsys_assets.home.batches import landed_releases
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import AutomationSettings
 from recsys_assets.home.settings import Settings, SettingsError
@@ -544,11 +546,12 @@ def _as_anybody(*folders: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_what_may_not_be_read_is_named_until_it_may(monkeypatch, kind):
-    """A batch with the wrong permissions would be passed over without a word, or be called empty."""
+    """A batch with the wrong permissions would be passed over without a word, be called empty, or stop all others."""
     with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.ephemeral() as instance:
         home = Home(Path(folder) / "home")
         ticker = Ticker(home, instance, monkeypatch)
-        locked = home.landing / "locked.csv"
+        # Its name is the first, so the kind of the home is looked for in it first.
+        locked = home.landing / "a-locked.csv"
         _csv(ticker, 1)
         if kind == "folder":
             locked.mkdir()
@@ -561,11 +564,14 @@ def test_what_may_not_be_read_is_named_until_it_may(monkeypatch, kind):
         with _as_anybody(home.path, home.landing, home.landing / "day-001.csv", home.assets, home.scratch):
             ticker.tick()
             ticker.tick()
+            assert list(landed_releases(home, Settings().data)) == [("day-001.csv", None)]
+            assert build_defs(home=home, settings=Settings()).sensors
             assert ticker.ranges() == [("day-001.csv", "day-001.csv")] and ticker.run() == [True]
-            assert "locked.csv cannot be read: " in str(ticker.tick().skip_reason.skip_message)
+            assert "a-locked.csv cannot be read: " in str(ticker.tick().skip_reason.skip_message)
+            assert [each.state for each in listed(home)] == ["read", "not read yet"]
         locked.chmod(right)
         ticker.settle()
-        assert ticker.ingested() == {"day-001.csv", "locked.csv"}
+        assert ticker.ingested() == {"day-001.csv", "a-locked.csv"}
 
 
 # The refresh

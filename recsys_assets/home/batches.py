@@ -175,8 +175,8 @@ def landed_releases(home: Home, data: DataSettings) -> Iterator[tuple[str, str |
                 source = home.batch(name)
                 form = read_source(source, scratch=Path(scratch), **data.reading).format
                 yield name, release(source, form, Path(scratch))
-            except (SourceError, FileNotFoundError):
-                # The run that reads this batch reports the error.
+            except (SourceError, OSError):
+                # The run that reads this batch reports the error, such as a missing permission.
                 continue
 
 
@@ -192,7 +192,7 @@ def forget_refusal(home: Home, batch: str) -> None:
 
 
 def why_refused(home: Home, batch: str) -> str:
-    """Why a landed batch was refused; empty if it was not, or if its source has changed since."""
+    """Why a landed batch was refused; empty if it was not, if its source has changed since, or may not be looked at."""
     reason, source = _reason_file(home, batch), home.landing / batch
     try:
         # Times of change: a file that is moved in keeps its time of modification. A folder does not change with a file
@@ -200,7 +200,7 @@ def why_refused(home: Home, batch: str) -> str:
         changed = max(path.lstat().st_ctime for path in (source, *source.rglob("*")))
         is_of_this_source = reason.stat().st_ctime >= changed
         return reason.read_text(encoding="utf-8") if is_of_this_source else ""
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return ""
 
 

@@ -44,8 +44,8 @@ def known_kind(home: Home, data: DataSettings) -> DataKind | None:
         for name in home.landed_batches():
             try:
                 kind = read_source(home.batch(name), scratch=Path(scratch), **data.reading).kind
-            except (SourceError, FileNotFoundError):
-                # The run that reads this batch reports the error.
+            except (SourceError, OSError):
+                # The run that reads this batch reports the error, such as a missing permission.
                 continue
             if kind is not None:
                 return kind
