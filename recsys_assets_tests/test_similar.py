@@ -3,15 +3,19 @@
 import json
 from dataclasses import replace
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
 from scipy import sparse
 
+from recsys_assets.home.blocking import changed_blocked
+from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore, scan
+from recsys_assets.orchestration.checks.rules import Stored, look
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
@@ -292,6 +296,19 @@ def test_similar_items_are_shown_by_id_and_by_title(served, monkeypatch):
     first = own["similar_item_id"][0]
     monkeypatch.setenv("RECSYS_SERVING__WHERE", f"item_id <> '{first}'")
     assert first not in [each["item_id"] for each in json.loads(_ok("similar", row["item_id"], "--json", *at))["items"]]
+
+
+def test_lists_are_checked_by_the_items_that_were_blocked_when_they_were_made(served, tmp_path):
+    """An item that is blocked or unblocked while a run is at work fails the run, although its lists are right."""
+    home = copied(served, tmp_path / "home")
+    stored = Stored(AssetStore(home.assets), Settings.load(home), kept_kind(home))
+    lists = ("recommendations", "similar_items")
+    shown = table(home, "recommendations")["item_id"][0]
+    changed_blocked(home, lambda _: frozenset({shown}))
+    assert all(look(stored, dg.AssetKey(name), {}).is_good for name in lists)
+    assert all(materialize(home, name).success for name in lists)
+    changed_blocked(home, lambda _: frozenset())
+    assert all(look(stored, dg.AssetKey(name), {}).is_good for name in lists)
 
 
 def test_a_new_item_gets_its_place_as_soon_as_it_has_landed(served, tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def recommendations(
             "a sample of the lists": _sample(make(few, rated.filter(nw.col("user").is_in(few["user"].to_list())))),
         }
     )
-    return TableWithState(lists, MadeWith(serving_model.configuration))
+    return TableWithState(lists, MadeWith(serving_model.configuration, rules.blocked))
 
 
 def _few(users: nw.LazyFrame, with_ratings: nw.LazyFrame) -> pl.DataFrame:
@@ -163,7 +163,7 @@ def similar_items(
     items: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
-) -> nw.LazyFrame:
+) -> TableWithState:
     """The N items most similar to each item, `serving.n` of them, by the served model and by attributes.
 
     The column `by` names the source. `ratings`: similarities of neighbours, weights of EASE or cosines of factors
@@ -184,7 +184,7 @@ def similar_items(
     )
     by = similar.similarity_source(serving_model) or "attributes alone"
     context.add_output_metadata({"by": by, "items with a list": found["item_id"].n_unique()})
-    return lazy(found)
+    return TableWithState(lazy(found), MadeWith(serving_model.configuration, rules.blocked))
 
 
 ASSETS = [serving_model, recommendations, similar_items]

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import narwhals as nw
 import numpy as np
+import polars as pl
 from scipy import sparse
 from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
-from recsys_assets.home.versions import AssetStore, Model, load, scan
+from recsys_assets.home.versions import STATE_FOLDER, AssetStore, Model, load, scan
 from recsys_assets.orchestration.assets.models import MODEL_TYPES
 from recsys_assets.orchestration.io_managers import table_of
 from recsys_assets.recommender.data.frames import row_count, to_polars
@@ -27,6 +28,8 @@ from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.evaluation import quality
 from recsys_assets.recommender.evaluation.quality import Finding
+from recsys_assets.recommender.ranking.rules import Rules
+from recsys_assets.recommender.serving.recommendations import MadeWith
 from recsys_assets.recommender.serving.similar import similar_findings
 
 if TYPE_CHECKING:
@@ -128,21 +131,28 @@ def _of_segment_shares(stored: Stored, _: Mapping[str, object]) -> _Rules:
 
 def _of_recommendations(stored: Stored, _: Mapping[str, object]) -> _Rules:
     shown, users, items, ratings = map(stored.table, ("recommendations", *_INDEXED, "ratings"))
-    serving, catalogue = stored.settings.serving, to_polars(items)
-    rules = rules_for_lists(Home(stored.store.root.parent), serving)
-    allowed = catalogue.filter(rules.allowed(catalogue))["item_id"]
-    excluded = rules.excluded(ratings)
+    serving, rules = stored.settings.serving, _rules_of(stored, "recommendations")
+    allowed = _allowed(rules, to_polars(items))
     return quality.recommendation_findings(
-        shown, users, items, excluded, n=serving.n, allowed=allowed, most=serving.max_per_value
+        shown, users, items, rules.excluded(ratings), n=serving.n, allowed=allowed, most=serving.max_per_value
     ), {}
 
 
 def _of_similar_items(stored: Stored, _: Mapping[str, object]) -> _Rules:
     found, catalogue = to_polars(stored.table("similar_items")), to_polars(stored.table("items"))
-    serving = stored.settings.serving
-    rules = rules_for_lists(Home(stored.store.root.parent), serving)
-    allowed = catalogue.filter(rules.allowed(catalogue))["item_id"]
-    return similar_findings(found, catalogue, n=serving.n, allowed=allowed), {}
+    allowed = _allowed(_rules_of(stored, "similar_items"), catalogue)
+    return similar_findings(found, catalogue, n=stored.settings.serving.n, allowed=allowed), {}
+
+
+def _rules_of(stored: Stored, lists: str) -> Rules:
+    """The rules that stored lists were made by. Somebody may have blocked or unblocked items since."""
+    made_with = load(MadeWith, stored.store.current([lists]) / STATE_FOLDER)
+    return rules_for_lists(Home(stored.store.root.parent), stored.settings.serving, made_with.blocked)
+
+
+def _allowed(rules: Rules, items: pl.DataFrame) -> pl.Series:
+    """The ids of the items that may be shown."""
+    return items.filter(rules.allowed(items))["item_id"]
 
 
 @dataclass(frozen=True)

@@ -29,19 +29,27 @@ UNKNOWN = ""
 
 @dataclass(frozen=True)
 class MadeWith:
-    """Name of the configuration that a served artifact was made with."""
+    """What a served artifact was made with.
+
+    Attributes:
+        configuration: name of the configuration.
+        blocked: ids of the items that were blocked; None for models, and for lists of earlier versions.
+    """
 
     configuration: str
+    blocked: frozenset[str] | None = None
 
     def save(self, folder: Path) -> None:
         """Write made_with.json."""
-        (folder / _MADE_WITH).write_text(json.dumps({"configuration": self.configuration}))
+        blocked = {} if self.blocked is None else {"blocked": sorted(self.blocked)}
+        (folder / _MADE_WITH).write_text(json.dumps({"configuration": self.configuration, **blocked}))
 
     @classmethod
     def load(cls, folder: Path) -> "MadeWith":
         """Read what `save` wrote."""
         path = folder / _MADE_WITH
-        return cls(**json.loads(path.read_text())) if path.exists() else cls(UNKNOWN)
+        content = json.loads(path.read_text()) if path.exists() else {"configuration": UNKNOWN}
+        return cls(content["configuration"], frozenset(content["blocked"]) if "blocked" in content else None)
 
 
 @dataclass(frozen=True)
