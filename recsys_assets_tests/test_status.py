@@ -1,8 +1,17 @@
+import pytest
 from filelock import FileLock
 
 from recsys_assets.home.layout import Home
+from recsys_assets.home.promotions import Promotions
+from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import STATE_FOLDER, AssetStore, write_table
+from recsys_assets.recommender.data.frames import empty, lazy
+from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.promotion.gate import Configuration, Decision
+from recsys_assets.recommender.serving.recommendations import MadeWith
 from recsys_assets_tests.conftest import invoke
-from recsys_assets_tests.running import copied
+from recsys_assets_tests.kill_points import read
+from recsys_assets_tests.running import copied, materialize
 
 
 def _status(home, *arguments: str) -> tuple[int, dict[str, str], str]:
@@ -60,6 +69,55 @@ def test_fresh_lists_are_fresh_whatever_the_age_of_the_scores(materialized_home,
     _as_if_made_in(2099, home, "recommendations")
     code, _, last = _status(home, "--check")
     assert code == 0 and last.startswith("Nothing to do: lists are up to date. Scores are older")
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory) -> Home:
+    """A home with two merged batches, and lists and scores that hold nothing. Read only."""
+    home = Home(tmp_path_factory.mktemp("merged") / "home")
+    home.prepare()
+    for user in ("ana", "ben"):
+        rows = [f"{user},{item},3,{978300760 + item}\n" for item in range(3)]
+        (home.landing / f"{user}.csv").write_text("".join(["user_id,item_id,rating,timestamp\n", *rows]))
+        read(home, f"{user}.csv")
+    materialize(home, 'key:"users" or key:"items" or key:"ratings"')
+    store = AssetStore(home.assets)
+    for name in ("recommendations", "evaluation_scores"):
+        version = store.new_version([name], None, "by-hand")
+        write_table(lazy(empty(TABLES[name])), TABLES[name], version)
+        (version / STATE_FOLDER).mkdir()
+        MadeWith("", frozenset()).save(version / STATE_FOLDER)
+        store.switch(version)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        (("forget", "ana", "--no-run"), "run"),
+        (("remove", "ben.csv", "--no-run"), "run"),
+        (("remove", "ana.csv", "--no-run"), "run"),
+        (("block", "2"), "recommend --everybody"),
+    ],
+)
+def test_status_asks_for_what_a_command_has_left_to_do(merged, tmp_path, words, following):
+    """A forgotten user, a removed batch or a blocked item stays in all lists, and a monitor sees nothing to do."""
+    home = copied(merged, tmp_path / "home")
+    assert _status(home, "--check")[0] == 0
+    assert invoke(*words, "--home", home.path).exit_code == 0
+    code, _, last = _status(home, "--check")
+    assert code == 1 and last.startswith(f"Next: recsys-assets {following}")
+
+
+def test_status_asks_for_the_rest_of_a_rollback(merged, tmp_path):
+    """Users see the configuration that somebody left, because the command was killed, and a monitor sees no fault."""
+    home = copied(merged, tmp_path / "home")
+    version = AssetStore(home.assets).current(["recommendations"])
+    MadeWith("another", frozenset()).save(version / STATE_FOLDER)
+    configuration = Configuration.of(Settings().model_dump(), rating_model="stack", ranking_model="ease")
+    Promotions(home.promotions).add(configuration, Decision("rolled back", "to promotion 1"))
+    code, _, last = _status(home, "--check")
+    assert code == 1 and last.startswith("Next: recsys-assets rollback")
 
 
 def _as_if_made_in(year: int, home: Home, asset: str) -> None:

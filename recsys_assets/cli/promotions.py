@@ -48,10 +48,9 @@ def promotions(home: HomeOption = None) -> None:
     out = console()
     out.print(_listing(known, served.number if served else None))
     if unfinished:
-        again = follow_up("rollback" if unfinished.verdict == "rolled back" else "run", here)
         out.print(
             f"No. {unfinished.number} is decided, and not everything is made from it yet. If no run is in progress, it "
-            f"was interrupted; continue with: {again}",
+            f"was interrupted; continue with: {follow_up(unfinished.again, here)}",
             style="yellow",
             soft_wrap=True,
         )

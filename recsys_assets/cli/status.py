@@ -5,7 +5,7 @@ It reads stored tables and the record of promotions; it starts neither Dagster n
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import polars as pl
 import typer
@@ -13,12 +13,20 @@ import typer
 from recsys_assets.cli.batches import Listed, listed
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import HomeOption, console, facts, follow_up
+from recsys_assets.home.batches import read_batches
+from recsys_assets.home.blocking import blocked_items
+from recsys_assets.home.exclusions import last_forgotten
 from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
 from recsys_assets.home.served import served_at
+from recsys_assets.home.versions import STATE_FOLDER, load
 from recsys_assets.recommender.evaluation.score_table import DECIDING, POPULARITY, SELECTED
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.standings import find
+
+
+if TYPE_CHECKING:
+    from recsys_assets.home.promotions import Promotions
 
 
 def register(app: typer.Typer) -> None:
@@ -65,10 +73,7 @@ def _data(home: Home, batches: list[Listed]) -> Iterator[tuple[str, str]]:
 
 
 def _served(home: Home) -> Iterator[tuple[str, str]]:
-    # Imported here, because reading the record imports scikit-learn.
-    from recsys_assets.home.promotions import Promotions
-
-    reader, record = Reader(home), Promotions(home.promotions)
+    reader, record = Reader(home), _record(home)
     if not reader.store.has(["recommendations"]):
         yield "lists", "none yet"
         return
@@ -81,6 +86,13 @@ def _served(home: Home) -> Iterator[tuple[str, str]]:
         yield from _score(reader.table("evaluation_scores").collect())
     if home.report.is_file():
         yield "report", str(home.report)
+
+
+def _record(home: Home) -> "Promotions":
+    # Imported here, because reading the record imports scikit-learn.
+    from recsys_assets.home.promotions import Promotions
+
+    return Promotions(home.promotions)
 
 
 def _score(scores: pl.DataFrame) -> Iterator[tuple[str, str]]:
@@ -107,7 +119,32 @@ def _next(home: Home, batches: list[Listed], *, is_at_work: bool) -> str:
     reader = Reader(home)
     is_pending = any(batch.state == "not read yet" for batch in batches)
     is_missing = not all(reader.store.has([name]) for name in ("ratings", "recommendations", "evaluation_scores"))
-    return follow_up("run", home) if is_pending or is_missing or _is_older(reader, "recommendations") else ""
+    if is_pending or is_missing or _is_older(reader, "recommendations") or _rests_on_others(reader):
+        return follow_up("run", home)
+    if unfinished := _record(home).broken_off(reader.store):
+        return follow_up(unfinished.again, home)
+    return follow_up("recommend --everybody", home) if _has_other_blocked_items(reader) else ""
+
+
+def _rests_on_others(reader: Reader) -> bool:
+    """Whether users were forgotten, or batches removed, since the ratings were merged.
+
+    A removed batch is not noticed if neither it nor a later batch has a row in the ratings.
+    """
+    forgotten = last_forgotten(reader.home)
+    if forgotten is not None and reader.written("ratings") < forgotten:
+        return True
+    # The column numbers the batches of the merge from 0.
+    last = reader.table("ratings").select(pl.col("batch").max()).collect().item()
+    return last is not None and last >= len(read_batches(reader.home))
+
+
+def _has_other_blocked_items(reader: Reader) -> bool:
+    """Whether items were blocked or unblocked since the lists were made."""
+    from recsys_assets.recommender.serving.recommendations import MadeWith
+
+    made_with = load(MadeWith, reader.store.current(["recommendations"]) / STATE_FOLDER)
+    return made_with.blocked not in (None, blocked_items(reader.home))
 
 
 def _nothing_to_do(reader: Reader) -> str:

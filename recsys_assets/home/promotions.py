@@ -51,6 +51,11 @@ class Promotion:
         """Whether this decision puts its configuration into use."""
         return self.verdict != "kept"
 
+    @property
+    def again(self) -> str:
+        """The command that goes on with what is made from this decision."""
+        return "rollback" if self.verdict == "rolled back" else "run"
+
 
 class Promotions:
     """The record of decisions in one folder."""
