@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import follow_up, nearest, seconds
@@ -362,6 +362,20 @@ def test_add_refuses_names_that_dagster_or_the_landing_folder_cannot_hold(home, 
         refused = invoke("add", source, *check, "--batch", name, "--home", home.path)
         assert refused.exit_code == 1 and "--batch" in refused.stderr
     assert list(home.landing.glob("*")) == []
+
+
+def test_fetch_keeps_others_out_of_the_landing_folder(home, monkeypatch):
+    """Two who fetch a release write one file, or `compact` deletes the folder in which a download is checked."""
+    from recsys_assets.recommender.ingest import fetch
+
+    def fetched(_: str, target: Path, **__: object) -> fetch.FetchResult:
+        with pytest.raises(Timeout):
+            FileLock(home.landing_lock).acquire(timeout=0)
+        target.write_bytes(b"zip")
+        return fetch.FetchResult(target, "", "")
+
+    monkeypatch.setattr(fetch, "fetch", fetched)
+    assert invoke("fetch", "ml-100k", "--home", home.path).exit_code == 0
 
 
 def test_fetch_says_source_and_terms(home, monkeypatch):

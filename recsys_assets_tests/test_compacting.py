@@ -257,6 +257,21 @@ def test_a_short_id_in_a_file_that_is_no_batch_is_named(tmp_path):
     assert [each.path.name for each in found] == ["_april.csv"]
 
 
+def test_unfinished_files_of_killed_commands_go_and_those_of_living_ones_stay(tmp_path):
+    """A home fills with files that nobody knows, or `block` beside `compact` fails."""
+    home = landed_home(tmp_path, {})
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [".blocked", ".settings.toml", "dagster/.served_at", "dagster/.identity", ".kind.json"]
+    for name in names:
+        (home.path / f"{name}-{ended.pid}").touch()
+    at_work = home.path / f".blocked-{os.getpid()}"
+    at_work.touch()
+    assert not erased(home).trouble
+    assert [name for name in names if (home.path / f"{name}-{ended.pid}").exists()] == []
+    assert at_work.exists()
+
+
 def test_who_is_forgotten_during_the_question_is_not_passed_over(tmp_path, monkeypatch):
     """`compact` says that no file names a forgotten user, and one who was forgotten while it asked is in all files."""
     home = landed_home(tmp_path, {"a.csv": "user_id,item_id,rating\n42,1,3\n43,1,4\n44,1,5\n"})

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,20 @@ def written(path: Path, *users: str) -> Path:
 def lying_in(folder: Path) -> list[str]:
     """Everything in a folder, hidden things too."""
     return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_what_add_unpacks_has_its_pid_in_the_name(home, tmp_path, monkeypatch):
+    """Ratings that a killed `add` has unpacked stay in scratch/, because no run knows whose they are."""
+    names = list[str]()
+
+    def releases(*_: object) -> list[tuple[str, str | None]]:
+        names.extend(lying_in(home.scratch))
+        return []
+
+    monkeypatch.setattr("recsys_assets.cli.landing.landed_releases", releases)
+    added = invoke("add", written(tmp_path / "a.csv", "ana"), "--home", home.path)
+    assert added.exit_code == 0, added.output
+    assert [name.rpartition("-")[2] for name in names] == [str(os.getpid())]
 
 
 def test_of_those_that_add_one_name_at_once_one_lands_and_the_others_are_told(home, tmp_path):

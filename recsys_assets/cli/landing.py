@@ -3,6 +3,7 @@
 A batch appears in `landing/` whole or not at all (`home.landing`).
 """
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from recsys_assets.recommender.ingest.settings import DataSettings
 
 _PANEL = "Data and settings"
+_WAITING = "Waiting for another command that changes landing/"
 
 
 def register(app: typer.Typer) -> None:
@@ -54,17 +56,19 @@ def fetch_into(home: Home, name: str, out: Console) -> None:
 
     home.prepare()
     target = home.landing / f"{name}.zip"
-    if target.exists():
-        out.print(f"{name} has landed already: {target}", soft_wrap=True)
-        return
-    if name in ARCHIVES:
-        check_release(name, landed_releases(home, Settings.load(home).data))
-    if not out.is_terminal:
-        out.print(f"Fetching {name}")
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-        task = progress.add_task(f"Fetching {name}", total=None)
-        fetched = get(name, target, progress=lambda done, size: progress.update(task, completed=done, total=size))
+    # Another `fetch` would write the same unfinished file, and `compact` deletes the folder in which it is checked.
+    with changing(home, lambda: out.print(_WAITING)):
+        if target.exists():
+            out.print(f"{name} has landed already: {target}", soft_wrap=True)
+            return
+        if name in ARCHIVES:
+            check_release(name, landed_releases(home, Settings.load(home).data))
+        if not out.is_terminal:
+            out.print(f"Fetching {name}")
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+            task = progress.add_task(f"Fetching {name}", total=None)
+            fetched = get(name, target, progress=lambda done, size: progress.update(task, completed=done, total=size))
     out.print(f"{name} landed as {target}", soft_wrap=True)
     out.print(f"Source: {fetched.source}", soft_wrap=True)
     out.print(fetched.terms, style="dim", soft_wrap=True)
@@ -102,7 +106,7 @@ def add(
         return
     here.prepare()
     out = console()
-    with changing(here, lambda: out.print("Waiting for another command that changes landing/")):
+    with changing(here, lambda: out.print(_WAITING)):
         _add(source, name, here, data, out)
 
 
@@ -158,7 +162,8 @@ def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
     from recsys_assets.recommender.ingest.releases import check_release, release
     from recsys_assets.recommender.ingest.sources import read_source
 
-    with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
+    # If this process is killed, the next run deletes the folder by the PID in its name.
+    with tempfile.TemporaryDirectory(dir=home.scratch, suffix=f"-{os.getpid()}") as scratch:
         tables = read_source(source, scratch=Path(scratch), **data.reading, settings_file=home.settings_file)
         check_kind(tables.kind, home, known_kind(home, data))
         check_release(release(source, tables.format, Path(scratch)), landed_releases(home, data))

@@ -24,7 +24,6 @@ from recsys_assets.recommender.evaluation.score_table import DECIDING, POPULARIT
 from recsys_assets.recommender.report import labels
 from recsys_assets.recommender.report.standings import find
 
-
 if TYPE_CHECKING:
     from recsys_assets.home.promotions import Promotions
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import narwhals as nw
 import polars as pl
+import psutil
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.batches import RAW_TABLES, Batch
@@ -42,7 +43,9 @@ from recsys_assets.recommender.ingest.user_words import names_one
 # Tables with rows of single users that only a study makes again.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
 # Names of unfinished files: of `write_atomically` and other writers, and of `add` in versions before 0.5.
-_UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|tuned\.toml)-\d+")
+_UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|format|kind\.json|tuned\.toml)-\d+")
+# The same of commands that may be at work, because they need no lock.
+_UNFINISHED_BY = re.compile(r"\.(?:blocked|settings\.toml|served_at|identity)-(\d+)")
 _UNFINISHED_ADD, _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}"), 0o700
 # Errors that a step may meet in files of other programs. The step records them, and the search at the end checks the
 # files.
@@ -197,10 +200,17 @@ def is_known_user(home: Home, user_id: str) -> bool:
 
 
 def _left_behind(home: Home) -> Iterator[Path]:
-    """Unfinished files of killed commands. The caller holds the locks of home and landing, so no command uses them."""
+    """Unfinished files of killed commands.
+
+    The caller holds the locks of home and landing, so no command uses them. Of commands without a lock, the PID counts.
+    """
     yield from home.scratch.iterdir()
     for folder, name in ((home.landing, _UNFINISHED_ADD), (home.path, _UNFINISHED_FILE)):
         yield from [each for each in folder.iterdir() if name.fullmatch(each.name) and _is_our_own(each)]
+    for each in [*home.path.iterdir(), *home.dagster.iterdir()]:
+        by = _UNFINISHED_BY.fullmatch(each.name)
+        if by and not psutil.pid_exists(int(by[1])):
+            yield each
     for folder in (home.promotions, home.study, home.report.parent):
         yield from [each for each in folder.rglob("*") if _UNFINISHED.fullmatch(each.name)]
 

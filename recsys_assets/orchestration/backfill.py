@@ -36,7 +36,8 @@ def make_known(home: Home, batches: Sequence[str]) -> None:
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         wanted, known = {*read_batches(home), *batches}, set(instance.get_dynamic_partitions(name))
         # A run in progress may be about to read such a batch.
-        for batch in () if unfinished(instance) else known - wanted:
+        unread = set() if unfinished(instance) else known - wanted
+        for batch in unread:
             instance.delete_dynamic_partition(name, batch)
         instance.add_dynamic_partitions(name, sorted(wanted - known))
 

@@ -297,8 +297,7 @@ def request(home: Home, instance: dg.DagsterInstance, cursor: Cursor, wanted: Se
     aside = [
         name
         for name in known
-        if name not in {*wanted, *ingested}
-        and (name not in cursor.batches or ingested_content(instance, name) is None)
+        if name not in {*wanted, *ingested} and (name not in cursor.batches or ingested_content(instance, name) is None)
     ]
     order = [name for name in known if name not in aside]
     new = sorted({*wanted, *ingested} - {*order})
