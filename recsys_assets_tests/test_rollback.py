@@ -110,16 +110,16 @@ def test_another_promotion_than_that_of_a_broken_off_rollback_can_be_named(mater
 def test_scores_and_run_say_what_is_shown_instead_of_what_is_selected(materialized_home, tmp_path):
     """Somebody would read the score of a better model, and look for its lists in vain."""
     home = copied(materialized_home, tmp_path / "home")
-    assert "Users are shown" not in invoke("scores", "--home", home.path).stdout
+    assert "Users see" not in invoke("scores", "--home", home.path).stdout
     decided(home, "ease", "kept", "The new settings do not beat the baseline.")
     told = invoke("scores", "--home", home.path).stdout.splitlines()[-1]
     assert (
-        told.startswith("Users are shown configuration ") and "(stack, blend), not what is scored as selected" in told
+        told.startswith("Users see configuration ") and "(stack, blend), not the one that is scored as selected" in told
     )
     assert "(stack, ease). The new settings do not beat the baseline." in told
-    assert "Users are shown" not in invoke("scores", "--json", "--home", home.path).stdout
+    assert "Users see" not in invoke("scores", "--json", "--home", home.path).stdout
     decided(home, "popularity")
-    assert "not everything is made from it yet" in invoke("scores", "--home", home.path).stdout
+    assert "are not complete yet" in invoke("scores", "--home", home.path).stdout
     decided(home, "blend", "rolled back", "Somebody went back to promotion 1.")
     assert "(stack, popularity). Somebody went back to promotion 1." in invoke("scores", "--home", home.path).stdout
 

@@ -28,9 +28,9 @@ def backfill(
 ) -> None:
     """Read batches again and merge them, by one run of the job `ingest` per contiguous range of batches.
 
-    If `recsys-assets serve` runs for this home, the runs are launched there, and this command waits for them. Ctrl-C
-    then ends the waiting only, and a refresh starts by itself if the ratings have changed. Otherwise the runs execute
-    in this process, and `recsys-assets run` refreshes everything else. If a batch is refused, the other batches are
+    If `recsys-assets serve` runs for this home, it executes the runs, and this command waits for them. Ctrl-C then only
+    ends the waiting, and a refresh starts automatically if the ratings have changed. Otherwise the runs execute in this
+    process, and `recsys-assets run` refreshes everything else. If a batch is refused, the other batches are
     read and merged, and the exit status is 1.
 
     Examples: `recsys-assets backfill 2024-05.csv`, `recsys-assets backfill may june july`

@@ -27,7 +27,7 @@ _LONGEST_REASON = 400
 _NAMED = 10
 _LIMIT = "RECSYS_CHECKS__MAX_ROW_DROP"
 NoRunOption = Annotated[
-    bool, typer.Option("--no-run", help="Compute nothing now; the next `run` does. Useful before further changes.")
+    bool, typer.Option("--no-run", help="Compute nothing now; the next `run` does it. Useful before further changes.")
 ]
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask for confirmation. Without a terminal, the command never asks.")
@@ -72,7 +72,7 @@ class Listed:
 
 
 def batches(home: HomeOption = None) -> None:
-    """List the batches with time, ratings, rejected rows and state; for refused batches with the reason.
+    """List the batches with time, ratings, rejected rows and state, and the reason of each refusal.
 
     Example: `recsys-assets batches`
     """
@@ -175,7 +175,7 @@ def forget(
         hint = f" Nearest: {', '.join(alike)}." if alike else ""
         raise CommandError(f"No ingested batch has a user {user_id!r}.{hint}")
     rest = "" if no_run else ", and everything is computed again"
-    told = f"User {user_id} {_rated(here, user_id)}is left out of everything from now on{rest}. It cannot be undone."
+    told = f"User {user_id} {_rated(here, user_id)}is left out of everything from now on{rest}. This cannot be undone."
     if not go_on(told, out, yes=yes, dry_run=dry_run):
         return
     with locked(here):

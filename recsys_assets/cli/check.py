@@ -36,7 +36,7 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         found = describe_source(source, scratch=Path(scratch), **data.reading, settings_file=home.settings_file)
         out.print(facts(_facts(source, found, data)))
         for hint in found.hints:
-            out.print(Text(f"Look at this: {hint}.", "yellow"), soft_wrap=True)
+            out.print(Text(f"Check this: {hint}.", "yellow"), soft_wrap=True)
         if found.kind and found.ratings:
             _rows(f"First {found.kind.feedback}", found.head, out)
         if found.rejected:
@@ -56,9 +56,9 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
     low, high = found.rating_scale
     span = f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC" if found.first and found.last else "–"
     if found.kind is not None and not found.kind.times:
-        span = "none: there are no times, so splits are drawn at random, and there are no latest ratings"
-    of_release = "the release's" if found.format.startswith("ml-") else "what the ratings hold"
-    told = "as [data] rating_scale says" if data.rating_scale else of_release
+        span = "none: without times, splits are drawn at random, and there are no latest ratings"
+    of_release = "of the release" if found.format.startswith("ml-") else "range of the ratings"
+    told = "set by [data] rating_scale" if data.rating_scale else of_release
     read = [f"{name} = {own}" for name, own in found.columns.items() if name in RATING_COLUMNS and name != own]
     return [
         ("source", source),

@@ -79,8 +79,8 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
         remote.end_erasing(here.path, stored)
         if gone:
             done.trouble += [
-                f"{key} in {here.address} is read by no command, because its name is hidden or is that of a folder. It "
-                "was not searched: delete the object or rename it, and repeat the command."
+                f"No command reads {key} in {here.address}, because its name is hidden or is that of a folder. It was "
+                "not searched: delete or rename the object, and repeat the command."
                 for key in remote.never_read(here.path)
             ]
             _report(compacting.survey(here, gone, data, stored_values(here)), len(gone), done, out)

@@ -49,8 +49,8 @@ def promotions(home: HomeOption = None) -> None:
     out.print(_listing(known, served.number if served else None))
     if unfinished:
         out.print(
-            f"No. {unfinished.number} is decided, and not everything is made from it yet. If no run is in progress, it "
-            f"was interrupted; continue with: {follow_up(unfinished.again, here)}",
+            f"Decision {unfinished.number} is recorded, but its model and lists are not complete yet. If no run is in "
+            f"progress, the run was interrupted; continue with: {follow_up(unfinished.again, here)}",
             style="yellow",
             soft_wrap=True,
         )

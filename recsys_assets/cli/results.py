@@ -29,9 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def recommend(
     user_id: Annotated[str | None, typer.Argument(help="The user's id in your data.", show_default=False)] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many items.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of items.")] = 10,
     newcomer: Annotated[
-        bool, typer.Option("--newcomer", help="For a new user, without ratings and attributes.")
+        bool, typer.Option("--newcomer", help="Show the list of a new user without ratings and attributes.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The list as JSON, for programs.")] = False,
     everybody: Annotated[
@@ -39,10 +39,10 @@ def recommend(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show the best items for one user that the user has not rated, with the reason of each.
+    """Show the best items that a user has not rated, each with its reason.
 
     The reason is up to three of the user's own ratings: those that contributed most to the score. After new data are
-    ingested, the list comes from the previous models until a refresh has fitted new ones; the last line then says so.
+    ingested, the list comes from the previous model until a refresh has fitted a new one. The last line then says so.
 
     Rules of the section `[serving]` of settings.toml say which items may be shown, and `block` leaves single items out.
     `--everybody` applies them to the table `recommendations`; no model is fitted unless users or items have changed.
@@ -81,7 +81,7 @@ def recommend(
 
 
 def report(
-    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
     home: HomeOption = None,
 ) -> None:
     """Print the path of the report, one HTML file that needs no network.

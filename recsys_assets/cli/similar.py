@@ -23,14 +23,14 @@ def register(app: typer.Typer) -> None:
 
 def similar(
     item: Annotated[str, typer.Argument(help="The item's id in your data, or its title.")],
-    n: Annotated[int, typer.Option("-n", "--top", min=1, help="How many items.")] = 10,
+    n: Annotated[int, typer.Option("-n", "--top", min=1, help="Number of items.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="The list as JSON, for programs.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show the items that are most like one item, by the present rules for lists.
+    """Show the items most similar to one item, within the present rules for lists.
 
-    "By ratings" are the items that the served model connects with this item. "By attributes" are items that share
-    attributes with it; they fill the remaining places. Scores of the two kinds cannot be compared. The table
+    Items "by ratings" are similar to this item in the served model. Items "by attributes" share attributes with this
+    item; they fill the remaining places. Scores of the two kinds cannot be compared. The table
     `similar_items` has such a list for every item: `recsys-assets export similar_items FILE`.
 
     Examples: `recsys-assets similar 50`, `recsys-assets similar 'Star Wars' --top 5`, `recsys-assets similar 50 --json`

@@ -68,7 +68,7 @@ def study(
         out.print(kind.notice, style="yellow", soft_wrap=True)
     without = [name for name in under if not _has_rows(store, name)]
     reasons = {
-        "The data have no published splits; those of ml-100k.zip have.": [name for name in without if name in FOLDS],
+        "The data have no published splits; ml-100k.zip has some.": [name for name in without if name in FOLDS],
         "The data have no test rows for this.": [name for name in without if name not in FOLDS],
     }
     for reason, names in reasons.items():

@@ -47,7 +47,7 @@ def _remember(context: typer.Context, path: Path | None) -> Path | None:
 
         if n_changed := bring_up_to_date(home):
             console(stderr=True).print(
-                f"{home.path} had the format of an earlier version: {n_changed:,} files and folders got present names.",
+                f"{home.path} had the format of an earlier version: {n_changed:,} files and folders were renamed.",
                 soft_wrap=True,
             )
     return path

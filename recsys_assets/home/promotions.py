@@ -100,11 +100,11 @@ class Promotions:
         if selected.verdict == "kept":
             reason = selected.reason
         elif selected == known[-1]:
-            reason = "It is promoted, and not everything is made from it yet; the next `recsys-assets run` goes on."
+            reason = "It is promoted, but its model and lists are not complete yet. Next: `recsys-assets run`."
         else:
             reason = known[-1].reason
         return (
-            f"Users are shown {_models(served)}, not what is scored as selected, {_models(selected)}. {reason} "
+            f"Users see {_models(served)}, not the one that is scored as selected, {_models(selected)}. {reason} "
             "`recsys-assets promotions` lists the decisions."
         )
 

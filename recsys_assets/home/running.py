@@ -21,11 +21,11 @@ class SparkSettings(Section):
 
     remote: str = Field(
         "",
-        description="Address of a Spark Connect server, such as 'sc://host:15002'; empty: a session of its own at "
-        "`master`. With a server, `master` and `driver_memory` have no effect, and this machine needs no Java.",
+        description="Address of a Spark Connect server, such as 'sc://host:15002'; empty: a Spark session at `master`. "
+        "With a server, `master` and `driver_memory` have no effect, and this machine needs no Java.",
     )
     master: str = Field("local[*]", description="Spark master; 'spark://host:7077' for a cluster.")
-    driver_memory: str = Field("4g", description="Memory of the driver; on one machine, that is all of Spark.")
+    driver_memory: str = Field("4g", description="Memory of the driver; on one machine, the memory of all of Spark.")
     shuffle_partitions: int = Field(4, ge=1, description="Partitions of a shuffle; Spark's 200 are for large clusters.")
     config: dict[str, str] = Field(default_factory=dict, description="Further Spark properties.")
 
@@ -56,8 +56,8 @@ class AutomationSettings(Section):
     sensors: bool = Field(True, description="Watch landing/ for new data, and refresh when the ratings have changed.")
     sensor_job: Refresh = Field(
         "refresh_served",
-        description="Job that new data start: `refresh_served` makes what users see; `refresh` also fits and scores "
-        "all other models and writes the report. The first run is always `refresh`.",
+        description="Job that new data start: `refresh_served` makes the lists that users see; `refresh` also fits and "
+        "scores all other models and writes the report. The first run is always `refresh`.",
     )
     schedule: bool = Field(True, description="Refresh at the times of `cron`.")
     schedule_job: Refresh = Field("refresh", description="Job that starts at the times of `cron`.")
@@ -115,7 +115,7 @@ class InstanceSettings(Section):
     @classmethod
     def _is_the_name_of_a_variable(cls, name: str) -> str:
         if name and not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError("has to be the name of an environment variable; the URL itself belongs into the variable")
+            raise ValueError("has to be the name of an environment variable; the URL itself belongs in the variable")
         return name
 
 

@@ -92,8 +92,8 @@ class Settings(BaseSettings):
 
     engine: Literal["auto", "polars", "spark"] = Field(
         "auto",
-        description="What computes the tables: polars in one process, spark in the session of [spark], or auto: each "
-        "step by the size of its tables (scale.spark_from_rows).",
+        description="Engine of the tables: polars (one process), spark (the session of [spark]), or auto (each step by "
+        "the size of its largest table, see scale.spark_from_rows).",
     )
     data: DataSettings = DataSettings()
     splitting: SplittingSettings = SplittingSettings()

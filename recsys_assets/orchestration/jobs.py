@@ -27,20 +27,20 @@ ingest = dg.define_asset_job(
 refresh = dg.define_asset_job(
     "refresh",
     selection=_PIPELINE - _INGEST,
-    description="Everything after `ratings`: splits, models, scores, report, recommendations. Needs no batch.",
+    description="Makes all assets after `ratings`: splits, models, scores, report, recommendations. Needs no batch.",
 )
 recommend = dg.define_asset_job(
     "recommend",
     selection=_SERVED,
-    description="Recommendations from the present ratings by the configuration in use: what new users wait for. Scores "
-    "and promotes nothing.",
+    description="Makes recommendations from the present ratings with the configuration in use, so that new users do "
+    "not wait for scores. Scores and promotes nothing.",
 )
 refresh_served = dg.define_asset_job(
     "refresh_served",
     selection=_SERVED | dg.AssetSelection.assets("train_ratings", "test_ratings", "promoted_configuration"),
-    description="What users see: the gate compares the present settings with popularity and with the configuration in "
-    "use, then the promoted model is fitted and recommends. All other models, scores and the report stay as they are; "
-    "they are made by `refresh`.",
+    description="Makes the lists that users see: the gate compares the present settings with popularity and with the "
+    "configuration in use, then the promoted model is fitted and recommends. All other models, the scores and the "
+    "report stay as they are; `refresh` makes them.",
 )
 everything = dg.define_asset_job(
     "everything",
@@ -51,7 +51,7 @@ everything = dg.define_asset_job(
 backtest = dg.define_asset_job(
     "backtest",
     selection=_BACKTEST,
-    description="Scores every rating model at the chosen cut-offs. All of them in one run: start a backfill of "
+    description="Scores every rating model at the chosen cut-offs. For all cut-offs in one run, start a backfill of "
     "`backtest_scores`, or launch this job with the range 0.5 to 0.9.",
 )
 
@@ -59,8 +59,8 @@ study = dg.define_asset_job(
     "study",
     selection=_STUDY,
     description="Chooses settings and models by validation, and scores every model under the chosen protocols. To run "
-    "all protocols, launch it with the range of all partitions, or run `recsys-assets study`. Trials are stored, so a "
-    "stopped study continues from there.",
+    "all protocols, launch the job with the range of all partitions, or run `recsys-assets study`. Trials are stored, "
+    "so a stopped study continues from there.",
 )
 
 

@@ -73,7 +73,7 @@ def build_sensors(
         job=ingest,
         minimum_interval_seconds=tick,
         default_status=status,
-        description="Requests one ingest run for all landed batches that have stopped growing and are not ingested.",
+        description="Requests one run of `ingest` for all landed batches that are complete and not ingested yet.",
     )
     def landing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         if refused := outdated():
@@ -86,7 +86,7 @@ def build_sensors(
         default_status=status,
         description=f"Requests `{settings.sensor_job}` when the content of `ratings`, `users` or `items` has changed, "
         "and `refresh` if no configuration is in use yet. A run of `recommend` comes before `refresh`, so that new "
-        "users get recommendations without waiting for scores. A refresh that failed for a temporary reason is "
+        "users get recommendations without waiting for scores. A refresh that failed for a temporary cause is "
         "requested again up to six times, after growing pauses.",
     )
     def retrain_sensor(context: dg.SensorEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
@@ -105,7 +105,7 @@ def build_sensors(
         monitor_all_code_locations=True,
         minimum_interval_seconds=tick,
         default_status=status,
-        description="Writes one line per failed run into failures.log of the home.",
+        description="Writes one line per failed run to `failures.log` in the home.",
     )
     def failure_log(context: dg.RunFailureSensorContext) -> None:
         record_failure(context, home)

@@ -31,9 +31,9 @@ def quick_choice(
 ) -> Choice:
     """The ranking model and the settings of ranking models, chosen on validation splits of the training ratings.
 
-    The validation splits are three cuts in time. Large catalogues are represented by a sample of the users. The
-    automatic settings stay unless a candidate's NDCG at 10 is better by a 95 % interval, paired over users, that allows
-    for the number of candidates. The built-in model stays unless another one is better by half a standard error. If
+    The validation splits are three cuts in time. Large data are represented by a sample of the users. The automatic
+    settings stay unless a candidate's NDCG at 10 is better by a 95 % interval, paired over users, that allows for the
+    number of candidates. The built-in model stays unless another one is better by half a standard error. If
     `evaluation.selected_ranking_model` names a model, nothing is chosen. A setting that is not `auto` keeps its value.
     """
     tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": train_ratings}

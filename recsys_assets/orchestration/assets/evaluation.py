@@ -87,7 +87,7 @@ def _scores_asset(kind: DataKind) -> dg.AssetsDefinition:
     ) -> nw.LazyFrame:
         """The scores of every model on the test rows of its task, each with a 95 % interval.
 
-        The rows `random`, `item_mean` and `upper_bound` are scored on the same test rows, for comparison.
+        For comparison, `random`, `item_mean` and `upper_bound` are scored on the same test rows.
         """
         predictions = {entry: inputs[input_name(entry)] for entry in entries}
         how = quick_choice.applied(settings.model_dump())["evaluation"]

@@ -143,13 +143,13 @@ def raw_ratings(context: dg.AssetExecutionContext, home: HomeResource, settings:
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_users(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The users that each batch describes, with the attributes that it gives. No rows if it describes no users."""
+    """The users that each batch describes, with their attributes. A batch without described users has no rows."""
     return _read(context, home, settings)
 
 
 @pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
 def raw_items(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The items that each batch describes, with title, year and genres. No rows if it describes no items."""
+    """The items that each batch describes, with title, year and genres. A batch without described items has no rows."""
     return _read(context, home, settings)
 
 
@@ -207,7 +207,7 @@ def ratings(
     home: HomeResource,
     settings: SettingsParam,
 ) -> nw.LazyFrame:
-    """The latest rating per (user, item) of all batches; of events, the damped sum of their weights.
+    """The latest rating per (user, item) of all batches; for events, the damped sum of their weights.
 
     If timestamps tie, the later batch counts, then the later row. The data version covers ids, ratings and timestamps
     but not the order of rows. The same batch sent again with its rows in another order therefore changes nothing. Of

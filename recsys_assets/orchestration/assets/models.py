@@ -30,7 +30,7 @@ _PREDICTED: dict[Task, str] = {
     "time_cut": "The predicted rating of every test rating after the cut in time",
     "top_n": "The rank of every test item after the cut in time among all items that its user has not rated",
     "latest_rating": "The predicted latest rating of every user, from the ratings before it",
-    "next_item": "The rank of the item of every user's latest rating among all items that the user had not rated",
+    "next_item": "The rank of each user's latest item among all items that the user had not rated before",
 }
 SERVING_MODEL = "serving_model"
 CHOICE = "quick_choice"
@@ -119,7 +119,7 @@ def predictions_asset(entry: Entry) -> dg.AssetsDefinition:
         settings=("scale",),
         code=SOURCES.code_of_predictions(entry),
         description=f"{_PREDICTED[entry.task]}, by the model `{entry.name}` (task `{entry.task}`).\n\n"
-        "Each evaluation adds an observation to the events: the main score, beside baseline, random and best possible.",
+        "Each evaluation adds an observation: the main score beside baseline, random and best possible score.",
         ins={name: _input(name) for name in {"users", "items", *entry.needs}},
         dagster_type=nw.LazyFrame,
     )(predicted)

@@ -91,8 +91,8 @@ def segment_shares(
 
     The numbers of segments change with every fit. Segments of two fits are therefore matched by the similarity of their
     item distributions. A low similarity means that the matching segment has another taste. A fit on slightly different
-    ratings moves shares by itself. A segment without a match has nulls in the columns of the other fit; after the first
-    fit that is every segment.
+    ratings moves shares by itself. A segment without a match has nulls in the columns of the other fit. After the first
+    fit, no segment has a match.
 
     This asset stores the previous segments in its own state, so that they do not depend on older versions of other
     assets. If the segments have not changed (a retry, a refresh without new ratings), the comparison with the last

@@ -74,12 +74,12 @@ def recommendations(
     settings: SettingsParam,
     home: HomeResource,
 ) -> TableWithState:
-    """The N best items that a user has not rated, for every user; `serving.n` is N.
+    """A list for every user: the N best items that the user has not rated; `serving.n` is N.
 
-    Rules say what may be shown: `serving.where` (a condition on the columns of `items`), `serving.exclude_rated`,
-    `serving.exclude_rated_days`, `serving.max_per_value` and the blocked items. A rule needs no fit: this asset alone
-    applies it. The last `serving.explore` places of each list hold items that nobody has rated yet, chosen by their
-    attributes; such an item has a null score.
+    Rules say which items a list may show: `serving.where` (a condition on the columns of `items`),
+    `serving.exclude_rated`, `serving.exclude_rated_days`, `serving.max_per_value` and the blocked items. A changed rule
+    needs no fit, only this asset again. The last `serving.explore` places of each list hold new items,
+    which nobody has rated yet, chosen by their attributes. Such an item has a null score.
 
     The column `because` names the user's own ratings behind an item. A user without a rating gets the items that users
     with the same attributes like, or users of the same cluster if the model is implicit ALS. `because` is then empty.
@@ -164,12 +164,12 @@ def similar_items(
     settings: SettingsParam,
     home: HomeResource,
 ) -> TableWithState:
-    """The N items most similar to each item, `serving.n` of them, by the served model and by attributes.
+    """The N items most similar to each item, by the served model and by attributes; `serving.n` is N.
 
     The column `by` names the source. `ratings`: similarities of neighbours, weights of EASE or cosines of factors
-    above 0, depending on the served model. `attributes`: the cosine of genres, decade and texts; these items
-    fill the places that the model leaves, and all places of an item that nobody has rated. Rules of `[serving]` and
-    blocked items apply as in `recommendations`.
+    above 0, depending on the served model. `attributes`: the cosine of genres, decade and texts. Items by attributes
+    fill the places that the model leaves, and all places of a new item, which nobody has rated. Rules of `[serving]`
+    and blocked items apply as in `recommendations`.
     """
     Index.of(users, items).require(serving_model.index, "serving_model")
     rules = rules_for_lists(home.folders, settings.serving)

@@ -91,9 +91,9 @@ def published_folds(
     settings: SettingsParam,
     home: HomeResource,
 ) -> nw.LazyFrame:
-    """The splits that the data's authors published with it, such as u1 to u5 of MovieLens 100K.
+    """The splits that the authors of the data published with them, such as u1 to u5 of MovieLens 100K.
 
-    No rows if no accepted batch contains published splits.
+    The table has no rows if no accepted batch contains published splits.
     """
     limit = settings.data.max_unpacked_bytes
     # Refused and waiting batches are left out: the ratings do not contain their rows.
@@ -259,7 +259,7 @@ def leakage_audit(home: HomeResource) -> nw.LazyFrame:
 
     The cut in time is `time_cut` for rating models, `top_n` for ranking models, and `latest_rating_time_cut` for models
     of the latest rating and of the next item. The audit covers the protocols that have been scored. Without scores of
-    the cut in time there are no rows.
+    the cut in time, the table has no rows.
     """
     protocols = [protocol for audited in LEAKAGE_AUDITS for protocol in audited]
     scored = [scores.scores for protocol in protocols if (scores := newest_scores(home.folders, protocol))]

@@ -167,13 +167,13 @@ class _Further:
 _FURTHER: Mapping[str, _Further] = {
     "ratings": _Further(
         "plausible_ratings",
-        "Few rows of a batch were rejected. Ratings are distributed as before, on one scale and at different times.",
+        "Few rows of each batch were rejected. Ratings are distributed as before, on one scale and at different times.",
         _of_ratings,
     ),
     "test_ratings": _Further(
         "nothing_leaks_or_is_lost",
-        "No training rating is later than a test rating, train and test together are all ratings, and enough users can "
-        "be scored.",
+        "No training rating is later than a test rating, training and test ratings together are all ratings, and "
+        "enough users can be scored.",
         _of_test_ratings,
     ),
     "train_histories": _Further(
@@ -205,7 +205,7 @@ def meanings(key: dg.AssetKey) -> dict[str, str]:
     if table.key:
         found[KEY] = f"One row per {', '.join(table.key)}."
     if name in _ARE_NOT_TO_SHRINK:
-        found[DROP] = "Not many fewer rows than in the last good state (`checks.max_row_drop`)."
+        found[DROP] = "The table does not have many fewer rows than in its last good state (`checks.max_row_drop`)."
     if name in _FURTHER:
         found[_FURTHER[name].name] = _FURTHER[name].meaning
     return found

@@ -26,8 +26,8 @@ class ScaleSettings(Section):
     fit_ratings: int = Field(
         3_000_000,
         ge=1,
-        description="Largest number of ratings that a model is fitted on. Of more ratings, it is fitted on a sample "
-        "of the users; counts and means use all ratings, and every user gets recommendations.",
+        description="Largest number of ratings that a model is fitted on. Larger data are represented by a sample of "
+        "the users. Counts and means use all ratings, and every user gets recommendations.",
     )
     spark_from_rows: int = Field(
         200_000_000,
@@ -38,8 +38,8 @@ class ScaleSettings(Section):
     score_users: int = Field(
         20_000,
         ge=1,
-        description="Largest number of users that models are scored on. Of more users, a sample is scored; the "
-        "intervals show what that costs.",
+        description="Largest number of users that models are scored on. Of more users, a sample is scored, which "
+        "widens the intervals.",
     )
 
 

@@ -43,7 +43,7 @@ ITEM_NEIGHBOURS = Fit(
     table="train_histories",
     settings="item_neighbours",
     section=ItemNeighboursSettings,
-    description="Biases of items and users, and the user's residuals on similar items (Koren 2010).",
+    description="Item and user biases, and residuals on similar items (Koren 2010), from the train users' histories.",
 )
 SEGMENT_RESIDUALS = Fit(
     asset="segment_residual_model",

@@ -118,7 +118,7 @@ RATING_NEIGHBOURS = Fit(
     table="train_ratings",
     settings="rating_neighbours",
     section=RatingNeighboursSettings,
-    description="Biases of items and users, and the user's residuals on similar items (Koren 2010).",
+    description="Item and user biases, and residuals on similar items (Koren 2010), from the training ratings.",
 )
 _STACKED = (
     "bayesian_factors_model",

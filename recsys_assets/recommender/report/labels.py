@@ -140,8 +140,8 @@ _MEANINGS: Mapping[str, str] = {
     "demographic_popularity": "What users with the same attributes like.",
     "item_knn": "Items that the same users like as the items that this user likes.",
     "ease": "Items that go with this user's own ratings.",
-    "blend": "Items that go with the user's own ratings. The fewer ratings, the more counts what users with the same "
-    "attributes like.",
+    "blend": "Items that go with the user's own ratings. The fewer ratings a user has, the more the likes of users "
+    "with the same attributes count.",
     "stack": "A weighted sum of several models that predict ratings.",
 }
 POPULATIONS: Mapping[str, str] = {

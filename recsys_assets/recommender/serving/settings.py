@@ -19,13 +19,13 @@ class ServingSettings(Section):
     exclude_rated_days: int = Field(
         0,
         ge=0,
-        description="Leave out only items that the user rated in the last so many days before the latest rating of "
-        "all; 0: all rated items.",
+        description="Leave out only items that the user rated within this number of days before the latest rating of "
+        "the home; 0: leave out all rated items.",
     )
     max_per_value: dict[str, int] = Field(
         default_factory=dict,
         description="Largest number of items with one value in a list, by column: { genres = 3 }. `recsys-assets "
-        "rules` prints what it costs.",
+        "rules` prints the cost of the limits.",
     )
     explore: int = Field(
         0,
