@@ -110,14 +110,14 @@ def test_another_promotion_than_that_of_a_broken_off_rollback_can_be_named(mater
 def test_scores_and_run_say_what_is_shown_instead_of_what_is_selected(materialized_home, tmp_path):
     """Somebody would read the score of a better model, and look for its lists in vain."""
     home = copied(materialized_home, tmp_path / "home")
-    assert "Users see" not in invoke("scores", "--home", home.path).stdout
+    assert "Users see configuration" not in invoke("scores", "--home", home.path).stdout
     decided(home, "ease", "kept", "The new settings do not beat the baseline.")
     told = invoke("scores", "--home", home.path).stdout.splitlines()[-1]
     assert (
         told.startswith("Users see configuration ") and "(stack, blend), not the one that is scored as selected" in told
     )
     assert "(stack, ease). The new settings do not beat the baseline." in told
-    assert "Users see" not in invoke("scores", "--json", "--home", home.path).stdout
+    assert "Users see configuration" not in invoke("scores", "--json", "--home", home.path).stdout
     decided(home, "popularity")
     assert "are not complete yet" in invoke("scores", "--home", home.path).stdout
     decided(home, "blend", "rolled back", "Somebody went back to promotion 1.")
