@@ -2,22 +2,28 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
+import dagster as dg
 import polars as pl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from recsys_assets.home.data_kind import keep_kind
+from recsys_assets.home.layout import Home
+from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import write_table
+from recsys_assets.orchestration.assets.ingest import MERGED_FROM, merged_from
 from recsys_assets.orchestration.io_managers import digest
+from recsys_assets.orchestration.planning import rests_on_others
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.tables import KNOWN, TABLES
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.tuning.slices import validation_slice
-from recsys_assets_tests.test_events import _summed
+from recsys_assets_tests.test_events import EVENTS, _summed
 
 ANN, BOB = 0, 1
-EVENTS = st.lists(
+PLAYED = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 6), st.integers(-3, 5)), min_size=4, max_size=40
 )
 LATER = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9), st.integers(-3, 5)), max_size=8)
@@ -96,7 +102,7 @@ def _cut(size: int) -> Callable:
 
 @pytest.mark.parametrize("is_cut", [True, False], ids=["cut in time", "leave last out"])
 @settings(max_examples=60)
-@given(events=EVENTS, place=st.integers(0, 99), later=LATER)
+@given(events=PLAYED, place=st.integers(0, 99), later=LATER)
 def test_no_training_row_depends_on_a_later_event(is_cut, events, place, later):
     """What a user plays after the cut would change what models learn from, and scores would be too good."""
     raw = _raw(events)
@@ -150,3 +156,17 @@ def test_the_data_version_covers_running_sums(tmp_path):
         write_table(lazy(_summed(_raw(events))), TABLES["ratings"], version)
         digests.append(digest(version, TABLES["ratings"]))
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_events_that_an_earlier_version_merged_are_merged_again(tmp_path):
+    """After an update, scores of events would stay those of the old splits until a batch comes."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    keep_kind(home, EVENTS)
+    recorded = merged_from([], home, Settings.load(home))
+    earlier = {name: value for name, value in recorded.items() if name != "running sums"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for merged, is_due in ((earlier, True), (recorded, False)):
+            metadata = {MERGED_FROM: dg.MetadataValue.json(merged)}
+            instance.report_runless_asset_event(dg.AssetMaterialization("ratings", metadata=metadata))
+            assert rests_on_others(home, instance) is is_due

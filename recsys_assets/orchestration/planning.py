@@ -104,7 +104,7 @@ def plan(
         return []
     is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
     # Tables that failed their check are merged again, because the merge repeats the check. `refresh` would skip it.
-    if is_older or _rests_on_others(home, instance) or why_invalid(instance):
+    if is_older or rests_on_others(home, instance) or why_invalid(instance):
         if in_use:
             return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
         return [merging("All batches are read; merging them, then everything else", assets)]
@@ -126,8 +126,8 @@ def _is_study(asset: dg.AssetsDefinition) -> bool:
     return asset.group_names_by_key[asset.key] == "study"
 
 
-def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
-    """Whether the batches, the exclusion list or the sample have changed since `ratings` was merged."""
+def rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
+    """Whether the batches, the exclusion list, the sample or the form of events have changed since the last merge."""
     recorded, known = rests_on(instance), instance.get_dynamic_partitions(str(BATCHES.name))
     return bool(recorded) and recorded != merged_from(known, home, Settings.load(home))
 
