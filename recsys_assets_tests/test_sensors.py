@@ -561,7 +561,8 @@ def test_what_may_not_be_read_is_named_until_it_may(monkeypatch, kind):
         right = locked.stat().st_mode
         locked.chmod(0)
         Path(folder).chmod(0o755)
-        with _as_anybody(home.path, home.landing, home.landing / "day-001.csv", home.assets, home.scratch):
+        anybodys = (home.format_file, home.landing, home.landing / "day-001.csv", home.assets, home.scratch)
+        with _as_anybody(home.path, *anybodys):
             ticker.tick()
             ticker.tick()
             assert list(landed_releases(home, Settings().data)) == [("day-001.csv", None)]
