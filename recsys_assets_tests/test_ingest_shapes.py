@@ -291,6 +291,16 @@ def test_reviews_with_line_breaks_and_quotes_are_read(tmp_path):
     assert tables.rejected.collect().is_empty()
 
 
+@pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_a_text_may_hold_what_python_takes_for_the_end_of_a_line(tmp_path, mark):
+    """A text from a word processor gets its row rejected, and enough of them the whole batch."""
+    items = f'movieId,title,genres\n7,"One{mark}, two",A{mark}B|C\n8,"two\nlines",C\n'
+    files = {"ratings.csv": "userId,movieId,rating,timestamp\n1,7,4,1300000000\n", "movies.csv": items}
+    tables = _read(tmp_path, files)
+    assert tables.rejected.collect().is_empty()
+    assert [title[:3] for title in tables.items.collect()["title"]] == ["One", "two"]
+
+
 def test_a_quote_that_is_never_closed_costs_its_own_row_only(tmp_path):
     """One stray quote takes all ratings down to the next quote with it, or refuses the whole file."""
     rows = 'u,m,4,1300000000,"open\nv,m,3,1300000001,"two\nlines"\nw,m,2,1300000002,5" disc\nx,m,2,1300000003,\n'

@@ -4,6 +4,7 @@ Storing the records belongs in `records`.
 """
 
 import csv
+import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +78,8 @@ def _lenient(delimiter: str) -> Callable[[str], list[str]]:
             return record.rstrip("\n").split(delimiter)
         for escape in (None, "\\") if '\\"' in record else (None,):
             rows = csv.reader(
-                record.splitlines(keepends=True),
+                # Unlike str.splitlines, this takes no U+0085 or U+2028 in a title for the end of a line.
+                io.StringIO(record),
                 delimiter=delimiter,
                 escapechar=escape,
                 skipinitialspace=True,
