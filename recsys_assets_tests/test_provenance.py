@@ -46,7 +46,7 @@ def test_a_trial_counts_as_long_as_the_code_that_computes_it_is_the_same(codes):
     assert codes("models/ease.py", '"auto * 0.1", ', '"auto * 0.1", "auto * 0.2", ') == first
     of_ease = _changed(first, second := codes("models/ease.py", "\ndef fit(", "\nCHANGED = 1\n\n\ndef fit("))
     assert EASE in of_ease and ("top_n", "blend") in of_ease and DEMOGRAPHIC_POPULARITY not in of_ease
-    of_entry = _changed(second, third := codes("registry/top_n.py", "scored[new] = ", "scored[new] = 1.0 * "))
+    of_entry = _changed(second, third := codes("registry/top_n.py", "scored[others] = ", "scored[others] = 1.0 * "))
     assert EASE in of_entry and DEMOGRAPHIC_POPULARITY not in of_entry and ("time_cut", "item_mean") not in of_entry
     assert len(_changed(third, codes("evaluation/metrics.py", "\ndef ", "\nCHANGED = 1\n\n\ndef "))) == len(ENTRIES)
 
