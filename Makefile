@@ -65,7 +65,7 @@ faults: setup
 # The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes five minutes instead of an hour.
 BENCH_SIZES := $(if $(QUICK),20000,1000000 27753444)
 bench: setup
-	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES)) --refresh
+	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES)) $(if $(QUICK),,--refresh)
 	@$(BIN)/python benchmarks/compare.py $(if $(QUICK),--quick)
 
 # NO_MKDOCS_2_WARNING silences an advertisement of the theme.

@@ -46,7 +46,7 @@ PACKAGES = {
     "ranx": ("ranx==0.3.21",),
     "rectools": ("rectools==0.19.0",),
 }
-_RATINGS, _QUICK_RATINGS = 1_000_000, 100_000
+_RATINGS, _QUICK_RATINGS = 1_000_000, 20_000
 _CSV_ROWS, _QUICK_CSV_ROWS = 27_000_000, 2_000_000
 # Where engines.py looks, too.
 _ARCHIVE = ROOT.parent / "shared" / "data" / "ml-1m.zip"
@@ -274,7 +274,8 @@ def prepare(folder: Path, source: Path) -> str:
 
 def prepare_lists(folder: Path) -> None:
     """Write factors by implicit ALS and lists by `_N_MODELS` models: more and more of these factors."""
-    _timed(folder, "implicit_als_ours", Path(sys.executable))
+    if not (folder / "implicit_als").exists():
+        _timed(folder, "implicit_als_ours", Path(sys.executable))
     model = ALSModel.load(folder / "implicit_als")
     for side in ("user", "item"):
         np.save(folder / f"{side}_factors.npy", getattr(model, f"{side}_factors"))
@@ -442,10 +443,12 @@ def _print(title: str, source: Path, names: Sequence[str], pairs: int) -> None:
 
 
 def _rows(wanted: Sequence[Comparison], folder: Path, pairs: int) -> Iterator[Row]:
-    if any(one.needs_lists for one in wanted):
-        prepare_lists(folder)
+    has_lists = False
     for comparison in wanted:
         _tell(comparison.name)
+        if comparison.needs_lists and not has_lists:
+            prepare_lists(folder)
+            has_lists = True
         yield compared(comparison, folder, pairs)
 
 
