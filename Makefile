@@ -62,7 +62,7 @@ test-slow: setup
 faults: setup
 	@$(BIN)/python benchmarks/faults.py
 
-# The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes five minutes instead of an hour.
+# The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes five minutes instead of fifty.
 BENCH_SIZES := $(if $(QUICK),20000,1000000 27753444)
 bench: setup
 	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES)) $(if $(QUICK),,--refresh)

@@ -333,12 +333,12 @@ def _names(path: Path, user: str) -> bool:
 
 
 SCENARIOS = {
-    "add": Scenario(("add", ADDED), check_added),
-    "remove": Scenario(("remove", REMOVED, "--no-run"), check_removed),
-    "remove from another disk": Scenario(("remove", REMOVED, "--no-run"), check_removed, elsewhere=True),
-    "forget": Scenario(("forget", "eve", "--no-run"), check_forgotten),
-    "compact": Scenario(("compact",), check_erased, "to-erase"),
-    "compact on another disk": Scenario(("compact",), check_erased, "to-erase", elsewhere=True),
+    "add": Scenario(("add", ADDED), check_added, stride=10),
+    "remove": Scenario(("remove", REMOVED, "--no-run"), check_removed, stride=20),
+    "remove from another disk": Scenario(("remove", REMOVED, "--no-run"), check_removed, elsewhere=True, stride=20),
+    "forget": Scenario(("forget", "eve", "--no-run"), check_forgotten, stride=6),
+    "compact": Scenario(("compact",), check_erased, "to-erase", stride=100),
+    "compact on another disk": Scenario(("compact",), check_erased, "to-erase", elsewhere=True, stride=100),
     "rollback": Scenario(("rollback",), check_rolled_back, "promoted", in_assets_only=True),
     **{
         f"upgrade from {version}": Scenario(_FIRST, partial(check_upgraded, version), version, stride=20)

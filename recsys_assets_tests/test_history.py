@@ -203,6 +203,8 @@ def test_what_a_failed_run_quoted_is_in_no_file_after_erasing(kept):
     log.parent.mkdir(parents=True)
     log.write_text(QUOTED)
     assert len(kept.holding(QUOTED)) >= 5
+    assert any(QUOTED in str(state.instigator_data) for state in kept.instance.all_instigator_state())
+    assert QUOTED in str(kept.instance.get_daemon_heartbeats())
     erase_history(kept.instance)
     assert kept.holding(QUOTED) == []
 
