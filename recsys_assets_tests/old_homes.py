@@ -7,8 +7,9 @@ from typing import Any
 import polars as pl
 
 from recsys_assets.home.layout import Home
+from recsys_assets.home.unfinished import write_atomically
 from recsys_assets.home.upgrade import _hash
-from recsys_assets.home.versions import AssetStore, write_atomically
+from recsys_assets.home.versions import AssetStore
 
 _RUN = "20260101T000000000000-0a0b0c0d"
 # The configurations that the homes serve.

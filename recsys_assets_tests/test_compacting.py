@@ -262,7 +262,14 @@ def test_unfinished_files_of_killed_commands_go_and_those_of_living_ones_stay(tm
     home = landed_home(tmp_path, {})
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    names = [".blocked", ".settings.toml", "dagster/.served_at", "dagster/.identity", ".kind.json"]
+    names = [
+        ".blocked",
+        ".settings.toml",
+        "dagster/.served_at",
+        "dagster/.identity",
+        "dagster/.dagster.yaml",
+        ".kind.json",
+    ]
     for name in names:
         (home.path / f"{name}-{ended.pid}").touch()
     at_work = home.path / f".blocked-{os.getpid()}"

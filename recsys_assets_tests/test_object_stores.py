@@ -15,6 +15,7 @@ from recsys_assets.home.landing import exchange, move_out
 from recsys_assets.home.layout import Home
 from recsys_assets.home.object_store import Commit, Store, commit_key
 from recsys_assets.home.versions import AssetStore
+from recsys_assets.home.working_copy import WorkingCopy
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.kill_points import read, write_ratings
 
@@ -258,10 +259,30 @@ def test_lost_lock_after_a_whole_run(machines, monkeypatch):
 def test_downloads_of_killed_processes_go(machines):
     """A user who was erased on another machine would stay in a half-downloaded file of this one."""
     here, _ = machines
-    left = here.home.path / ".store" / "incoming-999999999-abc"
-    left.mkdir(parents=True)
+    own = here.home.path / ".store"
+    (own / "abc-999999999").mkdir()
+    (own / ".base.json-999999999").touch()
     here.pull()
-    assert not left.exists()
+    assert not [path for path in own.iterdir() if path.name.endswith("-999999999")]
+
+
+@pytest.mark.parametrize("name", ["incoming-from-mail", f"incoming-{10**12}"])
+def test_a_folder_of_somebody_else_in_a_working_copy_stays(machines, name):
+    """Every command for the home would end with a traceback, because the name holds no process id."""
+    here, _ = machines
+    folder = here.home.path / ".store" / name
+    folder.mkdir()
+    here.pull()
+    assert folder.exists()
+
+
+def test_a_working_copy_that_two_commands_begin_has_one_name(machines, url):
+    """The lock that the first command took would look like that of another machine, and the home be locked."""
+    here, _ = machines
+    copy = WorkingCopy(here.home.path)
+    name = copy.name
+    copy.begin(url)
+    assert copy.name == name
 
 
 def test_deleted_with_the_lock_alone(machines, url):

@@ -14,7 +14,8 @@ from recsys_assets.errors import RecsysError
 from recsys_assets.home import upgrade
 from recsys_assets.home.layout import FORMAT, Home
 from recsys_assets.home.settings import Settings, SettingsError
-from recsys_assets.home.versions import AssetStore, load, scan, write_atomically
+from recsys_assets.home.unfinished import write_atomically
+from recsys_assets.home.versions import AssetStore, load, scan
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.serving.recommendations import MadeWith
 from recsys_assets_tests.conftest import invoke

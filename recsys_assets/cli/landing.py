@@ -18,7 +18,7 @@ from recsys_assets.home.data_kind import check_kind, known_kind
 from recsys_assets.home.landed import fingerprint
 from recsys_assets.home.landing import changing, checked_batch_name, land
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.unfinished import write_atomically
 
 if TYPE_CHECKING:
     from recsys_assets.recommender.ingest.settings import DataSettings

@@ -14,7 +14,8 @@ import polars as pl
 from recsys_assets.home.data_kind import check_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import AssetStore, write_atomically
+from recsys_assets.home.unfinished import write_atomically
+from recsys_assets.home.versions import AssetStore
 from recsys_assets.recommender.data.characters import without_formulas
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.errors import SourceError

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from recsys_assets.home.layout import Home, HomeError
-from recsys_assets.home.versions import AssetStore, write_atomically
+from recsys_assets.home.unfinished import write_atomically
+from recsys_assets.home.versions import AssetStore
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind, Feedback
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.settings import DataSettings

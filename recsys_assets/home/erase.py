@@ -17,7 +17,6 @@ from typing import Any
 
 import narwhals as nw
 import polars as pl
-import psutil
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.batches import RAW_TABLES, Batch
@@ -25,14 +24,8 @@ from recsys_assets.home.exclusions import last_forgotten, modified
 from recsys_assets.home.landing import changing, exchange
 from recsys_assets.home.layout import Home, HomeError, is_hidden
 from recsys_assets.home.searching import NAMED, ByteSearch, Hit, catalogue_words, files_of, is_distinctive
-from recsys_assets.home.versions import (
-    TABLE_FILE,
-    AssetDamagedError,
-    AssetStore,
-    scan,
-    write_atomically,
-    written,
-)
+from recsys_assets.home.unfinished import left_behind, unfinished_of, write_atomically
+from recsys_assets.home.versions import TABLE_FILE, AssetDamagedError, AssetStore, scan, written
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.leaving_out import WITHHELD, withhold
 from recsys_assets.recommender.ingest.settings import DataSettings
@@ -42,11 +35,8 @@ from recsys_assets.recommender.ingest.user_words import names_one
 
 # Tables with rows of single users that only a study makes again.
 _USERS_OF_A_STUDY = ("user_scores", "published_folds")
-# Names of unfinished files: of `write_atomically` and other writers, and of `add` in versions before 0.5.
-_UNFINISHED, _UNFINISHED_FILE = re.compile(r"\..+-\d+"), re.compile(r"\.(forgotten|format|kind\.json|tuned\.toml)-\d+")
-# The same of commands that may be at work, because they need no lock.
-_UNFINISHED_BY = re.compile(r"\.(?:blocked|settings\.toml|served_at|identity)-(\d+)")
-_UNFINISHED_ADD, _TEMPORARY = re.compile(r"\.[a-z0-9_]{8}"), 0o700
+# Names of unfinished files: of several writers, and of `add` in versions before 0.5.
+_UNFINISHED, _UNFINISHED_ADD, _TEMPORARY = re.compile(r"\..+-\d+"), re.compile(r"\.[a-z0-9_]{8}"), 0o700
 # Errors that a step may meet in files of other programs. The step records them, and the search at the end checks the
 # files.
 _TROUBLE = (RecsysError, OSError, ValueError, pl.exceptions.PolarsError)
@@ -205,12 +195,11 @@ def _left_behind(home: Home) -> Iterator[Path]:
     The caller holds the locks of home and landing, so no command uses them. Of commands without a lock, the PID counts.
     """
     yield from home.scratch.iterdir()
-    for folder, name in ((home.landing, _UNFINISHED_ADD), (home.path, _UNFINISHED_FILE)):
-        yield from [each for each in folder.iterdir() if name.fullmatch(each.name) and _is_our_own(each)]
-    for each in [*home.path.iterdir(), *home.dagster.iterdir()]:
-        by = _UNFINISHED_BY.fullmatch(each.name)
-        if by and not psutil.pid_exists(int(by[1])):
-            yield each
+    yield from [each for each in home.landing.iterdir() if _UNFINISHED_ADD.fullmatch(each.name) and _is_our_own(each)]
+    for path in (home.forgotten, home.format_file, home.kind, home.tuned_file):
+        yield from unfinished_of(path)
+    for path in (home.blocked, home.settings_file, home.served_at, home.identity_file, home.instance_file):
+        yield from left_behind(unfinished_of(path))
     for folder in (home.promotions, home.study, home.report.parent):
         yield from [each for each in folder.rglob("*") if _UNFINISHED.fullmatch(each.name)]
 

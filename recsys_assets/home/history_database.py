@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recsys_assets.home import remote
 from recsys_assets.home.layout import Home, HomeError, read_instance, write_instance
 from recsys_assets.home.settings import Settings
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.unfinished import write_atomically
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection

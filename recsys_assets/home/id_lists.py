@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recsys_assets.home.layout import HomeError
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.unfinished import write_atomically
 
 
 def read_ids(path: Path, *, of: str, way_out: str) -> frozenset[str]:

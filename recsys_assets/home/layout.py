@@ -15,6 +15,7 @@ import yaml
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home import remote
+from recsys_assets.home.unfinished import write_atomically
 
 ENVIRONMENT_VARIABLE = "RECSYS_HOME"
 _TICK_SECONDS = "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS"
@@ -288,7 +289,7 @@ class Home:
         self.close()
         # A home with results and without a number is one of format 1.
         if not (self.format_file.exists() or self.assets.exists() or self.promotions.exists()):
-            _replace(self.format_file, f"{FORMAT}\n")
+            write_atomically(self.format_file, f"{FORMAT}\n".encode())
         for folder in (self.landing, self.assets, self.dagster, self.logs, self.scratch):
             folder.mkdir(parents=True, exist_ok=True)
         for spool in _SPOOLS:
@@ -367,18 +368,7 @@ def read_instance(home: Home) -> Any:
 
 def write_instance(home: Home, content: Mapping[str, Any]) -> None:
     """Replace the home's dagster.yaml."""
-    _replace(home.instance_file, yaml.safe_dump(dict(content), sort_keys=False))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file as `versions.write_atomically` does. That module needs a Parquet reader, which takes a while."""
-    # Two commands that begin a home at the same moment both write its files.
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        unfinished.write_text(text)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_atomically(home.instance_file, yaml.safe_dump(dict(content), sort_keys=False).encode())
 
 
 def _move_files(folder: Path, target: Path) -> None:

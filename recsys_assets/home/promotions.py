@@ -13,7 +13,8 @@ from typing import Any
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import HomeError
-from recsys_assets.home.versions import STATE_FOLDER, AssetStore, load, write_atomically
+from recsys_assets.home.unfinished import write_atomically
+from recsys_assets.home.versions import STATE_FOLDER, AssetStore, load
 from recsys_assets.recommender.promotion.gate import Comparison, Configuration, Decision, Part, Verdict, best_of
 from recsys_assets.recommender.serving.recommendations import UNKNOWN, MadeWith
 

@@ -9,13 +9,12 @@ import os
 import re
 import stat
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from recsys_assets.home.object_store import Store, StoreConflictError, StoreError, StoreLockedError
-from recsys_assets.home.working_copy import ABSENT, OWN, OWNER, WorkingCopy, write
+from recsys_assets.home.working_copy import ABSENT, OWN, OWNER, WorkingCopy
 
 __all__ = ["StoreConflictError", "StoreError", "StoreLockedError"]
 
@@ -45,8 +44,7 @@ def working_copy(url: str) -> Path:
     if not (own / "url").exists():
         folder.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         own.mkdir(mode=stat.S_IRWXU, exist_ok=True)
-        write(own / "copy", uuid.uuid4().hex)
-        write(own / "url", url)
+        WorkingCopy(folder).begin(url)
     return folder
 
 

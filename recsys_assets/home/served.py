@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 from recsys_assets.errors import RecsysError
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.unfinished import write_atomically
 
 # The services of a killed `serve` need up to two seconds to end.
 _LAST_SECONDS = 5

@@ -11,7 +11,8 @@ import tomlkit
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings, SettingsError, read_toml
-from recsys_assets.home.versions import AssetStore, scan, write_atomically
+from recsys_assets.home.unfinished import write_atomically
+from recsys_assets.home.versions import AssetStore, scan
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.study_section import StudyTables
 

@@ -21,7 +21,7 @@ from recsys_assets.home.layout import FORMAT, Home, HomeError
 from recsys_assets.home.old_names import FORMATS, Format
 from recsys_assets.home.served import served_at
 from recsys_assets.home.settings import SettingsError, read_toml
-from recsys_assets.home.versions import write_atomically
+from recsys_assets.home.unfinished import unfinished_of, write_atomically
 
 # Old and new names of configurations, which are hashes over the names of settings; there during an upgrade.
 _CONFIGURATIONS = ".upgrade.json"
@@ -73,7 +73,8 @@ def _upgrade(home: Home, names: Format) -> int:
         for folder in [*home.path.glob(pattern)]:
             n_changed += sum(_rename(folder, old, new) for old, new in renamed.items() if (folder / old).exists())
     # Deleted before the number is written: the next upgrade would take these configurations for its own.
-    for path in (home.path / _CONFIGURATIONS, *home.path.glob(f".{_CONFIGURATIONS}-*"), *home.path.glob(".format-*")):
+    kept = home.path / _CONFIGURATIONS
+    for path in (kept, *unfinished_of(kept), *unfinished_of(home.format_file)):
         path.unlink(missing_ok=True)
     write_atomically(home.format_file, f"{names.number}\n".encode())
     return n_changed

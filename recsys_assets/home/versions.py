@@ -5,7 +5,6 @@ sees half an asset, and keeps the version that it started with. This module does
 of its key. The IO manager is in `orchestration.io_managers`.
 """
 
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -278,15 +277,3 @@ def write_table(frame: nw.LazyFrame, table: Table, version: Path) -> None:
     else:
         # Row-group statistics are useless on unsorted data.
         ordered.to_native().sink_parquet(path, compression=_COMPRESSION, statistics=False)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file by an atomic rename: a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        # If the disk is full, the half-written file must not keep the space.
-        unfinished.unlink(missing_ok=True)

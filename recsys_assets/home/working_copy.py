@@ -21,7 +21,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from recsys_assets.home.object_store import (
@@ -34,6 +33,7 @@ from recsys_assets.home.object_store import (
     StoreLockedError,
     commit_key,
 )
+from recsys_assets.home.unfinished import left_behind, write_atomically
 
 # Folder of a working copy with what is known of the store.
 OWN = ".store"
@@ -92,6 +92,13 @@ class WorkingCopy:
     def _own(self) -> Path:
         return self.folder / OWN
 
+    def begin(self, url: str) -> None:
+        """Give a new working copy its name and its store. Of two commands at once, one does it."""
+        with self._alone():
+            if not (self._own / "url").exists():
+                write_atomically(self._own / "copy", uuid.uuid4().hex.encode())
+                write_atomically(self._own / "url", url.encode())
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other threads and processes of this machine from changing the base."""
@@ -108,7 +115,7 @@ class WorkingCopy:
         return Base(**{**content, "commit": Commit.read(json.dumps(content["commit"]))})
 
     def _keep(self, base: Base) -> None:
-        write(self._own / "base.json", json.dumps(asdict(base)))
+        write_atomically(self._own / "base.json", json.dumps(asdict(base)).encode())
 
     @property
     def _is_at_work(self) -> bool:
@@ -148,10 +155,8 @@ class WorkingCopy:
 
     def _sweep(self) -> None:
         """Delete what killed processes have left half downloaded: it may name a user who was erased since."""
-        for left in self._own.iterdir():
-            kind, _, rest = left.name.partition("-")
-            if kind in ("incoming", "new") and not psutil.pid_exists(int(rest.partition("-")[0])):
-                shutil.rmtree(left)
+        for left in left_behind(self._own.iterdir()):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def _without_gone(self, base: Base) -> Base:
         """Delete landed files that are gone in the store: they may name a user whom another machine has erased."""
@@ -222,7 +227,7 @@ class WorkingCopy:
         for version in [versions / name for name in asset["versions"]]:
             if not version.exists():
                 # Moved as a whole: a version without this mark counts as complete.
-                unfinished = self._own / f"new-{os.getpid()}-{uuid.uuid4().hex}"
+                unfinished = self._own / f"new-{uuid.uuid4().hex}-{os.getpid()}"
                 unfinished.mkdir()
                 (unfinished / ABSENT).touch()
                 unfinished.rename(version)
@@ -263,7 +268,7 @@ class WorkingCopy:
     @contextmanager
     def _received(self, keys: Mapping[str, str], sizes: Mapping[str, int] | None = None) -> Iterator[dict[str, Path]]:
         """Download objects, given by the paths that they get here, to a folder that goes when the context ends."""
-        with tempfile.TemporaryDirectory(prefix=f"incoming-{os.getpid()}-", dir=self._own) as incoming:
+        with tempfile.TemporaryDirectory(suffix=f"-{os.getpid()}", dir=self._own) as incoming:
             files = {name: Path(incoming, str(number)) for number, name in enumerate(keys)}
             self.store.get({keys[name]: path for name, path in files.items()})
             for name, size in (sizes or {}).items():
@@ -574,10 +579,3 @@ def _out_of_the_way(root: Path, name: str) -> None:
             (root / parent).unlink()
     if (root / name).is_dir():
         shutil.rmtree(root / name)
-
-
-def write(path: Path, content: str) -> None:
-    """Replace a file of the copy's own, atomically."""
-    unfinished = path.with_name(f"{path.name}-{os.getpid()}-{threading.get_ident()}")
-    unfinished.write_text(content)
-    unfinished.replace(path)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psutil
 from dagster_pyspark import LazyPySparkResource
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.settings import Settings
+from recsys_assets.home.unfinished import left_behind
 from recsys_assets.recommender.registry import DERIVED, FITS
 
 
@@ -41,10 +41,8 @@ class HomeResource(dg.ConfigurableResource):
         """Choose the scratch folder, and delete the scratch folders of killed processes."""
         run = context.run.run_id if context.run else "no-run"
         self._scratch = self.folders.scratch / f"{run}-{os.getpid()}"
-        for left in self.folders.scratch.glob("*-*"):
-            process = left.name.rpartition("-")[2]
-            if process.isdecimal() and not psutil.pid_exists(int(process)):
-                shutil.rmtree(left, ignore_errors=True)
+        for left in left_behind(self.folders.scratch.glob("*")):
+            shutil.rmtree(left, ignore_errors=True)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Delete the scratch folder and the checkpoints of ALS."""

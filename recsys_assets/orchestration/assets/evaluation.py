@@ -15,7 +15,8 @@ from recsys_assets.home.exclusions import make_later_than_forgetting
 from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.tuned_settings import study_tables
-from recsys_assets.home.versions import AssetStore, write_atomically
+from recsys_assets.home.unfinished import write_atomically
+from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.assets.common import (
     LAST,
     TABLE_KINDS,
