@@ -424,6 +424,13 @@ def test_objects_that_no_command_reads_are_named(machines, url, tmp_path):
     assert remote.never_read(here.home.path) == ["landing/.old/june.csv"]
 
 
+def test_an_object_with_the_name_of_the_landing_folder_is_named(machines, url):
+    """`compact` would say that a person is erased whom this object still names."""
+    here, _ = machines
+    fsspec.filesystem("memory").pipe_file(f"{url}/landing", b"ana")
+    assert remote.never_read(here.home.path) == ["landing"]
+
+
 def test_urls():
     """A home would lie in a folder named S3: or file: below the current one."""
     assert remote.url_of("S3://films/home/") == "s3://films/home"

@@ -528,9 +528,11 @@ class WorkingCopy:
 
     def never_read(self) -> list[str]:
         """Landed objects that no command reads: hidden names, and names that a folder has too."""
-        theirs = self.store.objects(_LANDING)
+        theirs = self._landed_objects()
         folders = {str(parent) for name in theirs for parent in Path(name).parents}
-        return [name for name in theirs if name in folders or not _is_plain(name)]
+        unread = [name for name in theirs if name in folders or not _is_plain(name)]
+        # A listing of the folder holds an object of its name only if the folder is empty.
+        return [_LANDING, *unread] if self.store.look(_LANDING) else unread
 
     def _delete_if_possible(self, keys: Collection[str], *, earlier: bool) -> None:
         """Delete objects that no commit names any more, and earlier commits; what cannot be deleted stays."""
