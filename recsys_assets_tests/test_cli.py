@@ -14,12 +14,14 @@ from filelock import FileLock, Timeout
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import follow_up, nearest, seconds
 from recsys_assets.home.layout import Home
-from recsys_assets.home.versions import TABLE_FILE, AssetStore
+from recsys_assets.home.versions import TABLE_FILE, AssetStore, write_table
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.failures import reason
 from recsys_assets.orchestration.launch import Ended, carry_out
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan
+from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.index import IndexMismatchError
+from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
@@ -179,7 +181,10 @@ def launches(home, assets, monkeypatch):
         def materialize(keys, batch=None, tags=None):
             for key in keys:
                 instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=batch, tags=tags))
-                (AssetStore(home.assets).folder([key], batch) / "current").mkdir(parents=True, exist_ok=True)
+                version = AssetStore(home.assets).folder([key], batch) / "current"
+                version.mkdir(parents=True, exist_ok=True)
+                if key == "ratings":
+                    write_table(lazy(empty(TABLES[key])), TABLES[key], version)
 
         def launched(*landed):
             for batch in landed:

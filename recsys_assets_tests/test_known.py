@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from recsys_assets.home.batches import RAW_TABLES
 from recsys_assets.home.data_kind import keep_kind
 from recsys_assets.home.layout import Home
-from recsys_assets.home.settings import Settings
-from recsys_assets.home.versions import write_table
-from recsys_assets.orchestration.assets.ingest import MERGED_FROM, merged_from
+from recsys_assets.home.merged import rests_on_others
+from recsys_assets.home.versions import AssetStore, write_table
+from recsys_assets.orchestration import planning
 from recsys_assets.orchestration.io_managers import digest
-from recsys_assets.orchestration.planning import rests_on_others
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.tables import KNOWN, TABLES
@@ -159,14 +159,17 @@ def test_the_data_version_covers_running_sums(tmp_path):
 
 
 def test_events_that_an_earlier_version_merged_are_merged_again(tmp_path):
-    """After an update, scores of events would stay those of the old splits until a batch comes."""
+    """After an update, scores of events would stay those of the old splits, and `status` see nothing to do."""
     home = Home(tmp_path / "home")
     home.prepare()
     keep_kind(home, EVENTS)
-    recorded = merged_from([], home, Settings.load(home))
-    earlier = {name: value for name, value in recorded.items() if name != "running sums"}
-    with dg.DagsterInstance.ephemeral() as instance:
-        for merged, is_due in ((earlier, True), (recorded, False)):
-            metadata = {MERGED_FROM: dg.MetadataValue.json(merged)}
-            instance.report_runless_asset_event(dg.AssetMaterialization("ratings", metadata=metadata))
-            assert rests_on_others(home, instance) is is_due
+    store, present = AssetStore(home.assets), _plays().with_columns(batch=pl.lit(0, pl.Int32))
+    for table in RAW_TABLES:
+        store.switch(store.new_version([table], "plays.csv", "by-hand"))
+    for ratings, is_due in ((present.drop([own for _, own in KNOWN]), True), (present, False)):
+        version = store.new_version(["ratings"], None, "by-hand")
+        write_table(lazy(ratings), TABLES["ratings"], version)
+        store.switch(version)
+        assert rests_on_others(home) is is_due
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert planning._rests_on_others(home, instance) is is_due

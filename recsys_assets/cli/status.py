@@ -13,11 +13,10 @@ import typer
 from recsys_assets.cli.batches import Listed, listed
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.terminal import HomeOption, console, facts, follow_up
-from recsys_assets.home.batches import read_batches
 from recsys_assets.home.blocking import blocked_items
-from recsys_assets.home.exclusions import last_forgotten
 from recsys_assets.home.layout import Home
 from recsys_assets.home.lock import is_locked
+from recsys_assets.home.merged import rests_on_others
 from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import STATE_FOLDER, load
 from recsys_assets.recommender.evaluation.score_table import DECIDING, POPULARITY, SELECTED
@@ -49,8 +48,8 @@ def status(
     out.print(facts(rows), soft_wrap=True)
     is_at_work = is_locked(here)
     step = _next(here, batches, is_at_work=is_at_work)
-    rest = "Wait until the run has ended." if is_at_work or step else _nothing_to_do(Reader(here))
-    out.print(f"Next: {step}" if step else rest, soft_wrap=True)
+    told = f"Next: {step}" if step else "Wait until the run has ended." if is_at_work else _nothing_to_do(Reader(here))
+    out.print(told, soft_wrap=True)
     if check and step:
         raise typer.Exit(1)
 
@@ -118,24 +117,11 @@ def _next(home: Home, batches: list[Listed], *, is_at_work: bool) -> str:
     reader = Reader(home)
     is_pending = any(batch.state == "not read yet" for batch in batches)
     is_missing = not all(reader.store.has([name]) for name in ("ratings", "recommendations", "evaluation_scores"))
-    if is_pending or is_missing or _is_older(reader, "recommendations") or _rests_on_others(reader):
+    if is_pending or is_missing or _is_older(reader, "recommendations") or rests_on_others(home):
         return follow_up("run", home)
     if unfinished := _record(home).broken_off(reader.store):
         return follow_up(unfinished.again, home)
     return follow_up("recommend --everybody", home) if _has_other_blocked_items(reader) else ""
-
-
-def _rests_on_others(reader: Reader) -> bool:
-    """Whether users were forgotten, or batches removed, since the ratings were merged.
-
-    A removed batch is not noticed if neither it nor a later batch has a row in the ratings.
-    """
-    forgotten = last_forgotten(reader.home)
-    if forgotten is not None and reader.written("ratings") < forgotten:
-        return True
-    # The column numbers the batches of the merge from 0.
-    last = reader.table("ratings").select(pl.col("batch").max()).collect().item()
-    return last is not None and last >= len(read_batches(reader.home))
 
 
 def _has_other_blocked_items(reader: Reader) -> bool:

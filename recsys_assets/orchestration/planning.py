@@ -12,6 +12,7 @@ import dagster as dg
 
 from recsys_assets.home.batches import read_batches
 from recsys_assets.home.layout import Home, is_batch_name
+from recsys_assets.home.merged import rests_on_others
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
@@ -104,7 +105,7 @@ def plan(
         return []
     is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
     # Tables that failed their check are merged again, because the merge repeats the check. `refresh` would skip it.
-    if is_older or rests_on_others(home, instance) or why_invalid(instance):
+    if is_older or _rests_on_others(home, instance) or why_invalid(instance):
         if in_use:
             return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
         return [merging("All batches are read; merging them, then everything else", assets)]
@@ -126,10 +127,15 @@ def _is_study(asset: dg.AssetsDefinition) -> bool:
     return asset.group_names_by_key[asset.key] == "study"
 
 
-def rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
-    """Whether the batches, the exclusion list, the sample or the form of events have changed since the last merge."""
+def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
+    """Whether the batches, the exclusion list, the sample or the damping of events have changed since the last merge.
+
+    A new run history has no record of the merge, so the tables count as well: `status --check` looks at them, and would
+    ask for a run for ever.
+    """
     recorded, known = rests_on(instance), instance.get_dynamic_partitions(str(BATCHES.name))
-    return bool(recorded) and recorded != merged_from(known, home, Settings.load(home))
+    is_recorded_otherwise = bool(recorded) and recorded != merged_from(known, home, Settings.load(home))
+    return is_recorded_otherwise or rests_on_others(home)
 
 
 def _register(

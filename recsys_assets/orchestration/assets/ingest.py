@@ -165,8 +165,7 @@ def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[
         "batches": list(batches),
         "forgotten": len(forgotten_users(home)),
         "sample": settings.data.sample.model_dump(),
-        # Events that version 0.10 merged have no running sums, so they are merged again.
-        **({"damping": settings.data.event_damping, "running sums": True} if kept_kind(home).is_events else {}),
+        **({"damping": settings.data.event_damping} if kept_kind(home).is_events else {}),
     }
 
 
