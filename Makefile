@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[connect,dev,docs,postgres]'
-	@$(BIN)/python -c 'import recsys_assets.definitions'
+	@$(BIN)/python -c 'import recsys_assets.orchestration.build'
 	@touch $@
 
 run: setup

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,16 @@ def test_a_home_of_version_0_6_keeps_everything_under_the_present_names(tmp_path
     after = content(home)
     assert all(after[name] == before[name] for name in ("landing/a.csv", "forgotten"))
     assert len(after) == len(before) + 1
+
+
+def test_installing_upgrades_no_home(tmp_path: Path) -> None:
+    """`make setup` beside an earlier version would upgrade the home that this version still uses."""
+    home = home_of_0_9(tmp_path / "home")
+    before = content(home)
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    [imported] = re.findall(r"-c '(import recsys_assets\S*)'", makefile)
+    subprocess.run([sys.executable, "-c", imported], env=os.environ | {"RECSYS_HOME": str(home.path)}, check=True)
+    assert content(home) == before
 
 
 def test_a_home_of_version_0_9_keeps_everything_under_the_present_names(tmp_path: Path) -> None:
