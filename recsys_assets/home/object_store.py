@@ -210,7 +210,11 @@ class Store:
             with self._explained():
                 self._system.ls(self._opened[1].lstrip("/").partition("/")[0])
             return 0, Commit()
-        return numbers[-1], Commit.read(self.read(commit_key(numbers[-1])))
+        return numbers[-1], self.commit(numbers[-1])
+
+    def commit(self, number: int) -> Commit:
+        """The commit of a number."""
+        return Commit.read(self.read(commit_key(number)))
 
     def commits(self) -> list[int]:
         """Numbers of the commits that are kept, in order."""
@@ -225,7 +229,7 @@ class Store:
         if self.create(commit_key(number), json.dumps(asdict(commit)).encode()):
             return True
         # The answer to the first attempt may have been lost, and the driver has tried again.
-        return Commit.read(self.read(commit_key(number))).id == commit.id
+        return self.commit(number).id == commit.id
 
 
 def commit_key(number: int) -> str:

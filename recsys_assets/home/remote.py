@@ -91,7 +91,8 @@ def stored(url: str, name: str) -> bytes | None:
     """A small file of the home at a URL; None if there is no such home, or no such file in it."""
     store = Store(url)
     # Of a bucket that is gone, `newest` would raise an error.
-    entry = store.newest()[1].files.get(name) if store.last() else None
+    number = store.last()
+    entry = store.commit(number).files.get(name) if number else None
     return store.read(entry[0]) if entry else None
 
 
