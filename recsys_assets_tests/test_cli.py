@@ -369,18 +369,54 @@ def test_add_refuses_names_that_dagster_or_the_landing_folder_cannot_hold(home, 
     assert list(home.landing.glob("*")) == []
 
 
-def test_fetch_keeps_others_out_of_the_landing_folder(home, monkeypatch):
-    """Two who fetch a release write one file, or `compact` deletes the folder in which a download is checked."""
+def test_fetch_keeps_others_from_fetching_and_from_nothing_else(home, monkeypatch):
+    """`add` hangs as long as a download takes, or two who fetch a release write one file."""
     from recsys_assets.recommender.ingest import fetch
 
     def fetched(_: str, target: Path, **__: object) -> fetch.FetchResult:
-        with pytest.raises(Timeout):
-            FileLock(home.landing_lock).acquire(timeout=0)
+        with FileLock(home.landing_lock, timeout=0), pytest.raises(Timeout):
+            FileLock(home.download_lock).acquire(timeout=0)
         target.write_bytes(b"zip")
         return fetch.FetchResult(target, "", "")
 
     monkeypatch.setattr(fetch, "fetch", fetched)
     assert invoke("fetch", "ml-100k", "--home", home.path).exit_code == 0
+    assert [path.name for path in home.landing.iterdir()] == ["ml-100k.zip"]
+
+
+def test_what_is_added_during_a_download_is_kept(home, monkeypatch):
+    """The file of somebody else is overwritten by a release of the same name, and both are told that theirs landed."""
+    from recsys_assets.recommender.ingest import fetch
+
+    def fetched(_: str, target: Path, **__: object) -> fetch.FetchResult:
+        target.write_bytes(b"zip")
+        (home.landing / "ml-100k.zip").write_text("mine")
+        return fetch.FetchResult(target, "", "")
+
+    monkeypatch.setattr(fetch, "fetch", fetched)
+    assert "landed already" in invoke("fetch", "ml-100k", "--home", home.path).stdout
+    assert (home.landing / "ml-100k.zip").read_text() == "mine"
+    assert [path.name for path in home.landing.iterdir()] == ["ml-100k.zip"]
+
+
+def test_a_download_that_breaks_off_is_resumed_and_survives_compact(home, monkeypatch):
+    """Who fetches the largest release over a bad line begins anew each time."""
+    from recsys_assets.home.erase import erase_sources
+    from recsys_assets.recommender.ingest import fetch
+    from recsys_assets.recommender.ingest.errors import SourceError
+    from recsys_assets.recommender.ingest.settings import DataSettings
+
+    def broken_off(_: str, target: Path, **__: object) -> fetch.FetchResult:
+        with target.open("ab") as part:
+            part.write(b"half")
+        raise SourceError("try again")
+
+    monkeypatch.setattr(fetch, "fetch", broken_off)
+    for _ in range(2):
+        assert invoke("fetch", "ml-100k", "--home", home.path).exit_code == 1
+        erase_sources(home, [], DataSettings())
+    assert [path.read_bytes() for path in home.landing.rglob("ml-100k.zip")] == [b"halfhalf"]
+    assert home.landed_batches() == []
 
 
 def test_fetch_says_source_and_terms(home, monkeypatch):

@@ -3,10 +3,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
+from rich.console import Console
 
+from recsys_assets.home import landing
 from recsys_assets.home.landing import changing, exchange, land, move_out
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore
@@ -160,6 +165,25 @@ def test_a_batch_may_be_called_as_a_folder_of_the_store(tmp_path):
     assert store.batches(["raw_ratings"]) == ["a", "batches", "current", "versions"]
     for batch in store.batches(["raw_ratings"]):
         assert (store.current(["raw_ratings"], batch) / "table.parquet").read_text() == "1"
+
+
+@pytest.mark.parametrize("words", [("remove", "a.csv", "--no-run"), ("compact",)])
+def test_who_waits_for_a_long_change_of_landing_is_told(home, monkeypatch, words):
+    """`remove` and `compact` beside an `add` of a large file would seem to hang."""
+    written(home.landing / "a.csv", "ana")
+    lock, show = FileLock(home.landing_lock), Console.print
+
+    def shown(out: Console, *texts: object, **how: Any) -> None:
+        if "Waiting" in str(texts):
+            lock.release()
+        show(out, *texts, **how)
+
+    monkeypatch.setattr(Console, "print", shown)
+    # A command that says nothing fails, and does not wait for ever.
+    monkeypatch.setattr(landing, "FileLock", partial(FileLock, timeout=1))
+    with lock:
+        told = invoke(*words, "--home", home.path)
+    assert told.exit_code == 0 and "Waiting for another command" in told.stdout, told.output
 
 
 def test_links_are_moved_out_as_links(home, tmp_path):

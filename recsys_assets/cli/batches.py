@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from textwrap import shorten
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import environment, launch, locked, show_results
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up, nearest, table
+from recsys_assets.cli.terminal import WAITING, CommandError, HomeOption, console, follow_up, nearest, table
 from recsys_assets.home.batches import read_batches, why_refused
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import require_java
@@ -132,7 +133,7 @@ def remove(
     with locked(here):
         # During the question, somebody may have removed the others.
         is_to_run = was_read and bool(_others(here, batch))
-        moved_to = take_out(here, batch)
+        moved_to = take_out(here, batch, partial(out.print, WAITING))
         where = f"its source is in {moved_to}" if moved_to else f"its source is no longer in {here.landing}"
         out.print(f"{batch} is removed; {where}", soft_wrap=True)
         if is_to_run and no_run:

@@ -3,6 +3,7 @@
 Erasing and searching are in `home.erase`.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,10 +11,11 @@ from rich.console import Console
 
 from recsys_assets.cli.batches import DryRunOption, YesOption, go_on, run_without
 from recsys_assets.cli.run import locked
-from recsys_assets.cli.terminal import CommandError, HomeOption, console
+from recsys_assets.cli.terminal import WAITING, CommandError, HomeOption, console
 from recsys_assets.errors import RecsysError
 from recsys_assets.home import remote
 from recsys_assets.home.exclusions import forgotten_users
+from recsys_assets.home.landing import downloading
 from recsys_assets.home.layout import Home
 from recsys_assets.home.served import served_at
 from recsys_assets.home.versions import AssetStore
@@ -54,14 +56,16 @@ def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOpt
     from recsys_assets.orchestration.run_history import erase_history_of
     from recsys_assets.orchestration.taking_out import take_out
 
-    with locked(here):
+    waiting = partial(out.print, WAITING)
+    # A file that is half downloaded could not be searched.
+    with locked(here), downloading(here, partial(out.print, "Waiting for a download")):
         # Both may have changed since they were read: during the question, or by another machine.
         if _forgotten(here) != gone:
             raise CommandError("The exclusion list has changed meanwhile, and nothing was erased. Repeat the command.")
         stored = remote.begin_erasing(here.path)
-        done = compacting.erase_sources(here, gone, data)
+        done = compacting.erase_sources(here, gone, data, waiting)
         for name in done.emptied:
-            done.attempt(f"Batch {name}", take_out, here, name)
+            done.attempt(f"Batch {name}", take_out, here, name, waiting)
         compacting.erase_traces(here, gone, done)
         if gone:
             done.attempt(f"Run history in {here.dagster}", erase_history_of, here)

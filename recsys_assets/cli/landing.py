@@ -5,6 +5,7 @@ A batch appears in `landing/` whole or not at all (`home.landing`).
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from recsys_assets.cli.terminal import CommandError, HomeOption, console, follow_up
+from recsys_assets.cli.terminal import WAITING, CommandError, HomeOption, console, follow_up
 from recsys_assets.home.batches import landed_releases
 from recsys_assets.home.data_kind import check_kind, known_kind
 from recsys_assets.home.landed import fingerprint
-from recsys_assets.home.landing import changing, checked_batch_name, land
+from recsys_assets.home.landing import changing, checked_batch_name, downloading, land
 from recsys_assets.home.layout import Home
 from recsys_assets.home.unfinished import write_atomically
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from recsys_assets.recommender.ingest.settings import DataSettings
 
 _PANEL = "Data and settings"
-_WAITING = "Waiting for another command that changes landing/"
 
 
 def register(app: typer.Typer) -> None:
@@ -56,19 +56,35 @@ def fetch_into(home: Home, name: str, out: Console) -> None:
 
     home.prepare()
     target = home.landing / f"{name}.zip"
-    # Another `fetch` would write the same unfinished file, and `compact` deletes the folder in which it is checked.
-    with changing(home, lambda: out.print(_WAITING)):
+
+    def is_free() -> bool:
         if target.exists():
             out.print(f"{name} has landed already: {target}", soft_wrap=True)
-            return
+            return False
         if name in ARCHIVES:
             check_release(name, landed_releases(home, Settings.load(home).data))
+        return True
+
+    # A download takes minutes, in which others may change landing/. So it is looked at again before the file lands.
+    with downloading(home, partial(out.print, "Waiting for another download, or for `compact`")) as folder:
+        with changing(home, partial(out.print, WAITING)):
+            if not is_free():
+                return
         if not out.is_terminal:
             out.print(f"Fetching {name}")
+        folder.mkdir(exist_ok=True)
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
             task = progress.add_task(f"Fetching {name}", total=None)
-            fetched = get(name, target, progress=lambda done, size: progress.update(task, completed=done, total=size))
+            show = partial(progress.update, task)
+            fetched = get(name, folder / target.name, progress=lambda done, size: show(completed=done, total=size))
+        try:
+            with changing(home, partial(out.print, WAITING)):
+                if not is_free():
+                    return
+                fetched.path.rename(target)
+        finally:
+            fetched.path.unlink(missing_ok=True)
     out.print(f"{name} landed as {target}", soft_wrap=True)
     out.print(f"Source: {fetched.source}", soft_wrap=True)
     out.print(fetched.terms, style="dim", soft_wrap=True)
@@ -106,7 +122,7 @@ def add(
         return
     here.prepare()
     out = console()
-    with changing(here, lambda: out.print(_WAITING)):
+    with changing(here, partial(out.print, WAITING)):
         _add(source, name, here, data, out)
 
 

@@ -32,6 +32,7 @@ _BAR_WIDTH = 30
 _MAKING = frozenset({"run", "serve", "add", "fetch", "init"})
 # The commands that look at landed data: in a home on an object store, they fetch it first.
 _OF_LANDED = frozenset({"add", "fetch", "batches", "status", "backfill", "remove"})
+WAITING = "Waiting for another command that changes landing/"
 _COMMAND = re.compile(r"`([^`]*recsys-assets [^`]+)`")
 
 

@@ -84,10 +84,19 @@ class Survey:
     common: list[str]
 
 
-def erase_sources(home: Home, forgotten: Collection[str], settings: DataSettings) -> Erased:
-    """Erase forgotten users from landed files and raw tables, and delete unfinished files of killed commands."""
+def erase_sources(
+    home: Home, forgotten: Collection[str], settings: DataSettings, waiting: Callable[[], None] = lambda: None
+) -> Erased:
+    """Erase forgotten users from landed files and raw tables, and delete unfinished files of killed commands.
+
+    Args:
+        home: the home.
+        forgotten: ids of forgotten users.
+        settings: how landed files are read.
+        waiting: called if another command changes `landing/`.
+    """
     done, store = Erased(), AssetStore(home.assets)
-    with changing(home):
+    with changing(home, waiting):
         for left in _left_behind(home):
             done.attempt(left, _delete, left)
         for name in home.landed_batches() if forgotten else ():

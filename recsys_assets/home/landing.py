@@ -20,6 +20,8 @@ from recsys_assets.home.layout import NAMES, Home, HomeError, is_batch_name
 _WORK = ".landing-changes"
 # Folders inside it. A file in NEW is complete and has to be moved to landing/; files in OLD have been replaced.
 _UNFINISHED, _NEW, _OLD = "unfinished", "new", "old"
+# Longer than the names of temporary folders, which `compact` deletes.
+_DOWNLOADS = ".downloads"
 
 
 @contextmanager
@@ -30,14 +32,39 @@ def changing(home: Home, waiting: Callable[[], None] = lambda: None) -> Iterator
         home: the home with the landing folder.
         waiting: called if another command holds the lock.
     """
-    lock = FileLock(home.landing_lock)
+    with _held(home.landing_lock, waiting):
+        put_right(home)
+        yield
+
+
+@contextmanager
+def downloading(home: Home, waiting: Callable[[], None]) -> Iterator[Path]:
+    """Hold the lock of downloads, which leaves `landing/` to others, and give the folder for them.
+
+    What a download that broke off leaves in the folder stays for the next one.
+
+    Args:
+        home: the home with the landing folder.
+        waiting: called if another command holds the lock.
+    """
+    folder = home.landing / _DOWNLOADS
+    with _held(home.download_lock, waiting):
+        try:
+            yield folder
+        finally:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+@contextmanager
+def _held(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         waiting()
         lock.acquire()
     try:
-        put_right(home)
         yield
     finally:
         lock.release()

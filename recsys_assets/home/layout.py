@@ -217,6 +217,11 @@ class Home:
         return self.path / ".landing.lock"
 
     @property
+    def download_lock(self) -> Path:
+        """Lock of the one command that downloads a release, or searches the home."""
+        return self.path / ".download.lock"
+
+    @property
     def served_at(self) -> Path:
         """Address of the UI and PID of `serve`, while the home is served."""
         return self.dagster / "served_at"

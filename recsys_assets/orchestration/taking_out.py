@@ -3,6 +3,7 @@
 Landed files are moved by `home.landing`. `planning` merges the remaining batches.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -28,16 +29,21 @@ def read_once(home: Home) -> set[str]:
         return stored | {str(name) for name in rests_on(instance).get("batches", ())}
 
 
-def take_out(home: Home, batch: str) -> Path | None:
+def take_out(home: Home, batch: str, waiting: Callable[[], None] = lambda: None) -> Path | None:
     """Move the landed file aside, delete the batch's raw tables, then delete its partition.
 
     This order allows an interrupted removal to be repeated. A batch with all raw tables counts as ingested, so their
     deletion comes before that of the partition: the next `run` would add the partition again.
 
+    Args:
+        home: the home.
+        batch: name of the batch.
+        waiting: called if another command changes `landing/`.
+
     Returns:
         New path of the landed file; None if `landing/` has no file of that name.
     """
-    with changing(home):
+    with changing(home, waiting):
         moved_to = move_out(home, batch) if batch in home.landed_batches() else None
     (home.rejected / f"{batch}.csv").unlink(missing_ok=True)
     forget_refusal(home, batch)
