@@ -204,10 +204,37 @@ def test_a_launch_can_override_one_setting_and_keeps_the_others():
     assert seen[0].splitting == configured.splitting
 
 
-def test_the_launchpad_shows_what_concerns_every_run(home):
-    """Whoever launches a run would scroll past the settings of two dozen models, or set what no run reads."""
-    job = build_defs(home=home, settings=Settings()).resolve_job_def("refresh")
-    shown = job.run_config_schema.config_type.fields["resources"].default_value["settings"]["config"]
+@pytest.mark.parametrize(
+    ("job", "sections"),
+    [
+        ("recommend", ["checks", "scale", "serving"]),
+        ("refresh_served", ["checks", "evaluation", "scale", "serving", "splitting"]),
+        ("study", ["checks", "evaluation", "splitting", "study"]),
+        ("backtest", ["checks", "evaluation", "scale"]),
+    ],
+)
+def test_the_launchpad_of_a_job_shows_the_sections_that_the_job_reads(home, job, sections):
+    """Whoever launches a run would scroll past the settings of two dozen models, or set what the run does not read."""
+    settings = Settings.model_validate({"serving": {"n": 7}, "evaluation": {"n_resamples": 900}})
+    made = build_defs(home=home, settings=settings).resolve_job_def(job)
+    shown = made.partitioned_config.get_run_config_for_partition_key("0") if made.partitions_def else made.run_config
+    values = shown["resources"]["settings"]["config"]
+    assert list(values) == sections
+    assert values.get("serving", {"n": 7})["n"] == 7
+    assert values.get("evaluation", {"n_resamples": 900})["n_resamples"] == 900
+
+
+@pytest.mark.parametrize("job", ["ingest", "everything"])
+def test_a_run_that_reads_batches_keeps_no_settings(home, job):
+    """A batch that failed would be read again with the settings that made it fail, although they have been mended."""
+    made = build_defs(home=home, settings=Settings()).resolve_job_def(job)
+    assert made.partitioned_config is None or made.get_run_config_for_partition_key("b") == {}
+
+
+def test_a_launch_from_the_asset_graph_shows_what_concerns_every_run(home):
+    """Whoever materializes an asset would scroll past the settings of two dozen models."""
+    graph = build_defs(home=home, settings=Settings()).resolve_implicit_global_asset_job_def()
+    shown = graph.run_config_schema.config_type.fields["resources"].default_value["settings"]["config"]
     assert sorted(shown) == ["checks", "evaluation", "scale", "serving", "splitting"]
 
 

@@ -71,14 +71,20 @@ def test_run_of_the_command_line_stands_under_its_job_and_in_the_timeline(browse
     browser.wait(f"/Now[^]*everything/.test({TEXT})")
 
 
-def test_launchpad_begins_with_what_concerns_every_run(browser, ui):
+@pytest.mark.parametrize(
+    ("job", "shown", "hidden"),
+    [("refresh", ["checks:", "evaluation:"], ["data:"]), ("recommend", ["scale:", "serving:"], ["splitting:"])],
+)
+def test_launchpad_shows_what_a_run_of_the_job_reads(browser, ui, job, shown, hidden):
     """Whoever launches a run would scroll past the settings of two dozen models, or change the folder of the home."""
-    browser.open(f"{ui.address}/locations/recsys_assets/jobs/refresh/playground")
+    browser.open(f"{ui.address}/locations/recsys_assets/jobs/{job}/playground")
     filled_in = "document.querySelector('.CodeMirror')?.CodeMirror.getValue()"
     browser.wait(f"{filled_in}?.includes('config:')")
     lines = str(browser.value(filled_in)).splitlines()
+    sections = {line.strip() for line in lines}
     assert [line.strip() for line in lines[:4]] == ["resources:", "settings:", "config:", "checks:"]
-    assert not {"als:", "automation:", "instance:"} & {line.strip() for line in lines}
+    assert sections.issuperset(shown)
+    assert sections.isdisjoint([*hidden, "als:", "automation:", "instance:"])
     assert str(ui.home.path) not in "".join(lines)
 
 

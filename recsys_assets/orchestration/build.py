@@ -69,12 +69,14 @@ def build_defs(
         ),
         **(resource_overrides or {}),
     }
+    assets = assets_of(kind)
+    jobs = jobs_of(kind, assets, settings)
     return dg.Definitions(
-        assets=with_policies([with_settings(asset, settings) for asset in assets_of(kind)]),
+        assets=with_policies([with_settings(asset, settings) for asset in assets]),
         asset_checks=checks_of(kind),
-        jobs=jobs_of(kind),
-        sensors=build_sensors(home, settings.automation, outdated),
-        schedules=build_schedules(home, settings.automation, outdated),
+        jobs=list(jobs.values()),
+        sensors=build_sensors(home, settings.automation, jobs, outdated),
+        schedules=build_schedules(home, settings.automation, jobs, outdated),
         resources=resources,
         executor=_executor(settings, home, spark),
     )

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+from dagster_shared.record import replace
 
+from recsys_assets.home.settings import Settings
+from recsys_assets.orchestration.assets.common import sections_of
+from recsys_assets.orchestration.resources import run_config_of
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
 
 _INGEST = dg.AssetSelection.groups("ingest")
@@ -64,11 +68,35 @@ study = dg.define_asset_job(
 )
 
 
-# The jobs that a sensor or schedule may request, by name.
-REFRESHES = {job.name: job for job in (refresh_served, refresh)}
+# Sections that a launchpad fills in if the job reads them. The panel beside the launchpad shows all.
+_FILLED_IN = ("checks", "evaluation", "scale", "serving", "splitting", "study")
+# Dagster stores this run config with every run of a job with partitions, and a re-execution uses it again. A batch that
+# failed must be read with the settings that have been mended since.
+_WITHOUT_RUN_CONFIG = (ingest.name, everything.name)
+
+JOBS = {job.name: job for job in (ingest, recommend, refresh_served, refresh, everything, study, backtest)}
+# The jobs that the settings of sensor and schedule may name.
+REFRESHES = (refresh_served.name, refresh.name)
 
 
-def jobs_of(kind: DataKind) -> Sequence[Any]:
-    """The jobs of a kind of data; a backtest needs ratings with times."""
-    jobs = [ingest, recommend, refresh_served, refresh, everything, study]
-    return [*jobs, backtest] if kind == RATINGS_WITH_TIMES else jobs
+def jobs_of(kind: DataKind, assets: Sequence[dg.AssetsDefinition], settings: Settings) -> dict[str, Any]:
+    """The jobs of a kind of data by name, each with the run config that its launchpad shows.
+
+    A backtest needs ratings with times.
+
+    Args:
+        kind: the kind of data.
+        assets: the assets of this kind.
+        settings: of the home.
+    """
+    jobs = {name: job for name, job in JOBS.items() if job is not backtest or kind == RATINGS_WITH_TIMES}
+    shown = {name: _sections(job, assets) for name, job in jobs.items() if name not in _WITHOUT_RUN_CONFIG}
+    return jobs | {name: replace(jobs[name], config=run_config_of(settings, shown[name])) for name in shown}
+
+
+def _sections(job: Any, assets: Sequence[dg.AssetsDefinition]) -> list[str]:
+    """The settings sections that a run of a job reads, without those of the models, of which there are two dozen."""
+    selected = job.selection.resolve(assets)
+    specs = (spec for asset in assets for spec in asset.specs if spec.key in selected)
+    read = {"checks"}.union(*map(sections_of, specs))
+    return [name for name in _FILLED_IN if name in read]

@@ -72,6 +72,7 @@ _READ_BEFORE_RUNS = ("automation", "engine", "history", "instance", "run", "spar
 # The launchpad lists sections by name: those of two dozen models, of files and of a study would come before those that
 # concern every run. A launch may set them, and the panel beside the launchpad shows them.
 _NOT_FILLED_IN = {"data", "study", *(step.settings for steps in (FITS, DERIVED) for step in steps)}
+_NOT_IN_A_LAUNCH = (*_READ_BEFORE_RUNS, "spark_from_rows")
 
 
 def settings_resource(settings: Settings) -> dg.ResourceDefinition:
@@ -84,8 +85,7 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
         }
         return Settings.model_validate(given)
 
-    without = (*_READ_BEFORE_RUNS, "spark_from_rows")
-    sections = _config_class(settings, without=without).to_fields_dict()
+    sections = _config_class(settings, without=_NOT_IN_A_LAUNCH).to_fields_dict()
     for name in _NOT_FILLED_IN & sections.keys():
         section = sections[name]
         sections[name] = dg.Field(section.config_type, is_required=False, description=section.description)
@@ -95,6 +95,12 @@ def settings_resource(settings: Settings) -> dg.ResourceDefinition:
         description="Settings of this home: built-in defaults, settings.toml, environment, then this configuration. "
         "Other sections can be added, such as als: rank: 20.",
     )
+
+
+def run_config_of(settings: Settings, sections: Iterable[str]) -> dict[str, Any]:
+    """Run config with the present values of sections, as far as a launch may override them."""
+    values = {name: getattr(settings, name).model_dump(mode="json", exclude={*_NOT_IN_A_LAUNCH}) for name in sections}
+    return {"resources": {"settings": {"config": values}}}
 
 
 def _config_class(section: BaseModel, without: Collection[str] = ()) -> type[dg.Config]:

@@ -1,29 +1,34 @@
 """Schedules: runs that start at fixed times. `sensors` start runs after a change."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import dagster as dg
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import AutomationSettings
-from recsys_assets.orchestration.jobs import REFRESHES, everything, refresh_served
+from recsys_assets.orchestration.jobs import JOBS, REFRESHES, everything, refresh_served
 from recsys_assets.orchestration.repeats import SCHEDULED_TAG
 from recsys_assets.orchestration.sensors import UNFINISHED, is_chosen, why_invalid
 
 
 def build_schedules(
-    home: Home, settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
+    home: Home,
+    settings: AutomationSettings,
+    jobs: Mapping[str, Any] = JOBS,
+    outdated: Callable[[], str] = lambda: "",
 ) -> list[dg.ScheduleDefinition]:
     """The schedules of a home. Settings say whether they are on by default.
 
     Args:
         home: the home.
         settings: settings of the schedules.
+        jobs: the jobs of the definitions, by name.
         outdated: returns why no run may be requested from the loaded asset graph; empty if one may.
     """
 
     @dg.schedule(
-        job=REFRESHES[settings.schedule_job],
+        job=jobs[settings.schedule_job],
         name="weekly_refresh",
         cron_schedule=settings.cron,
         execution_timezone=settings.time_zone,

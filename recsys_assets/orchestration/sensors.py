@@ -6,8 +6,9 @@ schedules in `schedules`. docs/how-to/automate.md gives the reasons.
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -20,7 +21,7 @@ from recsys_assets.orchestration.assets.serving import recommendations, similar_
 from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.failures import one_line
-from recsys_assets.orchestration.jobs import REFRESHES, ingest, recommend, refresh, refresh_served
+from recsys_assets.orchestration.jobs import JOBS, ingest, recommend, refresh, refresh_served
 from recsys_assets.orchestration.landing_watch import (
     SENSOR,
     Cursor,
@@ -56,13 +57,17 @@ _SEEN = dg.SkipReason("the last refresh has seen these ratings")
 
 
 def build_sensors(
-    home: Home, settings: AutomationSettings, outdated: Callable[[], str] = lambda: ""
+    home: Home,
+    settings: AutomationSettings,
+    jobs: Mapping[str, Any] = JOBS,
+    outdated: Callable[[], str] = lambda: "",
 ) -> list[dg.SensorDefinition]:
     """The sensors of a home. Settings say whether they are on by default.
 
     Args:
         home: the home.
         settings: settings of the sensors.
+        jobs: the jobs of the definitions, by name.
         outdated: returns why no run may be requested from the loaded asset graph; empty if one may.
     """
     status = dg.DefaultSensorStatus.RUNNING if settings.sensors else dg.DefaultSensorStatus.STOPPED
@@ -70,7 +75,7 @@ def build_sensors(
 
     @dg.sensor(
         name=SENSOR,
-        job=ingest,
+        job=jobs[ingest.name],
         minimum_interval_seconds=tick,
         default_status=status,
         description="Requests one run of `ingest` for all landed batches that are complete and not ingested yet.",
@@ -81,7 +86,7 @@ def build_sensors(
         return watch_landing(context, home, settings.quiet_seconds)
 
     @dg.sensor(
-        jobs=[recommend, *REFRESHES.values()],
+        jobs=[jobs[name] for name in _ENDS],
         minimum_interval_seconds=tick,
         default_status=status,
         description=f"Requests `{settings.sensor_job}` when the content of `ratings`, `users` or `items` has changed, "

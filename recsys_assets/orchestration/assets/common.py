@@ -94,8 +94,7 @@ def with_settings(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDe
     """
 
     def versioned(spec: dg.AssetSpec) -> dg.AssetSpec:
-        sections = str(spec.metadata.get(_SETTINGS, "")).split(", ")
-        used = [getattr(settings, section).model_dump_json() for section in sections if section]
+        used = [getattr(settings, section).model_dump_json() for section in sections_of(spec)]
         # `auto` chooses between engines that give the same tables.
         engine = "spark" if settings.engine == "spark" else "polars"
         facts = [str(spec.code_version), engine, *used]
@@ -103,6 +102,11 @@ def with_settings(asset: dg.AssetsDefinition, settings: Settings) -> dg.AssetsDe
         return spec.replace_attributes(code_version=code_version, owners=settings.instance.owners)
 
     return asset.map_asset_specs(versioned)
+
+
+def sections_of(spec: dg.AssetSpec) -> list[str]:
+    """The settings sections that an asset depends on."""
+    return [section for section in str(spec.metadata.get(_SETTINGS, "")).split(", ") if section]
 
 
 def pictures(
