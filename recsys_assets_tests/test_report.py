@@ -713,6 +713,16 @@ def test_verdict_does_not_lend_the_scores_of_other_settings_to_the_served_model(
     assert new_users.answer.startswith("They get what users of the same cluster like")
 
 
+def test_the_headline_compares_the_served_model_and_not_the_selected_one():
+    """After a rollback the first sentence would call a model no sure winner that surely beats the served lists."""
+    lists, *_ = verdicts(_ranked((0.04, 0.02, 0.06)), BLEND)
+    assert lists.answer.endswith(" EASE may be as good.")
+    elsewhere = pl.when(pl.col("model") == "selected").then(pl.col("value") + 0.004).otherwise("value")
+    lists, *_ = verdicts(_ranked((0.04, 0.02, 0.06)).with_columns(value=elsewhere), BLEND)
+    assert "may be as good" not in lists.answer
+    assert "EASE scores 0.3050, which is better. " in " ".join(lists.facts)
+
+
 def test_a_first_promotion_without_a_score_is_no_rollback(tmp_path):
     """The first screen would speak of a rollback that nobody made."""
     record, store = Promotions(tmp_path / "promotions"), AssetStore(tmp_path / "assets")

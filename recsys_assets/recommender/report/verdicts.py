@@ -265,11 +265,12 @@ def _against(
     gained = "Improvement over" if facts_of.better == "higher" else "Error below that of"
     numbers = f"{gained} {against}: {_interval(lead, metric)}, on the same {users}."
     rival = _rival(scores, row, name)
+    ahead = _lead_of(scores, row, rival, own)
     bars = _bars(scores, row, {baseline: "", name: label or labels.model(name), rival: ""})
     score = f"{facts_of.label}, {facts_of.direction}"
-    answer += _beside(scores, row, rival) if tone == "better" else ""
+    answer += _beside(rival, ahead) if tone == "better" else ""
     told = (*told, _DECIDES, facts_of.meaning) if rival else (*told, facts_of.meaning)
-    return Verdict(question, answer, tone, (numbers, _ahead(scores, row, name, rival)), told, score, bars)
+    return Verdict(question, answer, tone, (numbers, _ahead(scores, row, rival, ahead)), told, score, bars)
 
 
 def _relative(scores: pl.DataFrame, row: tuple[str, str, str], baseline: str, lead: ModelScore) -> str:
@@ -292,27 +293,34 @@ def _rival(scores: pl.DataFrame, row: tuple[str, str, str], name: str) -> str:
     return "" if best["value"] == own["value"][0] else str(best["model"])
 
 
-def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], name: str, rival: str) -> str:
-    """How far the best model is ahead of `name`, if it is another one."""
+def _lead_of(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, own: ModelScore) -> ModelScore | None:
+    """The paired improvement of `rival` over the model that scores `own`; None unless that is the selected model.
+
+    Improvements of other models are stored over baselines and the selected model only.
+    """
+    protocol, metric, population = row
+    selected = find(scores, protocol, labels.SELECTED, population, metric)
+    if not rival or selected is None or selected.value != own.value:
+        return None
+    return find(scores, protocol, rival, population, labels.improvement(metric, labels.SELECTED))
+
+
+def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, lead: ModelScore | None) -> str:
+    """How far the best model is ahead, if it is another one."""
     protocol, metric, population = row
     if not rival:
         return "No other model scores better."
-    own, best, selected = (
-        find(scores, protocol, model, population, metric) for model in (name, rival, labels.SELECTED)
-    )
-    lead = find(scores, protocol, rival, population, labels.improvement(metric, labels.SELECTED))
+    best = find(scores, protocol, rival, population, metric)
     assert best is not None
     told = f"{labels.model(rival)} scores {labels.metric(metric).shown(best.value)}, which is better"
-    if lead and own and selected and selected.value == own.value:
+    if lead:
         sure = "surely" if lead.low > 0 else "perhaps by chance"
         told = f"{told} by {_interval(lead, metric, sign='')}, {sure}"
     return f"{told}. {_CHOSEN}"
 
 
-def _beside(scores: pl.DataFrame, row: tuple[str, str, str], rival: str) -> str:
-    """What the headline says of a model that scores better; empty without one."""
-    protocol, metric, population = row
-    lead = find(scores, protocol, rival, population, labels.improvement(metric, labels.SELECTED)) if rival else None
+def _beside(rival: str, lead: ModelScore | None) -> str:
+    """What the headline says of a model that scores better; empty without a known lead."""
     if lead is None:
         return ""
     return f" {labels.model(rival)} is surely better." if lead.low > 0 else f" {labels.model(rival)} may be as good."
