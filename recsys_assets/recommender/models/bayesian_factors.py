@@ -125,7 +125,7 @@ class BayesianFactors:
         """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
         users = pl.read_parquet(folder / "users.parquet")
-        # Versions up to 0.11 also stored the covariances of the items.
+        # Versions before 0.11 also stored the covariances of the items.
         items = pl.read_parquet(folder / "items.parquet", columns=["factors"])
         links = pl.read_parquet(folder / "links.parquet")["links"].to_numpy()
         return cls(
