@@ -45,11 +45,11 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-# A file at a time to each worker. A third worker on 2 cores makes the whole slower.
+# A file at a time to each worker, in the order of conftest.py. A third worker on 2 cores makes the whole slower.
 test: lint
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate -w workspace.yaml
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: setup
 	@$(BIN)/recsys-assets serve

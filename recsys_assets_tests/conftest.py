@@ -32,6 +32,17 @@ for variable in ("COLUMNS", "LINES"):
 os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files so that only one of the two workers waits for the shared home.
+
+    The first file makes it. Meanwhile the other worker has the files that need no such home.
+    """
+    needing = dict.fromkeys(item.path for item in items if "first_run" in getattr(item, "fixturenames", ()))
+    if needing:
+        first = next(iter(needing))
+        items.sort(key=lambda item: (item.path != first) + (item.path in needing and item.path != first))
+
+
 @event.listens_for(Engine, "connect")
 def _without_waiting_for_the_disk(connection: Any, _: object) -> None:
     """Run histories of tests need not survive a power cut: a third of a run's time was waiting for the disk."""

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from recsys_assets.home.layout import Home
 from recsys_assets.recommender.ingest import generic
 from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
@@ -397,9 +398,10 @@ def test_many_small_files_are_read_like_one(tmp_path):
     assert (len(_rows(tables)), tables.rejected.collect()["file"].to_list()) == (40, ["d50.csv"])
 
 
-@pytest.mark.parametrize("words", [["recommend", "-KKYz"], ["forget", "--", "-KKYz", "--home", "h"]])
-def test_an_id_that_begins_with_a_dash_is_told_how_to_be_given(words):
+@pytest.mark.parametrize("words", [["-KKYz"], ["--", "-KKYz", "--rm", "h"]])
+def test_an_id_that_begins_with_a_dash_is_told_how_to_be_given(words, tmp_path):
     """One in 64 users of Yelp cannot be asked for or forgotten."""
-    told = invoke(*words)
+    Home(tmp_path).prepare()
+    told = invoke("forget", "--home", tmp_path, *words)
     assert told.exit_code == 2
     assert "after -- and all options" in " ".join(told.output.replace("│", " ").split()), told.output

@@ -439,6 +439,17 @@ def test_another_rating_model_does_not_grant_the_margin_again(tmp_path):
     assert record.best() == with_other_ratings(20)
 
 
+def test_another_rating_model_is_not_told_as_other_lists(tmp_path):
+    """Users would be said to see other lists than the selected ones, although these are the same."""
+    home = Home(tmp_path)
+    record, store = Promotions(home.promotions), AssetStore(home.assets)
+    promoted(record, 10)
+    record.add(with_other_ratings(10), Decision("kept", "because"))
+    assert record.not_served(store) == ""
+    record.add(configuration(20), Decision("kept", "It is worse."))
+    assert "It is worse." in record.not_served(store)
+
+
 # Real runs
 
 

@@ -96,7 +96,8 @@ class Promotions:
         """Why users see lists of another configuration than the last selected one; empty if they see its lists."""
         known, served = self.all(), self.served(store)
         selected = next((each for each in reversed(known) if each.verdict != "rolled back"), None)
-        if selected is None or served is None or selected.configuration == served.configuration:
+        # Users see lists only: another rating model makes the same ones.
+        if selected is None or served is None or selected.configuration.ranking == served.configuration.ranking:
             return ""
         if selected.verdict == "kept":
             reason = selected.reason
