@@ -32,6 +32,8 @@ for variable in ("COLUMNS", "LINES"):
 os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 
 
+# After the deselection of slow tests: a file of which nothing runs makes no home.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files so that only one of the two workers waits for the shared home.
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import narwhals as nw
 import numpy as np
 import polars as pl
@@ -52,8 +54,16 @@ def test_another_index_is_refused_with_what_to_run(change):
         Index.of(lazy(changed), lazy(items)).require(fitted_with, "als_adjusted_model")
 
 
+@pytest.fixture
+def scratch(tmp_path) -> Path:
+    """A folder for a fit alone. The session of the process may keep its checkpoints in the folder of the test."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.spark
-def test_planted_tastes_are_learnt(tmp_path):
+def test_planted_tastes_are_learnt(tmp_path, scratch):
     """The model would predict no better than the mean, or mix up users and items."""
     generator = np.random.default_rng(0)
     user, item = np.nonzero(generator.random((40, 30)) < 0.6)
@@ -66,7 +76,7 @@ def test_planted_tastes_are_learnt(tmp_path):
     model = als.fit(
         lazy(train),
         spark=spark,
-        scratch=tmp_path,
+        scratch=scratch,
         index=index,
         settings=als.ALSSettings(rank=2, max_iter=8, reg_param=0.02),
     )
@@ -76,7 +86,7 @@ def test_planted_tastes_are_learnt(tmp_path):
     assert predicted.filter(alike)["prediction"].min() > predicted.filter(~alike)["prediction"].max() + 2
     assert (model.user_known.sum(), model.item_known.sum()) == (40, 30)
     assert model.user_factors.shape == (42, 2)
-    assert not list(tmp_path.iterdir())
+    assert not list(scratch.iterdir())
 
 
 @pytest.mark.spark
@@ -103,7 +113,7 @@ def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, sett
 
 
 @pytest.mark.spark
-def test_many_iterations_do_not_overflow_the_stack(tmp_path):
+def test_many_iterations_do_not_overflow_the_stack(tmp_path, scratch):
     """A study that tries 15 iterations, or a refresh with them, would end in a StackOverflowError now and then."""
     generator = np.random.default_rng(0)
     user, item = np.nonzero(generator.random((20, 15)) < 0.6)
@@ -113,9 +123,9 @@ def test_many_iterations_do_not_overflow_the_stack(tmp_path):
     index = Index.of(lazy(users), lazy(items))
     rows = lazy(train.cast({"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}))
     spark = spark_resource(SparkSettings(), tmp_path).spark_session
-    model = als.fit(rows, spark=spark, scratch=tmp_path, index=index, settings=als.ALSSettings(rank=2, max_iter=60))
+    model = als.fit(rows, spark=spark, scratch=scratch, index=index, settings=als.ALSSettings(rank=2, max_iter=60))
     assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
-    assert not list(tmp_path.iterdir())
+    assert not list(scratch.iterdir())
 
 
 @pytest.mark.spark
@@ -141,7 +151,7 @@ def test_fewer_items_than_factors_and_users_who_like_nothing(tmp_path):
 
 @pytest.mark.spark
 @pytest.mark.parametrize("engine", ["polars", "spark"])
-def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, engine):
+def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, scratch, engine):
     """A setting that is too high would end in a page of Java about empty input."""
     columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
     train = pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=columns, orient="row")
@@ -149,5 +159,5 @@ def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, engi
     rows = lazy(train) if engine == "polars" else nw.from_native(spark.createDataFrame(train.to_pandas()))
     index = Index(n_users=1, n_items=2, fingerprint="planted")
     with pytest.raises(ValueError, match=r"above 13, .* lower neutral_offset"):
-        als.fit(rows, spark=spark, scratch=tmp_path, index=index, settings=als.ImplicitALSSettings(neutral_offset=5.0))
-    assert not list(tmp_path.iterdir())
+        als.fit(rows, spark=spark, scratch=scratch, index=index, settings=als.ImplicitALSSettings(neutral_offset=5.0))
+    assert not list(scratch.iterdir())
