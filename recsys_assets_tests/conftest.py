@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,14 +36,14 @@ os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLeve
 # After the deselection of slow tests: a file of which nothing runs makes no home.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files so that only one of the two workers waits for the shared home.
+    """Order the files: largest first, as xdist would, but only one of the two workers waits for the shared home.
 
     The first file makes it. Meanwhile the other worker has the files that need no such home.
     """
-    needing = dict.fromkeys(item.path for item in items if "first_run" in getattr(item, "fixturenames", ()))
-    if needing:
-        first = next(iter(needing))
-        items.sort(key=lambda item: (item.path != first) + (item.path in needing and item.path != first))
+    n_tests = Counter(item.path for item in items)
+    needing = {item.path for item in items if "first_run" in getattr(item, "fixturenames", ())}
+    first = max(needing, key=lambda path: (n_tests[path], path), default=None)
+    items.sort(key=lambda item: (item.path != first, item.path in needing, -n_tests[item.path], item.path))
 
 
 @event.listens_for(Engine, "connect")
