@@ -21,7 +21,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.features.attribute_vectors import attribute_vectors
 from recsys_assets.recommender.models import ease, item_knn
 from recsys_assets.recommender.models.als import ALSModel
-from recsys_assets.recommender.promotion.gate import Configuration, Decision
+from recsys_assets.recommender.promotion.gate import Configuration, Decision, Verdict
 from recsys_assets.recommender.ranking.rankings import Limits, of_popularity, top_n
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import Rules
@@ -363,14 +363,29 @@ def test_the_cost_of_a_limit_is_told_with_the_settings_that_it_is_of(served, tmp
     factors = [np.ones((n, 2), np.float32) for n in (index.n_users, index.n_items)]
     known = [np.ones(n, bool) for n in (index.n_users, index.n_items)]
     models["implicit_als_model"] = ALSModel(*factors, *known, params, index.fingerprint)
-    for name, model in models.items():
-        version = store.new_version([name], None, "by-hand")
-        model.save(version)
-        store.switch(version)
-    promoted = Configuration.of(parameters, rating_model=None, ranking_model="blend")
-    Promotions(home.promotions).add(promoted, Decision("promoted", "the first one"))
+
+    def fitted_in(run_id: str) -> None:
+        for name, model in models.items():
+            version = store.new_version([name], None, run_id)
+            model.save(version)
+            store.switch(version)
+
+    def decided(verdict: Verdict, **weights: float) -> None:
+        blend = {**parameters["blend"], **weights}
+        judged = Configuration.of({**parameters, "blend": blend}, rating_model=None, ranking_model="blend")
+        record.add(judged, Decision(verdict, "by hand"), run_id=f"{verdict}-run")
+
+    record = Promotions(home.promotions)
+    fitted_in("promoted-run")
     monkeypatch.setenv("RECSYS_SERVING__MAX_PER_VALUE", '{"genres": 3}')
+    other = "The served model may have other settings."
+    assert other in _ok("rules", "--home", home.path), "the decision of the run is not known"
+    decided("promoted")
     told = _ok("rules", "--home", home.path)
-    assert "max_per_value changes NDCG at 10" in told and "other settings" not in told
+    assert "max_per_value changes NDCG at 10" in told and other not in told
     monkeypatch.setenv("RECSYS_BLEND__PRIOR_RATINGS", "3")
-    assert "The served model has other settings." in _ok("rules", "--home", home.path)
+    assert other not in _ok("rules", "--home", home.path), "settings may change after the fit"
+    monkeypatch.delenv("RECSYS_BLEND__PRIOR_RATINGS")
+    fitted_in("kept-run")
+    decided("kept", prior_ratings=3)
+    assert other in _ok("rules", "--home", home.path), "settings may be set back after the fit"

@@ -4,31 +4,26 @@ from typing import Any
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.home.promotions import Promotions
-from recsys_assets.home.settings import Settings
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.evaluation.rule_cost import RuleCost, rule_cost
 from recsys_assets.recommender.ranking.rankings import Limits
 from recsys_assets.recommender.registry import FITS
-from recsys_assets.recommender.registry.fitting import entry, parameters_of
+from recsys_assets.recommender.registry.fitting import entry
 from recsys_assets.recommender.serving.recommendations import ServingModel
-from recsys_assets.recommender.tuning.quick import Choice
 
 
 def cost_of(reader: Reader, limits: Limits) -> tuple[RuleCost | None, bool]:
     """The cost of limits for the served model's entry of the task `top_n`; None without a liked test rating.
 
-    Also whether the served model has the present settings, with which the models on the training ratings are fitted.
+    Also whether the models on the training ratings are known to have the settings of the served model.
 
     Raises:
         IndexMismatchError: users or items have changed since the models were fitted; a refresh fixes that.
         AssetMissingError: nothing has been fitted yet.
     """
-    chosen = entry("top_n", reader.model("serving_model", ServingModel).name)
-    choice = reader.model("quick_choice", Choice) if reader.store.has(["quick_choice"]) else Choice()
-    present = choice.applied(Settings.load(reader.home).model_dump())
-    promotion = Promotions(reader.home.promotions).served(reader.store)
-    is_served = promotion is None or promotion.configuration.ranking.settings == parameters_of(chosen, present)
+    served = reader.model("serving_model", ServingModel)
+    chosen = entry("top_n", served.name)
     types: dict[str, Any] = {fit.asset: fit.model_type for fit in FITS}
     users, items = (lazy(reader.table(name)) for name in ("users", "items"))
     train, test = (lazy(reader.table(name)) for name in ("train_ratings", "test_ratings"))
@@ -36,10 +31,22 @@ def cost_of(reader: Reader, limits: Limits) -> tuple[RuleCost | None, bool]:
     given = {"users": users, "items": items, "train_ratings": train, "test_ratings": test}
     tables = [name for name in chosen.needs if name not in types and name not in given]
     given |= {name: lazy(reader.table(name)) for name in tables}
-    # The stored weights of a blend may be older than the present settings, and give weight to a model that these leave
-    # idle.
-    needed = [name for name in chosen.needs if name in chosen.needed(present) or reader.store.has([name])]
-    models: dict[str, Any] = {name: reader.model(name, types[name]) for name in needed if name in types}
+    # The stored weights of a blend may give weight to a model that the served weights leave idle.
+    used = [name for name in chosen.needs if name in types and (name in served.models or reader.store.has([name]))]
+    models: dict[str, Any] = {name: reader.model(name, types[name]) for name in used}
     for name, model in models.items():
         index.require(model.index, name)
-    return rule_cost(chosen.ranker(**given, **models), train, test, limits), is_served
+    return rule_cost(chosen.ranker(**given, **models), train, test, limits), _have_served_settings(reader, served)
+
+
+def _have_served_settings(reader: Reader, served: ServingModel) -> bool:
+    """Whether the run that fitted each model on the training ratings decided about the served settings.
+
+    Present settings say nothing about stored models: they may have changed since the fit.
+    """
+    record = Promotions(reader.home.promotions)
+    in_use = record.served(reader.store)
+    if in_use is None:
+        return False
+    same = [each.run_id[:8] for each in record.all() if each.configuration.ranking == in_use.configuration.ranking]
+    return all(reader.store.current([name]).name.partition("-")[2] in same for name in served.models)

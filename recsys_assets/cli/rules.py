@@ -51,4 +51,5 @@ def rules(home: HomeOption = None) -> None:
         soft_wrap=True,
     )
     if not is_served:
-        out.print("These are lists of the newly trained settings. The served model has other settings.", soft_wrap=True)
+        doubt = "These are lists of the models that were trained last. The served model may have other settings."
+        out.print(doubt, soft_wrap=True)
