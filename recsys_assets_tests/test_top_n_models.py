@@ -236,6 +236,29 @@ def test_of_whom_ratings_say_nothing_gets_the_list_of_a_new_user(name):
     assert np.array_equal(scores[3], model.scores(rated[[3]])[0]) and scores[3, 1] > 0
 
 
+@pytest.mark.parametrize("ease_weight", [0.0, 0.5, 1.0])
+def test_the_blend_without_a_prior_gives_who_says_nothing_the_list_of_a_new_user(ease_weight):
+    """Who rated only what nobody else knows would be shown the first items of the catalogue, whatever they are."""
+    alike = np.zeros((3, 3), np.float32)
+    alike[[0, 1], [1, 0]] = 0.5
+    factors, known = np.array([[1, 0], [2, 0], [0, 0], [0, 0]], np.float32), np.array([True, True, False, False])
+    params = {"implicitPrefs": True, "alpha": 2.0, "regParam": 0.1, "neutral": 0.0}
+    prior = np.array([[1, 2, 3, 4]], np.float32)
+    ranker = entry("top_n", "blend").ranker(
+        blend_weights=Blend(ease_weight, 0.0, ""),
+        ease_model=EASEModel(alike, np.arange(3, dtype=np.int32), 4, Preference(3.0, 1.0), ""),
+        implicit_als_model=ALSModel(np.zeros((4, 2), np.float32), factors, np.zeros(4, bool), known, params, ""),
+        demographic_popularity_model=DemographicPopularity(prior, np.ones(4, bool), ""),
+        user_features=lazy(pl.DataFrame({"user": range(4)})),
+    )
+    # No rating; of an item without neighbours; of two that have each other only; of one of these.
+    rated = sparse.csr_array(np.array([[0, 0, 0, 0], [0, 0, 0, 5], [5, 5, 0, 0], [5, 0, 0, 0]], np.float32))
+    order = (-ranker.ordered(np.arange(4), rated)).argsort(axis=1, kind="stable")
+    assert order[0].tolist() == [3, 2, 1, 0]
+    assert order[1, :3].tolist() == [2, 1, 0] and order[2, :2].tolist() == [3, 2]
+    assert order[3, 0] == 1, "a rating that speaks of another item counts alone"
+
+
 def _als(*, implicit: bool, neutral: float = 0.0) -> ALSModel:
     random = np.random.default_rng(1)
     factors = random.normal(size=(N_ITEMS, 4)).astype(np.float32)

@@ -20,7 +20,7 @@ from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.demographic_popularity import OTHERWISE, DemographicPopularity
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.stored import StoredModel
-from recsys_assets.recommender.ranking.rankings import Ranker, blocks, pairs
+from recsys_assets.recommender.ranking.rankings import Ranker, blocks, is_silent, pairs
 
 _ANCHOR_PRIOR = 60.0
 _LEAST_RELIABILITY = 1e-3
@@ -52,7 +52,7 @@ class Blend(StoredModel):
     Attributes:
         ease_weight: share of EASE in a user's personal scores, 0 to 1; implicit ALS has the rest.
         prior_ratings: number of ratings at which the personal scores weigh as much as the prior, the scores by
-            attributes. A user without ratings gets the prior alone.
+            attributes. A user without ratings, or whose ratings say nothing about other items, gets the prior alone.
         index: fingerprint of the id map.
     """
 
@@ -80,7 +80,7 @@ class Blend(StoredModel):
             ease: scores of EASE, shape (U, n_items).
             als: scores of implicit ALS, shape (U, n_items); None if it has no weight.
             prior: scores of demographic popularity, shape (U, n_items).
-            n_ratings: number of ratings of each user, shape (U,).
+            n_ratings: number of ratings of each user, shape (U,); 0 if the models with a weight say nothing.
             reliability: factor of the prior's weight, 0 to 1. Without it, scaling would blow up a prior that is mostly
                 noise.
         """
@@ -88,7 +88,7 @@ class Blend(StoredModel):
         mixed = _weighed(ease, self.ease_weight * share)
         if als is not None:
             mixed += _weighed(als, (1 - self.ease_weight) * share)
-        # A user without ratings has the prior alone. The order of the prior must stay, however unreliable it is.
+        # A user without usable ratings has the prior alone. The order of the prior must stay, however unreliable it is.
         mixed += _weighed(prior, (1 - share) * max(reliability, _LEAST_RELIABILITY))
         return mixed
 
@@ -137,11 +137,15 @@ def ranker(
     als = implicit_als_model if weights.needs_als else None
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
+        by_ease, by_als = ease_model.scores(rows), als.scores(rows) if als else None
+        weighted = ([by_ease] if weights.ease_weight else []) + ([] if by_als is None else [by_als])
+        # With `prior_ratings` 0, equal scores would show the items in the order of their dense ids.
+        are_usable = ~np.all([is_silent(scored, rows) for scored in weighted], axis=0)
         return weights.scores(
-            ease=ease_model.scores(rows),
-            als=als.scores(rows) if als else None,
+            ease=by_ease,
+            als=by_als,
             prior=demographic_popularity_model.scores(features[users]),
-            n_ratings=np.diff(rows.indptr),
+            n_ratings=np.diff(rows.indptr) * are_usable,
             reliability=demographic_popularity_model.reliability,
         )
 

@@ -133,6 +133,25 @@ def pairs(rated: sparse.csr_array, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.arange(len(recommendation)) + skipped[recommendation], recommendation
 
 
+def is_silent(scores: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
+    """Return for which users all unrated items have the score 0, shape (B,): their ratings say nothing about others.
+
+    Two items that only this user likes are alike and score each other, which orders no other item.
+
+    Args:
+        scores: scores by ratings, shape (B, n_items).
+        rated: ratings, shape (B, n_items).
+
+    Examples:
+        >>> rated = sparse.csr_array(np.array([[0, 0, 0], [5, 5, 0], [5, 0, 0]]))
+        >>> is_silent(np.array([[0, 0, 0], [2, 2, 0], [0, 2, 0]]), rated).tolist()
+        [True, True, False]
+    """
+    speaks, cells = scores != 0, rated.tocoo()
+    speaks[cells.row, cells.col] = False
+    return np.asarray(~speaks.any(axis=1))
+
+
 def of_vectors(user_vectors: np.ndarray, item_vectors: np.ndarray, **told: Any) -> Ranker:
     """Build a ranker whose scores are dot products of user and item vectors.
 

@@ -182,10 +182,7 @@ def _or_demographic_popularity(
 
     def scores(users: np.ndarray, rows: sparse.csr_array) -> np.ndarray:
         scored = model.scores(rows)
-        # Two items that only this user likes are alike and score each other, which orders no other item.
-        speaks, rated = scored != 0, rows.tocoo()
-        speaks[rated.row, rated.col] = False
-        others = ~speaks.any(axis=1)
+        others = rankings.is_silent(scored, rows)
         scored[others] = demographic_popularity_model.scores(features[users[others]])
         return scored
 
