@@ -1,12 +1,18 @@
+from pathlib import Path
+
+import dagster as dg
 import pytest
 from filelock import FileLock
 
+from recsys_assets.home.data_kind import keep_kind, known_kind
 from recsys_assets.home.layout import Home
 from recsys_assets.home.promotions import Promotions
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import STATE_FOLDER, AssetStore, write_table
+from recsys_assets.orchestration import planning
 from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.tables import TABLES
+from recsys_assets.recommender.ingest.settings import DataSettings
 from recsys_assets.recommender.promotion.gate import Configuration, Decision
 from recsys_assets.recommender.serving.recommendations import MadeWith
 from recsys_assets_tests.conftest import invoke
@@ -74,12 +80,23 @@ def test_fresh_lists_are_fresh_whatever_the_age_of_the_scores(materialized_home,
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory) -> Home:
     """A home with two merged batches, and lists and scores that hold nothing. Read only."""
-    home = Home(tmp_path_factory.mktemp("merged") / "home")
+    return _merged(tmp_path_factory.mktemp("merged") / "home", "user_id,item_id,rating,timestamp")
+
+
+def _merged(folder: Path, header: str) -> Home:
+    home = Home(folder)
     home.prepare()
     for user in ("ana", "ben"):
         rows = [f"{user},{item},3,{978300760 + item}\n" for item in range(3)]
-        (home.landing / f"{user}.csv").write_text("".join(["user_id,item_id,rating,timestamp\n", *rows]))
+        (home.landing / f"{user}.csv").write_text("".join([f"{header}\n", *rows]))
+        keep_kind(home, known_kind(home, DataSettings()))
         read(home, f"{user}.csv")
+    _merge(home)
+    return home
+
+
+def _merge(home: Home) -> None:
+    """Merge the batches, and store lists and scores that hold nothing."""
     materialize(home, 'key:"users" or key:"items" or key:"ratings"')
     store = AssetStore(home.assets)
     for name in ("recommendations", "evaluation_scores"):
@@ -88,7 +105,6 @@ def merged(tmp_path_factory) -> Home:
         (version / STATE_FOLDER).mkdir()
         MadeWith("", frozenset()).save(version / STATE_FOLDER)
         store.switch(version)
-    return home
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,26 @@ def test_status_asks_for_what_a_command_has_left_to_do(merged, tmp_path, words, 
     assert invoke(*words, "--home", home.path).exit_code == 0
     code, _, last = _status(home, "--check")
     assert code == 1 and last.startswith(f"Next: recsys-assets {following}")
+
+
+@pytest.mark.parametrize(
+    ("header", "setting"),
+    [
+        ("user_id,item_id,rating,timestamp", "[data.sample]\nshare = 0.5\n"),
+        ("user_id,item_id,weight,timestamp", '[data]\nevent_damping = "none"\n'),
+    ],
+)
+def test_status_asks_for_a_merge_with_changed_settings(tmp_path, header, setting):
+    """Lists of the users and weights of the old settings would pass for those of the new ones, though `run` merges."""
+    home = _merged(tmp_path / "home", header)
+    assert _status(home, "--check")[0] == 0
+    home.settings_file.write_text(setting)
+    code, _, last = _status(home, "--check")
+    assert code == 1 and last.startswith("Next: recsys-assets run")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert planning._rests_on_others(home, instance), "a new run history does not know the merge"
+    _merge(home)
+    assert _status(home, "--check")[0] == 0
 
 
 def test_status_asks_for_the_rest_of_a_rollback(merged, tmp_path):

@@ -15,7 +15,9 @@ from recsys_assets.home.data_kind import keep_kind, kept_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
 from recsys_assets.home.layout import Home
+from recsys_assets.home.merged import MergedWith
 from recsys_assets.home.settings import Settings
+from recsys_assets.home.versions import TableWithState
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.resources import HomeResource
@@ -29,7 +31,7 @@ from recsys_assets.recommender.ingest.leaving_out import sample_users, without_u
 Batches = dict[str, nw.LazyFrame]
 # Metadata that tells the sensor whether a landed batch has changed since it was ingested.
 SOURCE_FINGERPRINT = "source fingerprint"
-# Metadata that tells a run whether `ratings` is up to date: its batches, its excluded users, its sample.
+# Metadata that tells a run whether `ratings` is up to date: its batches, its excluded users, its settings.
 MERGED_FROM = "merged from"
 _FORMAT, _SCALE, RELEASE = "format", "rating scale", "MovieLens release"
 _REJECTED, _CLEANED, _NOT_RATED = "rejected rows", "cleaned texts", "rows that are not rated"
@@ -160,12 +162,11 @@ def _of_others(batches: Batches, home: HomeResource) -> list[nw.LazyFrame]:
 
 
 def merged_from(batches: Iterable[str], home: Home, settings: Settings) -> dict[str, object]:
-    """The inputs of `ratings` as its metadata records them: batches in order, number of excluded users, sample."""
+    """The inputs of `ratings` as its metadata records them: batches in order, number of excluded users, settings."""
     return {
         "batches": list(batches),
         "forgotten": len(forgotten_users(home)),
-        "sample": settings.data.sample.model_dump(),
-        **({"damping": settings.data.event_damping} if kept_kind(home).is_events else {}),
+        **MergedWith.of(home, settings).settings,
     }
 
 
@@ -206,7 +207,7 @@ def ratings(
     items: nw.LazyFrame,
     home: HomeResource,
     settings: SettingsParam,
-) -> nw.LazyFrame:
+) -> TableWithState:
     """The latest rating per (user, item) of all batches; for events, the damped sum of their weights.
 
     If timestamps tie, the later batch counts, then the later row. The data version covers ids, ratings and timestamps
@@ -218,8 +219,10 @@ def ratings(
     context.add_output_metadata({MERGED_FROM: dg.MetadataValue.json(rests_on)})
     batches = list(raw_ratings.values())
     if kept_kind(home.folders).is_events:
-        return merge.add_up_events(batches, users, items, damping=settings.data.event_damping)
-    return merge.merge_ratings(batches, users, items)
+        merged = merge.add_up_events(batches, users, items, damping=settings.data.event_damping)
+    else:
+        merged = merge.merge_ratings(batches, users, items)
+    return TableWithState(merged, MergedWith.of(home.folders, settings))
 
 
 ASSETS = [rejected_rows, raw_ratings, raw_users, raw_items, users, items, ratings]
