@@ -25,7 +25,6 @@ from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
-from recsys_assets_tests.served import free_port
 from recsys_assets_tests.test_sensors import _as_anybody
 
 RAW = ("raw_ratings", "raw_users", "raw_items", "rejected_rows")
@@ -912,18 +911,3 @@ def test_the_command_to_give_next_is_for_the_same_home(tmp_path, monkeypatch):
     source.write_text("user_id,item_id,rating,timestamp\n1,1,4,100\n2,1,3,200\n")
     shown = invoke("add", source, "--home", tmp_path / "my films").stdout
     assert f"Next: recsys-assets run --home '{tmp_path / 'my films'}'" in shown
-
-
-def test_serve_says_why_dagster_has_ended(tmp_path, monkeypatch):
-    """Whoever has a slow machine would be told a status, and search a log for the setting to change."""
-    told = "Timed out waiting for gRPC server to start after 1800s. To increase the timeout, add the following"
-
-    def supervise(_command: list[str], _home: Home, log: Path, _held: object) -> int:
-        log.write_text(f"Traceback (most recent call last):\n  File\nException: {told}\n\ncode_servers:\n")
-        return 1
-
-    monkeypatch.setattr("recsys_assets.cli.serve._supervise", supervise)
-    monkeypatch.setattr("recsys_assets.cli.serve.require_java", lambda _: None)
-    ended = invoke("serve", "--home", tmp_path / "home", "--port", free_port())
-    assert ended.exit_code == 1
-    assert f"Its last error: Exception: {told}" in " ".join(ended.stderr.split())

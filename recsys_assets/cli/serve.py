@@ -9,13 +9,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated
 
 import typer
 from filelock import FileLock
+from rich.console import Console
 
 from recsys_assets.cli.faults import require_history
 from recsys_assets.cli.terminal import CommandError, HomeOption, console
@@ -27,6 +31,9 @@ from recsys_assets.recommender.data.characters import visible
 
 # The UI has no passwords, so by default only this machine reaches it.
 LOCALHOST = "127.0.0.1"
+_SERVICES = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.services"]
+# How often the webserver is asked whether it answers, and how long for.
+_POLL_SECONDS, _ANSWERS_WITHIN_SECONDS = 0.3, 10
 # Webserver and daemon usually end within two or three seconds.
 _GRACE_SECONDS = 15
 # The next start renames a longer log to serve.log.old, which replaces the previous one.
@@ -65,20 +72,22 @@ def serve(
     address = f"http://{_in_url(host)}:{port}"
     record(here, address)
     out = console()
-    out.print(f"Home: {here.address}\nUI: {address} (Ctrl-C ends it)\nReport: {address}/report", soft_wrap=True)
     automation = settings.automation
     watching = (
         f"watched every {automation.tick_seconds} s" if automation.sensors else "not watched ([automation] sensors)"
     )
     refreshed = f"'{automation.cron}' {automation.time_zone}" if automation.schedule else "off ([automation] schedule)"
     log = here.logs / "serve.log"
-    out.print(
-        f"Landing: {here.address}/landing, {watching}\nScheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True
-    )
+    out.print(f"Home: {here.address}\nLanding: {here.address}/landing, {watching}", soft_wrap=True)
+    out.print(f"Scheduled refresh: {refreshed}\nLog: {log}", soft_wrap=True)
     os.environ |= here.environment
     names = [argument for name in allowed_host or () for argument in ("--allowed-host", name)]
-    services = [sys.executable, "-W", "ignore", "-m", "recsys_assets.orchestration.services"]
-    if status := _supervise([*services, "--host", host, "--port", str(port), *names], here, log, held):
+    command = [*_SERVICES, "--host", host, "--port", str(port), *names]
+
+    def tell(is_running: Callable[[], bool]) -> None:
+        _tell_address(out, address, lambda: _answers(host, port), is_running)
+
+    if status := _supervise(command, here, log, held, tell):
         raise CommandError(f"Dagster has ended unexpectedly with status {status}; {log} says why.{_last_error(log)}")
 
 
@@ -107,10 +116,42 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int:
+def _tell_address(out: Console, address: str, answers: Callable[[], bool], is_running: Callable[[], bool]) -> None:
+    """Print the address of the UI as soon as the webserver answers: before, a browser would be refused."""
+    out.print("Starting the UI …")
+    while is_running():
+        if answers():
+            out.print(f"UI: {address} (Ctrl-C ends it)\nReport: {address}/report", soft_wrap=True)
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether a webserver answers, with whatever status."""
+    connection = HTTPConnection(host, port, timeout=_ANSWERS_WITHIN_SECONDS)
+    try:
+        connection.request("GET", "/server_info")
+        connection.getresponse()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _supervise(
+    command: list[str], home: Home, log: Path, held: FileLock, tell: Callable[[Callable[[], bool]], None]
+) -> int:
     """Run Dagster until it ends or a signal asks this process to end; then end all processes that Dagster started.
 
     Dagster itself would leave the code server and the worker of a run behind until the run ends.
+
+    Args:
+        command: starts Dagster.
+        home: the home.
+        log: file for the output of Dagster.
+        held: the lock of `serve`.
+        tell: called once Dagster was started, with a function that says whether it still runs.
 
     Returns:
         0 after a signal, else Dagster's exit status.
@@ -137,6 +178,7 @@ def _supervise(command: list[str], home: Home, log: Path, held: FileLock) -> int
         # A shell that starts a program in the background may set SIGINT to be ignored.
         signal.signal(sign, signal.default_int_handler)
     try:
+        tell(lambda: dagster.poll() is None)
         return dagster.wait() or 1
     except KeyboardInterrupt:
         return 0
