@@ -694,7 +694,7 @@ def test_first_verdict_is_the_paired_one(lead, tone):
     assert lists.tone == tone
     assert lists.question.startswith("What is served") and lists.answer.startswith("Blend of ranking models: ")
     told = " ".join((*lists.facts, *lists.details))
-    assert f"{lead[0]:+.4f} (95 % interval".replace("-", "−") in told and "on the same 300 users" in told
+    assert f"{lead[0]:+.4f} (95 % interval".replace("-", "−") in told and "on the same 300 test users" in told
     assert "EASE scores 0.3050, which is better by 0.0050 (95 % interval −0.0040 to 0.0140), perhaps by chance." in told
     assert "EASE" in [bar.label for bar in lists.bars]
     assert ("by 15 %" in lists.answer) == (tone == "better")
@@ -721,6 +721,14 @@ def test_the_headline_compares_the_served_model_and_not_the_selected_one():
     lists, *_ = verdicts(_ranked((0.04, 0.02, 0.06)).with_columns(value=elsewhere), BLEND)
     assert "may be as good" not in lists.answer
     assert "EASE scores 0.3050, which is better. " in " ".join(lists.facts)
+
+
+def test_the_best_model_is_told_with_the_number_of_models_behind_it():
+    """The reader could not tell the best of twenty models from the better of two."""
+    worse = pl.when(pl.col("model") == "ease").then(0.29).otherwise("value")
+    scores = _ranked((0.04, 0.02, 0.06)).with_columns(value=worse)
+    assert "None of the 2 other models scores better." in verdicts(scores, BLEND)[0].facts
+    assert "No other model scores better." in verdicts(scores.filter(pl.col("model") != "ease"), BLEND)[0].facts
 
 
 def test_a_first_promotion_without_a_score_is_no_rollback(tmp_path):

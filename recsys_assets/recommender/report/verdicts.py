@@ -261,7 +261,7 @@ def _against(
         "worse": f"{subject}: surely worse than {against}.",
     }[tone]
     facts_of = labels.metric(metric)
-    users = _count(scored_users(scores, protocol, population), "user")
+    users = _count(scored_users(scores, protocol, population), "new user" if population == "unseen" else "test user")
     gained = "Improvement over" if facts_of.better == "higher" else "Error below that of"
     numbers = f"{gained} {against}: {_interval(lead, metric)}, on the same {users}."
     rival = _rival(scores, row, name)
@@ -284,13 +284,18 @@ def _relative(scores: pl.DataFrame, row: tuple[str, str, str], baseline: str, le
 def _rival(scores: pl.DataFrame, row: tuple[str, str, str], name: str) -> str:
     """The model with the best score, if it is another one than `name`; else an empty string."""
     protocol, metric, population = row
-    rows = scores.filter(protocol=protocol, metric=metric, population=population)
-    models = rows.filter(~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED]))
-    own = rows.filter(model=name)
-    if models.is_empty() or own.is_empty():
+    models, own = _compared(scores, row), find(scores, protocol, name, population, metric)
+    if models.is_empty() or own is None:
         return ""
     best = models.sort("value", descending=labels.metric(metric).better == "higher").row(0, named=True)
-    return "" if best["value"] == own["value"][0] else str(best["model"])
+    return "" if best["value"] == own.value else str(best["model"])
+
+
+def _compared(scores: pl.DataFrame, row: tuple[str, str, str]) -> pl.DataFrame:
+    """The scores of all models in a row, without bounds and without `selected`, which repeats a model."""
+    protocol, metric, population = row
+    rows = scores.filter(protocol=protocol, metric=metric, population=population)
+    return rows.filter(~pl.col("model").is_in([*labels.BOUNDS, labels.SELECTED]))
 
 
 def _lead_of(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, own: ModelScore) -> ModelScore | None:
@@ -309,7 +314,8 @@ def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, lead: Mo
     """How far the best model is ahead, if it is another one."""
     protocol, metric, population = row
     if not rival:
-        return "No other model scores better."
+        others = len(_compared(scores, row)) - 1
+        return f"None of the {others} other models scores better." if others > 1 else "No other model scores better."
     best = find(scores, protocol, rival, population, metric)
     assert best is not None
     told = f"{labels.model(rival)} scores {labels.metric(metric).shown(best.value)}, which is better"
