@@ -241,12 +241,12 @@ def page() -> str:
     return render_page(_inputs(_tables(), _scores(), title="Report <i>of</i> tests"))
 
 
-def _rows(chart: theme.ChartType) -> Iterator[dict]:
+def _rows(chart: theme.Spec) -> Iterator[dict]:
     """Every row of data that a chart draws from."""
-    return (row for rows in chart.to_dict()["datasets"].values() for row in rows)
+    return (row for rows in chart["datasets"].values() for row in rows)
 
 
-def _column(chart: theme.ChartType, name: str) -> list:
+def _column(chart: theme.Spec, name: str) -> list:
     return [row[name] for row in _rows(chart) if name in row]
 
 
@@ -302,7 +302,7 @@ def test_histogram_has_a_bin_for_any_numbers_of_ratings(per_user):
 def test_sweep_tells_the_used_k_and_the_silhouettes_choice():
     """A reader could not see that the K in use is not the one the silhouette would choose."""
     chart = charts.cluster_sweep(lazy(_tables()["cluster_sweep"]), 2)
-    subtitle = chart.to_dict()["title"]["subtitle"][0]
+    subtitle = chart["title"]["subtitle"][0]
     assert "K = 2 is used" in subtitle
     assert "choose K = 3" in subtitle
 
@@ -333,7 +333,7 @@ def test_cold_error_draws_the_k_that_were_tried_and_tells_the_three_choices():
     chart = charts.cold_error(_trials(), lazy(_tables()["cluster_sweep"]), 5)
     drawn = [(row["k"], row["rmse"]) for row in _rows(chart) if "rmse" in row]
     assert set(drawn) == {(2, 0.985), (5, 0.982), (10, 0.981)}
-    told = chart.to_dict()["title"]["subtitle"][0]
+    told = chart["title"]["subtitle"][0]
     assert [int(k) for k in re.findall(r"K = (\d+)", told)] == [3, 10, 5]
 
 
@@ -369,7 +369,7 @@ def test_pairs_are_a_bounded_sample_that_does_not_depend_on_row_order():
     chart = charts.cluster_pairs(lazy(features), lazy(clusters))
     shuffled = charts.cluster_pairs(lazy(features.sample(n, shuffle=True, seed=1)), lazy(clusters.reverse()))
     assert len(list(_rows(chart))) == PAIRED_USERS
-    assert chart.to_dict()["datasets"] == shuffled.to_dict()["datasets"]
+    assert chart["datasets"] == shuffled["datasets"]
 
 
 @pytest.mark.parametrize("columns", [[], ["age"]])
@@ -413,7 +413,7 @@ def test_shares_show_every_segment_beside_its_partner_and_what_has_moved():
     assert texts["2  Item 2 · B"] == "50.0\N{NO-BREAK SPACE}%, new"
     assert texts["(was 3) Item 3 · A"] == "gone"
     assert texts["1  Item 1 · B"] == "20.0\N{NO-BREAK SPACE}% (−10.0)"
-    moved, most, *_ = chart.to_dict()["title"]["subtitle"]
+    moved, most, *_ = chart["title"]["subtitle"]
     assert moved.startswith("50.0\N{NO-BREAK SPACE}% of the users' affinity")
     assert "segment 2, Item 2 · B (+50.0 points)" in most
 
@@ -421,7 +421,7 @@ def test_shares_show_every_segment_beside_its_partner_and_what_has_moved():
 def test_shares_of_a_first_refresh_say_that_there_is_nothing_before():
     """The first segments would look as if all of them were new."""
     chart = charts.segment_shares(lazy(_tables()["segment_shares"]))
-    assert "nothing to compare" in chart.to_dict()["title"]["subtitle"][0]
+    assert "nothing to compare" in chart["title"]["subtitle"][0]
     assert set(_column(chart, "text")) == {"25.0\N{NO-BREAK SPACE}%"}
 
 
@@ -431,7 +431,7 @@ def test_shares_of_hundreds_of_segments_are_a_picture_of_the_largest():
     shares = (np.arange(1, n + 1) / (n * (n + 1) / 2)).tolist()
     chart = charts.segment_shares(lazy(_segment_shares(shares, shares[::-1])))
     assert len(set(_column(chart, "label"))) == SHOWN
-    assert f"The {SHOWN} largest of 300." in chart.to_dict()["title"]["subtitle"]
+    assert f"The {SHOWN} largest of 300." in chart["title"]["subtitle"]
     assert len(charts.to_png(chart)) <= theme.MAX_PNG_BYTES
 
 
@@ -482,10 +482,10 @@ def test_segment_sheets_show_20_items_of_every_segment_in_both_orders():
     """A segment or an item would be missing from the pictures, or a list be in another order than it says."""
     users, segments = _apart()
     sheets = charts.segment_sheets(lazy(_segment_items(8, 25)), lazy(segments), lazy(users))
-    spec = [card for sheet in sheets for card in sheet.to_dict()["vconcat"]]
+    spec = [card for sheet in sheets for card in sheet["vconcat"]]
     assert [card["title"]["text"].split(":")[0] for card in spec] == [f"Segment {segment}" for segment in range(8)]
     for rank in ("rank", "lift_rank"):
-        drawn = [rows for sheet in sheets for rows in sheet.to_dict()["datasets"].values() if rank in rows[0]]
+        drawn = [rows for sheet in sheets for rows in sheet["datasets"].values() if rank in rows[0]]
         assert len(drawn) == 8
         assert all([row[rank] for row in rows] == list(range(1, 21)) for rows in drawn)
     assert "gender:\u00a0F,\u00a0100\u00a0%\u00a0(50\u00a0%)" in spec[0]["title"]["subtitle"][0]
@@ -495,7 +495,7 @@ def test_sheets_are_drawn_of_the_largest_segments_only():
     """Drawing the cards of a hundred segments would take longer than fitting them."""
     users, segments = _apart()
     sheets = charts.segment_sheets(lazy(_segment_items(20, 5)), lazy(segments), lazy(users))
-    spec = [card["title"]["text"].split(":")[0] for sheet in sheets for card in sheet.to_dict()["vconcat"]]
+    spec = [card["title"]["text"].split(":")[0] for sheet in sheets for card in sheet["vconcat"]]
     inhabited = sorted(segments["segment"].unique())
     assert len(spec) == 12
     assert [f"Segment {segment}" for segment in inhabited] == spec[: len(inhabited)]
@@ -513,7 +513,7 @@ def test_rating_by_segment_shows_the_most_rated_items_with_counts_and_their_weig
         schema_overrides={"segment": pl.Int32, "item": pl.Int32, "count": pl.Int32},
     )
     chart = charts.rating_by_segment(lazy(table), lazy(_items(6)))
-    titles = [row["title"]["text"] for row in chart.to_dict()["vconcat"]]
+    titles = [row["title"]["text"] for row in chart["vconcat"]]
     assert titles == ["Item 5  (3.80)", "Item 2  (3.00)"]
     assert {row["count"] for row in _rows(chart) if row["item"] == 5} == {90, 10}
 
@@ -530,7 +530,7 @@ def test_example_users_are_the_flattest_the_nearest_above_half_and_the_first():
     affinities = [[0.7, 0.2, 0.1], [0.9, 0.05, 0.05], [0.72, 0.18, 0.1], [0.34, 0.33, 0.33], [0.74, 0.21, 0.05]]
     users = pl.DataFrame({"user": range(5), "user_id": list("abcde")}, schema_overrides={"user": pl.Int32})
     chart = charts.example_affinities(lazy(_user_segments(affinities)), lazy(users))
-    titles = [panel["title"] for panel in chart.to_dict()["hconcat"]]
+    titles = [panel["title"] for panel in chart["hconcat"]]
     assert [title["text"] for title in titles] == ["User d", "User a", "User a"]
     assert [title["subtitle"][0] for title in titles] == ["flattest", "nearest above a spread of 0.5", "first user"]
 
@@ -538,20 +538,16 @@ def test_example_users_are_the_flattest_the_nearest_above_half_and_the_first():
 def test_example_users_without_a_clear_one_are_two():
     """Data in which all users are flat must not end the run."""
     chart = charts.example_affinities(lazy(_user_segments([[0.5, 0.5], [0.6, 0.4]])))
-    titles = [panel["title"]["text"] for panel in chart.to_dict()["hconcat"]]
+    titles = [panel["title"]["text"] for panel in chart["hconcat"]]
     assert titles == ["User index 0", "User index 0"]
 
 
 # Scores
 
 
-def _panels(chart: theme.ChartType) -> dict[str, list[list[dict]]]:
+def _panels(chart: theme.Spec) -> dict[str, list[list[dict]]]:
     """By population: the rows of each layer."""
-    spec = chart.to_dict()
-    return {
-        panel["title"]["text"]: [spec["datasets"][layer["data"]["name"]] for layer in panel["layer"] if layer["data"]]
-        for panel in spec["vconcat"]
-    }
+    return {panel["title"]["text"]: [layer["data"]["values"] for layer in panel["layer"]] for panel in chart["vconcat"]}
 
 
 def test_scores_draw_each_population_with_its_bounds_apart_from_the_models():
@@ -574,8 +570,8 @@ def test_scores_put_the_best_model_first_whichever_way_is_better():
     assert orders["top5pct_rating"][-1] == "Item mean"
 
 
-def _y_orders(chart: theme.ChartType) -> Iterator[list[str]]:
-    for panel in chart.to_dict()["vconcat"]:
+def _y_orders(chart: theme.Spec) -> Iterator[list[str]]:
+    for panel in chart["vconcat"]:
         yield next(
             layer["encoding"]["y"]["sort"] for layer in panel["layer"] if "sort" in layer["encoding"].get("y", {})
         )
@@ -584,7 +580,7 @@ def _y_orders(chart: theme.ChartType) -> Iterator[list[str]]:
 def test_a_bound_far_away_is_named_without_squeezing_the_models_together():
     """Beside a perfect RMSE of 0 on the axis, nobody could tell 0.95 from 0.97."""
     chart = charts.scores(_scores(), "time_cut", "rmse")
-    domain = chart.to_dict()["vconcat"][0]["layer"][-1]["encoding"]["x"]["scale"]["domain"]
+    domain = chart["vconcat"][0]["layer"][-1]["encoding"]["x"]["scale"]["domain"]
     assert domain[0] > 0.9
     assert "← Perfect prediction 0.000" in charts.to_svg(chart)
 

@@ -39,8 +39,7 @@ def _section(scores: pl.DataFrame) -> StudySection:
 def test_the_picture_of_optimism_puts_the_same_models_under_every_split(audit):
     """Readers would not see what a flattering split promises, or compare it with the wrong one."""
     other = AUDITS[audit is AUDITS[0]]
-    chart = study_charts.optimism(pl.concat([_of_audit(audit), _of_audit(other)]), audit)
-    spec = chart.to_dict()
+    spec = study_charts.optimism(pl.concat([_of_audit(audit), _of_audit(other)]), audit)
     rows = [row for rows in spec["datasets"].values() for row in rows]
     assert {row["model"] for row in rows} == {"als_adjusted", "item_mean"}
     assert {row["protocol"]: row["split"] for row in rows} == dict(
@@ -89,7 +88,7 @@ def test_the_numbers_of_segments_stand_side_by_side():
         for metric, model in metrics.items()
     ]
     sweep = pl.DataFrame(rows)
-    spec = study_charts.segment_sweep(sweep, 20).to_dict()
+    spec = study_charts.segment_sweep(sweep, 20)
     assert [panel["layer"][1]["encoding"]["y"]["title"] for panel in spec["hconcat"]] == [
         "perplexity, lower is better",
         "R² of the latest rating",

@@ -12,14 +12,13 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
-from altair.typing import ChartType
 
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.io_managers import column_schema, table_of
 from recsys_assets.orchestration.retries import decide_on_retry
 from recsys_assets.recommender.registry import DERIVED, ENTRIES, FITS
 from recsys_assets.recommender.registry.provenance import SOURCES
-from recsys_assets.recommender.report.theme import alternative_text, to_png
+from recsys_assets.recommender.report.theme import Spec, alternative_text, to_png
 
 SettingsParam = dg.ResourceParam[Settings]
 TABLE_KINDS = {"table", "parquet"}
@@ -110,7 +109,7 @@ def sections_of(spec: dg.AssetSpec) -> list[str]:
 
 
 def pictures(
-    title: str, draw: Callable[..., ChartType | list[ChartType] | None], *of: Any
+    title: str, draw: Callable[..., Spec | list[Spec] | None], *of: Any
 ) -> dict[str, dg.MarkdownMetadataValue]:
     """Charts as metadata: the UI shows each chart behind [Show Markdown].
 
@@ -135,7 +134,7 @@ def pictures(
         return {title: dg.MetadataValue.md(told)}
 
 
-def _shown(chart: ChartType) -> dg.MarkdownMetadataValue:
+def _shown(chart: Spec) -> dg.MarkdownMetadataValue:
     # Brackets and line breaks would end the alternative text.
     text = re.sub(r"[\[\]\s]+", " ", alternative_text(chart))
     return dg.MetadataValue.md(f"![{text}](data:image/png;base64,{base64.b64encode(to_png(chart)).decode()})")

@@ -5,15 +5,14 @@ Scores belong in `evaluation.backtest`.
 
 import altair as alt
 import polars as pl
-from altair.typing import ChartType
 
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.theme import CATEGORIES, WIDTH, finished
+from recsys_assets.recommender.report.theme import CATEGORIES, WIDTH, Spec, finished
 
 _SHOWN_POPULATION = "all"
 
 
-def curve(backtest_scores: pl.DataFrame, metric: str) -> ChartType:
+def curve(backtest_scores: pl.DataFrame, metric: str) -> Spec:
     """One metric of every model by cut-off, for all users: points with 95 % confidence intervals.
 
     Args:

@@ -4,15 +4,13 @@ A chart aggregates with Narwhals on the engine of its table and collects only th
 segments belong in `cluster_charts` and `segment_charts`, colours and fonts in `theme`.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import altair as alt
 import narwhals as nw
 import numpy as np
 import polars as pl
-from altair.typing import ChartType
+import polars.selectors as cs
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
@@ -33,6 +31,7 @@ from recsys_assets.recommender.report.theme import (
     ORANGE,
     VERMILLION,
     WIDTH,
+    Spec,
     finished,
     note,
     to_png,
@@ -58,11 +57,12 @@ __all__ = [
 _BINS = 40
 # A bound that leaves the models a smaller share of the axis stays outside: their differences would be invisible.
 _LEAST_SHARE_OF_MODELS = 0.15
+_TEXT = {"field": "text", "type": "nominal"}
 # Legend entry and colour by the role of a model.
 _ROLES = {"model": ("model", BLUE), "selected": ("selected", VERMILLION), "baseline": ("simple baseline", ORANGE)}
 
 
-def ratings_per_user(ratings: nw.LazyFrame) -> ChartType:
+def ratings_per_user(ratings: nw.LazyFrame) -> Spec:
     """Histogram of the number of ratings per user on a logarithmic axis, with mean and median.
 
     Args:
@@ -117,10 +117,12 @@ def scores(
     protocol: str,
     metric: str,
     kind: DataKind = RATINGS_WITH_TIMES,
-) -> ChartType:
+) -> Spec:
     """One metric of one protocol: a point with 95 % confidence interval per model, one panel per population.
 
-    `random` and `upper_bound` are lines: a score outside them is worse than chance or impossible.
+    `random` and `upper_bound` are lines: a score outside them is worse than chance or impossible. The specification is
+    written by hand: a report has dozens of these charts, and Altair copies a chart whenever it joins it with others,
+    which takes longer than rendering.
 
     Args:
         evaluation_scores: the table `evaluation_scores`.
@@ -148,7 +150,7 @@ def scores(
         for name in populations
     ]
     return finished(
-        alt.vconcat(*panels, spacing=22).resolve_scale(color="shared"),
+        {"vconcat": panels, "spacing": 22, "resolve": {"scale": {"color": "shared"}}},
         ": ".join(filter(None, (facts.label, facts.direction))),
         f"{labels.protocol(protocol, kind).label}. Point: score; bar: 95 % interval, bootstrap over users.",
     )
@@ -176,9 +178,7 @@ def _ends(table: pl.DataFrame) -> tuple[float, float]:
     return low, high
 
 
-def _score_panel(
-    table: pl.DataFrame, domain: list[float], color: alt.Color, facts: labels.Metric, *, last: bool
-) -> ChartType:
+def _score_panel(table: pl.DataFrame, domain: list[float], color: Spec, facts: labels.Metric, *, last: bool) -> Spec:
     """The models of one population, best at the top."""
     models = (
         table.filter(pl.col("role") != "bound")
@@ -188,31 +188,46 @@ def _score_panel(
             role_name=pl.col("role").replace({role: name for role, (name, _) in _ROLES.items()}),
         )
     )
-    x = partial(
-        alt.X,
-        title=facts.label if last else None,
-        scale=alt.Scale(domain=domain, nice=False, zero=False),
-        axis=alt.Axis(labels=last, ticks=last, tickCount=7),
-    )
-    own = alt.Chart(models).encode(y=alt.Y("label:N", title=None, sort=models["label"].to_list()), color=color)
-    layers = [
-        *_bound_lines(table.filter(pl.col("role") == "bound"), x, domain),
-        own.mark_rule(strokeWidth=2.5, opacity=1).encode(x=x("low:Q"), x2=alt.X2("high:Q")),
-        own.mark_circle(size=75, opacity=1).encode(x=x("value:Q")),
-        own.mark_text(align="left", dx=10).encode(x=x("right:Q"), text=alt.Text("text:N"), color=alt.ColorValue(INK)),
+    x = {
+        "type": "quantitative",
+        "title": facts.label if last else None,
+        "scale": {"domain": domain, "nice": False, "zero": False},
+        "axis": {"labels": last, "ticks": last, "tickCount": 7},
+    }
+    y = {"field": "label", "type": "nominal", "title": None, "sort": models["label"].to_list()}
+    marks: list[tuple[Spec, Spec]] = [
+        ({"type": "rule", "strokeWidth": 2.5, "opacity": 1}, {"x": x | {"field": "low"}, "x2": {"field": "high"}}),
+        ({"type": "circle", "size": 75, "opacity": 1}, {"x": x | {"field": "value"}}),
+        (
+            {"type": "text", "align": "left", "dx": 10},
+            {"x": x | {"field": "right"}, "text": _TEXT, "color": {"value": INK}},
+        ),
     ]
-    heading = alt.TitleParams(labels.population(table["population"][0]), fontSize=13, offset=6)
-    return alt.layer(*layers).properties(width=WIDTH - 170, height=alt.Step(24), title=heading)
+    own = [
+        {"data": _data(models), "mark": mark, "encoding": {"y": y, "color": color} | encoding}
+        for mark, encoding in marks
+    ]
+    return {
+        "title": {"text": labels.population(table["population"][0]), "fontSize": 13, "offset": 6},
+        "width": WIDTH - 170,
+        "height": {"step": 24},
+        "layer": [*_bound_lines(table.filter(pl.col("role") == "bound"), x, domain), *own],
+    }
 
 
-def _role_color(present: set[str]) -> alt.Color:
+def _role_color(present: set[str]) -> Spec:
     names, colors = zip(*[_ROLES[role] for role in _ROLES if role in present] or [_ROLES["model"]], strict=True)
-    legend = alt.Legend(orient="bottom", symbolOpacity=1, symbolType="circle", symbolSize=75)
-    scale = alt.Scale(domain=names, range=colors)
-    return alt.Color("role_name:N", title=None, scale=scale, legend=legend if len(names) > 1 else None)
+    legend = {"orient": "bottom", "symbolOpacity": 1, "symbolType": "circle", "symbolSize": 75}
+    return {
+        "field": "role_name",
+        "type": "nominal",
+        "title": None,
+        "scale": {"domain": names, "range": colors},
+        "legend": legend if len(names) > 1 else None,
+    }
 
 
-def _bound_lines(bounds: pl.DataFrame, x: Callable[[str], alt.X], domain: list[float]) -> list[alt.Chart]:
+def _bound_lines(bounds: pl.DataFrame, x: Spec, domain: list[float]) -> list[Spec]:
     """A dashed line per bound, labelled on its inner side; a bound outside the panel is a label with an arrow."""
     low, high = domain
     # Without the text in brackets, because the labels of two close bounds would overlap.
@@ -220,14 +235,25 @@ def _bound_lines(bounds: pl.DataFrame, x: Callable[[str], alt.X], domain: list[f
     to_the_left = value <= (low + high) / 2
     arrow = pl.when(value < low).then(pl.format("← {}", label)).when(value > high).then(pl.format("{} →", label))
     named = bounds.with_columns(text=arrow.otherwise(label), at=value.clip(low, high))
-    inside = alt.Chart(named.filter(value.is_between(low, high)))
     return [
-        inside.mark_rule(color=GREEN, strokeDash=[4, 3], strokeWidth=1.5).encode(x=x("value:Q")),
+        {
+            "data": _data(named.filter(value.is_between(low, high))),
+            "mark": {"type": "rule", "color": GREEN, "strokeDash": [4, 3], "strokeWidth": 1.5},
+            "encoding": {"x": x | {"field": "value"}},
+        },
         _bound_labels(named.filter(to_the_left), "left", x),
         _bound_labels(named.filter(~to_the_left), "right", x),
     ]
 
 
-def _bound_labels(bounds: pl.DataFrame, align: Literal["left", "right"], x: Callable[[str], alt.X]) -> alt.Chart:
-    text = alt.Chart(bounds).mark_text(align=align, fontSize=11, color=MUTED)
-    return text.encode(x=x("at:Q"), y=alt.YValue(-8), text=alt.Text("text:N"))
+def _bound_labels(bounds: pl.DataFrame, align: Literal["left", "right"], x: Spec) -> Spec:
+    return {
+        "data": _data(bounds),
+        "mark": {"type": "text", "align": align, "fontSize": 11, "color": MUTED},
+        "encoding": {"x": x | {"field": "at"}, "y": {"value": -8}, "text": _TEXT},
+    }
+
+
+def _data(table: pl.DataFrame) -> Spec:
+    # JSON has no NaN.
+    return {"values": table.with_columns(cs.float().fill_nan(None)).to_dicts()}

@@ -15,7 +15,17 @@ from altair.typing import ChartType
 from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
 from recsys_assets.recommender.features.clusters import silhouette_choice
 from recsys_assets.recommender.report.attributes import attributes_by_group
-from recsys_assets.recommender.report.theme import BLUE, INK, ORANGE, VERMILLION, WIDTH, category_scale, finished, note
+from recsys_assets.recommender.report.theme import (
+    BLUE,
+    INK,
+    ORANGE,
+    VERMILLION,
+    WIDTH,
+    Spec,
+    category_scale,
+    finished,
+    note,
+)
 
 _FORMATS = {"sse": "~s", "silhouette": ".2f", "rmse": ".4f"}
 # Enough to show the shape of the point cloud; more points only make the file larger.
@@ -29,7 +39,7 @@ _STRONG = 1.5
 _MOST_OPACITY = 0.6
 
 
-def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
+def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> Spec:
     """SSE and silhouette by K, with the K in use and the K that the silhouette would choose.
 
     Args:
@@ -53,7 +63,7 @@ def cluster_sweep(sweep: nw.LazyFrame, chosen_k: int) -> ChartType:
     )
 
 
-def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -> ChartType | None:
+def cold_error(study_trials: pl.DataFrame, sweep: nw.LazyFrame, chosen_k: int) -> Spec | None:
     """RMSE of users without a rating by K, from the trials of a study on the validation split of the cut in time.
 
     None if no study has tried at least two values of K.
@@ -110,7 +120,7 @@ def _over_k(table: pl.DataFrame, column: str, title: str, chosen_k: int, best: i
     ).properties(width=WIDTH // 2 - 50, height=230)
 
 
-def cluster_pairs(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartType:
+def cluster_pairs(user_features: nw.LazyFrame, user_clusters: nw.LazyFrame) -> Spec:
     """Users as points in pairs of features, coloured by cluster.
 
     The chart shows the features that separate the clusters best, at most `PAIRED_FEATURES`: for each attribute, the
@@ -192,7 +202,7 @@ def _gap(values: pl.Series) -> float:
     return 0.7 * float(distinct.diff().min() or 0.0) if 1 < len(distinct) <= 30 else 0.0  # type: ignore[arg-type]
 
 
-def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> ChartType:
+def cluster_profiles(users: nw.LazyFrame, user_clusters: nw.LazyFrame) -> Spec:
     """Profile of each cluster: size, mean of each numeric attribute, share of each category.
 
     Colour shows the difference from all users in standard deviations, so numbers and shares are comparable.

@@ -14,10 +14,8 @@ from hashlib import sha256
 from html import escape
 from importlib.resources import files
 
-import altair as alt
 import narwhals as nw
 import polars as pl
-from altair.typing import ChartType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -33,6 +31,7 @@ from recsys_assets.recommender.report.segment_cards import Card, largest, segmen
 from recsys_assets.recommender.report.standings import NOTHING_SELECTED, Selected, Standings, contests
 from recsys_assets.recommender.report.study_section import StudySection, StudyTables
 from recsys_assets.recommender.report.summary import DataSummary, data_summary
+from recsys_assets.recommender.report.theme import Spec
 from recsys_assets.recommender.report.verdicts import Served, next_steps, verdicts
 
 # More cards make the page long and large; the page shows the largest segments.
@@ -98,7 +97,7 @@ class ReportInputs:
 
 Warn = Callable[[str], None]
 # Makes a chart, or returns None if there is nothing to show.
-Draw = Callable[[], ChartType | None]
+Draw = Callable[[], Spec | None]
 
 
 def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
@@ -147,7 +146,7 @@ def render_page(inputs: ReportInputs, *, warn: Warn = _LOGGER.warning) -> str:
     return visible(worded_page(page, inputs.feedback_noun, items=inputs.item_noun, kept=kept))
 
 
-def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
+def figure(chart: Spec, name: str, *, titled: bool = True) -> Markup:
     """The chart as inline SVG, with its title as description and ids that are unique on the page.
 
     Args:
@@ -155,11 +154,10 @@ def figure(chart: ChartType, name: str, *, titled: bool = True) -> Markup:
         name: prefix of the ids, unique on the page.
         titled: False if the page already shows the title.
     """
-    described = f'<svg role="img" aria-label="{escape(str(chart.title.text))}" '
-    shown = chart.copy(deep=False)
-    shown.title = chart.title if titled else alt.Undefined
+    title = escape(chart["title"]["text"])
+    shown = chart if titled else {name: part for name, part in chart.items() if name != "title"}
     svg = _with_own_ids(_NAMESPACES.sub("", _ROLES.sub("", charts.to_svg(shown))), name)
-    return Markup(svg.replace("<svg ", described, 1))
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1))
 
 
 def _figures(drawn: Mapping[str, Draw], warn: Warn, *, titled: bool = True) -> dict[str, Markup]:
@@ -247,7 +245,7 @@ def _cards(inputs: ReportInputs) -> list[Card]:
     return [card for card in cards if card.share >= _SMALLEST_SHARE]
 
 
-def _segment_sweep(inputs: ReportInputs) -> ChartType | None:
+def _segment_sweep(inputs: ReportInputs) -> Spec | None:
     n_segments = to_polars(inputs.user_segments.select("affinity").head(1))["affinity"].list.len()
     return study_charts.segment_sweep(inputs.study.sweep, n_segments[0]) if inputs.study and len(n_segments) else None
 

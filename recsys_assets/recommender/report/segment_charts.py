@@ -13,7 +13,7 @@ from altair.typing import ChartType
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.report.segment_cards import CARD_ITEMS, Card, largest, segment_cards
-from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
+from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, Spec, finished, note
 
 # Titles take most of the bytes of a PNG; the titles of 3 cards fit into the limit of `to_png`.
 SHEET_CARDS, SHEETS = 3, 4
@@ -27,7 +27,7 @@ CLEAR_SPREAD = 0.5
 _LABELLED_SEGMENTS = 25
 
 
-def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
+def users_per_segment(user_segments: nw.LazyFrame) -> Spec:
     """Number of users with their highest affinity for each segment, split into train and test users.
 
     Args:
@@ -66,7 +66,7 @@ def users_per_segment(user_segments: nw.LazyFrame) -> ChartType:
     )
 
 
-def segment_sheets(segment_items: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[ChartType]:
+def segment_sheets(segment_items: nw.LazyFrame, user_segments: nw.LazyFrame, users: nw.LazyFrame) -> list[Spec]:
     """The cards of the largest segments, `SHEET_CARDS` per chart, because one chart of all is too large to store.
 
     A chart takes seconds to render, so there are at most `SHEETS`; the page shows more cards as text.
@@ -80,7 +80,7 @@ def segment_sheets(segment_items: nw.LazyFrame, user_segments: nw.LazyFrame, use
     return [_sheet(cards[first : first + SHEET_CARDS]) for first in range(0, len(cards), SHEET_CARDS)]
 
 
-def _sheet(cards: Sequence[Card]) -> ChartType:
+def _sheet(cards: Sequence[Card]) -> Spec:
     numbers = ", ".join(str(card.segment) for card in cards)
     return finished(
         alt.vconcat(*[_card(card) for card in cards], spacing=26),
@@ -130,7 +130,7 @@ def most_rated(segment_ratings: nw.LazyFrame, n: int = EXAMPLE_ITEMS) -> list[in
 
 def rating_by_segment(
     segment_ratings: nw.LazyFrame, items: nw.LazyFrame, example_items: Sequence[int] | None = None
-) -> ChartType:
+) -> Spec:
     """Mean rating of some items by the users of each segment, with the number of ratings behind it.
 
     Args:
@@ -220,7 +220,7 @@ def example_users(user_segments: nw.LazyFrame) -> pl.DataFrame:
     )
 
 
-def example_affinities(user_segments: nw.LazyFrame, users: nw.LazyFrame | None = None) -> ChartType:
+def example_affinities(user_segments: nw.LazyFrame, users: nw.LazyFrame | None = None) -> Spec:
     """Affinities of the three users of `example_users`.
 
     Args:

@@ -6,11 +6,10 @@ The shares belong in `models.segments`.
 import altair as alt
 import narwhals as nw
 import polars as pl
-from altair.typing import ChartType
 
 from recsys_assets.recommender.data.frames import to_polars
 from recsys_assets.recommender.models.segments import largest_shift, share_shift
-from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, finished, note
+from recsys_assets.recommender.report.theme import BLUE, MUTED, ORANGE, WIDTH, Spec, finished, note
 
 # More rows make the chart too long; the chart shows the largest segments, now or before.
 SHOWN = 40
@@ -19,7 +18,7 @@ _NAME_WIDTH = 320
 _SIMILARITY_WIDTH = 30
 
 
-def segment_shares(shares: nw.LazyFrame) -> ChartType:
+def segment_shares(shares: nw.LazyFrame) -> Spec:
     """Share of each segment in the users' affinity, now and for the matched segment of the previous refresh.
 
     Args:

@@ -11,7 +11,7 @@ from altair.typing import ChartType
 
 from recsys_assets.recommender.evaluation.protocols import LEAKAGE_AUDIT, TOP_N_LEAKAGE_AUDIT
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.report.theme import CATEGORIES, INK, WIDTH, finished
+from recsys_assets.recommender.report.theme import CATEGORIES, INK, WIDTH, Spec, finished
 
 _NEW_USERS = r"^new_users_(\d+)$"
 _SPLITS = ("cut in time", "random, 80 to 20", "last rating out")
@@ -68,7 +68,7 @@ def _shown(scores: pl.DataFrame, metric: str) -> pl.DataFrame:
     return scores.filter(metric=metric, population="all").filter(~pl.col("model").is_in(hidden))
 
 
-def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
+def cold_to_warm(scores: pl.DataFrame) -> Spec | None:
     """RMSE of every model by the number of known ratings of a new user; None without two such protocols.
 
     Args:
@@ -106,7 +106,7 @@ def cold_to_warm(scores: pl.DataFrame) -> ChartType | None:
     )
 
 
-def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType | None:
+def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> Spec | None:
     """The same models under leaking splits and under a split without leakage; None without both.
 
     Args:
@@ -141,7 +141,7 @@ def optimism(scores: pl.DataFrame, audit: Audit = AUDIT_OF_RATINGS) -> ChartType
     )
 
 
-def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> ChartType | None:
+def segment_sweep(sweep: pl.DataFrame, n_segments: int) -> Spec | None:
     """Perplexity, R² and next-item hits by number of segments; None without two numbers.
 
     Args:

@@ -40,6 +40,9 @@ FONT = "Helvetica, Arial, Liberation Sans, sans-serif"
 MAX_PNG_WIDTH = 900
 # Dagster's event log stores the PNG with each materialization; larger files make the log slow to read.
 MAX_PNG_BYTES = 200_000
+# A finished chart: its specification in Vega-Lite's JSON, with title and theme.
+Spec = dict[str, Any]
+
 # Altair's version of Vega-Lite in the form of vl-convert: v6_4.
 _VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
 _PNG_SCALE, _PNG_SHARES = 2.0, (1.0, 0.8, 0.6)
@@ -48,7 +51,7 @@ _SVG_WIDTH = re.compile(r'\bwidth="([0-9.]+)"')
 _COORDINATES = re.compile(r'\b(?:transform|d|x2|y2)="[^"]*"')
 _LONG_DECIMAL = re.compile(r"(\.\d\d)\d+")
 
-_AXIS: dict[str, Any] = {
+_AXIS: Spec = {
     "labelColor": MUTED,
     "titleColor": MUTED,
     "labelFontSize": 12,
@@ -60,40 +63,45 @@ _AXIS: dict[str, Any] = {
     "tickColor": GRID,
     "labelLimit": 320,
 }
-_CONFIG: dict[str, Any] = {
+_CONFIG: Spec = {
     "font": FONT,
     # Hundreds of aria labels, one per mark, would double the size of a chart; the page describes each chart as a whole.
     "aria": False,
     "padding": 8,
-    "view": alt.ViewConfig(stroke=None),
-    "axis": alt.AxisConfig(**_AXIS),
-    "axisY": alt.AxisConfig(ticks=False, domain=False),
-    "legend": alt.LegendConfig(
-        labelColor=MUTED, titleColor=MUTED, labelFontSize=12, titleFontSize=12, titleFontWeight="normal"
-    ),
-    "header": alt.HeaderConfig(labelColor=INK, labelFontSize=13, labelFontWeight="bold", titleColor=MUTED),
-    "title": alt.TitleConfig(
-        color=INK,
-        subtitleColor=MUTED,
-        fontSize=16,
-        subtitleFontSize=12.5,
-        subtitleLineHeight=17,
-        anchor="start",
-        frame="bounds",
-        offset=14,
-        subtitlePadding=6,
-    ),
-    "text": alt.MarkConfig(color=INK, fontSize=11.5),
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "axisY": {"ticks": False, "domain": False},
+    "legend": {
+        "labelColor": MUTED,
+        "titleColor": MUTED,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+    },
+    "header": {"labelColor": INK, "labelFontSize": 13, "labelFontWeight": "bold", "titleColor": MUTED},
+    "title": {
+        "color": INK,
+        "subtitleColor": MUTED,
+        "fontSize": 16,
+        "subtitleFontSize": 12.5,
+        "subtitleLineHeight": 17,
+        "anchor": "start",
+        "frame": "bounds",
+        "offset": 14,
+        "subtitlePadding": 6,
+    },
+    "text": {"color": INK, "fontSize": 11.5},
 }
 
 
-def finished(chart: ChartType, title: str, *subtitle: str) -> ChartType:
-    """The chart with title, subtitle lines and theme; for top-level charts only."""
-    header = alt.TitleParams(title, subtitle=list(subtitle))
-    return chart.properties(title=header).configure(**_CONFIG)
+def finished(chart: ChartType | Spec, title: str, *subtitle: str) -> Spec:
+    """The specification of a chart with title, subtitle lines and theme; for top-level charts only."""
+    # Altair has validated the encodings already; a second validation would take as long as rendering.
+    spec = chart if isinstance(chart, dict) else chart.to_dict(validate=False)
+    return spec | {"title": {"text": title, "subtitle": list(subtitle)}, "config": _CONFIG}
 
 
-def note(title: str, text: str) -> ChartType:
+def note(title: str, text: str) -> Spec:
     """A chart with a text only, which says why there is nothing to draw."""
     line = alt.Chart(alt.Data(values=[{"text": text}])).mark_text(align="left", fontSize=13, color=MUTED)
     return finished(line.encode(x=alt.XValue(0), text=alt.Text("text:N")).properties(width=WIDTH, height=28), title)
@@ -106,7 +114,7 @@ def category_scale(values: Sequence[int]) -> alt.Scale:
     return alt.Scale(domain=list(values), scheme="tableau20")
 
 
-def to_png(chart: ChartType) -> bytes:
+def to_png(chart: Spec) -> bytes:
     """The chart as a PNG on white, at most `MAX_PNG_WIDTH` pixels wide, below `MAX_PNG_BYTES`.
 
     Raises:
@@ -126,11 +134,10 @@ def to_png(chart: ChartType) -> bytes:
     )
 
 
-def alternative_text(chart: ChartType) -> str:
+def alternative_text(chart: Spec) -> str:
     """What a chart shows, in words: its title and the lines below it."""
-    title = chart.title
-    lines = [title.text, *(title.subtitle or ())] if isinstance(title, alt.TitleParams) else [title]
-    return ". ".join(str(line).rstrip(".") for line in lines if line and line is not alt.Undefined)
+    title = chart["title"]
+    return ". ".join(line.rstrip(".") for line in (title["text"], *title["subtitle"]) if line)
 
 
 def _packed(png: bytes) -> bytes:
@@ -140,14 +147,11 @@ def _packed(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def to_svg(chart: ChartType) -> str:
+def to_svg(chart: Spec) -> str:
     """The chart as an SVG with transparent background, for pages of any colour."""
-    see_through = chart.copy(deep=False)
-    see_through.background = "transparent"
-    return _COORDINATES.sub(lambda found: _LONG_DECIMAL.sub(r"\1", found[0]), _svg(see_through))
+    svg = _svg(chart | {"background": "transparent"})
+    return _COORDINATES.sub(lambda found: _LONG_DECIMAL.sub(r"\1", found[0]), svg)
 
 
-def _svg(chart: ChartType) -> str:
-    # Altair has validated the encodings already; a second validation would take as long as rendering.
-    spec = chart.to_dict(validate=False)
-    return drawing.svg(spec, _VEGA_LITE)
+def _svg(chart: Spec) -> str:
+    return drawing.svg(chart, _VEGA_LITE)
