@@ -16,7 +16,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data import splitting
-from recsys_assets.recommender.data.frames import conform, lazy
+from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
 from recsys_assets.recommender.evaluation.scores import all_scores
@@ -24,8 +24,6 @@ from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ingest import merge
 from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.models import segments
-from recsys_assets.recommender.ranking import rankings
-from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.registry import ENTRIES, FITS, Derived
 from recsys_assets.recommender.registry.derived import (
     ADJUSTED_TRAIN_RATINGS,
@@ -157,9 +155,10 @@ def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -
     fitter = ModelFitter({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
     model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, fitter))
     ranker = model.ranker(ratings, tables)
-    best = rankings.top_n(ranker, ratings, np.arange(fitter.index.n_users, dtype=np.int32), n=settings.serving.n)
-    because = reasons(best, ratings, ranker)
-    out.table("recommendations", serving.recommendations(best, because, made["users"], made["items"]))
+    items = to_polars(made["items"], "item", "item_id", "title").sort("item")
+    everything = np.ones(len(items), bool)
+    make = serving.Lists(ranker, items, n=settings.serving.n, allowed=everything, excludes_all=True)
+    out.table("recommendations", make(to_polars(made["users"], "user", "user_id").sort("user"), ratings))
 
 
 def _report(out: Folder, settings: Settings) -> None:

@@ -78,14 +78,14 @@ def test_a_cold_user_of_implicit_als_is_shown_what_its_cluster_likes():
 
 def test_recommendations_speak_the_sources_language():
     """People would read dense indices instead of their own ids and titles."""
-    best = pl.DataFrame({"user": [1, 2], "rank": [1, 1], "item": [0, 0], "score": [2.5, 1.0]})
+    best = pl.DataFrame({"user": [1, 2], "rank": [1, 1], "item": [0, 0], "score": [2.5, 1.0], "is_new": [False, True]})
     because = pl.DataFrame({"user": [1, 1], "item": [0, 0], "place": [2, 1], "because": [1, 2]})
     users = lazy(pl.DataFrame({"user": [0, 1, 2], "user_id": ["ann", "bob", "eve"]}))
     titles = pl.DataFrame({"item": [0, 1, 2], "item_id": ["tt1", "tt2", "tt3"], "title": ["Heat", None, "Ran"]})
     shown = serving.recommendations(best, because, users, lazy(titles))
     assert sorted(shown.iter_rows()) == [
-        ("bob", 1, "tt1", "Heat", 2.5, ["Ran", "tt2"]),
-        ("eve", 1, "tt1", "Heat", 1.0, []),
+        ("bob", 1, "tt1", "Heat", 2.5, False, ["Ran", "tt2"]),
+        ("eve", 1, "tt1", "Heat", 1.0, True, []),
     ]
 
 
@@ -171,6 +171,17 @@ def test_reasons_for_everybody_are_those_for_each(everything):
         of_one = pl.col("user") == user
         alone = reasons(best.filter(of_one), lazy(ratings.filter(of_one)), ranker)
         assert alone.equals(everybody.filter(of_one))
+
+
+@pytest.mark.parametrize("name", WITHOUT_SPARK)
+def test_items_that_came_after_the_fit_change_no_list(everything, name):
+    """Between an ingest and a refresh, `recommend` would show other items, or fail for a user who rated a new one."""
+    ratings, _ = everything
+    ranker, best = _shown(everything, _fitted(everything, name))
+    wider, later = ranker.among(N_ITEMS + 2), [(0, N_ITEMS, 5.0), (1, N_ITEMS + 1, 1.0), (150, N_ITEMS, 5.0)]
+    rated = lazy(pl.concat([ratings.select("user", "item", "rating"), frame("user item rating", *later)]))
+    assert rankings.top_n(wider, rated, np.arange(INDEX.n_users), n=3).equals(best)
+    assert reasons(best, rated, wider).equals(reasons(best, lazy(ratings), ranker))
 
 
 @pytest.mark.parametrize("name", WITHOUT_SPARK)

@@ -7,8 +7,11 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from scipy import sparse
 
+from recsys_assets.cli.reader import Reader
+from recsys_assets.cli.recommending import recommended
 from recsys_assets.home.blocking import changed_blocked
 from recsys_assets.home.data_kind import kept_kind
 from recsys_assets.home.layout import Home
@@ -259,6 +262,12 @@ def served(tmp_path_factory) -> Home:
     home.settings_file.write_text(FAST_SETTINGS)
     made_up().write(home.landing / "first")
     _ok("backfill", "first", "--home", home.path)
+    _serve(home)
+    return home
+
+
+def _serve(home: Home) -> None:
+    """Fit the blend on the present ratings, and make all lists."""
     for asset in ("user_features", "user_clusters"):
         assert materialize(home, asset).success
     store = AssetStore(home.assets)
@@ -276,7 +285,6 @@ def served(tmp_path_factory) -> Home:
     store.switch(version)
     for asset in ("recommendations", "similar_items"):
         assert materialize(home, asset).success
-    return home
 
 
 def test_similar_items_are_shown_by_id_and_by_title(served, monkeypatch):
@@ -334,6 +342,30 @@ def test_a_new_item_gets_its_place_as_soon_as_it_has_landed(served, tmp_path, mo
     for who, named in (("--newcomer", "a new user"), ("1", "user 1")):
         told = _ok("recommend", who, "--home", home.path)
         assert f"may still be shown to {named} (1) came after the model was fitted" in told and "has rated" not in told
+
+
+def test_one_user_is_recommended_what_the_table_of_all_lists_holds(served, tmp_path, monkeypatch):
+    """`recommend` would show other items, or other reasons, than the lists that an application reads."""
+    home = copied(served, tmp_path / "home")
+    more = made_up(n_users=6, n_items=44, first_user=500, seed=3)
+    rated = more.ratings.filter(pl.col("item_id") <= 40, pl.col("user_id") < 505)
+    replace(more, ratings=rated).write(home.landing / "more")
+    _ok("backfill", "more", "--home", home.path)
+    rules = {"N": "8", "MAX_PER_VALUE": '{"genres": 5}', "EXPLORE": "2", "EXCLUDE_RATED_DAYS": "150"}
+    for name, value in (rules | {"WHERE": "year > 1952"}).items():
+        monkeypatch.setenv(f"RECSYS_SERVING__{name}", value)
+    _serve(home)
+    columns = ("rank", "item_id", "title", "score", "because")
+    stored, rows = table(home, "recommendations").sort("rank"), list[dict]()
+    for user in ("1", "2", "57", "503", "505"):
+        own = recommended(Reader(home), user, 8).rows
+        rows += own
+        # The scores of one user and of many are rounded differently.
+        assert_frame_equal(
+            pl.DataFrame(own).select(columns), stored.filter(user_id=user).select(columns), check_dtypes=False
+        )
+        assert len(own) == 8 and all(row["new"] == (row["score"] is None) for row in own)
+    assert {bool(row["because"]) for row in rows} == {row["new"] for row in rows} == {False, True}
 
 
 def test_days_are_counted_back_from_the_latest_rating_of_the_home(served, tmp_path, monkeypatch):

@@ -10,20 +10,18 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
-from recsys_assets.cli.new_items import with_new_items
 from recsys_assets.cli.reader import Reader
 from recsys_assets.cli.run import launch, locked, require_rules
 from recsys_assets.cli.terminal import follow_up
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.settings import Settings
 from recsys_assets.recommender.data.frames import lazy
-from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.index import Index, renumber
 from recsys_assets.recommender.features import clusters
-from recsys_assets.recommender.ranking import rankings
-from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import mask_of
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.serving.audience import Audience
+from recsys_assets.recommender.serving.new_items import NewItems
 from recsys_assets.recommender.serving.recommendations import ServingModel
 
 # No user has this id, because ids of sources are not empty.
@@ -72,37 +70,37 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     # Days are counted back from the latest rating of the home, which the audience may not have.
     of_home = lazy(reader.table("ratings"))
     marked: pl.LazyFrame = of_home.with_columns(is_excluded=rules.is_excluded(of_home)).to_native()
-    ratings = audience.ratings(marked, users, items)
-    rated = ratings.filter(pl.col("user") == number).collect()
-    ranker = model.ranker(lazy(ratings), audience.tables)
-    catalogue = items.collect()
-    allowed = catalogue.filter(rules.allowed(catalogue))
-    facts = catalogue.select("item_id", "title", "year", "genres")
-    best = rankings.top_n(
-        ranker,
-        lazy(rated),
-        pl.Series([number], dtype=pl.Int32).to_numpy(),
+    ranker = model.ranker(lazy(audience.ratings(marked, users, items)), audience.tables)
+    present = items.collect()
+    allowed = present.filter(rules.allowed(present))
+    # With the items that came after the fit, because a list may hold new ones.
+    catalogue = audience.catalogue(present)
+    of_all = renumber(marked, "item", items, catalogue.lazy())
+    own = of_all.filter(pl.col("user").is_in([here["user"]] if here else []))
+    # Of a shorter list, new items have the same share.
+    places = settings.explore * min(n, settings.n) // settings.n
+    make = serving.Lists(
+        ranker.among(len(catalogue)),
+        catalogue.select("item", "item_id", "title"),
         n=n,
         # Items that were removed after the fit are not allowed either.
-        allowed=mask_of(allowed["item_id"], audience.items["item_id"]),
-        excluded=lazy(rated.filter("is_excluded")),
-        limits=rules.limits(
-            audience.items.select("item_id").join(catalogue, on="item_id", how="left", maintain_order="left")
-        ),
+        allowed=mask_of(allowed["item_id"], catalogue["item_id"]),
+        excludes_all=rules.excludes_all_rated,
+        limits=rules.limits(catalogue),
+        new=NewItems.of(catalogue, lazy(of_all)) if places else None,
+        explore=places,
     )
-    because = reasons(best, lazy(rated), ranker)
-    named = lazy(audience.items.join(facts.select("item_id", "title"), on="item_id", how="left"))
-    shown = serving.recommendations(best, because, audience.tables["users"], named).drop("title")
-    rows = [{**row, "new": False} for row in shown.join(facts, on="item_id").sort("rank").to_dicts()]
-    # Of a shorter list, new items have the same share.
-    if places := settings.explore * min(n, settings.n) // settings.n:
-        rows = with_new_items(reader, rows, here, rules, n=n, places=places)
-    without = ranker.otherwise if because.is_empty() else "–"
+    user = pl.DataFrame({"user": [number], "user_id": [user_id or _NOBODY]}, schema_overrides={"user": pl.Int32})
+    shown = make(user, lazy(own.with_columns(user=pl.lit(number, pl.Int32)).collect())).drop("title")
+    facts = present.select("item_id", "title", "year", "genres")
+    rows = shown.rename({"is_new": "new"}).join(facts, on="item_id").sort("rank").to_dicts()
+    # Reasons of new items say nothing about the model.
+    without = "–" if any(row["because"] and not row["new"] for row in rows) else ranker.otherwise
     notes = from_before(reader, model, index, user_id if is_new else None)
     if not rows:
-        own = marked.filter(pl.col("user").is_in([here["user"]] if here else []), "is_excluded").collect()
-        left = allowed.join(own, on="item", how="anti")
-        notes = [_why_empty(user_id, len(left), len(allowed), len(facts)), *notes]
+        excluded = own.filter("is_excluded").join(catalogue.lazy(), on="item").select("item_id").collect()
+        left = allowed.join(excluded, on="item_id", how="anti")
+        notes = [_why_empty(user_id, len(left), len(allowed), len(present)), *notes]
     return Recommended(rows, without, notes)
 
 

@@ -7,7 +7,6 @@ import json
 from typing import Annotated, Any
 
 import numpy as np
-import polars as pl
 import typer
 
 from recsys_assets.cli.reader import Reader
@@ -70,10 +69,7 @@ def _similar(reader: Reader, item_id: str, n: int) -> tuple[list[dict[str, Any]]
     model = reader.model("serving_model", ServingModel)
     users, items = reader.table("users"), reader.table("items").collect()
     index = Index.of(lazy(users), lazy(items))
-    # Items of the model keep their dense ids; items that came later, or were removed, are found by id.
-    fitted = audience_of(reader, model, index).items.select("item_id")
-    later = items.select("item_id").join(fitted, on="item_id", how="anti")
-    catalogue = pl.concat([fitted, later]).join(items, on="item_id", how="left", maintain_order="left")
+    catalogue = audience_of(reader, model, index).catalogue(items)
     rules = rules_for_lists(reader.home, Settings.load(reader.home).serving)
     allowed = items.filter(rules.allowed(items))["item_id"]
     found = similar_items(

@@ -6,7 +6,7 @@ computed here from the same scores. The models are in `models/`, the metrics in 
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -108,6 +108,32 @@ class Ranker:
         cells = (rated if excluded is None else excluded).tocoo()
         scores[cells.row, cells.col] = -np.inf
         return scores
+
+    def among(self, n_items: int) -> "Ranker":
+        """Return this ranker for a catalogue with further items at its end, which get into no list.
+
+        Args:
+            n_items: size of that catalogue.
+        """
+        n_own, contributions = len(self.item_known), self.contributions
+        if n_items == n_own:
+            return self
+
+        def scores(users: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
+            found = np.full((len(users), n_items), -np.inf, np.float32)
+            found[:, :n_own] = self.scores(users, rated[:, :n_own])
+            return found
+
+        def of_own(rated: sparse.csr_array, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+            assert contributions is not None
+            cell, _ = pairs(rated, rows)
+            is_own = rated.indices[cell] < n_own
+            found = np.zeros(len(cell))
+            found[is_own] = contributions(rated[:, :n_own], rows, items)
+            return found
+
+        known = np.append(self.item_known, np.zeros(n_items - n_own, bool))
+        return replace(self, scores=scores, item_known=known, contributions=contributions and of_own)
 
 
 def pairs(rated: sparse.csr_array, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -93,6 +93,16 @@ class Audience:
         of_users = renumber(ratings, "user", users, self.users.lazy())
         return renumber(of_users, "item", items, self.items.lazy())
 
+    def catalogue(self, items: pl.DataFrame) -> pl.DataFrame:
+        """Table items with the dense ids of this audience. Later items follow. A removed item has nothing but its id.
+
+        Args:
+            items: table items, with the dense ids of the home.
+        """
+        later = items.select("item_id").join(self.items, on="item_id", how="anti", maintain_order="left")
+        ids = pl.concat([self.items.select("item_id"), later]).with_row_index("item").cast({"item": pl.Int32})
+        return ids.join(items.drop("item"), on="item_id", how="left", maintain_order="left")
+
     def save(self, folder: Path) -> None:
         """Write one Parquet file per table."""
         for name in _FILES:

@@ -139,7 +139,7 @@ class Lists:
     explore: int = 0
 
     def __call__(self, users: pl.DataFrame, rows: nw.LazyFrame) -> pl.DataFrame:
-        """Return the lists of some users.
+        """Return the lists of some users, with the further column is_new: whether the place is one of a new item.
 
         Args:
             users: user, user_id.
@@ -156,7 +156,9 @@ class Lists:
             limits=self.limits,
         )
         because = reasons(best, rows, self.ranker)
-        if self.new is not None:
+        if self.new is None:
+            best = best.with_columns(is_new=pl.lit(value=False))
+        else:
             best = self.new.placed(
                 best, rows, numbers, n=self.n, places=self.explore, allowed=self.allowed, limits=self.limits
             )
@@ -172,10 +174,10 @@ class Lists:
 def recommendations(
     best: pl.DataFrame, because: pl.DataFrame, users: nw.LazyFrame, items: nw.LazyFrame
 ) -> pl.DataFrame:
-    """The table `recommendations`: lists and reasons with original ids and titles.
+    """The table `recommendations`, with is_new: lists and reasons with original ids and titles.
 
     Args:
-        best: columns user, rank, item, score; output of `rankings.top_n`.
+        best: columns user, rank, item, score, is_new; see `Lists`.
         because: columns user, item, place, because; output of `reasons.reasons`.
         users: table users.
         items: table items.
@@ -186,4 +188,6 @@ def recommendations(
     told = because.join(named, on="because").sort("user", "item", "place").group_by("user", "item").agg("told")
     shown = best.join(ids, on="user").join(titles, on="item").join(told, on=["user", "item"], how="left")
     nothing = pl.lit([], pl.List(pl.String))
-    return shown.select("user_id", "rank", "item_id", "title", "score", because=pl.col("told").fill_null(nothing))
+    return shown.select(
+        "user_id", "rank", "item_id", "title", "score", "is_new", because=pl.col("told").fill_null(nothing)
+    )
