@@ -7,6 +7,8 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy import sparse
 
@@ -25,6 +27,7 @@ from recsys_assets.recommender.features.attribute_vectors import attribute_vecto
 from recsys_assets.recommender.models import ease, item_knn
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.promotion.gate import Configuration, Decision, Verdict
+from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Limits, of_popularity, top_n
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import Rules
@@ -143,6 +146,54 @@ def test_a_limit_shortens_no_list_while_other_similar_items_are_left():
     assert found.select("item_id", "rank").is_unique().all() and found["item_id"].n_unique() == 40
 
 
+def _random_items(seed: int, n_items: int) -> tuple[np.random.Generator, list[list[str]], pl.DataFrame]:
+    """Items with one to three of five genres, and the ratings of 15 users of the first two thirds of the items."""
+    random = np.random.default_rng(seed)
+    genres = [random.choice([*"abcde"], random.integers(1, 4), replace=False).tolist() for _ in range(n_items)]
+    user, item = (random.random((15, 2 * n_items // 3)) < random.random((15, 1)) / 2).nonzero()
+    return random, genres, pl.DataFrame({"user": user, "item": item, "rating": random.choice([1.0, 5.0], len(user))})
+
+
+def _greedy(items: list[int], genres: list[list[str]], most: int, n: int) -> list[int]:
+    """The first n items of which no genre has more than `most`."""
+    kept: list[int] = []
+    for item in items:
+        held = [genre for other in kept for genre in genres[other]]
+        if len(kept) < n and all(held.count(genre) < most for genre in genres[item]):
+            kept.append(item)
+    return kept
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 3), st.sampled_from([item_knn, ease]))
+def test_a_limit_keeps_the_best_similar_items_of_all(seed, n, most, method):
+    """A limit would show items that are less alike, and more or fewer of them, than the whole catalogue has."""
+    random, genres, ratings = _random_items(seed, 24)
+    items = pl.Series(range(24), dtype=pl.Int32)
+    catalogue = pl.DataFrame({"item": items, "item_id": items.cast(pl.String), "title": "", "genres": genres})
+    chosen = {item_knn: item_knn.ItemKNNSettings, ease: ease.EASESettings}[method]()
+    fitted = ServingModel("", {"m": method.fit(lazy(ratings), index=Index(15, 24, ""), settings=chosen)}, "")
+    allowed = random.random(24) < 0.9
+
+    def lists(model: ServingModel, n: int, limits: Limits | None = None) -> list[list[tuple[int, str]]]:
+        found = similar_items(model, catalogue, items.to_numpy(), n=n, allowed=allowed, limits=limits)
+        own = found.with_columns(pl.col("item_id", "similar_item_id").cast(int)).sort("rank")
+        return [own.filter(item_id=item).select("similar_item_id", "by").rows() for item in range(24)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rankings, "_CANDIDATES_PER_PLACE", 1)
+        limited = lists(fitted, n, Rules(max_per_value={"genres": most}).limits(catalogue))
+    for own, whole, alike in zip(limited, lists(fitted, 24), lists(_model("popularity"), 24), strict=True):
+        by_model, by_attributes = [item for item, by in whole if by == "ratings"], [item for item, _ in alike]
+        for depth in (2 * n, 24):
+            in_turn = [*dict.fromkeys(by_model[:depth] + by_attributes[:depth])]
+            expected = _greedy(in_turn, genres, most, n)
+            if len(expected) == n:
+                break
+        near = set(by_model[:depth])
+        assert own == [(item, "ratings" if item in near else "attributes") for item in expected]
+
+
 def test_items_that_came_after_the_model_are_found_by_attributes():
     """Between an ingest and a refresh `similar` would fail at each new item."""
     later = _catalogue().with_columns(item=pl.col("item") + N_ITEMS, item_id="later" + pl.col("item_id"))
@@ -228,6 +279,9 @@ def test_limits_and_new_items_shorten_no_list():
     assert found == [(1, False), (4, False), (5, False), (6, False), (2, True), (3, True)]
     assert len(_with_new(unscored, DRAMAS, 9, n=5, places=2)) == 5
     assert _with_new([], DRAMAS, 9, n=5, places=2) == [(1, True), (2, True)], "all came after the model"
+    # The list holds the new item 2, which is nothing like what the user likes, and so keeps its place.
+    genres = [["drama"], ["crime"], ["war"], ["drama", "war"]]
+    assert _with_new([(1, 2.0), (2, None)], genres, 1, n=3, places=1) == [(1, False), (2, False)]
     # The new item, 3, would push two old ones out.
     genres = [["drama", "war"], ["drama"], ["war"], ["drama", "war"], ["crime"]]
     assert _with_new([(1, 3.0), (2, 2.0)], genres, 1, n=2, places=2) == [(1, False), (2, False)]
@@ -237,6 +291,54 @@ def test_a_new_item_that_fits_is_found_behind_many_that_do_not():
     """A list full of one genre would never get a new item, because the nearest ones are of the same genre."""
     genres = [["drama", "long"], *[["drama"]] * 12, *[["long"]] * 48]
     assert _with_new([(1, 3.0), (2, 2.0)], genres, 2, n=3, places=1) == [(1, False), (2, False), (13, True)]
+
+
+def test_a_limit_looks_at_few_items_of_a_large_catalogue(monkeypatch):
+    """Under a limit, time and memory for lists would grow with the square of the catalogue."""
+    looked_at, kept = list[int](), Limits.kept
+
+    def counting(limits: Limits, items: np.ndarray, *more) -> list[int]:
+        looked_at.append(len(items))
+        return kept(limits, items, *more)
+
+    monkeypatch.setattr(Limits, "kept", counting)
+    genres = [["drama", "long"], *[["drama"]] * 300, *[["long"]] * 20]
+    assert _with_new([(1, 3.0), (2, 2.0)], genres, 2, n=3, places=1) == [(1, False), (2, False), (301, True)]
+    catalogue = pl.DataFrame({"item": range(321), "item_id": map(str, range(321)), "title": "", "genres": genres})
+    limits, every = Rules(max_per_value={"genres": 2}).limits(catalogue), np.ones(321, bool)
+    found = similar_items(_model("popularity"), catalogue, np.array([0]), n=4, allowed=every, limits=limits)
+    assert found.sort("rank")["similar_item_id"].to_list() == ["301", "302", "1", "2"]
+    assert max(looked_at) <= 4 * 20
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 3), st.integers(1, 6), st.floats(0, 1))
+def test_the_new_items_of_a_list_are_the_nearest_of_all_that_fit(seed, n, most, places, may_share):
+    """Under a limit, users would get other new items than the nearest ones, in other places, or none."""
+    random, genres, ratings = _random_items(seed, 24)
+    items = pl.Series(range(24), dtype=pl.Int32)
+    catalogue = pl.DataFrame({"item": items, "item_id": items.cast(pl.String), "genres": genres})
+    limits, allowed = Rules(max_per_value={"genres": most}).limits(catalogue), random.random(24) < may_share
+    rated, users, new = lazy(ratings), np.arange(16, dtype=np.int32), NewItems.of(catalogue, lazy(ratings))
+    counts = np.bincount(ratings["item"].to_numpy(), minlength=24)
+    best = top_n(of_popularity(counts), rated, users, n=n, allowed=allowed, limits=limits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rankings, "_CANDIDATES_PER_PLACE", 1)
+        found = new.placed(best, rated, users, n=n, places=places, allowed=allowed, limits=limits)
+    alike = top_n(new.ranker, rated, users, n=24, allowed=allowed & new.is_new).filter(pl.col("score") > 0)
+    for user in users.tolist():
+        old, near = (table.filter(user=user).sort("rank")["item"].to_list() for table in (best, alike))
+        first = [item for item in old if item not in near][: max(n - places, 0)]
+        fitting = _greedy([*first, *near], genres, most, len(first) + min(places, n))[len(first) :]
+        # No list gets shorter.
+        for n_new in range(len(fitting), -1, -1):
+            kept = _greedy([*dict.fromkeys([*first, *fitting[:n_new], *old])], genres, most, n)
+            if len(kept) >= len(old):
+                break
+        is_new = [item in fitting[:n_new] for item in kept]
+        expected = sorted(zip(is_new, range(len(kept)), kept, strict=True))
+        own = found.filter(user=user).sort("rank")
+        assert own.select("item", "is_new").rows() == [(item, new) for new, _, item in expected]
 
 
 def test_no_list_is_longer_than_asked_for():

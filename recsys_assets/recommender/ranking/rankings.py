@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.threads import in_threads
 from recsys_assets.recommender.features.matrices import user_item_matrix
 
@@ -32,8 +32,9 @@ _SCORES_PER_BLOCK = 4_000_000
 _ITEMS_PER_GROUP = 64
 # Most items of one user whose ranks are counted, one pass over the scores each; for more, one sort is faster.
 _FEW = 8
-# Candidates per place of a list with limits. For a user who needs more, all items are sorted.
+# Candidates per place of a list with limits that are sought at a time.
 _CANDIDATES_PER_PLACE = 20
+_NO_LISTS = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64})
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,15 @@ class Limits:
     values: sparse.csr_array
     most: np.ndarray
 
-    def kept(self, items: np.ndarray, n: int) -> list[int]:
+    def kept(self, items: np.ndarray, n: int, left: np.ndarray | None = None) -> list[int]:
         """Return the places of the first n items that exceed no limit together with the kept items before them.
 
         Args:
             items: shape (P,), the best first.
             n: length of the list.
+            left: how many more items of each value the list may hold, shape (V,); lowered in place. By default `most`.
         """
-        left, places = self.most.copy(), list[int]()
+        left, places = self.most.copy() if left is None else left, list[int]()
         starts, indices = self.values.indptr, self.values.indices
         for place, item in enumerate(items):
             own = indices[starts[item] : starts[item + 1]]
@@ -255,6 +257,7 @@ def top_n(
     allowed: np.ndarray | None = None,
     excluded: nw.LazyFrame | None = None,
     limits: Limits | None = None,
+    begun: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return the `n` unrated items with the highest scores per user: user, rank (from 1), item, score.
 
@@ -270,6 +273,8 @@ def top_n(
         excluded: user, item, rating; the ratings whose items are left out; by default all of `ratings`.
         limits: items that exceed a limit with the better ones of the list are passed over; a list is shorter than n if
             no other item is left.
+        begun: user, item; what the lists already hold. It counts towards the limits and is not returned. It has no
+            effect without limits.
 
     Examples:
         >>> from recsys_assets.recommender.data.frames import lazy
@@ -285,14 +290,20 @@ def top_n(
         else rows_of(users, *user_item_matrix(excluded, n_items=n_items))
     )
 
+    listed = None
+    if begun is not None:
+        cells = lazy(begun.select("user", "item", rating=pl.lit(1.0)))
+        listed = rows_of(users, *user_item_matrix(cells, n_items=n_items))
+
     def best(block: slice) -> pl.DataFrame:
         scores = ranker.ordered(users[block], seen[block], left_out[block])
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
-        return _best(users[block], scores, n) if limits is None else _best_within(users[block], scores, n, limits)
+        if limits is None:
+            return _best(users[block], scores, n)
+        return _best_within(users[block], scores, n, limits, None if listed is None else listed[block])
 
-    nobody = pl.DataFrame(schema={"user": pl.Int32, "rank": pl.Int32, "item": pl.Int32, "score": pl.Float64})
-    lists = pl.concat([nobody, *in_threads(best, blocks(len(users), n_items))])
+    lists = pl.concat([_NO_LISTS, *in_threads(best, blocks(len(users), n_items))])
     return lists.with_columns(pl.col("score").replace(_UNKNOWN, None))
 
 
@@ -332,19 +343,35 @@ def _at_most_the_nth(scores: np.ndarray, n: int) -> np.ndarray:
     return np.partition(maxima, -n, axis=1)[:, -n]
 
 
-def _best_within(users: np.ndarray, scores: np.ndarray, n: int, limits: Limits) -> pl.DataFrame:
-    """The best n items of each user within the limits, from as many candidates as that takes."""
-    depth = min(_CANDIDATES_PER_PLACE * n, scores.shape[1])
-    lists = []
-    candidates = _best(users, scores, depth)
-    for (user,), rows in candidates.group_by("user", maintain_order=True):
-        places = limits.kept(rows["item"].to_numpy(), n)
-        if len(places) < n and len(rows) == depth < scores.shape[1]:
-            place = int(np.flatnonzero(users == user)[0])
-            rows = _best(users[[place]], scores[[place]], scores.shape[1])
-            places = limits.kept(rows["item"].to_numpy(), n)
-        lists.append(rows[places].with_columns(rank=pl.int_range(1, len(places) + 1, dtype=pl.Int32)))
-    return pl.concat(lists) if lists else candidates
+def _best_within(
+    users: np.ndarray, scores: np.ndarray, n: int, limits: Limits, listed: sparse.csr_array | None
+) -> pl.DataFrame:
+    """The best n items of each user that are within the limits together with the listed items.
+
+    A few candidates are sought at a time. For a list that they do not fill, items of used-up values are left out of the
+    next candidates: thousands of items of one value may come before the next item that fits.
+    """
+    left = np.tile(limits.most, (len(users), 1))
+    if listed is not None:
+        left -= (listed @ limits.values).toarray().astype(left.dtype)
+        scores[listed.nonzero()] = -np.inf
+    missing, rows, depth = np.full(len(users), n), np.arange(len(users)), _CANDIDATES_PER_PLACE * n
+    lists = [_NO_LISTS]
+    while len(rows):
+        unfilled = []
+        for (row,), candidates in _best(rows, scores[rows], depth).group_by("user", maintain_order=True):
+            items = candidates["item"].to_numpy()
+            places = limits.kept(items, missing[row], left[row])
+            lists.append(candidates[places])
+            missing[row] -= len(places)
+            if missing[row] and len(items) == depth:
+                scores[row, items] = -np.inf
+                scores[row, limits.values @ (left[row] == 0) > 0] = -np.inf
+                unfilled.append(row)
+        rows = np.array(unfilled, int)
+    found = pl.concat(lists).sort("user", maintain_order=True)
+    rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user")
+    return found.with_columns(user=pl.Series(users[found["user"]], dtype=pl.Int32), rank=rank)
 
 
 def rows_of(users: np.ndarray, rated_users: np.ndarray, matrix: sparse.csr_array) -> sparse.csr_array:

@@ -4,6 +4,7 @@ No model can score such an item. Its attributes can be compared with those of th
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -94,45 +95,47 @@ class NewItems:
         open_to, places = self.is_new & allowed, min(places, n)
         if not places or not open_to.any():
             return best.with_columns(is_new=pl.lit(value=False))
-        # With limits, none of the nearest new items may fit the list.
-        depth = places if limits is None else int(open_to.sum())
-        found = top_n(self.ranker, ratings, users, n=depth, allowed=open_to).filter(pl.col("score") > 0)
-        new = found.with_columns(is_new=pl.lit(value=True), score=pl.lit(None, pl.Float64))
-        old = best.with_columns(is_new=pl.lit(value=False)).select(new.columns)
+        old = best.with_columns(is_new=pl.lit(value=False))
+
+        def nearest(of: np.ndarray, depth: int, among: np.ndarray, **within: Any) -> pl.DataFrame:
+            found = top_n(self.ranker, ratings, of, n=depth, allowed=among, **within).filter(pl.col("score") > 0)
+            return found.with_columns(is_new=pl.lit(value=True), score=pl.lit(None, pl.Float64)).select(old.columns)
+
         if limits is None:
+            new = nearest(users, places, open_to)
             n_new = new.group_by("user").len("n_new")
             others = old.join(new, on=["user", "item"], how="anti", maintain_order="left")
             kept = others.join(n_new, on="user", how="left", maintain_order="left").with_columns(
                 place=pl.int_range(1, pl.len() + 1).over("user")
             )
             fits = pl.col("place") <= n - pl.col("n_new").fill_null(0)
-            merged = pl.concat([kept.filter(fits).select(new.columns), new])
+            merged = pl.concat([kept.filter(fits).select(old.columns), new])
         else:
-            merged = _within(old, new, users, n, places, limits)
+            # Lists that have too few other items hold new ones already, which may come to other places.
+            held = old.filter(pl.Series(self.is_new)[old["item"]])
+            is_held = np.isin(np.arange(len(open_to)), held["item"])
+            moved = nearest(held["user"].unique().to_numpy(), int(is_held.sum()), is_held)
+            others = old.join(moved, on=["user", "item"], how="anti", maintain_order="left")
+            first = others.filter(pl.int_range(pl.len()).over("user") < n - places)
+            merged = _within(old, first, nearest(users, places, open_to, limits=limits, begun=first), n, limits)
         return (
             merged.sort("user", "is_new", "rank", maintain_order=True)
             .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("user"))
-            .select(new.columns)
+            .select(old.columns)
         )
 
 
-def _within(
-    old: pl.DataFrame, new: pl.DataFrame, users: np.ndarray, n: int, places: int, limits: Limits
-) -> pl.DataFrame:
-    """The rows of all lists within the limits: the best old items, then new ones, then further old ones."""
-    of_old, of_new = (
+def _within(old: pl.DataFrame, first: pl.DataFrame, new: pl.DataFrame, n: int, limits: Limits) -> pl.DataFrame:
+    """The rows of all lists within the limits: the first old items, then new ones, then further old ones."""
+    of_old, of_first, of_new = (
         {user: rows["item"].to_list() for (user,), rows in table.group_by("user", maintain_order=True)}
-        for table in (old, new)
+        for table in (old, first, new)
     )
     listed: list[tuple[int, int, bool]] = []
-    for user in users.tolist():
-        best, candidates = of_old.get(user, []), of_new.get(user, [])
-        are_new = set(candidates)
-        first = [item for item in best if item not in are_new][: n - places]
-        kept = limits.kept(np.array([*first, *candidates]), len(first) + places)
-        chosen = [candidates[place - len(first)] for place in kept if place >= len(first)]
+    for user in of_old | of_new:
+        best, chosen = of_old.get(user, []), of_new.get(user, [])
         while True:
-            in_turn = [*dict.fromkeys([*first, *chosen, *best])]
+            in_turn = [*dict.fromkeys([*of_first.get(user, []), *chosen, *best])]
             kept = limits.kept(np.array(in_turn), n)
             if not chosen or len(kept) >= len(best):
                 break

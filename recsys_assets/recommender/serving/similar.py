@@ -19,7 +19,7 @@ from recsys_assets.recommender.features.attribute_vectors import attribute_vecto
 from recsys_assets.recommender.models.als import ALSModel
 from recsys_assets.recommender.models.ease import EASEModel
 from recsys_assets.recommender.models.item_knn import ItemKNNModel
-from recsys_assets.recommender.ranking.rankings import Limits, Ranker, blocks, top_n
+from recsys_assets.recommender.ranking.rankings import Limits, Ranker, top_n
 from recsys_assets.recommender.serving.recommendations import ServingModel
 
 # From items, shape (B,), to their similarity to all items that the model was fitted with, shape (B, K).
@@ -43,7 +43,7 @@ class _Similarity(NamedTuple):
 BY_RATINGS, BY_ATTRIBUTES = "ratings", "attributes"
 # Up to so many distinct attribute values, products with dense vectors are faster than with sparse ones.
 _FEW_VALUES = 512
-_COLUMNS = ("item", "rank", "similar", "score", "by")
+_SCHEMA = {"item": pl.Int32, "rank": pl.Int32, "similar": pl.Int32, "score": pl.Float64, "by": pl.String}
 
 
 def similar_items(
@@ -71,27 +71,29 @@ def similar_items(
     source, vectors = similarity_source(model), attribute_vectors(catalogue)
     alike = _similarity(model.models[source]) if source else None
 
-    def merged_of(of: np.ndarray, depth: int) -> pl.DataFrame:
-        by_model = [_by_ratings(alike, of, allowed, depth)] if alike else []
-        found = pl.concat([*by_model, _by_attributes(vectors, of, allowed, depth)])
-        return _merged(found.filter(pl.col("score") > 0), n, limits)
+    def found(of: np.ndarray, depth: int, within: Limits | None = None) -> pl.DataFrame:
+        by_model = _by_ratings(alike, of, allowed, depth, within)
+        return pl.concat([by_model, _by_attributes(vectors, of, allowed, depth, within, begun=by_model)])
 
     # Twice as many, because the first n by attributes may all be there by the model.
-    merged = merged_of(items, 2 * n)
+    merged = _merged(found(items, 2 * n), n, limits)
     if limits is not None:
         # The nearest items may all have one value. Where they fill no list, all items are candidates.
         whole = merged.filter(pl.col("rank") == n)["item"]
         short = np.setdiff1d(items, whole.to_numpy())
-        of_short = [merged_of(short[block], len(catalogue)) for block in blocks(len(short), len(catalogue))]
-        merged = pl.concat([merged.filter(pl.col("item").is_in(whole.implode())), *of_short])
+        merged = pl.concat([merged.filter(pl.col("item").is_in(whole.implode())), _merged(found(short, n, limits), n)])
     places = pl.DataFrame({"item": np.arange(len(catalogue), dtype=np.int32), "item_id": catalogue["item_id"]})
     facts = pl.DataFrame({"similar": places["item"], "similar_item_id": places["item_id"], "title": catalogue["title"]})
     named = merged.join(places, on="item").join(facts, on="similar").sort("item", "rank")
     return named.select("item_id", "rank", "similar_item_id", "title", "score", "by")
 
 
-def _by_ratings(alike: _Similarity, items: np.ndarray, allowed: np.ndarray, depth: int) -> pl.DataFrame:
+def _by_ratings(
+    alike: _Similarity | None, items: np.ndarray, allowed: np.ndarray, depth: int, limits: Limits | None
+) -> pl.DataFrame:
     """The most similar items by the model, for the items that it knows."""
+    if alike is None:
+        return pl.DataFrame(schema=_SCHEMA)
     known = items[np.isin(items, alike.known)]
 
     def scores(of: np.ndarray, _: sparse.csr_array) -> np.ndarray:
@@ -99,32 +101,42 @@ def _by_ratings(alike: _Similarity, items: np.ndarray, allowed: np.ndarray, dept
         found[:, : alike.n_items] = alike.scores(of)
         return found
 
-    own = pl.DataFrame({"user": known, "item": known, "rating": np.ones(len(known))})
-    return _best(scores, known, own, allowed, depth, BY_RATINGS)
+    return _best(scores, known, _own(known), allowed, depth, BY_RATINGS, limits)
 
 
-def _by_attributes(vectors: sparse.csr_array, items: np.ndarray, allowed: np.ndarray, depth: int) -> pl.DataFrame:
-    """The most similar items by attributes.
-
-    Items with the same attributes have the same list, but for themselves. One of them is therefore compared with the
-    catalogue.
-    """
-    rows = vectors[items]
-    content = [
-        rows.indices[start:end].tobytes() + rows.data[start:end].tobytes() for start, end in pairwise(rows.indptr)
-    ]
-    alike = pl.DataFrame({"item": items.astype(np.int32), "content": content}, schema_overrides={"content": pl.Binary})
-    first = alike.with_columns(first=pl.col("item").first().over("content")).drop("content")
+def _by_attributes(
+    vectors: sparse.csr_array,
+    items: np.ndarray,
+    allowed: np.ndarray,
+    depth: int,
+    limits: Limits | None,
+    begun: pl.DataFrame,
+) -> pl.DataFrame:
+    """The most similar items by attributes; with limits, those that are within them together with `begun`."""
     others = vectors.T.tocsc() if vectors.shape[1] > _FEW_VALUES else vectors.T.toarray()
 
     def scores(of: np.ndarray, _: sparse.csr_array) -> np.ndarray:
         found = vectors[of] @ others
         return found.toarray() if sparse.issparse(found) else np.asarray(found)
 
-    none = pl.DataFrame(schema={"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32})
-    best = _best(scores, first["first"].unique().sort().to_numpy(), none, allowed, depth + 1, BY_ATTRIBUTES)
+    if limits is not None:
+        return _best(scores, items, _own(items), allowed, depth, BY_ATTRIBUTES, limits, begun)
+    # Items with the same attributes have the same list, but for themselves. One of them is therefore compared with the
+    # catalogue.
+    rows = vectors[items]
+    content = [
+        rows.indices[start:end].tobytes() + rows.data[start:end].tobytes() for start, end in pairwise(rows.indptr)
+    ]
+    alike = pl.DataFrame({"item": items.astype(np.int32), "content": content}, schema_overrides={"content": pl.Binary})
+    first = alike.with_columns(first=pl.col("item").first().over("content")).drop("content")
+    best = _best(scores, first["first"].unique().sort().to_numpy(), _own(items[:0]), allowed, depth + 1, BY_ATTRIBUTES)
     own = first.join(best.rename({"item": "first"}), on="first").filter(pl.col("item") != pl.col("similar"))
-    return own.select(_COLUMNS).sort("item", "rank")
+    return own.select(*_SCHEMA).sort("item", "rank")
+
+
+def _own(items: np.ndarray) -> pl.DataFrame:
+    """The pairs of each item and itself."""
+    return pl.DataFrame({"user": items, "item": items, "rating": np.ones(len(items))})
 
 
 def _best(
@@ -134,14 +146,20 @@ def _best(
     allowed: np.ndarray,
     depth: int,
     by: str,
+    limits: Limits | None = None,
+    begun: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """The `depth` items with the highest scores for each item `of`; pairs of `left_out` are left out."""
+    """The `depth` items with the highest scores above 0 for each item `of`; pairs of `left_out` are left out."""
     ranker = Ranker(scores, np.ones(len(allowed), bool))
-    best = top_n(ranker, lazy(left_out), of.astype(np.int32), n=depth, allowed=allowed)
-    return best.rename({"user": "item", "item": "similar"}).with_columns(by=pl.lit(by)).select(_COLUMNS)
+    if begun is not None:
+        begun = begun.select(user="item", item="similar")
+    best = top_n(
+        ranker, lazy(left_out), of.astype(np.int32), n=depth, allowed=allowed, limits=limits, begun=begun
+    ).filter(pl.col("score") > 0)
+    return best.rename({"user": "item", "item": "similar"}).with_columns(by=pl.lit(by)).select(*_SCHEMA)
 
 
-def _merged(found: pl.DataFrame, n: int, limits: Limits | None) -> pl.DataFrame:
+def _merged(found: pl.DataFrame, n: int, limits: Limits | None = None) -> pl.DataFrame:
     """The first n items of each list, every item once, within the limits."""
     once = found.unique(["item", "similar"], keep="first", maintain_order=True)
     if limits is not None:
