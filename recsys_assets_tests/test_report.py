@@ -723,8 +723,11 @@ def test_the_best_model_is_told_with_the_number_of_models_behind_it():
     """The reader could not tell the best of twenty models from the better of two."""
     worse = pl.when(pl.col("model") == "ease").then(0.29).otherwise("value")
     scores = _ranked((0.04, 0.02, 0.06)).with_columns(value=worse)
-    assert "None of the 2 other models scores better." in verdicts(scores, BLEND)[0].facts
-    assert "No other model scores better." in verdicts(scores.filter(pl.col("model") != "ease"), BLEND)[0].facts
+    told = "None of the 2 other models scores better; the next is EASE, 0.2900."
+    assert told in verdicts(scores, BLEND)[0].facts
+    assert told in verdicts(scores, None, selected={"top_n": "blend"})[0].facts
+    alone = verdicts(scores.filter(pl.col("model") != "ease"), BLEND)[0]
+    assert "The other model is not better; the next is Popularity, 0.2600." in alone.facts
 
 
 def test_a_first_promotion_without_a_score_is_no_rollback(tmp_path):

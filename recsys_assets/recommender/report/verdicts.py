@@ -153,7 +153,7 @@ def _steps(scores: pl.DataFrame, served: Served | None, studied: bool) -> Iterat
         compared = (
             f"Compare all models, also {labels.model(rival)}," if rival else "Look for better settings of all models"
         )
-        yield f"{compared} on validation data: `recsys-assets study`."
+        yield f"There has been no study. {compared} on validation data: `recsys-assets study`."
     if tone == "better":
         yield "Look at the list of a user: `recsys-assets recommend USER_ID`."
         yield "Use the lists in an application: `recsys-assets export recommendations lists.parquet`."
@@ -169,10 +169,11 @@ def _lists(scores: pl.DataFrame, served: Served | None, selected: Selected = NOT
             "none",
             tuple(_promoted(served, None)),
         )
-    means = labels.meaning(name if served else _twin(scores, _RANKED, selected))
+    model = name if served else _twin(scores, _RANKED, selected)
+    means = labels.meaning(model)
     own = find(scores, _RANKED[0], name, "all", _RANKED[1])
     details = [means, " ".join(_promoted(served, own)) if served else ""]
-    return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), details)
+    return _against(scores, question, labels.model(name), name, (*_RANKED, "all"), details, model=model)
 
 
 def _promoted(served: Served, own: ModelScore | None) -> Iterator[str]:
@@ -206,7 +207,8 @@ def _ratings(scores: pl.DataFrame, selected: Selected) -> Verdict:
         else "",
     ]
     subject = f"With an error of {labels.metric(_RATED[1]).shown(own.value)} rating points" if own else "Not scored"
-    return _against(scores, question, subject, labels.SELECTED, (*_RATED, "all"), details, label=labels.model(name))
+    row = (*_RATED, "all")
+    return _against(scores, question, subject, labels.SELECTED, row, details, model=name, label=labels.model(name))
 
 
 def _new_users(scores: pl.DataFrame, served: Served | None, selected: Selected, has_attributes: bool) -> Verdict:
@@ -222,7 +224,7 @@ def _new_users(scores: pl.DataFrame, served: Served | None, selected: Selected, 
     model = _twin(scores, _RANKED, selected) if name == labels.SELECTED else name
     got = _for_new_users(model, has_attributes)
     details = ["New users have no rating in the training data."]
-    return _against(scores, question, got, name, (*_RANKED, "unseen"), details, label="What they get")
+    return _against(scores, question, got, name, (*_RANKED, "unseen"), details, model=model, label="What they get")
 
 
 def _for_new_users(model: str, has_attributes: bool) -> str:
@@ -238,11 +240,13 @@ def _against(
     row: tuple[str, str, str],
     details: Sequence[str],
     *,
+    model: str,
     label: str = "",
 ) -> Verdict:
     """The verdict on a model beside the simple baseline: protocol, metric and population are `row`.
 
-    Empty details are left out. `label` names the model in the chart; by default the label of `name`.
+    Empty details are left out. `model` is `name`, or the model that it repeats. `label` names the model in the chart;
+    by default the label of `name`.
     """
     protocol, metric, population = row
     told = tuple(filter(None, details))
@@ -270,7 +274,8 @@ def _against(
     score = f"{facts_of.label}, {facts_of.direction}"
     answer += _beside(rival, ahead) if tone == "better" else ""
     told = (*told, _DECIDES, facts_of.meaning) if rival else (*told, facts_of.meaning)
-    return Verdict(question, answer, tone, (numbers, _ahead(scores, row, rival, ahead)), told, score, bars)
+    others = _ahead(scores, row, rival, ahead) if rival else _behind(_compared(scores, row), model, metric)
+    return Verdict(question, answer, tone, (numbers, others), told, score, bars)
 
 
 def _relative(scores: pl.DataFrame, row: tuple[str, str, str], baseline: str, lead: ModelScore) -> str:
@@ -287,7 +292,7 @@ def _rival(scores: pl.DataFrame, row: tuple[str, str, str], name: str) -> str:
     models, own = _compared(scores, row), find(scores, protocol, name, population, metric)
     if models.is_empty() or own is None:
         return ""
-    best = models.sort("value", descending=labels.metric(metric).better == "higher").row(0, named=True)
+    best = _best_first(models, metric).row(0, named=True)
     return "" if best["value"] == own.value else str(best["model"])
 
 
@@ -311,11 +316,8 @@ def _lead_of(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, own: M
 
 
 def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, lead: ModelScore | None) -> str:
-    """How far the best model is ahead, if it is another one."""
+    """How far the best model is ahead of the one of the verdict."""
     protocol, metric, population = row
-    if not rival:
-        others = len(_compared(scores, row)) - 1
-        return f"None of the {others} other models scores better." if others > 1 else "No other model scores better."
     best = find(scores, protocol, rival, population, metric)
     assert best is not None
     told = f"{labels.model(rival)} scores {labels.metric(metric).shown(best.value)}, which is better"
@@ -323,6 +325,23 @@ def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, lead: Mo
         sure = "surely" if lead.low > 0 else "perhaps by chance"
         told = f"{told} by {_interval(lead, metric, sign='')}, {sure}"
     return f"{told}. {_CHOSEN}"
+
+
+def _behind(models: pl.DataFrame, model: str, metric: str) -> str:
+    """How many models the best one was compared with, and which of them comes next."""
+    others = _best_first(models.filter(pl.col("model") != model), metric)
+    if others.is_empty():
+        return "No other model is scored."
+    following = others.row(0, named=True)
+    score = labels.metric(metric).shown(following["value"])
+    none = (
+        f"None of the {len(others)} other models scores better" if len(others) > 1 else "The other model is not better"
+    )
+    return f"{none}; the next is {labels.model(following['model'])}, {score}."
+
+
+def _best_first(models: pl.DataFrame, metric: str) -> pl.DataFrame:
+    return models.sort("value", "model", descending=[labels.metric(metric).better == "higher", False])
 
 
 def _beside(rival: str, lead: ModelScore | None) -> str:
