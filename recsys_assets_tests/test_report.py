@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import altair as alt
 import narwhals as nw
 import numpy as np
 import polars as pl
@@ -589,6 +590,11 @@ def test_scores_take_lazy_frames_and_unknown_names():
     """A new protocol, model or metric would need a change of the report."""
     svg = charts.to_svg(charts.scores(lazy(_scores()), "backtest", "surprise_5"))
     assert all(text in svg for text in ("Night model", "Night owls", "Surprise 5", "0.123"))
+
+
+def test_hand_written_charts_follow_the_schema():
+    """A misspelt key would be ignored, and a line or a scale be missing from every score chart."""
+    alt.VConcatChart.from_dict(charts.scores(_scores(), "time_cut", "rmse"))
 
 
 def test_scores_that_do_not_exist_are_refused():

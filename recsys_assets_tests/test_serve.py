@@ -50,7 +50,7 @@ def _serving(home: Home, port: int, services: str) -> Iterator[subprocess.Popen[
             process.kill()
 
 
-def _line(process: subprocess.Popen[str], beginning: str) -> list[str]:
+def _lines_up_to(process: subprocess.Popen[str], beginning: str) -> list[str]:
     """The next lines that are printed, up to the one with this beginning."""
     assert process.stdout
     lines = [process.stdout.readline()]
@@ -63,10 +63,10 @@ def test_serve_tells_the_address_when_the_webserver_answers(tmp_path):
     """A browser that opens the address as soon as it is printed would be refused."""
     home, port = Home(tmp_path / "home"), free_port()
     with _serving(home, port, _SLOW) as process:
-        assert not [line for line in _line(process, "Log: ") if line.startswith(("UI: ", "Report: "))]
-        assert _line(process, "Starting") == ["Starting the UI …\n"]
+        assert not [line for line in _lines_up_to(process, "Log: ") if line.startswith(("UI: ", "Report: "))]
+        assert _lines_up_to(process, "Starting") == ["Starting the UI …\n"]
         (home.dagster / "open").touch()
-        assert _line(process, "UI: ") == [f"UI: http://127.0.0.1:{port} (Ctrl-C ends it)\n"]
+        assert _lines_up_to(process, "UI: ") == [f"UI: http://127.0.0.1:{port} (Ctrl-C ends it)\n"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}") as answer:
             assert answer.status == 200
         process.terminate()
@@ -77,7 +77,7 @@ def test_serve_tells_the_address_when_the_webserver_answers(tmp_path):
 def test_serve_ends_with_status_0_while_it_starts(tmp_path, sign):
     """systemd would take a stop during a slow start for a failure and start `serve` again."""
     with _serving(Home(tmp_path / "home"), free_port(), _SLOW) as process:
-        _line(process, "Starting")
+        _lines_up_to(process, "Starting")
         process.send_signal(sign)
         told, complaint = process.communicate()
         assert (process.returncode, told, complaint) == (0, "", "")

@@ -173,7 +173,7 @@ def test_reasons_for_everybody_are_those_for_each(everything):
         assert alone.equals(everybody.filter(of_one))
 
 
-@pytest.mark.parametrize("name", WITHOUT_SPARK)
+@pytest.mark.parametrize("name", [*WITHOUT_SPARK, "item_knn"])
 def test_items_that_came_after_the_fit_change_no_list(everything, name):
     """Between an ingest and a refresh, `recommend` would show other items, or fail for a user who rated a new one."""
     ratings, _ = everything
@@ -182,6 +182,8 @@ def test_items_that_came_after_the_fit_change_no_list(everything, name):
     rated = lazy(pl.concat([ratings.select("user", "item", "rating"), frame("user item rating", *later)]))
     assert rankings.top_n(wider, rated, np.arange(INDEX.n_users), n=3).equals(best)
     assert reasons(best, rated, wider).equals(reasons(best, lazy(ratings), ranker))
+    # By itself, as `recommend` asks for it, a user may have no other ratings.
+    assert reasons(best.filter(user=150), lazy(frame("user item rating", later[-1])), wider).is_empty()
 
 
 @pytest.mark.parametrize("name", WITHOUT_SPARK)

@@ -77,7 +77,7 @@ def recommended(reader: Reader, user_id: str | None, n: int) -> Recommended:
     catalogue = audience.catalogue(present)
     of_all = renumber(marked, "item", items, catalogue.lazy())
     own = of_all.filter(pl.col("user").is_in([here["user"]] if here else []))
-    # Of a shorter list, new items have the same share.
+    # New items have the same share of a shorter list.
     places = settings.explore * min(n, settings.n) // settings.n
     make = serving.Lists(
         ranker.among(len(catalogue)),

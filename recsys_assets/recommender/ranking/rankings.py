@@ -131,7 +131,8 @@ class Ranker:
             cell, _ = pairs(rated, rows)
             is_own = rated.indices[cell] < n_own
             found = np.zeros(len(cell))
-            found[is_own] = contributions(rated[:, :n_own], rows, items)
+            if is_own.any():
+                found[is_own] = contributions(rated[:, :n_own], rows, items)
             return found
 
         known = np.append(self.item_known, np.zeros(n_items - n_own, bool))
@@ -283,17 +284,13 @@ def top_n(
         [(0, 1, 0, 5.0), (0, 2, 1, 1.0)]
     """
     n_items = len(ranker.item_known)
-    seen = rows_of(users, *user_item_matrix(ratings, n_items=n_items))
-    left_out = (
-        seen
-        if excluded is None or excluded is ratings
-        else rows_of(users, *user_item_matrix(excluded, n_items=n_items))
-    )
 
-    listed = None
-    if begun is not None:
-        cells = lazy(begun.select("user", "item", rating=pl.lit(1.0)))
-        listed = rows_of(users, *user_item_matrix(cells, n_items=n_items))
+    def of_users(cells: nw.LazyFrame) -> sparse.csr_array:
+        return rows_of(users, *user_item_matrix(cells, n_items=n_items))
+
+    seen = of_users(ratings)
+    left_out = seen if excluded is None or excluded is ratings else of_users(excluded)
+    listed = None if begun is None else of_users(lazy(begun.select("user", "item", rating=pl.lit(1.0))))
 
     def best(block: slice) -> pl.DataFrame:
         scores = ranker.ordered(users[block], seen[block], left_out[block])

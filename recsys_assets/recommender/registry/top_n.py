@@ -162,14 +162,14 @@ def _demographic_popularity(demographic_popularity_model: DemographicPopularity,
 def _item_knn(
     item_knn_model: ItemKNNModel, demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame
 ) -> Ranker:
-    """Rank by nearest neighbours, or by demographic popularity for users of whom these say nothing."""
+    """Rank by nearest neighbours, or by demographic popularity for users whose ratings say nothing of other items."""
     return _or_demographic_popularity(item_knn_model, demographic_popularity_model, user_features)
 
 
 def _ease(
     ease_model: EASEModel, demographic_popularity_model: DemographicPopularity, user_features: nw.LazyFrame
 ) -> Ranker:
-    """Rank by EASE, or by demographic popularity for users of whom it says nothing."""
+    """Rank by EASE, or by demographic popularity for users whose ratings say nothing of other items."""
     return _or_demographic_popularity(ease_model, demographic_popularity_model, user_features)
 
 

@@ -222,7 +222,7 @@ def _role_color(present: set[str]) -> Spec:
         "field": "role_name",
         "type": "nominal",
         "title": None,
-        "scale": {"domain": names, "range": colors},
+        "scale": {"domain": list(names), "range": list(colors)},
         "legend": legend if len(names) > 1 else None,
     }
 

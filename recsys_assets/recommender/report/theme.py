@@ -96,7 +96,8 @@ _CONFIG: Spec = {
 
 def finished(chart: ChartType | Spec, title: str, *subtitle: str) -> Spec:
     """The specification of a chart with title, subtitle lines and theme; for top-level charts only."""
-    # Altair has validated the encodings already; a second validation would take as long as rendering.
+    # Altair has validated its encodings already, and a test those written by hand. To validate again would take as long
+    # as rendering.
     spec = chart if isinstance(chart, dict) else chart.to_dict(validate=False)
     return spec | {"title": {"text": title, "subtitle": list(subtitle)}, "config": _CONFIG}
 

@@ -111,7 +111,7 @@ class NewItems:
             fits = pl.col("place") <= n - pl.col("n_new").fill_null(0)
             merged = pl.concat([kept.filter(fits).select(old.columns), new])
         else:
-            # Lists that have too few other items hold new ones already, which may come to other places.
+            # A list with too few rated items already holds new items. They are ranked again with the others.
             held = old.filter(pl.Series(self.is_new)[old["item"]])
             is_held = np.isin(np.arange(len(open_to)), held["item"])
             moved = nearest(held["user"].unique().to_numpy(), int(is_held.sum()), is_held)
