@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import stat
 import subprocess
@@ -80,13 +81,28 @@ def test_a_home_that_everybody_may_enter_is_closed(mode: int, expected: int, tmp
     assert stat.S_IMODE(home.path.stat().st_mode) == expected
 
 
-def test_the_code_location_keeps_its_files_private(tmp_path: Path) -> None:
-    """Runs of plain `dg dev` would write what everybody can read."""
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A home whose code location a process has loaded; the umask and the loaded modules of that process."""
+    home = tmp_path_factory.mktemp("loaded") / "home"
     home.mkdir(mode=0o755)
-    told = _command("-c", "import os, recsys_assets.definitions; print(os.umask(0))", RECSYS_HOME=str(home))
-    assert told.stdout.split()[-1] == str(OTHERS), told.stderr
+    script = "import json, os, sys, recsys_assets.definitions; print(json.dumps([os.umask(0), list(sys.modules)]))"
+    told = _command("-c", script, RECSYS_HOME=str(home))
+    assert told.returncode == 0, told.stderr
+    umask, modules = json.loads(told.stdout.splitlines()[-1])
+    return home, {"umask": umask, "modules": modules}
+
+
+def test_the_code_location_keeps_its_files_private(loaded: tuple[Path, dict]) -> None:
+    """Runs of plain `dg dev` would write what everybody can read."""
+    home, process = loaded
+    assert process["umask"] == OTHERS
     assert _open_to_others(home) == []
+
+
+def test_the_code_location_loads_no_library_that_only_a_fit_needs(loaded: tuple[Path, dict]) -> None:
+    """Every command and every process of a run would start a second later."""
+    assert not {"numba", "pandas", "scipy.stats", "sklearn"} & {*loaded[1]["modules"]}
 
 
 def _home_of(tmp_path: Path, titles: list[str | None], **more: list[str]) -> Home:

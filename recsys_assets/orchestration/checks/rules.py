@@ -15,7 +15,6 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 from scipy import sparse
-from sklearn.decomposition import LatentDirichletAllocation
 
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.layout import Home
@@ -269,7 +268,8 @@ def parameters(part: object, name: str = "") -> dict[str, np.ndarray]:
             return {name: np.asarray(part)}
         case sparse.sparray():
             return {name: part.data}
-        case LatentDirichletAllocation():
+        # A LatentDirichletAllocation; to import the class would take every process a second.
+        case _ if hasattr(part, "components_"):
             return {name: part.components_}
         case Mapping():
             parts = dict(part)

@@ -4,7 +4,6 @@ Tables, models and protocols belong elsewhere: this module takes `ScoredRows` an
 """
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric
 from recsys_assets.recommender.evaluation.rows import ScoredRows
@@ -190,6 +189,9 @@ class RankingMetrics:
         Args:
             candidates: number of candidate items, shape (users,), at least the number of relevant ones.
         """
+        # Here, because this import takes every process a second.
+        from scipy.stats import hypergeom
+
         length = np.minimum(candidates, self.k)
         share = self.relevant / candidates
         return self._means(
