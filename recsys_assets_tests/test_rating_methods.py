@@ -335,6 +335,30 @@ def test_row_order_does_not_matter(ratings):
     np.testing.assert_array_equal(factors(ratings).users, factors(shuffled).users)
 
 
+def test_of_many_ratings_whole_users_are_held_out(ratings, fitted):
+    """The stack would learn from histories that are cut short, or take as long as all its models together."""
+    settings = stack.StackHoldoutSettings(fit_ratings=len(ratings) // 2)
+    some = stack._sampled(ratings, settings)
+    assert 0.3 * len(ratings) < len(some) < 0.7 * len(ratings)
+    assert some.equals(ratings.filter(pl.col("user").is_in(some["user"].unique().to_list())))
+    assert stack._sampled(ratings, stack.StackHoldoutSettings()).equals(ratings)
+    attributes, profile, effects, clusters, neighbours = fitted["bases"]
+    held_out = stack.hold_out(
+        lazy(ratings),
+        index=INDEX,
+        user_features=lazy(USER_FEATURES),
+        items=lazy(ITEMS),
+        user_clusters=lazy(CLUSTERS),
+        bayesian_factors_model=attributes,
+        profile_factors_model=profile,
+        attribute_effects_model=effects,
+        cluster_mean_model=clusters,
+        rating_neighbours_model=neighbours,
+        settings=settings,
+    )
+    assert len(held_out.residuals) == len(some) - int(0.85 * len(some))
+
+
 @pytest.mark.parametrize("folds", ["time", "random"])
 def test_folds_hide_what_they_ask_for(ratings, folds):
     """The weights would trust models for knowing the very ratings that they are asked to predict."""

@@ -97,6 +97,11 @@ def pseudo_random(seed: int, columns: Sequence[str], *, stream: int = 0) -> nw.E
     return state
 
 
+def drawn(share: float, seed: int, columns: Sequence[str], *, stream: int = 0) -> nw.Expr:
+    """Whether a row is in a sample of a share of all rows, 0 to 1; see `pseudo_random` for the other arguments."""
+    return pseudo_random(seed, columns, stream=stream) < int(share * _PRIME)
+
+
 def _of_seed(seed: int) -> tuple[int, int]:
     """Return the multiplier of the ids and the offset that belong to a seed.
 

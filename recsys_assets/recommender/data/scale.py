@@ -11,13 +11,12 @@ from typing import Any
 import narwhals as nw
 from pydantic import Field
 
-from recsys_assets.recommender.data.frames import pseudo_random, row_count
+from recsys_assets.recommender.data.frames import drawn, row_count
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.data.tables import FITTED_SHARE, SCORED_SHARE
 
 # The draw is unrelated to the draws of the splits: a sample of the users holds train users and test users alike.
 _SEED = 27_753_444
-_RANGE = 2**31 - 1
 
 
 class ScaleSettings(Section):
@@ -101,7 +100,7 @@ class Scale:
 
 
 def _of_share(rows: nw.LazyFrame, share: float) -> nw.LazyFrame:
-    return rows if share >= 1 else rows.filter(pseudo_random(_SEED, ["user"]) < int(share * _RANGE))
+    return rows if share >= 1 else rows.filter(drawn(share, _SEED, ["user"]))
 
 
 EVERYTHING = Scale()

@@ -17,7 +17,7 @@ import narwhals as nw
 import polars as pl
 from pydantic import Field, field_validator
 
-from recsys_assets.recommender.data.frames import pseudo_random, row_count, to_polars, with_integer
+from recsys_assets.recommender.data.frames import drawn, pseudo_random, row_count, to_polars, with_integer
 from recsys_assets.recommender.data.known import as_known, as_known_before, at_first_time, time_column
 from recsys_assets.recommender.data.sections import Section
 
@@ -118,8 +118,8 @@ def _ordered(ratings: nw.LazyFrame) -> tuple[nw.LazyFrame, list[str]]:
     time = time_column(ratings)
     if has_times(ratings, time):
         return ratings, [time, "batch", "row"]
-    drawn = pseudo_random(0, ["user", "item"], stream=_STREAM_OF_ORDER)
-    return ratings.with_columns(drawn.alias(_DRAWN)), [_DRAWN, "user", "item"]
+    order = pseudo_random(0, ["user", "item"], stream=_STREAM_OF_ORDER)
+    return ratings.with_columns(order.alias(_DRAWN)), [_DRAWN, "user", "item"]
 
 
 def cut_in_time(ratings: nw.LazyFrame, side: Side, *, cut: Cut = "auto") -> nw.LazyFrame:
@@ -199,7 +199,7 @@ def partition_users(users: nw.LazyFrame, *, train_share: float = 0.7, seed: int 
         train_share: share of the users in `train`, 0 to 1.
         seed: seed of the hash.
     """
-    in_train = pseudo_random(seed, ["user"]) < _threshold(train_share)
+    in_train = drawn(train_share, seed, ["user"])
     return users.select("user", partition=nw.when(in_train).then(nw.lit("train")).otherwise(nw.lit("test")))
 
 
@@ -286,7 +286,7 @@ def random_rows(ratings: nw.LazyFrame, side: Side, *, test_share: float, seed: i
         test_share: share of the ratings in `test`, 0 to 1.
         seed: seed of the hash.
     """
-    in_test = pseudo_random(seed, ["user", "item"]) < _threshold(test_share)
+    in_test = drawn(test_share, seed, ["user", "item"])
     return ratings.filter(in_test if side == "test" else ~in_test)
 
 
@@ -320,7 +320,7 @@ def new_user_rows(
     is_new, place = nw.col("is_new"), nw.col("place")
     ordered, order = _ordered(ratings)
     marked = ordered.with_columns(
-        is_new=pseudo_random(seed, ["user"]) < _threshold(share),
+        is_new=drawn(share, seed, ["user"]),
         place=nw.col("item").cum_count().over("user", order_by=order),
     )
     chosen = ~is_new | (place <= n_revealed) if side == "train" else is_new & (place > n_skipped)
@@ -358,7 +358,3 @@ def published_fold(ratings: nw.LazyFrame, folds: nw.LazyFrame, side: Side, *, fo
     """
     pairs = folds.filter(nw.col("fold") == fold, nw.col("partition") == side).select("user", "item")
     return ratings.join(pairs, on=["user", "item"], how="semi")
-
-
-def _threshold(share: float) -> int:
-    return int(share * (2**31 - 1))

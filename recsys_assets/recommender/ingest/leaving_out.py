@@ -8,10 +8,9 @@ from collections.abc import Collection
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.recommender.data.frames import pseudo_random
+from recsys_assets.recommender.data.frames import drawn
 from recsys_assets.recommender.ingest.user_words import names_one
 
-_RANGE = 2**31 - 1
 _KEPT = "__kept"
 WITHHELD = "(withheld: it names a user who is to be forgotten)"
 
@@ -48,7 +47,7 @@ def sample_users(users: nw.LazyFrame, *, share: float, seed: int) -> nw.LazyFram
         return users
     columns = users.collect_schema().names()
     return (
-        users.filter(pseudo_random(seed, ["user"]) < int(share * _RANGE))
+        users.filter(drawn(share, seed, ["user"]))
         .with_row_index(_KEPT, order_by=["user"])
         .with_columns(user=nw.col(_KEPT).cast(nw.Int32()))
         .select(*columns)

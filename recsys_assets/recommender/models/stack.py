@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
-from recsys_assets.recommender.data.frames import lazy, pseudo_random, to_polars
+from recsys_assets.recommender.data.frames import drawn, lazy, pseudo_random, to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import attribute_effects, bayesian_factors, cluster_mean, item_neighbours
@@ -43,7 +43,13 @@ class StackHoldoutSettings(Section):
     folds: Literal["time", "random"] = Field(
         "time", description="Ratings that are held out: 'time' for the latest 15 %, 'random' for a random tenth."
     )
-    seed: int = Field(0, ge=0, description="Seed of the random hold-out.")
+    seed: int = Field(0, ge=0, description="Seed of the random hold-out, and of the sample of the users.")
+    fit_ratings: int = Field(
+        1_500_000,
+        ge=1,
+        description="Largest number of training ratings, hidden ones included, that the stacked models are fitted on "
+        "once more. Of more ratings, those of a sample of the users are taken.",
+    )
 
 
 class StackSettings(Section):
@@ -171,13 +177,13 @@ def hold_out(
         cluster_mean_model: gives the parameters.
         rating_neighbours_model: gives the parameters.
         settings: which ratings are hidden. `time`: the latest 15 %, many of them by new users. `random`: a random
-            tenth. The hidden ratings must resemble those that are to be predicted.
+            tenth. The hidden ratings must resemble those that are to be predicted. Also the largest number of ratings.
 
     Returns:
         The hidden ratings; empty if the hash hides none of a few ratings.
     """
     rows = to_polars(ratings, "user", "item", "rating", "timestamp", "batch", "row")
-    shown, hidden = _fold(rows, settings)
+    shown, hidden = _fold(_sampled(rows, settings), settings)
     known = lazy(shown)
     attributes, profile = (
         bayesian_factors.fit(
@@ -276,14 +282,24 @@ def fit(
     return StackModel(weights, scale, index.fingerprint)
 
 
+def _sampled(rows: pl.DataFrame, settings: StackHoldoutSettings) -> pl.DataFrame:
+    """Return the ratings of a sample of the users if there are too many; the stack has a few dozen weights."""
+    share = settings.fit_ratings / max(len(rows), 1)
+    if share >= 1:
+        return rows
+    # Another draw than the sample of `scale.fit_ratings`, of which this is a sample.
+    kept = drawn(share, settings.seed, ["user"], stream=1)
+    return rows.filter(to_polars(lazy(rows).select(kept=kept))["kept"])
+
+
 def _fold(rows: pl.DataFrame, settings: StackHoldoutSettings) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the known ratings and the hidden ratings."""
     if settings.folds == "time" and rows["timestamp"].n_unique() > 1:
         in_time = rows.sort("timestamp", "batch", "row")
         cut = int(_TIME_CUT * len(rows))
         return in_time[:cut], in_time[cut:]
-    drawn = pseudo_random(settings.seed, ["user", "item"])
-    hidden = to_polars(lazy(rows).select(hidden=drawn % _RANDOM_PARTS == 0))["hidden"]
+    part = pseudo_random(settings.seed, ["user", "item"])
+    hidden = to_polars(lazy(rows).select(hidden=part % _RANDOM_PARTS == 0))["hidden"]
     return rows.filter(~hidden), rows.filter(hidden)
 
 
