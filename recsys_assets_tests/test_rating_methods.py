@@ -88,45 +88,59 @@ def ratings() -> pl.DataFrame:
     return planted()
 
 
+def fitted_bases(ratings: pl.DataFrame) -> Bases:
+    """The stacked models, fitted on these ratings."""
+    attributes = factors(ratings)
+    return Bases(
+        attributes,
+        factors(ratings, n_profile=4, seed=1),
+        attribute_effects.fit(
+            lazy(ratings),
+            index=INDEX,
+            user_features=lazy(USER_FEATURES),
+            bayesian_factors_model=attributes,
+            settings=attribute_effects.AttributeEffectsSettings(reg=10.0),
+        ),
+        cluster_mean.fit(
+            lazy(ratings),
+            index=INDEX,
+            user_clusters=lazy(CLUSTERS),
+            settings=cluster_mean.ClusterMeanSettings(shrinkage=2.0),
+        ),
+        item_neighbours.fit(
+            lazy(ratings), index=INDEX, settings=item_neighbours.ItemNeighboursSettings(pair_shrinkage=5.0)
+        ),
+    )
+
+
+def held_out(ratings: pl.DataFrame, bases: Bases, **settings: int) -> Holdout:
+    """Hidden ratings, with predictions of the models fitted on the rest."""
+    return stack.hold_out(
+        lazy(ratings),
+        index=INDEX,
+        user_features=lazy(USER_FEATURES),
+        items=lazy(ITEMS),
+        user_clusters=lazy(CLUSTERS),
+        bayesian_factors_model=bases.attributes,
+        profile_factors_model=bases.profile,
+        attribute_effects_model=bases.effects,
+        cluster_mean_model=bases.clusters,
+        rating_neighbours_model=bases.neighbours,
+        settings=stack.StackHoldoutSettings(**settings),
+    )
+
+
 @pytest.fixture(scope="module")
 def fitted(ratings) -> dict[str, object]:
     """A model of each kind that needs no JVM."""
-    known = {"index": INDEX, "user_features": lazy(USER_FEATURES)}
-    attributes, profile = factors(ratings), factors(ratings, n_profile=4, seed=1)
-    effects = attribute_effects.fit(
-        lazy(ratings),
-        bayesian_factors_model=attributes,
-        **known,
-        settings=attribute_effects.AttributeEffectsSettings(reg=10.0),
-    )
-    clusters = cluster_mean.fit(
-        lazy(ratings),
-        index=INDEX,
-        user_clusters=lazy(CLUSTERS),
-        settings=cluster_mean.ClusterMeanSettings(shrinkage=2.0),
-    )
-    neighbours = item_neighbours.fit(
-        lazy(ratings), index=INDEX, settings=item_neighbours.ItemNeighboursSettings(pair_shrinkage=5.0)
-    )
-    bases = Bases(attributes, profile, effects, clusters, neighbours)
-    holdout = stack.hold_out(
-        lazy(ratings),
-        items=lazy(ITEMS),
-        user_clusters=lazy(CLUSTERS),
-        bayesian_factors_model=attributes,
-        profile_factors_model=profile,
-        attribute_effects_model=effects,
-        cluster_mean_model=clusters,
-        rating_neighbours_model=neighbours,
-        **known,
-        settings=stack.StackHoldoutSettings(),
-    )
+    bases = fitted_bases(ratings)
+    holdout = held_out(ratings, bases)
     return {
         "bias": biases.fit(lazy(ratings), index=INDEX, settings=biases.UserItemBiasSettings()),
-        "clusters": clusters,
-        "attributes": attributes,
-        "profile": profile,
-        "effects": effects,
+        "clusters": bases.clusters,
+        "attributes": bases.attributes,
+        "profile": bases.profile,
+        "effects": bases.effects,
         "bases": bases,
         "rated": lazy(ratings),
         "holdout": holdout,
@@ -254,42 +268,14 @@ def in_other_units() -> Callable[[pl.DataFrame], dict[str, np.ndarray]]:
     """Fits every rating model and predicts all pairs."""
 
     def predicted(rated: pl.DataFrame) -> dict[str, np.ndarray]:
-        known = {"index": INDEX, "user_features": lazy(USER_FEATURES)}
-        attributes, profile = factors(rated), factors(rated, n_profile=4, seed=1)
-        effects = attribute_effects.fit(
-            lazy(rated),
-            bayesian_factors_model=attributes,
-            **known,
-            settings=attribute_effects.AttributeEffectsSettings(reg=10.0),
-        )
-        clusters = cluster_mean.fit(
-            lazy(rated),
-            index=INDEX,
-            user_clusters=lazy(CLUSTERS),
-            settings=cluster_mean.ClusterMeanSettings(shrinkage=2.0),
-        )
-        neighbours = item_neighbours.fit(
-            lazy(rated), index=INDEX, settings=item_neighbours.ItemNeighboursSettings(pair_shrinkage=5.0)
-        )
-        holdout = stack.hold_out(
-            lazy(rated),
-            items=lazy(ITEMS),
-            user_clusters=lazy(CLUSTERS),
-            bayesian_factors_model=attributes,
-            profile_factors_model=profile,
-            attribute_effects_model=effects,
-            cluster_mean_model=clusters,
-            rating_neighbours_model=neighbours,
-            **known,
-            settings=stack.StackHoldoutSettings(),
-        )
+        bases = fitted_bases(rated)
+        holdout = held_out(rated, bases)
         asked = lazy(pairs(np.arange(N_USERS), np.arange(N_ITEMS)))
-        bases = Bases(attributes, profile, effects, clusters, neighbours)
         tables = {
-            "attributes": attributes.predict(asked),
-            "profile": profile.predict(asked),
-            "clusters": clusters.predict(asked),
-            "neighbours": neighbours.predict(asked, lazy(rated)),
+            "attributes": bases.attributes.predict(asked),
+            "profile": bases.profile.predict(asked),
+            "clusters": bases.clusters.predict(asked),
+            "neighbours": bases.neighbours.predict(asked, lazy(rated)),
             "bias": biases.fit(lazy(rated), index=INDEX, settings=biases.UserItemBiasSettings()).predict(asked),
             "item_mean": item_mean.fit(lazy(rated), index=INDEX, settings=item_mean.ItemMeanSettings()).predict(asked),
             "stack": stack.fit(lazy(rated), index=INDEX, stack_holdout=holdout, settings=stack.StackSettings()).predict(
@@ -342,21 +328,8 @@ def test_of_many_ratings_whole_users_are_held_out(ratings, fitted):
     assert 0.3 * len(ratings) < len(some) < 0.7 * len(ratings)
     assert some.equals(ratings.filter(pl.col("user").is_in(some["user"].unique().to_list())))
     assert stack._sampled(ratings, stack.StackHoldoutSettings()).equals(ratings)
-    attributes, profile, effects, clusters, neighbours = fitted["bases"]
-    held_out = stack.hold_out(
-        lazy(ratings),
-        index=INDEX,
-        user_features=lazy(USER_FEATURES),
-        items=lazy(ITEMS),
-        user_clusters=lazy(CLUSTERS),
-        bayesian_factors_model=attributes,
-        profile_factors_model=profile,
-        attribute_effects_model=effects,
-        cluster_mean_model=clusters,
-        rating_neighbours_model=neighbours,
-        settings=settings,
-    )
-    assert len(held_out.residuals) == len(some) - int(0.85 * len(some))
+    hidden = held_out(ratings, fitted["bases"], fit_ratings=settings.fit_ratings)
+    assert len(hidden.residuals) == len(some) - int(0.85 * len(some))
 
 
 @pytest.mark.parametrize("folds", ["time", "random"])
