@@ -12,7 +12,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets_tests.conftest import invoke
-from recsys_assets_tests.running import copied
+from recsys_assets_tests.running import copied, table
 
 RATINGS = "user_id,item_id,rating,timestamp\nana,heat,5,978300760\nben,up,3,978300761\n"
 _LIMITED = """
@@ -138,6 +138,20 @@ def test_a_damaged_model_is_named_with_the_way_out(damage: str, materialized_hom
         _assert_told(ran.stderr, ran.exit_code, str(version), "recsys-assets run")
         path.write_bytes(content)
     assert invoke("recommend", "1", "--home", home.path).exit_code == 0
+
+
+def test_damaged_ratings_can_be_made_again(tmp_path: Path) -> None:
+    """The way out that the message names would end with the same message, for ever."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (home.landing / "good.csv").write_text(RATINGS)
+    assert invoke("backfill", "good.csv", "--home", home.path).exit_code == 0
+    # At another path, because this process remembers how many rows a version has.
+    home = copied(home, tmp_path / "copy")
+    _damaged(AssetStore(home.assets).current(["ratings"]) / TABLE_FILE, "cut off")
+    again = invoke("backfill", "good.csv", "--home", home.path)
+    assert again.exit_code == 0, again.output
+    assert len(table(home, "ratings")) == len(RATINGS.splitlines()) - 1
 
 
 def test_a_table_damaged_inside_is_named_when_it_is_met(materialized_home: Home, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import (
     STATE_FOLDER,
     TABLE_FILE,
+    AssetDamagedError,
     AssetMissingError,
     AssetStore,
     Model,
@@ -81,7 +82,14 @@ def _inputs_of_step(context: dg.InputContext) -> Collection[dg.AssetKey]:
 
 @lru_cache(maxsize=10_000)
 def _rows_of(version: Path) -> int:
-    return row_count(scan(version)) if (version / TABLE_FILE).exists() else 0
+    if not (version / TABLE_FILE).exists():
+        return 0
+    try:
+        return row_count(scan(version))
+    except AssetDamagedError:
+        # Rows only decide about the engine. A step that reads the table fails with this error; the steps that make it
+        # again must not.
+        return 0
 
 
 def _polars_scan(version: Path) -> pl.LazyFrame:
