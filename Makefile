@@ -66,7 +66,7 @@ ui: setup
 test-slow: setup
 	$(BIN)/pytest -m slow
 
-# The table of docs/reference/faults.md; takes half an hour.
+# The table of docs/reference/faults.md and the kills at every change; takes hours.
 faults: setup
 	@$(BIN)/python benchmarks/faults.py
 
