@@ -101,7 +101,7 @@ def test_the_code_location_keeps_its_files_private(loaded: tuple[Path, dict]) ->
 
 
 def test_the_code_location_loads_no_library_that_only_a_fit_needs(loaded: tuple[Path, dict]) -> None:
-    """Every command and every process of a run would start a second later."""
+    """Every command and every process of a run would start later."""
     assert not {"numba", "pandas", "scipy.stats", "sklearn"} & {*loaded[1]["modules"]}
 
 

@@ -732,6 +732,8 @@ def test_the_best_model_is_told_with_the_number_of_models_behind_it():
     told = "None of the 2 other models scores better; the next is EASE, 0.2900."
     assert told in verdicts(scores, BLEND)[0].facts
     assert told in verdicts(scores, None, selected={"top_n": "blend"})[0].facts
+    tied = scores.with_columns(value=pl.when(pl.col("model") == "ease").then(0.3).otherwise("value"))
+    assert "None of the 2 other models scores better; EASE scores the same." in verdicts(tied, BLEND)[0].facts
     alone = verdicts(scores.filter(pl.col("model") != "ease"), BLEND)[0]
     assert "The other model is not better; the next is Popularity, 0.2600." in alone.facts
 

@@ -3,10 +3,8 @@
 The run history knows more (`orchestration.planning`); commands that start no Dagster read the tables alone.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import polars as pl
@@ -18,12 +16,11 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import STATE_FOLDER, AssetStore, load, scan, written
 from recsys_assets.recommender.data.known import keeps_times
-
-_MERGED_WITH = "merged_with.json"
+from recsys_assets.recommender.models.stored import StoredModel
 
 
 @dataclass(frozen=True)
-class MergedWith:
+class MergedWith(StoredModel):
     """The settings that a merge depends on: the sample of the users and, of events, the damping.
 
     Attributes:
@@ -37,15 +34,6 @@ class MergedWith:
         """The settings of a merge in a home."""
         damping = {"damping": settings.data.event_damping} if kept_kind(home).is_events else {}
         return cls({"sample": settings.data.sample.model_dump(), **damping})
-
-    def save(self, folder: Path) -> None:
-        """Write merged_with.json."""
-        (folder / _MERGED_WITH).write_text(json.dumps(self.settings))
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        return cls(json.loads((folder / _MERGED_WITH).read_text()))
 
 
 def rests_on_others(home: Home) -> bool:

@@ -268,7 +268,7 @@ def parameters(part: object, name: str = "") -> dict[str, np.ndarray]:
             return {name: np.asarray(part)}
         case sparse.sparray():
             return {name: part.data}
-        # A LatentDirichletAllocation; to import the class would take every process a second.
+        # A LatentDirichletAllocation, told by its attribute: importing scikit-learn would slow the start of a process.
         case _ if hasattr(part, "components_"):
             return {name: part.components_}
         case Mapping():

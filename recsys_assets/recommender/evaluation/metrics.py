@@ -189,7 +189,7 @@ class RankingMetrics:
         Args:
             candidates: number of candidate items, shape (users,), at least the number of relevant ones.
         """
-        # Here, because this import takes every process a second.
+        # Imported here, because it would slow the start of every process.
         from scipy.stats import hypergeom
 
         length = np.minimum(candidates, self.k)

@@ -274,7 +274,7 @@ def _against(
     score = f"{facts_of.label}, {facts_of.direction}"
     answer += _beside(rival, ahead) if tone == "better" else ""
     told = (*told, _DECIDES, facts_of.meaning) if rival else (*told, facts_of.meaning)
-    others = _ahead(scores, row, rival, ahead) if rival else _behind(_compared(scores, row), model, metric)
+    others = _ahead(scores, row, rival, ahead) if rival else _behind(_compared(scores, row), model, own, metric)
     return Verdict(question, answer, tone, (numbers, others), told, score, bars)
 
 
@@ -327,17 +327,18 @@ def _ahead(scores: pl.DataFrame, row: tuple[str, str, str], rival: str, lead: Mo
     return f"{told}. {_CHOSEN}"
 
 
-def _behind(models: pl.DataFrame, model: str, metric: str) -> str:
-    """How many models the best one was compared with, and which of them comes next."""
+def _behind(models: pl.DataFrame, model: str, own: ModelScore, metric: str) -> str:
+    """How many models the best one was compared with, and which of them comes next or scores the same."""
     others = _best_first(models.filter(pl.col("model") != model), metric)
     if others.is_empty():
         return "No other model is scored."
     following = others.row(0, named=True)
-    score = labels.metric(metric).shown(following["value"])
+    label, score = labels.model(following["model"]), labels.metric(metric).shown(following["value"])
     none = (
         f"None of the {len(others)} other models scores better" if len(others) > 1 else "The other model is not better"
     )
-    return f"{none}; the next is {labels.model(following['model'])}, {score}."
+    same = following["value"] == own.value
+    return f"{none}; {label} scores the same." if same else f"{none}; the next is {label}, {score}."
 
 
 def _best_first(models: pl.DataFrame, metric: str) -> pl.DataFrame:
