@@ -20,8 +20,11 @@ help:
 	@echo "make lint  linter, type checker and layers of imports only"
 	@echo "make clean remove the virtual environment (homes stay)"
 
-# Java is looked at before minutes are spent on installing. pip compiles all modules, of which most are never used, in a
-# minute; the import at the end compiles what a run needs, and later ones the rest.
+# Java is looked at before minutes are spent on installing. pip needs most of its time to read the index, on one core, so
+# two of them fetch the pinned packages first. What they cannot install here, the one after them does: it resolves and
+# checks everything. pip compiles all modules, of which most are never used, in a minute; the import at the end compiles
+# what a run needs, and later ones the rest.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 setup: check-java $(STAMP)
 
 .PHONY: check-java
@@ -32,7 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[connect,dev,docs,postgres]'
+	@grep '==' constraints.txt | xargs -P 2 -n 40 $(PIP_INSTALL) --no-deps 2>/dev/null || true
+	@$(PIP_INSTALL) -c constraints.txt -e '.[connect,dev,docs,postgres]'
 	@$(BIN)/python -c 'import recsys_assets.orchestration.build'
 	@touch $@
 
@@ -55,9 +59,10 @@ definitions: setup
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
-# A file at a time to each worker, in the order of conftest.py. A third worker on 2 cores makes the whole slower.
+# A file at a time to each worker, in the order of conftest.py. A third worker on 2 cores makes the whole slower, and so
+# do threads of BLAS in each worker, which wait for each other without sleeping.
 pytest: definitions
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: setup
 	@$(BIN)/recsys-assets serve
