@@ -156,7 +156,7 @@ def chosen(name: str, side: Side) -> tuple[Candidate, int]:
         start = time.perf_counter()
         scores = ndcg(side.measured({name: side.ranker(name, candidate)}))
         value = float(scores.filter(model=name, population="all")["value"].item())
-        print(f"slice: {name} {_told(candidate)}: {value:.4f} ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(f"split: {name} {_told(candidate)}: {value:.4f} ({time.perf_counter() - start:.0f} s)", flush=True)
         return value
 
     grid = GRIDS[name]

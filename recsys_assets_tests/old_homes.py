@@ -125,6 +125,7 @@ def home_of_0_9(folder: Path) -> Home:
         {
             "knob": ["ranking.rank", "liking.half_life", "evaluation.selected_ranking_model"],
             "chosen": ["16", '"auto * 3"', '"liking"'],
+            "slice": ["top_n", "last_out", "top_n"],
             "search": ["ranking", "liking_age", "selected_ranking_model"],
         }
     )

@@ -19,7 +19,7 @@ from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.tables import KNOWN, TABLES
 from recsys_assets.recommender.evaluation import protocols
-from recsys_assets.recommender.tuning.slices import validation_slice
+from recsys_assets.recommender.tuning.validation_splits import validation_split
 from recsys_assets_tests.test_events import EVENTS, _summed
 
 ANN, BOB = 0, 1
@@ -87,7 +87,7 @@ def test_the_next_item_is_the_newest_one():
 def test_a_slice_within_the_training_rows_knows_no_later_event():
     """Settings would be chosen by plays that come after the validation split."""
     split = protocols.split("top_n", _tables(_plays()), cut=6)
-    inner = validation_slice("top_n", split)
+    inner = validation_split("top_n", split)
     assert to_polars(inner.tables["test_ratings"]).select("user", "item").rows() == [(BOB, 2), (BOB, 3)]
     favourite = to_polars(inner.tables["train_ratings"]).filter(user=ANN, item=0)
     assert favourite["rating"].to_list() == [2]

@@ -139,7 +139,7 @@ def test_the_choice_knows_no_test_rating(choose):
     """What is served would be chosen by what it is scored on."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
     rated = to_polars(split["train_ratings"], "user", "item")
-    for each in quick.rolling_slices(split, seed=0):
+    for each in quick.rolling_splits(split, seed=0):
         tested = to_polars(each.tables["test_ratings"], "user", "item", "timestamp")
         trained = to_polars(each.tables["train_ratings"], "user", "item", "timestamp")
         assert len(pl.concat([tested, trained]).join(rated, on=["user", "item"], how="anti")) == 0
@@ -154,7 +154,7 @@ def test_a_slice_of_large_data_holds_the_users_of_its_sample_alone(monkeypatch):
     split = protocols.split("top_n", tables, cut=0.8)
     monkeypatch.setattr(quick, "_MOST_RATINGS", len(to_polars(split["train_ratings"])) // 3)
     titles = {"item_id", "title"} & set(to_polars(tables["items"]).columns)
-    for each in quick.rolling_slices(split, seed=0):
+    for each in quick.rolling_splits(split, seed=0):
         rows = pl.concat([to_polars(each.tables[side], "user", "item") for side in ("train_ratings", "test_ratings")])
         for column, name in (("user", "users"), ("item", "items")):
             known = to_polars(each.tables[name])
@@ -180,7 +180,7 @@ def test_trials_of_a_choice_are_taken_over_and_older_ones_removed(choose, tmp_pa
 
 
 def test_users_with_and_without_ratings_count_alike(choose, tmp_path):
-    """Where the slices hold mostly new users, a model that ignores ratings would be served to everybody."""
+    """Where the splits hold mostly new users, a model that ignores ratings would be served to everybody."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)
     (ease,) = choose(split, only=("ease",))
     trials = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
@@ -188,7 +188,7 @@ def test_users_with_and_without_ratings_count_alike(choose, tmp_path):
     means = [(of["seen"]["ndcg_10"] + of["unseen"]["ndcg_10"]) / 2 for of in scores]
     assert ease.default.value == pytest.approx(np.mean(means)) and len(means) == 3
     assert ease.default.value != pytest.approx(np.mean([of["all"]["ndcg_10"] for of in scores]))
-    for each in quick.rolling_slices(split, seed=0):
+    for each in quick.rolling_splits(split, seed=0):
         few = each.tables["test_ratings"].filter(nw.col("user") < 15)
         assert quick.populations(each) == ("seen", "unseen")
         assert quick.populations(replace(each, tables={**each.tables, "test_ratings": few})) == ("all",)

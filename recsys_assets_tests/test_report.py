@@ -318,12 +318,12 @@ TRIED_K = {5: 0.982, 2: 0.985, 10: 0.981, 40: None}
 
 
 def _trials(tried: dict[int, float | None] | None = None) -> pl.DataFrame:
-    """The table study_trials of the search over K, and another search on the same slice."""
+    """The table study_trials of the search over K, and another search on the same split."""
     rows = [
         ("time_cut", "clusters", f"k{k}", "als_adjusted", json.dumps({"clusters.k": k}), "unseen", value)
         for k, value in (TRIED_K if tried is None else tried).items()
     ] + [("time_cut", "als", "a", "als_adjusted", json.dumps({"als.rank": 7}), "all", 0.5)]
-    names = ["slice", "search", "trial", "model", "candidate", "population", "value"]
+    names = ["validation_split", "search", "trial", "model", "candidate", "population", "value"]
     trials = pl.DataFrame(rows, schema=names, orient="row")
     rest = {"metric": "rmse", "is_default": False, "is_chosen": False, "seconds": 1.0, "refusal": None}
     return trials.with_columns(**{name: pl.lit(value) for name, value in rest.items()})

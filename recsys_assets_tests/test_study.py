@@ -1,4 +1,4 @@
-"""Trials, searches, slices and what is chosen, on made-up data with models that need no Spark."""
+"""Trials, searches, splits and what is chosen, on made-up data with models that need no Spark."""
 
 import json
 from collections.abc import Callable
@@ -35,18 +35,18 @@ from recsys_assets.recommender.tuning.searches import (
     with_values,
 )
 from recsys_assets.recommender.tuning.segment_sweep import segment_sweep
-from recsys_assets.recommender.tuning.slices import (
-    PROTOCOLS,
-    Slice,
-    chosen_with,
-    fingerprint,
-    is_searched,
-    validation_slice,
-)
 from recsys_assets.recommender.tuning.study import Study, choices_table, trials_table
 from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
 from recsys_assets.recommender.tuning.tuning import SearchResult, Tuning, chosen
 from recsys_assets.recommender.tuning.validating import ValidationScores
+from recsys_assets.recommender.tuning.validation_splits import (
+    PROTOCOLS,
+    ValidationSplit,
+    chosen_with,
+    fingerprint,
+    is_searched,
+    validation_split,
+)
 from recsys_assets_tests.made_up import made_up
 
 DEFAULTS = {
@@ -100,7 +100,7 @@ def tables() -> dict[str, nw.LazyFrame]:
 
 @pytest.fixture
 def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
-    """Searches on a protocol's slice, with trials in a folder of the test's own."""
+    """Searches on a protocol's split, with trials in a folder of the test's own."""
     monkeypatch.setattr(tuning, "SEARCHES", WITHOUT_SPARK)
 
     def no_spark() -> None:
@@ -108,7 +108,7 @@ def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[SearchResult]
 
     def searched(protocol: str, given=None, *, searches=None, budget=2, folder: Path = tmp_path) -> list[SearchResult]:
         split = protocols.split(protocol, given or tables)
-        of = validation_slice(protocol, split, seed=1)
+        of = validation_split(protocol, split, seed=1)
         made = Tuning(
             of,
             settings=DEFAULTS,
@@ -128,7 +128,7 @@ def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[SearchResult]
 def question(**others) -> Question:
     """Some question."""
     facts = {
-        "slice": "s",
+        "validation_split": "s",
         "data": "d",
         "task": "time_cut",
         "model": "m",
@@ -145,7 +145,7 @@ def test_a_trial_is_found_again_by_its_question_alone(tmp_path):
     trials.add(trial)
     assert Trials(tmp_path).get(question()) == trial
     changes = {
-        "slice": "t",
+        "validation_split": "t",
         "data": "e",
         "task": "top_n",
         "model": "n",
@@ -205,17 +205,17 @@ def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
     """Settings would be chosen by rows that are scored later, or by rows that the trial had learnt from."""
     split = protocols.split(name, tables)
     rows = ("histories", "responses") if name.startswith("latest_rating") else ("ratings",)
-    of = validation_slice(name, split, seed=1)
+    of = validation_split(name, split, seed=1)
     pairs = {
         (where, side, table): set(to_polars(given[f"{side}_{table}"], "user", "item").iter_rows())
-        for where, given in (("split", split), ("slice", of.tables))
+        for where, given in (("split", split), ("validation_split", of.tables))
         for side in ("train", "test")
         for table in rows
     }
     known = set.union(*(pairs["split", "train", table] for table in rows))
     scored = set.union(*(pairs["split", "test", table] for table in rows))
-    learnt = set.union(*(pairs["slice", "train", table] for table in rows))
-    judged = set.union(*(pairs["slice", "test", table] for table in rows))
+    learnt = set.union(*(pairs["validation_split", "train", table] for table in rows))
+    judged = set.union(*(pairs["validation_split", "test", table] for table in rows))
     assert learnt and judged
     assert learnt | judged <= known and not learnt & judged and not (learnt | judged) & scored
 
@@ -350,7 +350,7 @@ def test_the_best_of_what_is_better_is_chosen():
 
 
 def test_what_may_be_chance_changes_no_setting():
-    """Settings would follow the noise of a slice, and score worse on the test rows than those that are built in."""
+    """Settings would follow the noise of a split, and score worse on the test rows than those that are built in."""
     usual = [0.90, 0.80, 1.00]
     by_chance, surely, best_by_chance = [0.89, 0.81, 0.97], [0.88, 0.79, 0.98], [0.80, 0.85, 0.75]
     of = found(usual, by_chance, surely, best_by_chance)
@@ -406,7 +406,7 @@ def test_tables_of_trials_and_choices_are_as_declared(search_in):
     }
 
 
-def test_the_order_of_rows_makes_no_other_slice(tables):
+def test_the_order_of_rows_makes_no_other_split(tables):
     """The same ratings in another order would be studied again from the start."""
     shuffled = {name: lazy(to_polars(frame).sample(fraction=1, shuffle=True, seed=1)) for name, frame in tables.items()}
     renumbered = shuffled["ratings"].with_columns(batch=nw.lit(3))
@@ -438,7 +438,7 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
     first = search_in("latest_rating")
     monkeypatch.setattr(tuning, "TUNED", ("segments.n_segments", SELECTED["latest_rating"]))
     after = with_values(DEFAULTS, {"segments.n_segments": 17, SELECTED["latest_rating"]: "segment_mean"})
-    of = validation_slice("latest_rating", protocols.split("latest_rating", tables), seed=1)
+    of = validation_split("latest_rating", protocols.split("latest_rating", tables), seed=1)
     facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
     again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
     assert [trial.question for trial in _trials(again)] == [trial.question for trial in _trials(first)]
@@ -621,9 +621,9 @@ def test_lists_are_those_of_the_models_of_each_seed(study, fitted, tmp_path, mon
 def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables, tmp_path):
     """The number of segments would be chosen by scores of the users who trained them, or of the test users."""
     split = protocols.split("latest_rating", tables)
-    of = validation_slice("latest_rating", split, seed=1)
+    of = validation_split("latest_rating", split, seed=1)
 
-    def swept(given: Slice) -> pl.DataFrame:
+    def swept(given: ValidationSplit) -> pl.DataFrame:
         return segment_sweep(
             given, DEFAULTS, spark=lambda: pytest.fail("no Spark"), scratch=tmp_path, numbers=(2, 3), n_resamples=100
         )
@@ -634,7 +634,7 @@ def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables, t
     of_means = table.filter(model="item_mean")["value"]
     assert len(of_means) == 2 and of_means.n_unique() == 1
     noisy = with_noise(tables, nw.concat([split["test_histories"], split["test_responses"]]))
-    again = swept(validation_slice("latest_rating", protocols.split("latest_rating", noisy), seed=1))
+    again = swept(validation_split("latest_rating", protocols.split("latest_rating", noisy), seed=1))
     assert again.equals(table)
     aside = of.tables["test_responses"].with_columns(rating=6 - nw.col("rating"))
     other = swept(replace(of, tables={**of.tables, "test_responses": aside}))

@@ -14,7 +14,7 @@ from recsys_assets.orchestration.partitions import PROTOCOL_PARTITIONS
 from recsys_assets.recommender.tuning import tuning
 from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores
 from recsys_assets.recommender.tuning.searches import HITS_ASIDE, RMSE, Search
-from recsys_assets.recommender.tuning.slices import PROTOCOLS
+from recsys_assets.recommender.tuning.validation_splits import PROTOCOLS
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.running import copied, materialize, table
 

@@ -104,15 +104,17 @@ def test_a_home_of_version_0_9_keeps_everything_under_the_present_names(tmp_path
     assert store.has(["study_scores"], "top_n_leave_last_out")
     choices = pl.read_parquet(store.current(["tuned_settings"]) / "table.parquet")
     assert choices.rows(named=True) == [
-        {"setting": "implicit_als.rank", "chosen": "16", "search": "implicit_als"},
+        {"setting": "implicit_als.rank", "chosen": "16", "validation_split": "top_n", "search": "implicit_als"},
         {
             "setting": "demographic_popularity.half_life",
             "chosen": '"auto * 3"',
+            "validation_split": "leave_last_out",
             "search": "demographic_popularity_half_life",
         },
         {
             "setting": "evaluation.selected_ranking_model",
             "chosen": '"demographic_popularity"',
+            "validation_split": "top_n",
             "search": "selected_ranking_model",
         },
     ]

@@ -44,7 +44,7 @@ def study(
     """
     from recsys_assets.recommender.evaluation.protocols import FOLDS, exists_for
     from recsys_assets.recommender.tuning.searches import SEARCHES
-    from recsys_assets.recommender.tuning.slices import PROTOCOLS
+    from recsys_assets.recommender.tuning.validation_splits import PROTOCOLS
 
     here, out = Home.resolve(home), console()
     require_java(here)

@@ -26,7 +26,7 @@ class HomeError(RecsysError):
 
 
 # Number of the present format of a home; `upgrade` brings homes of earlier formats to it.
-FORMAT = 3
+FORMAT = 4
 # Suffixes that programs give to unfinished files.
 UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".swp", "~")
 # File names contain the quoted name of a batch and a few more characters, and file systems allow 255 bytes.

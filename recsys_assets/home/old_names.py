@@ -1,17 +1,17 @@
 """Names that earlier formats of a home use, and the names that the next format uses instead. `upgrade` applies them.
 
-Format 2 (version 0.7) says `item` where format 1 says `movie`. Format 3 (version 0.10) has one name per model.
+Format 2 (version 0.7) says `item` where format 1 says `movie`. Format 3 (version 0.10) has one name per model. Format 4
+(version 0.11) says `validation_split` where format 3 says `slice`.
 """
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, ClassVar
 
 
-class Format(ABC):
-    """What one format of a home renames.
+class Format:
+    """What one format of a home renames; nothing, unless a format says otherwise.
 
     Attributes:
         number: number of the format.
@@ -24,34 +24,37 @@ class Format(ABC):
 
     number: ClassVar[int]
     version: ClassVar[str]
-    paths: ClassVar[Mapping[str, Mapping[str, str]]]
-    files: ClassVar[Mapping[str, str]]
-    settings_files: ClassVar[Mapping[str, str]]
-    settings: ClassVar[Mapping[str, str]]
+    paths: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    files: ClassVar[Mapping[str, str]] = {}
+    settings_files: ClassVar[Mapping[str, str]] = {}
+    settings: ClassVar[Mapping[str, str]] = {}
 
-    @abstractmethod
     def toml(self, text: str) -> str:
         """The text of a settings file with the new names, also in its comments."""
+        return text
 
-    @abstractmethod
     def parsed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The content of a settings file with the new names."""
+        return dict(settings)
 
-    @abstractmethod
     def json(self, place: PurePath, value: Any) -> Any:
         """The content of a JSON file with the new names; `place` is the path below the home."""
+        del place
+        return value
 
-    @abstractmethod
     def columns(self, place: PurePath) -> Mapping[str, str]:
         """New by old name of the columns of a table; `place` is the path below the home."""
+        del place
+        return {}
 
-    @abstractmethod
     def columns_of_names(self, place: PurePath) -> Collection[str]:
         """Columns of a table whose values are names."""
+        del place
+        return ()
 
-    @abstractmethod
     def text(self, value: str) -> str:
         """A value of such a column with the new names."""
+        return value
 
 
 def _any_of(names: Iterable[str]) -> str:
@@ -245,6 +248,13 @@ class _OneNamePerModel(Format):
         return self._name.sub(renamed, value)
 
 
-FORMATS: tuple[Format, ...] = (_Items(), _OneNamePerModel())
+class _ValidationSplits(Format):
+    number, version = 4, "0.11"
+
+    def columns(self, place: PurePath) -> Mapping[str, str]:
+        return {"slice": "validation_split"} if place.parts[1] in ("study_trials", "tuned_settings") else {}
+
+
+FORMATS: tuple[Format, ...] = (_Items(), _OneNamePerModel(), _ValidationSplits())
 # Sections of the settings that somebody may still name as before.
 EARLIER_SECTIONS: Mapping[str, str] = _OneNamePerModel.sections

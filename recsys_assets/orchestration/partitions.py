@@ -5,7 +5,7 @@ The partitioned assets are in `assets`. Partitions of batches are added by `land
 
 import dagster as dg
 
-from recsys_assets.recommender.tuning.slices import PROTOCOLS
+from recsys_assets.recommender.tuning.validation_splits import PROTOCOLS
 
 BATCHES = dg.DynamicPartitionsDefinition(name="batches")
 # Share of the ratings, in order of time, that a backtest trains on. It is scored on the next tenth.

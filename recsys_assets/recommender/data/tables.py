@@ -328,7 +328,9 @@ TABLES: Mapping[str, Table] = {
     ),
     "study_trials": Table(
         {
-            "slice": Column(nw.String(), "validation split: the protocol whose training rows are split once more"),
+            "validation_split": Column(
+                nw.String(), "validation split: the protocol whose training rows are split once more"
+            ),
             "search": Column(nw.String(), "name of the search"),
             "trial": Column(nw.String(), "hash of everything that the score of the trial depends on"),
             "model": Column(nw.String(), "model whose score decides"),
@@ -349,14 +351,14 @@ TABLES: Mapping[str, Table] = {
                 nw.String(), "reason why the model cannot be fitted with these settings; null: it can", nullable=True
             ),
         },
-        key=("slice", "search", "trial"),
+        key=("validation_split", "search", "trial"),
     ),
     "tuned_settings": Table(
         {
             "setting": Column(nw.String(), "section and name of the setting"),
             "chosen": Column(nw.String(), "chosen value, as JSON"),
             "default": Column(nw.String(), "built-in value, as JSON"),
-            "slice": Column(
+            "validation_split": Column(
                 nw.String(), "validation split that decided: the protocol whose training rows are split once more"
             ),
             "search": Column(nw.String(), "name of the search that decided"),

@@ -95,7 +95,7 @@ def _tried_k(study_trials: pl.DataFrame) -> pl.DataFrame:
     """Columns k and rmse of the successful trials of the search over K, sorted by k."""
     if study_trials.is_empty():
         return study_trials
-    tried = study_trials.filter(slice="time_cut", search="clusters", metric="rmse", population="unseen")
+    tried = study_trials.filter(validation_split="time_cut", search="clusters", metric="rmse", population="unseen")
     rows = [
         (json.loads(candidate)["clusters.k"], value)
         for candidate, value in tried.drop_nulls("value").select("candidate", "value").iter_rows()

@@ -15,7 +15,7 @@ from recsys_assets.recommender.evaluation.protocols import OF_THE_PIPELINE
 from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.report import labels
-from recsys_assets.recommender.tuning.slices import PROTOCOLS, chosen_with, is_searched
+from recsys_assets.recommender.tuning.validation_splits import PROTOCOLS, chosen_with, is_searched
 
 _METRICS: Mapping[Task, tuple[str, ...]] = {
     "time_cut": ("top5pct_rating", "rmse"),
@@ -194,7 +194,9 @@ class StudySection:
         """The model chosen on the validation split of the protocol; empty without its trials."""
         setting = SELECTED[task]
         rows = self.tables.trials.filter(
-            pl.col("slice") == chosen_with(protocol), pl.col("search") == setting.split(".")[1], pl.col("is_chosen")
+            pl.col("validation_split") == chosen_with(protocol),
+            pl.col("search") == setting.split(".")[1],
+            pl.col("is_chosen"),
         )
         return str(json.loads(rows["candidate"][0])[setting]) if len(rows) else ""
 

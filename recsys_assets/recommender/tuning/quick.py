@@ -1,7 +1,7 @@
 """Quick choice: every run chooses its ranking model and the few settings that matter.
 
-It is a study on a small budget: a few of the searches, on rolling validation slices of the training ratings. Test rows
-are in no slice. Applying a choice to a run belongs in `orchestration`.
+It is a study on a small budget: a few of the searches, on rolling validation splits of the training ratings. Test rows
+are in no split. Applying a choice to a run belongs in `orchestration`.
 """
 
 import json
@@ -31,9 +31,9 @@ from recsys_assets.recommender.tuning.searches import (
     value_of,
     with_values,
 )
-from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Trial, Trials
 from recsys_assets.recommender.tuning.tuning import SearchResult, Tried, Tuning, improvement
+from recsys_assets.recommender.tuning.validation_splits import ValidationSplit
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -52,17 +52,18 @@ QUICK = (
 SECTIONS = frozenset(
     setting.split(".")[0] for search in SEARCHES if search.name in QUICK for setting in search.grid if setting != MODEL
 )
-# Rolling slices as shares of the training ratings in time: end of the training rows, end of the validation rows.
+# Rolling validation splits as shares of the training ratings in time: end of the training rows, and of the validation
+# rows.
 _CUTS = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
 # Another ranking model replaces the built-in one if it is better by this many standard errors. With few users, hardly
 # any model is better by a 95 % interval. Noise can decide only between models that score alike.
 _LEAST_ERRORS = 0.5
-# A slice that scores fewer users than this with or without training ratings is scored on all users together: the
+# A split that scores fewer users than this with or without training ratings is scored on all users together: the
 # resamples of a handful of users vary too little.
 _LEAST_USERS = 10
 # A larger table is sampled by user, so that the quick choice takes about a minute on two cores.
 _MOST_RATINGS = 150_000
-# Scored users per slice.
+# Scored users per split.
 _MOST_USERS = 2_000
 # The time to fit EASE grows with the cube of the number of items: 2,000 items take half a second.
 _MOST_ITEMS = 2_000
@@ -127,9 +128,9 @@ def quick_choice(
 ) -> list[SearchResult]:
     """Searches for the best ranking model and settings on the training ratings; `tuning.chosen` reads the result.
 
-    All slices have the same weight. Within a slice, users with and without training ratings have the same weight,
-    because their shares differ between the slices and the test rows. Other settings replace the automatic ones only if
-    the confidence interval of their mean improvement over the slices, corrected for the number of candidates, lies
+    All splits have the same weight. Within a split, users with and without training ratings have the same weight,
+    because their shares differ between the splits and the test rows. Other settings replace the automatic ones only if
+    the confidence interval of their mean improvement over the splits, corrected for the number of candidates, lies
     above 0. Another model replaces the built-in one if its mean improvement exceeds half a standard error.
 
     Args:
@@ -146,7 +147,7 @@ def quick_choice(
     to_do = searches(settings)
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
     given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
-    cuts = [_Cut(Tuning(of, **given), populations(of)) for of in rolling_slices(tables, seed=seed)] if to_do else []
+    cuts = [_Cut(Tuning(of, **given), populations(of)) for of in rolling_splits(tables, seed=seed)] if to_do else []
     found: list[SearchResult] = []
     for search in to_do if cuts else []:
         found.append(_search(search, cuts, parameters, seed))
@@ -158,15 +159,15 @@ def quick_choice(
     return found
 
 
-def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
-    """Rolling validation slices: each has earlier training ratings, and the next ones in place of the test ratings.
+def rolling_splits(tables: Tables, *, seed: int) -> list[ValidationSplit]:
+    """Rolling validation splits: each has earlier training ratings, and the next ones in place of the test ratings.
 
     Args:
         tables: users, items, user_features and train_ratings.
         seed: random seed of the sample of users.
 
     Returns:
-        The slices with ratings on both sides.
+        The splits with ratings on both sides.
     """
     shared = {name: tables[name] for name in ("users", "items", "user_features")}
     ratings = tables["train_ratings"]
@@ -176,7 +177,7 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
     else:
         shared, ratings = {name: in_memory(table) for name, table in shared.items()}, in_memory(ratings)
     n_ratings = row_count(ratings)
-    slices = []
+    made = []
     for start, end in _CUTS:
         trained, until = int(n_ratings * start), int(n_ratings * end)
         if not 0 < trained < until:
@@ -186,8 +187,8 @@ def rolling_slices(tables: Tables, *, seed: int) -> list[Slice]:
         scored = split["test_ratings"]
         share = _MOST_USERS / max(row_count(scored.select("user").unique()), 1)
         of = {**split, "test_ratings": _of_some(scored, share, seed, stream=1)}
-        slices.append(Slice(f"quick_{start:g}", "top_n", of))
-    return slices
+        made.append(ValidationSplit(f"quick_{start:g}", "top_n", of))
+    return made
 
 
 def _rated(shared: Tables, ratings: nw.LazyFrame) -> tuple[dict[str, nw.LazyFrame], nw.LazyFrame]:
@@ -210,8 +211,8 @@ def _renumbered(rows: pl.DataFrame, column: str, numbers: pl.DataFrame) -> pl.Da
     return found.with_columns(pl.col("new").alias(column)).drop("new")
 
 
-def populations(of: Slice) -> tuple[str, ...]:
-    """The populations whose mean scores a slice: `seen` and `unseen`, or `all` if one of the two is too small."""
+def populations(of: ValidationSplit) -> tuple[str, ...]:
+    """The populations whose mean scores a split: `seen` and `unseen`, or `all` if one of the two is too small."""
     train, tested = of.tables["train_ratings"], of.tables["test_ratings"]
     scored = tested.filter(nw.col("rating") >= relevant_from(train)).select("user").unique()
     n_seen = row_count(scored.join(train.select("user").unique(), on="user", how="semi"))
@@ -226,7 +227,7 @@ def _of_some(ratings: nw.LazyFrame, share: float, seed: int, *, stream: int = 0)
 
 
 class _Cut(NamedTuple):
-    """A rolling slice: its searches, and the populations whose mean scores it."""
+    """A rolling validation split: its searches, and the populations whose mean scores it."""
 
     tuning: Tuning
     populations: tuple[str, ...]
@@ -240,7 +241,7 @@ class _Cut(NamedTuple):
 
 
 def _search(search: Search, cuts: Sequence[_Cut], parameters: Parameters, seed: int) -> SearchResult:
-    """Tries all candidates of a search on all slices; a candidate that is significantly worse is not tried further."""
+    """Tries all candidates of a search on all splits; a candidate that is significantly worse is not tried further."""
     every = math.prod(map(len, search.grid.values()))
     candidates = search.candidates(parameters, budget=every, seed=seed, kind=cuts[0].tuning.kind)
     tried: list[Tried] = []
@@ -268,16 +269,16 @@ def _judged(
     default: Sequence[Trial],
     n_others: int,
 ) -> Tried:
-    """The mean score of a candidate over the slices, and its improvement over the automatic settings.
+    """The mean score of a candidate over the splits, and its improvement over the automatic settings.
 
-    Slices on which the automatic settings have no score are ignored, unless they were refused on all slices.
+    Splits on which the automatic settings have no score are ignored, unless they were refused on all splits.
 
     Args:
         objective: the score that decides.
         candidate: the candidate.
-        cuts: all slices.
-        trials: trials of the candidate, from the first slice on.
-        default: trials of the automatic settings on all slices; empty if the candidate is the automatic settings.
+        cuts: all splits.
+        trials: trials of the candidate, from the first split on.
+        default: trials of the automatic settings on all splits; empty if the candidate is the automatic settings.
         n_others: number of candidates other than the automatic settings.
     """
     drawn = [

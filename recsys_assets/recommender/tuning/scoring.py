@@ -26,7 +26,7 @@ from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, 
 from recsys_assets.recommender.registry.kinds import has_entry, has_task
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.searches import value_of
-from recsys_assets.recommender.tuning.slices import fingerprint
+from recsys_assets.recommender.tuning.validation_splits import fingerprint
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

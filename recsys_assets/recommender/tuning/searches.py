@@ -45,7 +45,7 @@ class Objective:
 RMSE = Objective("rmse")
 RMSE_UNSEEN = Objective("rmse", "unseen")
 NDCG = Objective(DECIDING, higher=True)
-# In a slice of case study B, `test_users` are held-out train users.
+# In the validation split of case study B, `test_users` are held-out train users.
 RMSE_ASIDE = Objective("rmse", "test_users")
 HITS_ASIDE = Objective("next_item_hit_10", "test_users", higher=True)
 
@@ -60,7 +60,7 @@ class Search:
         model: entry of the registry whose score decides; empty for the model that the candidate names.
         grid: values by setting; every combination is a candidate.
         objective: the score that decides.
-        where: protocols whose slices run the search; empty for all protocols with the task.
+        where: protocols whose splits run the search; empty for all protocols with the task.
         is_exhaustive: whether all candidates are tried regardless of the budget.
     """
 
@@ -73,13 +73,13 @@ class Search:
     is_exhaustive: bool = False
 
     def applies(self, protocol: str, tasks: Sequence[Task]) -> bool:
-        """Whether the search runs on the slice of a protocol with these tasks."""
+        """Whether the search runs on the split of a protocol with these tasks."""
         return self.task in tasks and (not self.where or protocol in self.where)
 
     def candidates(
         self, defaults: Parameters, *, budget: int, seed: int, kind: DataKind = RATINGS_WITH_TIMES
     ) -> list[Candidate]:
-        """The candidates: the defaults first, so that a choice is never worse on the slice, then others at random.
+        """The candidates: the defaults first, so that a choice is never worse on the split, then others at random.
 
         A larger budget starts with the candidates of a smaller budget, so earlier trials are reused.
 

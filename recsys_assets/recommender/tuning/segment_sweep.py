@@ -16,7 +16,7 @@ from recsys_assets.recommender.models.segments.perplexity import held_out_perple
 from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry
 from recsys_assets.recommender.tuning.searches import SEARCHES, with_values
-from recsys_assets.recommender.tuning.slices import Slice
+from recsys_assets.recommender.tuning.validation_splits import ValidationSplit
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -33,7 +33,7 @@ _TABLE = TABLES["segment_sweep"]
 
 
 def segment_sweep(
-    of: Slice,
+    of: ValidationSplit,
     parameters: Parameters,
     *,
     spark: "Callable[[], SparkSession]",
@@ -48,7 +48,7 @@ def segment_sweep(
     A number that cannot be fitted or scored, for example because of too few users, has no rows.
 
     Args:
-        of: the validation slice of case study B.
+        of: the validation split of case study B.
         parameters: settings of all stages, by section.
         spark: returns the Spark session; none of these models calls it.
         scratch: folder for temporary files.
@@ -71,7 +71,7 @@ def segment_sweep(
     return pl.concat(parts).sort(_TABLE.order)
 
 
-def _scores(of: Slice, fitted: ModelFitter, *, seed: int, n_resamples: int) -> pl.DataFrame:
+def _scores(of: ValidationSplit, fitted: ModelFitter, *, seed: int, n_resamples: int) -> pl.DataFrame:
     """Scores of the held-out users for one number of segments."""
     entries = [entry(task, name) for task, names in SWEPT.items() for name in names]
     predictions = {each: fitted.predictions(each) for each in entries}

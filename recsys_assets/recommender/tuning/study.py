@@ -1,4 +1,4 @@
-"""Study of one catalogue: for each protocol, chooses settings on its validation slice and scores all models.
+"""Study of one catalogue: for each protocol, chooses settings on its validation split and scores all models.
 
 Trials and scores are stored in one folder and reused by the next study. Applying choices and storing tables belong in
 `orchestration`.
@@ -26,9 +26,14 @@ from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.scoring import KeptScores, ProtocolScores, Scoring, protocol_scores
 from recsys_assets.recommender.tuning.searches import value_of, with_values
 from recsys_assets.recommender.tuning.segment_sweep import SWEPT, segment_sweep
-from recsys_assets.recommender.tuning.slices import Slice, chosen_with, is_searched, validation_slice
 from recsys_assets.recommender.tuning.trials import Trials
 from recsys_assets.recommender.tuning.tuning import SearchResult, Tried, Tuning, chosen, starting_point
+from recsys_assets.recommender.tuning.validation_splits import (
+    ValidationSplit,
+    chosen_with,
+    is_searched,
+    validation_split,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,7 +70,7 @@ class Study:
         splits: split settings of the pipeline.
         scoring: how scores are computed.
         budget: maximum number of candidates per search.
-        seed: random seed of the slices and of the order of candidates.
+        seed: random seed of the splits and of the order of candidates.
         log: called with one line per trial and per model.
     """
 
@@ -97,13 +102,13 @@ class Study:
         """Runs the searches of a protocol and returns their results.
 
         Args:
-            protocol: one of `slices.PROTOCOLS`.
+            protocol: one of `validation_splits.PROTOCOLS`.
             searches: names of the searches whose missing trials are made; None for all. All other searches, and all
-                searches of a protocol without `slices.is_searched`, decide from the stored trials.
+                searches of a protocol without `validation_splits.is_searched`, decide from the stored trials.
         """
         name = chosen_with(protocol)
         tuning = Tuning(
-            self._slice(name),
+            self._validation_split(name),
             settings=self.settings,
             defaults=self.defaults,
             trials=Trials(self.folder / "trials"),
@@ -132,7 +137,7 @@ class Study:
 
     def segment_sweep(self) -> pl.DataFrame:
         """Table `segment_sweep`; all settings but the number of segments are chosen from the stored trials."""
-        of = self._slice("latest_rating")
+        of = self._validation_split("latest_rating")
         parameters = self._chosen("latest_rating")
         sources = [
             SOURCES.code_of_model(entry(task, model), parameters, "tuning.segment_sweep")
@@ -156,9 +161,9 @@ class Study:
         """All parameters, with the choices of the stored trials for the protocol."""
         return with_values(starting_point(self.settings, self.defaults), chosen(self.found(protocol, ())))
 
-    def _slice(self, protocol: str) -> Slice:
+    def _validation_split(self, protocol: str) -> ValidationSplit:
         scale = Scale.of(self.settings)
-        return validation_slice(protocol, self._split(protocol), seed=self._seed_of_slices, scale=scale)
+        return validation_split(protocol, self._split(protocol), seed=self._seed_of_splits, scale=scale)
 
     @property
     def kept(self) -> KeptScores:
@@ -166,7 +171,7 @@ class Study:
         return KeptScores(self.folder / "scores")
 
     @property
-    def _seed_of_slices(self) -> int:
+    def _seed_of_splits(self) -> int:
         # With the seed of the protocol's own split, the hash puts no training row into the validation rows.
         return self.splits.seed + 1 + self.seed
 
@@ -186,7 +191,7 @@ def trials_table(found: Sequence[SearchResult]) -> pl.DataFrame:
     """Every candidate with its score: table `study_trials`."""
     rows = [
         {
-            "slice": each.slice,
+            "validation_split": each.validation_split,
             "search": each.search.name,
             "trial": tried.trial.question.key,
             "model": tried.trial.question.model,
@@ -207,7 +212,7 @@ def trials_table(found: Sequence[SearchResult]) -> pl.DataFrame:
 
 
 _TRIALS: dict[str, Any] = {
-    **dict.fromkeys(("slice", "search", "trial", "model", "candidate", "metric", "population"), pl.String),
+    **dict.fromkeys(("validation_split", "search", "trial", "model", "candidate", "metric", "population"), pl.String),
     **dict.fromkeys(("value", "improvement", "low", "high"), pl.Float64),
     "is_default": pl.Boolean,
     "is_chosen": pl.Boolean,
@@ -228,7 +233,7 @@ def choices_table(found: Sequence[SearchResult], defaults: Parameters) -> pl.Dat
             "setting": setting,
             "chosen": json.dumps(value),
             "default": json.dumps(value_of(defaults, setting)),
-            "slice": each.slice,
+            "validation_split": each.validation_split,
             "search": each.search.name,
             "metric": each.search.objective.metric,
             "population": each.search.objective.population,
@@ -250,7 +255,7 @@ def _improvement(tried: Tried | None) -> dict[str, float | None]:
 
 
 _CHOICES: dict[str, Any] = {
-    **dict.fromkeys(("setting", "chosen", "default", "slice", "search", "metric", "population"), pl.String),
+    **dict.fromkeys(("setting", "chosen", "default", "validation_split", "search", "metric", "population"), pl.String),
     **dict.fromkeys(("value", "value_of_default", "improvement", "low", "high"), pl.Float64),
     "trials": pl.Int32,
 }

@@ -1,4 +1,4 @@
-"""Trials: one model with one set of parameters, fitted and scored on one validation slice, and their folder.
+"""Trials: one model with one set of parameters, fitted and scored on one validation split, and their folder.
 
 A hash of all inputs names a trial, so the same trial is never made twice. The choice of trials belongs in `searches`
 and `tuning`.
@@ -20,15 +20,15 @@ class Question:
     """The inputs of a trial: everything that its scores depend on.
 
     Attributes:
-        slice: name of the validation slice.
-        data: fingerprint of the slice's rows.
+        validation_split: name of the validation split.
+        data: fingerprint of the split's rows.
         task: task of the model.
         model: name in the registry.
         parameters: parameters that the model depends on, by section.
         code: hashes of the source code of the model and its scoring, and versions of libraries.
     """
 
-    slice: str
+    validation_split: str
     data: str
     task: Task
     model: str
@@ -51,7 +51,7 @@ class Trial:
         seconds: duration in seconds.
         when: time of the trial, ISO 8601, UTC.
         refusal: why the model cannot be fitted; empty if it can.
-        resampled: by population, then metric: bootstrap scores of the deciding metrics. All trials of a slice share
+        resampled: by population, then metric: bootstrap scores of the deciding metrics. All trials of a split share
             the same resamples of the users.
     """
 
@@ -98,15 +98,15 @@ class Trials:
         unfinished.write_text(json.dumps(asdict(trial), indent=1, sort_keys=True))
         unfinished.replace(path)
 
-    def keep(self, of_slice: str, questions: Sequence[Question]) -> None:
-        """Removes the trials of a slice except the trials of these questions."""
+    def keep(self, of_split: str, questions: Sequence[Question]) -> None:
+        """Removes the trials of a split except the trials of these questions."""
         kept = {self._path(question) for question in questions}
-        for path in (self._folder / of_slice).glob("*.json"):
+        for path in (self._folder / of_split).glob("*.json"):
             if path not in kept:
                 path.unlink(missing_ok=True)
 
     def _path(self, question: Question) -> Path:
-        return self._folder / question.slice / f"{question.key}.json"
+        return self._folder / question.validation_split / f"{question.key}.json"
 
 
 def _read(path: Path) -> Trial:

@@ -1,4 +1,4 @@
-"""Runs searches on a validation slice: reads stored trials, makes missing ones and chooses a candidate.
+"""Runs searches on a validation split: reads stored trials, makes missing ones and chooses a candidate.
 
 The grids belong in `searches`, the storage in `trials`. Applying a choice to the settings of a home belongs in
 `orchestration`.
@@ -29,9 +29,9 @@ from recsys_assets.recommender.tuning.searches import (
     value_of,
     with_values,
 )
-from recsys_assets.recommender.tuning.slices import Slice
 from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
 from recsys_assets.recommender.tuning.validating import ValidationScores, validation_scores
+from recsys_assets.recommender.tuning.validation_splits import ValidationSplit
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,17 +80,17 @@ class Tried:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The result of a search on a slice.
+    """The result of a search on a split.
 
     Attributes:
-        slice: name of the slice.
+        validation_split: name of the split.
         search: the search.
         tried: the candidates with a trial, the built-in settings first.
         least_errors: least improvement over the built-in settings, in standard errors; None for a 95 % confidence
             interval above 0, corrected for the number of candidates.
     """
 
-    slice: str
+    validation_split: str
     search: Search
     tried: Sequence[Tried]
     least_errors: float | None = None
@@ -129,10 +129,10 @@ class SearchResult:
 
 
 class Tuning:
-    """Searches on one slice.
+    """Searches on one split.
 
     Args:
-        of: the slice.
+        of: the split.
         settings: parameters of all stages, by section. Searched settings start from `defaults` instead.
         defaults: built-in parameters of all stages, by section.
         trials: store of the trials.
@@ -146,7 +146,7 @@ class Tuning:
 
     def __init__(
         self,
-        of: Slice,
+        of: ValidationSplit,
         *,
         settings: Parameters,
         defaults: Parameters,
@@ -158,7 +158,7 @@ class Tuning:
         scratch: Path,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._slice, self._trials, self._code, self._log = of, trials, code, log
+        self._split, self._trials, self._code, self._log = of, trials, code, log
         self._defaults, self._budget, self._seed = defaults, budget, seed
         self._parameters = starting_point(settings, defaults)
         self._spark, self._scratch = spark, scratch
@@ -167,8 +167,8 @@ class Tuning:
 
     @property
     def kind(self) -> DataKind:
-        """Kind of the data of the slice."""
-        return self._slice.kind
+        """Kind of the data of the split."""
+        return self._split.kind
 
     def run(self, searches: Collection[str] | None = None) -> list[SearchResult]:
         """Runs these searches (None for all that apply); all other searches choose from the stored trials."""
@@ -176,7 +176,7 @@ class Tuning:
 
     def _found(self, searches: Collection[str] | None) -> Iterator[SearchResult]:
         for search in SEARCHES:
-            if not search.applies(self._slice.name, self._slice.tasks):
+            if not search.applies(self._split.name, self._split.tasks):
                 continue
             found = self._search(search, missing=searches is None or search.name in searches)
             if found.choice:
@@ -197,11 +197,11 @@ class Tuning:
                 default = trial
             tried.append(_judged(search.objective, candidate, trial, default, len(candidates) - 1))
             if known is None:
-                self._log(f"{self._slice.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
+                self._log(f"{self._split.name}, {search.name} {number} of {len(candidates)}: {_shown(tried[-1])}")
             if tried[0].value is None and not trial.refusal:
-                # The slice has, for example, no row of the population: no candidate will have a score.
+                # The split has, for example, no row of the population: no candidate will have a score.
                 break
-        return SearchResult(self._slice.name, search, tried)
+        return SearchResult(self._split.name, search, tried)
 
     def trial(self, search: Search, candidate: Candidate, parameters: Parameters) -> Trial:
         """Returns the stored trial of a candidate, or makes and stores it.
@@ -220,8 +220,8 @@ class Tuning:
         return trial
 
     def forget_others(self) -> None:
-        """Removes trials of the slice that were not requested: their ratings, settings or code have changed."""
-        self._trials.keep(self._slice.name, self._asked)
+        """Removes trials of the split that were not requested: their ratings, settings or code have changed."""
+        self._trials.keep(self._split.name, self._asked)
 
     def _question(self, search: Search, candidate: Candidate, parameters: Parameters) -> Question:
         model = search.model_of(candidate)
@@ -229,7 +229,7 @@ class Tuning:
         fitted = {model, BASELINE} if search.task in _WITH_BASELINE else {model}
         sources = [SOURCES.code_of_model(entry(search.task, name), parameters, _SCORED_BY) for name in sorted(fitted)]
         code = "; ".join([*sources, self._code, str(Scale.of(parameters))])
-        return Question(self._slice.name, self._slice.fingerprint, search.task, model, used, code)
+        return Question(self._split.name, self._split.fingerprint, search.task, model, used, code)
 
     def _try(self, question: Question, parameters: Parameters) -> Trial:
         began = perf_counter()
@@ -250,12 +250,12 @@ class Tuning:
         entries = [entry(task, name) for name in sorted(names)]
         predictions = {each: fitted.predictions(each) for each in entries}
         judged_by = {search.objective.metric for search in SEARCHES}
-        return validation_scores(task, self._slice.tables, predictions, model=model, judged_by=judged_by)
+        return validation_scores(task, self._split.tables, predictions, model=model, judged_by=judged_by)
 
     def _fitted(self, parameters: Parameters) -> ModelFitter:
         """The model fitter with these parameters; it reuses models that the last trial fitted in the same way."""
         if self._fitter is None:
-            self._fitter = ModelFitter(self._slice.tables, parameters, spark=self._spark, scratch=self._scratch)
+            self._fitter = ModelFitter(self._split.tables, parameters, spark=self._spark, scratch=self._scratch)
         self._fitter = self._fitter.with_parameters(parameters)
         return self._fitter
 

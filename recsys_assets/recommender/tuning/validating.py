@@ -1,4 +1,4 @@
-"""Scores one model on the validation rows of a slice, with the functions that score test rows.
+"""Scores one model on the validation rows of a split, with the functions that score test rows.
 
 Choosing by these scores belongs in `tuning`.
 """
@@ -25,7 +25,7 @@ _SEED = 0
 
 
 class ValidationScores(NamedTuple):
-    """The scores of a model on a slice.
+    """The scores of a model on a split.
 
     Attributes:
         scores: scores by population, then metric.
@@ -49,7 +49,7 @@ def validation_scores(
 
     Args:
         task: task of the model.
-        tables: tables of the slice.
+        tables: tables of the split.
         predictions: predictions of the model; for rating tasks also of the item mean.
         model: name of the scored model.
         judged_by: names of the metrics that are resampled.

@@ -1,6 +1,6 @@
-"""Validation slices: split the training rows of a protocol once more, in the same way as the protocol.
+"""Validation splits: split the training rows of a protocol once more, in the same way as the protocol.
 
-A slice holds no test rows of its protocol, so no choice can depend on them. Protocols belong in
+A split holds no test rows of its protocol, so no choice can depend on them. Protocols belong in
 `evaluation.protocols`.
 """
 
@@ -34,7 +34,7 @@ PROTOCOLS = (
     *(*NEW_USERS, COLD_USERS),
     *("leave_last_out", *TOP_N_LEAKAGE_AUDIT, *LATEST_RATING_LEAKAGE_AUDIT),
 )
-# Protocols that reuse another protocol's validation slice. Their test rows are not in its training rows, because it
+# Protocols that reuse another protocol's validation split. Their test rows are not in its training rows, because it
 # cuts earlier, holds out more rows by the same hash, or has the same new users.
 _CHOSEN_WITH = {
     "time_cut_0.7": "time_cut_0.6",
@@ -51,7 +51,7 @@ _ASIDE_SHARE = 0.1
 
 
 def chosen_with(protocol: str) -> str:
-    """The protocol whose validation slice chooses the settings and models of this protocol."""
+    """The protocol whose validation split chooses the settings and models of this protocol."""
     return (_CHOSEN_WITH | _TAKEN_OVER).get(protocol, protocol)
 
 
@@ -64,7 +64,7 @@ def is_searched(protocol: str) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
+class ValidationSplit:
     """The training and validation rows that choose settings and models for a protocol.
 
     Attributes:
@@ -110,8 +110,8 @@ def _content(frame: nw.LazyFrame) -> bytes:
     return to_polars(frame).sort(names[0]).write_ndjson().encode()
 
 
-def validation_slice(protocol: str, tables: Tables, *, seed: int = 0, scale: Scale = EVERYTHING) -> Slice:
-    """The validation slice of a protocol.
+def validation_split(protocol: str, tables: Tables, *, seed: int = 0, scale: Scale = EVERYTHING) -> ValidationSplit:
+    """The validation split of a protocol.
 
     The validation rows are: for cuts in time and top N, the last fifth of the training ratings in time; for random
     splits and published folds, a tenth of the ratings by hash; for new users, a tenth of the users; for the latest
@@ -125,11 +125,11 @@ def validation_slice(protocol: str, tables: Tables, *, seed: int = 0, scale: Sca
     """
     shared = {name: tables[name] for name in ("users", "items", "user_features") if name in tables}
     if protocol in LATEST_RATING_LEAKAGE_AUDIT:
-        return Slice(protocol, protocol, {**shared, **_kept_aside(tables, seed)})
+        return ValidationSplit(protocol, protocol, {**shared, **_kept_aside(tables, seed)})
     within = shared | {"ratings": tables["train_ratings"]}
     how = _split_within(protocol)
     cut = 1 - _VALIDATION_SHARE
-    return Slice(protocol, how, protocols.split(how, within, seed=seed, cut=cut, scale=scale))
+    return ValidationSplit(protocol, how, protocols.split(how, within, seed=seed, cut=cut, scale=scale))
 
 
 def _split_within(protocol: str) -> str:
