@@ -16,7 +16,7 @@ from recsys_assets.cli.terminal import follow_up, nearest, seconds
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore, write_table
 from recsys_assets.orchestration.build import build_defs
-from recsys_assets.orchestration.failures import reason
+from recsys_assets.orchestration.failures import asset_name, reason
 from recsys_assets.orchestration.launch import Ended, carry_out
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan
 from recsys_assets.recommender.data.frames import empty, lazy
@@ -51,8 +51,8 @@ def test_run_names_every_asset_and_ends_with_scores_and_report(first_run, assets
     lines = ran.stdout.splitlines()
     begun = [line.split()[1] for line in lines if "✓" in line]
     # Backtests and studies are for who asks.
-    asked_for = {asset.key.to_user_string() for asset in assets if asset.group_names_by_key[asset.key] == "study"}
-    assert {asset.key.to_user_string() for asset in assets} - {"backtest_scores"} - asked_for <= set(begun)
+    asked_for = {spec.key for asset in assets for spec in asset.specs if spec.group_name in ("backtest", "study")}
+    assert {asset_name(asset.op.name) for asset in assets if not asset.keys <= asked_for} <= set(begun)
     assert f"{len(begun)}/{len(begun)} " in ran.stdout
     assert any(line.startswith("Time by stage: ") and "models " in line for line in lines)
     assert any(line.startswith("Peak memory: ") and "JVM" in line for line in lines)

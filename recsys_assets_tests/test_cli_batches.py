@@ -15,7 +15,9 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import AssetStore
 from recsys_assets.orchestration import launch as launching
 from recsys_assets.orchestration import planning
+from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.jobs import ingest
+from recsys_assets.orchestration.landing_watch import range_tags
 from recsys_assets.orchestration.taking_out import take_out
 from recsys_assets_tests.conftest import invoke
 
@@ -68,6 +70,14 @@ def raw(home: Home, batch: str) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 
+def judgement(home: Home) -> dg.AssetCheckEvaluation:
+    """The newest result of the check that no landed batch is refused."""
+    key = dg.AssetCheckKey(dg.AssetKey("rejected_rows"), "batches_are_accepted")
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        [newest] = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    return newest.event.dagster_event.asset_check_evaluation_data
+
+
 # Batches that are refused
 
 
@@ -91,15 +101,30 @@ def test_run_goes_on_without_the_batches_that_are_refused(home):
 
 
 def test_a_refused_batch_comes_in_once_it_is_mended(home):
-    """A batch that was bad once is never looked at again."""
+    """A batch that was bad once is never looked at again, or the UI says for ever that it is refused."""
     land(home, "a.csv", "ana")
     land(home, "b.csv", "ben", bad=3)
     assert run(home).exit_code == 1
     assert (home.rejected / "b.csv.csv").exists()
+    assert "Batch b.csv: 3 of 4 rows are bad" in (refused := judgement(home)).description and not refused.passed
     land(home, "b.csv", "ben")
     assert (done := run(home)).exit_code == 0, done.output
     assert users_of(home) == ["ana", "ben"]
     assert not (home.rejected / "b.csv.csv").exists()
+    assert judgement(home).passed
+
+
+def test_a_run_may_make_some_of_the_raw_tables(home):
+    """Whoever makes one raw table of a batch again in the UI gets an error, or has to make all of them."""
+    land(home, "a.csv", "ana")
+    assert (done := run(home)).exit_code == 0, done.output
+    before = {*raw(home, "a.csv")}
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        job, wanted = build_defs(home=home).resolve_job_def(ingest.name), map(dg.AssetKey, ("raw_users", "raw_items"))
+        ran = job.execute_in_process(instance=instance, tags=range_tags(["a.csv"]), asset_selection=list(wanted))
+    made = [event.asset_key.to_user_string() for event in ran.get_asset_materialization_events()]
+    assert made == ["raw_users", "raw_items"]
+    assert len({*raw(home, "a.csv")} - before) == 2
 
 
 def test_the_message_shows_the_first_twenty_and_the_list_has_all(home):

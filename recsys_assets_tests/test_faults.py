@@ -392,33 +392,6 @@ def test_a_run_whose_work_was_done_while_it_waited_ends_without_a_step(first_run
         pass
 
 
-def ingest_job() -> dg.JobDefinition:
-    """The job `ingest` of the home that the environment names, as another process can build it again."""
-    return build_defs().resolve_job_def("ingest")
-
-
-@pytest.mark.slow
-def test_a_source_is_judged_once_per_run_whatever_process_a_step_has(small_data, tmp_path, monkeypatch):
-    """With a process per step every source would be read through four times, and perhaps judged otherwise each time."""
-    home = _home(tmp_path / "home", small_data)
-    home.settings_file.write_text('[run]\nexecutor = "multiprocess"\n')
-    monkeypatch.setenv("RECSYS_HOME", str(home.path))
-    steps = [dg.AssetKey("rejected_rows"), dg.AssetKey("raw_users")]
-    job = dg.reconstructable(ingest_job).get_subset(asset_selection=frozenset(steps))
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        instance.add_dynamic_partitions("batches", [killed.BATCH])
-        tags = dict.fromkeys(killed.RANGE, killed.BATCH)
-        with dg.execute_job(job, instance=instance, tags=tags) as result:
-            assert result.success
-        said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-        found = [
-            instance.get_latest_materialization_event(step).asset_materialization.metadata["source fingerprint"].value
-            for step in steps
-        ]
-    assert len([line for line in said if f"Batch {killed.BATCH} is accepted" in line]) == 1
-    assert len({*found}) == 1
-
-
 # What is tried again
 
 

@@ -383,7 +383,7 @@ def test_a_fault_that_passes_is_tried_again_and_told_meanwhile(ticker):
     assert ticker.run() == [False]
     for _ in range(3):
         told = str(ticker.tick().skip_reason.skip_message)
-        assert not ticker.asked and "one is not read: raw_users: " in told and str(obstacle) in told
+        assert not ticker.asked and "one is not read: raw_tables: " in told and str(obstacle) in told
     assert "again in " in told
     obstacle.unlink()
     ticker.now += 60

@@ -31,6 +31,11 @@ def reason(error: SerializableErrorInfo | None) -> str:
     return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"
 
 
+def asset_name(step: str) -> str:
+    """The name of the asset that a step makes, from the name of the step."""
+    return step.replace("__", "/")
+
+
 def is_of_a_check(error: SerializableErrorInfo | None) -> bool:
     """Whether a step failed because of an asset check. The result of the check then says more than the error."""
     return error is not None and error.cls_name == DagsterAssetCheckFailedError.__name__
@@ -40,7 +45,7 @@ def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[s
     """Name and error of each failed step of a run, in order. Steps that never started are left out."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         if (event := entry.dagster_event) is not None:
-            yield (event.step_key or "").replace("__", "/"), event.step_failure_data.error
+            yield asset_name(event.step_key or ""), event.step_failure_data.error
 
 
 def causes(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[str]:

@@ -14,10 +14,9 @@ from itertools import groupby
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
-from recsys_assets.home.batches import read_batches
+from recsys_assets.home.batches import RAW_TABLES, read_batches
 from recsys_assets.home.landed import Landed, fingerprint, landed
 from recsys_assets.home.layout import Home
-from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.orchestration.assets.ingest import SOURCE_FINGERPRINT, ratings
 from recsys_assets.orchestration.checks.results import was_good
 from recsys_assets.orchestration.checks.rules import check_keys
@@ -27,7 +26,7 @@ from recsys_assets.orchestration.verdicts import verdicts_of
 from recsys_assets.recommender.ingest.errors import SourceError
 
 SENSOR = "landing_sensor"
-RAW = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is not None]
+RAW = [dg.AssetKey(name) for name in RAW_TABLES]
 MERGED = tuple(dg.AssetKey(name) for name in ("ratings", "users", "items"))
 REQUEST_TAG = "recsys/request"
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

@@ -74,8 +74,7 @@ def execute(
         # Without a daemon, a killed run would stay STARTED for ever.
         fail_dead_runs(instance)
         assets = pipeline_assets(defs)
-        events.names |= {asset.op.name: asset.key.to_user_string() for asset in assets}
-        events.stages |= {asset.op.name: asset.group_names_by_key[asset.key] for asset in assets}
+        events.stages |= {asset.op.name: str(next(iter(asset.specs)).group_name) for asset in assets}
 
         def rest(read: Collection[str], refused: Collection[str]) -> list[Launch]:
             if again:

@@ -15,11 +15,10 @@ from recsys_assets.home.layout import Home, is_batch_name
 from recsys_assets.home.merged import rests_on_others
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import AssetStore
-from recsys_assets.orchestration.assets.ingest import ASSETS as INGEST_ASSETS
 from recsys_assets.orchestration.assets.ingest import merged_from, rests_on
 from recsys_assets.orchestration.assets.serving import recommendations, similar_items
 from recsys_assets.orchestration.jobs import everything, ingest, recommend, refresh, study
-from recsys_assets.orchestration.landing_watch import contiguous, selections
+from recsys_assets.orchestration.landing_watch import MERGED, RAW, contiguous, selections
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.sensors import are_of_present_ratings, why_invalid
 from recsys_assets.recommender.data.kind import RATINGS_WITH_TIMES, DataKind
@@ -66,7 +65,7 @@ _REFRESH = Launch(refresh.name, "All batches are ingested; refreshing everything
 
 
 def pipeline_assets(defs: dg.Definitions) -> list[dg.AssetsDefinition]:
-    """The assets with code. Each is one step of a run, named after its op."""
+    """The assets with code. Each definition is one step of a run, named after its op."""
     return [asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition)]
 
 
@@ -88,26 +87,24 @@ def plan(
         assets: assets of the pipeline.
         refused: batches to leave out.
     """
-    merged = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is None]
-    raw = [asset.key for asset in assets if _is_ingest(asset) and asset.partitions_def is not None]
     ingested = read_batches(home)
     known = _register(home, instance, ingested, refused)
     pieces = _contiguous(known, ingested)
     in_use = AssetStore(home.assets).has(["promoted_configuration"])
     if pieces:
         # The merge needs all batches, so only the last range includes it.
-        first = [Launch(everything.name, f"Ingesting {_named(piece)}", piece, raw) for piece in pieces[:-1]]
+        first = [Launch(everything.name, f"Ingesting {_named(piece)}", piece, RAW) for piece in pieces[:-1]]
         title = f"Ingesting {_named(pieces[-1])}"
         if in_use:
             return [*first, Launch(ingest.name, title, pieces[-1]), _RECOMMEND, _REFRESH]
         return [*first, Launch(everything.name, f"{title}, then everything else", pieces[-1])]
     if not known:
         return []
-    is_older = min(_last_written(instance, merged)) < max(_last_written(instance, raw))
+    is_older = min(_last_written(instance, MERGED)) < max(_last_written(instance, RAW))
     # Tables that failed their check are merged again, because the merge repeats the check. `refresh` would skip it.
     if is_older or _rests_on_others(home, instance) or why_invalid(instance):
         if in_use:
-            return [Launch(ingest.name, "All batches are read; merging them", assets=merged), _RECOMMEND, _REFRESH]
+            return [Launch(ingest.name, "All batches are read; merging them", assets=MERGED), _RECOMMEND, _REFRESH]
         return [merging("All batches are read; merging them, then everything else", assets)]
     is_recommended = not in_use or are_of_present_ratings(instance, [recommendations.key])
     return [_REFRESH] if is_recommended else [_RECOMMEND, _REFRESH]
@@ -115,16 +112,13 @@ def plan(
 
 def merging(title: str, assets: Sequence[dg.AssetsDefinition]) -> Launch:
     """The merge of all ingested batches and everything downstream."""
-    unmerged = [asset.key for asset in assets if asset.partitions_def is None and not _is_study(asset)]
+    unmerged = [
+        spec.key
+        for asset in assets
+        for spec in asset.specs
+        if spec.group_name != "study" and spec.partitions_def is None
+    ]
     return Launch(everything.name, title, assets=unmerged)
-
-
-def _is_ingest(asset: dg.AssetsDefinition) -> bool:
-    return asset.group_names_by_key[asset.key] == "ingest"
-
-
-def _is_study(asset: dg.AssetsDefinition) -> bool:
-    return asset.group_names_by_key[asset.key] == "study"
 
 
 def _rests_on_others(home: Home, instance: dg.DagsterInstance) -> bool:
@@ -200,8 +194,7 @@ def reading_the_rest(
         instance.delete_dynamic_partition(name, batch)
     if left := {*batches} - {*read, *refused}:
         return reading_again(instance, left)
-    merged = [asset.key for asset in INGEST_ASSETS if asset.partitions_def is None]
-    return [Launch(ingest.name, "Merging", assets=merged)] if read_batches(home) else []
+    return [Launch(ingest.name, "Merging", assets=MERGED)] if read_batches(home) else []
 
 
 def lists_anew(*, fits: bool) -> Launch:

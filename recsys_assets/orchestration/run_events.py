@@ -12,7 +12,7 @@ import dagster as dg
 
 from recsys_assets.orchestration.dagster_internals import JobFailureData
 from recsys_assets.orchestration.ending import remind
-from recsys_assets.orchestration.failures import is_of_a_check, reason
+from recsys_assets.orchestration.failures import asset_name, is_of_a_check, reason
 from recsys_assets.recommender.data.characters import visible
 
 # The logger that every job has: a run of the command line can be run again from the UI, whose jobs have no other one.
@@ -67,13 +67,11 @@ class RunEvents(logging.Handler):
         begun: called with the id of each run of this process when it starts.
 
     Attributes:
-        names: displayed name by step; by default Dagster's own name.
         stages: stage by step; steps without one are checks.
     """
 
     def __init__(self, watcher: Watcher, log: Path, begun: Callable[[str], None] = lambda _: None) -> None:
         super().__init__()
-        self.names: dict[str, str] = {}
         self.stages: dict[str, str] = {}
         self._watcher, self._log, self._begun = watcher, log, begun
         self._running: str | None = None
@@ -129,7 +127,7 @@ class RunEvents(logging.Handler):
 
     @property
     def _step(self) -> str:
-        return self.names.get(self._running or "", self._running or "")
+        return asset_name(self._running or "")
 
     def _end(self, *, succeeded: bool) -> None:
         self._watcher.end(succeeded=succeeded)

@@ -11,11 +11,13 @@ from typing import TypeVar
 
 import dagster as dg
 
+from recsys_assets.home.batches import RAW_TABLES
 from recsys_assets.recommender.ingest.errors import SourceError
 
 _REASON, _MAY_PASS = "why it was not read", "may be read later as it is"
 # An error message lists this many batches and counts the rest.
 _TOLD = 20
+_OBSERVED = dg.AssetKey(RAW_TABLES[0])
 Read = TypeVar("Read")
 
 
@@ -48,11 +50,12 @@ class UnreadBatchesError(SourceError):
         super().__init__("\n".join([*reasons[:_TOLD], *more]))
 
 
-def read_each(context: dg.AssetExecutionContext, read: Callable[[str], Read]) -> dict[str, Read]:
-    """The result of `read` for each batch of the run.
+def read_each(
+    context: dg.AssetExecutionContext, read: Callable[[str], Read]
+) -> tuple[Mapping[str, Read], Mapping[str, Verdict]]:
+    """The result of `read` for each batch of the run that can be read, and a verdict on each other batch.
 
-    Raises:
-        UnreadBatchesError: some batches cannot be read. The event log then holds a verdict on each of them.
+    The event log holds the verdicts too.
     """
     done, verdicts = {}, {}
     for batch in context.partition_keys:
@@ -64,10 +67,8 @@ def read_each(context: dg.AssetExecutionContext, read: Callable[[str], Read]) ->
                 context.log.debug(verdicts[batch].reason, exc_info=True)
     for batch, verdict in verdicts.items():
         told = {_REASON: dg.MetadataValue.text(verdict.reason), _MAY_PASS: dg.MetadataValue.bool(verdict.may_pass)}
-        context.log_event(dg.AssetObservation(context.asset_key, partition=batch, metadata=told))
-    if verdicts:
-        raise UnreadBatchesError(verdicts.values())
-    return done
+        context.log_event(dg.AssetObservation(_OBSERVED, partition=batch, metadata=told))
+    return done, verdicts
 
 
 def verdicts_of(instance: dg.DagsterInstance, run_id: str) -> Mapping[str, Verdict]:

@@ -7,7 +7,8 @@ import base64
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -60,18 +61,14 @@ def pipeline_asset(
 
     def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
         asset_key = dg.AssetKey.from_coercible(key or function.__name__)
-        table = table_of(asset_key)
-        schema = {"dagster/column_schema": column_schema(table)} if table else {}
         made_by = (code or SOURCES.code_of_module(function.__module__)) + (_code_of_models() if fits_models else "")
-        with warnings.catch_warnings():
-            # The backfill policy is beta. It makes a range of batches one run, hence one process and one JVM.
-            warnings.simplefilter("ignore", dg.BetaWarning)
+        with _beta_is_meant():
             return dg.asset(
                 key=asset_key,
                 group_name=group,
                 kinds=kinds,
                 tags={"stage": group},
-                metadata=schema | ({_SETTINGS: ", ".join(dict.fromkeys(sections))} if sections else {}),
+                metadata=_metadata(asset_key, sections),
                 code_version=made_by,
                 backfill_policy=dg.BackfillPolicy.single_run(),
                 hooks={decide_on_retry},
@@ -79,6 +76,63 @@ def pipeline_asset(
             )(function)
 
     return decorate
+
+
+def tables_of_one_step(
+    *,
+    group: str,
+    tables: Mapping[str, str],
+    settings: Sequence[str] = (),
+    **options: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dagster.multi_asset` with the options that all assets of this pipeline share. A run may select some of them.
+
+    Args:
+        group: the stage.
+        tables: name and description of each table.
+        settings: settings sections that the tables depend on.
+        options: passed on to `dagster.multi_asset`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        made_by = SOURCES.code_of_module(function.__module__)
+        outs = {
+            name: dg.AssetOut(
+                key=name,
+                description=description,
+                kinds=TABLE_KINDS,
+                tags={"stage": group},
+                metadata=_metadata(dg.AssetKey(name), settings),
+                code_version=made_by,
+                is_required=False,
+            )
+            for name, description in tables.items()
+        }
+        with _beta_is_meant():
+            return dg.multi_asset(
+                outs=outs,
+                group_name=group,
+                backfill_policy=dg.BackfillPolicy.single_run(),
+                hooks={decide_on_retry},
+                can_subset=True,
+                **options,
+            )(function)
+
+    return decorate
+
+
+@contextmanager
+def _beta_is_meant() -> Iterator[None]:
+    """The backfill policy is beta. It makes a range of batches one run, hence one process and one JVM."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        yield
+
+
+def _metadata(key: dg.AssetKey, sections: Sequence[str]) -> dict[str, Any]:
+    table = table_of(key)
+    schema = {"dagster/column_schema": column_schema(table)} if table else {}
+    return schema | ({_SETTINGS: ", ".join(dict.fromkeys(sections))} if sections else {})
 
 
 @cache

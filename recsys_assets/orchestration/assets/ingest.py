@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.home.batches import Accepted, Batch, forget_refusal, record_refusal
+from recsys_assets.home.batches import RAW_TABLES, Accepted, Batch, forget_refusal, record_refusal, why_refused
 from recsys_assets.home.data_kind import keep_kind, kept_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
@@ -18,10 +18,10 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.merged import MergedWith
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.versions import TableWithState
-from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
+from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset, tables_of_one_step
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.orchestration.verdicts import read_each
+from recsys_assets.orchestration.verdicts import UnreadBatchesError, Verdict, read_each
 from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
@@ -35,56 +35,11 @@ SOURCE_FINGERPRINT = "source fingerprint"
 MERGED_FROM = "merged from"
 _FORMAT, _SCALE, RELEASE = "format", "rating scale", "MovieLens release"
 _REJECTED, _CLEANED, _NOT_RATED = "rejected rows", "cleaned texts", "rows that are not rated"
-# Metadata of an accepted batch, recorded with each of its raw tables.
-_FACTS = {SOURCE_FINGERPRINT, _FORMAT, _SCALE, RELEASE, _REJECTED, _CLEANED, _NOT_RATED}
+ACCEPTED = "batches_are_accepted"
+_FIRST = dg.AssetKey(RAW_TABLES[0])
 # Names and releases of the batches before this one. A range of batches is one run, so earlier batches of the same run
 # count as well: without them, two releases of MovieLens in one run would pass.
 _Known = list[tuple[str, str | None]]
-
-
-def _read(context: dg.AssetExecutionContext, home: HomeResource, settings: Settings) -> Batches:
-    """The table of this asset for every batch of the run.
-
-    The first step of a run, `rejected_rows`, judges each batch. Later steps take over its result.
-
-    Raises:
-        UnreadBatchesError: some batches cannot be read. The step then stores nothing of any batch.
-    """
-    table, known = (
-        context.asset_key.path[-1],
-        _Known((name, release) for name, release in releases(context.instance) if name not in context.partition_keys),
-    )
-    kind = known_kind(home.folders, settings.data)
-
-    def judged(batch: Batch, content: str) -> Mapping[str, str | int]:
-        accepted = batch.accept(content, known, settings.data.max_rejected_share, kind)
-        keep_kind(home.folders, batch.tables.kind)
-        forget_refusal(home.folders, batch.name)
-        known.append((batch.name, accepted.release))
-        context.log.debug(f"Batch {batch.name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
-        if accepted.cleaned:
-            context.log.warning(f"Batch {batch.name}: control characters removed from {accepted.cleaned:,} texts")
-        if accepted.not_rated:
-            context.log.info(f"Batch {batch.name}: {accepted.not_rated:,} rows without a rating are left out")
-        return _facts(accepted)
-
-    def read(name: str) -> nw.LazyFrame:
-        # Hashing comes before judging: an I/O error here is a fault of the system and not of the batch.
-        source, found = home.folders.batch(name), _found_in_this_run(context, name)
-        content = "" if found else fingerprint(source)
-        try:
-            batch = Batch.open(home.folders, name, settings.data, home.scratch)
-            facts = found or judged(batch, content)
-        except SourceError as error:
-            record_refusal(home.folders, name, str(error))
-            raise
-        context.add_asset_metadata(facts, asset_key=context.asset_key, partition_key=name)
-        if table == "rejected_rows" and not facts[_REJECTED]:
-            # Unless it is a plain CSV, looking for them takes as long as storing the ratings.
-            return lazy(empty(TABLES[table]))
-        return lazy(batch.table(table))
-
-    return read_each(context, read)
 
 
 def _facts(accepted: Accepted) -> Mapping[str, str | int]:
@@ -101,20 +56,9 @@ def _facts(accepted: Accepted) -> Mapping[str, str | int]:
     return facts | ({RELEASE: accepted.release} if accepted.release else {})
 
 
-def _found_in_this_run(context: dg.AssetExecutionContext, batch: str) -> Mapping[str, dg.MetadataValue]:
-    """Metadata of a batch that `rejected_rows` recorded in this run, or in the run that this run retries."""
-    record = _newest(context.instance, batch) if context.asset_key != rejected_rows.key else None
-    run = context.run
-    if record is None or record.run_id not in (run.run_id, run.parent_run_id, run.root_run_id):
-        return {}
-    materialization = record.asset_materialization
-    assert materialization is not None
-    return {name: value for name, value in materialization.metadata.items() if name in _FACTS}
-
-
 def _newest(instance: dg.DagsterInstance, batch: str) -> dg.EventLogRecord | None:
     """The newest materialization of `rejected_rows` for a batch."""
-    wanted = dg.AssetRecordsFilter(asset_key=rejected_rows.key, asset_partitions=[batch])
+    wanted = dg.AssetRecordsFilter(asset_key=_FIRST, asset_partitions=[batch])
     return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
 
 
@@ -127,32 +71,94 @@ def releases(instance: dg.DagsterInstance) -> Iterator[tuple[str, str | None]]:
         yield name, str(recorded.value) if recorded else None
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, settings=("data",))
-def rejected_rows(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The rejected rows of each batch, with file, line, reason and text.
+@tables_of_one_step(
+    group="ingest",
+    tables={
+        "rejected_rows": "The rejected rows of each batch, with file, line, reason and text. A batch with too many "
+        "rejected rows (`data.max_rejected_share`) is refused, before any of its rows are stored.",
+        "raw_ratings": "The ratings of each batch with the ids of the source. Bad rows are in `rejected_rows`.",
+        "raw_users": "The users that each batch describes, with their attributes. A batch without described users "
+        "has no rows.",
+        "raw_items": "The items that each batch describes, with title, year and genres. A batch without described "
+        "items has no rows.",
+    },
+    partitions_def=BATCHES,
+    settings=("data",),
+    check_specs=[
+        dg.AssetCheckSpec(
+            ACCEPTED,
+            asset="rejected_rows",
+            description="Every landed batch is accepted. If one is refused, the reason says what to do.",
+        )
+    ],
+)
+def raw_tables(
+    context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam
+) -> Iterator[dg.Output[Batches] | dg.AssetCheckResult]:
+    """The raw tables of every batch of the run: each batch is judged once, before any batch is stored.
 
-    This asset is the first of the raw tables. A batch with too many rejected rows (`data.max_rejected_share`) is
-    refused here, before any of its rows are stored.
+    Raises:
+        UnreadBatchesError: some batches cannot be read. The step then stores nothing of any batch.
     """
-    return _read(context, home, settings)
+    known = _Known(
+        (name, release) for name, release in releases(context.instance) if name not in context.partition_keys
+    )
+    kind = known_kind(home.folders, settings.data)
+    facts = dict[str, Mapping[str, str | int]]()
+
+    def read(name: str) -> Batch:
+        # Hashing comes before judging: an I/O error here is a fault of the system and not of the batch.
+        content = fingerprint(home.folders.batch(name))
+        try:
+            batch = Batch.open(home.folders, name, settings.data, home.scratch)
+            accepted = batch.accept(content, known, settings.data.max_rejected_share, kind)
+        except SourceError as error:
+            record_refusal(home.folders, name, str(error))
+            raise
+        keep_kind(home.folders, batch.tables.kind)
+        forget_refusal(home.folders, name)
+        known.append((name, accepted.release))
+        context.log.debug(f"Batch {name} is accepted: {accepted.format}, {accepted.ratings:,} ratings")
+        if accepted.cleaned:
+            context.log.warning(f"Batch {name}: control characters removed from {accepted.cleaned:,} texts")
+        if accepted.not_rated:
+            context.log.info(f"Batch {name}: {accepted.not_rated:,} rows without a rating are left out")
+        facts[name] = _facts(accepted)
+        return batch
+
+    batches, verdicts = read_each(context, read)
+    if context.selected_asset_check_keys:
+        yield _judgement(home.folders, verdicts)
+    if verdicts:
+        raise UnreadBatchesError(verdicts.values())
+    for table in RAW_TABLES:
+        if (key := dg.AssetKey(table)) not in context.selected_asset_keys:
+            continue
+        for name, found in facts.items():
+            context.add_asset_metadata(found, asset_key=key, partition_key=name)
+        yield dg.Output({name: _table(batch, table, facts[name]) for name, batch in batches.items()}, table)
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
-def raw_ratings(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The ratings of each batch with the ids of the source. Bad rows are in `rejected_rows`."""
-    return _read(context, home, settings)
+def _table(batch: Batch, table: str, facts: Mapping[str, str | int]) -> nw.LazyFrame:
+    if table == "rejected_rows" and not facts[_REJECTED]:
+        # Unless it is a plain CSV, looking for them takes as long as storing the ratings.
+        return lazy(empty(TABLES[table]))
+    return lazy(batch.table(table))
 
 
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
-def raw_users(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The users that each batch describes, with their attributes. A batch without described users has no rows."""
-    return _read(context, home, settings)
-
-
-@pipeline_asset(group="ingest", kinds=TABLE_KINDS, partitions_def=BATCHES, deps=[rejected_rows], settings=("data",))
-def raw_items(context: dg.AssetExecutionContext, home: HomeResource, settings: SettingsParam) -> Batches:
-    """The items that each batch describes, with title, year and genres. A batch without described items has no rows."""
-    return _read(context, home, settings)
+def _judgement(home: Home, verdicts: Mapping[str, Verdict]) -> dg.AssetCheckResult:
+    """Whether the landing folder has no batch that this run or an earlier one could not read."""
+    earlier = {name: reason for name in home.landed_batches() if (reason := why_refused(home, name))}
+    reasons = earlier | {name: verdict.reason for name, verdict in verdicts.items()}
+    return dg.AssetCheckResult(
+        check_name=ACCEPTED,
+        asset_key="rejected_rows",
+        passed=not reasons,
+        # The run itself fails if it cannot read a batch; this result stays until no landed batch is refused.
+        severity=dg.AssetCheckSeverity.WARN,
+        description="\n".join(reasons.values()) or None,
+        metadata={"refused batches": len(reasons)},
+    )
 
 
 def _of_others(batches: Batches, home: HomeResource) -> list[nw.LazyFrame]:
@@ -225,4 +231,4 @@ def ratings(
     return TableWithState(merged, MergedWith.of(home.folders, settings))
 
 
-ASSETS = [rejected_rows, raw_ratings, raw_users, raw_items, users, items, ratings]
+ASSETS = [raw_tables, users, items, ratings]
