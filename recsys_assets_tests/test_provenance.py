@@ -37,10 +37,15 @@ def _changed(before: Codes, after: Codes) -> set[tuple[str, str]]:
     return {key for key in before if before[key] != after[key]}
 
 
-def test_a_trial_counts_as_long_as_the_code_that_computes_it_is_the_same(codes):
+def test_a_trial_counts_as_long_as_the_code_that_computes_it_is_the_same(codes, tmp_path):
     """A study would take over scores of other code, or fit hours of models again because of a comment or a release."""
     first = codes()
-    assert codes() == first == codes("models/ease.py", '"""', '"""Another sentence. ')
+    assert codes() == first
+    [kept] = tmp_path.rglob("provenance.*.json")
+    for damaged in ("", "[1]", '{"recsys_assets.recommender": 1}', kept.read_text()[:-9]):
+        kept.write_text(damaged)
+        assert codes() == first
+    assert first == codes("models/ease.py", '"""', '"""Another sentence. ')
     assert codes("models/ease.py", "\nimport", "\n# A comment.\nimport") == first
     assert codes("models/ease.py", 'description="', 'description="Said in other words. ') == first
     assert codes("models/ease.py", '"auto * 0.1", ', '"auto * 0.1", "auto * 0.2", ') == first

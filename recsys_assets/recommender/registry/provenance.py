@@ -3,15 +3,22 @@
 A module is hashed as a whole, together with every module of `recommender` that it imports. Comments, docstrings,
 descriptions, layout and the values that a study tries do not count. A module of the registry names all models, so only
 the definitions that one model uses are hashed. Otherwise a change of one model would change every hash.
+
+Parsing all modules takes more than a second at the start of every process. The hash of a parsed module is therefore
+kept beside the bytecode of this module, with a hash of the file.
 """
 
 import ast
 import hashlib
+import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recsys_assets.recommender.registry import Derived, Entry, Fit, Parameters
 from recsys_assets.recommender.registry.fitting import steps_behind
@@ -24,12 +31,28 @@ _ALWAYS = (f"{_REGISTRY}.fitting", f"{_REGISTRY}.types")
 # only fixes bugs.
 _LIBRARIES = ("numba", "numpy", "pyspark", "scikit-learn", "scipy")
 _INSTALLED = Path(__file__).resolve().parents[3]
+# A tree as text depends on the version of Python.
+_KEPT_IN = f"provenance.{sys.implementation.cache_tag}.json"
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def libraries() -> str:
     """Return the versions of the libraries that compute models."""
     return ", ".join(f"{name} {'.'.join(version(name).split('.')[:2])}" for name in _LIBRARIES)
+
+
+class _Kept(NamedTuple):
+    """What is kept of a parsed module.
+
+    Attributes:
+        key: hash of the file and of this module.
+        digest: hash of the module without what changes no result.
+        imported: names that it imports from `recommender`, without the registry.
+    """
+
+    key: str
+    digest: str
+    imported: list[str]
 
 
 class Sources:
@@ -43,6 +66,9 @@ class Sources:
         self._root = root
         self._tree = cache(self._read)
         self._module = cache(self._summary)
+        self._behind = cache(self._closure)
+        self._kept_in = self._root.joinpath(*_REGISTRY.split("."), "__pycache__", _KEPT_IN)
+        self._kept, self._is_changed = _read_kept(self._kept_in), False
 
     def code_of_model(self, model: Entry, parameters: Parameters, *modules: str) -> str:
         """Return a hash of all code that fits an entry of the registry and predicts with it.
@@ -117,37 +143,66 @@ class Sources:
                 yield ast.dump(node)
                 pending += [used.id for used in ast.walk(node) if isinstance(used, ast.Name)]
 
-    def _of_modules(self, modules: Iterable[str]) -> Iterator[str]:
-        """Yield the hashes of these modules and of all that they import.
+    def _of_modules(self, modules: Iterable[str]) -> frozenset[str]:
+        """Return the hashes of these modules and of all that they import.
 
         A module of the registry counts only if it is in `modules`.
         """
-        seen, pending = set[str](), list(modules)
+        return frozenset[str]().union(*map(self._behind, modules))
+
+    def _closure(self, module: str) -> frozenset[str]:
+        digests, seen, pending = set[str](), set[str](), [module]
         while pending:
             module = pending.pop()
-            if module in seen or self._tree(module) is None:
+            if module in seen or (found := self._module(module)) is None:
                 continue
             seen.add(module)
-            digest, imported = self._module(module)
-            yield digest
+            digest, imported = found
+            digests.add(digest)
             pending += imported
+        self._keep()
+        return frozenset(digests)
 
-    def _summary(self, module: str) -> tuple[str, frozenset[str]]:
-        """Return a hash of a module and the names that it imports from `recommender`, without the registry."""
-        tree = self._tree(module)
-        assert tree is not None
-        nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
-        found = {name for node in nodes for name in _imported(node)}
-        followed = {name for name in found if name.startswith(PACKAGE) and not name.startswith(_REGISTRY)}
-        return _hashed([module, ast.dump(tree)]), frozenset(followed)
+    def _summary(self, module: str) -> tuple[str, list[str]] | None:
+        """Return a hash of a module and the names that it imports from `recommender`, without the registry.
 
-    def _read(self, module: str) -> ast.Module | None:
-        """Parse a module and drop what changes no result; return None if the name is not a module of this package."""
+        None if the name is not a module of this package.
+        """
+        file = self._file(module)
+        if file is None:
+            return None
+        key = _hashed([_OWN_CODE, file.read_text(encoding="utf-8")])
+        if module not in self._kept or self._kept[module].key != key:
+            tree = self._tree(module)
+            assert tree is not None
+            nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+            found = {name for node in nodes for name in _imported(node)}
+            followed = {name for name in found if name.startswith(PACKAGE) and not name.startswith(_REGISTRY)}
+            self._kept[module] = _Kept(key, _hashed([module, ast.dump(tree)]), sorted(followed))
+            self._is_changed = True
+        return self._kept[module].digest, self._kept[module].imported
+
+    def _keep(self) -> None:
+        # As with bytecode, a folder that cannot be written only costs time.
+        if self._is_changed and not sys.dont_write_bytecode:
+            unfinished = self._kept_in.with_name(f".{self._kept_in.name}-{os.getpid()}")
+            with suppress(OSError):
+                self._kept_in.parent.mkdir(exist_ok=True)
+                unfinished.write_text(json.dumps(self._kept))
+                unfinished.replace(self._kept_in)
+        self._is_changed = False
+
+    def _file(self, module: str) -> Path | None:
         if not module.startswith("recsys_assets"):
             return None
         path = self._root.joinpath(*module.split("."))
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if not file.exists():
+        return file if file.exists() else None
+
+    def _read(self, module: str) -> ast.Module | None:
+        """Parse a module and drop what changes no result; return None if the name is not a module of this package."""
+        file = self._file(module)
+        if file is None:
             return None
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -160,7 +215,12 @@ class Sources:
         return tree
 
 
-SOURCES = Sources()
+def _read_kept(file: Path) -> dict[str, _Kept]:
+    try:
+        return {module: _Kept(*kept) for module, kept in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        # Not there yet, or damaged: the modules are parsed.
+        return {}
 
 
 def _is_tried(node: ast.stmt) -> bool:
@@ -198,3 +258,8 @@ def _bound(tree: ast.Module | None) -> dict[str, ast.stmt]:
 
 def _hashed(pieces: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(set(pieces))).encode()).hexdigest()[:16]
+
+
+# What the module itself does is part of the key of what is kept.
+_OWN_CODE = Path(__file__).read_text(encoding="utf-8")
+SOURCES = Sources()
