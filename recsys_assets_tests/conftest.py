@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -38,9 +39,12 @@ os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLeve
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files: largest first, as xdist would, but only one of the two workers waits for the shared home.
 
-    The first file makes it. Meanwhile the other worker has the files that need no such home.
+    The first file makes it. Meanwhile the other worker has the files that need no such home. A test with Spark counts
+    as twenty others.
     """
-    n_tests = Counter(item.path for item in items)
+    n_tests = Counter[Path]()
+    for item in items:
+        n_tests[item.path] += 20 if item.get_closest_marker("spark") else 1
     needing = {item.path for item in items if "first_run" in getattr(item, "fixturenames", ())}
     first = max(needing, key=lambda path: (n_tests[path], path), default=None)
     items.sort(key=lambda item: (item.path != first, item.path in needing, -n_tests[item.path], item.path))
@@ -61,10 +65,17 @@ k_max = 4
 [als]
 rank = 4
 max_iter = 3
+n_blocks = 1
 
 [implicit_als]
 rank = 4
 max_iter = 3
+n_blocks = 1
+
+[next_implicit_als]
+rank = 4
+max_iter = 3
+n_blocks = 1
 
 [segments]
 n_segments = 2

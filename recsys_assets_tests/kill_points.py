@@ -333,15 +333,15 @@ def _names(path: Path, user: str) -> bool:
 
 
 SCENARIOS = {
-    "add": Scenario(("add", ADDED), check_added, stride=10),
-    "remove": Scenario(("remove", REMOVED, "--no-run"), check_removed, stride=20),
-    "remove from another disk": Scenario(("remove", REMOVED, "--no-run"), check_removed, elsewhere=True, stride=20),
-    "forget": Scenario(("forget", "eve", "--no-run"), check_forgotten, stride=6),
-    "compact": Scenario(("compact",), check_erased, "to-erase", stride=100),
-    "compact on another disk": Scenario(("compact",), check_erased, "to-erase", elsewhere=True, stride=100),
+    "add": Scenario(("add", ADDED), check_added, stride=15),
+    "remove": Scenario(("remove", REMOVED, "--no-run"), check_removed, stride=30),
+    "remove from another disk": Scenario(("remove", REMOVED, "--no-run"), check_removed, elsewhere=True, stride=40),
+    "forget": Scenario(("forget", "eve", "--no-run"), check_forgotten, stride=9),
+    "compact": Scenario(("compact",), check_erased, "to-erase", stride=160),
+    "compact on another disk": Scenario(("compact",), check_erased, "to-erase", elsewhere=True, stride=160),
     "rollback": Scenario(("rollback",), check_rolled_back, "promoted", in_assets_only=True),
     **{
-        f"upgrade from {version}": Scenario(_FIRST, partial(check_upgraded, version), version, stride=20)
+        f"upgrade from {version}": Scenario(_FIRST, partial(check_upgraded, version), version, stride=50)
         for version in OLD
     },
 }

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory):
     """The session that the pipeline itself would start."""
-    return spark_resource(SparkSettings(master="local[2]"), tmp_path_factory.mktemp("scratch")).spark_session
+    settings = SparkSettings(master="local[2]", shuffle_partitions=2)
+    return spark_resource(settings, tmp_path_factory.mktemp("scratch")).spark_session
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ AFTER_A_CHANGE = (
 # Models whose settings a test changes at little cost.
 IMPLICIT_ALS = FAST_SETTINGS.replace(
     'selected_ranking_model = "blend"',
-    'selected_rating_model = "als_adjusted"\nselected_ranking_model = "implicit_als"',
+    'selected_rating_model = "user_item_bias"\nselected_ranking_model = "implicit_als"',
 )
 IN_USE = "key:promoted_configuration or key:serving_model or key:recommendations"
 OTHER = "rank = 2\nmax_iter = 10"

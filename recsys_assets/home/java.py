@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from recsys_assets.errors import RecsysError
@@ -32,7 +33,7 @@ def check_java() -> int:
     if java is None:
         where = f"JAVA_HOME ({home}) holds no bin/java" if home else "JAVA_HOME is not set and PATH holds no java"
         raise JavaError(f"No Java found: {where}. {_ADVICE}")
-    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    printed = _printed_version(java)
     version = re.search(r'version "(?:1\.)?(\d+)', printed)
     if version is None:
         raise JavaError(f"`{java} -version` prints no version: {printed.strip()[:200]!r}. {_ADVICE}")
@@ -40,6 +41,11 @@ def check_java() -> int:
     if major < MINIMUM:
         raise JavaError(f"{java} is Java {major}. {_ADVICE}")
     return major
+
+
+@cache
+def _printed_version(java: str) -> str:
+    return subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
 
 
 if __name__ == "__main__":
