@@ -24,6 +24,7 @@ help:
 # two of them fetch the pinned packages first. What they cannot install here, the one after them does: it resolves and
 # checks everything. pip compiles all modules, of which most are never used, in a minute; the import at the end compiles
 # what a run needs, and later ones the rest.
+ONLY_S3 := (s3fs|aiobotocore|aioitertools|botocore|jmespath)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 setup: check-java $(STAMP)
 
@@ -35,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; this is " + sys.version.split()[0] + ". Set another one: make run PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@grep '==' constraints.txt | xargs -P 2 -n 40 $(PIP_INSTALL) --no-deps 2>/dev/null || true
+	@grep -vE '^(#|$(ONLY_S3)=)' constraints.txt | xargs -P 2 -n 40 $(PIP_INSTALL) --no-deps --retries 0 2>/dev/null || true
 	@$(PIP_INSTALL) -c constraints.txt -e '.[connect,dev,docs,postgres]'
 	@$(BIN)/python -c 'import recsys_assets.orchestration.build'
 	@touch $@

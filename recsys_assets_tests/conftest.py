@@ -70,7 +70,6 @@ n_blocks = 1
 [implicit_als]
 rank = 4
 max_iter = 3
-n_blocks = 1
 
 [next_implicit_als]
 rank = 4

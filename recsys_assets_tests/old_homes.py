@@ -111,7 +111,8 @@ def home_of_0_9(folder: Path) -> Home:
     items = raw.with_columns(item=pl.lit(0, pl.Int32), title=pl.lit("liking"), genres=pl.lit([], pl.List(pl.String)))
     version(home, "items", {"table.parquet": items.select("item", "item_id", "title", "genres", "model", "movie")})
     rated = pl.DataFrame({"user": [0], "item": [0], "rating": [4.0]})
-    version(home, "ratings", {"table.parquet": rated, ".numbering.json": {"items": [1, "f"]}})
+    merged = {"state/merged_with.json": {"sample": {"share": 0.5}}}
+    version(home, "ratings", {"table.parquet": rated, ".numbering.json": {"items": [1, "f"]}, **merged})
     for asset in ("liking_model", "ranking_model", "history_ranking_model", "als_model", "als_model_unadjusted"):
         version(home, asset, {"model.json": {"name": asset, "liking": {"ranking": 1}}})
     version(home, "predictions/top_n/liking", {"table.parquet": rated})

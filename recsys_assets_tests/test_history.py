@@ -32,6 +32,7 @@ from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.checks.results import last_good_facts, was_good
 from recsys_assets.orchestration.checks.rules import check_keys
 from recsys_assets.orchestration.code_location import LOCATION
+from recsys_assets.orchestration.dagster_internals import AssetCheckExecutionsTable
 from recsys_assets.orchestration.landing_watch import RAW, Cursor, Seen, ingested_content, range_tags
 from recsys_assets.orchestration.run_history import erase_history, prune_history, prune_where_possible
 from recsys_assets.orchestration.sensors import why_invalid
@@ -205,6 +206,17 @@ def test_what_a_failed_run_quoted_is_in_no_file_after_erasing(kept):
     assert len(kept.holding(QUOTED)) >= 5
     assert any(QUOTED in str(state.instigator_data) for state in kept.instance.all_instigator_state())
     assert QUOTED in str(kept.instance.get_daemon_heartbeats())
+    erase_history(kept.instance)
+    assert kept.holding(QUOTED) == []
+
+
+def test_a_check_whose_run_was_pruned_keeps_nothing_that_it_quoted(kept):
+    """A person who was to be forgotten would stay in the newest result of a check, which outlives its run."""
+    told = dg.AssetCheckEvaluation(dg.AssetKey("ratings"), "plausible_ratings", passed=False, description=QUOTED)
+    kept.instance.report_runless_asset_event(told)
+    with kept.instance.event_log_storage.index_transaction() as connection:
+        connection.execute(AssetCheckExecutionsTable.update().values(run_id="a run that was pruned"))
+    assert kept.holding(QUOTED)
     erase_history(kept.instance)
     assert kept.holding(QUOTED) == []
 

@@ -84,7 +84,7 @@ def test_the_next_item_is_the_newest_one():
     assert to_polars(revealed).filter(user=ANN).select("item", "rating").rows() == [(0, 1)]
 
 
-def test_a_slice_within_the_training_rows_knows_no_later_event():
+def test_a_split_within_the_training_rows_knows_no_later_event():
     """Settings would be chosen by plays that come after the validation split."""
     split = protocols.split("top_n", _tables(_plays()), cut=6)
     inner = validation_split("top_n", split)

@@ -148,7 +148,7 @@ def test_the_choice_knows_no_test_rating(choose):
     assert chosen(choose({**split, "test_ratings": split["test_ratings"].head(0)}, only=("ease",))) == honest
 
 
-def test_a_slice_of_large_data_holds_the_users_of_its_sample_alone(monkeypatch):
+def test_a_split_of_large_data_holds_the_users_of_its_sample_alone(monkeypatch):
     """A model would have a row for each of millions of users, and the run would end for want of memory."""
     tables = tables_of(planted(STARS), STARS)
     split = protocols.split("top_n", tables, cut=0.8)

@@ -201,7 +201,7 @@ def test_searched_settings_are_those_their_models_depend_on():
 
 
 @pytest.mark.parametrize("name", [name for name in PROTOCOLS if chosen_with(name) == name and not name.startswith("u")])
-def test_a_slice_is_cut_out_of_the_training_rows(tables, name):
+def test_a_split_is_cut_out_of_the_training_rows(tables, name):
     """Settings would be chosen by rows that are scored later, or by rows that the trial had learnt from."""
     split = protocols.split(name, tables)
     rows = ("histories", "responses") if name.startswith("latest_rating") else ("ratings",)

@@ -16,6 +16,7 @@ from filelock import FileLock
 from recsys_assets.errors import RecsysError
 from recsys_assets.home import upgrade
 from recsys_assets.home.layout import FORMAT, Home
+from recsys_assets.home.merged import MergedWith
 from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.home.unfinished import write_atomically
 from recsys_assets.home.versions import AssetStore, load, scan
@@ -83,6 +84,7 @@ def test_a_home_of_version_0_9_keeps_everything_under_the_present_names(tmp_path
     assert len(own) == 4 and all(after[name] == before[name] for name in own)
     assert len(after) == len(before)
     assert json.loads((store.current(["ratings"]) / ".id_map.json").read_text()) == {"items": [1, "f"]}
+    assert load(MergedWith, store.current(["ratings"]) / "state").settings == {"sample": {"share": 0.5}}
     for asset, was in (
         ("demographic_popularity_model", "liking_model"),
         ("implicit_als_model", "ranking_model"),

@@ -196,13 +196,18 @@ def why_refused(home: Home, batch: str) -> str:
     """Why a landed batch was refused; empty if it was not, if its source has changed since, or may not be looked at."""
     reason, source = _reason_file(home, batch), home.landing / batch
     try:
+        recorded = reason.stat().st_ctime
         # Times of change: a file that is moved in keeps its time of modification. A folder does not change with a file
         # in it.
         changed = max(path.lstat().st_ctime for path in (source, *source.rglob("*")))
-        is_of_this_source = reason.stat().st_ctime >= changed
-        return reason.read_text(encoding="utf-8") if is_of_this_source else ""
-    except (FileNotFoundError, PermissionError):
+        return reason.read_text(encoding="utf-8") if recorded >= changed else ""
+    except (OSError, UnicodeDecodeError):
         return ""
+
+
+def refused_batches(home: Home) -> list[str]:
+    """The landed batches that were refused and have not changed since."""
+    return [name for name in home.landed_batches() if why_refused(home, name)]
 
 
 def _reason_file(home: Home, batch: str) -> Path:

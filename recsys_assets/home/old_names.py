@@ -250,6 +250,12 @@ class _OneNamePerModel(Format):
 
 class _ValidationSplits(Format):
     number, version = 4, "0.11"
+    # Ratings that an early 0.11 merged have the first name.
+    files: ClassVar = {"merged_with.json": "model.json"}
+
+    def json(self, place: PurePath, value: Any) -> Any:
+        is_old = place.name in self.files and isinstance(value, dict) and "settings" not in value
+        return {"settings": value} if is_old else value
 
     def columns(self, place: PurePath) -> Mapping[str, str]:
         return {"slice": "validation_split"} if place.parts[1] in ("study_trials", "tuned_settings") else {}

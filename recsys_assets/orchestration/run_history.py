@@ -198,6 +198,7 @@ class _Pruning:
         ticks = self._delete_ticks()
         self._delete_leftovers()
         if self._facts_only:
+            self._erase_texts(evaluations)
             self._erase_quotes()
         for connect in (self._events.index_connection, self._runs.connect, self._ticks.connect):
             with connect() as connection:
@@ -294,15 +295,18 @@ class _Pruning:
             _renew_asset(connection, event.asset_key, dg.EventLogRecord(id_, runless))
 
     def _delete_evaluations(self, connection: Connection, run_id: str, needed: Collection[int]) -> None:
-        found = connection.execute(
-            db.select(_CHECKS.c.id, _CHECKS.c.evaluation_event).where(_CHECKS.c.run_id == run_id)
-        ).fetchall()
-        for part in _in_parts(id_ for id_, _ in found if id_ not in needed):
+        found = connection.execute(db.select(_CHECKS.c.id).where(_CHECKS.c.run_id == run_id)).fetchall()
+        for part in _in_parts(id_ for (id_,) in found if id_ not in needed):
             connection.execute(_CHECKS.delete().where(_CHECKS.c.id.in_(part)))
-        for id_, stored in found:
-            if id_ in needed and self._facts_only:
-                values = {"evaluation_event": _facts_of_evaluation(stored)}
-                connection.execute(_CHECKS.update().where(_CHECKS.c.id == id_).values(**values))
+
+    def _erase_texts(self, evaluations: Collection[int]) -> None:
+        """Erase the texts of check results, also of those whose run was deleted by an earlier pruning."""
+        for part in _in_parts(evaluations):
+            with self._events.index_transaction() as connection:
+                asked = db.select(_CHECKS.c.id, _CHECKS.c.evaluation_event).where(_CHECKS.c.id.in_(part))
+                for id_, stored in connection.execute(asked).fetchall():
+                    values = {"evaluation_event": _facts_of_evaluation(stored)}
+                    connection.execute(_CHECKS.update().where(_CHECKS.c.id == id_).values(**values))
 
     def _delete_ticks(self) -> int:
         """Delete old ticks and return their number.

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import narwhals as nw
 
-from recsys_assets.home.batches import RAW_TABLES, Accepted, Batch, forget_refusal, record_refusal, why_refused
+from recsys_assets.home.batches import RAW_TABLES, Accepted, Batch, forget_refusal, record_refusal, refused_batches
 from recsys_assets.home.data_kind import keep_kind, kept_kind, known_kind
 from recsys_assets.home.exclusions import forgotten_users
 from recsys_assets.home.landed import fingerprint
@@ -21,7 +21,7 @@ from recsys_assets.home.versions import TableWithState
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset, tables_of_one_step
 from recsys_assets.orchestration.partitions import BATCHES
 from recsys_assets.orchestration.resources import HomeResource
-from recsys_assets.orchestration.verdicts import UnreadBatchesError, Verdict, read_each
+from recsys_assets.orchestration.verdicts import UnreadBatchesError, read_each
 from recsys_assets.recommender.data.frames import empty, lazy
 from recsys_assets.recommender.data.tables import TABLES
 from recsys_assets.recommender.ingest import merge
@@ -36,6 +36,8 @@ MERGED_FROM = "merged from"
 _FORMAT, _SCALE, RELEASE = "format", "rating scale", "MovieLens release"
 _REJECTED, _CLEANED, _NOT_RATED = "rejected rows", "cleaned texts", "rows that are not rated"
 ACCEPTED = "batches_are_accepted"
+# The check lists this many batches and counts the rest.
+_NAMED = 20
 _FIRST = dg.AssetKey(RAW_TABLES[0])
 # Names and releases of the batches before this one. A range of batches is one run, so earlier batches of the same run
 # count as well: without them, two releases of MovieLens in one run would pass.
@@ -88,7 +90,7 @@ def releases(instance: dg.DagsterInstance) -> Iterator[tuple[str, str | None]]:
         dg.AssetCheckSpec(
             ACCEPTED,
             asset="rejected_rows",
-            description="Every landed batch is accepted. If one is refused, the reason says what to do.",
+            description="Every landed batch was accepted when batches were last read. Execute the check to look again.",
         )
     ],
 )
@@ -100,6 +102,9 @@ def raw_tables(
     Raises:
         UnreadBatchesError: some batches cannot be read. The step then stores nothing of any batch.
     """
+    if not context.selected_asset_keys:
+        yield _judgement(home.folders, {})
+        return
     known = _Known(
         (name, release) for name, release in releases(context.instance) if name not in context.partition_keys
     )
@@ -107,9 +112,9 @@ def raw_tables(
     facts = dict[str, Mapping[str, str | int]]()
 
     def read(name: str) -> Batch:
-        # Hashing comes before judging: an I/O error here is a fault of the system and not of the batch.
-        content = fingerprint(home.folders.batch(name))
         try:
+            # Hashing comes before judging: any other error here is a fault of the system and not of the batch.
+            content = fingerprint(home.folders.batch(name))
             batch = Batch.open(home.folders, name, settings.data, home.scratch)
             accepted = batch.accept(content, known, settings.data.max_rejected_share, kind)
         except SourceError as error:
@@ -127,9 +132,10 @@ def raw_tables(
         return batch
 
     batches, verdicts = read_each(context, read)
-    if context.selected_asset_check_keys:
-        yield _judgement(home.folders, verdicts)
+    is_checked = bool(context.selected_asset_check_keys)
     if verdicts:
+        if is_checked:
+            yield _judgement(home.folders, verdicts)
         raise UnreadBatchesError(verdicts.values())
     for table in RAW_TABLES:
         if (key := dg.AssetKey(table)) not in context.selected_asset_keys:
@@ -137,6 +143,9 @@ def raw_tables(
         for name, found in facts.items():
             context.add_asset_metadata(found, asset_key=key, partition_key=name)
         yield dg.Output({name: _table(batch, table, facts[name]) for name, batch in batches.items()}, table)
+    # A result belongs to the materialization before it.
+    if is_checked:
+        yield _judgement(home.folders, {})
 
 
 def _table(batch: Batch, table: str, facts: Mapping[str, str | int]) -> nw.LazyFrame:
@@ -146,18 +155,25 @@ def _table(batch: Batch, table: str, facts: Mapping[str, str | int]) -> nw.LazyF
     return lazy(batch.table(table))
 
 
-def _judgement(home: Home, verdicts: Mapping[str, Verdict]) -> dg.AssetCheckResult:
-    """Whether the landing folder has no batch that this run or an earlier one could not read."""
-    earlier = {name: reason for name in home.landed_batches() if (reason := why_refused(home, name))}
-    reasons = earlier | {name: verdict.reason for name, verdict in verdicts.items()}
+def _judgement(home: Home, unread: Iterable[str]) -> dg.AssetCheckResult:
+    """Whether every landed batch is accepted.
+
+    The result quotes no row, because it stays in the run history.
+
+    Args:
+        home: the home with the landing folder.
+        unread: batches that this run could not read.
+    """
+    names = sorted({*refused_batches(home), *unread})
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     return dg.AssetCheckResult(
         check_name=ACCEPTED,
-        asset_key="rejected_rows",
-        passed=not reasons,
-        # The run itself fails if it cannot read a batch; this result stays until no landed batch is refused.
+        asset_key=_FIRST,
+        passed=not names,
+        # The run that cannot read a batch fails. The runs after it go on without the batch.
         severity=dg.AssetCheckSeverity.WARN,
-        description="\n".join(reasons.values()) or None,
-        metadata={"refused batches": len(reasons)},
+        description=f"not read: {listed}; `recsys-assets batches` says why" if names else None,
+        metadata={"refused batches": len(names)},
     )
 
 

@@ -5,7 +5,7 @@ descriptions, layout and the values that a study tries do not count. A module of
 the definitions that one model uses are hashed. Otherwise a change of one model would change every hash.
 
 Parsing all modules takes more than a second at the start of every process. The hash of a parsed module is therefore
-kept beside the bytecode of this module, with a hash of the file.
+kept in `__pycache__`, with a hash of the file.
 """
 
 import ast
@@ -64,7 +64,8 @@ class Sources:
 
     def __init__(self, root: Path = _INSTALLED) -> None:
         self._root = root
-        self._tree = cache(self._read)
+        self._text = cache(self._read)
+        self._tree = cache(self._parsed)
         self._module = cache(self._summary)
         self._behind = cache(self._closure)
         self._kept_in = self._root.joinpath(*_REGISTRY.split("."), "__pycache__", _KEPT_IN)
@@ -168,10 +169,10 @@ class Sources:
 
         None if the name is not a module of this package.
         """
-        file = self._file(module)
-        if file is None:
+        text = self._text(module)
+        if text is None:
             return None
-        key = _hashed([_OWN_CODE, file.read_text(encoding="utf-8")])
+        key = _hashed([_OWN_CODE, text])
         if module not in self._kept or self._kept[module].key != key:
             tree = self._tree(module)
             assert tree is not None
@@ -192,19 +193,19 @@ class Sources:
                 unfinished.replace(self._kept_in)
         self._is_changed = False
 
-    def _file(self, module: str) -> Path | None:
+    def _read(self, module: str) -> str | None:
         if not module.startswith("recsys_assets"):
             return None
         path = self._root.joinpath(*module.split("."))
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        return file if file.exists() else None
+        return file.read_text(encoding="utf-8") if file.exists() else None
 
-    def _read(self, module: str) -> ast.Module | None:
+    def _parsed(self, module: str) -> ast.Module | None:
         """Parse a module and drop what changes no result; return None if the name is not a module of this package."""
-        file = self._file(module)
-        if file is None:
+        text = self._text(module)
+        if text is None:
             return None
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(text)
         for node in ast.walk(tree):
             if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
                 node.body = node.body[1:]
