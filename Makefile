@@ -22,7 +22,7 @@ help:
 
 # Java is looked at before minutes are spent on installing. pip needs most of its time to read the index, on one core, so
 # two of them fetch the pinned packages first. What they cannot install here, the one after them does: it resolves and
-# checks everything. pip compiles all modules, of which most are never used, in a minute; the import at the end compiles
+# checks everything. pip compiles all modules, of which most are never used, in a minute; the import beside it compiles
 # what a run needs, and later ones the rest.
 ONLY_S3 := (s3fs|aiobotocore|aioitertools|botocore|jmespath)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
@@ -37,8 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
 	@grep -vE '^(#|$(ONLY_S3)=)' constraints.txt | xargs -P 2 -n 40 $(PIP_INSTALL) --no-deps --retries 0 2>/dev/null || true
-	@$(PIP_INSTALL) -c constraints.txt -e '.[connect,dev,docs,postgres]'
-	@$(BIN)/python -c 'import recsys_assets.orchestration.build'
+	@$(BIN)/python -c 'import recsys_assets.orchestration.build' 2>/dev/null & \
+	  $(PIP_INSTALL) -c constraints.txt -e '.[connect,dev,docs,postgres]'; installed=$$?; wait; exit $$installed
 	@touch $@
 
 run: setup
