@@ -82,7 +82,7 @@ def judgement(home: Home) -> dg.AssetCheckEvaluation:
 
 
 def test_run_goes_on_without_the_batches_that_are_refused(home):
-    """One bad file of many keeps all the others out, or nobody is told which one it was."""
+    """One bad file of many keeps all the others out, nobody is told which one it was, or steps seem to be left."""
     land(home, "a.csv", "ana")
     land(home, "b.csv", "ben", bad=3)
     land(home, "c.csv", "cleo")
@@ -97,6 +97,8 @@ def test_run_goes_on_without_the_batches_that_are_refused(home):
     assert "Batch b.csv: 3 of 4 rows are bad (75.0%)" in ran.stderr
     assert "Batch d.csv: " in ran.stderr and "what, is, this" in ran.stderr
     assert "Batch a.csv" not in ran.stderr and "Traceback" not in ran.output
+    # The step that refused, and the six of the run after it.
+    assert "1/6 raw_tables" in ran.stdout and "2/7 raw_tables" in ran.stdout and "7/7 ratings_checks" in ran.stdout
     assert not raw(home, "b.csv") and not raw(home, "d.csv")
 
 

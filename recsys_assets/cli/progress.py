@@ -65,13 +65,14 @@ class RunProgress:
             self._tell_needs()
 
     def announce(self, title: str) -> None:
-        """The next run begins: print its title."""
+        """The next run begins: print its title. Steps that the run before has not begun are not begun any more."""
+        self._planned = self._begun
         self._out.print(title, style="bold")
 
     def begin_again(self, title: str) -> None:
         """Failed steps are retried, together with the steps that they have kept from starting."""
         self.failures.clear()
-        self._planned = self._begun = self._done
+        self._begun = self._done
         self.announce(title)
 
     def plan(self, n_steps: int) -> None:
