@@ -20,14 +20,14 @@ help:
 	@echo "make lint  linter, type checker and layers of imports only"
 	@echo "make clean remove the virtual environment (homes stay)"
 
-# Java is looked at before minutes are spent on installing. pip needs most of its time to read the index, on one core, so
-# two of them fetch the pinned packages first. What they cannot install here, the one after them does: it resolves and
-# checks everything. pip compiles all modules, of which most are never used, in a minute; the import beside it compiles
-# what a run needs, and later ones the rest.
+# pip needs most of its time to read the index, on one core, so two of them fetch the pinned packages first. What they
+# cannot install here, the one after them does: it resolves and checks everything. pip compiles all modules, of which
+# most are never used, in a minute; the import beside it compiles what a run needs, and later ones the rest.
 ONLY_S3 := (s3fs|aiobotocore|aioitertools|botocore|jmespath)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-setup: check-java $(STAMP)
+setup: $(STAMP)
 
+# Before `setup` wherever Spark sessions start, so that nobody installs for minutes before Java is found missing.
 .PHONY: check-java
 check-java:
 	@$(PYTHON) -m recsys_assets.home.java
@@ -52,7 +52,7 @@ lint: setup
 
 # The type checker and the definitions need one core each, so they are checked side by side. The tests begin as soon as
 # the definitions are found to load.
-test: setup
+test: check-java setup
 	@$(MAKE) --no-print-directory -j 2 lint pytest
 
 .PHONY: definitions pytest
@@ -60,25 +60,25 @@ definitions: setup
 	$(BIN)/dg check defs
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
-# A file at a time to each worker, in the order of conftest.py. A third worker on 2 cores makes the whole slower, and so
-# do threads of BLAS in each worker, which wait for each other without sleeping.
+# Groups and their order are in conftest.py. A third worker on 2 cores makes the whole slower, and so do threads of BLAS
+# in each worker, which wait for each other without sleeping.
 pytest: definitions
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 ui: setup
 	@$(BIN)/recsys-assets serve
 
 # With a real daemon, a real web server and killed workers, and everything on Spark; many minutes.
-test-slow: setup
+test-slow: check-java setup
 	$(BIN)/pytest -m slow
 
 # The table of docs/reference/faults.md and the kills at every change; takes hours.
-faults: setup
+faults: check-java setup
 	@$(BIN)/python benchmarks/faults.py
 
 # The tables of docs/reference/benchmarks.md. With QUICK=1 on data that takes five minutes instead of fifty.
 BENCH_SIZES := $(if $(QUICK),20000,1000000 27753444)
-bench: setup
+bench: check-java setup
 	@$(BIN)/python benchmarks/scale.py $(addprefix --ratings ,$(BENCH_SIZES)) $(if $(QUICK),,--refresh)
 	@$(BIN)/python benchmarks/compare.py $(if $(QUICK),--quick)
 

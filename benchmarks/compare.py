@@ -1,6 +1,6 @@
 """Ratios of time against other packages for the same work, on the same data and with the same number of threads.
 
-Each side runs in a process of its own, and sides alternate. Imports, the start of the JVM, reading the data and
+Each side runs in a process of its own, and sides alternate. Imports, the start of a JVM, reading the data and
 compilation (a small run before) are not timed. A ratio is the time of recsys_assets divided by the time of the other
 side, the median over pairs; single times say little on another machine. Where both sides do the same, their results
 are compared, too. Other packages (`PACKAGES`) are installed into the user's cache by the first call,
@@ -171,7 +171,7 @@ COMPARISONS = (
     ),
     Comparison(
         "als",
-        f"explicit ALS, rank {compare_sides.RANK}, {compare_sides.ITERATIONS} iterations (Spark)",
+        f"explicit ALS, rank {compare_sides.RANK}, {compare_sides.ITERATIONS} iterations",
         "cmfrec, exact, same objective",
         ("als_ours", "als_cmfrec"),
         package="cmfrec",
@@ -180,7 +180,7 @@ COMPARISONS = (
     ),
     Comparison(
         "implicit_als",
-        f"implicit ALS, rank {compare_sides.IMPLICIT_RANK}, {compare_sides.ITERATIONS} iterations (Spark)",
+        f"implicit ALS, rank {compare_sides.IMPLICIT_RANK}, {compare_sides.ITERATIONS} iterations",
         "implicit, its conjugate gradients",
         ("implicit_als_ours", "implicit_als_package"),
         package="implicit",

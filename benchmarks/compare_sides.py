@@ -1,8 +1,9 @@
 """The sides of the comparisons of `compare.py`. Each runs in a process of its own and prints one line of JSON.
 
 A side is a function from the folder of prepared data to the work that is timed and to a function that tells figures of
-its result. Imports, the JVM, reading the data and a small run for compilation come before the work. Other packages have
-environments without recsys_assets, so the data is NumPy arrays, and every import of a package is inside its side.
+its result. Imports, the start of a JVM, reading the data and a small run for compilation come before the work. Other
+packages have environments without recsys_assets, so the data is NumPy arrays, and every import of a package is inside
+its side.
 """
 
 import json
@@ -129,11 +130,11 @@ def _perplexity(model: Any, held: Any) -> dict[str, float]:
 
 
 def als_ours(folder: Path) -> Side:
-    """Spark's explicit ALS as the pipeline calls it, from a table in memory to a model in memory."""
+    """Fit explicit ALS as the pipeline calls it, from a table in memory to a model in memory."""
     from recsys_assets.recommender.models import als
 
     settings = als.ALSSettings(rank=RANK, reg_param=REG, max_iter=ITERATIONS)
-    return _in_spark(folder, settings), lambda model: _rmse(folder, model.user_factors, model.item_factors)
+    return _als(folder, settings), lambda model: _rmse(folder, model.user_factors, model.item_factors)
 
 
 def als_cmfrec(folder: Path) -> Side:
@@ -166,7 +167,7 @@ def als_cmfrec(folder: Path) -> Side:
 
 
 def implicit_als_ours(folder: Path) -> Side:
-    """Spark's implicit ALS as the pipeline calls it. The model is kept for lists."""
+    """Fit implicit ALS as the pipeline calls it. The model is kept for lists."""
     from recsys_assets.recommender.models import als
 
     settings = als.ImplicitALSSettings(rank=IMPLICIT_RANK, max_iter=ITERATIONS)
@@ -178,29 +179,15 @@ def implicit_als_ours(folder: Path) -> Side:
             model.save(kept)
         return {}
 
-    return _in_spark(folder, settings), told
+    return _als(folder, settings), told
 
 
-def _in_spark(folder: Path, settings: Any) -> Callable[[], Any]:
+def _als(folder: Path, settings: Any) -> Callable[[], Any]:
     from recsys_assets.recommender.models import als
 
-    train, index, spark = _table(folder, "train"), _index(folder), _session(folder)
-    scratch = folder / "spark"
-    scratch.mkdir(exist_ok=True)
-
-    def work() -> als.ALSModel:
-        return als.fit(train, spark=spark, scratch=scratch, index=index, settings=settings)
-
-    # Twice on all ratings would take a minute more; the JVM compiles what it needs on a tenth.
-    few = train.filter(_every_tenth())
-    als.fit(few, spark=spark, scratch=scratch, index=index, settings=settings)
-    return work
-
-
-def _every_tenth() -> Any:
-    import narwhals as nw
-
-    return nw.col("user") % 10 == 0
+    train, index = _table(folder, "train"), _index(folder)
+    als.fit(train.head(_FEW), index=index, settings=settings)
+    return lambda: als.fit(train, index=index, settings=settings)
 
 
 def implicit_als_package(folder: Path) -> Side:

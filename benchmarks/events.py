@@ -5,7 +5,7 @@ taken away, beside the same with their stars. Built-in settings and the quick ch
 last fifth in time; differences are paired over users. `implicit` is the ALS of that package, tuned as in
 `implicit_package.py`, if it is installed (`pip install implicit`).
 
-Usage: python benchmarks/events.py [--users N] [--items N] [--archive ARCHIVE] [--without-spark] [--implicit]
+Usage: python benchmarks/events.py [--users N] [--items N] [--archive ARCHIVE] [--implicit]
 """
 
 import argparse
@@ -19,10 +19,7 @@ import numpy as np
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from served_models import _without_spark
-
 from recsys_assets.home.settings import Settings
-from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.evaluation import protocols
@@ -59,13 +56,13 @@ def indexed(source: Path, scratch: Path, **rules: Any) -> Tables:
     return tables | {"user_features": lazy(clusters.user_features(users))}
 
 
-def rows(name: str, tables: Tables, folder: Path, spark: Any, *, with_implicit: bool) -> list[str]:
+def rows(name: str, tables: Tables, folder: Path, *, with_implicit: bool) -> list[str]:
     """A table row per model of one data set."""
     settings = Settings()
     split = protocols.split("top_n", tables, cut=settings.splitting.parsed_cut)
-    found = quick.quick_choice(split, settings.model_dump(), trials=folder, code="", spark=spark, scratch=folder)
+    found = quick.quick_choice(split, settings.model_dump(), trials=folder, code="")
     parameters = Choice(chosen(found)).applied(settings.model_dump())
-    fitted = ModelFitter(split, parameters, spark=spark, scratch=folder)
+    fitted = ModelFitter(split, parameters)
     served = value_of(parameters, MODEL)
     names = dict.fromkeys((served, "popularity", "recent_popularity", "item_knn", "ease", "blend"))
     rankers = {each: fitted.ranker(entry("top_n", each)) for each in names}
@@ -73,10 +70,9 @@ def rows(name: str, tables: Tables, folder: Path, spark: Any, *, with_implicit: 
         from implicit_package import Side
         from implicit_package import chosen as tuned
 
-        candidate, _ = tuned(
-            "implicit", Side(protocols.split("top_n", {**tables, "ratings": split["train_ratings"]}), folder)
-        )
-        rankers["implicit"] = Side(split, folder).ranker("implicit", candidate)
+        validation = protocols.split("top_n", {**tables, "ratings": split["train_ratings"]})
+        candidate, _ = tuned("implicit", Side(validation))
+        rankers["implicit"] = Side(split).ranker("implicit", candidate)
     train, test = split["train_ratings"], split["test_ratings"]
     ranks = {each: lazy(rankings.rank_pairs(ranker, test, rated=train)) for each, ranker in rankers.items()}
     result = measure_top_n(train, test, ranks, n_items=row_count(tables["items"]), selected=served)
@@ -110,12 +106,8 @@ def main() -> None:
     asked.add_argument("--users", type=int, default=5_000)
     asked.add_argument("--items", type=int, default=400)
     asked.add_argument("--archive", type=Path, help="ratings whose stars are taken away, in the place of planted plays")
-    asked.add_argument("--without-spark", action="store_true")
     asked.add_argument("--implicit", action="store_true")
     given = asked.parse_args()
-    resource = spark_resource(Settings().spark)
-    if given.without_spark:
-        quick.SEARCHES = tuple(map(_without_spark, quick.SEARCHES))
     print("| data | model | NDCG at 10 | served - model |\n|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -130,7 +122,7 @@ def main() -> None:
         for number, (told, tables) in enumerate(sources.items()):
             own = folder / f"{number}"
             own.mkdir()
-            print("\n".join(rows(told, tables, own, lambda: resource.spark_session, with_implicit=given.implicit)))
+            print("\n".join(rows(told, tables, own, with_implicit=given.implicit)))
         if not given.archive:
             print(f"\nSegments: {purity(tables):.1%} of the users are in a segment of their own taste.")
 

@@ -51,7 +51,7 @@ STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 # The tables that are compared include scores, which `refresh_served` does not make.
 AWAKE = '\n[automation]\ntick_seconds = 1\nquiet_seconds = 1\nsensor_job = "refresh"\n'
 N_MORE = 4
-# The smallest study that fits with Spark.
+# The smallest study that fits ALS.
 STUDIED = ("--protocols", "time_cut", "--searches", "als", "--budget", "3")
 DISK_BYTES = 400_000_000
 _DAY = 86_400
@@ -88,6 +88,13 @@ class Bench:
         return home
 
     @cached_property
+    def on_spark(self) -> Home:
+        """A home in which everything has run on one batch with the engine Spark: the only one whose runs have a JVM."""
+        home = self.landed("one-batch-on-spark", engine="spark")
+        self.run("run", home, must=True)
+        return home
+
+    @cached_property
     def many(self) -> Home:
         """The same after four more batches."""
         home = self.copy(self.one, "many-batches")
@@ -96,18 +103,18 @@ class Bench:
         self.run("run", home, must=True)
         return home
 
-    def landed(self, name: str, settings: str = STILL) -> Home:
+    def landed(self, name: str, settings: str = STILL, engine: str = "auto") -> Home:
         """A home in which one batch has landed."""
         home = Home(self.folder / name)
         home.prepare()
-        home.settings_file.write_text(FAST_SETTINGS + settings)
+        _configure(home, settings, engine)
         made_up().write(home.landing / killed.BATCH)
         return home
 
-    def copy(self, of: Home, name: str, settings: str = STILL) -> Home:
+    def copy(self, of: Home, name: str, settings: str = STILL, engine: str = "auto") -> Home:
         """The same home elsewhere."""
         home = copied(of, self.folder / name)
-        home.settings_file.write_text(FAST_SETTINGS + settings)
+        _configure(home, settings, engine)
         return home
 
     def land_more(self, home: Home, number: int) -> None:
@@ -161,7 +168,7 @@ def worker_at_every_asset(bench: Bench) -> Outcome:
 
 def jvm_in_als(bench: Bench) -> Outcome:
     """the JVM killed in the middle of ALS, in the running instance"""
-    home = bench.copy(bench.one, "jvm")
+    home = bench.copy(bench.on_spark, "jvm", engine="spark")
     with served(home) as running:
         run = running.launch("refresh")
         hit = wait_for("ALS at work", lambda: kill_jvm(home, run, worker_of(home, run)))
@@ -170,12 +177,12 @@ def jvm_in_als(bench: Bench) -> Outcome:
         second = running.ended(again)
         repeated = running.steps(run) & running.steps(again)
     conditions = {"failed": first == "FAILURE", "done": second == "SUCCESS", "nothing twice": not repeated}
-    return Outcome(conditions, home, bench.one, f"killed in {hit}; the daemon took the run up in a new process")
+    return Outcome(conditions, home, bench.on_spark, f"killed in {hit}; the daemon took the run up in a new process")
 
 
 def jvm_of_the_command_line(bench: Bench) -> Outcome:
     """the same to `recsys-assets run`"""
-    home = bench.copy(bench.one, "jvm-cli")
+    home = bench.copy(bench.on_spark, "jvm-cli", engine="spark")
     before = _newest(home)
     with subprocess.Popen(_words("run", home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         run = wait_for("a run", lambda: _newest(home) if _newest(home) != before else None)
@@ -185,7 +192,7 @@ def jvm_of_the_command_line(bench: Bench) -> Outcome:
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         repeated = {*steps_of(instance, run)} & {*(steps_of(instance, again) if again else ())}
     conditions = {"exit status 0": process.returncode == 0, "taken up": bool(again), "nothing twice": not repeated}
-    return Outcome(conditions, home, bench.one, f"killed in {hit}; `run` took it up in a new process")
+    return Outcome(conditions, home, bench.on_spark, f"killed in {hit}; `run` took it up in a new process")
 
 
 def full_disk(bench: Bench) -> Outcome:
@@ -322,7 +329,7 @@ def clock_set_back(bench: Bench) -> Outcome:
 
 def jvm_in_study(bench: Bench) -> Outcome:
     """the JVM killed in `study`, between two trials of ALS"""
-    home = bench.copy(bench.one, "jvm-study")
+    home = bench.copy(bench.on_spark, "jvm-study", engine="spark")
     before = _newest(home)
     with subprocess.Popen(_words("study", home, *STUDIED), stdout=subprocess.DEVNULL) as process:
         run = wait_for("its run", lambda: _newest_with_trials(home, before))
@@ -336,7 +343,9 @@ def jvm_in_study(bench: Bench) -> Outcome:
         "no trial twice": all(now.get(path) == when for path, when in kept.items()),
         "scored": AssetStore(home.assets).has(["study_scores"], "time_cut"),
     }
-    return Outcome(conditions, home, bench.one, f"{len(kept)} trials were kept, {len(now) - len(kept)} made afterwards")
+    return Outcome(
+        conditions, home, bench.on_spark, f"{len(kept)} trials were kept, {len(now) - len(kept)} made afterwards"
+    )
 
 
 def full_disk_in_study(bench: Bench) -> Outcome:
@@ -428,6 +437,11 @@ FAULTS: list[Callable[[Bench], Outcome]] = [
 
 
 # What they need
+
+
+def _configure(home: Home, settings: str, engine: str) -> None:
+    # A key outside all sections comes before the first section.
+    home.settings_file.write_text(f'engine = "{engine}"\n{FAST_SETTINGS}{settings}')
 
 
 def _self(mode: str, home: Home) -> subprocess.CompletedProcess[str]:

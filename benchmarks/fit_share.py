@@ -1,7 +1,7 @@
 """What fitting on a sample of the users costs: the main score of each model by the share of the users fitted on.
 
 The tenth of the users that is scored is the same in every row, and its training ratings are in every sample. Item means
-and popularity are computed from all ratings, whatever the share. The models that Spark fits are left out.
+and popularity are computed from all ratings, whatever the share.
 
 Usage: python benchmarks/fit_share.py SOURCE [--shares 10 25 50 100] [--scored 0.1]
 """
@@ -24,8 +24,11 @@ from recsys_assets.recommender.registry.fitting import ModelFitter, entry
 
 # Protocol, task, metric, population and models of each group of columns.
 SCORED = (
-    ("time_cut", "time_cut", "rmse", "all", ("item_mean", "bayesian_factors", "profile_factors", "stack")),
-    ("top_n", "top_n", "ndcg_10", "all", ("popularity", "item_knn", "ease", "blend")),
+    (
+        *("time_cut", "time_cut", "rmse", "all"),
+        ("item_mean", "als_adjusted", "bayesian_factors", "profile_factors", "stack"),
+    ),
+    ("top_n", "top_n", "ndcg_10", "all", ("popularity", "implicit_als", "item_knn", "ease", "blend")),
     ("latest_rating", "latest_rating", "rmse", "test_users", ("item_mean", "segment_bias", "response_stack")),
     ("latest_rating", "next_item", "next_item_hit_10", "test_users", ("segment_mixture", "transitions", "sessions")),
 )
@@ -46,11 +49,11 @@ def main() -> None:
         )
         print("|---" * (1 + sum(len(of) for *_, of in SCORED)) + "|")
         for share in sorted(given.shares):
-            found = scores(tables, share / 100, given.scored, Path(folder))
+            found = scores(tables, share / 100, given.scored)
             print(f"| {share} % | " + " | ".join(found) + " |", flush=True)
 
 
-def scores(tables: Mapping[str, nw.LazyFrame], share: float, scored: float, scratch: Path) -> list[str]:
+def scores(tables: Mapping[str, nw.LazyFrame], share: float, scored: float) -> list[str]:
     """The scores of all models of `SCORED`, fitted on a share of the users."""
     n_users, n_ratings = row_count(tables["users"]), row_count(tables["ratings"])
     found = []
@@ -60,7 +63,7 @@ def scores(tables: Mapping[str, nw.LazyFrame], share: float, scored: float, scra
         # The limit is a number of ratings, and a split has fewer than all.
         n_fitted = row_count(split["train_ratings" if "train_ratings" in split else "train_histories"])
         scale["fit_ratings"] = max(1, int(share * n_fitted))
-        fitter = ModelFitter(split, {**Settings().model_dump(), "scale": scale}, spark=_no_spark, scratch=scratch)
+        fitter = ModelFitter(split, {**Settings().model_dump(), "scale": scale})
         # The baseline stands in for missing predictions.
         needed = {*models, "item_mean"} if task == "latest_rating" else {*models}
         predictions = {entry(task, model): fitter.predictions(entry(task, model)) for model in needed}
@@ -71,10 +74,6 @@ def scores(tables: Mapping[str, nw.LazyFrame], share: float, scored: float, scra
             value, low, high = rows.filter(pl.col("model") == model).select("value", "low", "high").row(0)
             found.append(f"{value:.4f} ({low:.4f} to {high:.4f})" if model == models[-1] else f"{value:.4f}")
     return found
-
-
-def _no_spark() -> None:
-    raise RuntimeError("none of these models needs Spark")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """iALS as Rendle et al. (2021, "Revisiting the Performance of iALS on Item Recommendation Benchmarks") define it.
 
-What Spark's ALS and the `implicit` package do not offer: the weight of what was not observed is a parameter of its own,
-and regularisation grows with a power of the number of observations. Starting values and the scaling of `reg`, which
-makes it comparable between powers, are theirs.
+The ALS of this project and of the `implicit` package offers neither of two things: the weight of what was not observed
+is a parameter of its own, and regularisation grows with a power of the number of observations. Starting values and the
+scaling of `reg`, which makes it comparable between powers, are theirs.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """NDCG at 10 on the cut in time: strong matrix factorisations and the blend, tuned alike; as a table.
 
-The ALS of the `implicit` package, iALS as Rendle et al. (2021) tune it, Spark's implicit ALS and the blend. Each is
-tuned by the last fifth of the training ratings, one setting after the other from the grid's first values on, then
+The ALS of the `implicit` package, iALS as Rendle et al. (2021) tune it, this project's implicit ALS and the blend. Each
+is tuned by the last fifth of the training ratings, one setting after the other from the grid's first values on, then
 scored once on the test rows. Whether the first two learn from all ratings or from the liked ones alone is among what is
 tuned. All models give users without a training rating the same answer, by demographic popularity, so that cold starts
 decide nothing. The package is no dependency: `pip install implicit`.
@@ -24,7 +24,6 @@ from implicit.als import AlternatingLeastSquares
 from scipy import sparse
 
 from recsys_assets.home.settings import Settings
-from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.data.splitting import cut_in_time
@@ -75,14 +74,12 @@ class Side:
 
     Args:
         tables: users, items, user_features, train_ratings and test_ratings.
-        scratch: folder for temporary files.
     """
 
-    def __init__(self, tables: dict[str, nw.LazyFrame], scratch: Path) -> None:
+    def __init__(self, tables: dict[str, nw.LazyFrame]) -> None:
         self.tables = tables
         self._settings = Settings().model_dump()
-        spark = spark_resource(Settings().spark, scratch)
-        self._fitted = ModelFitter(tables, self._settings, spark=lambda: spark.spark_session, scratch=scratch)
+        self._fitted = ModelFitter(tables, self._settings)
         self._for_new_users = self._fitted.ranker(entry("top_n", "demographic_popularity"))
 
     def ranker(self, name: str, candidate: Candidate) -> Ranker:
@@ -177,7 +174,7 @@ def main() -> None:
     options.add_argument("--models", default=",".join(GRIDS), help="of the grids; separated by commas")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        test, validation = (Side(tables, Path(folder)) for tables in _tables(given.archive, Path(folder)))
+        test, validation = map(Side, _tables(given.archive, Path(folder)))
         names = given.models.split(",")
         tuned = {name: chosen(name, validation) for name in names}
         result = test.measured({name: test.ranker(name, candidate) for name, (candidate, _) in tuned.items()})

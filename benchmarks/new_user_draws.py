@@ -33,7 +33,7 @@ def main() -> None:
     settings = Settings()
     with tempfile.TemporaryDirectory() as folder:
         catalogue = indexed(Path(sys.argv[1]), Path(folder))
-        rows = pl.concat(predicted(catalogue, settings, Path(folder)))
+        rows = pl.concat(predicted(catalogue, settings))
     print("| tenth | ratings | " + " | ".join(MODELS) + " |\n" + "|---" * (len(MODELS) + 2) + "|")
     for (draw,), part in rows.group_by("draw", maintain_order=True):
         print(f"| {draw} | {len(part):,} | " + " | ".join(f"{rmse(part, model):.4f}" for model in MODELS) + " |")
@@ -42,7 +42,7 @@ def main() -> None:
         print(line)
 
 
-def predicted(catalogue: dict[str, nw.LazyFrame], settings: Settings, scratch: Path) -> Iterator[pl.DataFrame]:
+def predicted(catalogue: dict[str, nw.LazyFrame], settings: Settings) -> Iterator[pl.DataFrame]:
     """The ratings of each tenth of the users, with what models say that were fitted on all others: a column each."""
     ratings = catalogue.pop("ratings")
     features = lazy(clusters.user_features(catalogue["users"]))
@@ -52,7 +52,7 @@ def predicted(catalogue: dict[str, nw.LazyFrame], settings: Settings, scratch: P
         is_new = nw.col("draw") == draw
         train, test = (lazy(to_polars(marked.filter(side))) for side in (~is_new, is_new))
         tables = catalogue | {"user_features": features, "train_ratings": train, "test_ratings": test}
-        fitted = ModelFitter(tables, settings.model_dump(), spark=_no_spark, scratch=scratch)
+        fitted = ModelFitter(tables, settings.model_dump())
         rows = to_polars(test, "draw", "user", "item", "rating")
         for model in MODELS:
             said = to_polars(fitted.predictions(entry("time_cut", model)), "user", "item", "prediction")
@@ -78,10 +78,6 @@ def improvements(rows: pl.DataFrame, settings: Settings) -> Iterator[str]:
         if estimate:
             interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
             yield f"{metric.name}: RMSE smaller than that of {BASELINE} by {estimate.value:.4f} ({interval})"
-
-
-def _no_spark() -> None:
-    raise RuntimeError("none of these models needs Spark")
 
 
 if __name__ == "__main__":

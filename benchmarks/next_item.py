@@ -1,12 +1,11 @@
 """Hits among the first ten for the next item, by the pause before it, under case study B's split and a cut in time.
 
-Of the models that need no Spark, with the built-in settings. Usage: python benchmarks/next_item.py ARCHIVE
+Scores four models with the built-in settings. Usage: python benchmarks/next_item.py ARCHIVE
 """
 
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Never
 
 import polars as pl
 from catalogue import indexed
@@ -32,11 +31,11 @@ def main() -> None:
         split = Settings().splitting
         how = {"cut": split.parsed_cut, "train_share": split.train_share, "seed": split.seed}
         for protocol in protocols.LATEST_RATING_LEAKAGE_AUDIT:
-            _print(protocol, protocols.split(protocol, tables, **how), Path(folder))
+            _print(protocol, protocols.split(protocol, tables, **how))
 
 
-def _print(protocol: str, tables: protocols.Tables, scratch: Path) -> None:
-    fitter = ModelFitter(tables, Settings().model_dump(), spark=_no_spark, scratch=scratch)
+def _print(protocol: str, tables: protocols.Tables) -> None:
+    fitter = ModelFitter(tables, Settings().model_dump())
     measured = measure_latest_rating(
         {users: tables[f"{side}_responses"] for users, side in SIDES.items()},
         {},
@@ -57,10 +56,6 @@ def _print(protocol: str, tables: protocols.Tables, scratch: Path) -> None:
         values = " | ".join(f"{of[model]['value']:.3f}" for model in ("random", *MODELS))
         better = f"{test['improvement']:+.3f} ({test['low']:.3f} to {test['high']:.3f})"
         print(f"| {population} | {of['sessions']['n']:,} | {values} | {better} |")
-
-
-def _no_spark() -> Never:
-    raise AssertionError("none of these models is fitted in Spark")
 
 
 if __name__ == "__main__":

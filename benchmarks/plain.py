@@ -10,11 +10,9 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 import polars as pl
-from pyspark.sql import SparkSession
 
 from recsys_assets.home.layout import Home
 from recsys_assets.home.settings import Settings
-from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data import splitting
 from recsys_assets.recommender.data.frames import conform, lazy, to_polars
 from recsys_assets.recommender.data.index import Index
@@ -69,24 +67,22 @@ def run(archive: Path, folder: Path, settings: Settings) -> None:
     """Everything, from the archive to the report."""
     folder.mkdir(parents=True)
     out = Folder(folder)
-    spark = spark_resource(settings.spark)
     _ingest(out, archive, folder)
     _split(out, settings)
     index = Index.of(out.made["users"], out.made["items"])
     _cluster(out, settings)
-    settings = _chosen(out, settings, spark.spark_session)
+    settings = _chosen(out, settings)
     for fit in FITS:
         if fit.table == "adjusted_train_ratings":
-            _fill(out, settings, index, spark.spark_session, folder)
-        outside = {"spark": spark.spark_session, "scratch": folder} if fit.needs_spark else {}
-        out.model(fit.asset, fit.make(out.made, settings.model_dump(), index=index, **outside))
+            _fill(out, settings, index)
+        out.model(fit.asset, fit.make(out.made, settings.model_dump(), index=index))
         if fit.asset == "segment_model":
             _segment(out, index, settings)
     for entry in ENTRIES:
         rows = entry.predict({name: out.made[name] for name in entry.needs})
         out.table(f"predictions/{entry.task}/{entry.name}", rows, PREDICTIONS[entry.task])
     made = out.made
-    _serve(out, settings, spark.spark_session, folder)
+    _serve(out, settings)
     predictions = {entry: made[f"predictions/{entry.task}/{entry.name}"] for entry in ENTRIES}
     out.table("evaluation_scores", all_scores(made, predictions, **settings.evaluation.model_dump()))
     _report(out, settings)
@@ -120,19 +116,19 @@ def _cluster(out: Folder, settings: Settings) -> None:
     _derive(out, USER_CLUSTERS, settings)
 
 
-def _chosen(out: Folder, settings: Settings, spark: SparkSession) -> Settings:
+def _chosen(out: Folder, settings: Settings) -> Settings:
     """The settings with what the quick choice chooses."""
-    given = {"trials": out.path / "trials", "code": "", "scratch": out.path, "seed": settings.study.seed}
-    found = quick_choice(out.made, settings.model_dump(), spark=lambda: spark, **given)
+    given = {"trials": out.path / "trials", "code": "", "seed": settings.study.seed}
+    found = quick_choice(out.made, settings.model_dump(), **given)
     return Settings.model_validate(Choice(chosen(found)).applied(settings.model_dump()))
 
 
-def _derive(out: Folder, table: Derived, settings: Settings, **outside: object) -> None:
-    out.table(table.asset, table.make(out.made, settings.model_dump(), **outside))
+def _derive(out: Folder, table: Derived, settings: Settings, index: Index | None = None) -> None:
+    out.table(table.asset, table.make(out.made, settings.model_dump(), index=index))
 
 
-def _fill(out: Folder, settings: Settings, index: Index, spark: SparkSession, folder: Path) -> None:
-    _derive(out, CLUSTER_RATINGS, settings, index=index, spark=spark, scratch=folder)
+def _fill(out: Folder, settings: Settings, index: Index) -> None:
+    _derive(out, CLUSTER_RATINGS, settings, index)
     _derive(out, ADJUSTED_TRAIN_RATINGS, settings)
 
 
@@ -148,11 +144,11 @@ def _segment(out: Folder, index: Index, settings: Settings) -> None:
     out.table("segment_shares", segments.ComparedSegments(sized).table)
 
 
-def _serve(out: Folder, settings: Settings, spark: SparkSession, folder: Path) -> None:
+def _serve(out: Folder, settings: Settings) -> None:
     made, ratings = out.made, out.made["ratings"]
     tables = {name: made[name] for name in ("users", "items", "user_features", "user_clusters")}
     parameters = settings.model_dump()
-    fitter = ModelFitter({**tables, "train_ratings": ratings}, parameters, spark=lambda: spark, scratch=folder)
+    fitter = ModelFitter({**tables, "train_ratings": ratings}, parameters)
     model = out.model("serving_model", serving.fit(settings.evaluation.selected_ranking_model, fitter))
     ranker = model.ranker(ratings, tables)
     items = to_polars(made["items"], "item", "item_id", "title").sort("item")

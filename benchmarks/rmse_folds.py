@@ -58,7 +58,7 @@ def main() -> None:
         of_folds = []
         for name, split in folds(tables, given.archive, Path(folder), given.folds):
             start = time.perf_counter()
-            fitted = ModelFitter(split, parameters, spark=_no_spark, scratch=Path(folder))
+            fitted = ModelFitter(split, parameters)
             of_folds.append([rmse(fitted, model, split["test_ratings"]) for model in MODELS])
             n_test = len(to_polars(split["test_ratings"]))
             values = " | ".join(f"{value:.4f}" for value in of_folds[-1])
@@ -96,10 +96,6 @@ def _setting(text: str) -> tuple[str, object]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def _no_spark() -> None:
-    raise RuntimeError("none of these models needs Spark")
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ paired intervals. `best` is chosen by the test ratings themselves, which nothing
 `0.4.0` is the blend with the numbers of that version. Where taste is planted: how much of the top 5 lies in the users'
 own taste, and the share of lists with each of the four most shown items, by a fit on all ratings.
 
-Usage: python benchmarks/served_models.py [SOURCE …] [--samples N] [--shapes] [--without-spark]. A source is an archive
-or a file; `interests.csv%4` says that ids modulo 4 are the planted taste. `--samples` takes as many samples of a tenth
-of a source's users instead of the whole. `--shapes` adds those of `recsys_assets_tests/planted_taste.py`.
+Usage: python benchmarks/served_models.py [SOURCE …] [--samples N] [--shapes]. A source is an archive or a file;
+`interests.csv%4` says that ids modulo 4 are the planted taste. `--samples` takes as many samples of a tenth of a
+source's users instead of the whole. `--shapes` adds those of `recsys_assets_tests/planted_taste.py`.
 """
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -25,7 +23,6 @@ from catalogue import indexed
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from recsys_assets.home.settings import Settings
-from recsys_assets.orchestration.resources import spark_resource
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.evaluation import protocols
@@ -66,19 +63,15 @@ class Served:
 
     Args:
         tables: users, items and ratings.
-        folder: for trials and temporary files.
-        spark: gives the Spark session; None leaves out the models that need one.
+        folder: for trials.
     """
 
-    def __init__(self, tables: Tables, folder: Path, spark: Any) -> None:
+    def __init__(self, tables: Tables, folder: Path) -> None:
         self._settings = Settings()
         self._tables = tables | {"user_features": lazy(clusters.user_features(tables["users"]))}
         self._split = protocols.split("top_n", self._tables, cut=self._settings.splitting.parsed_cut)
-        self._folder, self._spark = folder, spark
-        self._models = [each for each in ENTRIES if each.task == "top_n" and (spark or "als" not in each.name)]
-        found = quick.quick_choice(
-            self._split, self._settings.model_dump(), trials=folder, code="", spark=spark, scratch=folder
-        )
+        self._models = [each for each in ENTRIES if each.task == "top_n"]
+        found = quick.quick_choice(self._split, self._settings.model_dump(), trials=folder, code="")
         self.choice = Choice(chosen(found))
         self._parameters = self.choice.applied(self._settings.model_dump())
 
@@ -92,7 +85,7 @@ class Served:
             ranks = relevant.ranks_of(model, fitted.predictions(entry("top_n", model)))
             return RankingMetrics(relevant, 10).of_ranks(ranks)[0]
 
-        fitted = self._fitted(self._split, self._parameters)
+        fitted = ModelFitter(self._split, self._parameters)
         of = {each.name: ndcg(fitted, each.name) for each in self._models}
         best, served = max(of, key=lambda name: of[name].parts[0].mean()), value_of(self._parameters, MODEL)
         before = ndcg(fitted.with_parameters(with_values(self._settings.model_dump(), BEFORE)), "blend")
@@ -106,12 +99,9 @@ class Served:
     def taste(self, n_groups: int) -> tuple[str, str]:
         """Of the lists that are served; see `told`."""
         ratings = self._tables["ratings"]
-        fitted = self._fitted({**self._tables, "train_ratings": ratings}, self._parameters)
+        fitted = ModelFitter({**self._tables, "train_ratings": ratings}, self._parameters)
         ranker = serving.fit(value_of(self._parameters, MODEL), fitted).ranker(ratings, self._ranked_with(fitted))
         return told(self._tables, ranker, n_groups)
-
-    def _fitted(self, tables: Mapping[str, nw.LazyFrame], parameters: Any) -> ModelFitter:
-        return ModelFitter(tables, parameters, spark=self._spark, scratch=self._folder)
 
     def _ranked_with(self, fitted: ModelFitter) -> Tables:
         return self._tables | {"user_clusters": fitted._get("user_clusters")}
@@ -147,25 +137,15 @@ def main() -> None:
     asked.add_argument("sources", nargs="*")
     asked.add_argument("--samples", type=int, default=0)
     asked.add_argument("--shapes", action="store_true")
-    asked.add_argument("--without-spark", action="store_true")
     given = asked.parse_args()
-    resource = spark_resource(Settings().spark)
-    spark = None if given.without_spark else lambda: resource.spark_session
-    if given.without_spark:
-        quick.SEARCHES = tuple(map(_without_spark, quick.SEARCHES))
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name, tables, n_groups, shape in _data(given, Path(folder)):
-            served = Served(tables, Path(folder) / f"{abs(hash(name))}", spark)
+            served = Served(tables, Path(folder) / f"{abs(hash(name))}")
             chosen = ", ".join(f"{k} {v}" for k, v in served.choice.settings.items() if v != "auto" and k != MODEL)
             taste = served.taste(n_groups) if n_groups else ("–", "–")
             planted_one = "; ".join(ideal(tables, shape)) if shape else "–"
             print("| " + " | ".join([name, chosen or "auto", *served.scores(), *taste, planted_one]) + " |", flush=True)
-
-
-def _without_spark(search: Any) -> Any:
-    models = [model for model in search.grid.get(MODEL, ()) if "als" not in model]
-    return replace(search, grid={MODEL: models}) if models else search
 
 
 def _data(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Tables, int, Shape | None]]:

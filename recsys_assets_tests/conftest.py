@@ -6,7 +6,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -34,20 +33,32 @@ for variable in ("COLUMNS", "LINES"):
 os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A worker takes a file at a time, and one of them takes all tests with Spark: a second JVM would start cold."""
+    group = "spark" if item.get_closest_marker("spark") else str(item.path.relative_to(item.config.rootpath))
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str:
+    marker = item.get_closest_marker("xdist_group")
+    assert marker
+    return str(marker.args[0])
+
+
 # After the deselection of slow tests: a file of which nothing runs makes no home.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files: largest first, as xdist would, but only one of the two workers waits for the shared home.
+    """Order the groups: largest first, as xdist would, but only one of the two workers waits for the shared home.
 
-    The first file makes it. Meanwhile the other worker has the files that need no such home. A test with Spark counts
+    The first group makes it. Meanwhile the other worker has the groups that need no such home. A test with Spark counts
     as twenty others.
     """
-    n_tests = Counter[Path]()
+    n_tests = Counter[str]()
     for item in items:
-        n_tests[item.path] += 20 if item.get_closest_marker("spark") else 1
-    needing = {item.path for item in items if "first_run" in getattr(item, "fixturenames", ())}
-    first = max(needing, key=lambda path: (n_tests[path], path), default=None)
-    items.sort(key=lambda item: (item.path != first, item.path in needing, -n_tests[item.path], item.path))
+        n_tests[_group(item)] += 20 if item.get_closest_marker("spark") else 1
+    needing = {_group(item) for item in items if "first_run" in getattr(item, "fixturenames", ())}
+    first = max(needing, key=lambda group: (n_tests[group], group), default=None)
+    items.sort(key=lambda item: (_group(item) != first, _group(item) in needing, -n_tests[_group(item)], _group(item)))
 
 
 @event.listens_for(Engine, "connect")

@@ -1,9 +1,8 @@
-from pathlib import Path
-
 import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
+from scipy import sparse
 
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.orchestration.resources import spark_resource
@@ -54,92 +53,98 @@ def test_another_index_is_refused_with_what_to_run(change):
         Index.of(lazy(changed), lazy(items)).require(fitted_with, "als_adjusted_model")
 
 
-@pytest.fixture
-def scratch(tmp_path) -> Path:
-    """A folder for a fit alone. The session of the process may keep its checkpoints in the folder of the test."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    return folder
+COLUMNS = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
+TO_FIT = [
+    als.ALSSettings(rank=3, max_iter=5),
+    als.ImplicitALSSettings(rank=3, max_iter=5, alpha=3.0),
+    als.ImplicitALSSettings(rank=3, max_iter=5, neutral_offset=-1.0),
+]
 
 
-@pytest.mark.spark
-def test_planted_tastes_are_learnt(tmp_path, scratch):
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory):
+    """One session for the tests of this file."""
+    return spark_resource(SparkSettings(master="local[2]"), tmp_path_factory.mktemp("spark")).spark_session
+
+
+def _some_ratings(n_users: int = 20, n_items: int = 15, share: float = 0.5) -> pl.DataFrame:
+    generator = np.random.default_rng(0)
+    user, item = np.nonzero(generator.random((n_users, n_items)) < share)
+    return pl.DataFrame({"user": user, "item": item, "rating": generator.integers(1, 6, len(user))}).cast(COLUMNS)
+
+
+def _index(n_users: int, n_items: int) -> Index:
+    return Index(n_users=n_users, n_items=n_items, fingerprint="planted")
+
+
+def test_planted_tastes_are_learnt():
     """The model would predict no better than the mean, or mix up users and items."""
     generator = np.random.default_rng(0)
     user, item = np.nonzero(generator.random((40, 30)) < 0.6)
     rating = np.where(user % 2 == item % 2, 5.0, 1.0)
-    train = pl.DataFrame({"user": user, "item": item, "rating": rating}).cast(
-        {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
-    )
-    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
-    index = Index(n_users=42, n_items=31, fingerprint="planted")
-    model = als.fit(
-        lazy(train),
-        spark=spark,
-        scratch=scratch,
-        index=index,
-        settings=als.ALSSettings(rank=2, max_iter=8, reg_param=0.02),
-    )
+    train = lazy(pl.DataFrame({"user": user, "item": item, "rating": rating}).cast(COLUMNS))
+    model = als.fit(train, index=_index(42, 31), settings=als.ALSSettings(rank=2, max_iter=8, reg_param=0.02))
     everything = pl.DataFrame({"user": range(40)}).join(pl.DataFrame({"item": range(30)}), how="cross")
     predicted = model.predict(lazy(everything.cast(pl.Int32)))
     alike = predicted["user"] % 2 == predicted["item"] % 2
     assert predicted.filter(alike)["prediction"].min() > predicted.filter(~alike)["prediction"].max() + 2
     assert (model.user_known.sum(), model.item_known.sum()) == (40, 30)
     assert model.user_factors.shape == (42, 2)
-    assert not list(scratch.iterdir())
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize(
-    "settings",
-    [
-        als.ALSSettings(rank=3, max_iter=5),
-        als.ImplicitALSSettings(rank=3, max_iter=5, alpha=3.0),
-        als.ImplicitALSSettings(rank=3, max_iter=5, neutral_offset=-1.0),
-    ],
-)
-def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(tmp_path, settings):
+@pytest.mark.parametrize("settings", [*TO_FIT, als.ALSSettings(rank=5, max_iter=12, seed=2**40 + 7, n_blocks=3)])
+def test_spark_fits_the_same_factors(spark, settings):
+    """A home that moves to a cluster would get other scores and other lists from the same ratings and settings."""
+    # Gaps in the ids move users between Spark's blocks; one pair stands twice, as in ratings of clusters.
+    ratings = _some_ratings(60, 40, 0.3).with_columns(pl.col("user") * 3 + 1)
+    ratings = pl.concat([ratings, ratings.head(1).with_columns(rating=pl.lit(2.0, pl.Float32))])
+    on_spark = nw.from_native(spark.createDataFrame(ratings.to_arrow()).repartition(3))
+    here, there = (als.fit(rows, index=_index(200, 40), settings=settings) for rows in (lazy(ratings), on_spark))
+    for name in ("user_factors", "item_factors"):
+        np.testing.assert_allclose(getattr(here, name), getattr(there, name), atol=2e-5)
+        assert getattr(here, name).std() > 0.1
+    for name in ("user_known", "item_known"):
+        np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+
+
+@pytest.mark.parametrize("settings", TO_FIT)
+def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(settings):
     """Users who came later would be recommended by other factors than those who were there."""
-    generator = np.random.default_rng(0)
-    user, item = np.nonzero(generator.random((20, 15)) < 0.5)
-    rating = generator.integers(1, 6, len(user))
-    columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
-    train = lazy(pl.DataFrame({"user": user, "item": item, "rating": rating}).cast(columns))
-    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
-    index = Index(n_users=20, n_items=16, fingerprint="planted")
-    model = als.fit(train, spark=spark, scratch=tmp_path, index=index, settings=settings)
+    train = lazy(_some_ratings())
+    model = als.fit(train, index=_index(20, 16), settings=settings)
     users, rated = user_item_matrix(train, n_items=16)
-    np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-4)
+    np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-5)
+
+
+def test_factors_are_those_of_the_normal_equations():
+    """A user with more ratings than one product of the compiled loop takes would get factors of a part of them."""
+    generator = np.random.default_rng(1)
+    others = generator.normal(size=(700, 4)).astype(np.float32)
+    values = generator.integers(1, 6, 700).astype(np.float32)
+    rated = sparse.csr_array(values[None, :])
+    params = {"rank": 4, "implicitPrefs": False, "alpha": 1.0, "regParam": 0.1}
+    known = np.ones(700, bool)
+    model = ALSModel(np.zeros((1, 4), np.float32), others, np.ones(1, bool), known, params=params, index="")
+    exact = others.astype(float)
+    expected = np.linalg.solve(exact.T @ exact + 0.1 * 700 * np.eye(4), exact.T @ values)
+    np.testing.assert_allclose(model.fold_in(rated)[0], expected, rtol=1e-5)
 
 
 @pytest.mark.spark
-def test_many_iterations_do_not_overflow_the_stack(tmp_path, scratch):
-    """A study that tries 15 iterations, or a refresh with them, would end in a StackOverflowError now and then."""
-    generator = np.random.default_rng(0)
-    user, item = np.nonzero(generator.random((20, 15)) < 0.6)
-    train = pl.DataFrame({"user": user, "item": item, "rating": np.where(user % 2 == item % 2, 5.0, 1.0)})
-    ids = {name: [str(n) for n in range(size)] for name, size in (("user", 20), ("item", 15))}
-    users, items = (pl.DataFrame({name: range(len(own)), f"{name}_id": own}) for name, own in ids.items())
-    index = Index.of(lazy(users), lazy(items))
-    rows = lazy(train.cast({"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}))
-    spark = spark_resource(SparkSettings(), tmp_path).spark_session
-    model = als.fit(rows, spark=spark, scratch=scratch, index=index, settings=als.ALSSettings(rank=2, max_iter=60))
+def test_many_iterations_do_not_overflow_the_stack(spark):
+    """A study that tries 15 iterations on a cluster, or a refresh, would end in a StackOverflowError now and then."""
+    rows = nw.from_native(spark.createDataFrame(_some_ratings().to_arrow()))
+    model = als.fit(rows, index=_index(20, 15), settings=als.ALSSettings(rank=2, max_iter=60))
     assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
-    assert not list(scratch.iterdir())
 
 
-@pytest.mark.spark
-def test_fewer_items_than_factors_and_users_who_like_nothing(tmp_path):
-    """A small catalogue would get no recommendations, but a page of Java about a singular matrix."""
+def test_fewer_items_than_factors_and_users_who_like_nothing():
+    """A small catalogue would get factors without meaning, or no recommendations."""
     rows = [(user, item, 5.0 if user % 2 == item % 2 else 1.0) for user in range(6) for item in range(4)]
     grumpy, dull = [(6, item, 1.0) for item in range(4)], [(user, 4, 1.0) for user in range(7)]
-    columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
-    train = lazy(pl.DataFrame([*rows, *grumpy, *dull], schema=columns, orient="row"))
-    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
-    index = Index(n_users=8, n_items=6, fingerprint="planted")
-    model = als.fit(
-        train, spark=spark, scratch=tmp_path, index=index, settings=als.ImplicitALSSettings(rank=8, neutral_offset=-0.5)
-    )
+    train = lazy(pl.DataFrame([*rows, *grumpy, *dull], schema=COLUMNS, orient="row"))
+    model = als.fit(train, index=_index(8, 6), settings=als.ImplicitALSSettings(rank=8, neutral_offset=-0.5))
     assert model.user_known.tolist() == [True] * 6 + [False] * 2
     assert model.item_known.tolist() == [True] * 4 + [False] * 2
     users, rated = user_item_matrix(train, n_items=6)
@@ -149,15 +154,20 @@ def test_fewer_items_than_factors_and_users_who_like_nothing(tmp_path):
     assert scores[0, 0] > scores[0, 1] and scores[1, 1] > scores[1, 0]
 
 
-@pytest.mark.spark
-@pytest.mark.parametrize("engine", ["polars", "spark"])
-def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(tmp_path, scratch, engine):
+def test_equations_without_a_solution_are_told_with_the_way_out():
+    """Without regularisation, a user with fewer ratings than factors would get lists in the order of item numbers."""
+    train = lazy(pl.DataFrame([(0, 0, 3.0), (0, 1, 5.0), (1, 1, 2.0)], schema=COLUMNS, orient="row"))
+    with pytest.raises(ValueError, match="no unique solution; set a reg_param above 0"):
+        als.fit(train, index=_index(2, 2), settings=als.ALSSettings(rank=3, reg_param=0.0))
+
+
+@pytest.mark.parametrize("engine", ["polars", pytest.param("spark", marks=pytest.mark.spark)])
+def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(request, engine):
     """A setting that is too high would end in a page of Java about empty input."""
-    columns = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32}
-    train = pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=columns, orient="row")
-    spark = spark_resource(SparkSettings(master="local[2]"), tmp_path).spark_session
-    rows = lazy(train) if engine == "polars" else nw.from_native(spark.createDataFrame(train.to_pandas()))
-    index = Index(n_users=1, n_items=2, fingerprint="planted")
+    train = pl.DataFrame([(0, 0, 1.0), (0, 1, 5.0)], schema=COLUMNS, orient="row")
+    on_spark = engine == "spark"
+    rows = (
+        nw.from_native(request.getfixturevalue("spark").createDataFrame(train.to_arrow())) if on_spark else lazy(train)
+    )
     with pytest.raises(ValueError, match=r"above 13, .* lower neutral_offset"):
-        als.fit(rows, spark=spark, scratch=scratch, index=index, settings=als.ImplicitALSSettings(neutral_offset=5.0))
-    assert not list(scratch.iterdir())
+        als.fit(rows, index=_index(1, 2), settings=als.ImplicitALSSettings(neutral_offset=5.0))

@@ -43,7 +43,7 @@ PROGRAM = [sys.executable, "-c", "from recsys_assets.cli import app; app()"]
 STILL = "\n[automation]\nsensors = false\nschedule = false\n"
 CHEAP = ["user_features", "user_clusters"]
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def _served_home(home: Home, folder: Path, settings: str = "") -> Home:

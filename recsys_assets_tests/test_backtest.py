@@ -70,7 +70,6 @@ def test_the_curve_shows_every_model_at_every_cut_off():
         backtest_charts.curve(scores(), "top5pct_rating")
 
 
-@pytest.mark.spark
 def test_a_backfill_of_cut_offs_is_one_run_with_their_curve(materialized_home, tmp_path):
     """Backtests would start a JVM per cut-off, give no scores, or no picture of them."""
     home = copied(materialized_home, tmp_path / "home")

@@ -377,7 +377,7 @@ def test_a_damaged_record_of_a_promotion_is_named_and_the_rest_is_erased(tmp_pat
 # Kills
 
 
-@pytest.mark.parametrize("every", [500, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.spark])])
+@pytest.mark.parametrize("every", [500, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_command_that_is_killed_at_any_moment_can_be_given_again(every, tmp_path, request):
     """A kill loses the only copy of a source, leaves somebody who was erased, or makes the command impossible.
 

@@ -182,7 +182,6 @@ def walked(tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, [_given(command, folder) for command in _fenced("bash")[0].strip().splitlines()]
 
 
-@pytest.mark.spark
 def test_the_page_leads_from_a_foreign_csv_to_recommendations_in_three_commands(walked):
     """The first thing that somebody with own data tries does not work as it is written."""
     _, printed = walked

@@ -99,7 +99,6 @@ def _home(folder: Path, small_data, settings: str = "") -> Home:
     return home
 
 
-@pytest.mark.spark
 @pytest.mark.parametrize(
     ("command", "sign", "sigint"),
     [

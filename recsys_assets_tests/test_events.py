@@ -237,7 +237,6 @@ def test_the_graph_of_events_predicts_no_rating(tmp_path):
     assert "backtest" not in {job.name for job in defs.get_repository_def().get_all_jobs()}
 
 
-@pytest.mark.spark
 @pytest.mark.slow
 def test_plays_run_end_to_end(tmp_path):
     """Whoever has plays would get no lists, lists that miss the taste, or scores and report that speak of stars."""

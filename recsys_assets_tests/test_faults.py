@@ -75,7 +75,6 @@ def _done(instance: dg.DagsterInstance, run_id: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.spark
 def test_a_worker_killed_at_every_stage_loses_nothing_and_repeats_nothing(materialized_home, small_data, tmp_path):
     """After a crash, or just in another home, tables and scores would be others, or hours of work be done again.
 

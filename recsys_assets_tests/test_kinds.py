@@ -167,7 +167,6 @@ def test_a_graph_of_another_kind_starts_no_run(home):
             assert "another kind" in skipped.skip_message
 
 
-@pytest.mark.spark
 @pytest.mark.slow
 def test_ratings_without_times_run_end_to_end(home, tmp_path):
     """Whoever has no times would get no lists, no scores or no report, or scores that pretend to know the time."""

@@ -38,7 +38,6 @@ def _with_noise(home: Home, *hidden: str) -> int:
     return int((changed["rating"] != ratings["rating"]).sum())
 
 
-@pytest.mark.spark
 @pytest.mark.parametrize(
     ("hidden", "selection", "models"),
     [
@@ -60,7 +59,6 @@ def test_models_do_not_depend_on_what_they_are_scored_on(materialized_home, tmp_
         assert files(home, model) == before[model], model
 
 
-@pytest.mark.spark
 def test_noise_in_the_training_rows_does_change_the_models(materialized_home, tmp_path):
     """The test above could not fail, because nothing ever reaches the models it compares."""
     home = copied(materialized_home, tmp_path / "home")

@@ -182,7 +182,6 @@ for ask in (lambda: socket.create_connection(("192.0.2.7", 80)), lambda: socket.
     assert "192.0.2.7 port 80" in found and any(place.endswith("port 53") for place in found - {"192.0.2.7 port 80"})
 
 
-@pytest.mark.spark
 @pytest.mark.slow
 def test_run_study_and_serve_reach_no_other_machine(small_data, tmp_path):
     """A library asks for its newest version, a chart for a font, or Dagster tells what is done here."""

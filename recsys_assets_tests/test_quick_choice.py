@@ -57,7 +57,7 @@ def tables_of(ratings: pl.DataFrame, shape: Shape) -> dict[str, nw.LazyFrame]:
 
 @pytest.fixture
 def choose(tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
-    """The quick choice among a few models that need no Spark."""
+    """The quick choice among a few models that are fitted fast."""
     of_models = {MODEL: ["popularity", "demographic_popularity", "item_knn", "ease", "blend"]}
     without = [replace(each, grid=of_models) if MODEL in each.grid else each for each in quick.SEARCHES]
     monkeypatch.setattr(quick, "SEARCHES", without)
@@ -67,7 +67,7 @@ def choose(tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
     ) -> list[SearchResult]:
         if only:
             monkeypatch.setattr(quick, "SEARCHES", [each for each in without if each.name in only])
-        given = {"trials": tmp_path, "code": "1", "scratch": tmp_path, "spark": lambda: pytest.fail("no Spark")}
+        given = {"trials": tmp_path, "code": "1"}
         return quick.quick_choice(tables, settings, **given)
 
     return made
@@ -76,7 +76,7 @@ def choose(tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
 def served(tables: Mapping[str, nw.LazyFrame], parameters: Mapping[str, Any], n: int = 5) -> pl.DataFrame:
     """What is shown to users with these parameters, fitted on all ratings."""
     given = {**tables, "train_ratings": tables["ratings"]}
-    fitted = ModelFitter(given, parameters, spark=lambda: pytest.fail("no Spark"), scratch=None)
+    fitted = ModelFitter(given, parameters)
     ranker = serving.fit(value_of(parameters, MODEL), fitted).ranker(tables["ratings"], tables)
     users = np.arange(row_count(tables["users"]), dtype=np.int32)
     return rankings.top_n(ranker, tables["ratings"], users, n=n)
@@ -223,7 +223,6 @@ def test_a_choice_is_stored_as_it_is(tmp_path):
     assert blend.automatic_prior(5) < 5
 
 
-@pytest.mark.spark
 @pytest.mark.slow
 def test_scores_and_what_is_served_follow_the_choice(materialized_home, tmp_path):
     """`Selected` in the table would be another model than the one that makes the lists, or have other settings."""

@@ -62,7 +62,6 @@ def recommended(home: Home, user: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.spark
 def test_a_killed_rollback_hides_nothing_and_is_gone_on_with(materialized_home, tmp_path):
     """Somebody would believe in lists that nobody is shown, and the command would refuse to be repeated."""
     home = copied(materialized_home, tmp_path / "home")

@@ -77,7 +77,7 @@ def test_large_data_are_fitted_on_a_sample_and_counted_whole():
     scale = {"fit_ratings": 800, "score_users": 60}
     split = protocols.split("top_n", tables, scale=Scale(**scale))
     sections = {"ease": {"reg": 1.0}, "item_mean": {"shrinkage": 0.0}, "scale": scale}
-    fitter = ModelFitter(split, sections, spark=lambda: None, scratch=None)
+    fitter = ModelFitter(split, sections)
     n_train = len(to_polars(split["train_ratings"]))
     fitted = fitter.models(entry("time_cut", "item_mean"))["item_mean_model"]
     means = to_polars(split["train_ratings"]).group_by("item").agg(pl.col("rating").cast(float).mean()).sort("item")
@@ -86,5 +86,5 @@ def test_large_data_are_fitted_on_a_sample_and_counted_whole():
     assert 20 < popular["user"].n_unique() < 100
     assert n_train > 2 * scale["fit_ratings"]
     ease = fitter._get("ease_model")
-    whole = ModelFitter(split, sections | {"scale": {}}, spark=lambda: None, scratch=None)._get("ease_model")
+    whole = ModelFitter(split, sections | {"scale": {}})._get("ease_model")
     assert not np.allclose(ease.weights, whole.weights)

@@ -17,7 +17,6 @@ from recsys_assets_tests.made_up import MadeUp, made_up
 from recsys_assets_tests.postgres import postgres
 from recsys_assets_tests.running import copied, files, materialize, table
 
-pytestmark = pytest.mark.spark
 NEW_USER, TWIN = "503", "517"
 
 

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
@@ -29,7 +27,7 @@ from recsys_assets_tests.planted_segments import (
 )
 
 # What can be served without Spark.
-WITHOUT_SPARK = ("popularity", "demographic_popularity", "ease", "blend")
+NAMES = ("popularity", "demographic_popularity", "ease", "blend")
 
 
 def _model(seed: int, n_users: int, n_items: int) -> ALSModel:
@@ -113,9 +111,7 @@ def _fitted(everything: tuple[pl.DataFrame, dict], name: str) -> ServingModel:
     ratings, tables = everything
     parameters = Settings.model_validate({"ease": {"reg": 10.0}, "demographic_popularity": {"reg": 1.0}}).model_dump()
     given_tables = {**tables, "train_ratings": lazy(ratings)}
-    return serving.fit(
-        name, ModelFitter(given_tables, parameters, spark=lambda: pytest.fail("no Spark"), scratch=Path())
-    )
+    return serving.fit(name, ModelFitter(given_tables, parameters))
 
 
 def _shown(everything: tuple[pl.DataFrame, dict], model: ServingModel, n: int = 3) -> tuple[Ranker, pl.DataFrame]:
@@ -135,7 +131,7 @@ def test_recommendations_are_those_of_the_selected_model(everything, name):
     assert popular.filter(pl.col("user") >= 120)["item"].n_unique() == 2
 
 
-@pytest.mark.parametrize("name", WITHOUT_SPARK)
+@pytest.mark.parametrize("name", NAMES)
 def test_who_has_rated_everything_and_what_nobody_rated_are_served(everything, name):
     """One user who has seen the whole catalogue, or one item without a rating, would stop all recommendations."""
     _, best = _shown(everything, _fitted(everything, name), n=N_ITEMS)
@@ -173,7 +169,7 @@ def test_reasons_for_everybody_are_those_for_each(everything):
         assert alone.equals(everybody.filter(of_one))
 
 
-@pytest.mark.parametrize("name", [*WITHOUT_SPARK, "item_knn"])
+@pytest.mark.parametrize("name", [*NAMES, "item_knn"])
 def test_items_that_came_after_the_fit_change_no_list(everything, name):
     """Between an ingest and a refresh, `recommend` would show other items, or fail for a user who rated a new one."""
     ratings, _ = everything
@@ -186,7 +182,7 @@ def test_items_that_came_after_the_fit_change_no_list(everything, name):
     assert reasons(best.filter(user=150), lazy(frame("user item rating", later[-1])), wider).is_empty()
 
 
-@pytest.mark.parametrize("name", WITHOUT_SPARK)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_stored_serving_model_recommends_alike(everything, tmp_path, name):
     """Recommendations would change when a process is restarted."""
     model = _fitted(everything, name)
@@ -212,7 +208,7 @@ def test_what_has_no_weight_in_a_blend_is_neither_fitted_nor_scored(everything):
 def test_lists_and_ranks_agree(everything):
     """Users would be shown another order than the one that was scored."""
     ratings, tables = everything
-    for name in WITHOUT_SPARK:
+    for name in NAMES:
         model = _fitted(everything, name)
         _, best = _shown(everything, model, n=N_ITEMS - 1)
         known = best.filter(pl.col("item") != UNRATED)

@@ -11,7 +11,7 @@ from recsys_assets.home.layout import Home
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.settings import Settings, SettingsError, template
 from recsys_assets.orchestration.build import build_defs
-from recsys_assets.orchestration.resources import settings_resource, spark_resource
+from recsys_assets.orchestration.resources import session_of, settings_resource, spark_resource
 from recsys_assets.recommender.registry import DERIVED, FITS
 
 
@@ -286,7 +286,7 @@ def test_an_old_java_is_found_before_anything_starts(tmp_path, monkeypatch, prin
 
 
 def test_a_missing_java_is_found_by_make_without_any_package(tmp_path):
-    """`make run` would install for minutes and only then say that Java is missing."""
+    """`make test` would install for minutes and only then say that Java is missing."""
     command = [sys.executable, "-S", "-m", java.__name__]
     result = subprocess.run(
         command,
@@ -298,6 +298,13 @@ def test_a_missing_java_is_found_by_make_without_any_package(tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr.startswith("No Java found")
+
+
+def test_a_missing_java_is_told_where_the_first_large_table_is_read(monkeypatch, tmp_path):
+    """With the engine `auto`, a home that has grown large would end in a traceback of Spark."""
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(java.JavaError, match="Install it"):
+        session_of(spark_resource(SparkSettings(), tmp_path))
 
 
 def test_a_new_enough_java_passes(tmp_path, monkeypatch):

@@ -378,8 +378,6 @@ def _serve(home: Home) -> None:
     fitter = ModelFitter(
         {**tables, "train_ratings": tables["ratings"]},
         Settings.load(home).model_dump(),
-        spark=lambda: pytest.fail("no Spark"),
-        scratch=home.scratch,
     )
     fitted = replace(serving.fit("blend", fitter), audience=Audience.of(tables))
     version = store.new_version(["serving_model"], None, "by-hand")
@@ -489,7 +487,7 @@ def test_the_cost_of_a_limit_is_told_with_the_settings_that_it_is_of(served, tmp
         assert materialize(home, asset).success
     store, parameters = AssetStore(home.assets), Settings.load(home).model_dump()
     tables = {name: scan(store.current([name])) for name in ("users", "items", "user_features", "train_ratings")}
-    fitter = ModelFitter(tables, parameters, spark=lambda: pytest.fail("no Spark"), scratch=home.scratch)
+    fitter = ModelFitter(tables, parameters)
     models = dict(serving.fit("blend", fitter).models)
     # The stored weights are those of settings that have been taken away since.
     models["blend_weights"] = replace(models["blend_weights"], ease_weight=0.5)

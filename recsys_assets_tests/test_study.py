@@ -1,4 +1,4 @@
-"""Trials, searches, splits and what is chosen, on made-up data with models that need no Spark."""
+"""Trials, searches, splits and what is chosen, on made-up data with models that are fitted fast."""
 
 import json
 from collections.abc import Callable
@@ -59,7 +59,7 @@ DEFAULTS = {
     if isinstance(section, dict)
 }
 # Models that are fitted in memory: item means and segments.
-WITHOUT_SPARK = (
+A_FEW = (
     Search("means", "time_cut", "item_mean", {"item_mean.shrinkage": (0.0, 10.0, 1000.0)}, RMSE),
     Search("segments", "next_item", "segment_list", {"segments.n_segments": (2, 3)}, HITS_ASIDE),
     Search(
@@ -101,10 +101,7 @@ def tables() -> dict[str, nw.LazyFrame]:
 @pytest.fixture
 def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[SearchResult]]:
     """Searches on a protocol's split, with trials in a folder of the test's own."""
-    monkeypatch.setattr(tuning, "SEARCHES", WITHOUT_SPARK)
-
-    def no_spark() -> None:
-        raise AssertionError("these models need no Spark")
+    monkeypatch.setattr(tuning, "SEARCHES", A_FEW)
 
     def searched(protocol: str, given=None, *, searches=None, budget=2, folder: Path = tmp_path) -> list[SearchResult]:
         split = protocols.split(protocol, given or tables)
@@ -117,8 +114,6 @@ def search_in(tables, tmp_path, monkeypatch) -> Callable[..., list[SearchResult]
             budget=budget,
             seed=0,
             code="1",
-            spark=no_spark,
-            scratch=tmp_path,
         )
         return made.run(searches)
 
@@ -439,8 +434,8 @@ def test_a_second_study_begins_where_the_first_began(tables, tmp_path, search_in
     monkeypatch.setattr(tuning, "TUNED", ("segments.n_segments", SELECTED["latest_rating"]))
     after = with_values(DEFAULTS, {"segments.n_segments": 17, SELECTED["latest_rating"]: "segment_mean"})
     of = validation_split("latest_rating", protocols.split("latest_rating", tables), seed=1)
-    facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1", "scratch": tmp_path}
-    again = Tuning(of, settings=after, defaults=DEFAULTS, spark=lambda: pytest.fail("no Spark"), **facts).run(())
+    facts = {"trials": Trials(tmp_path / "trials"), "budget": 2, "seed": 0, "code": "1"}
+    again = Tuning(of, settings=after, defaults=DEFAULTS, **facts).run(())
     assert [trial.question for trial in _trials(again)] == [trial.question for trial in _trials(first)]
 
 
@@ -453,12 +448,12 @@ OF_RANKERS = (
 
 @pytest.fixture
 def study(tables, tmp_path, monkeypatch) -> Study:
-    """A study of ranking models that need no Spark, in a folder of the test's own."""
+    """A study of a few ranking models, in a folder of the test's own."""
     monkeypatch.setattr(tuning, "SEARCHES", OF_RANKERS)
     rankers = tuple(entry for entry in ENTRIES if entry.task == "top_n" and entry.name in RANKERS)
     monkeypatch.setattr(scoring, "ENTRIES", rankers)
     parameters = with_values(DEFAULTS, {SELECTED["top_n"]: "demographic_popularity"})
-    facts = {"code": "1", "spark": lambda: pytest.fail("no Spark"), "scratch": tmp_path}
+    facts = {"code": "1"}
     how = scoring.Scoring(n_resamples=20)
     return Study(tables, parameters, parameters, tmp_path, scoring=how, budget=2, **facts)
 
@@ -618,15 +613,13 @@ def test_lists_are_those_of_the_models_of_each_seed(study, fitted, tmp_path, mon
     assert found["popularity"]["seed_sd"] == found["random"]["seed_sd"] == 0
 
 
-def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables, tmp_path):
+def test_the_number_of_segments_is_judged_on_users_who_were_kept_aside(tables):
     """The number of segments would be chosen by scores of the users who trained them, or of the test users."""
     split = protocols.split("latest_rating", tables)
     of = validation_split("latest_rating", split, seed=1)
 
     def swept(given: ValidationSplit) -> pl.DataFrame:
-        return segment_sweep(
-            given, DEFAULTS, spark=lambda: pytest.fail("no Spark"), scratch=tmp_path, numbers=(2, 3), n_resamples=100
-        )
+        return segment_sweep(given, DEFAULTS, numbers=(2, 3), n_resamples=100)
 
     table = swept(of)
     assert set(table["n_segments"]) == {2, 3}

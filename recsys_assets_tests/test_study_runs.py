@@ -68,7 +68,6 @@ def test_a_home_without_ratings_is_told_what_to_do(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.spark
 def test_splits_that_the_data_came_without_are_told(materialized_home, tmp_path):
     """Somebody would look for scores of published folds that nothing was computed for."""
     home = copied(materialized_home, tmp_path / "home")
@@ -112,7 +111,6 @@ def test_a_study_waits_for_the_features_of_new_users(materialized_home, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.spark
 def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materialized_home, tmp_path):
     """Nothing would be chosen for a catalogue whose users have rated few items; or the next commands name no home."""
     home = copied(materialized_home, tmp_path / "home")
@@ -133,7 +131,6 @@ def test_protocols_that_nobody_has_rated_enough_for_do_not_end_a_study(materiali
 
 
 @pytest.mark.slow
-@pytest.mark.spark
 def test_a_study_chooses_scores_reports_and_is_not_done_twice(materialized_home, tmp_path, monkeypatch):
     """The command would choose nothing, show nothing, or fit everything again when it is called again."""
     monkeypatch.setattr(tuning, "SEARCHES", FEW)

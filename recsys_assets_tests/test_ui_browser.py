@@ -8,7 +8,7 @@ from recsys_assets.orchestration.build import build_defs
 from recsys_assets_tests.running import copied
 from recsys_assets_tests.served import Served, served
 
-pytestmark = [pytest.mark.slow, pytest.mark.spark]
+pytestmark = pytest.mark.slow
 TEXT = "document.body.innerText"
 
 

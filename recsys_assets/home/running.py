@@ -42,8 +42,8 @@ class RunSettings(Section):
 
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process",
-        description="in_process: one process and one JVM for all steps; multiprocess: a process, and where needed a "
-        "JVM, per step.",
+        description="in_process: one process for all steps; multiprocess: a process per step. With Spark, each has a "
+        "JVM of its own.",
     )
 
 

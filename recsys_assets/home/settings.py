@@ -172,13 +172,16 @@ class Settings(BaseSettings):
 
 
 def require_java(home: Home) -> None:
-    """Check the Java of this machine, unless Spark runs behind a Spark Connect server.
+    """Check the Java of this machine if every run starts a Spark session in it.
+
+    With the engine `auto`, the first step of a large table checks it.
 
     Raises:
         JavaError: Java is missing or too old; the message says what to install.
         SettingsError: the home's settings cannot be used.
     """
-    if not Settings.load(home).spark.remote:
+    settings = Settings.load(home)
+    if settings.engine == "spark" and not settings.spark.remote:
         check_java()
 
 

@@ -94,7 +94,8 @@ def _outdated(kind: DataKind, home: Home, settings: Settings) -> str:
 
 def _executor(settings: Settings, home: Home, spark: LazyPySparkResource) -> dg.ExecutorDefinition:
     chosen = _EXECUTORS[settings.run.executor]
-    if settings.run.executor == "in_process":
-        return locked_executor(chosen, home, partial(start_early, spark), done_meanwhile)
     # Each step of the multiprocess executor has its own process and Spark session, so an early start would be useless.
+    # With the engine `auto`, only the tables tell whether Spark is needed.
+    if settings.run.executor == "in_process" and settings.engine == "spark":
+        return locked_executor(chosen, home, partial(start_early, spark), done_meanwhile)
     return locked_executor(chosen, home, needless=done_meanwhile)

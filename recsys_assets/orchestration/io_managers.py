@@ -32,6 +32,7 @@ from recsys_assets.home.versions import (
     scan,
     write_table,
 )
+from recsys_assets.orchestration.resources import session_of
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.tables import PREDICTIONS, TABLES, Table
 
@@ -201,11 +202,11 @@ class AssetIOManager(dg.ConfigurableIOManager):
         """The session if Spark computes the step that loads this input."""
         if self.engine == "auto" and not any(self._is_large(key) for key in _inputs_of_step(context)):
             return None
-        return None if self.engine == "polars" else self.spark.spark_session
+        return None if self.engine == "polars" else session_of(self.spark)
 
     def session_of_checks(self) -> "SparkSession | None":
         """The session if Spark checks the tables of this home."""
-        return self.spark.spark_session if self.engine != "polars" and self._is_large(_RATINGS) else None
+        return session_of(self.spark) if self.engine != "polars" and self._is_large(_RATINGS) else None
 
     def _is_large(self, key: dg.AssetKey) -> bool:
         return self._n_rows(key) >= self.spark_from_rows

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.batches import read_batches
 from recsys_assets.home.landing import no_batch_name
@@ -82,8 +81,10 @@ def execute(
             return plan(home, instance, assets, refused=refused)
 
         first = list(chosen) or (reading_again(instance, again) if again else plan(home, instance, assets))
-        spark = spark_resource(Settings.load(home).spark, home.scratch)
-        attempt = partial(_attempt, defs=defs, spark=spark, instance=instance, events=events, watcher=watcher)
+        settings = Settings.load(home)
+        if first and settings.engine == "spark":
+            start_early(spark_resource(settings.spark, home.scratch))
+        attempt = partial(_attempt, defs=defs, instance=instance, events=events, watcher=watcher)
         with kept_connections(instance):
             refused, failures = carry_out(first, rest, attempt)
         if not chosen and not again:
@@ -132,7 +133,6 @@ def _attempt(
     launch: Launch,
     *,
     defs: dg.Definitions,
-    spark: LazyPySparkResource,
     instance: dg.DagsterInstance,
     events: RunEvents,
     watcher: Watcher,
@@ -143,10 +143,7 @@ def _attempt(
         KeyboardInterrupt: a signal has asked the process to end.
     """
     watcher.announce(launch.title)
-    job = defs.resolve_job_def(launch.job)
-    selected = job.get_subset(asset_selection=set(launch.assets)) if launch.assets else job
-    start_early(spark, _ops(selected))
-    result = job.execute_in_process(
+    result = defs.resolve_job_def(launch.job).execute_in_process(
         instance=instance,
         tags={**launch.tags, **NEVER_BY_A_DAEMON, **REPOSITORY_TAG, **process_tag()},
         asset_selection=list(launch.assets),
@@ -167,10 +164,6 @@ def _attempt(
         watcher.announce(f"{'; '.join(ended.failures)}\nThe next run does not need this one.")
     watcher.failures.clear()
     return ended
-
-
-def _ops(job: dg.JobDefinition) -> list[dg.OpDefinition]:
-    return [node for node in job.all_node_defs if isinstance(node, dg.OpDefinition)]
 
 
 def refused_by(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:

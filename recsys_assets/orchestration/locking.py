@@ -6,7 +6,7 @@ run never blocks a home.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,7 +33,7 @@ _POLL_STORE_SECONDS = 15.0
 
 
 # Called with the ops of a run once it has the lock.
-Begin = Callable[[Iterable[dg.OpDefinition]], None]
+Begin = Callable[[], None]
 # The reason why a run that has the lock has nothing left to do; empty if it has.
 Needless = Callable[[dg.DagsterInstance, dg.DagsterRun], str]
 
@@ -79,7 +79,7 @@ class LockedExecutor(dg.Executor):
             if done := self._needless(plan_context.instance, plan_context.dagster_run):
                 yield dg.DagsterEvent.engine_event(plan_context, done, EngineEventData())
                 return
-            self._begin(_ops(plan_context, execution_plan))
+            self._begin()
             with kept_connections(plan_context.instance):
                 yield from self._inner.execute(plan_context, execution_plan)
         finally:
@@ -87,12 +87,6 @@ class LockedExecutor(dg.Executor):
                 in_store.close()
             finally:
                 lock.release()
-
-
-def _ops(plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[dg.OpDefinition]:
-    job = plan_context.reconstructable_job.get_definition()
-    for step in execution_plan.get_steps_to_execute_in_topo_order():
-        yield job.get_op(step.node_handle).definition
 
 
 def _why_not_held(stack: ExitStack, home: Path) -> str:
@@ -115,7 +109,7 @@ def _acquired(lock: FileLock, timeout: float = 0) -> bool:
 def locked_executor(
     inner: dg.ExecutorDefinition,
     home: Home,
-    begin: Begin = lambda _: None,
+    begin: Begin = lambda: None,
     needless: Needless = lambda *_: "",
 ) -> dg.ExecutorDefinition:
     """An executor with the name and configuration of another executor, behind the home's lock.
@@ -123,7 +117,7 @@ def locked_executor(
     Args:
         inner: the executor that runs the steps.
         home: the home with the lock.
-        begin: called with the run's ops once the run has the lock and has something to do.
+        begin: called once the run has the lock and has something to do.
         needless: called once the run has the lock; returns why the run has nothing left to do, or an empty string.
     """
 

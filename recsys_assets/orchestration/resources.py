@@ -7,17 +7,21 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_pyspark import LazyPySparkResource
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
+from recsys_assets.home.java import check_java
 from recsys_assets.home.layout import Home
 from recsys_assets.home.running import SparkSettings
 from recsys_assets.home.settings import Settings
 from recsys_assets.home.unfinished import left_behind
 from recsys_assets.recommender.registry import DERIVED, FITS
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class HomeResource(dg.ConfigurableResource):
@@ -176,17 +180,28 @@ def checkpoints(scratch: Path) -> Path:
     return scratch / f"spark-{os.getpid()}"
 
 
-def start_early(spark: LazyPySparkResource, ops: Iterable[dg.OpDefinition]) -> None:
-    """Start the Spark session in a thread if a step of the run needs it, because a JVM takes seconds to start.
+def session_of(spark: LazyPySparkResource) -> "SparkSession":
+    """The Spark session of this process; the first call starts it.
+
+    Raises:
+        JavaError: Java is missing or too old for a JVM of this process; the message says what to install.
+    """
+    if "spark.remote" not in spark.spark_config:
+        check_java()
+    return spark.spark_session
+
+
+def start_early(spark: LazyPySparkResource) -> None:
+    """Start the Spark session in a thread, because a JVM takes seconds to start.
 
     A session of a Spark Connect server starts in the thread of the steps: PySpark's ML finds it in that thread only.
     """
-    if "spark.remote" in spark.spark_config or not any("spark" in op.required_resource_keys for op in ops):
+    if "spark.remote" in spark.spark_config:
         return
 
     def start() -> None:
         # The step that needs the session raises the same error and reports it.
         with suppress(Exception):
-            _ = spark.spark_session
+            session_of(spark)
 
     threading.Thread(target=start, daemon=True).start()

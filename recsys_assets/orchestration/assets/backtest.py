@@ -6,14 +6,12 @@ A backtest runs on request; it is not part of `refresh`. The method is in `recom
 import dagster as dg
 import narwhals as nw
 import polars as pl
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.versions import scan
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pictures, pipeline_asset
 from recsys_assets.orchestration.assets.evaluation import shares
 from recsys_assets.orchestration.io_managers import AssetIOManager
 from recsys_assets.orchestration.partitions import CUT_OFFS
-from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.evaluation import backtest
@@ -36,8 +34,6 @@ def backtest_scores(
     ratings: nw.LazyFrame,
     user_features: nw.LazyFrame,
     settings: SettingsParam,
-    home: HomeResource,
-    spark: LazyPySparkResource,
     io_manager: dg.ResourceParam[AssetIOManager],
 ) -> dict[str, nw.LazyFrame]:
     """Scores of every rating model at each cut-off in time.
@@ -57,8 +53,6 @@ def backtest_scores(
             float(cut_off),
             settings.model_dump(),
             selected=settings.evaluation.selected_rating_model,
-            spark=lambda: spark.spark_session,
-            scratch=home.scratch,
             seed=settings.evaluation.seed,
             n_resamples=settings.evaluation.n_resamples,
         )

@@ -5,7 +5,6 @@ The method is in `recommender.tuning.quick`. The models, `selected` and `promote
 
 import dagster as dg
 import narwhals as nw
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.orchestration.assets.common import SettingsParam, pipeline_asset
 from recsys_assets.orchestration.resources import HomeResource
@@ -27,7 +26,6 @@ def quick_choice(
     train_ratings: nw.LazyFrame,
     settings: SettingsParam,
     home: HomeResource,
-    spark: LazyPySparkResource,
 ) -> Choice:
     """The ranking model and the settings of ranking models, chosen on validation splits of the training ratings.
 
@@ -42,8 +40,6 @@ def quick_choice(
         settings.model_dump(),
         trials=home.folders.study / "trials",
         code=libraries(),
-        spark=lambda: spark.spark_session,
-        scratch=home.scratch,
         seed=settings.study.seed,
         log=context.log.info,
     )

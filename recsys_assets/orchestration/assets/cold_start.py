@@ -5,10 +5,8 @@ The method is in `recommender.models.cold_start`; the ALS model of this training
 
 import dagster as dg
 import narwhals as nw
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.orchestration.assets.common import TABLE_KINDS, SettingsParam, pipeline_asset
-from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import row_count
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
@@ -24,8 +22,6 @@ def cluster_ratings(
     train_ratings: nw.LazyFrame,
     user_clusters: nw.LazyFrame,
     settings: SettingsParam,
-    home: HomeResource,
-    spark: LazyPySparkResource,
 ) -> nw.LazyFrame:
     """Predicted rating of each cluster of users for each item with a training rating.
 
@@ -37,8 +33,6 @@ def cluster_ratings(
         sampled(CLUSTER_RATINGS, given, Scale.of(parameters), n_users=index.n_users),
         parameters,
         index=index,
-        spark=spark.spark_session,
-        scratch=home.scratch,
     )
 
 

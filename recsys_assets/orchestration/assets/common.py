@@ -123,7 +123,7 @@ def tables_of_one_step(
 
 @contextmanager
 def _beta_is_meant() -> Iterator[None]:
-    """The backfill policy is beta. It makes a range of batches one run, hence one process and one JVM."""
+    """The backfill policy is beta. It makes a range of batches one run, hence one process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         yield

@@ -8,11 +8,9 @@ from typing import Any
 import dagster as dg
 import narwhals as nw
 import polars as pl
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset, plotted
-from recsys_assets.orchestration.resources import HomeResource
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
@@ -47,25 +45,16 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
     def fitted(context: dg.AssetExecutionContext, settings: SettingsParam, **tables: Any) -> Any:
         return _fit(fit, context, settings, tables)
 
-    def fitted_in_spark(
-        context: dg.AssetExecutionContext,
-        settings: SettingsParam,
-        home: HomeResource,
-        spark: LazyPySparkResource,
-        **tables: Any,
-    ) -> Any:
-        return _fit(fit, context, settings, tables, spark=spark.spark_session, scratch=home.scratch)
-
     return pipeline_asset(
         key=fit.asset,
         group="models",
-        kinds=MODEL_KINDS | {"pyspark" if fit.needs_spark else "python"},
+        kinds=MODEL_KINDS | {"pyspark" if fit.fits_on_spark else "python"},
         settings=(fit.settings,) if fit.needs_all else (fit.settings, "scale"),
         code=SOURCES.code_of_fit(fit),
         description=fit.description,
         ins={name: _input(name) for name in {"users", "items", fit.table, *fit.others}} | _choice(fit),
         dagster_type=fit.model_type,
-    )(fitted_in_spark if fit.needs_spark else fitted)
+    )(fitted)
 
 
 def _choice(fit: Fit) -> dict[str, dg.AssetIn]:
@@ -77,7 +66,6 @@ def _fit(
     context: dg.AssetExecutionContext,
     settings: Settings,
     tables: dict[str, Any],
-    **outside: Any,
 ) -> Any:
     index = Index.of(tables["users"], tables["items"])
     parameters = tables.get(CHOICE, quick.Choice()).applied(settings.model_dump())
@@ -85,7 +73,7 @@ def _fit(
     given = sampled(fit, tables, Scale.of(settings.model_dump()), n_users=index.n_users)
     for name in {*fit.others} & MODEL_TYPES.keys():
         index.require(given[name].index, name)
-    model = fit.make(given, parameters, index=index, **outside)
+    model = fit.make(given, parameters, index=index)
     context.add_output_metadata({name: plotted(number) for name, number in learnt(model).items()})
     return model
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 import narwhals as nw
-from dagster_pyspark import LazyPySparkResource
 from pydantic import Field
 
 from recsys_assets.home.promotions import Promotion, PromotionError, Promotions
@@ -58,7 +57,6 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
         config: PromotionConfig,
         settings: SettingsParam,
         home: HomeResource,
-        spark: LazyPySparkResource,
         quick_choice: Choice,
         **tables: nw.LazyFrame,
     ) -> Configuration:
@@ -91,8 +89,6 @@ def _asset(kind: DataKind) -> dg.AssetsDefinition:
             fitter = ModelFitter(
                 tables,
                 {**parameters, "scale": settings.scale.model_dump()},
-                spark=lambda: spark.spark_session,
-                scratch=home.scratch,
             )
             decision, contests = gate(
                 candidate,

@@ -8,7 +8,6 @@ from dataclasses import replace
 import dagster as dg
 import narwhals as nw
 import polars as pl
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.blocking import rules_for_lists
 from recsys_assets.home.versions import TableWithState
@@ -41,8 +40,6 @@ def serving_model(
     user_clusters: nw.LazyFrame,
     ratings: nw.LazyFrame,
     settings: SettingsParam,
-    home: HomeResource,
-    spark: LazyPySparkResource,
 ) -> ServingModel:
     """The promoted top-N model with its promoted settings, fitted on **all** ratings, not on the training rows alone.
 
@@ -54,7 +51,7 @@ def serving_model(
     ranking = promoted_configuration.ranking
     tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": ratings}
     parameters = {**ranking.all_settings, "scale": settings.scale.model_dump()}
-    fitter = ModelFitter(tables, parameters, spark=lambda: spark.spark_session, scratch=home.scratch)
+    fitter = ModelFitter(tables, parameters)
     audience = Audience.of({**tables, "user_clusters": user_clusters})
     fitted = serving.fit(ranking.model, fitter)
     model = replace(fitted, audience=audience, configuration=promoted_configuration.name)

@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 import narwhals as nw
 import polars as pl
-from dagster_pyspark import LazyPySparkResource
 
 from recsys_assets.home.batches import read_batches
 from recsys_assets.home.data_kind import kept_kind
@@ -49,7 +48,6 @@ def _study(
     tables: Mapping[str, nw.LazyFrame],
     settings: Settings,
     home: HomeResource,
-    spark: LazyPySparkResource,
 ) -> Study:
     split, scored = settings.splitting, settings.evaluation
     return Study(
@@ -58,8 +56,6 @@ def _study(
         _defaults(),
         home.folders.study,
         code=libraries(),
-        spark=lambda: spark.spark_session,
-        scratch=home.scratch,
         splits=Splits(split.parsed_cut, split.train_share, split.seed),
         scoring=Scoring(scored.seed, scored.n_resamples, settings.study.n_seeds),
         kind=kept_kind(home.folders),
@@ -121,7 +117,6 @@ def study_trials(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
     home: HomeResource,
-    spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> _Tables:
     """The trials of each protocol: settings and models, scored on a validation split of its training rows.
@@ -131,7 +126,7 @@ def study_trials(
     `top_n_random_80_20` and `top_n_leave_last_out` have no trials: they use the choices of `top_n`, because the leakage
     audit compares the same models.
     """
-    study = _study(context, tables, settings, home, spark)
+    study = _study(context, tables, settings, home)
     made = {}
     for protocol in context.partition_keys:
         possible = study.is_possible(protocol)
@@ -153,7 +148,6 @@ def tuned_settings(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
     home: HomeResource,
-    spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
     """The settings that the trials of the pipeline's own splits choose, also written to `tuned.toml` in the home.
@@ -161,7 +155,7 @@ def tuned_settings(
     Every later refresh uses these settings. Your own `settings.toml` takes precedence over `tuned.toml`. The served
     model changes only if the new configuration passes the gate of `promoted_configuration`.
     """
-    study = _study(context, tables, settings, home, spark)
+    study = _study(context, tables, settings, home)
     found = [each for protocol in of_the_pipeline(study.kind) for each in study.found(protocol, ())]
     tuned = chosen(found)
     changed = write_tuned(home.folders, tuned)
@@ -194,7 +188,6 @@ def study_scores(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
     home: HomeResource,
-    spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> _Tables:
     """The scores of every model under each protocol, with the settings chosen on the protocol's validation split.
@@ -206,7 +199,7 @@ def study_scores(
     Under the pipeline's own splits, models that depend on a seed are fitted with several seeds (`study.n_seeds`):
     `value` is the mean of their scores, `seed_sd` the standard deviation.
     """
-    study = _study(context, tables, settings, home, spark)
+    study = _study(context, tables, settings, home)
     of = shares(settings, tables["ratings"], tables["users"])
     made = {}
     for protocol in context.partition_keys:
@@ -277,14 +270,13 @@ def segment_sweep(
     context: dg.AssetExecutionContext,
     settings: SettingsParam,
     home: HomeResource,
-    spark: LazyPySparkResource,
     **tables: nw.LazyFrame,
 ) -> nw.LazyFrame:
     """Perplexity, R² and next-item hits by number of segments, on the validation split of case study B's train users.
 
     All other settings are those that the trials chose for case study B.
     """
-    swept = _study(context, tables, settings, home, spark).segment_sweep()
+    swept = _study(context, tables, settings, home).segment_sweep()
     context.add_output_metadata(
         pictures("by number of segments", study_charts.segment_sweep, swept, settings.segments.n_segments)
     )

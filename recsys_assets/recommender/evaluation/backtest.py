@@ -4,10 +4,6 @@ One cut-off shows how good a model was once, several show whether it stays good.
 `registry.fitting`.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import narwhals as nw
 import polars as pl
 
@@ -17,9 +13,6 @@ from recsys_assets.recommender.data.splitting import cut_in_time, train_size
 from recsys_assets.recommender.evaluation.time_cut import measure_ratings
 from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 PROTOCOL = "backtest"
 # Whole tenths, so that 0.7 + 0.1 is 0.8.
@@ -57,8 +50,6 @@ def backtest(
     parameters: Parameters,
     *,
     selected: str,
-    spark: "Callable[[], SparkSession]",
-    scratch: Path,
     seed: int = 0,
     n_resamples: int = 1000,
 ) -> pl.DataFrame:
@@ -72,8 +63,6 @@ def backtest(
         cut_off: share of the ratings that are training rows.
         parameters: settings of all stages, by section.
         selected: the model repeated as `selected`.
-        spark: returns the Spark session.
-        scratch: folder for temporary files that the driver and the executors can reach.
         seed: random seed of ties and of the bootstrap.
         n_resamples: bootstrap resamples.
     """
@@ -86,7 +75,7 @@ def backtest(
         "train_ratings": train,
         "test_ratings": test,
     }
-    fitted = ModelFitter(tables, parameters, spark=spark, scratch=scratch)
+    fitted = ModelFitter(tables, parameters)
     predictions = {entry.name: fitted.predictions(entry) for entry in ENTRIES if entry.task == "time_cut"}
     measured = measure_ratings(train, test, predictions, selected=selected, protocol=PROTOCOL, seed=seed)
     return measured.scores(seed=seed, n_resamples=n_resamples).with_columns(cut_off=pl.lit(cut_off))

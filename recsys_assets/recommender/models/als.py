@@ -1,17 +1,15 @@
-"""Alternating least squares: Spark fits, and the model keeps the two factor tables as plain arrays.
+"""Alternating least squares, in this process or in Spark: the engine of the ratings decides, and the model is the same.
 
-`ALSModel` predicts, folds in and explains without a JVM. pyspark is imported by a fit only. Users without ratings are
-handled in `cold_start`.
+`ALSModel` predicts, folds in and explains from two factor tables. `spark_start` draws the factors that a fit starts
+with. Users without ratings are handled in `cold_start`.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import narwhals as nw
 import numpy as np
@@ -19,16 +17,18 @@ import polars as pl
 from pydantic import Field
 from scipy import sparse
 
-from recsys_assets.recommender.data.frames import to_polars
+from recsys_assets.recommender.data.frames import row_count, to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference
 from recsys_assets.recommender.data.sections import Section
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from recsys_assets.recommender.data.threads import in_threads
 
 _ITERATIONS_PER_CHECKPOINT = 5
 _PAIRS_PER_BLOCK = 1_000_000
+# Least number of cells of the rows that a thread solves at a time. A row costs about as much as so many cells beside
+# its own.
+_CELLS_PER_BLOCK = 20_000
+_CELLS_PER_ROW = 20
 
 
 class ALSSettings(Section):
@@ -39,7 +39,12 @@ class ALSSettings(Section):
     rank: int = Field(10, ge=1, description="Number of factors.")
     reg_param: float = Field(0.1, ge=0, description="Regularisation, scaled by the number of ratings.")
     max_iter: int = Field(10, ge=1, description="Number of iterations.")
-    n_blocks: int = Field(4, ge=1, description="Number of user blocks and of item blocks; a cluster needs more.")
+    n_blocks: int = Field(
+        4,
+        ge=1,
+        description="Number of user blocks and of item blocks on Spark; a cluster needs more. The starting factors "
+        "depend on it.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the starting factors.")
 
 
@@ -119,8 +124,9 @@ class ALSModel:
         """
         from recsys_assets.recommender.models.kernels import fill_factors
 
-        factors = np.zeros((rated.shape[0], self.rank), np.float32)
-        fill_factors(factors, *self._cells(rated), self.item_factors, self._gram, float(self.params["regParam"]))
+        factors = np.empty((rated.shape[0], self.rank), np.float32)
+        equations = (*self._cells(rated), self.item_factors, self._gram, float(self.params["regParam"]))
+        fill_factors(factors, 0, len(factors), *equations)
         return factors
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
@@ -152,29 +158,19 @@ class ALSModel:
     def _cells(self, rated: sparse.csr_array) -> tuple[np.ndarray, ...]:
         """Return the ratings as the compiled loops take them; a rating of an unknown item has no weight."""
         known = self.item_known[rated.indices]
-        values, confidence, target = self._weights(rated.data)
-        regularised = known & (values > 0) if self.params["implicitPrefs"] else known
-        return rated.indptr, rated.indices, confidence * known, target * known, regularised
+        values = self._preference.from_neutral(rated.data)
+        confidence, target, regularised = _weights(values, self.params)
+        return rated.indptr, rated.indices, confidence * known, target * known, regularised & known
 
     @cached_property
     def _gram(self) -> np.ndarray:
-        """Gram matrix of the item factors, which stands for the unrated items of a user; zeros in explicit models."""
-        items = self.item_factors[self.item_known].astype(np.float64)
-        return items.T @ items if self.params["implicitPrefs"] else np.zeros((self.rank, self.rank))
+        return _gram(self.item_factors, self.params)
 
     @cached_property
     def _preference(self) -> Preference:
         # Models stored before version 0.5 hold only the neutral rating.
         stored = self.params.get("preference", {"neutral": self.params.get("neutral", 0.0), "scale": 1.0})
         return Preference(**stored)
-
-    def _weights(self, ratings: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the distance from the neutral rating, the confidence and the target of ratings, float64 each."""
-        values = self._preference.from_neutral(ratings).astype(np.float64)
-        if not self.params["implicitPrefs"]:
-            return values, np.ones(len(values)), values
-        confidence = self.params["alpha"] * np.abs(values)
-        return values, confidence, np.where(values > 0, 1 + confidence, 0)
 
     def save(self, folder: Path) -> None:
         """Write user_factors.parquet, item_factors.parquet (only ids that have factors) and model.json."""
@@ -195,26 +191,19 @@ class ALSModel:
     def load(cls, folder: Path) -> "ALSModel":
         """Read the files that `save` writes."""
         facts = json.loads((folder / "model.json").read_text())
-        user = _dense(pl.read_parquet(folder / "user_factors.parquet"), "user", facts["n_users"])
-        item = _dense(pl.read_parquet(folder / "item_factors.parquet"), "item", facts["n_items"])
-        return cls(user[0], item[0], user[1], item[1], params=facts["params"], index=facts["index"])
+        users, items = (_Factors.of(pl.read_parquet(folder / f"{side}_factors.parquet")) for side in ("user", "item"))
+        user_factors, user_known = users.dense(facts["n_users"])
+        item_factors, item_known = items.dense(facts["n_items"])
+        return cls(user_factors, item_factors, user_known, item_known, params=facts["params"], index=facts["index"])
 
 
-def fit(
-    ratings: nw.LazyFrame,
-    *,
-    spark: "SparkSession",
-    scratch: Path,
-    index: Index,
-    settings: ALSSettings,
-    user_column: str = "user",
-) -> ALSModel:
-    """Fit `pyspark.ml.recommendation.ALS`.
+def fit(ratings: nw.LazyFrame, *, index: Index, settings: ALSSettings, user_column: str = "user") -> ALSModel:
+    """Fit ALS: a Spark frame with `pyspark.ml.recommendation.ALS`, a Polars frame with the same equations here.
+
+    Both start with the same factors and differ by rounding only.
 
     Args:
-        ratings: user, item (int32), rating.
-        spark: the session.
-        scratch: folder that the driver and the executors can reach. Temporary files in it are removed again.
+        ratings: user, item (int32), rating. Rows may repeat a pair.
         index: id map of users and items.
         settings: of explicit ALS, with the regularisation scaled by the number of ratings (ALS-WR, Zhou et al. 2008);
             or `ImplicitALSSettings`. A rating above the neutral one is then a preference of 1, any other a preference
@@ -222,7 +211,8 @@ def fit(
         user_column: column that stands for the user; `cluster` to fit clusters instead of users.
 
     Raises:
-        ValueError: no rating is above the neutral one; only with `ImplicitALSSettings`.
+        ValueError: no rating is above the neutral one, only with `ImplicitALSSettings`; or the equations of a user or
+            item have no unique solution, only without regularisation.
     """
     implicit = settings if isinstance(settings, ImplicitALSSettings) else None
     params: dict[str, Any] = {
@@ -233,41 +223,32 @@ def fit(
         "alpha": implicit.alpha if implicit else 1.0,
         "seed": settings.seed,
     }
+    facts = dict(params)
+    rows = ratings.select(nw.col(user_column).alias("user"), "item", nw.col("rating").cast(nw.Float32()))
     if implicit:
         preference = Preference.of(ratings, neutral_offset=implicit.neutral_offset)
-        ratings = ratings.with_columns(rating=preference.expression(nw.col("rating")).cast(nw.Float32()))
-        facts = params | {"preference": asdict(preference)}
-    else:
-        preference, facts = None, params
-    folder = Path(tempfile.mkdtemp(prefix="als-", dir=scratch))
-    try:
-        # Spark reads its input again when it retries a task. A sorted file keeps the row order, and with it the
-        # factors; a query plan would not.
-        rows = ratings.select(nw.col(user_column).alias("user"), "item", "rating")
-        fitted = _with_preferences(rows) if implicit else rows
-        path = folder / "ratings.parquet"
-        fitted.sort("user", "item").sink_parquet(str(path))
-        # Spark writes a folder, Polars a file.
-        written = pl.scan_parquet(path / "*.parquet" if path.is_dir() else path)
-        if preference and written.limit(1).collect().is_empty():
+        facts["preference"] = asdict(preference)
+        rows = _with_preferences(rows.with_columns(preference.expression(nw.col("rating")).cast(nw.Float32())))
+        if not row_count(rows):
             raise ValueError(
                 f"no rating is above {preference.neutral_rating:g}, so none speaks for an item, and implicit ALS has "
                 "nothing to learn; set a lower neutral_offset"
             )
-        user_factors, item_factors = _fit_in_spark(spark, folder, params, settings.n_blocks)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    user = _dense(user_factors, "id", index.n_users)
-    item = _dense(item_factors, "id", index.n_items)
-    return ALSModel(user[0], item[0], user[1], item[1], params=facts, index=index.fingerprint)
+    fit_rows = _fit_here if rows.implementation.is_polars() else _fit_in_spark
+    users, items = fit_rows(rows, params, settings.n_blocks)
+    user_factors, user_known = users.dense(index.n_users)
+    item_factors, item_known = items.dense(index.n_items)
+    if not (np.isfinite(user_factors).all() and np.isfinite(item_factors).all()):
+        raise ValueError("the equations of ALS have no unique solution; set a reg_param above 0")
+    return ALSModel(user_factors, item_factors, user_known, item_known, params=facts, index=index.fingerprint)
 
 
 def _with_preferences(rows: nw.LazyFrame) -> nw.LazyFrame:
     """Keep the rows of users and items that have a rating above the neutral one.
 
-    All other users and items would end with factors of 0 and would affect the fit only through the random start. Spark
+    All other users and items would end with factors of 0 and would affect the fit only through the random start. ALS
     regularises by the number of ratings above the neutral one, so a user or item without one is not regularised. With
-    fewer items or users than factors its equations then have no unique solution, and Spark gives up.
+    fewer items or users than factors its equations then have no unique solution.
     """
     liked = rows.filter(nw.col("rating") > 0)
     for column in ("user", "item"):
@@ -275,9 +256,112 @@ def _with_preferences(rows: nw.LazyFrame) -> nw.LazyFrame:
     return rows
 
 
-def _fit_in_spark(
-    spark: "SparkSession", folder: Path, params: Mapping[str, Any], n_blocks: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+@dataclass(frozen=True)
+class _Factors:
+    """Factors of some users or items.
+
+    Attributes:
+        ids: dense ids, shape (n,).
+        values: shape (n, rank), float32.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> "_Factors":
+        """Read a table of ids and lists, in this order."""
+        ids, lists = table
+        values = lists if isinstance(lists.dtype, pl.Array) else lists.list.to_array(len(lists[0]))
+        return cls(ids.to_numpy(), values.to_numpy())
+
+    def dense(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the factors of all dense ids, shape (size, rank), and whether each id has any."""
+        factors = np.zeros((size, self.values.shape[1]), np.float32)
+        known = np.zeros(size, bool)
+        factors[self.ids], known[self.ids] = self.values, True
+        return factors, known
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The ratings of one side, users or items, as the compiled loops take them.
+
+    Attributes:
+        ids: ids of the side with a rating, ascending, shape (n,).
+        starts: start of each id's ratings, shape (n + 1,).
+        others: position of the other side's id, for each rating.
+        weights: see `_weights`.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    others: np.ndarray
+    weights: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield the bounds of blocks of rows that take about the same time."""
+        work = self.starts + _CELLS_PER_ROW * np.arange(len(self.starts))
+        cuts = np.unique(np.searchsorted(work, np.arange(0, work[-1] + _CELLS_PER_BLOCK, _CELLS_PER_BLOCK)))
+        cuts = np.minimum(cuts, len(self.ids))
+        yield from zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
+
+    def solve(self, others: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+        """Return the factors of this side, shape (n, rank), given those of the other one."""
+        from recsys_assets.recommender.models.kernels import fill_factors
+
+        factors = np.empty((len(self.ids), others.shape[1]), np.float32)
+        cells = (self.starts, self.others, *self.weights)
+        equations = (*cells, others, _gram(others, params), float(params["regParam"]))
+        for _ in in_threads(lambda block: fill_factors(factors, *block, *equations), self.blocks()):
+            pass
+        return factors
+
+
+def _fit_here(rows: nw.LazyFrame, params: Mapping[str, Any], n_blocks: int) -> tuple[_Factors, _Factors]:
+    from recsys_assets.recommender.models.spark_start import starting_factors
+
+    rated = to_polars(rows)
+    users, items = (_side(rated, *columns, params) for columns in (("user", "item"), ("item", "user")))
+    of_users = starting_factors(users.ids, rank=params["rank"], seed=params["seed"], n_blocks=n_blocks)
+    of_items = np.zeros((len(items.ids), params["rank"]), np.float32)
+    for _ in range(params["maxIter"]):
+        of_items = items.solve(of_users, params)
+        of_users = users.solve(of_items, params)
+    return _Factors(users.ids, of_users), _Factors(items.ids, of_items)
+
+
+def _side(rated: pl.DataFrame, own: str, other: str, params: Mapping[str, Any]) -> _Side:
+    ordered = rated.sort(own, other, "rating")
+    ids, counts = np.unique(ordered[own].to_numpy(), return_counts=True)
+    others = ordered[other].rank("dense").to_numpy().astype(np.int32) - 1
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return _Side(ids, starts, others, _weights(ordered["rating"].to_numpy(), params))
+
+
+def _weights(values: np.ndarray, params: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return confidence and target of ratings, float64, and whether each counts for the regularisation.
+
+    Args:
+        values: ratings; of implicit ALS, their distance from the neutral one.
+        params: parameters of the fit.
+    """
+    values = values.astype(np.float64)
+    if not params["implicitPrefs"]:
+        return np.ones(len(values)), values, np.ones(len(values), bool)
+    confidence = params["alpha"] * np.abs(values)
+    return confidence, np.where(values > 0, 1 + confidence, 0), values > 0
+
+
+def _gram(factors: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """Gram matrix of factors, which stands for the unrated cells of a row; zeros in explicit models."""
+    if not params["implicitPrefs"]:
+        return np.zeros((factors.shape[1], factors.shape[1]))
+    exact = factors.astype(np.float64)
+    return exact.T @ exact
+
+
+def _fit_in_spark(rows: nw.LazyFrame, params: Mapping[str, Any], n_blocks: int) -> tuple[_Factors, _Factors]:
     from pyspark.ml.recommendation import ALS  # the import takes two seconds
 
     als = ALS(
@@ -289,17 +373,6 @@ def _fit_in_spark(
         checkpointInterval=_ITERATIONS_PER_CHECKPOINT,
         **params,
     )
-    fitted = als.fit(spark.read.parquet(str(folder / "ratings.parquet")))
-    fitted.userFactors.write.parquet(str(folder / "user"))
-    fitted.itemFactors.write.parquet(str(folder / "item"))
-    return pl.read_parquet(folder / "user" / "*.parquet"), pl.read_parquet(folder / "item" / "*.parquet")
-
-
-def _dense(factors: pl.DataFrame, key: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    ids = factors[key].to_numpy()
-    listed = factors[factors.columns[1]]
-    values = (listed if isinstance(listed.dtype, pl.Array) else listed.list.to_array(len(listed[0]))).to_numpy()
-    dense = np.zeros((size, values.shape[1]), np.float32)
-    known = np.zeros(size, bool)
-    dense[ids], known[ids] = values, True
-    return dense, known
+    fitted = als.fit(rows.to_native())
+    users, items = (to_polars(nw.from_native(side)) for side in (fitted.userFactors, fitted.itemFactors))
+    return _Factors.of(users), _Factors.of(items)

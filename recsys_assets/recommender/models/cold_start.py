@@ -4,8 +4,7 @@ ALS itself is in `als`. This module prepares its input and completes its output.
 """
 
 from math import gcd
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import narwhals as nw
 import numpy as np
@@ -17,9 +16,6 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.sections import Section
 from recsys_assets.recommender.models import als
 from recsys_assets.recommender.models.als import ALSModel, ALSSettings
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 
 class ColdStartSettings(Section):
@@ -57,8 +53,6 @@ def cluster_ratings(
     user_clusters: nw.LazyFrame,
     *,
     index: Index,
-    spark: "SparkSession",
-    scratch: Path,
     settings: ALSSettings,
 ) -> pl.DataFrame:
     """Predict the rating of each cluster for each rated item with ALS: the table `cluster_ratings`.
@@ -67,12 +61,10 @@ def cluster_ratings(
         train_ratings: user, item, rating.
         user_clusters: user, cluster.
         index: id map of users and items.
-        spark: session that fits ALS with clusters as users.
-        scratch: see `als.fit`.
         settings: of ALS.
     """
     rated = ratings_of_clusters(train_ratings, user_clusters)
-    model = als.fit(rated, index=index, spark=spark, scratch=scratch, user_column="cluster", settings=settings)
+    model = als.fit(rated, index=index, user_column="cluster", settings=settings)
     return predict_clusters(model)
 
 

@@ -21,7 +21,7 @@ CLUSTER_RATINGS = Derived(
     inputs=("train_ratings", "user_clusters"),
     settings="als",
     section=ALSSettings,
-    needs_spark=True,
+    takes_index=True,
     fitted_on="train_ratings",
 )
 ADJUSTED_TRAIN_RATINGS = Derived(

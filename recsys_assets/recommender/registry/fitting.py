@@ -4,9 +4,8 @@
 `promotion` compare the results.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -16,9 +15,6 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.scale import Scale
 from recsys_assets.recommender.ranking.rankings import Ranker
 from recsys_assets.recommender.registry import DERIVED, ENTRIES, FITS, Derived, Entry, Fit, Parameters, Task
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _STEPS: dict[str, Fit | Derived] = {fit.asset: fit for fit in FITS} | {table.asset: table for table in DERIVED}
 # The default of every setting that a model or a derived table depends on, by section.
@@ -71,7 +67,7 @@ def steps_behind(name: str) -> list[Fit | Derived]:
 def sampled(step: Fit | Derived, given: Mapping[str, Any], scale: Scale, *, n_users: int) -> dict[str, Any]:
     """Return the inputs of a fit or derived table, with a sample of the users in the table that a model is fitted on.
 
-    A fit on a sample gets its tables in memory: whatever the engine, this process fits.
+    The tables are in the memory of this process unless the step works on the engine of its tables.
 
     Args:
         step: the fit or derived table.
@@ -81,7 +77,7 @@ def sampled(step: Fit | Derived, given: Mapping[str, Any], scale: Scale, *, n_us
     """
     table = step.fitted_on
     found = {name: scale.to_fit(of, n_users=n_users) if name == table else of for name, of in given.items()}
-    if isinstance(step, Derived) or step.needs_all:
+    if isinstance(step, Derived) or step.needs_all or step.fits_on_spark:
         return found
     return {name: in_memory(of) if isinstance(of, nw.LazyFrame) else of for name, of in found.items()}
 
@@ -93,8 +89,6 @@ class ModelFitter:
         tables: users, items, user_features, and the tables of a split: train_ratings and test_ratings, or the tables
             of case study B.
         parameters: settings by section; see `parameters_of`. With the section `scale`, large tables are sampled.
-        spark: returns the Spark session; called when a model first needs one.
-        scratch: folder for temporary files that the driver and the executors can reach.
         index: id map of the users and items; by default it is made from the tables.
 
     Attributes:
@@ -112,8 +106,6 @@ class ModelFitter:
         >>> fitter = ModelFitter(
         ...     {name: lazy(table) for name, table in tables.items()},
         ...     {"item_mean": {"shrinkage": 0.0}},
-        ...     spark=lambda: None,  # no model here needs Spark
-        ...     scratch=Path("unused"),
         ... )
         >>> fitter.predictions(entry("time_cut", "item_mean")).collect().to_native().rows()
         [(1, 0, 5.0)]
@@ -124,14 +116,11 @@ class ModelFitter:
         tables: Mapping[str, nw.LazyFrame],
         parameters: Parameters,
         *,
-        spark: "Callable[[], SparkSession]",
-        scratch: Path,
         index: Index | None = None,
     ) -> None:
         self._tables = tables
         self._made: dict[str, Any] = dict(tables)
         self.parameters = parameters
-        self._spark, self._scratch = spark, scratch
         self._scale = Scale.of(parameters)
         self.index = index or Index.of(tables["users"], tables["items"])
 
@@ -140,7 +129,7 @@ class ModelFitter:
 
         It keeps every model that depends on no changed parameter.
         """
-        other = ModelFitter(self._tables, parameters, spark=self._spark, scratch=self._scratch, index=self.index)
+        other = ModelFitter(self._tables, parameters, index=self.index)
         other._made |= {
             name: made
             for name, made in self._made.items()
@@ -173,7 +162,4 @@ class ModelFitter:
 
     def _make(self, step: Fit | Derived) -> Any:
         given = sampled(step, {name: self._get(name) for name in step.inputs}, self._scale, n_users=self.index.n_users)
-        outside = {"spark": self._spark(), "scratch": self._scratch} if step.needs_spark else {}
-        if isinstance(step, Fit) or outside:
-            outside["index"] = self.index
-        return step.make(given, self.parameters, **outside)
+        return step.make(given, self.parameters, index=self.index)

@@ -27,7 +27,7 @@ HISTORY_IMPLICIT_ALS = Fit(
     settings="next_implicit_als",
     section=NextImplicitALSSettings,
     description="ALS with implicit preferences on the train users' histories; test users are folded in.",
-    needs_spark=True,
+    fits_on_spark=True,
 )
 HISTORY_EASE = Fit(
     asset="history_ease_model",

@@ -48,7 +48,7 @@ ALS_UNADJUSTED = Fit(
     settings="als",
     section=ALSSettings,
     description="Explicit ALS on the training ratings alone: no prediction for users without a training rating.",
-    needs_spark=True,
+    fits_on_spark=True,
 )
 ALS_ADJUSTED = Fit(
     asset="als_adjusted_model",
@@ -58,7 +58,7 @@ ALS_ADJUSTED = Fit(
     settings="als",
     section=ALSSettings,
     description="Explicit ALS on `adjusted_train_ratings`: case study A's answer to cold start.",
-    needs_spark=True,
+    fits_on_spark=True,
 )
 USER_ITEM_BIAS = Fit(
     asset="user_item_bias_model",

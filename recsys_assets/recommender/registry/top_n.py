@@ -42,7 +42,7 @@ IMPLICIT_ALS = Fit(
     settings="implicit_als",
     section=ImplicitALSSettings,
     description="Implicit ALS (Hu, Koren and Volinsky 2008), which ranks items for top N.",
-    needs_spark=True,
+    fits_on_spark=True,
 )
 EASE = Fit(
     asset="ease_model",

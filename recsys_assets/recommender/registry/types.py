@@ -43,13 +43,13 @@ class Derived:
 
     Attributes:
         asset: name of the table.
-        function: returns the table. It takes the inputs by position, `settings=` if there is a section, and `spark=`,
-            `scratch=` and `index=` if `needs_spark`.
+        function: returns the table. It takes the inputs by position, `settings=` if there is a section, and
+            `index=` if `takes_index`.
         inputs: names of the tables and models that the function takes.
         settings: name of the section of the settings that the function takes; empty for none.
         section: class of this section.
         fields: the fields of the section that the table depends on; empty for all.
-        needs_spark: whether the function needs a Spark session.
+        takes_index: whether the function takes the id map of users and items.
         fitted_on: the input that a model is fitted on, if the function fits one; see `data.scale`.
     """
 
@@ -59,7 +59,7 @@ class Derived:
     settings: str = ""
     section: type[Section] = Section
     fields: tuple[str, ...] = ()
-    needs_spark: bool = False
+    takes_index: bool = False
     fitted_on: str | None = None
 
     def parameters(self, parameters: Parameters) -> dict[str, dict[str, Any]]:
@@ -69,17 +69,18 @@ class Derived:
         of_section = parameters.get(self.settings, {})
         return {self.settings: {name: of_section[name] for name in self.fields or of_section}}
 
-    def make(self, given: Mapping[str, Any], parameters: Parameters, **outside: Any) -> nw.LazyFrame:
+    def make(self, given: Mapping[str, Any], parameters: Parameters, *, index: Index | None = None) -> nw.LazyFrame:
         """Make the table, on the engine of its inputs.
 
         Args:
             given: the inputs by name.
             parameters: settings by section.
-            outside: `spark`, `scratch` and `index`, for a function that needs Spark.
+            index: id map of users and items, for a function that takes it.
         """
+        named: dict[str, Any] = {"index": index} if self.takes_index else {}
         if self.settings:
-            outside["settings"] = self.section(**self.parameters(parameters)[self.settings])
-        made = self.function(*(given[name] for name in self.inputs), **outside)
+            named["settings"] = self.section(**self.parameters(parameters)[self.settings])
+        made = self.function(*(given[name] for name in self.inputs), **named)
         if isinstance(made, nw.LazyFrame):
             return made
         like = next(given[name] for name in self.inputs if isinstance(given[name], nw.LazyFrame))
@@ -92,15 +93,15 @@ class Fit:
 
     Attributes:
         asset: name of the model asset.
-        function: returns the model. It takes the table, `index=`, `settings=` and the assets of `others` by name, and
-            `spark=` and `scratch=` if `needs_spark`.
+        function: returns the model. It takes the table, `index=`, `settings=` and the assets of `others` by name.
         model_type: class of the model, with `save` and `load`.
         table: asset with the training rows.
         settings: name of the section of the settings that the function takes.
         section: class of this section.
         description: description of the model in the UI.
         others: further tables and models that the function takes.
-        needs_spark: whether the function needs a Spark session.
+        fits_on_spark: whether the function also fits Spark frames in Spark. Other functions get their tables in the
+            memory of this process.
         needs_all: whether the model is fitted on all rows of the table, because counts and means need one pass only.
             Other models are fitted on a sample of the users; see `data.scale`.
     """
@@ -113,7 +114,7 @@ class Fit:
     section: type[Section]
     description: str
     others: tuple[str, ...] = ()
-    needs_spark: bool = False
+    fits_on_spark: bool = False
     needs_all: bool = False
 
     @property
@@ -130,18 +131,17 @@ class Fit:
         """Return the parameters that the model depends on, by section; a section that is not given is empty."""
         return {self.settings: dict(parameters.get(self.settings, {}))}
 
-    def make(self, given: Mapping[str, Any], parameters: Parameters, *, index: Index, **outside: Any) -> Any:
+    def make(self, given: Mapping[str, Any], parameters: Parameters, *, index: Index) -> Any:
         """Fit the model.
 
         Args:
             given: the inputs by name.
             parameters: settings by section.
             index: id map of users and items.
-            outside: `spark` and `scratch`, for a function that needs Spark.
         """
         others = {name: given[name] for name in self.others}
         settings = self.section(**parameters[self.settings])
-        return self.function(given[self.table], index=index, settings=settings, **others, **outside)
+        return self.function(given[self.table], index=index, settings=settings, **others)
 
 
 def _nothing(_: Parameters) -> tuple[str, ...]:

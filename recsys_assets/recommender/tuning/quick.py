@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
@@ -34,9 +34,6 @@ from recsys_assets.recommender.tuning.searches import (
 from recsys_assets.recommender.tuning.trials import Trial, Trials
 from recsys_assets.recommender.tuning.tuning import SearchResult, Tried, Tuning, improvement
 from recsys_assets.recommender.tuning.validation_splits import ValidationSplit
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 MODEL = SELECTED["top_n"]
 # In the order of `SEARCHES`.
@@ -121,8 +118,6 @@ def quick_choice(
     *,
     trials: Path,
     code: str,
-    spark: "Callable[[], SparkSession]",
-    scratch: Path,
     seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[SearchResult]:
@@ -138,15 +133,13 @@ def quick_choice(
         settings: parameters of all stages, by section.
         trials: folder of the trials; trials of earlier choices are removed.
         code: versions of the libraries that trials depend on.
-        spark: returns the Spark session; called when a model first needs it.
-        scratch: folder for temporary files that the driver and the executors can reach.
         seed: random seed of the samples.
         log: called with one line per search.
     """
     parameters = with_values(settings, {"ease.max_items": min(settings["ease"]["max_items"], _MOST_ITEMS)})
     to_do = searches(settings)
     given: dict[str, Any] = {"settings": parameters, "defaults": parameters, "budget": 1, "seed": seed, "code": code}
-    given |= {"trials": Trials(trials), "spark": spark, "scratch": scratch, "log": log}
+    given |= {"trials": Trials(trials), "log": log}
     cuts = [_Cut(Tuning(of, **given), populations(of)) for of in rolling_splits(tables, seed=seed)] if to_do else []
     found: list[SearchResult] = []
     for search in to_do if cuts else []:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -27,9 +27,6 @@ from recsys_assets.recommender.registry.kinds import has_entry, has_task
 from recsys_assets.recommender.registry.provenance import SOURCES
 from recsys_assets.recommender.tuning.searches import value_of
 from recsys_assets.recommender.tuning.validation_splits import fingerprint
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _POINTER = "newest"
 _SCORED_BY = "tuning.scoring"
@@ -120,8 +117,6 @@ def protocol_scores(
     *,
     kept: KeptScores,
     code: str,
-    spark: "Callable[[], SparkSession]",
-    scratch: Path,
     log: Callable[[str], None] = lambda _: None,
 ) -> ProtocolScores:
     """The scores of all entries of the protocol's tasks; the chosen models are repeated as `selected`.
@@ -133,8 +128,6 @@ def protocol_scores(
         how: how scores are computed.
         kept: store of the scores.
         code: versions of the libraries that scores depend on.
-        spark: returns the Spark session.
-        scratch: folder for temporary files that the driver and the executors can reach.
         log: called with one line per model.
     """
     kind, n_seeds = protocols.kind_of(tables), how.seeds(protocol)
@@ -157,7 +150,7 @@ def protocol_scores(
     key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
     def make() -> ProtocolScores:
-        fitted = ModelFitter(tables, parameters, spark=spark, scratch=scratch)
+        fitted = ModelFitter(tables, parameters)
         lists: dict[str, nw.LazyFrame] = {}
         runs = []
         for predictions, again, changed in _by_seed(protocol, entries, fitted, parameters, n_seeds, log):

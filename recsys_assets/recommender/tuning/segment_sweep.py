@@ -4,8 +4,6 @@ The choice of a number, by one of these scores, belongs in `searches`.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,9 +15,6 @@ from recsys_assets.recommender.registry import Task
 from recsys_assets.recommender.registry.fitting import ModelFitter, Parameters, entry
 from recsys_assets.recommender.tuning.searches import SEARCHES, with_values
 from recsys_assets.recommender.tuning.validation_splits import ValidationSplit
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 N_SEGMENTS: Sequence[int] = next(search for search in SEARCHES if search.name == "segments").grid["segments.n_segments"]
 PERPLEXITY = "perplexity"
@@ -36,8 +31,6 @@ def segment_sweep(
     of: ValidationSplit,
     parameters: Parameters,
     *,
-    spark: "Callable[[], SparkSession]",
-    scratch: Path,
     numbers: Sequence[int] = N_SEGMENTS,
     seed: int = 0,
     n_resamples: int = 1000,
@@ -50,14 +43,12 @@ def segment_sweep(
     Args:
         of: the validation split of case study B.
         parameters: settings of all stages, by section.
-        spark: returns the Spark session; none of these models calls it.
-        scratch: folder for temporary files.
         numbers: numbers of segments to try.
         seed: random seed of the held-out halves, ties and bootstrap.
         n_resamples: number of bootstrap resamples.
         log: called with one line per number.
     """
-    fitted = ModelFitter(of.tables, parameters, spark=spark, scratch=scratch)
+    fitted = ModelFitter(of.tables, parameters)
     parts = [empty(_TABLE)]
     for number in numbers:
         fitted = fitted.with_parameters(with_values(parameters, {"segments.n_segments": number}))

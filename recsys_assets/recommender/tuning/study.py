@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -34,9 +34,6 @@ from recsys_assets.recommender.tuning.validation_splits import (
     is_searched,
     validation_split,
 )
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,6 @@ class Study:
         defaults: built-in parameters of all stages, by section; searches start from them.
         folder: folder of the trials and scores.
         code: versions of the libraries that trials and scores depend on.
-        spark: returns the Spark session; called when a model first needs it.
-        scratch: folder for temporary files that the driver and the executors can reach.
         kind: kind of the data.
         splits: split settings of the pipeline.
         scoring: how scores are computed.
@@ -79,8 +74,6 @@ class Study:
     defaults: Parameters
     folder: Path
     code: str
-    spark: "Callable[[], SparkSession]"
-    scratch: Path
     kind: DataKind = RATINGS_WITH_TIMES
     splits: Splits = field(default_factory=Splits)
     scoring: Scoring = field(default_factory=Scoring)
@@ -115,8 +108,6 @@ class Study:
             budget=self.budget,
             seed=self.seed,
             code=self.code,
-            spark=self.spark,
-            scratch=self.scratch,
             log=self.log,
         )
         return tuning.run(searches if is_searched(protocol) else ())
@@ -130,8 +121,6 @@ class Study:
             self.scoring,
             kept=self.kept,
             code=self.code,
-            spark=self.spark,
-            scratch=self.scratch,
             log=self.log,
         )
 
@@ -148,9 +137,7 @@ class Study:
         key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
         path = self.folder / "segment_sweeps" / f"{key}.parquet"
         if not path.exists():
-            swept = segment_sweep(
-                of, parameters, spark=self.spark, scratch=self.scratch, log=self.log, **self.scoring.drawn
-            )
+            swept = segment_sweep(of, parameters, log=self.log, **self.scoring.drawn)
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = path.with_name(f".{path.name}-{os.getpid()}")
             swept.write_parquet(unfinished)

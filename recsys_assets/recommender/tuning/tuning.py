@@ -7,10 +7,9 @@ The grids belong in `searches`, the storage in `trials`. Applying a choice to th
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import NormalDist
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,9 +31,6 @@ from recsys_assets.recommender.tuning.searches import (
 from recsys_assets.recommender.tuning.trials import Question, Trial, Trials
 from recsys_assets.recommender.tuning.validating import ValidationScores, validation_scores
 from recsys_assets.recommender.tuning.validation_splits import ValidationSplit
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 _CONFIDENCE = 0.95
 # Tasks whose protocols require the predictions of the item mean, the fallback for missing predictions.
@@ -139,8 +135,6 @@ class Tuning:
         budget: maximum number of candidates per search.
         seed: random seed of the order of candidates.
         code: versions of the libraries that trials depend on.
-        spark: returns the Spark session; called when a model first needs it.
-        scratch: folder for temporary files that the driver and the executors can reach.
         log: called with one line per trial.
     """
 
@@ -154,14 +148,11 @@ class Tuning:
         budget: int,
         seed: int,
         code: str,
-        spark: "Callable[[], SparkSession]",
-        scratch: Path,
         log: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._split, self._trials, self._code, self._log = of, trials, code, log
         self._defaults, self._budget, self._seed = defaults, budget, seed
         self._parameters = starting_point(settings, defaults)
-        self._spark, self._scratch = spark, scratch
         self._fitter: ModelFitter | None = None
         self._asked: list[Question] = []
 
@@ -255,7 +246,7 @@ class Tuning:
     def _fitted(self, parameters: Parameters) -> ModelFitter:
         """The model fitter with these parameters; it reuses models that the last trial fitted in the same way."""
         if self._fitter is None:
-            self._fitter = ModelFitter(self._split.tables, parameters, spark=self._spark, scratch=self._scratch)
+            self._fitter = ModelFitter(self._split.tables, parameters)
         self._fitter = self._fitter.with_parameters(parameters)
         return self._fitter
 
