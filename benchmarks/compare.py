@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,8 @@ PACKAGES = {
 }
 _RATINGS, _QUICK_RATINGS = 1_000_000, 20_000
 _CSV_ROWS, _QUICK_CSV_ROWS = 27_000_000, 2_000_000
+# From 50,000 users on, LDA makes one pass over them: that takes data of this size.
+_SEGMENT_RATINGS = 6_000_000
 # Where engines.py looks, too.
 _ARCHIVE = ROOT.parent / "shared" / "data" / "ml-1m.zip"
 _N_MODELS = 14
@@ -117,6 +119,12 @@ def _same_rmse(_: Path, ours: Timed, other: Timed) -> Finding:
     return Finding(f"RMSE on held-out ratings {here:.4f}, there {there:.4f}", abs(here - there) <= 0.002)
 
 
+def _same_factors(folder: Path, *_: Timed) -> Finding:
+    here, there = (np.load(folder / f"als_{side}.npz") for side in ("ours", "spark"))
+    apart = max(float(np.abs(here[name] - there[name]).max()) for name in ("users", "items"))
+    return Finding(f"factors differ by at most {apart:.0e}", apart < 1e-4)
+
+
 def _perplexity(_: Path, ours: Timed, other: Timed) -> Finding:
     here, there = ours.facts["perplexity"], other.facts["perplexity"]
     return Finding(f"held-out perplexity {here:,.0f}, there {there:,.0f}", here <= there)
@@ -177,6 +185,13 @@ COMPARISONS = (
         package="cmfrec",
         most=1.5,
         check=_same_rmse,
+    ),
+    Comparison(
+        "als_spark",
+        f"explicit ALS, rank {compare_sides.RANK}, {compare_sides.ITERATIONS} iterations",
+        "Spark's ALS in local mode, which the engine Spark uses",
+        ("als_ours", "als_spark"),
+        check=_same_factors,
     ),
     Comparison(
         "implicit_als",
@@ -425,13 +440,14 @@ def main() -> None:
     _print("Generated", _generated(asked.ratings or (_QUICK_RATINGS if asked.quick else _RATINGS)), names, pairs)
     if asked.ratings or asked.quick:
         return
+    _print("Generated, for segments", _generated(_SEGMENT_RATINGS), {*names} & {"segments"}, 1)
     if _ARCHIVE.exists():
         _print("MovieLens 1M", _ARCHIVE, names, 1)
     else:
         print(f"MovieLens 1M is left out: there is no {_ARCHIVE}")
 
 
-def _print(title: str, source: Path, names: Sequence[str], pairs: int) -> None:
+def _print(title: str, source: Path, names: Collection[str], pairs: int) -> None:
     wanted = [one for one in COMPARISONS if one.name in names]
     if not wanted:
         return

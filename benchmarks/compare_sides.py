@@ -133,8 +133,27 @@ def als_ours(folder: Path) -> Side:
     """Fit explicit ALS as the pipeline calls it, from a table in memory to a model in memory."""
     from recsys_assets.recommender.models import als
 
+    work = _als(folder, als.ALSSettings(rank=RANK, reg_param=REG, max_iter=ITERATIONS), _table(folder, "train"))
+    return work, lambda model: _explicit(folder, "ours", model)
+
+
+def als_spark(folder: Path) -> Side:
+    """Fit the same in Spark, as the pipeline does with the engine Spark."""
+    import narwhals as nw
+    import polars as pl
+
+    from recsys_assets.recommender.models import als
+
+    path = folder / "train.parquet"
+    pl.DataFrame(arrays(folder, "train")).write_parquet(path)
     settings = als.ALSSettings(rank=RANK, reg_param=REG, max_iter=ITERATIONS)
-    return _als(folder, settings), lambda model: _rmse(folder, model.user_factors, model.item_factors)
+    work = _als(folder, settings, nw.from_native(_session(folder).read.parquet(str(path))))
+    return work, lambda model: _explicit(folder, "spark", model)
+
+
+def _explicit(folder: Path, side: str, model: Any) -> dict[str, float]:
+    np.savez(folder / f"als_{side}.npz", users=model.user_factors, items=model.item_factors)
+    return _rmse(folder, model.user_factors, model.item_factors)
 
 
 def als_cmfrec(folder: Path) -> Side:
@@ -179,13 +198,13 @@ def implicit_als_ours(folder: Path) -> Side:
             model.save(kept)
         return {}
 
-    return _als(folder, settings), told
+    return _als(folder, settings, _table(folder, "train")), told
 
 
-def _als(folder: Path, settings: Any) -> Callable[[], Any]:
+def _als(folder: Path, settings: Any, train: Any) -> Callable[[], Any]:
     from recsys_assets.recommender.models import als
 
-    train, index = _table(folder, "train"), _index(folder)
+    index = _index(folder)
     als.fit(train.head(_FEW), index=index, settings=settings)
     return lambda: als.fit(train, index=index, settings=settings)
 
@@ -397,6 +416,7 @@ SIDES: dict[str, Callable[[Path], Side]] = {
         segments_sklearn,
         als_ours,
         als_cmfrec,
+        als_spark,
         implicit_als_ours,
         implicit_als_package,
         ease_ours,
