@@ -132,7 +132,7 @@ def test_runs_of_the_command_line_are_listed_under_their_job(quiet):
 
 
 def test_three_batches_are_backfilled_by_one_run(quiet):
-    """Each batch of a backfill would start a process and a JVM of its own."""
+    """Each batch of a backfill would start a process of its own."""
     before = _runs(quiet.home)
     names = [f"batch-{number}" for number in range(3)]
     command = [*PROGRAM, "backfill", *names, "--home", str(quiet.home.path)]

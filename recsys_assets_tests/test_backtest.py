@@ -71,7 +71,7 @@ def test_the_curve_shows_every_model_at_every_cut_off():
 
 
 def test_a_backfill_of_cut_offs_is_one_run_with_their_curve(materialized_home, tmp_path):
-    """Backtests would start a JVM per cut-off, give no scores, or no picture of them."""
+    """Backtests would start a process per cut-off, give no scores, or no picture of them."""
     home = copied(materialized_home, tmp_path / "home")
     ratings_before = table(home, "ratings")
     job = build_defs(home=home).resolve_job_def("backtest")

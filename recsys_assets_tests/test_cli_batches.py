@@ -28,7 +28,7 @@ ACCEPTED = dg.AssetCheckKey(dg.AssetKey("rejected_rows"), "batches_are_accepted"
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Home:
-    """A home in which `run` ends with the merge: what follows needs a JVM and is tested elsewhere."""
+    """A home in which `run` ends with the merge: what follows takes longer and is tested elsewhere."""
     pipeline, plan = launching.pipeline_assets, launching.plan
     monkeypatch.setattr(planning, "everything", ingest)
     monkeypatch.setattr(

@@ -11,7 +11,7 @@ nbformat = pytest.importorskip("nbformat")
 
 PAGE = Path(__file__).parent.parent / "docs" / "own-data.md"
 NOTEBOOK = PAGE.with_suffix(".ipynb")
-# The planted data are small, and most of the time is Spark's.
+# The planted data are small.
 FAST = {
     "RECSYS_ALS__MAX_ITER": "3",
     "RECSYS_CLUSTERS__K_MAX": "4",

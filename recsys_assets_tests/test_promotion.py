@@ -332,10 +332,10 @@ def test_a_setting_that_an_update_adds_has_its_default_in_what_is_in_use():
 
 @pytest.mark.slow
 @pytest.mark.spark
-def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_home):
+def test_a_refit_gives_what_the_pipeline_stored_on_both_engines(materialized_home, tmp_path):
     """The configuration in use would be compared as something else than what it is, or not at all on a cluster."""
     home, settings = materialized_home, Settings.load(materialized_home)
-    session = spark_resource(settings.spark).spark_session
+    session = spark_resource(settings.spark, tmp_path).spark_session
     versions = {
         name: AssetStore(home.assets).current([name])
         for name in ("users", "items", "user_features", "train_ratings", "test_ratings")

@@ -201,7 +201,7 @@ def test_names_are_only_names(ticker):
 
 
 def test_all_that_is_ready_is_one_run(ticker):
-    """Every file would cost a run, a process and a JVM of its own."""
+    """Every file would cost a run and a process of its own."""
     for number in range(300):
         (ticker.home.landing / f"day-{number:03}.csv").write_text(
             f"user_id,item_id,rating,timestamp\n{number},1,3,880000000\n"

@@ -26,7 +26,7 @@ from recsys_assets_tests.planted_segments import (
     group_of,
 )
 
-# What can be served without Spark.
+# What can be served and is fitted fast.
 NAMES = ("popularity", "demographic_popularity", "ease", "blend")
 
 

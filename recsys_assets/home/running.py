@@ -17,7 +17,7 @@ _CRON_FIELDS = 5
 
 
 class SparkSettings(Section):
-    """The Spark session. It starts when a step first needs it."""
+    """The Spark session. It starts with the run if engine = "spark", and with the first large table if it is auto."""
 
     remote: str = Field(
         "",

@@ -49,7 +49,7 @@ class HomeResource(dg.ConfigurableResource):
             shutil.rmtree(left, ignore_errors=True)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Delete the scratch folder and the checkpoints of ALS."""
+        """Delete the scratch folder and the checkpoints of Spark's ALS."""
         del context
         for folder in (self._scratch, *checkpoints(self.folders.scratch).glob("*/*")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -135,7 +135,7 @@ _LOCAL = {
 def spark_resource(settings: SparkSettings, scratch: Path) -> LazyPySparkResource:
     """The Spark session of a process: a JVM of its own, or a session of a Spark Connect server.
 
-    The session starts when a step first needs it.
+    The session starts at its first use; see `session_of`.
 
     Args:
         settings: the section `spark`.

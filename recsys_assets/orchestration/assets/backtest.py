@@ -22,7 +22,7 @@ from recsys_assets.recommender.report import backtest_charts
 
 @pipeline_asset(
     group="backtest",
-    kinds=TABLE_KINDS | {"pyspark"},
+    kinds=TABLE_KINDS,
     partitions_def=CUT_OFFS,
     settings=("data", "evaluation", "scale"),
     fits_models=True,

@@ -15,7 +15,7 @@ from recsys_assets.recommender.registry.derived import ADJUSTED_TRAIN_RATINGS, C
 from recsys_assets.recommender.registry.fitting import sampled
 
 
-@pipeline_asset(group="clusters", kinds=TABLE_KINDS | {"pyspark"}, settings=("als", "scale"))
+@pipeline_asset(group="clusters", kinds=TABLE_KINDS, settings=("als", "scale"))
 def cluster_ratings(
     users: nw.LazyFrame,
     items: nw.LazyFrame,

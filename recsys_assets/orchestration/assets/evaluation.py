@@ -48,7 +48,17 @@ from recsys_assets.recommender.report.verdicts import Served
 from recsys_assets.recommender.tuning.quick import Choice
 from recsys_assets.recommender.tuning.searches import value_of
 
-_REPORTED_LIBRARIES = ("recsys_assets", "dagster", "pyspark", "polars", "narwhals", "scikit-learn", "numpy", "altair")
+_REPORTED_LIBRARIES = (
+    "recsys_assets",
+    "dagster",
+    "pyspark",
+    "polars",
+    "narwhals",
+    "scikit-learn",
+    "numpy",
+    "numba",
+    "altair",
+)
 _CUT = ("train_ratings", "test_ratings")
 _REPORTED = (
     *("ratings", "users", "items", "user_features", "cluster_sweep", "user_clusters"),

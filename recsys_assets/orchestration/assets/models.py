@@ -48,7 +48,7 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
     return pipeline_asset(
         key=fit.asset,
         group="models",
-        kinds=MODEL_KINDS | {"pyspark" if fit.fits_on_spark else "python"},
+        kinds=MODEL_KINDS | {"python"},
         settings=(fit.settings,) if fit.needs_all else (fit.settings, "scale"),
         code=SOURCES.code_of_fit(fit),
         description=fit.description,

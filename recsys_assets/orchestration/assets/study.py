@@ -109,7 +109,7 @@ def published_folds(
 @pipeline_asset(
     group="study",
     ins=_INS,
-    kinds=TABLE_KINDS | {"pyspark"},
+    kinds=TABLE_KINDS,
     partitions_def=PROTOCOL_PARTITIONS,
     **_DEPENDS_ON,
 )
@@ -179,7 +179,7 @@ def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
 @pipeline_asset(
     group="study",
     ins=_INS,
-    kinds=TABLE_KINDS | {"pyspark"},
+    kinds=TABLE_KINDS,
     partitions_def=PROTOCOL_PARTITIONS,
     deps=[study_trials],
     **_DEPENDS_ON,

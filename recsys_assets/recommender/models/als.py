@@ -1,7 +1,7 @@
-"""Alternating least squares, in this process or in Spark: the engine of the ratings decides, and the model is the same.
+"""Alternating least squares, in this process or in Spark: the engine of the ratings decides, the model is the same.
 
-`ALSModel` predicts, folds in and explains from two factor tables. `spark_start` draws the factors that a fit starts
-with. Users without ratings are handled in `cold_start`.
+`ALSModel` predicts, folds in and explains from two factor tables. `starting_factors` draws the factors that a fit
+starts with. Users without ratings are handled in `cold_start`.
 """
 
 import json
@@ -32,7 +32,7 @@ _CELLS_PER_ROW = 20
 
 
 class ALSSettings(Section):
-    """Explicit ALS, case study A's model. It is scored for comparison; recommendations do not use it."""
+    """Explicit ALS, case study A's model. Recommendations use it only if evaluation.selected_ranking_model names it."""
 
     tried: ClassVar = {"rank": (10, 20, 50), "reg_param": (0.05, 0.07, 0.1), "max_iter": (10, 15)}
 
@@ -49,7 +49,7 @@ class ALSSettings(Section):
 
 
 class ImplicitALSSettings(ALSSettings):
-    """Implicit ALS for top N. It is scored, and part of the blend if `blend.ease_weight` is below 1."""
+    """Implicit ALS for top N: a candidate of the quick choice; part of the blend if blend.ease_weight is below 1."""
 
     tried: ClassVar = {
         "rank": (16, 32, 64, 128),
@@ -319,7 +319,7 @@ class _Side:
 
 
 def _fit_here(rows: nw.LazyFrame, params: Mapping[str, Any], n_blocks: int) -> tuple[_Factors, _Factors]:
-    from recsys_assets.recommender.models.spark_start import starting_factors
+    from recsys_assets.recommender.models.starting_factors import starting_factors
 
     rated = to_polars(rows)
     users, items = (_side(rated, *columns, params) for columns in (("user", "item"), ("item", "user")))

@@ -166,7 +166,7 @@ _next = partial(_of_section, task="next_item", objective=HITS_ASIDE)
 
 # Order matters: a search starts from the choices of the searches before it.
 SEARCHES = (
-    # ALS is searched under `time_cut` only: other models win by far elsewhere.
+    # Explicit ALS is searched under `time_cut` only: other models win by far elsewhere.
     _rating("als", model="als_adjusted", where=("time_cut",)),
     _unseen("clusters", model="als_adjusted", where=("time_cut",)),
     _unseen("cold_start", model="als_adjusted", where=("time_cut",)),
