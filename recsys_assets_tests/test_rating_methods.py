@@ -132,7 +132,7 @@ def held_out(ratings: pl.DataFrame, bases: Bases, **settings: int) -> Holdout:
 
 @pytest.fixture(scope="module")
 def fitted(ratings) -> dict[str, object]:
-    """A model of each kind that has its own loops."""
+    """A model of each kind but ALS."""
     bases = fitted_bases(ratings)
     holdout = held_out(ratings, bases)
     return {
