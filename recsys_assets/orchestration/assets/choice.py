@@ -1,4 +1,4 @@
-"""The quick choice: the asset that chooses the ranking model and its settings in every run.
+"""The quick choice: the asset that chooses the ranking model and its settings in a refresh of all models.
 
 The method is in `recommender.tuning.quick`. The models, `selected` and `promoted_configuration` use the result.
 """

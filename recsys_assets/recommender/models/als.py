@@ -32,7 +32,7 @@ _CELLS_PER_ROW = 20
 
 
 class ALSSettings(Section):
-    """Explicit ALS, case study A's model. Recommendations use it only if evaluation.selected_ranking_model names it."""
+    """Explicit ALS, case study A's model. Recommendations use it only if it is chosen or named."""
 
     tried: ClassVar = {"rank": (10, 20, 50), "reg_param": (0.05, 0.07, 0.1), "max_iter": (10, 15)}
 

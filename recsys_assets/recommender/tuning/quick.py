@@ -1,4 +1,4 @@
-"""Quick choice: every run chooses its ranking model and the few settings that matter.
+"""Quick choice: a refresh of all models chooses its ranking model and the few settings that matter.
 
 It is a study on a small budget: a few of the searches, on rolling validation splits of the training ratings. Test rows
 are in no split. Applying a choice to a run belongs in `orchestration`.
