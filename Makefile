@@ -63,7 +63,7 @@ definitions: setup
 # Groups and their order are in conftest.py. A third worker on 2 cores makes the whole slower, and so do threads of BLAS
 # in each worker, which wait for each other without sleeping.
 pytest: definitions
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: setup
 	@$(BIN)/recsys-assets serve

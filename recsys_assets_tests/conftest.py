@@ -6,6 +6,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -14,6 +16,8 @@ from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from typer.testing import CliRunner, Result
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from recsys_assets.cli import app
 from recsys_assets.home.layout import Home
@@ -33,16 +37,20 @@ for variable in ("COLUMNS", "LINES"):
 os.environ["PYSPARK_SUBMIT_ARGS"] = "--driver-java-options '-XX:TieredStopAtLevel=1 -XX:+UseSerialGC' pyspark-shell"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """A worker takes a file at a time, and one of them takes all tests with Spark: a second JVM would start cold."""
-    group = "spark" if item.get_closest_marker("spark") else str(item.path.relative_to(item.config.rootpath))
-    item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Give each worker a file at a time, and all files with Spark to one worker: a second JVM would start cold."""
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker
-    return str(marker.args[0])
+@cache
+def _group(file: Path) -> str:
+    return "spark" if "pytest.mark.spark" in file.read_text() else str(file)
 
 
 # After the deselection of slow tests: a file of which nothing runs makes no home.
@@ -53,12 +61,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The first group makes it. Meanwhile the other worker has the groups that need no such home. A test with Spark counts
     as twenty others.
     """
+    groups = {item: _group(item.path) for item in items}
     n_tests = Counter[str]()
-    for item in items:
-        n_tests[_group(item)] += 20 if item.get_closest_marker("spark") else 1
-    needing = {_group(item) for item in items if "first_run" in getattr(item, "fixturenames", ())}
+    for item, group in groups.items():
+        n_tests[group] += 20 if item.get_closest_marker("spark") else 1
+    needing = {group for item, group in groups.items() if "first_run" in getattr(item, "fixturenames", ())}
     first = max(needing, key=lambda group: (n_tests[group], group), default=None)
-    items.sort(key=lambda item: (_group(item) != first, _group(item) in needing, -n_tests[_group(item)], _group(item)))
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int, str, str]:
+        group = groups[item]
+        return group != first, group in needing, -n_tests[group], group, str(item.path)
+
+    items.sort(key=place)
 
 
 @event.listens_for(Engine, "connect")

@@ -93,7 +93,13 @@ def test_planted_tastes_are_learnt():
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("settings", [*TO_FIT, als.ALSSettings(rank=5, max_iter=12, seed=2**40 + 7, n_blocks=3)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        als.ALSSettings(rank=5, max_iter=4, seed=2**40 + 7, n_blocks=3),
+        als.ImplicitALSSettings(rank=4, max_iter=4, alpha=3.0, neutral_offset=-1.0, n_blocks=2),
+    ],
+)
 def test_spark_fits_the_same_factors(spark, settings):
     """A home that moves to a cluster would get other scores and other lists from the same ratings and settings."""
     # Gaps in the ids move users between Spark's blocks; one pair stands twice, as in ratings of clusters.
@@ -135,7 +141,7 @@ def test_factors_are_those_of_the_normal_equations():
 def test_many_iterations_do_not_overflow_the_stack(spark):
     """A study that tries 15 iterations on a cluster, or a refresh, would end in a StackOverflowError now and then."""
     rows = nw.from_native(spark.createDataFrame(_some_ratings().to_arrow()))
-    model = als.fit(rows, index=_index(20, 15), settings=als.ALSSettings(rank=2, max_iter=60))
+    model = als.fit(rows, index=_index(20, 15), settings=als.ALSSettings(rank=2, max_iter=60, n_blocks=1))
     assert model.params["maxIter"] == 60 and np.isfinite(model.user_factors).all()
 
 
