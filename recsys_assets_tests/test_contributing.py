@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import recsys_assets
 
 MODEL = (
@@ -52,6 +54,12 @@ COLUMNAR: Mapping[str, Columnar] = {
     """,
     ),
 )
+REFUSED = """
+try:
+    import recsys_assets.recommender.registry
+except ValueError as error:
+    print(error)
+"""
 READ = """
 from pathlib import Path
 import polars as pl
@@ -116,3 +124,16 @@ def test_a_model_and_a_metric_need_no_other_files_than_the_table_names(tmp_path)
 def test_a_format_needs_no_other_files_than_the_table_names(tmp_path):
     """Whoever adds a columnar format as CONTRIBUTING says would find it detected and then read as Parquet."""
     assert _printed(tmp_path, READ, *FORMAT) == "feather 4.0 3.0\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ((MODEL[0], MODEL[1], '\nENTRIES = (\n    Entry("stack", "time_cut", "stack_model"),\n'), "time_cut/stack"),
+        (("recommender/registry/top_n.py", "\nFITS = (", "\nFITS = (EASE, "), "ease_model"),
+    ],
+)
+def test_a_name_that_is_taken_is_refused_by_the_registry(tmp_path, change, name):
+    """Whoever gives a model a name that is taken would read only Dagster's `Duplicate asset key`, without a file."""
+    told = _printed(tmp_path, REFUSED, change)
+    assert "recommender/registry/" in told and f"{name} more than once" in told
