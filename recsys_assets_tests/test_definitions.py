@@ -11,6 +11,7 @@ from dagster._core.instance.ref import InstanceRef
 from recsys_assets.home.layout import INSTANCE, Home
 from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.assets import ASSETS
+from recsys_assets.orchestration.assets.common import pipeline_asset
 from recsys_assets.orchestration.build import build_defs
 from recsys_assets.orchestration.checks import CHECKS
 from recsys_assets.recommender.data.tables import TABLES
@@ -211,6 +212,13 @@ def test_a_home_of_an_earlier_version_finds_its_launcher(tmp_path):
     assert yaml.safe_load(configuration.read_text()) == present | {"nux": {"enabled": True}}
     with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
         assert type(instance.run_launcher).__name__ == "ProcessCheckingRunLauncher"
+
+
+def test_a_section_that_the_settings_lack_is_named_with_the_file():
+    """Whoever adds a model with a section of its own would read an AttributeError that names no file."""
+    decorate = pipeline_asset(key="own_model", group="models", kinds=set(), settings=("own",), code="1")
+    with pytest.raises(ValueError, match=r"own_model: there is no section own .*home/settings.py"):
+        decorate(lambda: None)
 
 
 def test_the_executor_is_one_setting(tmp_path):

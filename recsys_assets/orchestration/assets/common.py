@@ -130,6 +130,11 @@ def _beta_is_meant() -> Iterator[None]:
 
 
 def _metadata(key: dg.AssetKey, sections: Sequence[str]) -> dict[str, Any]:
+    if unknown := [section for section in sections if section not in Settings.model_fields]:
+        raise ValueError(
+            f"{key.to_user_string()}: there is no section {', '.join(unknown)} in the settings. "
+            "Name the section in the class Settings of home/settings.py."
+        )
     table = table_of(key)
     schema = {"dagster/column_schema": column_schema(table)} if table else {}
     return schema | ({_SETTINGS: ", ".join(dict.fromkeys(sections))} if sections else {})
