@@ -1,3 +1,4 @@
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
@@ -5,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.frames import conform, lazy
 from recsys_assets.recommender.data.preferences import Preference
+from recsys_assets.recommender.data.tables import RATINGS
 from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models import blend, demographic_popularity, ease, item_knn, recent_popularity
 from recsys_assets.recommender.models.als import ALSModel
@@ -32,6 +34,14 @@ from recsys_assets_tests.planted_segments import (
 
 def _rated() -> tuple[np.ndarray, sparse.csr_array]:
     return user_item_matrix(lazy(TEST), n_items=N_ITEMS)
+
+
+def _timed(ratings: pl.DataFrame) -> nw.LazyFrame:
+    """The ratings with the columns and types of `train_ratings`; without times, one second after another."""
+    place = pl.int_range(pl.len())
+    seconds = pl.col("timestamp") if "timestamp" in ratings.columns else place
+    times = pl.from_epoch(seconds, time_unit="s").dt.replace_time_zone("UTC")
+    return conform(lazy(ratings.with_columns(timestamp=times, batch=0, row=place)), RATINGS)
 
 
 def _best(scores: np.ndarray, rated: sparse.csr_array) -> np.ndarray:
@@ -71,10 +81,10 @@ def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
     rows = [(user, 0 if user < 60 else 1, 5.0, user) for user in range(100)] + [
         (user, 2, 1.0, 99) for user in range(50)
     ]
-    types = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
-    table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
     model = recent_popularity.fit(
-        lazy(table), index=INDEX, settings=recent_popularity.RecentPopularitySettings(half_life=0.1)
+        _timed(frame("user item rating timestamp", *rows)),
+        index=INDEX,
+        settings=recent_popularity.RecentPopularitySettings(half_life=0.1),
     )
     model.save(tmp_path)
     counts = RecentPopularityModel.load(tmp_path).counts
@@ -85,10 +95,10 @@ def test_recent_popularity_prefers_what_is_liked_now(tmp_path):
 def test_without_times_recent_popularity_counts_likes():
     """Users at the end of the file would decide what is popular, because files are sorted by user."""
     rows = [(user, 0 if user < 60 else 1, 5.0, 0) for user in range(100)]
-    types = {"user": pl.Int32, "item": pl.Int32, "rating": pl.Float32, "timestamp": pl.Int64}
-    table = pl.DataFrame(rows, schema=types, orient="row").with_columns(batch=0, row=pl.int_range(pl.len()))
     counts = recent_popularity.fit(
-        lazy(table), index=INDEX, settings=recent_popularity.RecentPopularitySettings(half_life=0.1)
+        _timed(frame("user item rating timestamp", *rows)),
+        index=INDEX,
+        settings=recent_popularity.RecentPopularitySettings(half_life=0.1),
     ).counts
     assert counts[:2].tolist() == [60, 40]
 
@@ -156,14 +166,10 @@ def _features() -> pl.DataFrame:
     return pl.DataFrame({"user": users} | {f"group={number}": (group == number) * 1.0 for number in range(3)})
 
 
-def _timed(ratings: pl.DataFrame) -> pl.DataFrame:
-    return ratings.with_row_index("row").with_columns(timestamp=pl.col("row"), batch=pl.lit(0))
-
-
 def test_new_users_are_shown_what_people_like_them_liked():
     """Somebody without a rating would be shown the same list as everybody else, whoever it is."""
     model = demographic_popularity.fit(
-        lazy(_timed(TRAIN)),
+        _timed(TRAIN),
         index=INDEX,
         user_features=lazy(_features()),
         settings=DemographicPopularitySettings(reg=1.0, half_life=1e6),
@@ -179,7 +185,7 @@ def test_without_attributes_recent_likes_make_an_item_popular():
     old = frame("user item rating", *[(user, 0, 5.0) for user in range(6)])
     new = frame("user item rating", *[(user, 1, 5.0) for user in range(6, 10)])
     alike = lazy(pl.DataFrame({"user": np.arange(INDEX.n_users, dtype=np.int32)}))
-    ratings = lazy(_timed(pl.concat([old, new])))
+    ratings = _timed(pl.concat([old, new]))
     favourite = [
         demographic_popularity.fit(
             ratings,
@@ -338,7 +344,7 @@ def test_stored_ranking_models_come_back_alike(tmp_path):
         "weights": blend.fit(lazy(TRAIN), index=INDEX, settings=blend.BlendSettings(ease_weight=0.3)),
     }
     made["demographic_popularity"] = demographic_popularity.fit(
-        lazy(_timed(TRAIN)),
+        _timed(TRAIN),
         index=INDEX,
         user_features=lazy(_features()),
         settings=DemographicPopularitySettings(),
@@ -353,3 +359,11 @@ def test_stored_ranking_models_come_back_alike(tmp_path):
         made["demographic_popularity"].scores(features),
     )
     assert Blend.load(tmp_path / "weights") == made["weights"]
+
+
+def test_an_entry_names_the_assets_that_it_lacks():
+    """Whoever scores a model with a fit would read of a missing argument, not of the model to be fitted."""
+    tables = {"train_ratings": _timed(TRAIN), "test_ratings": _timed(TEST)}
+    for task, lacks in (("top_n", "item_mean_model, items"), ("time_cut", "item_mean_model")):
+        with pytest.raises(ValueError, match=rf"needs {lacks}\. .*ModelFitter"):
+            entry(task, "item_mean").predict(tables)

@@ -48,14 +48,16 @@ def fit(ratings: nw.LazyFrame, *, index: Index, settings: RecentPopularitySettin
     If all ratings have one time, all weigh the same.
 
     Args:
-        ratings: item, rating, timestamp.
+        ratings: item, rating, timestamp (a UTC datetime).
         index: id map of users and items.
         settings: the half-life.
 
     Examples:
+        >>> from datetime import UTC, datetime
         >>> import polars as pl
         >>> from recsys_assets.recommender.data.frames import lazy
-        >>> ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [5.0, 5.0], "timestamp": [1, 2]})
+        >>> days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
+        >>> ratings = pl.DataFrame({"user": [0, 1], "item": [0, 1], "rating": [5.0, 5.0], "timestamp": days})
         >>> settings = RecentPopularitySettings(half_life=0.5)
         >>> fit(lazy(ratings), index=Index(2, 2, "test"), settings=settings).counts.tolist()
         [0.25, 0.5]

@@ -5,7 +5,7 @@ The models are listed in the module of their task, the derived tables in `derive
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any, Literal
 
 import narwhals as nw
@@ -182,6 +182,12 @@ class Entry:
         return ("pairs", self.function) if isinstance(self.function, str) else (*signature(self.function).parameters,)
 
     @property
+    def _required(self) -> tuple[str, ...]:
+        if isinstance(self.function, str):
+            return self._parameters
+        return tuple(name for name, of in signature(self.function).parameters.items() if of.default is Parameter.empty)
+
+    @property
     def _inputs(self) -> dict[str, tuple[str, ...]]:
         roles = _ROLES[self.task]
         to_rank = ("pairs", "rated") if PREDICTIONS[self.task] is RANKING_PREDICTIONS else ()
@@ -196,6 +202,9 @@ class Entry:
             assets: the assets of `needed`, by name.
             scale: the samples. The ratings of the users are those that the models were fitted on.
             n_users: number of all users.
+
+        Raises:
+            ValueError: an asset is missing.
         """
         given = self._given(assets)
         if "rated" in given:
@@ -217,6 +226,9 @@ class Entry:
 
         Args:
             assets: the assets that the function names; others are ignored.
+
+        Raises:
+            ValueError: an asset is missing.
         """
         return self._call(self._given(assets))
 
@@ -226,7 +238,17 @@ class Entry:
         return self.function(**{name: given[name] for name in self._parameters if name in given})
 
     def _given(self, assets: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the inputs that are available, by parameter."""
-        there = {name: of for name, of in self._inputs.items() if all(asset in assets for asset in of)}
+        """Return the inputs that are available, by parameter.
+
+        Raises:
+            ValueError: an asset is missing whose parameter has no default.
+        """
+        inputs = self._inputs
+        if missing := [asset for name in self._required for asset in inputs[name] if asset not in assets]:
+            raise ValueError(
+                f"the model {self.name} of the task {self.task} needs {', '.join(missing)}. "
+                "`ModelFitter(tables, parameters).predictions(entry)` fits the models that an entry needs."
+            )
+        there = {name: of for name, of in inputs.items() if all(asset in assets for asset in of)}
         found = {name: [assets[asset] for asset in of] for name, of in there.items()}
         return {name: of[0] if len(of) == 1 else nw.concat(of) for name, of in found.items()}
