@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys_assets.recommender.registry import ENTRIES
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = [
@@ -61,3 +63,10 @@ def test_every_page_is_in_an_index():
     }
     pages = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs" / "README.md"}
     assert sorted(map(str, pages - linked)) == []
+
+
+def test_every_model_is_described_in_its_task():
+    """A user reads the name of a model in the scores and finds nowhere what it is."""
+    page = (ROOT / "docs" / "reference" / "models.md").read_text()
+    sections = dict(re.findall(r"(?ms)^## `(\w+)`(.*?)(?=^## |\Z)", page))
+    assert [entry for entry in ENTRIES if f"`{entry.name}`" not in sections.get(entry.task, "")] == []
