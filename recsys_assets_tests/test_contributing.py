@@ -70,6 +70,58 @@ pl.DataFrame({"user_id": [1, 2], "item_id": ["a", "b"], "rating": [4.0, 3.0], "t
 tables = read_source(file, scratch=Path("scratch"))
 print(tables.format, *tables.ratings.collect()["rating"])
 """
+SHOP = (
+    (
+        "recommender/ingest/shop.py",
+        "",
+        '''"""Reads the export of a shop: grades.csv and articles.csv."""
+
+from dataclasses import replace
+
+from recsys_assets.recommender.ingest.generic import read_generic
+from recsys_assets.recommender.ingest.sheets import sheet
+
+COLUMNS = {"user_id": "buyer", "item_id": "article", "rating": "grade", "timestamp": "bought", "title": "label"}
+FILES = ("grades.csv", "articles.csv")
+
+
+def is_shop(contents):
+    return {*FILES} <= {content.name for content in contents}
+
+
+def read_shop(source, contents, rules):
+    own = replace(rules, columns={**COLUMNS, **rules.columns})
+    files = [sheet(source, content, own) for content in contents if content.name in FILES]
+    return replace(read_generic(source, files, own), format="shop")
+''',
+    ),
+    (
+        "recommender/ingest/sources.py",
+        "    sheets = [sheet(",
+        """    from recsys_assets.recommender.ingest.shop import is_shop, read_shop
+
+    if is_shop(contents):
+        return read_shop(source, contents, rules)
+    sheets = [sheet(""",
+    ),
+)
+READ_SHOP = """
+from pathlib import Path
+from recsys_assets.recommender.ingest.sources import read_source
+
+files = {
+    "grades.csv": "buyer;article;grade;bought\\n1;a;4,5;2020-01-02\\n2;b;0;2020-01-03\\n",
+    "articles.csv": "article;label\\na;Tea\\n",
+    "returns.csv": "buyer;reason\\n3;broken\\n",
+    "chat.csv": "2020-01-02;4;hello\\n",
+}
+Path("export").mkdir()
+for name, text in files.items():
+    (Path("export") / name).write_text(text)
+tables = read_source(Path("export"), scratch=Path("scratch"), not_rated=[0])
+unread = [each.name if isinstance(each, Path) else each.collect()["user_id"].to_list() for each in tables.unread()]
+print(tables.format, *tables.ratings.collect()["rating"], *tables.items.collect()["title"], unread)
+"""
 SCORED = """
 import polars as pl
 from recsys_assets.home.layout import Home
@@ -96,12 +148,12 @@ print(scores.filter(model="middle", metric="bias", population="all")["value"].it
 
 
 def _printed(tmp_path: Path, script: str, *changes: tuple[str, str, str]) -> str:
-    """What a script prints with a copy of the package in which texts are replaced."""
+    """What a script prints with a copy of the package in which texts are replaced; "" is the text of a new file."""
     folder = Path(recsys_assets.__file__).parent
     shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     for file, old, new in changes:
         path = tmp_path / folder.name / file
-        text = path.read_text()
+        text = path.read_text() if old else ""
         assert text.count(old) == 1, (file, old)
         path.write_text(text.replace(old, new))
     ran = subprocess.run(
@@ -137,3 +189,8 @@ def test_a_name_that_is_taken_is_refused_by_the_registry(tmp_path, change, name)
     """Whoever gives a model a name that is taken would read only Dagster's `Duplicate asset key`, without a file."""
     told = _printed(tmp_path, REFUSED, change)
     assert "recommender/registry/" in told and f"{name} more than once" in told
+
+
+def test_a_folder_with_columns_of_its_own_needs_no_other_files_than_the_table_names(tmp_path):
+    """A reader that is written as CONTRIBUTING says disobeys settings, or hides forgotten users in its other files."""
+    assert _printed(tmp_path, READ_SHOP, *SHOP) == "shop 4.5 Tea ['chat.csv', ['3']]\n"

@@ -59,6 +59,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     scale = rules.scale or (_MOVIELENS_SCALE if is_movielens else None)
     return SourceTables(
         format="ml-csv" if is_movielens else formats[0],
+        files=[file.name for file in (*ratings, *users, *items)],
         declared_scale=scale,
         columns=ratings[0].mapping if ratings else {},
         judged_ratings=lambda: _all_ratings(source, ratings, scale, rules) if ratings else NO_RATINGS,

@@ -172,6 +172,7 @@ def _alone(source: Source, family: str, files: Mapping[str, str], rules: Rules, 
     return SourceTables(
         # Ratings alone do not tell 1M from 10M.
         format="ml-100k" if family == "100k" else "dat",
+        files=[files["ratings"], *([files["items"]] if has_items else [])],
         declared_scale=scale,
         judged_ratings=lambda: _ratings(source, files["ratings"], separator, scale, rules),
         judged_users=lambda: None,
@@ -183,6 +184,7 @@ def _ml_100k(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTa
     scale = rules.scale or (1.0, 5.0)
     return SourceTables(
         format="ml-100k",
+        files=[*files.values()],
         declared_scale=scale,
         judged_ratings=lambda: _ratings(source, files["ratings"], "\t", scale, rules),
         judged_users=lambda: _users_100k(source, files["users"]),
@@ -196,6 +198,7 @@ def _ml_dat(source: Source, files: Mapping[str, str], rules: Rules) -> SourceTab
     scale = rules.scale or (1.0 if has_users else 0.5, 5.0)
     return SourceTables(
         format="ml-1m" if has_users else "ml-10m",
+        files=[*files.values()],
         declared_scale=scale,
         judged_ratings=lambda: _ratings(source, files["ratings"], "::", scale, rules),
         judged_users=lambda: _users_1m(source, files["users"]) if has_users else None,

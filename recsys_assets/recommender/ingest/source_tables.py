@@ -1,9 +1,9 @@
 """`SourceTables`: the four lazy tables that every format returns.
 
-Reading belongs in `movielens` and `generic`, rules in `validation`.
+Reading belongs in the module of each format, rules in `validation`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,18 +21,20 @@ class SourceTables:
 
     Attributes:
         format: format of the source, such as `ml-100k`, `csv` or `parquet`.
+        files: names of the files that a table comes from. A search for users looks for them in all other files.
         declared_scale: lowest and highest rating as declared by the user or by the README of the release; None if
             neither declares it.
         judged_ratings: returns rows of `raw_ratings` with the columns of the readers and the reason for rejection.
         judged_users: returns rows of `raw_users` likewise; None if the source has no users.
         judged_items: returns rows of `raw_items` likewise; None if the source has no items.
-        columns: original column name by standard name, of the first file of ratings; empty for a release.
+        columns: original column name by standard name, of the first file of ratings; empty without names.
         kind: ratings or events, whose `rating` is a weight; without times, all have the time 0. None without either.
         is_items_alone: whether the source describes items and has no file of ratings.
-        unread: returns the files that no table comes from; see `unread.unread_files`.
+        unread: returns all files but `files`, see `unread.unread_files`. `read_source` sets it for every format.
     """
 
     format: str
+    files: Collection[str]
     declared_scale: tuple[float, float] | None
     judged_ratings: Callable[[], pl.LazyFrame]
     judged_users: Callable[[], pl.LazyFrame | None]

@@ -1,6 +1,6 @@
 """`read_source`: the entry point for all formats, from a path to four tables.
 
-Formats belong in `movielens` and `generic`.
+Each format belongs in a module of its own, such as `movielens` and `generic`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +110,14 @@ def _tables(source: Source, rules: Rules) -> SourceTables:
     if not names:
         raise SourceError(f"{source.path}: only {', '.join(source.names[:10])} in it; expected a file of ratings.")
     contents = [content(source, name, rules.encoding) for name in names]
+    tables = _read(source, contents, rules)
+    # An unread file may name its column of users as the file of ratings does.
+    named = replace(rules, columns={**tables.columns, **rules.columns})
+    return replace(tables, unread=lambda: unread_files(source, contents, tables.files, named))
+
+
+def _read(source: Source, contents: Sequence[Content], rules: Rules) -> SourceTables:
+    # A reader of a folder with columns of its own is asked here, before the columns of a file can refuse the source.
     sheets = [sheet(source, item, rules) for item in contents if item.is_readable]
     meant = {file.name for file in sheets if file.role}
     others = [item for item in contents if item.name not in meant]
@@ -119,15 +127,11 @@ def _tables(source: Source, rules: Rules) -> SourceTables:
     # Lines of four numbers alone do not say that the user comes first.
     if is_lone or not any(file.role == "ratings" for file in found):
         _refuse_unreadable(contents)
-        return replace(read_generic(source, sheets, rules), unread=lambda: unread_files(source, sheets, meant, rules))
+        return read_generic(source, sheets, rules)
     if meant:
         formats = ["MovieLens", *{FORMATS[file.content.kind] for file in sheets if file.role}]
         raise two_formats(source, formats, [*(file.name for file in found), *sorted(meant)])
-    read = {file.name for file in found if file.is_original_name}
-    return replace(
-        _without_ignored(read_release(source, found, rules, is_look_alike=is_alike), rules),
-        unread=lambda: unread_files(source, sheets, read, rules),
-    )
+    return _without_ignored(read_release(source, found, rules, is_look_alike=is_alike), rules)
 
 
 def _without_ignored(release: SourceTables, rules: Rules) -> SourceTables:
