@@ -16,7 +16,16 @@ from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.running import copied, materialize
-from recsys_assets_tests.test_ingest_bad_input import GOOD, ML_1M, ML_100K, ML_CSV, REFUSED, REJECTED, zipped
+from recsys_assets_tests.test_ingest_bad_input import (
+    GOOD,
+    HEADER,
+    ML_1M,
+    ML_100K,
+    ML_CSV,
+    REFUSED,
+    REJECTED,
+    zipped,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 HOW_TO = DOCS / "how-to" / "bring-your-data.md"
@@ -129,6 +138,26 @@ def test_check_says_what_would_happen_and_lands_nothing(home, tmp_path):
     assert not nowhere.exists()
 
 
+def test_check_says_where_the_rating_scale_comes_from(home, tmp_path):
+    """The scale of 1 to 5 that decides which ratings are bad is shown as the range of the ratings."""
+    for name, content, told in (
+        ("ratings.dat", ML_1M["ratings.dat"], "0.5 to 5 (of the release)"),
+        ("mine.csv", GOOD, "3 to 3 (range of the ratings)"),
+    ):
+        shown = invoke("add", "--check", lay(tmp_path / name, {name: content}), "--home", home.path)
+        assert told in shown.stdout, shown.output
+
+
+def test_add_lands_a_source_whose_first_rows_are_bad(home, tmp_path):
+    """The page on refused input would promise a refusal that nobody gets, or `add` would read a whole large file."""
+    path = lay(tmp_path / "mine", {"mine.csv": HEADER + b"u,m,many,1\n" + GOOD.removeprefix(HEADER)})
+    assert invoke("add", path, "--home", home.path).exit_code == 0
+    assert "mine.csv" in home.landed_batches()
+    checked = invoke("add", "--check", path, "--home", home.path)
+    assert checked.exit_code == 1
+    assert f"raise max_rejected_share under [data] in {home.settings_file}" in checked.stderr
+
+
 # The page
 
 
@@ -213,7 +242,7 @@ def _cell(text: str) -> str:
 
 
 def test_the_page_lists_what_is_said_to_bad_input(tmp_path):
-    """The page promises messages that nobody gets. After a meant change: UPDATE_SNAPSHOTS=1, then read the diff."""
+    """The page promises messages that nobody gets."""
     refused = [
         f"| {case} | {_cell(_said(case, tmp_path / str(n)))} |"
         for n, case in enumerate(REFUSED)
@@ -229,5 +258,5 @@ def test_the_page_lists_what_is_said_to_bad_input(tmp_path):
         page = before + begin + head + "".join(f"{row}\n" for row in rows) + end + after
     if os.environ.get("UPDATE_SNAPSHOTS"):
         REFUSED_INPUT.write_text(page)
-    assert REFUSED_INPUT.read_text() == page
+    assert REFUSED_INPUT.read_text() == page, "after an intended change: UPDATE_SNAPSHOTS=1, then read the diff"
     assert len(refused) + len(rejected) >= 25

@@ -94,7 +94,8 @@ def batches(home: HomeOption = None) -> None:
         out.print(f"\n{shorten(reason, _LONGEST_REASON)}", soft_wrap=True)
     if refused:
         out.print(
-            f"Fix the file in {here.landing}, or change {here.settings_file}. Next: {follow_up('run', here)}",
+            f"Fix the file in {here.landing}, or change the setting that its reason names in {here.settings_file}. "
+            f"Next: {follow_up('run', here)}",
             soft_wrap=True,
         )
 

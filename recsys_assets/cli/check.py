@@ -45,7 +45,13 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         check_release(release(source, found.format, Path(scratch)), landed_releases(home, data))
     rows = found.ratings + found.users + found.items + found.rejected + found.not_rated
     try:
-        check_rejected(found.problems, rows, count=found.rejected, max_share=data.max_rejected_share)
+        check_rejected(
+            found.problems,
+            rows,
+            count=found.rejected,
+            max_share=data.max_rejected_share,
+            settings_file=home.settings_file,
+        )
     except SourceError as error:
         raise SourceError(f"It would be refused: {error}") from None
     named = "" if name == source.name else f" --batch {shlex.quote(name)}"
@@ -57,7 +63,7 @@ def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[t
     span = f"{found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC" if found.first and found.last else "–"
     if found.kind is not None and not found.kind.times:
         span = "none: without times, splits are drawn at random, and there are no latest ratings"
-    of_release = "of the release" if found.format.startswith("ml-") else "range of the ratings"
+    of_release = "of the release" if found.declared_scale else "range of the ratings"
     told = "set by [data] rating_scale" if data.rating_scale else of_release
     read = [f"{name} = {own}" for name, own in found.columns.items() if name in RATING_COLUMNS and name != own]
     return [

@@ -100,8 +100,8 @@ def add(
 ) -> None:
     """Land your own ratings as a batch. The next `run` reads it.
 
-    A source whose first rows cannot be read is refused at once and does not land. The section `[data]` of settings.toml
-    describes your files: names of columns, delimiter, rating scale …
+    A source that cannot be read as tables is refused at once and does not land. `add --check` and `run` judge bad rows.
+    The section `[data]` of settings.toml describes your files: names of columns, delimiter, rating scale …
 
     Examples: `recsys-assets add ml-1m.zip && recsys-assets run`, `recsys-assets add --check watched.csv`
     """
@@ -170,10 +170,10 @@ def init(home: HomeOption = None) -> None:
 
 
 def _recognised(source: Path, home: Home, data: "DataSettings") -> str:
-    """The format of a source, after a check of its first rows and its MovieLens release.
+    """The format of a source, after a check that it can be read as tables, and of its kind and MovieLens release.
 
     Raises:
-        SourceError: the first rows cannot be read, or the release differs from the landed ones.
+        SourceError: the source cannot be read, or its kind or release differs from the landed ones.
     """
     from recsys_assets.recommender.ingest.releases import check_release, release
     from recsys_assets.recommender.ingest.sources import read_source

@@ -150,7 +150,14 @@ class Batch:
         rejected = self.table("rejected_rows")
         first = rejected.head(_FIRST).collect(engine="streaming")
         try:
-            check_rejected(first, good + bad, count=bad, max_share=max_share, listed_in=str(listing))
+            check_rejected(
+                first,
+                good + bad,
+                count=bad,
+                max_share=max_share,
+                listed_in=str(listing),
+                settings_file=self.home.settings_file,
+            )
         except SourceError:
             self.home.rejected.mkdir(exist_ok=True)
             unfinished = listing.with_name(f".{listing.name}")

@@ -23,11 +23,12 @@ class SourceDescription:
 
     Attributes:
         format: format of the source.
-        columns: original column name by standard name, of the first file of ratings; empty for a release.
+        columns: original column name by standard name, of the first file of ratings; empty without names.
         ratings: number of rows of `raw_ratings`; `users`, `items` and `rejected` likewise.
         not_rated: number of rows that the settings declare as not rated.
         cleaned: number of texts of users and items from which control characters were removed.
         rating_scale: lowest and highest rating; (nan, nan) without ratings.
+        declared_scale: the same as declared by the user or by the format; None if neither declares it.
         kind: ratings or events, with or without times; None without either.
         first: time of the earliest rating; None without ratings or times. `last` likewise.
         hints: warnings about good rows that look wrong.
@@ -44,6 +45,7 @@ class SourceDescription:
     not_rated: int
     cleaned: int
     rating_scale: tuple[float, float]
+    declared_scale: tuple[float, float] | None
     kind: DataKind | None
     first: datetime | None
     last: datetime | None
@@ -86,6 +88,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         not_rated,
         tables.cleaned.sum().collect(engine="streaming").item(),
         tables.rating_scale,
+        tables.declared_scale,
         tables.kind,
         first if has_times else None,
         last if has_times else None,

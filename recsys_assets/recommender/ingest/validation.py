@@ -6,6 +6,7 @@ Reading rows belongs in the formats, rules for users and items in `catalogue`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -151,7 +152,13 @@ def rejected_rows(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def check_rejected(
-    rejected: pl.DataFrame, rows: int, *, count: int | None = None, max_share: float = 0.01, listed_in: str = ""
+    rejected: pl.DataFrame,
+    rows: int,
+    *,
+    count: int | None = None,
+    max_share: float = 0.01,
+    listed_in: str = "",
+    settings_file: Path | str = "settings.toml",
 ) -> None:
     """Refuses a source with too many rejected rows.
 
@@ -161,6 +168,7 @@ def check_rejected(
         count: number of rejected rows, if `rejected` does not hold all of them.
         max_share: largest accepted share of rejected rows.
         listed_in: where the user finds the whole list, for the message.
+        settings_file: where the user writes settings, for the message.
 
     Raises:
         SourceError: the share is larger than `max_share`; the message shows the first 20 rows.
@@ -176,7 +184,8 @@ def check_rejected(
     ways = "".join(f" {way}" for way in _ways_out(rejected))
     raise SourceError(
         f"{count:,} of {rows:,} rows are bad ({count / max(rows, 1):.1%}), "
-        f"{max_share:.1%} are allowed; fix them or raise the limit.{ways}{rest} The first:\n{shown}"
+        f"{max_share:.1%} are allowed; fix them, or raise max_rejected_share under [data] in "
+        f"{settings_file}.{ways}{rest} The first:\n{shown}"
     )
 
 
