@@ -242,6 +242,46 @@ def test_a_user_in_a_file_that_no_table_comes_from_is_erased(name, text, tmp_pat
     assert not survey(home, {"3"}, Settings.load(home).data).found
 
 
+def test_a_user_in_a_file_that_is_named_like_one_of_the_release_is_erased(tmp_path):
+    """A user stays in the file `u.user` of another folder, and `compact` says that no file names the user."""
+    files = {
+        "june/u.data": "1\t10\t3\t881250949\n",
+        "june/u.user": "1|24|M|writer|85711\n",
+        "june/u.item": "10|Kolya (1996)|24-Jan-1997||http://x|0|1\n",
+        "june/u.genre": "unknown|0\nComedy|1\n",
+        "june/old/u.user": "3|30|F|artist|85712\n",
+    }
+    home = landed_home(tmp_path, files, forgotten="3")
+    assert erased(home).rewritten == ["june"]
+
+
+def test_a_batch_that_is_refused_for_its_bad_rows_stays_as_it_is(tmp_path):
+    """`compact` destroys the rows that a wrong setting misreads, and the next `run` accepts the rest without a word."""
+    text = "user_id,item_id,rating\n42,1,4\n43,1,3/5\n44,1,5\n"
+    home = landed_home(tmp_path, {"a.csv": text, "b.csv": "user_id,item_id,rating\n42,1,4/5\n"})
+    done = erased(home)
+    assert done.rewritten == done.emptied == []
+    assert [told.split(":")[0] for told in done.trouble] == ["Batch a.csv", "Batch b.csv"]
+    assert "1 of its 3 rows are bad" in done.trouble[0]
+    assert all(f"max_rejected_share under [data] in {home.settings_file}" in told for told in done.trouble)
+    assert (home.landing / "a.csv").read_text() == text and (home.landing / "b.csv").is_file()
+    found = survey(home, {"42"}, Settings.load(home).data).found
+    assert [each.path.name for each in found] == ["a.csv", "b.csv"]
+
+
+def test_compact_says_how_many_bad_rows_are_lost(read_home, tmp_path, monkeypatch):
+    """Bad rows of other users are gone for good after `compact`, and nobody learns it."""
+    monkeypatch.setenv("RECSYS_DATA__MAX_REJECTED_SHARE", "0.5")
+    home = copied(read_home, tmp_path / "home")
+    with (home.landing / "a.csv").open("a") as batch:
+        batch.write("ben,7,bad,978300760\n")
+    assert invoke("forget", NAME, "--no-run", "--home", home.path).exit_code == 0
+    materialize(home, MERGED)
+    compacted = compact(home)
+    assert compacted.exit_code == 0, compacted.output
+    assert "Rewritten without forgotten users: a.csv (bad rows lost: 1)" in compacted.stdout
+
+
 def test_a_user_whose_rows_are_no_ratings_is_erased(tmp_path):
     """A user stays in a landed file, because the settings declare the user's ratings as not rated."""
     settings = "[data]\nnot_rated = [0.0]\n"

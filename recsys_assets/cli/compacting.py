@@ -3,6 +3,7 @@
 Erasing and searching are in `home.erase`.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,10 @@ def register(app: typer.Typer) -> None:
 def compact(yes: YesOption = False, dry_run: DryRunOption = False, home: HomeOption = None) -> None:
     """Erase forgotten users, removed batches and old versions of assets for good.
 
-    A landed file that names a forgotten user is replaced by Parquet files of its good rows without these users. If
-    there are forgotten users, the run history and all logs are erased, too. At the end the whole home is searched. Exit
-    status 0 means that no file names a forgotten user, except the list `forgotten` itself. Earlier versions cannot be
-    restored afterwards.
+    A landed file that names a forgotten user is replaced by Parquet files of its good rows without these users, unless
+    it has more bad rows than a batch may have. If there are forgotten users, the run history and all logs are erased,
+    too. At the end the whole home is searched. Exit status 0 means that no file names a forgotten user, except the list
+    `forgotten` itself. Earlier versions cannot be restored afterwards.
 
     Examples: `recsys-assets compact --dry-run`, `recsys-assets compact`
     """
@@ -117,13 +118,20 @@ def _about_to(home: Home, n_forgotten: int) -> str:
 
 def _tell(done: "Erased", out: Console) -> None:
     if done.rewritten:
-        out.print(f"Rewritten without forgotten users: {', '.join(done.rewritten)}", soft_wrap=True)
+        out.print(f"Rewritten without forgotten users: {_with_bad_rows(done.rewritten, done)}", soft_wrap=True)
     if done.emptied:
-        out.print(f"Removed, because they contained nobody else: {', '.join(done.emptied)}", soft_wrap=True)
+        told = _with_bad_rows(done.emptied, done)
+        out.print(f"Removed, because they contained no good rows of anybody else: {told}", soft_wrap=True)
     for path in done.outside:
         out.print(
             f"Not searched, because it is outside of the home: {path}, the target of a link in landing/", soft_wrap=True
         )
+
+
+def _with_bad_rows(batches: Iterable[str], done: "Erased") -> str:
+    """Names of batches, with the number of their bad rows, which are lost."""
+    counts = {name: done.bad_rows.get(name, 0) for name in batches}
+    return ", ".join(f"{name} (bad rows lost: {count:,})" if count else name for name, count in counts.items())
 
 
 def _report(found: "Survey", n_users: int, done: "Erased", out: Console) -> None:

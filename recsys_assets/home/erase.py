@@ -49,6 +49,7 @@ class Erased:
     Attributes:
         rewritten: batches whose landed source was replaced.
         emptied: batches without good rows of anybody else and without items; the caller has to remove them.
+        bad_rows: number of bad rows in each rewritten or emptied batch. Its new files hold none of them.
         outside: targets of links that lead out of `landing/`. These files do not belong to the home, so they are
             neither read nor erased.
         trouble: failed steps, in words.
@@ -57,6 +58,7 @@ class Erased:
 
     rewritten: list[str] = field(default_factory=list)
     emptied: list[str] = field(default_factory=list)
+    bad_rows: dict[str, int] = field(default_factory=dict)
     outside: list[Path] = field(default_factory=list)
     trouble: list[str] = field(default_factory=list)
     versions: int = 0
@@ -219,16 +221,30 @@ def _is_our_own(path: Path) -> bool:
 
 
 def _rewrite_landed(home: Home, name: str, forgotten: Collection[str], settings: DataSettings, done: Erased) -> None:
-    """Replace a landed source that names a forgotten user by Parquet files of its good rows without these users."""
+    """Replace a landed source that names a forgotten user by Parquet files of its good rows without these users.
+
+    Raises:
+        SourceError: it has too many bad rows, or the files would be read otherwise; it stays as it is.
+    """
     with tempfile.TemporaryDirectory(dir=home.scratch) as scratch:
         try:
             batch = Batch.open(home, name, settings, Path(scratch))
             if not _names(batch.tables, forgotten):
                 return
+            bad, rows = _bad_rows(batch.tables)
             left = _left(batch.tables, forgotten)
         except SourceError:
             # The source cannot be read as ratings. The search at the end looks for ids in its bytes.
             return
+        if bad > settings.max_rejected_share * rows:
+            # In such rows nobody can tell whom they name, and a changed setting may read all of them.
+            raise SourceError(
+                f"it names a forgotten user, and stays as it is: {bad:,} of its {rows:,} rows are bad, and would be "
+                f"lost. Fix them, or raise max_rejected_share under [data] in {home.settings_file} to give them up, or "
+                "remove the batch. Then repeat `compact`."
+            )
+        if bad:
+            done.bad_rows[name] = bad
         if not left:
             done.emptied.append(name)
             return
@@ -259,6 +275,14 @@ def _left(tables: SourceTables, forgotten: Collection[str]) -> dict[str, pl.Data
     }
     left = {name: rows.collect(engine="streaming") for name, rows in frames.items()}
     return {name: rows for name, rows in left.items() if not rows.is_empty()}
+
+
+def _bad_rows(tables: SourceTables) -> tuple[int, int]:
+    """Number of bad rows, and of all rows."""
+    parts = [tables.rejected, tables.ratings, tables.users, tables.items]
+    counts = [*(part.select(pl.len()) for part in parts), tables.not_rated]
+    bad, *good = (int(count.item()) for count in pl.collect_all(counts, engine="streaming"))
+    return bad, bad + sum(good)
 
 
 def _of_others(rows: pl.LazyFrame, forgotten: Collection[str]) -> pl.LazyFrame:
