@@ -440,7 +440,8 @@ def main() -> None:
     _print("Generated", _generated(asked.ratings or (_QUICK_RATINGS if asked.quick else _RATINGS)), names, pairs)
     if asked.ratings or asked.quick:
         return
-    _print("Generated, for segments", _generated(_SEGMENT_RATINGS), {*names} & {"segments"}, 1)
+    if "segments" in names:
+        _print("Generated, for segments", _generated(_SEGMENT_RATINGS), ["segments"], 1)
     if _ARCHIVE.exists():
         _print("MovieLens 1M", _ARCHIVE, names, 1)
     else:

@@ -167,6 +167,14 @@ def test_equations_without_a_solution_are_told_with_the_way_out():
         als.fit(train, index=_index(2, 2), settings=als.ALSSettings(rank=3, reg_param=0.0))
 
 
+def test_a_new_user_whose_equations_have_no_solution_has_no_factors():
+    """A newcomer with fewer ratings than factors would be shown items in the order of NaN."""
+    params = {"rank": 2, "implicitPrefs": False, "alpha": 1.0, "regParam": 0.0}
+    factors, known = np.ones((3, 2), np.float32), np.ones(3, bool)
+    model = ALSModel(factors, factors, known, known, params=params, index="")
+    assert model.fold_in(sparse.csr_array([[4.0, 0.0, 0.0]])).tolist() == [[0.0, 0.0]]
+
+
 @pytest.mark.parametrize("engine", ["polars", pytest.param("spark", marks=pytest.mark.spark)])
 def test_no_rating_above_the_neutral_one_is_told_with_the_way_out(request, engine):
     """A setting that is too high would end in a page of Java about empty input."""

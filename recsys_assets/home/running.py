@@ -17,7 +17,7 @@ _CRON_FIELDS = 5
 
 
 class SparkSettings(Section):
-    """The Spark session. It starts with the run if engine = "spark", and with the first large table if it is auto."""
+    """The Spark session. With engine = "spark" it starts with the run, with "auto" at the first large table."""
 
     remote: str = Field(
         "",
@@ -42,8 +42,8 @@ class RunSettings(Section):
 
     executor: Literal["in_process", "multiprocess"] = Field(
         "in_process",
-        description="in_process: one process for all steps; multiprocess: a process per step. With Spark, each has a "
-        "JVM of its own.",
+        description="in_process: one process for all steps; multiprocess: a process per step, which on "
+        "Spark starts a session of its own.",
     )
 
 

@@ -41,7 +41,7 @@ def build_defs(
     Args:
         home: the home; by default the home of RECSYS_HOME or of the checkout.
         settings: settings; by default the home's.
-        resource_overrides: resources that replace `io_manager`, `home`, `settings` or `spark`.
+        resource_overrides: resources that replace `io_manager`, `home` or `settings`.
 
     Raises:
         SettingsError: the home's settings cannot be used.
@@ -58,7 +58,6 @@ def build_defs(
     resources = {
         "home": fixed(HomeResource(path=str(home.path))),
         "settings": settings_resource(settings),
-        "spark": fixed(spark),
         "io_manager": fixed(
             AssetIOManager(
                 root=str(home.assets),

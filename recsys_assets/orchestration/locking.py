@@ -32,7 +32,7 @@ _POLL_SECONDS = 1.0
 _POLL_STORE_SECONDS = 15.0
 
 
-# Called with the ops of a run once it has the lock.
+# Called once a run has the lock.
 Begin = Callable[[], None]
 # The reason why a run that has the lock has nothing left to do; empty if it has.
 Needless = Callable[[dg.DagsterInstance, dg.DagsterRun], str]

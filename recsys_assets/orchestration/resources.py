@@ -1,11 +1,13 @@
 """Resources of runs: settings, folders of the home, Spark session. `io_managers` stores the results of assets."""
 
+import atexit
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +51,9 @@ class HomeResource(dg.ConfigurableResource):
             shutil.rmtree(left, ignore_errors=True)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Delete the scratch folder and the checkpoints of Spark's ALS."""
+        """Delete the scratch folder."""
         del context
-        for folder in (self._scratch, *checkpoints(self.folders.scratch).glob("*/*")):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def fixed(resource: dg.ConfigurableResource | dg.ConfigurableIOManager) -> dg.ResourceDefinition:
@@ -168,16 +169,13 @@ def _of_own_jvm(settings: SparkSettings, scratch: Path) -> dict[str, str]:
         "spark.driver.memory": settings.driver_memory,
         # ALS needs checkpoints: otherwise every task unrolls all iterations before it, which from about 15 on can
         # overflow the stack.
-        "spark.checkpoint.dir": str(checkpoints(scratch)),
+        "spark.checkpoint.dir": str(scratch / f"spark-{os.getpid()}"),
+        # ALS hands its factors to the driver, and Spark's limit of 1 GiB would end a large fit.
+        "spark.driver.maxResultSize": "0",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         **(_LOCAL if settings.master.startswith("local") else {}),
     }
-
-
-def checkpoints(scratch: Path) -> Path:
-    """The folder of the checkpoints of this process's Spark session."""
-    return scratch / f"spark-{os.getpid()}"
 
 
 def session_of(spark: LazyPySparkResource) -> "SparkSession":
@@ -188,7 +186,13 @@ def session_of(spark: LazyPySparkResource) -> "SparkSession":
     """
     if "spark.remote" not in spark.spark_config:
         check_java()
+        _delete_at_exit(spark.spark_config["spark.checkpoint.dir"])
     return spark.spark_session
+
+
+@cache
+def _delete_at_exit(folder: str) -> None:
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def start_early(spark: LazyPySparkResource) -> None:

@@ -14,8 +14,8 @@ from recsys_assets.orchestration.dagster_internals import MAX_RETRIES_TAG, RETRY
 # Errors of Dagster and Python that a retry cannot fix. Errors of this project have an attribute `permanent`.
 _PERMANENT = (dg.DagsterInvalidConfigError, dg.DagsterTypeCheckDidNotPass, FileNotFoundError)
 # Errors that Py4J raises if the JVM dies during a call, and at each later call. Classes are compared by name, which
-# saves an import of Py4J. Beside Spark, only a home on an object store uses network connections in a step; there, too,
-# one retry in a new process does no harm.
+# saves an import of Py4J. An object store or PostgreSQL may raise one of the general ones; one retry in a new process
+# does no harm there.
 _LOST_JVM = {"Py4JNetworkError", "ConnectionRefusedError", "ConnectionResetError", "BrokenPipeError"}
 # A JVM that ends by SIGTERM first stops its Spark context. Calls that it still answers fail with one of these texts.
 _STOPPED_CONTEXT = ("SparkContext was shut down", "stopped SparkContext")

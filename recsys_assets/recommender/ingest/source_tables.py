@@ -21,7 +21,7 @@ class SourceTables:
 
     Attributes:
         format: format of the source, such as `ml-100k`, `csv` or `parquet`.
-        files: names of the files that a table comes from. A search for users looks for them in all other files.
+        files: names of the files that a table comes from. Erasing searches the columns of users of all other files.
         declared_scale: lowest and highest rating as declared by the user or by the README of the release; None if
             neither declares it.
         judged_ratings: returns rows of `raw_ratings` with the columns of the readers and the reason for rejection.

@@ -1,7 +1,8 @@
-"""Alternating least squares, in this process or in Spark: the engine of the ratings decides, the model is the same.
+"""Alternating least squares, fitted in this process or in Spark.
 
-`ALSModel` predicts, folds in and explains from two factor tables. `starting_factors` draws the factors that a fit
-starts with. Users without ratings are handled in `cold_start`.
+The engine of the ratings decides where, and the model is the same. `ALSModel` predicts, folds in and explains from two
+factor tables. `starting_factors` draws the factors that a fit starts with. Users without ratings are handled in
+`cold_start`.
 """
 
 import json
@@ -45,7 +46,7 @@ class ALSSettings(Section):
         description="Number of user blocks and of item blocks on Spark; a cluster needs more. The starting factors "
         "depend on it.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the starting factors.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the starting factors.")
 
 
 class ImplicitALSSettings(ALSSettings):
@@ -120,13 +121,16 @@ class ALSModel:
             rated: users by items, shape (U, n_items).
 
         Returns:
-            Shape (U, rank), float32; zeros for a user without a rating of a known item.
+            Shape (U, rank), float32; zeros for a user without a rating of a known item, or whose equations have no
+            unique solution.
         """
         from recsys_assets.recommender.models.kernels import fill_factors
 
         factors = np.empty((rated.shape[0], self.rank), np.float32)
         equations = (*self._cells(rated), self.item_factors, self._gram, float(self.params["regParam"]))
         fill_factors(factors, 0, len(factors), *equations)
+        # Without regularisation, the equations of a user with few ratings have no unique solution.
+        factors[~np.isfinite(factors).all(axis=1)] = 0
         return factors
 
     def scores(self, rated: sparse.csr_array) -> np.ndarray:
@@ -212,7 +216,7 @@ def fit(ratings: nw.LazyFrame, *, index: Index, settings: ALSSettings, user_colu
 
     Raises:
         ValueError: no rating is above the neutral one, only with `ImplicitALSSettings`; or the equations of a user or
-            item have no unique solution, only without regularisation.
+            item have no unique solution, only without regularisation. Spark raises an error of its own for the latter.
     """
     implicit = settings if isinstance(settings, ImplicitALSSettings) else None
     params: dict[str, Any] = {

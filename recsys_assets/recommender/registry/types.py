@@ -101,7 +101,7 @@ class Fit:
         description: description of the model in the UI.
         others: further tables and models that the function takes.
         fits_on_spark: whether the function also fits Spark frames in Spark. Other fits get their tables in the memory
-            of this process; a `Derived` always works on the engine of its inputs.
+            of this process unless `needs_all`; a `Derived` always works on the engine of its inputs.
         needs_all: whether the model is fitted on all rows of the table, because counts and means need one pass only.
             Other models are fitted on a sample of the users; see `data.scale`.
     """
