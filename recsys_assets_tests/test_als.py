@@ -2,6 +2,8 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 
 from recsys_assets.home.running import SparkSettings
@@ -11,6 +13,7 @@ from recsys_assets.recommender.data.index import Index, IndexMismatchError
 from recsys_assets.recommender.features.matrices import user_item_matrix
 from recsys_assets.recommender.models import als
 from recsys_assets.recommender.models.als import ALSModel
+from recsys_assets.recommender.models.kernels import in_threads
 
 MODEL = ALSModel(
     user_factors=np.array([[1, 0], [0, 0], [0.5, 2]], np.float32),
@@ -121,6 +124,15 @@ def test_folding_in_gives_the_factors_that_a_user_was_fitted_with(settings):
     model = als.fit(train, index=_index(20, 16), settings=settings)
     users, rated = user_item_matrix(train, n_items=16)
     np.testing.assert_allclose(model.fold_in(rated), model.user_factors[users], atol=1e-5)
+
+
+@given(st.lists(st.integers(0, 30_000), max_size=60), st.booleans())
+def test_threads_take_every_row_once(counts, know_their_cells):
+    """Users or items would keep factors of chance, or two threads would write to one row."""
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    n_rows, taken = len(counts) * (1 if know_their_cells else 100), []
+    in_threads(lambda begin, end: taken.append((begin, end)), n_rows, starts if know_their_cells else None)
+    assert [row for begin, end in sorted(taken) for row in range(begin, end)] == [*range(n_rows)]
 
 
 def test_factors_are_those_of_the_normal_equations():

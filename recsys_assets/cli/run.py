@@ -52,8 +52,8 @@ def run(
     """Bring a home up to date: ingest new batches, then refresh all models, scores and recommendations.
 
     If nothing has landed, a MovieLens release is downloaded first. The command runs the same jobs as the UI, in one
-    process. Exit status 0 means that everything was done. If a batch is refused, the other batches are
-    ingested and refreshed, and the exit status is 1.
+    process. Exit status 0 means that everything was done. If a batch is refused, the other batches are ingested and
+    refreshed, and the exit status is 1.
 
     Examples: `recsys-assets run`, `recsys-assets run --home ~/my-ratings`
     """

@@ -9,7 +9,6 @@ import dagster as dg
 import narwhals as nw
 import polars as pl
 
-from recsys_assets.home.settings import Settings
 from recsys_assets.orchestration.assets.common import MODEL_KINDS, TABLE_KINDS, SettingsParam, pipeline_asset, plotted
 from recsys_assets.recommender.data.frames import lazy
 from recsys_assets.recommender.data.index import Index
@@ -43,7 +42,15 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
     """The asset that fits a model and stores it, with the settings of the quick choice if they cover this model."""
 
     def fitted(context: dg.AssetExecutionContext, settings: SettingsParam, **tables: Any) -> Any:
-        return _fit(fit, context, settings, tables)
+        index = Index.of(tables["users"], tables["items"])
+        parameters = tables.get(CHOICE, quick.Choice()).applied(settings.model_dump())
+        context.add_output_metadata({"settings": dict(parameters[fit.settings]), "index": index.fingerprint})
+        given = sampled(fit, tables, Scale.of(settings.model_dump()), n_users=index.n_users)
+        for name in {*fit.others} & MODEL_TYPES.keys():
+            index.require(given[name].index, name)
+        model = fit.make(given, parameters, index=index)
+        context.add_output_metadata({name: plotted(number) for name, number in learnt(model).items()})
+        return model
 
     return pipeline_asset(
         key=fit.asset,
@@ -59,23 +66,6 @@ def model_asset(fit: Fit) -> dg.AssetsDefinition:
 
 def _choice(fit: Fit) -> dict[str, dg.AssetIn]:
     return {CHOICE: dg.AssetIn(CHOICE, dagster_type=quick.Choice)} if fit.settings in quick.SECTIONS else {}
-
-
-def _fit(
-    fit: Fit,
-    context: dg.AssetExecutionContext,
-    settings: Settings,
-    tables: dict[str, Any],
-) -> Any:
-    index = Index.of(tables["users"], tables["items"])
-    parameters = tables.get(CHOICE, quick.Choice()).applied(settings.model_dump())
-    context.add_output_metadata({"settings": dict(parameters[fit.settings]), "index": index.fingerprint})
-    given = sampled(fit, tables, Scale.of(settings.model_dump()), n_users=index.n_users)
-    for name in {*fit.others} & MODEL_TYPES.keys():
-        index.require(given[name].index, name)
-    model = fit.make(given, parameters, index=index)
-    context.add_output_metadata({name: plotted(number) for name, number in learnt(model).items()})
-    return model
 
 
 def predictions_key(entry: Entry) -> dg.AssetKey:

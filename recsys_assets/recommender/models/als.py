@@ -6,7 +6,7 @@ factor tables. `starting_factors` draws the factors that a fit starts with. User
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,14 +22,9 @@ from recsys_assets.recommender.data.frames import row_count, to_polars
 from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.preferences import Preference
 from recsys_assets.recommender.data.sections import Section
-from recsys_assets.recommender.data.threads import in_threads
 
 _ITERATIONS_PER_CHECKPOINT = 5
 _PAIRS_PER_BLOCK = 1_000_000
-# Least number of cells of the rows that a thread solves at a time. A row costs about as much as so many cells beside
-# its own.
-_CELLS_PER_BLOCK = 20_000
-_CELLS_PER_ROW = 20
 
 
 class ALSSettings(Section):
@@ -303,22 +298,14 @@ class _Side:
     others: np.ndarray
     weights: tuple[np.ndarray, np.ndarray, np.ndarray]
 
-    def blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield the bounds of blocks of rows that take about the same time."""
-        work = self.starts + _CELLS_PER_ROW * np.arange(len(self.starts))
-        cuts = np.unique(np.searchsorted(work, np.arange(0, work[-1] + _CELLS_PER_BLOCK, _CELLS_PER_BLOCK)))
-        cuts = np.minimum(cuts, len(self.ids))
-        yield from zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)
-
     def solve(self, others: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
         """Return the factors of this side, shape (n, rank), given those of the other one."""
-        from recsys_assets.recommender.models.kernels import fill_factors
+        from recsys_assets.recommender.models.kernels import fill_factors, in_threads
 
         factors = np.empty((len(self.ids), others.shape[1]), np.float32)
         cells = (self.starts, self.others, *self.weights)
         equations = (*cells, others, _gram(others, params), float(params["regParam"]))
-        for _ in in_threads(lambda block: fill_factors(factors, *block, *equations), self.blocks()):
-            pass
+        in_threads(lambda begin, end: fill_factors(factors, begin, end, *equations), len(factors), self.starts)
         return factors
 
 

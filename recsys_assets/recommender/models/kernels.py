@@ -5,6 +5,7 @@ the quantities; docs/decisions/compiled-loops.md gives the reasons for compiled 
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -13,13 +14,28 @@ from scipy import sparse
 from recsys_assets.recommender.data import threads
 
 _ROWS_PER_BLOCK = 500
+# A block of rows with cells. A row costs about as much as so many cells beside its own.
+_CELLS_PER_BLOCK = 20_000
+_CELLS_PER_ROW = 20
 _CELLS_PER_PRODUCT = 256
 
 
-def in_threads(work: Callable[[int, int], None], n_rows: int) -> None:
-    """Call `work` with the bounds of each block of rows, on all cores."""
-    starts = range(0, n_rows, _ROWS_PER_BLOCK)
-    for _ in threads.in_threads(lambda start: work(start, min(start + _ROWS_PER_BLOCK, n_rows)), starts):
+def in_threads(work: Callable[[int, int], None], n_rows: int, starts: np.ndarray | None = None) -> None:
+    """Call `work` with the bounds of each block of rows, on all cores.
+
+    Args:
+        work: takes the first row of a block and the row after its last.
+        n_rows: number of rows.
+        starts: start of each row's cells, shape (n_rows + 1,), for blocks that take about the same time; None if all
+            rows do.
+    """
+    if starts is None:
+        cuts = np.arange(0, n_rows + _ROWS_PER_BLOCK, _ROWS_PER_BLOCK)
+    else:
+        cost = starts - starts[0] + _CELLS_PER_ROW * np.arange(n_rows + 1)
+        cuts = np.searchsorted(cost, np.arange(0, cost[-1] + _CELLS_PER_BLOCK, _CELLS_PER_BLOCK))
+    bounds = np.unique(np.minimum(cuts, n_rows)).tolist()
+    for _ in threads.in_threads(lambda block: work(*block), pairwise(bounds)):
         pass
 
 
@@ -35,7 +51,7 @@ def column_products(left: sparse.csr_array, right: sparse.csr_array) -> np.ndarr
     columns = sparse.csr_array(left.T)
     products = np.zeros((left.shape[1], right.shape[1]), np.float32)
     cells = (columns.indptr, columns.indices, columns.data, right.indptr, right.indices, right.data)
-    in_threads(lambda begin, end: _fill_products(products, begin, end, *cells), len(products))
+    in_threads(lambda begin, end: _fill_products(products, begin, end, *cells), len(products), columns.indptr)
     return products
 
 

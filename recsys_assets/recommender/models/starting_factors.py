@@ -9,8 +9,7 @@ import numba
 import numpy as np
 from sklearn.utils import murmurhash3_32
 
-_BITS = 64
-_MASK = 2**_BITS - 1
+_MASK = 2**64 - 1
 # Seed of Scala's MurmurHash3 for arrays, and factor of `scala.util.hashing.byteswap64`.
 _ARRAY_SEED = 0x3C074A61
 _SWAP_FACTOR = 0x9E3775CD9E3775CD
@@ -48,17 +47,10 @@ def _state(seed: int) -> int:
 
 def _next_long(state: int) -> int:
     """`java.util.Random.nextLong`: two draws of 32 signed bits, the first one as the upper half."""
-    upper = _next(state)
-    lower = _next(upper)
+    upper = int(_next_state(np.uint64(state)))
+    lower = int(_next_state(np.uint64(upper)))
     signed = (lower & 0xFFFFFFFF) - ((lower & 0x80000000) << 1)
     return (((upper & 0xFFFFFFFF) << 32) + signed) & _MASK
-
-
-def _next(state: int) -> int:
-    """The state after one draw (Marsaglia 2003)."""
-    state ^= state << 21 & _MASK
-    state ^= state >> 35
-    return state ^ (state << 4 & _MASK)
 
 
 def _byteswap64(value: int) -> int:
@@ -95,7 +87,7 @@ def _next_double(state: np.uint64) -> tuple[float, np.uint64]:
 
 @numba.njit(nogil=True, cache=True)
 def _next_state(state: np.uint64) -> np.uint64:
-    """`_next` on machine integers."""
+    """The state after one draw (Marsaglia 2003)."""
     state ^= state << np.uint64(21)
     state ^= state >> np.uint64(35)
     return state ^ (state << np.uint64(4))

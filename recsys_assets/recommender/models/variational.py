@@ -140,10 +140,12 @@ def posterior(
     in_threads(
         lambda begin, end: fill_targets(targets, begin, end, *cells, rated.data, *weighted),
         len(expected),
+        rated.indptr,
     )
     in_threads(
         lambda begin, end: fill_covariances(covariances, begin, end, *cells, moments, own_noise, prior.precision),
         len(expected),
+        rated.indptr,
     )
     pull = own_noise[:, None] * targets + expected @ prior.precision
     return np.einsum("nij,nj->ni", covariances, pull), covariances
@@ -227,6 +229,6 @@ def _noise(
     cells = (rated.indptr, rated.indices, rated.data)
     known = (*cells, users, user_spread, items, moments, item_spread)
     errors = np.empty(rated.shape[0])
-    in_threads(lambda begin, end: fill_squared_errors(errors, begin, end, *known), len(errors))
+    in_threads(lambda begin, end: fill_squared_errors(errors, begin, end, *known), len(errors), rated.indptr)
     average = errors.sum() / max(rated.nnz, 1)
     return (np.diff(rated.indptr) + _NOISE_SHRINKAGE) / (errors + _NOISE_SHRINKAGE * average)
