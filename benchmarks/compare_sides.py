@@ -358,7 +358,7 @@ def metrics_ours(folder: Path) -> Side:
     rankings = {name: _lazy(to_polars(lists.filter(model=place).drop("model"))) for place, name in _models(folder)}
 
     def measured(rows: Any) -> Any:
-        return measure_top_n(train, rows, rankings, n_items=shape(folder)[1], selected="0", k=TOP)
+        return measure_top_n(train, rows, rankings, n_items=shape(folder)[1], selected="0", relevant_from=0, k=TOP)
 
     measured(test.head(_FEW))
 

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from recsys_assets.home.settings import Settings
 from recsys_assets.recommender.data.frames import lazy, row_count, to_polars
 from recsys_assets.recommender.data.index import Index
+from recsys_assets.recommender.data.preferences import relevant_from
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
@@ -75,7 +76,9 @@ def rows(name: str, tables: Tables, folder: Path, *, with_implicit: bool) -> lis
         rankers["implicit"] = Side(split).ranker("implicit", candidate)
     train, test = split["train_ratings"], split["test_ratings"]
     ranks = {each: lazy(rankings.rank_pairs(ranker, test, rated=train)) for each, ranker in rankers.items()}
-    result = measure_top_n(train, test, ranks, n_items=row_count(tables["items"]), selected=served)
+    result = measure_top_n(
+        train, test, ranks, n_items=row_count(tables["items"]), selected=served, relevant_from=relevant_from(train)
+    )
     scores = result.scores(seed=0, n_resamples=1000).filter(metric=METRIC, population="all")
     others = [each for each in rankers if each != served]
     tests = paired_tests(result, baselines=others, n_swaps=999).filter(metric=METRIC, model=served, population="all")

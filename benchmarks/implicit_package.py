@@ -125,7 +125,9 @@ class Side:
         train, test = self.tables["train_ratings"], self.tables["test_ratings"]
         ranks = {name: lazy(rankings.rank_pairs(each, test, rated=train)) for name, each in rankers.items()}
         n_items = row_count(self.tables["items"])
-        return measure_top_n(train, test, ranks, n_items=n_items, selected=next(iter(rankers)))
+        return measure_top_n(
+            train, test, ranks, n_items=n_items, selected=next(iter(rankers)), relevant_from=relevant_from(train)
+        )
 
 
 def _implicit(positives: sparse.csr_array, candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@ those that a busy machine hardly changes; memory is sampled, so that shorter pea
 Usage: python benchmarks/scale.py [--ratings 1000000 …] [--select SELECTION] [--minutes 120] [--steps 25]
 [--homes FOLDER] [--refresh] [--cluster] [--settings TEXT]
 With --refresh, 100,000 new ratings land after the run of each size; then `ingest` and `refresh_served` are measured, as
-new data start them beside `serve`. --refresh-only does just this to the homes that an earlier call has kept.
+new data start them beside `serve`. --refresh-only does just this to the homes that an earlier call has kept; their
+settings become those of this call, if it has --cluster or --settings.
 With --cluster, Spark computes everything on a standalone cluster of two workers with a core each; what is measured then
 is the driver: its Python process and its JVM, without the executors.
 """
@@ -43,7 +44,7 @@ from recsys_assets.home.layout import Home  # noqa: E402
 from recsys_assets.orchestration.build import build_defs  # noqa: E402
 from recsys_assets.orchestration.jobs import ingest, refresh_served  # noqa: E402
 from recsys_assets.orchestration.planning import Launch, pipeline_assets, plan  # noqa: E402
-from recsys_assets_tests.spark_servers import LOCALHOST, standalone_cluster  # noqa: E402
+from recsys_assets_tests.spark_servers import standalone_cluster  # noqa: E402
 
 _GIB = 2**30
 _EVERY_SECONDS = 0.5
@@ -120,8 +121,10 @@ def measure(size: Size, home: Home, select: str | None, minutes: float, settings
     return _measured(size, home, select, minutes)
 
 
-def measure_refresh(size: Size, home: Home, minutes: float) -> Measured:
+def measure_refresh(size: Size, home: Home, minutes: float, settings: str) -> Measured:
     """Land new ratings in a home in which everything has run, ingest them and refresh what is served."""
+    if settings:
+        home.settings_file.write_text(settings)
     new = Size.of(_NEW_RATINGS)
     source = cache(new, _NEW_SEED)
     generate(source, new, seed=_NEW_SEED, formats=("csv",))
@@ -355,7 +358,7 @@ def main() -> None:
                 results.append(measure(size, home, asked.select, asked.minutes, settings))
                 _tell(results[-1], home)
             if asked.refresh or asked.refresh_only:
-                refreshes.append(measure_refresh(size, home, asked.minutes))
+                refreshes.append(measure_refresh(size, home, asked.minutes, settings))
                 _tell(refreshes[-1], home)
     parts = [machine(load), *(table(found, asked.steps) for found in (results, refreshes) if found)]
     if results and not asked.select:
@@ -370,11 +373,8 @@ def _spark(is_wanted: bool, folder: Path) -> Iterator[str]:
         yield ""
         return
     with standalone_cluster(folder / "cluster", memory=_EXECUTOR_MEMORY) as cluster:
-        yield (
-            f'engine = "spark"\n[spark]\nmaster = "{cluster.master}"\ndriver_memory = "{_DRIVER_MEMORY}"\n'
-            f"shuffle_partitions = {_PARTITIONS}\n"
-            f'config = {{ "spark.driver.host" = "{LOCALHOST}", "spark.executor.memory" = "{_EXECUTOR_MEMORY}" }}\n'
-        )
+        sizes = f'driver_memory = "{_DRIVER_MEMORY}"\nshuffle_partitions = {_PARTITIONS}\n'
+        yield f'engine = "spark"\n[spark]\n{sizes}{cluster.settings(_EXECUTOR_MEMORY)}'
 
 
 def _tell(found: Measured, home: Home) -> None:

@@ -32,6 +32,11 @@ class Cluster:
         children = [child for worker in self.workers for child in psutil.Process(worker.pid).children(recursive=True)]
         return [child for child in children if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())]
 
+    def settings(self, executor_memory: str) -> str:
+        """Lines of the settings section `spark` for a run on this cluster, with an executor per worker."""
+        config = f'"spark.driver.host" = "{LOCALHOST}", "spark.executor.memory" = "{executor_memory}"'
+        return f'master = "{self.master}"\nconfig = {{ {config} }}\n'
+
 
 @contextmanager
 def standalone_cluster(folder: Path, *, n_workers: int = 2, memory: str = "1g") -> Iterator[Cluster]:

@@ -487,7 +487,9 @@ def test_ranking_metrics_by_hand():
     """Top-N scores would not be comparable with those of other recommender libraries."""
     test = ratings((0, 0, 4.0), (0, 1, 5.0), (0, 2, 4.0), (0, 3, 3.5), (1, 0, 4.0), (2, 0, 1.0))
     lists = {"list": ranking((0, 0, 5), (0, 1, 2), (0, 2, 11), (0, 3, 1), (1, 0, None))}
-    scores = scored(measure_top_n, ratings((1, 9, 1.0)), test, lists, n_items=12, selected="list", **FEW)
+    scores = scored(
+        measure_top_n, ratings((1, 9, 1.0)), test, lists, n_items=12, selected="list", relevant_from=4.0, **FEW
+    )
     ideal = 1 + 1 / np.log2(3) + 1 / 2
     by_hand = {
         "ndcg_10": (1 / np.log2(6) + 1 / np.log2(3)) / ideal,
@@ -518,7 +520,9 @@ def test_ndcg_agrees_with_scikit_learn(seed, k):
     pairs = list(np.argwhere(np.ones_like(relevant)))
     test = ratings(*[(u, m, 4.0 if relevant[u, m] else 3.0) for u, m in pairs])
     lists = {"list": ranking(*[(u, m, ranks[u, m]) for u, m in pairs])}
-    scores = scored(measure_top_n, ratings(), test, lists, n_items=n_items, selected="list", k=k, **FEW)
+    scores = scored(
+        measure_top_n, ratings(), test, lists, n_items=n_items, selected="list", relevant_from=4.0, k=k, **FEW
+    )
     assert score(scores, "list", f"ndcg_{k}") == pytest.approx(ndcg_score(relevant, -ranks, k=k))
     assert score(scores, "upper_bound", f"ndcg_{k}") == pytest.approx(1)
 
@@ -545,11 +549,11 @@ def test_training_ratings_are_no_candidates_of_the_random_ranking():
     train = ratings(*[(0, 50 + item, 3.0) for item in range(80)])
     test = ratings((0, 0, 5.0), (1, 0, 5.0))
     lists = {"list": ranking((0, 0, 1), (1, 0, 1))}
-    scores = scored(measure_top_n, train, test, lists, n_items=100, selected="list", **FEW)
+    scores = scored(measure_top_n, train, test, lists, n_items=100, selected="list", relevant_from=4.0, **FEW)
     assert score(scores, "random", "hit_rate_10", "seen") == pytest.approx(10 / 20)
     assert score(scores, "random", "hit_rate_10", "unseen") == pytest.approx(10 / 100)
     with pytest.raises(ValueError, match="user 0 has more relevant test items than the 80 items leave"):
-        scored(measure_top_n, train, test, lists, n_items=80, selected="list", **FEW)
+        scored(measure_top_n, train, test, lists, n_items=80, selected="list", relevant_from=4.0, **FEW)
 
 
 @pytest.mark.parametrize(
@@ -560,7 +564,16 @@ def test_rankings_with_impossible_ranks_are_refused(rows, message):
     """A ranking that counts from 0, or in ties, would be scored too high."""
     test = ratings((0, 0, 5.0), (0, 1, 5.0))
     with pytest.raises(ValueError, match=message):
-        scored(measure_top_n, ratings(), test, {"list": ranking(*rows)}, n_items=9, selected="list", **FEW)
+        scored(
+            measure_top_n,
+            ratings(),
+            test,
+            {"list": ranking(*rows)},
+            n_items=9,
+            selected="list",
+            relevant_from=4.0,
+            **FEW,
+        )
 
 
 # Engines and real data

@@ -14,7 +14,7 @@ from recsys_assets.recommender.data.tables import RELATIONAL, TABLES
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.running import table
 from recsys_assets_tests.served import wait_for
-from recsys_assets_tests.spark_servers import LOCALHOST, Cluster, connect_server, standalone_cluster
+from recsys_assets_tests.spark_servers import connect_server, standalone_cluster
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 RUN = [sys.executable, "-c", "from recsys_assets.cli import app; app()", "run", "--home"]
@@ -26,13 +26,6 @@ def _prepared(folder: Path, data: Path, spark: str) -> Home:
     home.settings_file.write_text('engine = "spark"\n' + FAST_SETTINGS.replace('master = "local[2]"\n', spark))
     assert invoke("add", data, "--home", home.path).exit_code == 0
     return home
-
-
-def _of(cluster: Cluster) -> str:
-    return (
-        f'master = "{cluster.master}"\n'
-        f'config = {{ "spark.driver.host" = "{LOCALHOST}", "spark.executor.memory" = "700m" }}\n'
-    )
 
 
 def _assert_same(home: Home, expected: Home) -> None:
@@ -61,7 +54,7 @@ def test_the_whole_pipeline_runs_on_servers_of_spark(through, materialized_home,
                 yield f'remote = "{address}"\n'
         else:
             with standalone_cluster(tmp_path / "spark") as cluster:
-                yield _of(cluster)
+                yield cluster.settings("700m")
 
     with started() as spark:
         home = _prepared(tmp_path / "home", data, spark)
@@ -73,7 +66,7 @@ def test_the_whole_pipeline_runs_on_servers_of_spark(through, materialized_home,
 def test_a_run_outlives_its_executors(materialized_home, small_data, tmp_path):
     """A spot instance that is taken away would end a run of hours, or leave lists of a part of the users."""
     with standalone_cluster(tmp_path / "spark") as cluster:
-        home = _prepared(tmp_path / "home", small_data.write(tmp_path / "small"), _of(cluster))
+        home = _prepared(tmp_path / "home", small_data.write(tmp_path / "small"), cluster.settings("700m"))
         running = subprocess.Popen([*RUN, str(home.path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         killed = []
         for step in ("implicit_als_model", "recommendations"):

@@ -25,10 +25,10 @@ def measure_top_n(
     *,
     n_items: int,
     selected: str,
+    relevant_from: float,
     lists: Mapping[str, nw.LazyFrame] | None = None,
     items: nw.LazyFrame | None = None,
     users: nw.LazyFrame | None = None,
-    relevant_from: float = 4.0,
     k: int = 10,
     protocol: str = "top_n",
     seed: int = 0,
@@ -49,10 +49,10 @@ def measure_top_n(
             candidates. An item without a row or without a rank is not in the list.
         n_items: number of items in the catalogue.
         selected: the model whose scores are repeated as `selected`.
+        relevant_from: lowest rating of a relevant item; see `preferences.relevant_from`.
         lists: output of `lists.top_lists` for the users with a relevant test item, by model, including `random`.
         items: table items; required with `lists`.
         users: table users, for scores by gender and age; None for none.
-        relevant_from: lowest rating of a relevant item.
         k: cut-off rank.
         protocol: name of the protocol in the table.
         seed: random seed of the order of the rows.
