@@ -14,10 +14,10 @@ from recsys_assets.home.layout import Home, HomeError
 from recsys_assets.home.settings import Settings, SettingsError
 from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.evaluation.bootstrap import UserMetric, estimates
-from recsys_assets.recommender.evaluation.rule_cost import rule_cost
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.reasons import reasons
 from recsys_assets.recommender.ranking.rules import RuleError, Rules
+from recsys_assets.recommender.serving.rule_cost import NewItemsScore, rule_costs
 from recsys_assets.recommender.serving.settings import ServingSettings
 
 ITEMS = pl.DataFrame(
@@ -218,17 +218,42 @@ def test_the_cost_of_a_limit_is_that_of_the_same_users_and_rows():
     ranker = rankings.for_everybody(scores, np.ones(3, bool))
     train = lazy(pl.DataFrame({"user": [9], "item": [0], "rating": [4.0]}))
     test = lazy(pl.DataFrame({"user": [0, 1, 2], "item": [1, 2, 0], "rating": [4.0, 4.0, 4.0]}))
-    cost = rule_cost(ranker, train, test, _limited(genres, 1), k=3)
+    items = pl.DataFrame({"item": range(3), "item_id": ["a", "b", "c"], "genres": [["x"], ["x"], ["y"]]})
+    limits = _limited(genres, 1)
+    cost = rule_costs(ranker, items, train, test, n=3, limits=limits).of_rules["max_per_value"]
     # User 0 loses rank 2; user 1 moves from rank 3 to 2; user 2 keeps rank 1.
     second, third = 1 / np.log2(3), 1 / np.log2(4)
     assert cost.without == pytest.approx((second + third + 1) / 3)
     assert cost.within == pytest.approx((second + 1) / 3)
     assert cost.low <= cost.within - cost.without <= cost.high
     assert (cost.n_users, cost.n_short) == (3, 3)
-    assert rule_cost(ranker, train, test.filter(nw.col("rating") > 4), _limited(genres, 1)) is None
+    assert rule_costs(ranker, items, train, test.filter(nw.col("rating") > 4), n=3, limits=limits) is None
     # Of few users, the interval is widened as everywhere else.
     many = lazy(pl.DataFrame({"user": range(10, 22), "item": [1, 2, 0] * 4, "rating": 4.0}))
-    cost = rule_cost(ranker, train, many, _limited(genres, 1), k=3)
+    cost = rule_costs(ranker, items, train, many, n=3, limits=limits).of_rules["max_per_value"]
     change = UserMetric("change", np.divide, (np.array([-second, second - third, 0] * 4), np.ones(12)))
     (expected,) = estimates([change], np.ones(12, bool), seed=0, n_resamples=1_000)
     assert (cost.low, cost.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_the_cost_of_places_for_new_items_and_what_they_find_is_told():
+    """Whoever gives places to new items would not know what they take from lists, or whether anybody likes them."""
+    kinds = ["x", "y", "x", "y", "x", "y", "x"]
+    items = pl.DataFrame({"item": range(7), "item_id": list("abcdefg"), "genres": [[kind] for kind in kinds]})
+    # Nobody has rated items 4 to 6 in training. The model shows 2 and 3 to everybody.
+    train = lazy(pl.DataFrame({"user": [0, 1, 8, 9], "item": [0, 1, 2, 3], "rating": [5.0] * 4}))
+    ranker = rankings.for_everybody(np.array([1.0, 1, 3, 2, 0, 0, 0]), np.arange(7) < 4)
+    # User 0 likes the new item of its kind, user 1 the item that gives way to a new one. The third row is disliked.
+    test = lazy(pl.DataFrame({"user": [0, 1, 1], "item": [4, 3, 5], "rating": [5.0, 5.0, 1.0]}))
+    costs = rule_costs(ranker, items, train, test, n=2, explore=1)
+    assert costs.new_items == NewItemsScore(
+        n_new=3, n_shown=2, n_lists=2, n_places=2, n_liked=1, n_displaced=2, n_displaced_liked=1, n_likes=1
+    )
+    cost, second = costs.of_rules["explore"], 1 / np.log2(3)
+    assert (cost.without, cost.within) == (pytest.approx(second / 2), pytest.approx(second / 2))
+    assert cost.low < 0 < cost.high and (cost.n_users, cost.n_short) == (2, 0)
+    # Each rule is added to the ones before it.
+    both = rule_costs(ranker, items, train, test, n=2, limits=_limited([[0], [1]] * 3 + [[0]], 1), explore=1)
+    assert [*both.of_rules] == ["max_per_value", "explore"]
+    assert both.of_rules["explore"].without == both.of_rules["max_per_value"].within
+    assert rule_costs(ranker, items, train, test, n=2, limits=_limited([[0]] * 7, 2)).new_items is None

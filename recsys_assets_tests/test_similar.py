@@ -1,6 +1,7 @@
 """Items like an item, and places of lists for items that nobody has rated."""
 
 import json
+import re
 from dataclasses import replace
 
 import dagster as dg
@@ -514,7 +515,13 @@ def test_the_cost_of_a_limit_is_told_with_the_settings_that_it_is_of(served, tmp
     assert other in _ok("rules", "--home", home.path), "the decision of the run is not known"
     decided("promoted")
     told = _ok("rules", "--home", home.path)
-    assert "max_per_value changes NDCG at 10" in told and other not in told
+    assert "NDCG at 10" in told and "max_per_value" in told and other not in told
+    assert "explore" not in told and "liked in these places" not in told
+    monkeypatch.setenv("RECSYS_SERVING__EXPLORE", "2")
+    told = _ok("rules", "--home", home.path)
+    assert re.search(r"(?m)^explore +0\.\d{4} +0\.\d{4} +[+-]0\.\d{4} ", told), told
+    assert "Each rule is added" in told and re.search(r"(?m)^liked in these places +\d+ of \d+", told), told
+    monkeypatch.delenv("RECSYS_SERVING__EXPLORE")
     monkeypatch.setenv("RECSYS_BLEND__PRIOR_RATINGS", "3")
     assert other not in _ok("rules", "--home", home.path), "settings may change after the fit"
     monkeypatch.delenv("RECSYS_BLEND__PRIOR_RATINGS")

@@ -1,22 +1,28 @@
-"""What a limit per value costs in this home, by the stored models that were fitted on the training ratings."""
+"""What the rules for lists cost in this home, by the stored models that were fitted on the training ratings."""
 
 from typing import Any
 
 from recsys_assets.cli.reader import Reader
 from recsys_assets.home.promotions import Promotions
-from recsys_assets.recommender.data.frames import lazy
+from recsys_assets.recommender.data.frames import lazy, to_polars
 from recsys_assets.recommender.data.index import Index
-from recsys_assets.recommender.evaluation.rule_cost import RuleCost, rule_cost
 from recsys_assets.recommender.ranking.rankings import Limits
 from recsys_assets.recommender.registry import FITS
 from recsys_assets.recommender.registry.fitting import entry
 from recsys_assets.recommender.serving.recommendations import ServingModel
+from recsys_assets.recommender.serving.rule_cost import RuleCosts, rule_costs
 
 
-def cost_of(reader: Reader, limits: Limits) -> tuple[RuleCost | None, bool]:
-    """The cost of limits for the served model's entry of the task `top_n`; None without a liked test rating.
+def costs_of(reader: Reader, *, n: int, limits: Limits | None, explore: int) -> tuple[RuleCosts | None, bool]:
+    """The cost of the rules for the served model's entry of the task `top_n`; None without a liked test rating.
 
     Also whether the models on the training ratings are known to have the settings of the served model.
+
+    Args:
+        reader: reader of the home.
+        n: length of the lists.
+        limits: the limits per value.
+        explore: how many places of a list new items may take.
 
     Raises:
         IndexMismatchError: users or items have changed since the models were fitted; a refresh fixes that.
@@ -36,7 +42,9 @@ def cost_of(reader: Reader, limits: Limits) -> tuple[RuleCost | None, bool]:
     models: dict[str, Any] = {name: reader.model(name, types[name]) for name in used}
     for name, model in models.items():
         index.require(model.index, name)
-    return rule_cost(chosen.ranker(**given, **models), train, test, limits), _have_served_settings(reader, served)
+    ranker, catalogue = chosen.ranker(**given, **models), to_polars(items).sort("item")
+    costs = rule_costs(ranker, catalogue, train, test, n=n, limits=limits, explore=explore)
+    return costs, _have_served_settings(reader, served)
 
 
 def _have_served_settings(reader: Reader, served: ServingModel) -> bool:

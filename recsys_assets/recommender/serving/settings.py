@@ -30,7 +30,8 @@ class ServingSettings(Section):
     explore: int = Field(
         0,
         ge=0,
-        description="Places at the end of each list for items that nobody has rated yet, chosen by their attributes.",
+        description="Places at the end of each list for items that nobody has rated yet, chosen by their attributes. "
+        "`recsys-assets rules` prints what these places cost and bring.",
     )
 
     @field_validator("explore")
