@@ -331,6 +331,112 @@ def test_replaced_batch(machines, url, tmp_path):
     assert [key for key in keys(url) if key.startswith("landing/")] == ["landing/may.csv/ratings.parquet"]
 
 
+FILE = {"": "with ana"}
+FOLDER = {"ratings.csv": "with ana", "users.csv": "ana"}
+REWRITTEN = {"ratings.parquet": "everybody else", "users.parquet": "ben"}
+
+
+def written(path: Path, files: dict[str, str]) -> None:
+    """Write a batch: a file, if it has one without a name, or a folder."""
+    if "" not in files:
+        path.mkdir()
+    for name, content in files.items():
+        (path / name).write_text(content)
+
+
+def landed(machine: Machine, name: str) -> dict[str, str]:
+    """The files of a batch, as `written` takes them."""
+    path = machine.home.landing / name
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return {"" if each == path else each.relative_to(path).as_posix(): each.read_text() for each in files}
+
+
+def failing_from(patched: pytest.MonkeyPatch, nth: int) -> None:
+    """Let the store in memory refuse every change from the nth one on."""
+    system, count = type(fsspec.filesystem("memory")), iter(range(1, 1_000))
+
+    def failing(method):
+        def change(self, *arguments, **options):
+            if next(count) >= nth:
+                raise OSError(503, "Slow Down")
+            return method(self, *arguments, **options)
+
+        return change
+
+    for name in ("put_file", "pipe_file", "rm_file"):
+        patched.setattr(system, name, failing(getattr(system, name)))
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+@pytest.mark.parametrize("before", [FILE, FOLDER], ids=["file", "folder"])
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_failure_while_a_batch_is_replaced(machines, url, monkeypatch, nth, before, is_lost):
+    """A batch that `compact` has rewritten would be lost with the machine, or be left half old and half new."""
+    here, there = machines
+    here.pull()
+    here.home.prepare()
+    written(here.home.landing / "may", before)
+    remote.push(here.home.path)
+    there.pull()
+    with monkeypatch.context() as patched:
+        patched.setattr(working_copy, "_EXPIRES_AFTER", -working_copy._EXPIRES_AFTER)
+        with pytest.raises(remote.StoreError, match="Slow Down"), remote.holding(here.home.path):
+            exchange(here.home, "may", lambda folder: written(folder, REWRITTEN))
+            failing_from(patched, nth)
+    is_stored = any("exchanging" in key for key in keys(url)) or "landing/may/users.parquet" in keys(url)
+    repeating = there if is_lost else here
+    repeating.pull()
+    with remote.holding(repeating.home.path):
+        pass
+    there.pull()
+    assert landed(there, "may") == (REWRITTEN if is_stored or not is_lost else before)
+    assert not [key for key in keys(url) if "exchanging" in key]
+
+
+def test_a_failure_while_a_batch_is_removed(machines, monkeypatch, tmp_path):
+    """The object of a removed batch would be deleted before the store knows the copy in `removed`."""
+    here, there = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+
+    def refused(*_):
+        raise remote.StoreError("503: Slow Down")
+
+    with monkeypatch.context() as patched, pytest.raises(remote.StoreError), remote.holding(here.home.path):
+        move_out(here.home, "may.csv")
+        patched.setattr(Store, "add", refused)
+    there.pull()
+    assert there.home.landed_batches() == ["may.csv"]
+    with remote.holding(here.home.path):
+        move_out(here.home, "may.csv")
+    there.pull()
+    assert there.home.landed_batches() == []
+    assert "may.csv" in [path.name for path in there.home.removed.iterdir()]
+
+
+def test_a_replaced_batch_that_another_machine_changed(machines, url, tmp_path):
+    """`compact` would put its old rows in the place of the file that a person has just corrected."""
+    here, _ = machines
+    assert here.command("add", ratings(tmp_path / "may.csv")).exit_code == 0
+    told = r"landing/may\.csv was changed in memory://"
+    with pytest.raises(remote.StoreConflictError, match=told), remote.holding(here.home.path):
+        exchange(here.home, "may.csv", lambda folder: written(folder, REWRITTEN))
+        fsspec.filesystem("memory").pipe_file(f"{url}/landing/may.csv", b"corrected")
+
+
+def test_a_batch_with_one_file_less_is_restored(machines):
+    """A working copy in which one file of a batch was deleted would delete it in the store, for all machines."""
+    here, _ = machines
+    here.pull()
+    here.home.prepare()
+    written(here.home.landing / "may", FOLDER)
+    remote.push(here.home.path)
+    (here.home.landing / "may" / "users.csv").unlink()
+    (here.home.landing / "may" / "items.csv").write_text("more")
+    with remote.holding(here.home.path):
+        pass
+    assert landed(here, "may") == {**FOLDER, "items.csv": "more"}
+
+
 def test_erased(machines, url):
     """What a killed run has uploaded would name a forgotten user for ever."""
     here, _ = machines

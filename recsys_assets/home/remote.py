@@ -153,6 +153,7 @@ def holding(folder: Path) -> Iterator[None]:
     beats = threading.Thread(target=copy.keep_lock, args=(ended,), daemon=True)
     beats.start()
     try:
+        copy.complete_exchanges()
         yield
     finally:
         ended.set()

@@ -13,6 +13,7 @@ import stat
 import tempfile
 import threading
 import uuid
+import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from recsys_assets.home.object_store import (
+    COMMITS,
     Commit,
     Listing,
     Lock,
@@ -46,6 +48,8 @@ OWNER = "RECSYS_STORE_LOCK"
 _LANDING, _ASSETS, _SETTINGS = "landing", "assets", "settings.toml"
 _LOCAL = (_ASSETS, _LANDING, "dagster", "logs", "scratch", _SETTINGS)
 _IDENTITY = "dagster/identity"
+# Replaced batches on their way into the store, one archive each: not below landing/, where others may write.
+_EXCHANGING = f"{COMMITS}/exchanging"
 # First parts of the keys that homes have. Other objects below the URL are of somebody else, such as a home below it.
 _RECORDS = frozenset({"failures.log", "promotions", "rejected", "removed", "report", "study"})
 _FACTS = frozenset({"blocked", "dagster", "forgotten", "format", "kind.json", "tuned.toml"})
@@ -287,7 +291,8 @@ class WorkingCopy:
     def push(self, switched: Sequence[Path] = (), *, unlock: bool = False) -> None:
         """Bring what has changed here to the store: first the objects, then one commit that names them.
 
-        Without the lock, nothing counts as deleted.
+        Landed objects are deleted last, because the commit may name the copy of a removed batch. Without the lock,
+        nothing counts as deleted.
 
         Args:
             switched: written versions that become the present ones.
@@ -305,14 +310,16 @@ class WorkingCopy:
                 base = self.base
                 if os.environ.get(OWNER) and not self._holds(base.commit):
                     raise StoreConflictError(self._lock_lost())
-                wanted, sources, seen = self._present(base, switched, unlock=unlock)
+                wanted, sources, seen = self._present(base, switched)
                 pending = {key: path for key, path in sources.items() if key not in sent}
                 if not pending:
                     self._keep(self._exchanged(base, landing=True, heal=False))
-                    base = self.base
-                    if replace(wanted, lock=None) == replace(base.commit, lock=None) and not unlock:
-                        return
-                    if self._added(base, wanted, seen):
+                    is_new = replace(wanted, lock=None) != replace(base.commit, lock=None)
+                    if is_new and not self._added(self.base, wanted, seen):
+                        continue
+                    if self._holds(base.commit):
+                        self._keep(self._exchanged(self.base, landing=True, heal=False, delete=True))
+                    if not unlock or self._added(self.base, replace(self.base.commit, lock=None), self.base.seen):
                         break
                     continue
             self.store.put(pending)
@@ -332,9 +339,7 @@ class WorkingCopy:
         self._keep(self._checked_out(base, number, theirs, heal=False))
         return False
 
-    def _present(
-        self, base: Base, switched: Sequence[Path], *, unlock: bool
-    ) -> tuple[Commit, dict[str, Path], Listing]:
+    def _present(self, base: Base, switched: Sequence[Path]) -> tuple[Commit, dict[str, Path], Listing]:
         """What is here as a commit; the files of objects that it needs, by key; and the state of its files."""
         is_held = self._holds(base.commit)
         files: Listing = {} if is_held else dict(base.commit.files)
@@ -364,7 +369,7 @@ class WorkingCopy:
             before = assets.get(folder, {"versions": {}})
             assets[folder] = {"current": version.name, "versions": {**before["versions"], version.name: sizes}}
             sources |= {f"{folder}/versions/{version.name}/{name}": file for name, file in written.items()}
-        lock = self._new_lock(base.commit.lock) if is_held and not unlock else None if is_held else base.commit.lock
+        lock = self._new_lock(base.commit.lock) if is_held else base.commit.lock
         return Commit(base.commit.id, files, assets, lock), sources, seen
 
     def _kept(self, folder: str, asset: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -387,7 +392,7 @@ class WorkingCopy:
         if (identity := self.folder / _IDENTITY).exists():
             yield identity
 
-    def _exchanged(self, base: Base, *, landing: bool, heal: bool) -> Base:
+    def _exchanged(self, base: Base, *, landing: bool, heal: bool, delete: bool = False) -> Base:
         """Bring landed files and the settings to the same state here and in the store.
 
         People and programs write both, here and there, so each side is compared with the last common state.
@@ -395,7 +400,8 @@ class WorkingCopy:
         Args:
             base: the last common state.
             landing: whether to look at landed files, too.
-            heal: whether to restore what is missing here. Otherwise it is deleted in the store, if the lock is held.
+            heal: whether to restore what is missing here. It is always restored if the lock is not held.
+            delete: whether to delete in the store what is missing here. The caller holds the lock.
 
         Raises:
             StoreConflictError: an object was changed both here and in the store.
@@ -410,14 +416,18 @@ class WorkingCopy:
         theirs = {name: found for name, found in theirs.items() if name not in folders and _is_plain(name)}
         if settings := self.store.look(_SETTINGS):
             theirs[_SETTINGS] = settings
+        replaced = _replaced_batches(known, mine)
+        waiting = set() if delete else replaced
         down, up, gone_there = {}, {}, []
         for name in {*known, *mine, *theirs}:
             there, here = known.get(name, [None, None])
             is_mine_new, is_theirs_new = mine.get(name) != here, theirs.get(name) != there
-            if is_mine_new and mine.get(name) and is_theirs_new and theirs.get(name):
+            if is_mine_new and (mine.get(name) or _batch(name) in replaced) and is_theirs_new and theirs.get(name):
                 if there is None and mine[name][0] == theirs[name][0] and self._is_same(name):
                     continue
                 raise StoreConflictError(self._both_changed(name))
+            if _batch(name) in waiting:
+                continue
             if name in theirs and (is_theirs_new or (name not in mine and (heal or not self._holds(base.commit)))):
                 down[name] = name
             elif name in mine and is_mine_new:
@@ -429,19 +439,58 @@ class WorkingCopy:
         for name in down:
             _out_of_the_way(self.folder, name)
         self._receive(down)
-        # A batch that was a file and is a folder now: some stores allow only one of them at a time.
-        in_the_way = [name for name in gone_there if any(other.startswith(f"{name}/") for other in up)]
-        self.store.delete(in_the_way)
+        staged = self._staged(replaced, mine) if delete else []
+        if delete:
+            self.store.delete(gone_there)
         self.store.put({name: path for name, path in up.items() if name in theirs})
         self.store.put({name: path for name, path in up.items() if name not in theirs}, new=True)
-        self.store.delete([name for name in gone_there if name not in in_the_way])
+        self.store.delete(staged)
         # What was changed here meanwhile stays a change.
         mine |= {name: state for name, state in self._plain_files(landing=landing).items() if name in down}
         if up:
             theirs |= {name: mark for name in up if (mark := self.store.look(name))}
-        both = {name: [theirs[name], mine[name]] for name in theirs.keys() & mine.keys()}
-        rest = {name: pair for name, pair in base.plain.items() if name not in known}
-        return replace(base, plain={**rest, **both})
+        both = {name: [theirs[name], mine[name]] for name in theirs.keys() & mine.keys() if _batch(name) not in waiting}
+        to_delete = set() if delete else set(gone_there)
+        rest = {name for name in base.plain if name not in known or name in to_delete or _batch(name) in waiting}
+        return replace(base, plain={**{name: base.plain[name] for name in rest}, **both})
+
+    def _staged(self, batches: Collection[str], names: Collection[str]) -> list[str]:
+        """Upload batches as they are here, each as one archive, and return the keys of the archives.
+
+        A file and a folder of one name cannot be in every store at once, so the objects of a replaced batch have to be
+        deleted before the new ones are uploaded. Until both is done, the archive holds the batch.
+        """
+        keys = []
+        with tempfile.TemporaryDirectory(suffix=f"-{os.getpid()}", dir=self._own) as folder:
+            for batch in sorted(batches):
+                packed, key = Path(folder, str(len(keys))), f"{_EXCHANGING}/{batch}.zip"
+                with zipfile.ZipFile(packed, "w", strict_timestamps=False) as archive:
+                    for name in names:
+                        if _batch(name) == batch:
+                            archive.write(self.folder / name, name)
+                self.store.put({key: packed})
+                keys.append(key)
+        return keys
+
+    def complete_exchanges(self) -> None:
+        """Complete the exchange of batches that a command on any machine has begun. The caller holds the lock."""
+        keys = [*self.store.objects(_EXCHANGING)]
+        if not keys:
+            return
+        with self._alone(), self._received({key: key for key in keys}) as received:
+            for packed in received.values():
+                unpacked = packed.with_name(f"{packed.name}-unpacked")
+                with zipfile.ZipFile(packed) as archive:
+                    archive.extractall(unpacked)
+                for path in unpacked.rglob("*"):
+                    path.chmod(stat.S_IRWXU if path.is_dir() else stat.S_IRUSR | stat.S_IWUSR)
+                for batch in (unpacked / _LANDING).iterdir():
+                    target = self.folder / _LANDING / batch.name
+                    _remove(target)
+                    target.parent.mkdir(exist_ok=True)
+                    batch.rename(target)
+        self.push()
+        self.store.delete(keys)
 
     def _landed_objects(self) -> Listing:
         """The objects in landing/. An object may also have the name of the folder itself."""
@@ -572,6 +621,29 @@ def _is_plain(name: str) -> bool:
     """
     parts = name.split("/")
     return all(part and not part.startswith(".") and len(part.encode()) <= _LONGEST_NAME_BYTES for part in parts)
+
+
+def _batch(name: str) -> str:
+    """The landed batch that a plain object is of; empty for the settings."""
+    return name.split("/")[1] if name.startswith(f"{_LANDING}/") else ""
+
+
+def _replaced_batches(known: Mapping[str, list[Any]], mine: Listing) -> set[str]:
+    """Batches that lack files of the last common state here, have other files, and no file of then as it was.
+
+    `compact` leaves such batches. A batch of which a person has deleted one file is none.
+    """
+    gone = {_batch(name) for name in known if name not in mine}
+    new = {_batch(name) for name, here in mine.items() if name not in known or known[name][1] != here}
+    same = {_batch(name) for name, here in mine.items() if name in known and known[name][1] == here}
+    return (gone & new) - same - {""}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _out_of_the_way(root: Path, name: str) -> None:
