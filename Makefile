@@ -86,8 +86,10 @@ bench: check-java setup
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "Open build/docs/index.html"
 
-# The versions installed now, as the ones that everybody gets.
+# The versions installed now, as the ones that everybody gets. `setup` leaves out what only homes on S3 need, and only
+# what is installed gets a pin.
 constraints: setup
+	@$(PIP_INSTALL) -e '.[s3]'
 	@{ echo "# The versions that CI uses. Made by: make constraints"; $(BIN)/pip freeze --exclude-editable; } > constraints.new
 	@mv constraints.new constraints.txt
 
