@@ -460,7 +460,7 @@ class WorkingCopy:
         A file and a folder of one name cannot be in every store at once, so the objects of a replaced batch have to be
         deleted before the new ones are uploaded. Until both is done, the archive holds the batch.
         """
-        keys = []
+        keys: list[str] = []
         with tempfile.TemporaryDirectory(suffix=f"-{os.getpid()}", dir=self._own) as folder:
             for batch in sorted(batches):
                 packed, key = Path(folder, str(len(keys))), f"{_EXCHANGING}/{batch}.zip"
