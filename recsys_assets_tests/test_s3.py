@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import polars as pl
 import pytest
 
 from recsys_assets.home import remote
 from recsys_assets.home.layout import Home
+from recsys_assets.home.object_store import Lock
 from recsys_assets.home.versions import AssetStore
 from recsys_assets_tests.conftest import FAST_SETTINGS
+from recsys_assets_tests.kill_points import read, write_ratings
 from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.test_object_stores import Machine as InProcess
 from recsys_assets_tests.test_rollback import decided
 
 pytest.importorskip("s3fs", reason="no s3fs is installed: pip install 'recsys_assets[s3]' 'moto[server]'")
@@ -68,10 +72,19 @@ def s3(monkeypatch) -> Iterator[int]:
         }.items():
             monkeypatch.setenv(name, value)
         bucket().mkdir(BUCKET)
+        forget_connections()
         yield port
     finally:
+        forget_connections()
         server.kill()
         server.wait()
+
+
+def forget_connections() -> None:
+    """Let this process connect to the endpoint in the environment, not to that of the test before."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def bucket():
@@ -183,10 +196,16 @@ def test_everything(machines, tmp_path, monkeypatch):
 
 
 class Faulty:
-    """A proxy before S3 that answers one PUT with 503, or cuts it off in the middle, and all its repetitions."""
+    """A proxy before S3 that answers one PUT with 503, or cuts it off in the middle, and all its repetitions.
+
+    Attributes:
+        nth: which PUT from now on; None for none.
+        refused: end of the key of another object whose PUTs fail; empty for none.
+    """
 
     def __init__(self, port: int, kind: str) -> None:
         self.nth: int | None = None
+        self.refused = ""
         faulty, count = self, iter(range(1, 1_000_000))
         refused: set[str] = set()
 
@@ -204,7 +223,8 @@ class Faulty:
                 size = int(self.headers.get("Content-Length", 0))
                 if self.command == "PUT" and faulty.nth and self.path not in refused and next(count) == faulty.nth:
                     refused.add(self.path)
-                if faulty.nth and self.path in refused and self.command == "PUT":
+                is_named = faulty.refused and unquote(self.path.partition("?")[0]).endswith(faulty.refused)
+                if self.command == "PUT" and (is_named or (faulty.nth and self.path in refused)):
                     self.rfile.read(size if kind == "503" else size // 2)
                     if kind == "503":
                         self.send_response(503)
@@ -229,18 +249,24 @@ class Faulty:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
+def through_proxy(port: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> Faulty:
+    """A proxy to which the environment leads from now on, and drivers that do not repeat what has failed."""
+    import s3fs
+
+    proxy = Faulty(port, kind)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server.server_port}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    forget_connections()
+    return proxy
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["503", "cut off"])
 def test_failed_write(s3, tmp_path, monkeypatch, kind, nth):
     """A store that fails for a while, or a connection that breaks, would leave a home with half of an asset."""
-    proxy = Faulty(s3, kind)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server.server_port}")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    import s3fs
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    s3fs.S3FileSystem.clear_instance_cache()
+    proxy = through_proxy(s3, kind, monkeypatch)
 
     def store(cache: str) -> AssetStore:
         monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / cache))
@@ -267,4 +293,54 @@ def test_failed_write(s3, tmp_path, monkeypatch, kind, nth):
     store("a").switch(version("third"))
     assert (read("a"), read("b")) == ({"third"}, {"third"})
     proxy.server.shutdown()
-    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def two_batches(s3, tmp_path) -> InProcess:
+    """A machine with a home that has read two batches, one of them with the ratings of a person who is forgotten."""
+    assert listens(s3)
+    here = InProcess(tmp_path / "a", f"s3://{BUCKET}/home")
+    for name, users in {"may.csv": (PERSON, "person-4712"), "june.csv": ("person-4712",)}.items():
+        write_ratings(tmp_path / name, *users)
+        assert here.command("add", tmp_path / name).exit_code == 0
+        with remote.holding(here.home.path):
+            read(here.home, name)
+    forgotten = here.command("forget", PERSON, "--no-run", "--yes")
+    assert forgotten.exit_code == 0, forgotten.output
+    assert [f"{BUCKET}/home/{folder}/" in " ".join(naming(PERSON)) for folder in ("assets", "landing")] == [True, True]
+    return here
+
+
+def landed() -> list[str]:
+    """The names of the landed objects."""
+    return [key.removeprefix(f"{BUCKET}/home/landing/") for key in bucket().find(f"{BUCKET}/home/landing")]
+
+
+@pytest.mark.slow
+def test_erased_user(two_batches):
+    """A user who asked to be forgotten would stay in the bucket: in a landed object, an old version or a commit."""
+    compacted = two_batches.command("compact", "--yes")
+    assert compacted.exit_code == 0, compacted.output
+    assert [key.partition("@")[0] for key in naming(PERSON)] == [f"{BUCKET}/home/forgotten"]
+    assert landed() == ["june.csv", "may.csv/ratings.parquet"]
+    assert not any("exchanging" in key for key in bucket().find(BUCKET))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["503", "cut off"])
+@pytest.mark.parametrize("key", ["commits/exchanging/may.csv.zip", "landing/may.csv/ratings.parquet"])
+def test_failed_compact(s3, two_batches, tmp_path, monkeypatch, kind, key):
+    """A batch would be lost if the store fails while `compact` replaces it, and the machine breaks down."""
+    proxy = through_proxy(s3, kind, monkeypatch)
+    proxy.refused = key
+    failed = two_batches.command("compact", "--yes")
+    assert failed.exit_code == 1 and "repeat the command" in failed.output
+    assert ("may.csv" in landed()) == key.startswith("commits/")
+    proxy.refused = ""
+    monkeypatch.setattr(Lock, "is_live", False)
+    other = InProcess(tmp_path / "b", two_batches.url)
+    compacted = other.command("compact", "--yes")
+    assert compacted.exit_code == 0, compacted.output
+    assert [name.partition("@")[0] for name in naming(PERSON)] == [f"{BUCKET}/home/forgotten"]
+    assert landed() == ["june.csv", "may.csv/ratings.parquet"]
+    proxy.server.shutdown()
