@@ -12,11 +12,11 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import narwhals as nw
 import numpy as np
 import polars as pl
+from catalogue import indexed
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from recsys_assets.home.settings import Settings
@@ -27,8 +27,6 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.significance import paired_tests
 from recsys_assets.recommender.evaluation.top_n import measure_top_n
 from recsys_assets.recommender.features import clusters
-from recsys_assets.recommender.ingest import merge
-from recsys_assets.recommender.ingest.sources import read_source
 from recsys_assets.recommender.models import segments
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
@@ -43,23 +41,10 @@ N_GROUPS = 4
 METRIC = "ndcg_10"
 
 
-def indexed(source: Path, scratch: Path, **rules: Any) -> Tables:
-    """The tables `users`, `items`, `user_features` and `ratings` of a source of ratings or of events."""
-    read = read_source(source, scratch=scratch, **rules)
-    raw = {name: [lazy(getattr(read, name))] for name in ("ratings", "users", "items")}
-    users = lazy(to_polars(merge.index_users(raw["users"], raw["ratings"])))
-    items = lazy(to_polars(merge.index_items(raw["items"], raw["ratings"])))
-    if read.kind is not None and read.kind.is_events:
-        merged = merge.add_up_events(raw["ratings"], users, items, damping="log1p")
-    else:
-        merged = merge.merge_ratings(raw["ratings"], users, items)
-    tables = {"users": users, "items": items, "ratings": lazy(to_polars(merged))}
-    return tables | {"user_features": lazy(clusters.user_features(users))}
-
-
 def rows(name: str, tables: Tables, folder: Path, *, with_implicit: bool) -> list[str]:
     """A table row per model of one data set."""
     settings = Settings()
+    tables = tables | {"user_features": lazy(clusters.user_features(tables["users"]))}
     split = protocols.split("top_n", tables, cut=settings.splitting.parsed_cut)
     found = quick.quick_choice(split, settings.model_dump(), trials=folder, code="")
     parameters = Choice(chosen(found)).applied(settings.model_dump())

@@ -2,12 +2,14 @@
 
 Built-in settings and the quick choice on the training ratings, scored on the test ratings of the cut in time, with
 paired intervals. `best` is chosen by the test ratings themselves, which nothing that is served may be: an upper bound.
+The second interval allows for that: it is as wide as Bonferroni's correction asks of that many models.
 `0.4.0` is the blend with the numbers of that version. Where taste is planted: how much of the top 5 lies in the users'
 own taste, and the share of lists with each of the four most shown items, by a fit on all ratings.
 
 Usage: python benchmarks/served_models.py [SOURCE …] [--samples N] [--shapes]. A source is an archive or a file;
-`interests.csv%4` says that ids modulo 4 are the planted taste. `--samples` takes as many samples of a tenth of a
-source's users instead of the whole. `--shapes` adds those of `recsys_assets_tests/planted_taste.py`.
+`interests.csv%4` says that ids modulo 4 are the planted taste, `ml-1m.zip%events` that stars are taken away.
+`--samples` takes as many samples of a tenth of a source's users instead of the whole. `--shapes` adds those of
+`recsys_assets_tests/planted_taste.py`.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import NormalDist
 
 import narwhals as nw
 import numpy as np
@@ -33,8 +36,8 @@ from recsys_assets.recommender.evaluation.rows import ScoredRows
 from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.ranking import rankings
 from recsys_assets.recommender.ranking.rankings import Ranker
-from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.registry.fitting import ModelFitter, entry
+from recsys_assets.recommender.registry.kinds import entries_of
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning import quick
 from recsys_assets.recommender.tuning.quick import MODEL, Choice
@@ -70,7 +73,7 @@ class Served:
         self._settings = Settings()
         self._tables = tables | {"user_features": lazy(clusters.user_features(tables["users"]))}
         self._split = protocols.split("top_n", self._tables, cut=self._settings.splitting.parsed_cut)
-        self._models = [each for each in ENTRIES if each.task == "top_n"]
+        self._models = [each for each in entries_of(protocols.kind_of(self._split)) if each.task == "top_n"]
         found = quick.quick_choice(self._split, self._settings.model_dump(), trials=folder, code="")
         self.choice = Choice(chosen(found))
         self._parameters = self.choice.applied(self._settings.model_dump())
@@ -93,7 +96,12 @@ class Served:
         users = np.ones(len(before.parts[0]), bool)
         told = estimates(metrics, users, seed=0, n_resamples=1000)
         values = [f"{each.value:.4f}" if each else "–" for each in told]
-        paired = f"{values[3]} ({told[3].low:.4f} to {told[3].high:.4f})" if told[3] and served != best else "the same"
+        paired = "the same"
+        if told[3] and served != best:
+            by_user = of[served].parts[0] - of[best].parts[0]
+            reach = NormalDist().inv_cdf(1 - 0.025 / (len(of) - 1)) * by_user.std() / np.sqrt(len(by_user))
+            corrected = f"{told[3].value - reach:.4f} to {told[3].value + reach:.4f}"
+            paired = f"{values[3]} ({told[3].low:.4f} to {told[3].high:.4f}; {corrected})"
         return values[0], f"{served} {values[1]}", f"{best} {values[2]}", paired
 
     def taste(self, n_groups: int) -> tuple[str, str]:
@@ -150,10 +158,12 @@ def main() -> None:
 
 def _data(given: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Tables, int, Shape | None]]:
     for source in given.sources:
-        path, _, groups = source.partition("%")
+        path, _, suffix = source.partition("%")
+        rules, groups = ({"ignore": ("rating",)}, 0) if suffix == "events" else ({}, int(suffix or 0))
+        told = f"{Path(path).name} without stars" if rules else Path(path).name
         for seed in range(given.samples) or (None,):
-            name = Path(path).name if seed is None else f"a tenth of {Path(path).name}, sample {seed + 1}"
-            yield name, indexed(Path(path), folder, seed), int(groups or 0), None
+            name = told if seed is None else f"a tenth of {told}, sample {seed + 1}"
+            yield name, indexed(Path(path), folder, seed, **rules), groups, None
     for shape in SHAPES if given.shapes else ():
         path = folder / "ratings.csv"
         planted(shape).write_csv(path)

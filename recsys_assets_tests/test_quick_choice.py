@@ -20,6 +20,7 @@ from recsys_assets.recommender.features import clusters
 from recsys_assets.recommender.models import blend
 from recsys_assets.recommender.promotion.gate import Configuration
 from recsys_assets.recommender.ranking import rankings
+from recsys_assets.recommender.registry import ENTRIES
 from recsys_assets.recommender.registry.fitting import ModelFitter
 from recsys_assets.recommender.serving import recommendations as serving
 from recsys_assets.recommender.tuning import quick
@@ -111,6 +112,13 @@ def test_few_users_are_enough_to_leave_the_built_in_model(choose):
     (models,) = choose(split, best_blend, only=(MODEL.split(".")[1],))
     assert chosen([models]) == {MODEL: "item_knn"}
     assert models.choice.improvement.low < 0
+
+
+def test_the_registry_knows_which_models_are_personal():
+    """The quick choice would ask too little evidence of a model that shows everybody the same."""
+    fitted = ModelFitter(protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8), DEFAULTS)
+    for each in [each for each in ENTRIES if each.task == "top_n"]:
+        assert each.is_personal == (fitted.ranker(each).contributions is not None), each.name
 
 
 def test_what_is_named_is_not_chosen(choose):

@@ -322,7 +322,7 @@ def test_a_candidate_that_cannot_be_fitted_is_out_and_says_why(search_in, monkey
 def found(*values: float | list[float] | None, higher: bool = False) -> SearchResult:
     """A search with a candidate per score, the built-in one first; a list is a score and what resamples make of it."""
     objective = Objective("x", higher=higher)
-    search = Search("s", "time_cut", "m", {"als.rank": tuple(range(len(values)))}, objective)
+    search = Search("s", "time_cut", "als_adjusted", {"als.rank": tuple(range(len(values)))}, objective)
     trials = []
     for rank, value in enumerate(values):
         score, *resampled = value if isinstance(value, list) else [value]
@@ -363,6 +363,14 @@ def test_a_choice_by_standard_errors_needs_no_whole_interval():
     assert chosen([of]) == {"als.rank": 0}
     assert chosen([replace(of, least_errors=1.0)]) == {"als.rank": 1}
     assert chosen([replace(found(usual, hardly, higher=True), least_errors=1.0)]) == {"als.rank": 0}
+
+
+def test_a_model_that_is_not_personal_needs_the_whole_interval():
+    """Everybody would be shown the same list, because a sample is too small for personal models to learn from."""
+    of = found([0.8, 0.8, 0.8], [0.90, 0.82, 0.98], higher=True)
+    of = replace(of, least_errors=1.0)
+    assert chosen([of]) == {"als.rank": 1}
+    assert chosen([replace(of, search=replace(of.search, model="item_mean"))]) == {"als.rank": 0}
 
 
 def test_the_more_is_tried_the_surer_a_choice_has_to_be():

@@ -124,7 +124,7 @@ def _response_stack(
 
 
 ENTRIES = (
-    Entry("item_mean", "latest_rating", "history_item_mean_model"),
+    Entry("item_mean", "latest_rating", "history_item_mean_model", is_personal=False),
     Entry("user_bias", "latest_rating", _user_bias),
     Entry("segment_mean", "latest_rating", _segment_mean),
     Entry("segment_bias", "latest_rating", _segment_bias),

@@ -113,7 +113,7 @@ def _sessions(
 
 
 ENTRIES = (
-    Entry("popularity", "next_item", popularity),
+    Entry("popularity", "next_item", popularity, is_personal=False),
     Entry("segment_list", "next_item", _segment_list),
     Entry("segment_mixture", "next_item", _segment_mixture),
     Entry("implicit_als", "next_item", _implicit_als),

@@ -189,11 +189,11 @@ def _stack(
 
 
 ENTRIES = (
-    Entry("item_mean", "time_cut", "item_mean_model"),
+    Entry("item_mean", "time_cut", "item_mean_model", is_personal=False),
     Entry("als_unadjusted", "time_cut", "als_unadjusted_model"),
     Entry("als_adjusted", "time_cut", "als_adjusted_model"),
     Entry("user_item_bias", "time_cut", "user_item_bias_model"),
-    Entry("cluster_mean", "time_cut", "cluster_mean_model"),
+    Entry("cluster_mean", "time_cut", "cluster_mean_model", is_personal=False),
     Entry("bayesian_factors", "time_cut", "bayesian_factors_model"),
     Entry("profile_factors", "time_cut", "profile_factors_model"),
     Entry("item_neighbours", "time_cut", _item_neighbours),

@@ -210,13 +210,13 @@ def _idle_in_blend(parameters: Parameters) -> tuple[str, ...]:
 
 
 ENTRIES = (
-    Entry("popularity", "top_n", popularity),
-    Entry("recent_popularity", "top_n", _recent_popularity),
-    Entry("item_mean", "top_n", _item_mean),
-    Entry("user_item_bias", "top_n", _user_item_bias),
+    Entry("popularity", "top_n", popularity, is_personal=False),
+    Entry("recent_popularity", "top_n", _recent_popularity, is_personal=False),
+    Entry("item_mean", "top_n", _item_mean, is_personal=False),
+    Entry("user_item_bias", "top_n", _user_item_bias, is_personal=False),
     Entry("als_adjusted", "top_n", _explicit_als),
     Entry("implicit_als", "top_n", _implicit_als),
-    Entry("demographic_popularity", "top_n", _demographic_popularity),
+    Entry("demographic_popularity", "top_n", _demographic_popularity, is_personal=False),
     Entry("item_knn", "top_n", _item_knn),
     Entry("ease", "top_n", _ease),
     Entry("blend", "top_n", _blend, _idle_in_blend),

@@ -160,12 +160,15 @@ class Entry:
             predict), `rated` (earlier ratings of their users) and `trained` (ratings that models learn from). A string
             is the name of a model asset, whose `predict` takes the pairs.
         idle: returns the models without weight under given parameters. Their parameters of the function have a default.
+        is_personal: whether the predictions for a user depend on the user's own ratings. In a task that ranks, the
+            `Ranker` then has `contributions`.
     """
 
     name: str
     task: Task
     function: Callable[..., Any] | str
     idle: Callable[[Parameters], Collection[str]] = _nothing
+    is_personal: bool = True
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -52,8 +52,9 @@ SECTIONS = frozenset(
 # Rolling validation splits as shares of the training ratings in time: end of the training rows, and of the validation
 # rows.
 _CUTS = ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0))
-# Another ranking model replaces the built-in one if it is better by this many standard errors. With few users, hardly
-# any model is better by a 95 % interval. Noise can decide only between models that score alike.
+# Another personal model replaces the built-in one if it is better by this many standard errors. With few users, hardly
+# any model is better by a 95 % interval. A model that is not personal needs the interval: it learns all it can from a
+# sample, from which a personal model learns less than from all ratings.
 _LEAST_ERRORS = 0.5
 # A split that scores fewer users than this with or without training ratings is scored on all users together: the
 # resamples of a handful of users vary too little.
@@ -126,7 +127,8 @@ def quick_choice(
     All splits have the same weight. Within a split, users with and without training ratings have the same weight,
     because their shares differ between the splits and the test rows. Other settings replace the automatic ones only if
     the confidence interval of their mean improvement over the splits, corrected for the number of candidates, lies
-    above 0. Another model replaces the built-in one if its mean improvement exceeds half a standard error.
+    above 0. Another personal model replaces the built-in one if its mean improvement exceeds half a standard error; a
+    model that is not personal needs the same interval as settings.
 
     Args:
         tables: users, items, user_features and train_ratings.

@@ -82,8 +82,9 @@ class SearchResult:
         validation_split: name of the split.
         search: the search.
         tried: the candidates with a trial, the built-in settings first.
-        least_errors: least improvement over the built-in settings, in standard errors; None for a 95 % confidence
-            interval above 0, corrected for the number of candidates.
+        least_errors: least improvement over the built-in settings, in standard errors, for a candidate that decides by
+            a personal model; see `Entry.is_personal`. Other candidates, and all candidates with None, need a 95 %
+            confidence interval above 0, corrected for the number of candidates.
     """
 
     validation_split: str
@@ -100,17 +101,20 @@ class SearchResult:
     def choice(self) -> Tried | None:
         """The chosen candidate, or None if no candidate has a score.
 
-        It is the best candidate that is better than the built-in settings by `least_errors`, otherwise
-        the built-in settings. If the built-in settings have no score, it is the best candidate.
+        It is the best candidate that is better than the built-in settings as `least_errors` says, otherwise the
+        built-in settings. If the built-in settings have no score, it is the best candidate.
         """
         if self.default is None or self.default.value is None:
             return self._best(self.tried)
-        return self._best([each for each in self.tried if self._is_better(each.improvement)]) or self.default
+        return self._best([each for each in self.tried if self._is_better(each)]) or self.default
 
-    def _is_better(self, by: Improvement | None) -> bool:
+    def _is_better(self, tried: Tried) -> bool:
+        by = tried.improvement
         if by is None:
             return False
-        return by.low > 0 if self.least_errors is None else by.value > self.least_errors * by.error
+        if self.least_errors is None or not entry(self.search.task, self.search.model_of(tried.candidate)).is_personal:
+            return by.low > 0
+        return by.value > self.least_errors * by.error
 
     @property
     def best_other(self) -> Tried | None:
