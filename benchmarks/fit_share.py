@@ -1,15 +1,16 @@
 """What fitting on a sample of the users costs: the main score of each model by the share of the users fitted on.
 
-The tenth of the users that is scored is the same in every row, and its training ratings are in every sample. Item means
-and popularity are computed from all ratings, whatever the share.
+The users that are scored are the same in every row, and their training ratings are in every sample: no share can be
+smaller than that of the scored users. Item means and popularity are computed from all ratings, whatever the share.
 
-Usage: python benchmarks/fit_share.py SOURCE [--shares 10 25 50 100] [--scored 0.1]
+Usage: python benchmarks/fit_share.py SOURCE [--shares 10 25 50 100] [--scored 0.1] [--without MODEL …]
 """
 
 import argparse
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import narwhals as nw
 import polars as pl
@@ -40,24 +41,28 @@ def main() -> None:
     asked.add_argument("source", type=Path)
     asked.add_argument("--shares", type=int, nargs="+", default=[10, 25, 50, 100], help="percent of the users")
     asked.add_argument("--scored", type=float, default=0.1, help="share of the users that is scored")
+    asked.add_argument("--without", nargs="+", default=[], metavar="MODEL", help="models that are left out")
     given = asked.parse_args()
+    if min(given.shares) < 100 * given.scored:
+        asked.error("a share is smaller than --scored, and all scored users are fitted on")
     with tempfile.TemporaryDirectory() as folder:
         tables = indexed(given.source, Path(folder))
         tables["user_features"] = lazy(clusters.user_features(tables["users"]))
-        print(
-            "| users fitted on | " + " | ".join(f"{task} {model}" for _, task, *_, of in SCORED for model in of) + " |"
-        )
-        print("|---" * (1 + sum(len(of) for *_, of in SCORED)) + "|")
+        scored = [(*names, [model for model in of if model not in given.without]) for *names, of in SCORED]
+        columns = [f"{task} {model}" for _, task, _, _, of in scored for model in of]
+        print("| users fitted on | " + " | ".join(columns) + " |\n" + "|---" * (1 + len(columns)) + "|")
         for share in sorted(given.shares):
-            found = scores(tables, share / 100, given.scored)
+            found = scores(tables, scored, share / 100, given.scored)
             print(f"| {share} % | " + " | ".join(found) + " |", flush=True)
 
 
-def scores(tables: Mapping[str, nw.LazyFrame], share: float, scored: float) -> list[str]:
-    """The scores of all models of `SCORED`, fitted on a share of the users."""
+def scores(
+    tables: Mapping[str, nw.LazyFrame], columns: Iterable[tuple[Any, ...]], share: float, scored: float
+) -> list[str]:
+    """The scores of all columns, in the form of `SCORED`, with models that are fitted on a share of the users."""
     n_users, n_ratings = row_count(tables["users"]), row_count(tables["ratings"])
     found = []
-    for protocol, task, metric, population, models in SCORED:
+    for protocol, task, metric, population, models in columns:
         scale = {"fit_ratings": int(share * n_ratings), "score_users": int(scored * n_users)}
         split = protocols.split(protocol, tables, scale=Scale(**scale))
         # The limit is a number of ratings, and a split has fewer than all.
