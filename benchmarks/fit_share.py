@@ -7,6 +7,7 @@ Usage: python benchmarks/fit_share.py SOURCE [--shares 10 25 50 100] [--scored 0
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ SCORED = (
 
 
 def main() -> None:
-    """Print a row per share."""
+    """Print a row per model, and a column per share of the users."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("source", type=Path)
     asked.add_argument("--shares", type=int, nargs="+", default=[10, 25, 50, 100], help="percent of the users")
@@ -49,17 +50,25 @@ def main() -> None:
         tables = indexed(given.source, Path(folder))
         tables["user_features"] = lazy(clusters.user_features(tables["users"]))
         scored = [(*names, [model for model in of if model not in given.without]) for *names, of in SCORED]
-        columns = [f"{task} {model}" for _, task, _, _, of in scored for model in of]
-        print("| users fitted on | " + " | ".join(columns) + " |\n" + "|---" * (1 + len(columns)) + "|")
-        for share in sorted(given.shares):
-            found = scores(tables, scored, share / 100, given.scored)
-            print(f"| {share} % | " + " | ".join(found) + " |", flush=True)
+        shares = sorted(given.shares)
+        found = []
+        for share in shares:
+            found.append(scores(tables, scored, share / 100, given.scored))
+            print(f"{share} %: {', '.join(found[-1])}", file=sys.stderr)
+    print(
+        f"| task, metric | model | {' | '.join(f'{share} %' for share in shares)} |\n"
+        + "|---" * (2 + len(shares))
+        + "|"
+    )
+    models = [(task, metric, model) for _, task, metric, _, of in scored for model in of]
+    for (task, metric, model), *values in zip(models, *found, strict=True):
+        print(f"| `{task}`, {metric} | {model} | {' | '.join(values)} |")
 
 
 def scores(
     tables: Mapping[str, nw.LazyFrame], columns: Iterable[tuple[Any, ...]], share: float, scored: float
 ) -> list[str]:
-    """The scores of all columns, in the form of `SCORED`, with models that are fitted on a share of the users."""
+    """The scores of all models of some columns, in the form of `SCORED`, fitted on a share of the users."""
     n_users, n_ratings = row_count(tables["users"]), row_count(tables["ratings"])
     found = []
     for protocol, task, metric, population, models in columns:
