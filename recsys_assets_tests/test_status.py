@@ -45,7 +45,9 @@ def test_status_tells_what_is_served_and_that_nothing_is_to_do(materialized_home
     assert lines["scores"].startswith("NDCG at 10 of the selected model") and "over popularity" in lines["scores"]
     assert lines["report"] == str(materialized_home.report)
     assert lines["at work"] == "nothing"
-    assert last == "Nothing to do: lists and scores are up to date."
+    assert last.startswith(
+        "Nothing to do: lists and scores are up to date with the ratings. After a change of settings"
+    )
 
 
 def test_status_sees_landed_files_and_a_run_at_work(materialized_home, tmp_path):

@@ -136,7 +136,8 @@ def _nothing_to_do(reader: Reader) -> str:
     if _is_older(reader, "evaluation_scores"):
         # New data beside `serve` start a job that makes lists and no scores.
         return "Nothing to do: lists are up to date. Scores are older: the schedule makes them, or `recsys-assets run`."
-    return "Nothing to do: lists and scores are up to date."
+    after = f"After a change of settings: {follow_up('run', reader.home)}"
+    return f"Nothing to do: lists and scores are up to date with the ratings. {after}"
 
 
 def _is_older(reader: Reader, asset: str) -> bool:
