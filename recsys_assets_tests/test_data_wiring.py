@@ -111,6 +111,21 @@ def test_fetch_does_not_bring_a_second_release(home, tmp_path):
     assert refused.exit_code == 1 and "holds ml-1m" in refused.stderr
 
 
+def test_the_same_content_under_another_name_is_told(tmp_path):
+    """Events that are sent twice would count twice, unseen."""
+    home = Home(tmp_path / "home")
+    path, again, other = (tmp_path / name for name in ("mine.csv", "again.csv", "other.csv"))
+    for each in (path, again):
+        each.write_text("user_id,item_id,timestamp\nu,m,978300760\n")
+    other.write_text("user_id,item_id,timestamp\nu,n,978300760\n")
+    told = "has the same content as mine.csv"
+    assert "same content" not in invoke("add", path, "--home", home.path).output
+    assert told in invoke("add", "--check", again, "--home", home.path).output
+    assert "same content" not in invoke("add", other, "--home", home.path).output
+    landed = invoke("add", again, "--home", home.path)
+    assert landed.exit_code == 0 and f"again.csv {told}" in landed.output and "remove again.csv" in landed.output
+
+
 def test_check_says_what_would_happen_and_lands_nothing(home, tmp_path):
     """Who wants to look first changes the home by looking, or does not see what is wrong."""
     rows = b"".join(b"u%d,m,%d,978300760\n" % (number, 1 + number % 5) for number in range(300))

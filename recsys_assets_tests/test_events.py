@@ -117,6 +117,21 @@ def test_a_weight_that_is_no_number_is_rejected(tmp_path):
     assert tables.rejected.collect()["reason"].to_list() == ["weight is not a number"]
 
 
+def test_a_reason_names_the_column_as_the_file_does(tmp_path):
+    """Whoever has a column `stars` or `plays` would look for a column `rating` that the file does not have."""
+    columns = {"weight": "plays"}
+    events = _read("user_id,item_id,plays,timestamp\na,m,many,978300760\n", tmp_path, columns=columns)
+    assert events.rejected.collect()["reason"].to_list() == ["weight (column plays) is not a number"]
+    rows = "user_id;item_id;stars;timestamp\na;m;4,x5;978300760\nb;m;9;978300760\n"
+    rejected = _read(rows, tmp_path, rating_scale=(1, 5)).rejected.collect()
+    assert rejected["reason"].to_list() == [
+        f"rating (column stars) {why}" for why in ("is not a number", "outside 1 to 5")
+    ]
+    comma = rejected.head(1).with_columns(text=pl.lit("a;m;4,5;978300760"))
+    with pytest.raises(SourceError, match='decimal = ","'):
+        check_rejected(comma, 2)
+
+
 def test_weights_with_decimal_commas_are_read(tmp_path):
     """Every row of a German export of amounts would be refused, whatever the setting, without a way out."""
     told = _read("user_id;item_id;weight\na;m;1,5\nb;m;2\n", tmp_path)

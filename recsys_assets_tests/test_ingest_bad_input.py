@@ -87,6 +87,9 @@ MANY = b"".join(b"u%d,m,3,978300760\n" % user for user in range(5000))
 
 # What is added, which rules it is read with, and what the message must say: file, place, rule, way out.
 REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
+    "users alone": ({"users.csv": b"user_id,age\na,30\n"}, {}, ["user_id, age", "beside their ratings", "one folder"]),
+    "users and items": ({"u.csv": b"user_id,age\na,3\n", "i.csv": b"item_id,title\nm,M\n"}, {}, ["u.csv", "beside"]),
+    "one unknown number": ({"a.csv": b"user_id,item_id,plays,timestamp\nu,m,3,978300760\n"}, {}, ['weight = "plays"']),
     "truncated zip": ({"a.zip": zipped(ML_1M)[:-30]}, {}, ["a.zip", "truncated", "get the archive again"]),
     "damaged zip": ({"a.zip": with_wrong_bytes(zipped(ML_1M))}, {}, ["a.zip", "ratings.dat", "damaged"]),
     "encrypted zip": ({"a.zip": encrypted(zipped(ML_1M))}, {}, ["ratings.dat", "encrypted", "unpack it"]),

@@ -14,6 +14,7 @@ from rich.text import Text
 from recsys_assets.cli.terminal import facts, follow_up, table
 from recsys_assets.home.batches import landed_releases
 from recsys_assets.home.data_kind import check_kind, known_kind
+from recsys_assets.home.landed import same_content
 from recsys_assets.home.layout import Home
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.ingest.describe import SourceDescription, describe_source
@@ -37,6 +38,8 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         out.print(facts(_facts(source, found, data)))
         for hint in found.hints:
             out.print(Text(f"Check this: {hint}.", "yellow"), soft_wrap=True)
+        if doubt := landed_twice(home, source, name):
+            out.print(Text(doubt, "yellow"), soft_wrap=True)
         if found.kind and found.ratings:
             _rows(f"First {found.kind.feedback}", found.head, out)
         if found.rejected:
@@ -56,6 +59,17 @@ def show(source: Path, name: str, home: Home, data: DataSettings, out: Console) 
         raise SourceError(f"It would be refused: {error}") from None
     named = "" if name == source.name else f" --batch {shlex.quote(name)}"
     out.print(f"\nIt would be accepted: {follow_up(f'add {shlex.quote(str(source))}{named}', home)}", soft_wrap=True)
+
+
+def landed_twice(home: Home, source: Path, name: str) -> str:
+    """A warning if a source has the content of a batch that has landed under another name; else empty."""
+    twins = [twin for twin in same_content(home, source) if twin != name]
+    if not twins:
+        return ""
+    return (
+        f"Check this: {name} has the same content as {', '.join(twins)}. Events of both would count twice, ratings "
+        f"once: {follow_up(f'remove {shlex.quote(name)}', home)}"
+    )
 
 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:

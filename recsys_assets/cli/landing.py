@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.text import Text
 
 from recsys_assets.cli.terminal import WAITING, CommandError, HomeOption, console, follow_up
 from recsys_assets.home.batches import landed_releases
@@ -146,9 +147,15 @@ def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console
             )
         out.print(f"{name} has landed already, with the same content: {home.address}/landing/{name}", soft_wrap=True)
         return
-    form = _recognised(source, home, data)
+    # Imported here, because `fetch` and `init` describe no source.
+    from recsys_assets.cli.check import landed_twice
+
+    form, doubt = _recognised(source, home, data), landed_twice(home, source, name)
     land(home, source, name)
-    out.print(f"{name} landed ({form}): {home.address}/landing/{name}\nNext: {follow_up('run', home)}", soft_wrap=True)
+    out.print(f"{name} landed ({form}): {home.address}/landing/{name}", soft_wrap=True)
+    if doubt:
+        out.print(Text(doubt, "yellow"), soft_wrap=True)
+    out.print(f"Next: {follow_up('run', home)}", soft_wrap=True)
 
 
 def init(home: HomeOption = None) -> None:

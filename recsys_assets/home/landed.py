@@ -60,6 +60,21 @@ def landed(home: Home) -> list[Landed]:
     return found
 
 
+def same_content(home: Home, source: Path) -> list[str]:
+    """Names of the landed batches that have the content of a source. The source itself is left out.
+
+    Only batches of the size of the source are read.
+
+    Raises:
+        SourceError: a file of the source may not be opened.
+    """
+    size = _size(source)
+    others = [each for each in landed(home) if not each.fault and each.path.resolve() != source.resolve()]
+    alike = [each for each in others if _size(each.path) == size]
+    own = fingerprint(source) if alike else ""
+    return [each.name for each in alike if fingerprint(each.path) == own]
+
+
 def fingerprint(path: Path) -> str:
     """The content fingerprint: SHA-256 over the content of a file, or over names and contents of a folder's files.
 
@@ -74,6 +89,11 @@ def fingerprint(path: Path) -> str:
         with file.open("rb") as stream:
             hashed.update(f"{inside}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return hashed.hexdigest()
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    return sum(file.stat().st_size for file in files_in(path))
 
 
 def _signature(path: Path) -> str:

@@ -17,7 +17,13 @@ UNNAMED_EVENT = "event is not in [data.event_weights]"
 
 
 def judge_events(
-    rows: pl.LazyFrame, file: str, *, times: str, rules: Rules, decimal_comma: bool = False
+    rows: pl.LazyFrame,
+    file: str,
+    *,
+    times: str,
+    rules: Rules,
+    decimal_comma: bool = False,
+    noun: str = "weight",
 ) -> pl.LazyFrame:
     """Typed events with the reason for their rejection, null for good rows; `rating` is the weight of the event.
 
@@ -30,6 +36,7 @@ def judge_events(
         times: form of times that are text or numbers, as `times.form_of` returns it.
         rules: format options of the source.
         decimal_comma: whether weights are written like 4,5.
+        noun: name of the weight in the reasons.
     """
     types = rows.collect_schema()
     of_type = _of_type(rules.event_weights, rules.other_events == "count") if "event" in types else pl.lit(1.0)
@@ -43,7 +50,7 @@ def judge_events(
         rating=pl.when(of_type.is_null()).then(0.0).otherwise(of_type * of_row),
     )
     scale = (-LARGEST_WEIGHT, LARGEST_WEIGHT)
-    return judge_ratings(weighed, file, scale=scale, times=times, now=rules.now, noun="weight")
+    return judge_ratings(weighed, file, scale=scale, times=times, now=rules.now, noun=noun)
 
 
 def concatenated(files: Sequence[pl.LazyFrame]) -> pl.LazyFrame:

@@ -26,7 +26,7 @@ from recsys_assets.recommender.ingest.records import COLUMNAR
 from recsys_assets.recommender.ingest.sheets import READERS, UNNAMED, Sheet, sheet_rows
 from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.times import SECONDS, UNDECIDED, decided, formats_for
-from recsys_assets.recommender.ingest.validation import NO_RATINGS, Rules, judge_ratings
+from recsys_assets.recommender.ingest.validation import NO_RATINGS, Rules, judge_ratings, with_own_name
 
 _MOVIELENS_RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIELENS_ITEMS = ("movieId", "title", "genres")
@@ -51,7 +51,7 @@ def read_generic(source: Source, sheets: Sequence[Sheet], rules: Rules) -> Sourc
     # Items alone are new attributes of the catalogue. A file with an item twice is more likely a record of events.
     doubtful = [file for file in items if not _describes_items(source, file, rules, is_alone=not ratings)]
     if unknown or doubtful or not (ratings or (items and not users)):
-        raise _not_understood(source, [*unknown, *doubtful] or sheets, rules)
+        raise _not_understood(source, [*unknown, *doubtful] or users or sheets, rules)
     formats = sorted({FORMATS[file.content.kind] for file in ratings or items})
     if len(formats) > 1:
         raise two_formats(source, formats, [file.name for file in ratings])
@@ -110,11 +110,21 @@ def _not_understood(source: Source, files: Sequence[Sheet], rules: Rules) -> Sou
     shown = "; ".join(f"{file.name} has the columns {_listed(file.columns)}" for file in files[:5])
     if files[0].has_values_as_names:
         return SourceError(f"{source.path}: {shown}. {_without_header(files[0], rules)}")
+    # A file with a rating or a time holds ratings, in which a column is missing.
+    if files[0].role == "users" and not files[0].mapping.keys() & {"rating", "timestamp"}:
+        told = (
+            "Users are read only beside their ratings: put the files of both into one folder or zip, and add that. If "
+            "this file holds ratings"
+        )
+    else:
+        told = (
+            f"Expected ratings with the columns {', '.join(RATING_COLUMNS)} (timestamp where there are times), beside "
+            f"them users with user_id, or items with item_id and any of {', '.join(ITEM_COLUMNS)}. Take the file out "
+            "of the source"
+        )
     return SourceError(
-        f"{source.path}: {shown}. Expected ratings with the columns {', '.join(RATING_COLUMNS)} (timestamp where there "
-        f"are times), users with user_id, or items with item_id and any of {', '.join(ITEM_COLUMNS)}. Take the file "
-        'out of the source, set feedback = "events" under [data] if no column is a rating, or say which column is which'
-        f"{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
+        f'{source.path}: {shown}. {told}, set feedback = "events" under [data] if no column is a rating, or say which '
+        f"column is which{to_paste(rules.settings_file, 'data.columns', _mapping_lines(files[0], rules))}"
     )
 
 
@@ -139,7 +149,9 @@ def _mapping_lines(file: Sheet, rules: Rules) -> list[str]:
     others = [own for own in file.columns if own not in found.values() and not own.startswith(UNNAMED)]
     missing = [name for name in RATING_COLUMNS if name not in found] or ["user_id", "item_id"]
     if len(missing) == len(others) == 1:
-        return [f"{missing[0]} = {json.dumps(others[0], ensure_ascii=False)}"]
+        own = json.dumps(others[0], ensure_ascii=False)
+        counted = f"  # or, for counts, prices or seconds: weight = {own}" if missing[0] == "rating" else ""
+        return [f"{missing[0]} = {own}{counted}"]
     return [f'{name} = "…"  # one of: {", ".join(others)[:200] or "none is left"}' for name in missing]
 
 
@@ -176,7 +188,14 @@ def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rul
     if not file.has_times:
         rows, times = rows.with_columns(timestamp=pl.lit(0)), SECONDS
     if file.is_events:
-        return judge_events(rows, file.name, times=times, rules=rules, decimal_comma=file.decimal_comma)
+        return judge_events(
+            rows,
+            file.name,
+            times=times,
+            rules=rules,
+            decimal_comma=file.decimal_comma,
+            noun=with_own_name("weight", file.mapping),
+        )
     return judge_ratings(
         rows,
         file.name,
@@ -185,6 +204,7 @@ def _ratings(source: Source, file: Sheet, scale: tuple[float, float] | None, rul
         now=rules.now,
         decimal_comma=file.decimal_comma,
         not_rated=rules.not_rated,
+        noun=with_own_name("rating", file.mapping),
     )
 
 

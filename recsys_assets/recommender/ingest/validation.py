@@ -24,6 +24,7 @@ CLEANED = "__cleaned"
 RESERVED = (*ADDED, CLEANED, PROBLEM)
 # Reason of rows that the settings declare as not rated.
 NOT_RATED = "not rated"
+_NO_NUMBER = r"^(rating|weight)( \(column .*\))? is not a number$"
 _DECIMAL_COMMA = r"^\s*([+-]?\d+),(\d+)\s*$"
 # The judged ratings of a source without ratings.
 NO_RATINGS = pl.LazyFrame(
@@ -105,6 +106,17 @@ def judge_ratings(
     }
     time = pl.col("timestamp").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return judged(typed, file, rules).with_columns(time)
+
+
+def with_own_name(column: str, mapping: Mapping[str, str]) -> str:
+    """A standard column for messages, with the name that the file gives it if that is another one.
+
+    Examples:
+        >>> with_own_name("rating", {"rating": "stars"}), with_own_name("rating", {"rating": "rating"})
+        ('rating (column stars)', 'rating')
+    """
+    own = mapping.get(column, column)
+    return column if own == column else f"{column} (column {own})"
 
 
 def judged(rows: pl.LazyFrame, file: str, rules: Mapping[str, pl.Expr]) -> pl.LazyFrame:
@@ -195,7 +207,7 @@ def _ways_out(rejected: pl.DataFrame) -> list[str]:
     ways = []
     if any(reason.startswith("time is missing or not") for reason in reasons):
         ways.append('Times of another form are read with a line below [data], such as time_format = "%d/%m/%Y".')
-    no_numbers = rejected.filter(pl.col("reason").is_in(["rating is not a number", "weight is not a number"]))
+    no_numbers = rejected.filter(pl.col("reason").str.contains(_NO_NUMBER))
     if no_numbers["text"].str.contains(r"\d,\d").any():
         ways.append('Decimal commas, as in 4,5, are read with decimal = "," below [data].')
     return ways
