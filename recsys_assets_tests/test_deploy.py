@@ -18,17 +18,18 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recsys_assets.home.layout import Home
+from recsys_assets.home.layout import INSTANCE, Home
 from recsys_assets.orchestration.landing_watch import range_tags
 from recsys_assets.orchestration.process_sessions import kill_session
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.made_up import made_up
 from recsys_assets_tests.postgres import Server, postgres
-from recsys_assets_tests.served import SELECTOR, Served, free_port, wait_for
+from recsys_assets_tests.served import SELECTOR, Served, free_port, retry_of, wait_for
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+KUBERNETES = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())["items"]
 # Services with a command of ours, in the order in which compose starts them.
 OURS = ("init", "code", "webserver", "daemon", "prune")
 PASSWORD = "sesame-5512"
@@ -61,8 +62,9 @@ def test_every_image_and_version_is_the_present_one():
     images = [service["image"] for service in COMPOSE["services"].values()]
     assert {image for image in images if image.startswith("recsys-assets:")} == {f"recsys-assets:{version}"}
     assert f"recsys-assets:{version} ." in dockerfile
-    assert set(re.findall(r"recsys-assets:(\S+)$", values, re.MULTILINE)) == {version}
-    assert yaml.safe_load(values)["dagsterDaemon"]["image"]["tag"] == version
+    kubernetes, image = (DEPLOY / "kubernetes.yaml").read_text(), yaml.safe_load(values)["dagsterDaemon"]["image"]
+    assert re.findall(r"image: (?:&\w+ )?(\S+/\S+)$", kubernetes, re.MULTILINE) == [f"{image['repository']}:{version}"]
+    assert image["tag"] == version
     dagster = re.search(r"^dagster==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert dagster and f"--version {dagster[1]} " in values
     based_on = re.findall(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
@@ -71,14 +73,17 @@ def test_every_image_and_version_is_the_present_one():
 
 def test_nothing_runs_as_root_or_listens_to_the_world():
     """A hole in the webserver would give away the machine, or the UI without passwords be open to everybody."""
-    assert re.search(r"^USER recsys$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    user = re.search(r"^USER ([1-9]\d+)$", dockerfile, re.MULTILINE)
+    assert user and f"useradd --uid {user[1]} " in dockerfile
     published = [port for service in COMPOSE["services"].values() for port in service.get("ports", ())]
     assert published and all(port.startswith("127.0.0.1:") for port in published)
     unit = (DEPLOY / "recsys-assets.service").read_text()
     assert "\nUser=recsys\n" in unit and "--host" not in unit
     values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
     services = [values["dagsterWebserver"], values["dagsterDaemon"], *values["dagster-user-deployments"]["deployments"]]
-    assert all(service["podSecurityContext"]["runAsNonRoot"] for service in services)
+    as_user = {"runAsNonRoot": True, "runAsUser": int(user[1])}
+    assert all(service["podSecurityContext"].items() >= as_user.items() for service in services)
 
 
 def test_no_file_holds_a_password():
@@ -87,24 +92,41 @@ def test_no_file_holds_a_password():
         environment = service.get("environment", {})
         assert all("${POSTGRES_PASSWORD:?}" in text for name, text in environment.items() if "PASSWORD" in name)
         assert "${POSTGRES_PASSWORD:?}@" in environment.get("RECSYS_PG_URL", "${POSTGRES_PASSWORD:?}@")
-    texts = list(_texts(yaml.safe_load((DEPLOY / "values.yaml").read_text())))
+    texts = list(_texts([KUBERNETES, yaml.safe_load((DEPLOY / "values.yaml").read_text())]))
     assert "recsys-postgresql" in texts and not [text for text in texts if "://" in text and "@" in text]
 
 
-def test_the_chart_makes_the_home(tmp_path, monkeypatch):
+def test_a_job_makes_the_home_for_the_chart(tmp_path, monkeypatch):
     """On Kubernetes there would be no landing/, so nothing could land, and the sensor would say so for ever."""
     values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
-    [job] = [found for found in values["extraManifests"] if found["kind"] == "Job"]
-    assert job["metadata"]["annotations"] == {"helm.sh/hook": "pre-install"}
+    [job] = [made for made in KUBERNETES if made["kind"] == "Job"]
     pod, [code] = job["spec"]["template"]["spec"], values["dagster-user-deployments"]["deployments"]
     [container] = pod["containers"]
     assert (pod["volumes"], container["volumeMounts"]) == (code["volumes"], code["volumeMounts"])
-    assert container["env"] == code["env"]
+    assert (container["env"], pod["securityContext"]) == (code["env"], code["podSecurityContext"])
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], variable["value"])
     program, *arguments = container["command"]
     assert program == "recsys-assets" and invoke(*arguments, "--home", tmp_path).exit_code == 0
     assert Home(tmp_path).landing.is_dir()
+
+
+def test_the_chart_retries_and_forgets_as_a_home_does():
+    """On Kubernetes a step that always fails would be computed twice, or old ticks would be kept for ever."""
+    values = yaml.safe_load((DEPLOY / "values.yaml").read_text())
+    assert _in_instance(values["dagsterDaemon"]["runRetries"]) == INSTANCE["run_retries"]
+    # `started: -1` is Dagster's default.
+    assert values["retention"]["sensor"]["purgeAfterDays"].pop("started") == -1
+    assert _in_instance(values["retention"]) == {"enabled": True, **INSTANCE["retention"]}
+
+
+def _in_instance(values: Any) -> Any:
+    """Values of the chart with the names that dagster.yaml has for them."""
+    if not isinstance(values, dict):
+        return values
+    return {
+        re.sub("[A-Z]", lambda found: f"_{found[0].lower()}", name): _in_instance(part) for name, part in values.items()
+    }
 
 
 def test_the_unit_starts_a_command_that_exists():
@@ -241,8 +263,7 @@ def test_the_services_of_compose_work_together_and_survive_kills(tmp_path, monke
                 services.kill("code")
                 services.start("code")
             assert ui.ended(waiting) == "FAILURE"
-            retry = wait_for("the retry", lambda: _retry_of(instance, waiting))
-            assert ui.ended(retry) == "SUCCESS"
+            assert ui.ended(retry_of(instance, waiting)) == "SUCCESS"
         assert {name: process.poll() for name, process in services.running.items()} == dict.fromkeys(OURS[1:]) | {
             "init": 0
         }
@@ -255,8 +276,3 @@ def test_the_services_of_compose_work_together_and_survive_kills(tmp_path, monke
 def _status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
     run = instance.get_run_by_id(run_id)
     return run.status if run else None
-
-
-def _retry_of(instance: dg.DagsterInstance, run_id: str) -> str | None:
-    found = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
-    return found[0].run_id if found else None
