@@ -36,6 +36,11 @@ class Server:
     _programs: Path
     _process: "subprocess.Popen[bytes] | None" = None
 
+    @property
+    def log(self) -> Path:
+        """The file with its messages."""
+        return self.folder / "messages.log"
+
     def url(self, database: str) -> str:
         """The URL of a new database."""
         environment = {**os.environ, "PGPASSWORD": self.password}
@@ -46,11 +51,12 @@ class Server:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         listening = ["-h", "127.0.0.1", "-p", str(self.port), "-k", str(self.folder)]
-        self._process = subprocess.Popen(
-            [self._programs / "postgres", "-D", self.folder, *listening], **_as_nobody(), stderr=subprocess.DEVNULL
-        )
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self.folder, *listening], **_as_nobody(), stderr=log
+            )
         ready = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
-        end = time.monotonic() + 120
+        end = time.monotonic() + 900
         while subprocess.run(ready).returncode:
             assert self._process.poll() is None and time.monotonic() < end, "PostgreSQL does not start"
             time.sleep(0.2)

@@ -149,6 +149,13 @@ def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     return list(instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)))
 
 
+def retry_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Wait for the daemon's retry of a failed run; its id."""
+    again = dg.RunsFilter(tags={"dagster/parent_run_id": run_id})
+    [retry] = wait_for(f"the retry of run {run_id}", lambda: instance.get_runs(again))
+    return retry.run_id
+
+
 def worker_of(home: Home, run_id: str) -> int:
     """The process that executes a run."""
     from recsys_assets.orchestration.launcher import _recorded_process

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recsys_assets.home.layout import INSTANCE, Home
+from recsys_assets.home.batches import RAW_TABLES
+from recsys_assets.home.layout import INSTANCE, Home, read_instance, write_instance
 from recsys_assets.orchestration.landing_watch import range_tags
 from recsys_assets.orchestration.process_sessions import kill_session
 from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
@@ -33,6 +33,8 @@ KUBERNETES = yaml.safe_load((DEPLOY / "kubernetes.yaml").read_text())["items"]
 # Services with a command of ours, in the order in which compose starts them.
 OURS = ("init", "code", "webserver", "daemon", "prune")
 PASSWORD = "sesame-5512"
+# Seconds for processes that start at once on a busy machine.
+_LONG = 3_600
 # `${NAME}`, `${NAME:-default}` and `${NAME:?}` in compose.yaml.
 _VARIABLE = re.compile(r"\$\{(\w+)(?::[-?](.*?))?\}")
 _SETTINGS = f"{FAST_SETTINGS}\n[automation]\nsensors = false\nschedule = false\n"
@@ -193,6 +195,10 @@ class Deployed:
         kill_session(process.pid)
         process.wait()
 
+    def logs(self) -> dict[str, str]:
+        """What each service has printed, with the runs in `code`."""
+        return {path.stem: path.read_text() for path in self.folder.glob("*.log")}
+
     def ui(self) -> Served:
         """The webserver."""
         return Served(self.home, self.running["webserver"], f"http://127.0.0.1:{self.ports['3000']}")
@@ -213,22 +219,37 @@ class Deployed:
         return str(self.ports.get(text, text))
 
 
-@contextmanager
-def deployed(folder: Path) -> Iterator[Deployed]:
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """All services, started in the order of compose.yaml; gone afterwards."""
+    folder = tmp_path_factory.mktemp("deployed")
     with postgres("recsys", PASSWORD) as server:
         server.url("recsys")
         services = Deployed(folder, server)
         (folder / "data").mkdir()
         try:
-            assert services.start("init").wait(600) == 0, (folder / "init.log").read_text()
+            assert services.start("init").wait(_LONG) == 0, (folder / "init.log").read_text()
             services.home.settings_file.write_text(_SETTINGS)
+            stored = read_instance(services.home)
+            patient = {**stored["run_monitoring"], "start_timeout_seconds": _LONG}
+            at_once = {"runs": {"max_concurrent_runs": 8}}
+            write_instance(services.home, {**stored, "concurrency": at_once, "run_monitoring": patient})
             for name in OURS[1:]:
                 services.start(name)
+            wait_for("the code location in the UI", lambda: _answers(services), _LONG)
             yield services
         finally:
             for name in list(services.running):
                 services.kill(name)
+
+
+@pytest.fixture
+def instance(services: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """The instance of the services."""
+    for name, value in services.environment("daemon").items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as found:
+        yield found
 
 
 def _answers(services: Deployed) -> bool:
@@ -239,40 +260,52 @@ def _answers(services: Deployed) -> bool:
         return False
 
 
+def _land(services: Deployed, instance: dg.DagsterInstance, names: list[str], first_user: int) -> None:
+    for number, name in enumerate(names):
+        made_up(n_users=6, n_items=8, first_user=first_user + 100 * number).write(services.home.landing / name)
+    instance.add_dynamic_partitions("batches", names)
+
+
+def _with_status(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> set[str]:
+    return {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[status]))}
+
+
 @pytest.mark.slow
-def test_the_services_of_compose_work_together_and_survive_kills(tmp_path, monkeypatch):
-    """A deployment would start and do nothing, or stand still for ever after a container was restarted."""
-    with deployed(tmp_path) as services:
-        home = services.home
-        for name, value in services.environment("daemon").items():
-            monkeypatch.setenv(name, value)
-        wait_for("the code location in the UI", lambda: _answers(services))
-        for number, name in enumerate(("may", "june")):
-            made_up(n_users=6, n_items=8, first_user=1 + 100 * number).write(home.landing / name)
-        with dg.DagsterInstance.get() as instance:
-            instance.add_dynamic_partitions("batches", ["may", "june"])
-            ui, tags = services.ui(), range_tags(["may", "june"])
-            services.kill("daemon")
-            services.start("daemon")
-            assert ui.ended(ui.launch("ingest", **tags)) == "SUCCESS"
-
-            # The run waits for the lock when its container goes.
-            with FileLock(home.lock):
-                waiting = ui.launch("ingest", **tags)
-                wait_for("the start of the run", lambda: _status(instance, waiting) == dg.DagsterRunStatus.STARTED)
-                services.kill("code")
-                services.start("code")
-            assert ui.ended(waiting) == "FAILURE"
-            assert ui.ended(retry_of(instance, waiting)) == "SUCCESS"
-        assert {name: process.poll() for name, process in services.running.items()} == dict.fromkeys(OURS[1:]) | {
-            "init": 0
-        }
-        logs = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
-        assert not [name for name, text in logs.items() if PASSWORD in text]
-        stored = [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
-        assert not [path for path in stored if PASSWORD.encode() in path.read_bytes()]
+def test_eight_runs_at_once_go_on_while_the_daemon_is_killed(services, instance):
+    """Runs that are recorded at the same time would fail with a locked database, or the queue stop for ever."""
+    names, ui = [f"batch-{number}" for number in range(8)], services.ui()
+    _land(services, instance, names, first_user=1)
+    # The runs start, are recorded, and wait for this lock.
+    with FileLock(services.home.lock):
+        runs = {ui.launch("ingest", [*RAW_TABLES], **range_tags([name])) for name in names}
+        started = dg.DagsterRunStatus.STARTED
+        wait_for("eight runs at once", lambda: _with_status(instance, started) == runs, _LONG)
+        services.kill("daemon")
+    queued = ui.launch("ingest", **range_tags(names))
+    services.start("daemon")
+    assert {ui.ended(run_id) for run_id in (*runs, queued)} == {"SUCCESS"}
+    assert _with_status(instance, dg.DagsterRunStatus.SUCCESS) == {*runs, queued}
+    texts = [str(entry) for run_id in (*runs, queued) for entry in instance.all_logs(run_id)]
+    texts += [*services.logs().values(), services.server.log.read_text()]
+    assert not [text for text in texts if re.search("database is locked|deadlock|OperationalError", text)]
 
 
-def _status(instance: dg.DagsterInstance, run_id: str) -> dg.DagsterRunStatus | None:
-    run = instance.get_run_by_id(run_id)
-    return run.status if run else None
+@pytest.mark.slow
+def test_a_run_whose_container_is_killed_is_retried(services, instance):
+    """A deployment would stand still for ever after a container was restarted, or print its password."""
+    ui, names = services.ui(), ["may", "june"]
+    _land(services, instance, names, first_user=1_001)
+    # The run waits for the lock when its container goes.
+    with FileLock(services.home.lock):
+        waiting = ui.launch("ingest", **range_tags(names))
+        started = dg.DagsterRunStatus.STARTED
+        wait_for("the start of the run", lambda: waiting in _with_status(instance, started), _LONG)
+        services.kill("code")
+        services.start("code")
+    assert ui.ended(waiting) == "FAILURE"
+    assert ui.ended(retry_of(instance, waiting)) == "SUCCESS"
+    ended = {name: process.poll() for name, process in services.running.items()}
+    assert ended == dict.fromkeys(OURS[1:]) | {"init": 0}
+    assert not [name for name, text in services.logs().items() if PASSWORD in text]
+    stored = [path for path in (services.folder / "data").rglob("*") if path.is_file()]
+    assert not [path for path in stored if PASSWORD.encode() in path.read_bytes()]

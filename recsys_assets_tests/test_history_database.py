@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,12 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 import fsspec
-import psutil
 import pytest
 import sqlalchemy as db
 import yaml
 from dagster._core.scheduler.instigation import TickStatus
-from filelock import FileLock
 
 from recsys_assets.cli.faults import explained
 from recsys_assets.home import history_database, remote
@@ -23,13 +20,10 @@ from recsys_assets.home.history_database import configure, require_database
 from recsys_assets.home.layout import INSTANCE, Home, HomeError, read_instance, write_instance
 from recsys_assets.home.running import HistorySettings
 from recsys_assets.home.settings import Settings, SettingsError
-from recsys_assets.orchestration.landing_watch import range_tags
 from recsys_assets.orchestration.postgres_history import stored_values
 from recsys_assets.orchestration.run_history import erase_history, erase_history_of, prune_history, prune_where_possible
-from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
-from recsys_assets_tests.made_up import made_up
+from recsys_assets_tests.conftest import invoke
 from recsys_assets_tests.postgres import VARIABLE, Server, postgres
-from recsys_assets_tests.served import served, unfinished_runs, wait_for
 from recsys_assets_tests.test_history import QUOTED, Kept, _land, _tick
 
 SECRET = "sesame-8841"
@@ -245,53 +239,3 @@ def test_a_server_that_goes_away_is_named(server, home, monkeypatch):
             assert SECRET not in told
         finally:
             server.start()
-
-
-@pytest.mark.slow
-def test_eight_runs_at_once_and_a_killed_daemon(server, home, monkeypatch):
-    """Runs that are recorded at the same time would fail with a locked database, as on SQLite."""
-    _database(server, monkeypatch, "served")
-    home.settings_file.write_text(
-        f"{INSTANCE_SETTINGS}{FAST_SETTINGS}\n[automation]\nsensors = false\nschedule = false\n"
-    )
-    require_database(home, configure(home))
-    write_instance(home, {**read_instance(home), "concurrency": {"runs": {"max_concurrent_runs": 8}}})
-    names = [f"batch-{number}" for number in range(8)]
-    for number, name in enumerate(names):
-        made_up(n_users=6, n_items=8, first_user=1 + 100 * number).write(home.landing / name)
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        instance.add_dynamic_partitions("batches", names)
-        # The runs start, are recorded, and wait for this lock.
-        lock = FileLock(home.lock)
-        with served(home) as first, lock:
-            runs = [first.launch("ingest", **range_tags([name])) for name in names]
-            wait_for("eight runs at once", lambda: _started(instance) == len(runs))
-            lock.release()
-            assert [first.ended(run_id) for run_id in runs] == ["SUCCESS"] * len(runs)
-            lock.acquire()
-            again = first.launch("ingest", **range_tags(names[:1]))
-            wait_for("the last run's start", lambda: _started(instance) == 1)
-            _daemon(first.family()).kill()
-            first.process.wait(60)
-        with served(home) as second:
-            wait_for("the end of all runs", lambda: not unfinished_runs(instance))
-            assert second.ended(again) == "FAILURE"
-        [retry] = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": again}))
-        assert retry.status == dg.DagsterRunStatus.SUCCESS
-        texts = [entry.message for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
-    assert not [text for text in texts if "locked" in text or "deadlock" in text]
-    log = (home.logs / "serve.log").read_text()
-    assert "deadlock" not in log and SECRET not in log
-
-
-def _started(instance: dg.DagsterInstance) -> int:
-    return len(instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))
-
-
-def _daemon(family: list[psutil.Process]) -> psutil.Process:
-    [found] = [process for process in family if "dagster._daemon" in process.cmdline() and _is_python(process)]
-    return found
-
-
-def _is_python(process: psutil.Process) -> bool:
-    return process.cmdline()[:1] == [sys.executable]

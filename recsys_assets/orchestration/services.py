@@ -72,7 +72,7 @@ def _run(instance: DagsterInstance, webserver: Sequence[str], daemon: Sequence[s
     due = time.monotonic() + _FIRST_PRUNED_AFTER_SECONDS
     try:
         while True:
-            if time.monotonic() >= due and (pruning is None or pruning.poll() is not None):
+            if (pruning is None or pruning.poll() is not None) and time.monotonic() >= due:
                 # Pruning runs in a separate process, because its imports would stay in the memory of this one.
                 pruning, due = (
                     _started(["-m", "recsys_assets.orchestration.run_history"]),
