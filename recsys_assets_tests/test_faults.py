@@ -47,7 +47,14 @@ from recsys_assets.orchestration.dagster_internals import (
     DagsterUserCodeUnreachableError,
 )
 from recsys_assets.orchestration.landing_watch import RAW
-from recsys_assets.orchestration.launcher import _HOST_TAG, _PROCESS_TAG, fail_dead_runs, process_tag, worker_health
+from recsys_assets.orchestration.launcher import (
+    _HOST_TAG,
+    _PROCESS_TAG,
+    ProcessCheckingRunLauncher,
+    fail_dead_runs,
+    process_tag,
+    worker_health,
+)
 from recsys_assets.orchestration.locking import locked_executor
 from recsys_assets.orchestration.planning import Launch
 from recsys_assets.orchestration.repeats import CONTENT_TAG
@@ -194,7 +201,30 @@ def test_a_killed_run_of_another_machine_is_failed_by_the_next_command(tmp_path)
 
 def test_a_run_of_another_code_server_is_judged_by_what_that_server_says(tmp_path, monkeypatch):
     """A run whose code server was started anew would block the queue for ever, or a run at work be done twice."""
-    answers = iter([True, DagsterUserCodeUnreachableError("no answer"), False])
+    with dg.DagsterInstance.ephemeral() as instance:
+        answers = [True, DagsterUserCodeUnreachableError("no answer"), False]
+        run = _run_of_a_code_server(Home(tmp_path), instance, monkeypatch, answers)
+        assert fail_dead_runs(instance) == fail_dead_runs(instance) == []
+        assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]
+
+
+def test_a_run_of_a_restarted_code_server_fails_when_it_can_be_retried(tmp_path, monkeypatch):
+    """The daemon would fail the run before it is connected to the new code server, and never retry it."""
+    clock = iter([0.0, 119.0, 1_000.0, 1_119.0, 1_120.0])
+    monkeypatch.setattr(launcher, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = _run_of_a_code_server(Home(tmp_path), instance, monkeypatch, [False, False, True, False, False, False])
+        asked = ProcessCheckingRunLauncher()
+        asked.register_instance(instance)
+        found = [asked.check_run_worker_health(run).status.value for _ in range(6)]
+    assert found == ["RUNNING"] * 5 + ["FAILED"]
+
+
+def _run_of_a_code_server(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, answers: list[bool | Exception]
+) -> dg.DagsterRun:
+    """A run of a code server that gives these answers when it is asked whether it executes the run."""
+    given = iter(answers)
 
     class Server:
         def __init__(self, host: str, port: int, use_ssl: bool) -> None:
@@ -202,17 +232,17 @@ def test_a_run_of_another_code_server_is_judged_by_what_that_server_says(tmp_pat
 
         def can_cancel_execution(self, request: CanCancelExecutionRequest, timeout: float) -> str:
             assert request.run_id == run.run_id and timeout
-            answer = next(answers)
+            answer = next(given)
             if isinstance(answer, Exception):
                 raise answer
             return dg.serialize_value(CanCancelExecutionResult(can_cancel=answer))
 
     monkeypatch.setattr(launcher, "DagsterGrpcClient", Server)
-    with dg.DagsterInstance.ephemeral() as instance:
-        run = _started_run(Home(tmp_path), instance, os.getpid())
-        instance.add_run_tags(run.run_id, {GRPC_INFO_TAG: json.dumps({"host": "code", "port": 4000})})
-        assert fail_dead_runs(instance) == fail_dead_runs(instance) == []
-        assert [found.run_id for found in fail_dead_runs(instance)] == [run.run_id]
+    run = _started_run(home, instance, os.getpid())
+    instance.add_run_tags(run.run_id, {GRPC_INFO_TAG: json.dumps({"host": "code", "port": 4000})})
+    stored = instance.get_run_by_id(run.run_id)
+    assert stored
+    return stored
 
 
 def test_a_tick_has_time_to_hash_a_large_file(tmp_path, monkeypatch):

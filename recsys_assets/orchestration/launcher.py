@@ -40,10 +40,18 @@ _ANSWER_SECONDS = 10
 _CLOCK_SLACK_SECONDS = 60
 # A run is STARTED a moment before it records its PID.
 _RECORDED_WITHIN_SECONDS = 60
+# The daemon connects to code servers once a minute, and tries once to retry a failed run. Before it knows a code server
+# that has just started, the retry would be lost.
+_CONNECTED_WITHIN_SECONDS = 120
 
 
 class ProcessCheckingRunLauncher(dg.DefaultRunLauncher):
     """The default launcher with a health check."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        # When the code server of a run on another host first denied that it executes the run, by run.
+        self._denied_since: dict[str, float] = {}
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -51,8 +59,16 @@ class ProcessCheckingRunLauncher(dg.DefaultRunLauncher):
         return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
-        """The health of a run: RUNNING while the process with the recorded PID lives."""
-        return worker_health(self._instance, run)
+        """The health of a run: RUNNING while the process with the recorded PID lives, or could not be retried yet."""
+        found = worker_health(self._instance, run)
+        if found.status != WorkerStatus.FAILED or _code_server(run).get("host") in _HERE:
+            self._denied_since.pop(run.run_id, None)
+            return found
+        now = time.monotonic()
+        if now - self._denied_since.setdefault(run.run_id, now) < _CONNECTED_WITHIN_SECONDS:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        del self._denied_since[run.run_id]
+        return found
 
 
 def worker_health(
@@ -96,7 +112,7 @@ def _unless_done(
 
 def _elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_lock_ours: bool) -> CheckRunHealthResult | None:
     """The health of a run whose process is on another host; None for a run on this one."""
-    server = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    server = _code_server(run)
     if server.get("host") not in _HERE:
         return _as_its_server_says(server, run)
     host = run.tags.get(_HOST_TAG, socket.gethostname())
@@ -106,6 +122,11 @@ def _elsewhere(instance: dg.DagsterInstance, run: dg.DagsterRun, *, is_lock_ours
     if is_locked(Home(Path(instance.root_directory).parent)) and not is_done_for:
         return CheckRunHealthResult(WorkerStatus.RUNNING)
     return CheckRunHealthResult(WorkerStatus.FAILED, f"no process works on the home, and its own was on {host}")
+
+
+def _code_server(run: dg.DagsterRun) -> dict[str, Any]:
+    """The address of the code server that started a run; empty for a run of the command line."""
+    return dict(json.loads(run.tags.get(GRPC_INFO_TAG, "{}")))
 
 
 def _had_the_lock(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
