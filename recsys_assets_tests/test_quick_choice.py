@@ -121,6 +121,13 @@ def test_the_registry_knows_which_models_are_personal():
         assert each.is_personal == (fitted.ranker(each).contributions is not None), each.name
 
 
+def test_models_that_rank_by_predicted_ratings_are_no_candidates():
+    """Likes of few users would be served by ALS on ratings that are all alike, because it was ahead by chance once."""
+    models = quick.searches(DEFAULTS)[-1].grid[MODEL]
+    assert {"als_adjusted", "item_mean", "user_item_bias"}.isdisjoint(models)
+    assert {"blend", "item_knn", "ease", "demographic_popularity"} <= set(models)
+
+
 def test_what_is_named_is_not_chosen(choose):
     """Somebody's own settings, or those of a study, would be overruled by a guess."""
     split = protocols.split("top_n", tables_of(planted(STARS), STARS), cut=0.8)

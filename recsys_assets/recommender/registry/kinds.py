@@ -9,7 +9,7 @@ _ALWAYS = ("segment_model",)
 _RATING_TASKS = ("time_cut", "latest_rating")
 _IN_ORDER = ("latest_rating", "next_item")
 # Entries of `top_n` that rank by predicted ratings.
-_BY_RATINGS = ("item_mean", "user_item_bias", "als_adjusted")
+BY_RATINGS = ("item_mean", "user_item_bias", "als_adjusted")
 
 
 def has_task(kind: DataKind, task: Task) -> bool:
@@ -22,7 +22,7 @@ def has_task(kind: DataKind, task: Task) -> bool:
 
 def has_entry(kind: DataKind, entry: Entry) -> bool:
     """Return whether a kind of data has an entry of the registry."""
-    return has_task(kind, entry.task) and not (kind.is_events and entry.name in _BY_RATINGS)
+    return has_task(kind, entry.task) and not (kind.is_events and entry.name in BY_RATINGS)
 
 
 def entries_of(kind: DataKind) -> tuple[Entry, ...]:

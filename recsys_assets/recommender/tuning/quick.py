@@ -7,7 +7,7 @@ are in no split. Applying a choice to a run belongs in `orchestration`.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import Tables
 from recsys_assets.recommender.evaluation.settings import SELECTED
 from recsys_assets.recommender.registry.fitting import Parameters
+from recsys_assets.recommender.registry.kinds import BY_RATINGS
 from recsys_assets.recommender.tuning.searches import (
     SEARCHES,
     Candidate,
@@ -101,16 +102,21 @@ class Choice:
 def searches(settings: Parameters) -> list[Search]:
     """The searches of `QUICK` that these settings allow.
 
-    A named ranking model turns all searches off. A setting other than `auto` turns its own search off.
+    A named ranking model turns all searches off. A setting other than `auto` turns its own search off. Models that rank
+    by predicted ratings are no candidates: on small splits they can be ahead by chance alone.
     """
     if settings[MODEL.split(".")[0]][MODEL.split(".")[1]] != AUTO:
         return []
-    quick = [search for search in SEARCHES if search.name in QUICK]
     return [
-        search
-        for search in quick
-        if MODEL in search.grid or all(value_of(settings, setting) == AUTO for setting in search.grid)
+        _without_rating_models(search) if MODEL in search.grid else search
+        for search in SEARCHES
+        if search.name in QUICK
+        and (MODEL in search.grid or all(value_of(settings, setting) == AUTO for setting in search.grid))
     ]
+
+
+def _without_rating_models(search: Search) -> Search:
+    return replace(search, grid={MODEL: [name for name in search.grid[MODEL] if name not in BY_RATINGS]})
 
 
 def quick_choice(
