@@ -5,7 +5,9 @@ import pytest
 from recsys_assets.home.layout import Home
 from recsys_assets.home.versions import TABLE_FILE, AssetStore
 from recsys_assets.recommender.data.tables import RELATIONAL, TABLES
+from recsys_assets_tests.conftest import FAST_SETTINGS, invoke
 from recsys_assets_tests.running import copied, materialize, table
+from recsys_assets_tests.test_events import plays
 
 PER_USER = ("user_features", "user_clusters", "user_segments", "recommendations")
 EVERYTHING = """
@@ -47,3 +49,23 @@ def test_scores_of_the_pipeline_are_the_same_on_spark(materialized_home, tmp_pat
     both = scores[0].join(scores[1], on=["protocol", "model", "population", "metric"])
     assert len(both) == len(scores[0]) == len(scores[1])
     assert (both["value"] - both["value_right"]).abs().max() <= 0.002
+
+
+@pytest.mark.slow
+def test_events_are_the_same_on_spark(tmp_path):
+    """Plays on a cluster would have other weights, training rows or lists than on one machine, or no run at all."""
+    plays(n_users=60, n_items=40).write_csv(tmp_path / "plays.csv")
+    homes = [Home(tmp_path / engine) for engine in ("polars", "spark")]
+    for home in homes:
+        home.prepare()
+        home.settings_file.write_text(f'engine = "{home.path.name}"\n' + FAST_SETTINGS)
+        for command in (("add", tmp_path / "plays.csv"), ("run",)):
+            done = invoke(*command, "--home", home.path)
+            assert done.exit_code == 0, done.output
+    stores = [AssetStore(home.assets) for home in homes]
+    names = [name for name in (*RELATIONAL, *PER_USER) if stores[0].has([name])]
+    assert {"ratings", "train_ratings", "test_ratings", "recommendations"} <= {*names}
+    assert [(store.current(["ratings"]) / TABLE_FILE).is_dir() for store in stores] == [False, True]
+    for name in names:
+        on_polars, on_spark = (table(home, name).sort(TABLES[name].key) for home in homes)
+        assert on_spark.equals(on_polars), name
