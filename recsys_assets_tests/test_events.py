@@ -1,5 +1,6 @@
 import html
 import math
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from recsys_assets.recommender.data.index import Index
 from recsys_assets.recommender.data.kind import DataKind
 from recsys_assets.recommender.data.preferences import Preference, relevant_from
 from recsys_assets.recommender.features.matrices import user_item_matrix
+from recsys_assets.recommender.ingest.describe import describe_source
 from recsys_assets.recommender.ingest.errors import SourceError
 from recsys_assets.recommender.ingest.merge import add_up_events, index_items, index_users
 from recsys_assets.recommender.ingest.sources import read_source
@@ -87,6 +89,22 @@ def test_stars_can_be_read_as_events(tmp_path):
         tables = _read(text, tmp_path, **rules)
         assert tables.kind == EVENTS
         assert tables.ratings.collect()["rating"].to_list() == [1, 1]
+
+
+@pytest.mark.parametrize("column", ["rating", "score", "plays"])
+def test_counts_among_ratings_are_read_as_events_with_the_line_that_the_hint_names(column, tmp_path):
+    """Whoever brings play counts as ratings would not be told of events, or paste a line that changes nothing."""
+    count = np.floor(np.exp(np.random.default_rng(0).normal(3, 2, 1_000))) + 1
+    rows = "".join(f"u{row % 50},i{row},{count[row]:.0f},{978_300_760 + row}\n" for row in range(1_000))
+    path = tmp_path / "counts.csv"
+    path.write_text(f"user_id,item_id,{column},timestamp\n{rows}")
+    columns = {"rating": "plays"} if column == "plays" else {}
+    [hint] = describe_source(path, scratch=tmp_path / "scratch", columns=columns).hints
+    assert ('in place of `rating = "plays"`' in hint) == (column == "plays")
+    line = hint.split("put `")[1].split("` below [data.columns]")[0]
+    found = describe_source(path, scratch=tmp_path / "scratch", columns=tomllib.loads(line))
+    assert (found.kind, found.hints, found.rejected) == (EVENTS, [], 0)
+    assert found.rating_scale == (count.min(), count.max())
 
 
 def test_a_release_can_be_read_without_stars_and_times(tmp_path):

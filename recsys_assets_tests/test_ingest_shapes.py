@@ -136,6 +136,26 @@ def test_a_file_without_a_header_is_read_with_the_line_that_its_refusal_names(ca
     assert len(rows) == 2
 
 
+# Lines without a header, and the titles, years and genres of the items.
+ITEMS_WITHOUT_HEADER = {
+    "MovieLens 1M": ("1::Emma (1996)::Drama|Romance\n2::Heat (1995)::Crime\n", [["Drama", "Romance"], ["Crime"]]),
+    "MovieLens 100K": ("1|Emma (1996)|01-Jan-1996||0|1\n2|Heat (1995)|01-Jan-1995||1|0\n", [None, None]),
+    "year": ("1,Emma,1996,Drama|Romance\n2,Heat,1995,Crime\n", [["Drama", "Romance"], ["Crime"]]),
+}
+
+
+@pytest.mark.parametrize("case", ITEMS_WITHOUT_HEADER)
+def test_items_without_a_header_are_read_with_the_line_that_their_refusal_names(case, tmp_path):
+    """Titles would be read as ratings, by a line that the pipeline itself offers."""
+    content, genres = ITEMS_WITHOUT_HEADER[case]
+    with pytest.raises(SourceError, match="looks like a first record") as refusal:
+        _read(tmp_path, {"a.txt": content})
+    items = _read(tmp_path, {"a.txt": content}, **_pasted(str(refusal.value))).items.collect().sort("item_id")
+    assert [title.split(" (")[0] for title in items["title"]] == ["Emma", "Heat"]
+    assert items["year"].to_list() == [1996, 1995]
+    assert items["genres"].to_list() == genres
+
+
 def test_a_header_in_the_settings_leaves_files_with_a_header_alone(tmp_path):
     """With `header` for the ratings, titles beside them lose their own header."""
     files = {"r.csv": "9,A,u,4,1300000000\n", "movies.csv": "item_id,title,year,genres,x\nm,Emma,1815,Drama,1\n"}

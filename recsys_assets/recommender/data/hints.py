@@ -19,11 +19,15 @@ _MARK_SHARE = 0.02
 _LONG_SCALE = 4
 
 
-def scale_hints(ratings: nw.LazyFrame) -> list[str]:
+def scale_hints(
+    ratings: nw.LazyFrame,
+    as_events: str = "name their column `weight` below [data.columns] in the settings.toml of a new home",
+) -> list[str]:
     """Report ratings that are counts or amounts instead of a scale, and outliers beyond the scale.
 
     Args:
         ratings: column rating.
+        as_events: what to do to read the rows as events.
     """
     rating = nw.col("rating").cast(nw.Float64())
     lowest, highest, median = to_polars(
@@ -36,7 +40,7 @@ def scale_hints(ratings: nw.LazyFrame) -> list[str]:
         return [
             f"ratings from {lowest:,g} to {highest:,g} with a median of {median:,g} are counts or amounts, no rating "
             "scale: lists are made from the logarithms, but rating models predict the numbers themselves, so the few "
-            "largest decide their scores. To change that, land the logarithms, or 1 for each"
+            f"largest decide their scores. To read them as events, of which nothing predicts a rating, {as_events}"
         ]
     if lowest < low or highest > high:
         return [

@@ -3,6 +3,7 @@
 Reading belongs in `sources`.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ import polars as pl
 
 from recsys_assets.recommender.data.hints import attribute_hints, mark_hints, scale_hints, time_hints
 from recsys_assets.recommender.data.kind import DataKind
+from recsys_assets.recommender.ingest.source_tables import SourceTables
 from recsys_assets.recommender.ingest.sources import read_source
 
 
@@ -93,7 +95,7 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         first if has_times else None,
         last if has_times else None,
         [
-            *(scale_hints(nw.from_native(tables.ratings)) if are_ratings else ()),
+            *(scale_hints(nw.from_native(tables.ratings), _as_events(tables, rules)) if are_ratings else ()),
             *(mark_hints(nw.from_native(tables.ratings)) if are_ratings else ()),
             *(time_hints(nw.from_native(tables.ratings)) if has_times else ()),
             *attribute_hints(nw.from_native(tables.users)),
@@ -101,3 +103,12 @@ def describe_source(path: Path, *, scratch: Path, rows: int = 5, problems: int =
         tables.ratings.head(rows).drop(() if has_times else "timestamp").collect(engine="streaming"),
         tables.rejected.head(problems).collect(engine="streaming"),
     )
+
+
+def _as_events(tables: SourceTables, rules: Mapping[str, Any]) -> str:
+    """The line of settings that reads the ratings of a source as events."""
+    if "rating" not in tables.columns:
+        return 'put `ignore = ["rating"]` below [data] in settings.toml; each counts 1'
+    own = json.dumps(tables.columns["rating"], ensure_ascii=False)
+    instead = f", in place of `rating = {own}`" if "rating" in rules.get("columns", {}) else ""
+    return f"put `weight = {own}` below [data.columns] in settings.toml{instead}"

@@ -19,6 +19,7 @@ from recsys_assets.recommender.ingest.catalogue import judge_items, judge_users,
 from recsys_assets.recommender.ingest.detect import FORMATS
 from recsys_assets.recommender.ingest.errors import SourceError, to_paste
 from recsys_assets.recommender.ingest.events import concatenated, judge_events
+from recsys_assets.recommender.ingest.headers import CHOICE, likely_names
 from recsys_assets.recommender.ingest.many import joined
 from recsys_assets.recommender.ingest.names import EVENT_COLUMNS, ITEM_COLUMNS, RATING_COLUMNS, of_ratings
 from recsys_assets.recommender.ingest.plain import plain_ratings
@@ -135,11 +136,13 @@ def _listed(columns: Sequence[str]) -> str:
 def _without_header(file: Sheet, rules: Rules) -> str:
     """Says that the first line of a file holds values, and how to name the columns."""
     count = len(file.columns)
-    names = [*RATING_COLUMNS, *[""] * count][:count]
+    names = likely_names(file.first_records, rules.genre_separator)
+    choice = "" if {*names} & {*CHOICE} else f"  # names of {', '.join(CHOICE)}"
+    line = f"header = {json.dumps(names, ensure_ascii=False)}{choice}"
     wrong = f"[data] header names {len(rules.header)} columns, this file has {count}. " if rules.header else ""
     return (
         f"{wrong}That looks like a first record, not like a header. If it is one, name the columns in their order, "
-        f'"" for one without use,{to_paste(rules.settings_file, "data", [f"header = {json.dumps(names)}"])}'
+        f'"" for one without use,{to_paste(rules.settings_file, "data", [line])}'
     )
 
 

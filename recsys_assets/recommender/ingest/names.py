@@ -102,8 +102,12 @@ def of_ratings(columns: Sequence[str], own: Mapping[str, str]) -> Named:
 
 
 def _exact(name: str, columns: Sequence[str], own: Mapping[str, str]) -> str | None:
-    candidates = (own.get(name), name, *_ALIASES.get(name, ()))
-    return next((candidate for candidate in candidates if candidate and candidate in columns), None)
+    if (named_by_user := own.get(name)) and named_by_user in columns:
+        return named_by_user
+    # A column `rating` that the settings name as the weight is no rating. A title may be the id as well.
+    taken = () if name in ITEM_COLUMNS else own.values()
+    candidates = (name, *_ALIASES.get(name, ()))
+    return next((candidate for candidate in candidates if candidate in columns and candidate not in taken), None)
 
 
 def _with_known(found: Named, columns: Sequence[str], known: Mapping[str, tuple[str, ...]]) -> Named:

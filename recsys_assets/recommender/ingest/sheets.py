@@ -114,6 +114,11 @@ class Sheet:
         return self.content.kind == DELIMITED and any(map(_VALUE.fullmatch, self.columns))
 
     @property
+    def first_records(self) -> list[list[str]]:
+        """The values of the first lines of delimited text without a header."""
+        return [_split(line, self.delimiter) for line in self.content.lines]
+
+    @property
     def has_times(self) -> bool:
         """Whether the file has a column of times that is read."""
         return "timestamp" in self.mapping
