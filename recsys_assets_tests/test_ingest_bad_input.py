@@ -114,6 +114,8 @@ REFUSED: dict[str, tuple[Mapping[str, bytes], dict[str, Any], list[str]]] = {
     "no header": ({"a.csv": b"u,m,3,978300760\nu,n,3,978300760\n"}, {}, ["a.csv has the columns u, m", "user_id"]),
     "items without a header": ({"a.dat": b"1::Emma (1996)::Drama|Romance\n"}, {}, ['["item_id", "title", "genres"]']),
     "users without a header": ({"a.dat": b"1::F::1::10::48067\n"}, {}, ['"…", "…"]  # names of user_id', "weight"]),
+    "uneven lines without a header": ({"a.dat": b"1::Emma\n2::A::b|c\n"}, {}, ["columns 1, Emma", "header = ["]),
+    "one column": ({"a.csv": b"5\n6\n"}, {}, ["a.csv has the columns 5", 'header = ["…"]']),
     "foreign columns": ({"a.csv": b"who,what,stars,at\na,b,3,1\n"}, {}, ["who, what, stars, at", "[data.columns]"]),
     "mapping of no column": ({"a.csv": GOOD}, {"columns": {"user": "x"}}, ["[data.columns]", "'user'", "user_id"]),
     "delimiter that cannot be": ({"a.csv": GOOD}, {"delimiter": '"'}, ["delimiter", "other than quotes"]),

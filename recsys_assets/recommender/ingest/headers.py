@@ -32,8 +32,8 @@ def likely_names(records: Sequence[Sequence[str]], genre_separator: str) -> list
 
 def _of_ratings(first: Sequence[str]) -> Sequence[str]:
     """The columns of ratings, or of pairs of users and items; empty if the values do not fit."""
-    if len(first) == 2:
-        return () if _TITLE.fullmatch(first[1]) else RATING_COLUMNS
+    if len(first) < 3:
+        return RATING_COLUMNS if len(first) == 2 and not _TITLE.fullmatch(first[1]) else ()
     # A number beside three others may be a time of another unit.
     has_time = len(first) == 3 or _TIME.fullmatch(first[3]) or all(map(_NUMBER.fullmatch, first[:4]))
     return RATING_COLUMNS if _NUMBER.fullmatch(first[2]) and has_time else ()
@@ -45,7 +45,9 @@ def _of_items(records: Sequence[Sequence[str]], genre_separator: str) -> Sequenc
     if len({record[0] for record in records}) < len(records) or any(map(_TIME.fullmatch, first)):
         return ()
     names = ["item_id", *[""] * (len(first) - 1)]
-    lists = {place for record in records for place, value in enumerate(record[1:], 1) if genre_separator in value}
+    # A later record may have more values than the first one.
+    values = [(place, value) for record in records for place, value in enumerate(record[: len(first)]) if place]
+    lists = {place for place, value in values if genre_separator in value}
     texts = [place for place, value in enumerate(first) if place and value and not _NUMBER.fullmatch(value)]
     with_year = [place for place in texts if _TITLE.fullmatch(first[place])]
     if not (with_year or lists):
