@@ -43,6 +43,7 @@ class _Similarity(NamedTuple):
 BY_RATINGS, BY_ATTRIBUTES = "ratings", "attributes"
 # Up to so many distinct attribute values, products with dense vectors are faster than with sparse ones.
 _FEW_VALUES = 512
+_LISTS_AT_A_TIME = 8_192
 _SCHEMA = {"item": pl.Int32, "rank": pl.Int32, "similar": pl.Int32, "score": pl.Float64, "by": pl.String}
 
 
@@ -161,6 +162,14 @@ def _best(
 
 def _merged(found: pl.DataFrame, n: int, limits: Limits | None = None) -> pl.DataFrame:
     """The first n items of each list, every item once, within the limits."""
+    # Polars needs half a gigabyte to find the repeats in all lists of 58,000 items at once.
+    last = found.select(pl.col("item").max()).item() or 0
+    starts = range(0, last + 1, _LISTS_AT_A_TIME)
+    parts = (found.filter(pl.col("item").is_between(start, start + _LISTS_AT_A_TIME - 1)) for start in starts)
+    return pl.concat([_shortened(part, n, limits) for part in parts])
+
+
+def _shortened(found: pl.DataFrame, n: int, limits: Limits | None) -> pl.DataFrame:
     once = found.unique(["item", "similar"], keep="first", maintain_order=True)
     if limits is not None:
         lists = [
