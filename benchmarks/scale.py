@@ -8,8 +8,8 @@ Usage: python benchmarks/scale.py [--ratings 1000000 …] [--select SELECTION] [
 With --refresh, 100,000 new ratings land after the run of each size; then `ingest` and `refresh_served` are measured, as
 new data start them beside `serve`. --refresh-only does just this to the homes that an earlier call has kept; their
 settings become those of this call, if it has --cluster or --settings.
-With --cluster, Spark computes everything on a standalone cluster of two workers with a core each; what is measured then
-is the driver: its Python process and its JVM, without the executors.
+With --cluster, Spark computes everything, checks included, on a standalone cluster of two workers with a core each;
+what is measured then is the driver: its Python process and its JVM, without the executors.
 """
 
 import argparse
@@ -374,7 +374,8 @@ def _spark(is_wanted: bool, folder: Path) -> Iterator[str]:
         return
     with standalone_cluster(folder / "cluster", memory=_EXECUTOR_MEMORY) as cluster:
         sizes = f'driver_memory = "{_DRIVER_MEMORY}"\nshuffle_partitions = {_PARTITIONS}\n'
-        yield f'engine = "spark"\n[spark]\n{sizes}{cluster.settings(_EXECUTOR_MEMORY)}'
+        checks = "[scale]\nspark_from_rows = 1\n"
+        yield f'engine = "spark"\n{checks}[spark]\n{sizes}{cluster.settings(_EXECUTOR_MEMORY)}'
 
 
 def _tell(found: Measured, home: Home) -> None:
