@@ -44,12 +44,13 @@ def main() -> None:
     asked.add_argument("--scored", type=float, default=0.1, help="share of the users that is scored")
     asked.add_argument("--without", nargs="+", default=[], metavar="MODEL", help="models that are left out")
     given = asked.parse_args()
-    if min(given.shares) < 100 * given.scored:
+    if min(given.shares) < round(100 * given.scored, 6):
         asked.error("a share is smaller than --scored, and all scored users are fitted on")
     with tempfile.TemporaryDirectory() as folder:
         tables = indexed(given.source, Path(folder))
         tables["user_features"] = lazy(clusters.user_features(tables["users"]))
         scored = [(*names, [model for model in of if model not in given.without]) for *names, of in SCORED]
+        scored = [each for each in scored if each[-1]]
         shares = sorted(given.shares)
         found = []
         for share in shares:

@@ -2,7 +2,7 @@
 
 Built-in settings and the quick choice on the training ratings, scored on the test ratings of the cut in time, with
 paired intervals. `best` is chosen by the test ratings themselves, which nothing that is served may be: an upper bound.
-The second interval allows for that: it is as wide as Bonferroni's correction asks of that many models.
+The second interval allows for that: Bonferroni's correction for the number of other models.
 `0.4.0` is the blend with the numbers of that version. Where taste is planted: how much of the top 5 lies in the users'
 own taste, and the share of lists with each of the four most shown items, by a fit on all ratings.
 

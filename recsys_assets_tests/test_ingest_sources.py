@@ -410,6 +410,13 @@ def test_one_column_may_be_id_and_title(form: str, tmp_path: Path) -> None:
     assert rows(tables.items) == [("Heat", "Heat", 1995, None)]
 
 
+def test_a_known_id_may_be_named_as_the_title(tmp_path: Path) -> None:
+    """Whoever names the ids as titles would be told that the items have no id."""
+    source = {"r.csv": HEADER + b"u,Heat,3,978300760\n", "items.csv": b"item_id,year\nHeat,1995\n"}
+    tables = read(tmp_path, source, columns={"title": "item_id"})
+    assert rows(tables.items) == [("Heat", "Heat", 1995, None)]
+
+
 @pytest.mark.parametrize("blank", ["", "  ", "\t"], ids=["empty", "spaces", "tab"])
 @pytest.mark.parametrize("quote", ["", '"'], ids=["plain", "quoted"])
 def test_blank_lines_are_left_out_wherever_they_stand(blank: str, quote: str, tmp_path: Path) -> None:

@@ -66,10 +66,8 @@ def landed_twice(home: Home, source: Path, name: str) -> str:
     twins = [twin for twin in same_content(home, source) if twin != name]
     if not twins:
         return ""
-    return (
-        f"Check this: {name} has the same content as {', '.join(twins)}. Events of both would count twice, ratings "
-        f"once: {follow_up(f'remove {shlex.quote(name)}', home)}"
-    )
+    told = f"{name} has the same content as {', '.join(twins)}"
+    return f"Check this: {told}. Events of both would count twice, ratings once."
 
 
 def _facts(source: Path, found: SourceDescription, data: DataSettings) -> list[tuple[str, object]]:

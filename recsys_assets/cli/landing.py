@@ -4,6 +4,7 @@ A batch appears in `landing/` whole or not at all (`home.landing`).
 """
 
 import os
+import shlex
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -154,7 +155,8 @@ def _add(source: Path, name: str, home: Home, data: "DataSettings", out: Console
     land(home, source, name)
     out.print(f"{name} landed ({form}): {home.address}/landing/{name}", soft_wrap=True)
     if doubt:
-        out.print(Text(doubt, "yellow"), soft_wrap=True)
+        way_out = f"To take it out: {follow_up(f'remove {shlex.quote(name)}', home)}"
+        out.print(Text(f"{doubt} {way_out}", "yellow"), soft_wrap=True)
     out.print(f"Next: {follow_up('run', home)}", soft_wrap=True)
 
 

@@ -477,7 +477,8 @@ class WorkingCopy:
         keys = [*self.store.objects(_EXCHANGING)]
         if not keys:
             return
-        with self._alone(), self._received({key: key for key in keys}) as received:
+        # Outside of the lock of this machine, which the renewal of the lock in the store needs.
+        with self._received({key: key for key in keys}) as received, self._alone():
             for packed in received.values():
                 unpacked = packed.with_name(f"{packed.name}-unpacked")
                 with zipfile.ZipFile(packed) as archive:

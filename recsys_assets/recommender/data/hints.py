@@ -40,7 +40,7 @@ def scale_hints(
         return [
             f"ratings from {lowest:,g} to {highest:,g} with a median of {median:,g} are counts or amounts, no rating "
             "scale: lists are made from the logarithms, but rating models predict the numbers themselves, so the few "
-            f"largest decide their scores. To read them as events, of which nothing predicts a rating, {as_events}"
+            f"largest decide their scores. Events have no rating models. To read them as events, {as_events}"
         ]
     if lowest < low or highest > high:
         return [

@@ -104,8 +104,8 @@ def of_ratings(columns: Sequence[str], own: Mapping[str, str]) -> Named:
 def _exact(name: str, columns: Sequence[str], own: Mapping[str, str]) -> str | None:
     if (named_by_user := own.get(name)) and named_by_user in columns:
         return named_by_user
-    # A column `rating` that the settings name as the weight is no rating. A title may be the id as well.
-    taken = () if name in ITEM_COLUMNS else own.values()
+    # A column `rating` that the settings name as the weight is no rating. One column may be the id and the title.
+    taken = [] if name in ITEM_COLUMNS else [column for standard, column in own.items() if standard not in ITEM_COLUMNS]
     candidates = (name, *_ALIASES.get(name, ()))
     return next((candidate for candidate in candidates if candidate in columns and candidate not in taken), None)
 
