@@ -32,8 +32,8 @@ def quick_choice(
     The validation splits are three cuts in time. Large data are represented by a sample of the users. The automatic
     settings stay unless a candidate's NDCG at 10 is better by a 95 % interval, paired over users, that allows for the
     number of candidates. The built-in model stays unless another one is better: a model that uses the user's own
-    ratings by half a standard error, any other by such an interval. If `evaluation.selected_ranking_model` names a
-    model, nothing is chosen. A setting that is not `auto` keeps its value.
+    ratings by half a standard error, any other by such an interval. Models that predict ratings are not tried. If
+    `evaluation.selected_ranking_model` names a model, nothing is chosen. A setting that is not `auto` keeps its value.
     """
     tables = {"users": users, "items": items, "user_features": user_features, "train_ratings": train_ratings}
     found = chosen_on(

@@ -8,8 +8,6 @@ from recsys_assets.recommender.registry.fitting import steps_behind
 _ALWAYS = ("segment_model",)
 _RATING_TASKS = ("time_cut", "latest_rating")
 _IN_ORDER = ("latest_rating", "next_item")
-# Entries of `top_n` that rank by predicted ratings.
-BY_RATINGS = ("item_mean", "user_item_bias", "als_adjusted")
 
 
 def has_task(kind: DataKind, task: Task) -> bool:
@@ -22,7 +20,7 @@ def has_task(kind: DataKind, task: Task) -> bool:
 
 def has_entry(kind: DataKind, entry: Entry) -> bool:
     """Return whether a kind of data has an entry of the registry."""
-    return has_task(kind, entry.task) and not (kind.is_events and entry.name in BY_RATINGS)
+    return has_task(kind, entry.task) and not (kind.is_events and entry.ranks_by_rating)
 
 
 def entries_of(kind: DataKind) -> tuple[Entry, ...]:

@@ -212,9 +212,9 @@ def _idle_in_blend(parameters: Parameters) -> tuple[str, ...]:
 ENTRIES = (
     Entry("popularity", "top_n", popularity, is_personal=False),
     Entry("recent_popularity", "top_n", _recent_popularity, is_personal=False),
-    Entry("item_mean", "top_n", _item_mean, is_personal=False),
-    Entry("user_item_bias", "top_n", _user_item_bias, is_personal=False),
-    Entry("als_adjusted", "top_n", _explicit_als),
+    Entry("item_mean", "top_n", _item_mean, is_personal=False, ranks_by_rating=True),
+    Entry("user_item_bias", "top_n", _user_item_bias, is_personal=False, ranks_by_rating=True),
+    Entry("als_adjusted", "top_n", _explicit_als, ranks_by_rating=True),
     Entry("implicit_als", "top_n", _implicit_als),
     Entry("demographic_popularity", "top_n", _demographic_popularity, is_personal=False),
     Entry("item_knn", "top_n", _item_knn),

@@ -162,6 +162,8 @@ class Entry:
         idle: returns the models without weight under given parameters. Their parameters of the function have a default.
         is_personal: whether the predictions for a user depend on the user's own ratings. In a task that ranks, the
             `Ranker` then has `contributions`.
+        ranks_by_rating: whether a model of `top_n` ranks by predicted ratings. Events have no such model, and the quick
+            choice does not try it.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Entry:
     function: Callable[..., Any] | str
     idle: Callable[[Parameters], Collection[str]] = _nothing
     is_personal: bool = True
+    ranks_by_rating: bool = False
 
     @property
     def needs(self) -> tuple[str, ...]:

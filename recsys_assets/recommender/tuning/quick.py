@@ -22,8 +22,7 @@ from recsys_assets.recommender.data.splitting import cut_in_time
 from recsys_assets.recommender.evaluation import protocols
 from recsys_assets.recommender.evaluation.protocols import Tables
 from recsys_assets.recommender.evaluation.settings import SELECTED
-from recsys_assets.recommender.registry.fitting import Parameters
-from recsys_assets.recommender.registry.kinds import BY_RATINGS
+from recsys_assets.recommender.registry.fitting import Parameters, entry
 from recsys_assets.recommender.tuning.searches import (
     SEARCHES,
     Candidate,
@@ -116,7 +115,8 @@ def searches(settings: Parameters) -> list[Search]:
 
 
 def _without_rating_models(search: Search) -> Search:
-    return replace(search, grid={MODEL: [name for name in search.grid[MODEL] if name not in BY_RATINGS]})
+    names = [name for name in search.grid[MODEL] if not entry(search.task, name).ranks_by_rating]
+    return replace(search, grid={MODEL: names})
 
 
 def quick_choice(
